@@ -1,0 +1,112 @@
+"""CIFAR-10 as PNG files (Krizhevsky, 2009, "Learning multiple layers of features from tiny images")."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities import rank_zero_info
+from torchvision.datasets import CIFAR10
+
+from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER, read_batches
+from datamodules.convert import convert, list_converted
+from datamodules.download import download, md5_of
+from datamodules.errors import DataError
+from datamodules.images import ImageDataModule
+from datamodules.index import STAGES, Entry
+from datamodules.split import divide
+
+ARCHIVE = CIFAR10.filename
+BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """CIFAR-10: 60,000 colour images of 32x32 pixels in ten classes.
+
+    Takes, in this order: images already prepared under ``root``; ``archive``; an archive or extracted folder with
+    its official name in ``root`` or beside it; the official site.
+
+    Args:
+        root: Data folder.
+        archive: ``cifar-10-python.tar.gz``, or the folder ``cifar-10-batches-py`` extracted from it.
+        split: "official" makes val of a tenth of the 50,000 training images and tests on the 10,000 test images;
+            "tutorial" divides the 10,000 test images 8:1:1 and leaves the others alone.
+        split_seed: Seed of the split.
+        **kwargs: See ``ImageDataModule``.
+    """
+
+    class_names_of_source = CLASS_NAMES
+    image_size_of_source = 32
+
+    def __init__(
+        self,
+        root: str = "data/cifar10",
+        archive: str | None = None,
+        split: Literal["official", "tutorial"] = "official",
+        split_seed: int = 666,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root=root, **kwargs)
+        self.archive = None if archive is None else Path(archive)
+        self.split = split
+        self.split_seed = split_seed
+        self.subsets = ("train", "test") if split == "official" else ("test",)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Name and seed of the split."""
+        return {"name": self.split, "seed": self.split_seed}
+
+    def make_images(self, missing: Sequence[str]) -> None:
+        """Get the archive and write its images as PNG files."""
+        archive = self._find_archive()
+        source = {"name": "CIFAR-10", "archive": archive.name, **self._check_md5(archive)}
+        total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
+        convert(read_batches(archive, missing), self.root / "images", CLASS_NAMES, total, source)
+
+    def make_split(self) -> dict[str, list[Entry]]:
+        """Divide the images as ``split`` says, each class in the same proportion."""
+        entries = {subset: list_converted(self.root / "images", subset) for subset in self.subsets}
+        if self.split == "official":
+            train, val = divide(entries["train"], (0.9, 0.1), self.split_seed)
+            return {"train": train, "val": val, "test": entries["test"]}
+        return dict(zip(STAGES, divide(entries["test"], (0.8, 0.1, 0.1), self.split_seed), strict=True))
+
+    def _find_archive(self) -> Path:
+        """Return the archive to read, downloaded if need be."""
+        if self.archive is not None:
+            if self.archive.is_dir() and (self.archive / FOLDER).is_dir():
+                return self.archive / FOLDER
+            if not self.archive.exists():
+                raise DataError(
+                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {self.archive} does not exist."
+                )
+            return self.archive
+        places = [folder / name for folder in (self.root, self.root.parent) for name in (FOLDER, ARCHIVE)]
+        for place in places:
+            if place.exists():
+                return place
+        try:
+            download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5)
+        except DataError as error:
+            raise DataError(
+                f"CIFAR-10 is not here. Looked for {', '.join(map(str, places))}. {error}. Three ways on: put "
+                f"{ARCHIVE} into {self.root}, give --data.archive PATH, or add --config configs/sample.yaml to train "
+                "on a small sample that needs no network."
+            ) from error
+        return self.root / ARCHIVE
+
+    def _check_md5(self, archive: Path) -> dict[str, Any]:
+        """Return checksum and whether it is the official one; say so if not."""
+        if archive.is_dir():
+            found: dict[str, str] | str = {
+                name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()
+            }
+            official = found == {name: BATCH_MD5[name] for name in BATCHES}
+            what = "the batches in it have MD5 sums that are"
+        else:
+            found = md5_of(archive)
+            official = found == CIFAR10.tgz_md5
+            what = f"its MD5 {found} is"
+        if not official:
+            rank_zero_info(f"{archive}: {what} not the official one, so its pixels may differ from CIFAR-10's.")
+        return {"md5": found, "official": official}

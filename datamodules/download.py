@@ -1,0 +1,56 @@
+"""Download one file, with a progress bar and a checksum."""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from datamodules.errors import DataError
+
+CHUNK = 1 << 20  # bytes read at a time
+TIMEOUT = 20  # seconds without a byte before the site counts as out of reach
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file as 32 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def download(url: str, target: Path, md5: str) -> None:
+    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 is right.
+
+    Raises:
+        DataError: The site cannot be reached, breaks off, or sends something else.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    digest = hashlib.md5()
+    columns = (TextColumn("Downloading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        with (
+            urllib.request.urlopen(url, timeout=TIMEOUT) as response,
+            partial.open("wb") as file,
+            Progress(*columns, TimeRemainingColumn()) as progress,
+        ):
+            size = response.headers["Content-Length"]
+            task = progress.add_task(target.name, total=int(size) if size else None)
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                progress.update(task, advance=len(chunk))
+        if digest.hexdigest() != md5:
+            raise DataError(
+                f"Expected MD5 {md5} of {url}, but got {digest.hexdigest()}: the download is damaged or was replaced "
+                "on its way. Try again, or fetch the file by another way."
+            )
+        os.replace(partial, target)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"The download of {url} failed: {reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)
