@@ -1,0 +1,206 @@
+"""Train a network to tell classes of images apart."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import print as rich_print
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_modules.param_groups import ParamGroup, build_param_groups, freeze, param_group_table
+from lightning_modules.pretrained import load_pretrained
+
+
+class ImageClassifier(LightningModule):
+    """A network, its loss, optimizer and schedule.
+
+    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``. Logs ``train/loss``
+    (also of single steps), ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (all means over an
+    epoch; accuracies from 0 to 1) and ``test/acc/<class>``. Validation and test steps return
+    ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
+
+    The last four arguments come from the data, never from a config, and are kept in the checkpoint:
+    ``ImageClassifier.load_from_checkpoint(file).classify(images)`` needs nothing else.
+
+    Args:
+        network: Class of the network; it is called with the number of classes.
+        optimizer: Class of the optimizer.
+        lr_scheduler: Class of the schedule. ``OneCycleLR`` learns its ``total_steps`` from the trainer, and reaches
+            ``max_lr`` in a group with the optimizer's own lr, proportionally more or less in others.
+            ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
+        lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
+        loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default.
+        param_groups: Ordered rules of learning rate, weight decay and freezing by parameter name.
+        pretrained: File of weights to start from.
+        channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
+        class_names: Name of each class.
+        mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
+        std: Standard deviation, likewise.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        MisconfigurationException: The network's output has not one logit a class.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[int], nn.Module],
+        optimizer: OptimizerCallable,
+        class_names: list[str],
+        mean: list[float],
+        std: list[float],
+        image_size: int,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] | None = None,
+        loss: nn.Module | None = None,
+        param_groups: list[ParamGroup] | None = None,
+        pretrained: str | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.class_names = class_names
+        self.network = network(len(class_names))
+        self.loss = loss or nn.CrossEntropyLoss()
+        self.optimizer_class = optimizer
+        self.lr_scheduler_class = lr_scheduler
+        self.lr_interval = lr_interval
+        self.param_groups = param_groups or []
+        self.pretrained = pretrained
+        self.channels_last = channels_last
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.example_input_array = torch.zeros(1, 3, image_size, image_size)  # for the model summary
+        self._check_output_width()
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        freeze(self.network, self.param_groups)
+
+        accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
+        self.train_acc, self.val_acc, self.test_acc = accuracy, accuracy.clone(), accuracy.clone()
+        self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights, unless a checkpoint is about to replace them."""
+        if self.pretrained is not None and self.trainer.ckpt_path is None:
+            load_pretrained(self.network, self.pretrained)
+
+    def configure_optimizers(self) -> Any:
+        """Build param groups, optimizer and schedule, and print the groups."""
+        groups = build_param_groups(self.network, self.param_groups, self._base_lr())
+        optimizer = self.optimizer_class(groups)
+        configured: dict[str, Any] = {"optimizer": optimizer}
+        if self.lr_scheduler_class is not None:
+            configured["lr_scheduler"] = self._build_scheduler(optimizer)
+        if self.trainer.is_global_zero:
+            rich_print(param_group_table(self.network, self.param_groups, optimizer.param_groups))
+        return configured
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(N, num_classes)`` of normalised images."""
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return self.network(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        images, targets = batch
+        logits = self(images)
+        loss = self.loss(logits, targets)
+        self.train_acc(logits.detach(), targets)
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=len(images))
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch of validation images."""
+        return self._evaluate("val", batch, self.val_acc, prog_bar=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch of test images."""
+        outputs = self._evaluate("test", batch, self.test_acc)
+        self.test_acc_per_class.update(outputs["preds"], batch[1])
+        return outputs
+
+    def on_test_epoch_end(self) -> None:
+        """Log the accuracy of each class."""
+        per_class = zip(self.class_names, self.test_acc_per_class.compute(), strict=True)
+        self.log_dict({f"test/acc/{name}": value for name, value in per_class})
+        self.test_acc_per_class.reset()
+
+    # Beyond Lightning's hooks
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
+        return (images.to(self.mean.device) / 255 - self.mean) / self.std
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1."""
+        return (images * self.std + self.mean).clamp(0, 1)
+
+    @torch.inference_mode()
+    def classify(self, images: Tensor) -> Tensor:
+        """Return the probability of each class, ``(N, num_classes)``, for raw uint8 RGB images ``(N, 3, H, W)``.
+
+        The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it.
+        """
+        return self(self.normalize(images)).softmax(1)
+
+    # Helpers
+
+    def _evaluate(
+        self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False
+    ) -> dict[str, Tensor]:
+        images, targets = batch
+        logits = self(images)
+        loss = self.loss(logits, targets)
+        preds = logits.argmax(1)
+        accuracy.update(preds, targets)
+        self.log(f"{stage}/loss", loss, batch_size=len(images))
+        self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar, batch_size=len(images))
+        return {"loss": loss, "preds": preds}
+
+    def _base_lr(self) -> float:
+        """Return the optimizer's own learning rate, whether given or its default."""
+        return self.optimizer_class([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
+
+    def _build_scheduler(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        assert isinstance(self.lr_scheduler_class, partial)
+        given = self.lr_scheduler_class.keywords
+        extra: dict[str, Any] = {}
+        if OneCycleLR in (self.lr_scheduler_class.func, *self.lr_scheduler_class.args):
+            if given.get("total_steps") is None and given.get("epochs") is None:
+                extra["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            # one number for all groups would undo their own learning rates
+            if isinstance(given["max_lr"], int | float):
+                base_lr = self._base_lr()
+                extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
+        scheduler = self.lr_scheduler_class(optimizer, **extra)
+        interval = self.lr_interval or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")
+        configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
+        return configured
+
+    def _check_output_width(self) -> None:
+        training = [module for module in self.network.modules() if module.training]
+        self.network.eval()
+        with torch.no_grad():
+            shape = tuple(self.network(self.example_input_array).shape)
+        for module in training:
+            module.training = True
+        if shape != (1, len(self.class_names)):
+            raise MisconfigurationException(
+                f"Expected a network that makes logits (1, {len(self.class_names)}) of an image, one for each class of "
+                f"the data, but {type(self.network).__name__} makes {shape}. Its first argument must be the number of "
+                "classes, and set the width of its output."
+            )
