@@ -1,0 +1,120 @@
+"""Pictures of what layers make of images."""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from callbacks.loggers import log_image, warn_if_blind
+from callbacks.pictures import enlarge, grid, min_max
+
+CELL = 64  # side of an image or map in pixels
+
+
+class FeatureMaps(Callback):
+    """Draw the output channels of named layers for the first validation images, beside the images.
+
+    A forward hook stands on the layers for one batch of each n-th epoch, and on no other.
+
+    Tags: ``feature_maps/<layer>``: a row for each image; the de-normalised image, then the layer's channels, each
+    stretched from its darkest to its lightest value.
+
+    Args:
+        layers: Shell patterns of module names below the network, as "conv1" or "stages.*.0"; a layer that makes
+            anything but ``(N, C, H, W)`` is an error.
+        every_n_epochs: Draw each n-th epoch.
+        num_images: Draw so many images.
+        max_channels: Draw the first so many channels.
+
+    Raises:
+        MisconfigurationException: A pattern matches no layer.
+    """
+
+    def __init__(
+        self, layers: Sequence[str], every_n_epochs: int = 1, num_images: int = 4, max_channels: int = 16
+    ) -> None:
+        self.layers = layers
+        self.every_n_epochs = every_n_epochs
+        self.num_images = num_images
+        self.max_channels = max_channels
+        self._handles: list[RemovableHandle] = []
+        self._maps: dict[str, Tensor] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._named_layers(pl_module)
+            warn_if_blind(trainer, self)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or trainer.state.fn != TrainerFn.FITTING or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        for name, layer in self._named_layers(pl_module).items():
+            self._handles.append(layer.register_forward_hook(partial(self._keep, name)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not self._handles:
+            return
+        self._remove_hooks()
+        maps, self._maps = self._maps, {}
+        images = batch[0][: self.num_images]
+        denormalize: Callable[[Tensor], Tensor] = getattr(pl_module, "denormalize", min_max)
+        images = denormalize(images)
+        images = enlarge(images.cpu(), CELL)
+        for name, values in maps.items():
+            log_image(trainer, f"feature_maps/{name}", self._draw(name, images, values))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._remove_hooks()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._remove_hooks()
+
+    def _named_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        network = getattr(pl_module, "network", pl_module)
+        modules = {name: module for name, module in network.named_modules() if name}
+        found: dict[str, nn.Module] = {}
+        for pattern in self.layers:
+            matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
+            if not matching:
+                raise MisconfigurationException(
+                    f"Expected layers {pattern!r} of FeatureMaps to match a layer of the network, but it has: "
+                    f"{', '.join(modules)}."
+                )
+            found |= matching
+        return found
+
+    def _keep(self, name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+        self._maps[name] = output.detach()[: self.num_images, : self.max_channels].float().cpu()
+
+    def _remove_hooks(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _draw(self, name: str, images: Tensor, maps: Tensor) -> Tensor:
+        if maps.ndim != 4:
+            raise MisconfigurationException(
+                f"Expected layer {name!r} of FeatureMaps to make maps (N, C, H, W), but it makes {maps.ndim} "
+                "dimensions. Take it out of layers."
+            )
+        shades = nn.functional.interpolate(min_max(maps), size=images.shape[-2:], mode="nearest")
+        cells = shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)
+        return grid(torch.cat([images.unsqueeze(1), cells], dim=1))

@@ -1,0 +1,59 @@
+"""Pictures of convolution kernels."""
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from callbacks.loggers import log_image, warn_if_blind
+from callbacks.pictures import CELL, enlarge, grid, symmetric
+
+
+class ConvolutionKernels(Callback):
+    """Draw the kernels of every 2-D convolution at the end of an epoch.
+
+    Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer that reads three
+    channels is drawn once more in colour.
+
+    Tags: ``kernels/<layer>`` (all: a row for each output channel, a column for each input channel),
+    ``kernels_split/<layer>/<output channel>`` (one output channel: its input channels side by side) and
+    ``kernels_colour/<layer>`` (a cell for each output channel).
+
+    Args:
+        every_n_epochs: Draw each n-th epoch.
+        max_outputs: Draw the first so many output channels of a layer.
+        max_inputs: Draw the first so many input channels of a layer.
+        max_split: Draw the first so many output channels one by one.
+    """
+
+    def __init__(
+        self, every_n_epochs: int = 1, max_outputs: int = 32, max_inputs: int = 32, max_split: int = 8
+    ) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.max_outputs = max_outputs
+        self.max_inputs = max_inputs
+        self.max_split = max_split
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        warn_if_blind(trainer, self)
+
+    @rank_zero_only
+    @torch.no_grad()
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        for name, module in pl_module.named_modules():
+            if isinstance(module, nn.Conv2d):
+                self._draw(trainer, name, module.weight.detach().float().cpu())
+
+    def _draw(self, trainer: Trainer, name: str, weight: torch.Tensor) -> None:
+        shades = enlarge(symmetric(weight)[: self.max_outputs, : self.max_inputs], CELL)  # (outputs, inputs, H, W)
+        cells = shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)
+        log_image(trainer, f"kernels/{name}", grid(cells))
+        for channel in range(min(self.max_split, len(cells))):
+            log_image(trainer, f"kernels_split/{name}/{channel:03d}", grid(cells[channel : channel + 1]))
+        if weight.shape[1] == 3:
+            columns = 8
+            missing = -len(shades) % columns
+            padded = torch.nn.functional.pad(shades, (0, 0, 0, 0, 0, 0, 0, missing), value=0.5)
+            log_image(trainer, f"kernels_colour/{name}", grid(padded.unflatten(0, (-1, columns))))
