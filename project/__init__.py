@@ -1,0 +1,3 @@
+"""The command line of the template: ``python -m project <command>``."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,62 @@
+"""Answer --help and --version at once; import torch, which takes seconds, only to do some work."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from project import __version__
+
+HELP = """\
+usage: python -m project <command> [options]
+
+Train image classifiers and look inside them.
+
+commands:
+  fit       train:     python -m project fit --config configs/resnet.yaml
+  validate  measure on the validation images:  python -m project validate --run last
+  test      measure on the test images:        python -m project test --run last
+
+options:
+  -h, --help      show this; `python -m project <command> --help` lists all options of a command
+  --version       show the version
+
+Configs come first and stack, later ones win; any value can be overridden behind them:
+  python -m project fit --config configs/resnet.yaml --config configs/sample.yaml --trainer.max_epochs 3
+Without a network, configs/sample.yaml trains on a small sample that is installed with the project.
+Set PROJECT_DEBUG=1 to see whole tracebacks.
+"""
+COMMANDS = ("fit", "validate", "test")
+
+
+def main(args: Sequence[str] | None = None) -> Any:
+    """Run one command.
+
+    Args:
+        args: Command and options; by default those of the process.
+
+    Returns:
+        The ``project.cli.CLI`` that ran, with its ``trainer``, ``model``, ``datamodule`` and ``output_dir``, or None.
+
+    Raises:
+        SystemExit: With the reason in one line on stderr and code 2 for a mistake of the user, 1 for other errors.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return None
+    if args[0] == "--version":
+        print(f"project {__version__}")
+        return None
+    if args[0] not in COMMANDS:
+        near = get_close_matches(args[0], COMMANDS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"error: Expected a command ({', '.join(COMMANDS)}), but got {args[0]!r}.{hint}", file=sys.stderr)
+        raise SystemExit(2)
+    from project.cli import run
+
+    return run(args)
+
+
+if __name__ == "__main__":
+    main()

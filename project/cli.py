@@ -1,0 +1,263 @@
+"""LightningCLI with run folders, links from data to module, and errors in one line."""
+
+import logging
+import os
+import sys
+import warnings
+from argparse import ArgumentParser as PlainParser
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
+import datamodules
+import lightning_modules
+from project.messages import parser_message, short_traceback
+from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
+
+LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
+USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
+
+
+class Parser(LightningArgumentParser):
+    """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong, with the nearest right name, and exit with code 2."""
+        if debugging():
+            super().error(message, ex)
+        print(f"error: {parser_message(self, message, ex)}", file=sys.stderr)
+        raise SystemExit(2) from ex
+
+    def format_help(self, *args: Any) -> str:
+        """Add the options of the classes that recipes use: by themselves, any class could stand there."""
+        text = super().format_help(*args)
+        if "--model" not in self._option_string_actions:
+            return text
+        extra = LightningArgumentParser(add_help=False, usage="")
+        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
+            skip = set(LINKED) if key == "model" else None
+            extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
+        return f"{text}\nWith the classes that the recipes use:\n{extra.format_help()}"
+
+
+class CLI(LightningCLI):
+    """The commands fit, validate and test.
+
+    Attributes:
+        output_dir: Where the command writes: the run's folder, or below it ``test/<time>`` and the like.
+        run_dir: The run's folder.
+    """
+
+    output_dir: Path
+    run_dir: Path
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the commands, with the Trainer's arguments that are not options."""
+        commands = LightningCLI.subcommands()
+        return {command: commands[command] for command in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add run folders, checkpoints and the links from data to module."""
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="validate, test: folder of a run, or `last`; its best checkpoint.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/acc",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then check what no type can say."""
+        self.config = parser.parse_args(args)
+        config = self.config[self.config.subcommand]
+        if config.trainer.default_root_dir is not None:
+            raise MisconfigurationException(
+                "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
+            )
+        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
+            raise MisconfigurationException(
+                f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} does not exist."
+            )
+        weights = config.ckpt_path or config.model.init_args.get("pretrained")
+        if self.config.subcommand != "fit" and weights is None:
+            raise MisconfigurationException(
+                f"Expected weights to {self.config.subcommand}: give --run last, --run FOLDER, --ckpt_path FILE or "
+                "--model.pretrained FILE."
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the config as it was given: Lightning would let the checkpoint's values win over the command line."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the run's folder and a trainer that writes into it.
+
+        By now data and module exist, so that a mistake in them leaves no empty run behind.
+        """
+        command = self.subcommand
+        assert command is not None
+        config = self.config[command]
+        self._make_folders(config)
+        loggers: list[CSVLogger | TensorBoardLogger] = []
+        if config.trainer.logger in (None, True):
+            loggers = [
+                CSVLogger(self.output_dir, name="", version=""),
+                TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False),
+            ]
+            kwargs["logger"] = loggers[::-1]
+        if is_rank_zero():
+            for logger in loggers:
+                _ = logger.experiment  # the CSV logger warns if the folder is not empty when it begins
+            self._parser(command).save(config, self.output_dir / CONFIG, skip_none=False)
+            print(f"Run: {self.output_dir}", flush=True)
+        return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
+        """Give checkpoints their folder, and show a progress bar that costs little."""
+        if config["enable_checkpointing"] is False:
+            always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
+        for callback in always:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.output_dir / BEST.parent)
+        given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
+        if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
+            always = [*always, RichProgressBar(refresh_rate=10)]  # refreshes a second
+        return super()._instantiate_trainer(config, always)
+
+    def _make_folders(self, config: Any) -> None:
+        """Set ``run_dir`` and ``output_dir``, and make them."""
+        run = Path(config.run) if config.run is not None else None
+        if run is None and config.ckpt_path is not None and self.subcommand != "fit":
+            run = run_of_checkpoint(Path(config.ckpt_path))
+        runs = Path(config.runs_dir) / name_of([str(path) for path in config.get("config") or []])
+        if not is_rank_zero():  # other ranks write nothing, and learn the folder from rank zero's broadcast
+            self.run_dir = self.output_dir = run or runs
+            return
+        self.run_dir = run or create_folder(runs)
+        self.output_dir = self.run_dir
+        if self.subcommand != "fit":
+            self.output_dir = create_folder(self.run_dir / str(self.subcommand))
+
+    @rank_zero_only
+    def _finish(self) -> None:
+        print(f"\n{summary(self.run_dir)}", flush=True)
+
+    def after_fit(self) -> None:
+        """Say what came out."""
+        config = self.config["fit"]
+        best = self.run_dir / BEST
+        if config.test_after_fit and self.trainer.world_size == 1 and best.is_file():
+            run(["test", "--run", str(self.run_dir)])
+        else:
+            self._finish()
+
+    def after_validate(self) -> None:
+        """Say what came out."""
+        self._finish()
+
+    def after_test(self) -> None:
+        """Say what came out."""
+        self._finish()
+
+
+def expand_run(args: list[str]) -> list[str]:
+    """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
+
+    Raises:
+        RunError: There is no such run, or it has no best checkpoint.
+    """
+    plain = PlainParser(add_help=False, allow_abbrev=False)
+    for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
+        plain.add_argument(option)
+    given, _ = plain.parse_known_args(args[1:])
+    run = None
+    if given.run is not None:
+        run = find_run(given.run, Path(given.runs_dir or "runs"))
+    elif given.ckpt_path is not None and given.config is None and given.c is None:
+        run = run_of_checkpoint(Path(given.ckpt_path))
+    if run is None:
+        return args
+    expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
+    if given.ckpt_path is None:
+        if not (run / BEST).is_file():
+            raise RunError(
+                f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
+                "checkpoints. Give another --run, or --ckpt_path."
+            )
+        expanded += ["--ckpt_path", str(run / BEST)]
+    return expanded
+
+
+def is_rank_zero() -> bool:
+    """Tell whether this is the process that writes, before there is a trainer to ask."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+
+
+def is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is none of Lightning's tips to install another product."""
+    return "Tip: For seamless" not in record.getMessage()
+
+
+def debugging() -> bool:
+    """Tell whether the user asked for whole tracebacks."""
+    return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
+
+
+def run(args: list[str]) -> CLI:
+    """Run a command of Lightning's.
+
+    Raises:
+        SystemExit: With code 2 for a mistake of the user, told in one line; with code 1 for any other error, told by
+            the frames of its traceback that are the user's or the project's.
+    """
+    # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    torch.set_float32_matmul_precision("high")
+    try:
+        if args[0] != "fit":
+            args = expand_run(args)
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=args,
+        )
+    except USER_ERRORS as error:
+        if debugging():
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except Exception as error:
+        if debugging():
+            raise
+        print(short_traceback(error), file=sys.stderr)
+        raise SystemExit(1) from error
