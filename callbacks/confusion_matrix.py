@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -34,7 +35,8 @@ class ConfusionMatrix(Callback):
         self._metric: MulticlassConfusionMatrix | None = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or (trainer.training and (trainer.current_epoch + 1) % self.every_n_epochs):
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if trainer.sanity_checking or (fitting and (trainer.current_epoch + 1) % self.every_n_epochs):
             return
         self._start(pl_module)
 

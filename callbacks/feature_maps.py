@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -95,9 +96,10 @@ class FeatureMaps(Callback):
         for pattern in self.layers:
             matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
             if not matching:
+                near = get_close_matches(pattern, modules, 5, cutoff=0.3) or list(modules)[:5]
                 raise MisconfigurationException(
-                    f"Expected layers {pattern!r} of FeatureMaps to match a layer of the network, but it has: "
-                    f"{', '.join(modules)}."
+                    f"Expected layers {pattern!r} of FeatureMaps to match a layer of the network, but it matches none "
+                    f"of its {len(modules)}. Among them are {', '.join(near)}."
                 )
             found |= matching
         return found

@@ -5,8 +5,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from callbacks.gather import gather
 from callbacks.loggers import log_histogram, warn_if_blind
-from callbacks.statistics import gather
 
 
 class WeightAndGradientHistograms(Callback):
@@ -35,10 +35,11 @@ class WeightAndGradientHistograms(Callback):
         parameters = dict(pl_module.named_parameters())
         tensors: dict[str, Tensor] = {f"weights/{name}": parameter for name, parameter in parameters.items()}
         tensors |= {f"gradients/{name}": p.grad for name, p in parameters.items() if p.grad is not None}
-        for tag, statistics in gather(tensors).items():
+        found = gather(tensors)
+        for tag, statistics in found.items():
             if statistics.histogram is not None:
                 log_histogram(trainer, tag, statistics.histogram)
-            if statistics.nonfinite:
-                rank_zero_warn(
-                    f"{statistics.nonfinite} values of {tag} are NaN or infinite at step {trainer.global_step}."
-                )
+        broken = [f"{tag} ({statistics.nonfinite})" for tag, statistics in found.items() if statistics.nonfinite]
+        if broken:
+            more = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
+            rank_zero_warn(f"NaN or infinite values at step {trainer.global_step}: {', '.join(broken[:5])}{more}.")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.statistics import Histogram
+from callbacks.gather import Histogram
 
 
 def log_image(trainer: Trainer, tag: str, image: Tensor) -> None:

@@ -35,12 +35,12 @@ def read_index(path: Path) -> list[Entry]:
         DataError: A line has no path or no label.
     """
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         file, _, label = line.strip().rpartition(" ")
         if not file or not label.isdecimal():
-            raise DataError(f"{path}:{number}: expected `relative/path.png label`, but got {line!r}.")
+            raise DataError(f"{path}:{number}: expected `relative/path.png label`, but got {line.strip()!r}.")
         entries.append((file.rstrip(), int(label)))
     return entries
 

@@ -89,11 +89,6 @@ class ImageClassifier(LightningModule):
         self.train_acc, self.val_acc, self.test_acc = accuracy, accuracy.clone(), accuracy.clone()
         self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
 
-    def setup(self, stage: str) -> None:
-        """Load pretrained weights, unless a checkpoint is about to replace them."""
-        if self.pretrained is not None and self.trainer.ckpt_path is None:
-            load_pretrained(self.network, self.pretrained)
-
     def configure_optimizers(self) -> Any:
         """Build param groups, optimizer and schedule, and print the groups."""
         groups = build_param_groups(self.network, self.param_groups, self._base_lr())
@@ -104,6 +99,19 @@ class ImageClassifier(LightningModule):
         if self.trainer.is_global_zero:
             rich_print(param_group_table(self.network, self.param_groups, optimizer.param_groups))
         return configured
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Forget the pretrained weights: the checkpoint's are here, and the file may be on another machine."""
+        self.pretrained = None
+
+    def on_fit_start(self) -> None:
+        self._load_pretrained()
+
+    def on_validation_start(self) -> None:
+        self._load_pretrained()
+
+    def on_test_start(self) -> None:
+        self._load_pretrained()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(N, num_classes)`` of normalised images."""
@@ -168,6 +176,12 @@ class ImageClassifier(LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=len(images))
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar, batch_size=len(images))
         return {"loss": loss, "preds": preds}
+
+    def _load_pretrained(self) -> None:
+        """Load the pretrained weights once: only by now is it known whether a checkpoint replaces them."""
+        if self.pretrained is not None:
+            load_pretrained(self.network, self.pretrained)
+            self.pretrained = None
 
     def _base_lr(self) -> float:
         """Return the optimizer's own learning rate, whether given or its default."""

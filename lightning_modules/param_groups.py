@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -70,9 +71,10 @@ def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
         if not group:
             taken = any(fnmatch.fnmatchcase(name, rule.pattern) for name in all_names)
             why = "all that it matches are taken by patterns above it" if taken else "it matches none"
+            near = get_close_matches(rule.pattern, all_names, 5, cutoff=0.3) or all_names[-5:]
             raise MisconfigurationException(
                 f"Expected pattern {rule.pattern!r} of --model.param_groups to get a parameter of the network, but "
-                f"{why}. The network has: {', '.join(all_names)}."
+                f"{why}. Among its {len(all_names)} parameters are {', '.join(near)}."
             )
     names = [rule.name for rule in rules]
     if len({*names, "default"}) < len(names) + 1:

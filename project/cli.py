@@ -19,22 +19,23 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
 import datamodules
 import lightning_modules
-from project.messages import parser_message, short_traceback
+from project.messages import parser_message, root_cause, short_traceback
 from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
 
 LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
 USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
 
 
+class UsageError(Exception):
+    """The command line or a config is not as expected."""
+
+
 class Parser(LightningArgumentParser):
     """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong, with the nearest right name, and exit with code 2."""
-        if debugging():
-            super().error(message, ex)
-        print(f"error: {parser_message(self, message, ex)}", file=sys.stderr)
-        raise SystemExit(2) from ex
+        """Raise what argparse would print below a page of usage."""
+        raise UsageError(message) from ex
 
     def format_help(self, *args: Any) -> str:
         """Add the options of the classes that recipes use: by themselves, any class could stand there."""
@@ -141,7 +142,7 @@ class CLI(LightningCLI):
             always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
         for callback in always:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(self.output_dir / BEST.parent)
+                callback.dirpath = str(self.run_dir / BEST.parent)
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, RichProgressBar(refresh_rate=10)]  # refreshes a second
@@ -246,18 +247,21 @@ def run(args: list[str]) -> CLI:
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
+            parser_kwargs={"allow_abbrev": False},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             args=args,
         )
-    except USER_ERRORS as error:
-        if debugging():
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
     except Exception as error:
         if debugging():
             raise
-        print(short_traceback(error), file=sys.stderr)
-        raise SystemExit(1) from error
+        cause = root_cause(error)
+        if isinstance(cause, UsageError):
+            print(f"error: {parser_message(str(cause), args)}", file=sys.stderr)
+        elif isinstance(cause, USER_ERRORS):
+            print(f"error: {cause}", file=sys.stderr)
+        else:
+            print(short_traceback(cause), file=sys.stderr)
+            raise SystemExit(1) from error
+        raise SystemExit(2) from error

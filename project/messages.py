@@ -1,11 +1,39 @@
 """Errors, written for the person who made the mistake."""
 
+import importlib
+import inspect
+import os
+import re
 import site
+import sys
 import sysconfig
 import traceback
-from typing import Any
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import callbacks
+import datamodules
+import lightning_modules
+import lightning_modules.networks
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
+OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
+WORDS = {"trainer", "model", "data", "checkpoint", "seed_everything", "runs_dir", "run", "test_after_fit", "ckpt_path"}
+WORDS |= {"config", "print_config", "class_path", "init_args", "dict_kwargs", "weights_only", "verbose", "help"}
+CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
+UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that jsonargparse wrapped because a type was "this class or None"."""
+    while isinstance(error, ValueError) and "Does not validate" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def short_traceback(error: BaseException) -> str:
@@ -16,6 +44,123 @@ def short_traceback(error: BaseException) -> str:
     return f"{''.join(lines)}error: {reason}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
 
 
-def parser_message(parser: Any, message: str, ex: Exception | None) -> str:
-    """Return a parser's complaint in one line."""
-    return message
+def parser_message(message: str, args: list[str]) -> str:
+    """Return jsonargparse's complaint about a command line in one line, with the nearest right name.
+
+    Args:
+        message: The complaint.
+        args: Command line that it is about.
+    """
+    if found := re.search(UNKNOWN_KEY, message):
+        return _unknown_key(next(filter(None, found.groups())), args)
+    if "arguments are required: fit.data" in message or "arguments are required: fit.model" in message:
+        return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
+    if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
+        path = next(filter(None, found.groups()))
+        if re.fullmatch(r"[\w.]+", path) and (problem := _class_problem(path)):
+            return problem
+    if found := re.search(r"File does not exist: '(.+?)'", message):
+        return _missing_file(Path(found[1]))
+    if "Problems parsing config" in message and (problem := _yaml_problem(args)):
+        return problem
+    keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if keys and value:
+        wanted = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
+        wanted = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", want) for want in wanted if "NoneType" not in want]
+        if wanted:
+            return f"Expected {' or '.join(wanted)} for {keys[-1]}, but got {value[1].strip()!r}."
+    return " ".join(message.split())
+
+
+def _unknown_key(key: str, args: list[str]) -> str:
+    known = _known_words(args)
+    names = key.lstrip("-").split("=")[0].split(".")
+    wrong = next((name for name in names if name not in known), names[-1])
+    near = get_close_matches(wrong, known - {wrong}, 1)
+    hint = f" Did you mean {near[0]}?" if near else f" `python -m project {args[0]} --help` lists the options."
+    place = next((f" in {file}:{number}" for file, number in _lines_with(wrong, args)), "")
+    return f"Expected a known option, but got {'.'.join(names)!r}{place}.{hint}"
+
+
+def _missing_file(file: Path) -> str:
+    file = Path(os.path.relpath(file))
+    near = get_close_matches(file.name, [other.name for other in file.parent.glob("*")], 1)
+    hint = f" Did you mean {file.parent / near[0]}?" if near else ""
+    return f"Expected a file, but {file} does not exist.{hint}"
+
+
+def _yaml_problem(args: list[str]) -> str | None:
+    for file in _config_files(args):
+        try:
+            yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            return f"{file}:{line} is not YAML: {error.problem}."
+    return None
+
+
+def _config_files(args: list[str]) -> list[Path]:
+    """Return the files given by ``--config FILE``, ``--config=FILE`` or ``-c FILE``."""
+    values = []
+    for arg, after in zip(args, [*args[1:], ""], strict=True):
+        option, _, value = arg.partition("=")
+        if option in ("--config", "-c"):
+            values.append(Path(value or after))
+    return [value for value in values if value.is_file()]
+
+
+def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
+    for file in _config_files(args):
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            if re.search(rf"(?<![\w.]){re.escape(key)}\+?\s*:", line):
+                yield file, number
+
+
+def _known_words(args: list[str]) -> set[str]:
+    """Return the names of the Trainer's arguments and of those of every class that the command line names."""
+    text = " ".join([*args, *(file.read_text() for file in _config_files(args))])
+    classes = [Trainer, ModelCheckpoint, lightning_modules.ImageClassifier, lightning_modules.ParamGroup]
+    for path in set(re.findall(CLASS_PATH, text)):
+        module, _, name = path.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)
+        if inspect.isclass(found):
+            classes.append(found)
+    words = set(WORDS)
+    for cls in classes:
+        for base in cls.__mro__[:-1]:
+            words |= set(inspect.signature(base.__init__).parameters) - {"self", "args", "kwargs"}
+    return words
+
+
+def _class_problem(path: str) -> str | None:
+    """Return why a class cannot be had by its path, or None if it can."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        known = {name: f"{module.__name__}.{name}" for module in OURS for name in module.__all__}
+        near = get_close_matches(name, known, 1)
+        hint = f" Did you mean {known[near[0]]}?" if near else ""
+        return f"Expected the path of a class, as callbacks.ConfusionMatrix, but got {path!r}.{hint}"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in OURS}
+            near = get_close_matches(module_name, top, 1)
+            hint = f" Did you mean {near[0]}.{name}?" if near else " Is its file in the folder you started from?"
+            return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
+        return _import_failed(path, error)
+    except Exception as error:  # whatever the user's module raises
+        return _import_failed(path, error)
+    if hasattr(module, name):
+        return None
+    near = get_close_matches(name, dir(module), 1)
+    hint = f" Did you mean {module_name}.{near[0]}?" if near else ""
+    return f"Expected a class at {path!r}, but {module_name} has no {name!r}.{hint}"
+
+
+def _import_failed(path: str, error: Exception) -> str:
+    """Name the user's line that raised while the module of a class was imported."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
+    return f"{path} cannot be imported: {type(error).__name__}: {error}{place}."

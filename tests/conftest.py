@@ -1,0 +1,92 @@
+"""Tiny real files: a CIFAR-10 archive of a few images, the sample as PNG files, a finished run."""
+
+import io
+import pickle
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import SampleDataModule
+from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import LeNet
+from project.__main__ import main
+
+PER_CLASS = 10  # images of each class in a batch of the tiny archive
+
+
+def batch_content(seed: int) -> bytes:
+    """Return a batch file of random images."""
+    labels = list(range(10)) * PER_CLASS
+    data = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
+    return pickle.dumps({b"data": data, b"labels": labels}, protocol=2)
+
+
+def write_archive(path: Path, contents: dict[str, bytes]) -> Path:
+    """Write a tar.gz with the given members."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def contents() -> dict[str, bytes]:
+    """Return the members of a tiny archive."""
+    return {f"{FOLDER}/{name}": batch_content(seed) for seed, name in enumerate(BATCHES)}
+
+
+@pytest.fixture
+def archive(tmp_path: Path, contents: dict[str, bytes]) -> Path:
+    """Return a tiny archive with a name that nothing finds by itself."""
+    return write_archive(tmp_path / "tiny.tar.gz", contents)
+
+
+@pytest.fixture(scope="session")
+def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the prepared folder of the sample; not to be changed."""
+    root = tmp_path_factory.mktemp("sample")
+    SampleDataModule(root=str(root)).prepare_data()
+    return root
+
+
+@pytest.fixture(scope="session")
+def fast(sample_root: Path) -> list[str]:
+    """Return the options that make LeNet's recipe train on a part of the sample in seconds."""
+    return [
+        *("--config", "configs/lenet.yaml", "--data", "datamodules.SampleDataModule", f"--data.root={sample_root}"),
+        *("--data.num_workers=0", "--data.batch_size=32", "--trainer.max_epochs=2", "--trainer.limit_train_batches=12"),
+        *("--trainer.log_every_n_steps=4", "--trainer.enable_progress_bar=false"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run with all callbacks; not to be changed but by adding to it."""
+    return main(["fit", *fast, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
+
+
+@pytest.fixture
+def make_classifier() -> Callable[..., ImageClassifier]:
+    """Return a function that makes an ImageClassifier of CIFAR-10's classes."""
+
+    def make(**changes: Any) -> ImageClassifier:
+        arguments: dict[str, Any] = {
+            "network": LeNet,
+            "optimizer": partial(torch.optim.SGD, lr=0.1, weight_decay=0.01),
+            "class_names": list(CLASS_NAMES),
+            "mean": [0.5, 0.4, 0.3],
+            "std": [0.2, 0.25, 0.3],
+            "image_size": 32,
+        }
+        return ImageClassifier(**(arguments | changes))
+
+    return make

@@ -1,0 +1,186 @@
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PER_CLASS
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from datamodules import CIFAR10DataModule, DataError
+from datamodules.archive import FOLDER, read_batches
+from datamodules.description import FILE
+from datamodules.index import read_index
+
+BATCH = 10 * PER_CLASS
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    """Return every file below a data folder with its content."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def test_pixels_on_disk_are_those_of_the_archive(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+    names = json.loads((root / FILE).read_text())["class_names"]
+    for batch in read_batches(archive):
+        for i, (pixels, label) in enumerate(zip(batch.pixels, batch.labels, strict=True)):
+            path = root / f"images/{batch.subset}/{names[label]}/{label}_{batch.first_index + i}.png"
+            with Image.open(path) as image:
+                np.testing.assert_array_equal(np.array(image), pixels)
+    assert len(list(root.rglob("*.png"))) == 6 * BATCH
+
+
+def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: Path, tmp_path: Path) -> None:
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
+    assert data.description.counts == {
+        stage: dict.fromkeys(data.class_names, count)
+        for stage, count in (("train", 45 * PER_CLASS // 10), ("val", 5 * PER_CLASS // 10), ("test", PER_CLASS))
+    }
+    stages = {stage: {path for path, _ in read_index(data.root / f"{stage}.txt")} for stage in ("train", "val", "test")}
+    assert len(stages["train"] | stages["val"] | stages["test"]) == 6 * BATCH
+    assert all(path.startswith("images/test/") for path in stages["test"])
+
+
+def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial")
+    counts = {stage: set(by_class.values()) for stage, by_class in data.description.counts.items()}
+    assert counts == {"train": {8}, "val": {1}, "test": {1}}
+    assert not (data.root / "images/train").exists()
+    labels = Counter(label for _, label in read_index(data.root / "test.txt"))
+    assert labels == dict.fromkeys(range(10), 1)
+
+
+def test_mean_and_std_are_of_the_training_images(archive: Path, tmp_path: Path) -> None:
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
+    data.prepare_data()
+    paths = [data.root / path for path, _ in read_index(data.root / "train.txt")]
+    pixels = np.concatenate([np.array(Image.open(path)).reshape(-1, 3) for path in paths]).astype(np.float64) / 255
+    np.testing.assert_allclose(data.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(data.std, pixels.std(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["data", "."])
+@pytest.mark.parametrize("packed", [True, False])
+def test_archive_is_found_under_the_root_or_beside_it(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
+    folder = tmp_path / place
+    folder.mkdir(exist_ok=True)
+    if packed:
+        shutil.copy(archive, folder / CIFAR10.filename)
+    else:
+        shutil.unpack_archive(archive, folder, filter="data")
+    assert len(CIFAR10DataModule(root=str(tmp_path / "data")).class_names) == 10
+
+
+def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(archive, tmp_path / "downloads", filter="data")
+    assert (tmp_path / "downloads" / FOLDER).is_dir()
+    assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
+
+
+def test_unofficial_archive_is_told_in_one_line(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive)).prepare_data()
+    told = [record.getMessage() for record in caplog.records if "MD5" in record.getMessage()]
+    assert len(told) == 1
+    assert "not the official one" in told[0]
+
+
+def test_prepared_images_need_no_archive(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+    before = snapshot(root)
+    archive.unlink()
+    CIFAR10DataModule(root=str(root)).prepare_data()
+    assert snapshot(root) == before
+
+
+def test_without_a_network_the_error_says_what_was_tried_and_three_ways_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    with pytest.raises(DataError) as error:
+        CIFAR10DataModule(root=str(tmp_path / "data")).prepare_data()
+    message = str(error.value)
+    for part in (
+        "data/cifar-10-batches-py",
+        "127.0.0.1:9",
+        f"put {CIFAR10.filename} into",
+        "--data.archive",
+        "sample.yaml",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_missing_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.tar\.gz does not exist"):
+        CIFAR10DataModule(root=str(tmp_path / "data"), archive="nowhere.tar.gz").prepare_data()
+
+
+def test_another_split_is_refused_until_it_is_asked_for(archive: Path, tmp_path: Path) -> None:
+    root = str(tmp_path / "data")
+    official = CIFAR10DataModule(root=root, archive=str(archive)).description
+    with pytest.raises(DataError, match="resplit true"):
+        CIFAR10DataModule(root=root, split="tutorial").prepare_data()
+    tutorial = CIFAR10DataModule(root=root, split="tutorial", resplit=True).description
+    assert sum(tutorial.counts["train"].values()) == 8 * PER_CLASS
+    again = CIFAR10DataModule(root=root, split="official", resplit=True).description
+    assert again == official
+
+
+def test_index_edited_by_hand_is_kept_and_measured_anew(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+    lines = (root / "train.txt").read_text().splitlines(keepends=True)
+    (root / "train.txt").write_text("".join(lines[:100]))
+    data = CIFAR10DataModule(root=str(root))
+    assert sum(data.description.counts["train"].values()) == 100
+    assert (root / "train.txt").read_text() == "".join(lines[:100])
+
+
+def prepare(root: Path, archive: Path) -> None:
+    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+
+
+def test_two_processes_at_once_make_what_one_makes(archive: Path, tmp_path: Path) -> None:
+    prepare(tmp_path / "one", archive)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=prepare, args=(tmp_path / "two", archive)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
+
+
+def test_killed_at_any_moment_it_starts_again_to_the_same_end(archive: Path, tmp_path: Path) -> None:
+    start = time.perf_counter()
+    prepare(tmp_path / "undisturbed", archive)
+    duration = time.perf_counter() - start
+    expected = snapshot(tmp_path / "undisturbed")
+    fork = multiprocessing.get_context("fork")
+    killed = 0
+    for attempt in range(8):
+        root = tmp_path / f"killed_{attempt}"
+        process = fork.Process(target=prepare, args=(root, archive))
+        process.start()
+        time.sleep(duration * (attempt + 0.5) / 8)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.join()
+        prepare(root, archive)
+        assert snapshot(root) == expected
+    assert killed > 0

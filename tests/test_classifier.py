@@ -1,0 +1,160 @@
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules import ImageClassifier, ParamGroup
+from lightning_modules.networks import LeNet, ResNet
+
+Make = Callable[..., ImageClassifier]
+
+
+def batches(count: int = 4, size: int = 8) -> DataLoader:
+    images = torch.randn(count * size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(images, torch.arange(count * size) % 10), size)
+
+
+def fit(module: ImageClassifier, epochs: int = 1, callbacks: list | None = None) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, batches(), batches(2))
+    return trainer
+
+
+class TraceLr(Callback):
+    """Note each group's lr at every step."""
+
+    def __init__(self) -> None:
+        self.trace: list[dict[str, float]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.trace.append({group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups})
+
+
+def trace(module: ImageClassifier, epochs: int) -> list[dict[str, float]]:
+    callback = TraceLr()
+    fit(module, epochs, [callback])
+    return callback.trace
+
+
+def test_one_cycle_spans_the_training_and_keeps_each_groups_proportion(make_classifier: Make) -> None:
+    module = make_classifier(
+        lr_scheduler=partial(OneCycleLR, max_lr=0.3), param_groups=[ParamGroup("fc3.*", lr_scale=10)]
+    )
+    lrs = trace(module, epochs=5)
+    assert len(lrs) == 20
+    assert max(lr["default"] for lr in lrs) == pytest.approx(0.3)
+    assert max(lr["fc3"] for lr in lrs) == pytest.approx(3.0)
+    assert [lr["default"] for lr in lrs].index(max(lr["default"] for lr in lrs)) == pytest.approx(0.3 * 20, abs=1)
+    assert lrs[-1]["default"] < 0.3 / 1000
+
+
+def test_schedules_of_epochs_step_by_epoch_and_by_step_if_asked(make_classifier: Make) -> None:
+    schedule = partial(StepLR, step_size=1, gamma=0.1)
+    lrs = [lr["default"] for lr in trace(make_classifier(lr_scheduler=schedule), epochs=2)]
+    assert lrs == pytest.approx([0.1] * 4 + [0.01] * 4)
+    lrs = [lr["default"] for lr in trace(make_classifier(lr_scheduler=schedule, lr_interval="step"), epochs=1)]
+    assert lrs == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+
+
+def test_groups_keep_their_proportion_under_cosine(make_classifier: Make) -> None:
+    module = make_classifier(
+        lr_scheduler=partial(CosineAnnealingLR, T_max=4), param_groups=[ParamGroup("fc3.*", lr_scale=10)]
+    )
+    for lr in trace(module, epochs=3):
+        assert lr["fc3"] == pytest.approx(10 * lr["default"])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "monitor"),
+    [
+        (partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9), "val/loss"),
+        (partial(ReduceLROnPlateau, monitor="train/loss_epoch", patience=0, threshold=1e9), "train/loss_epoch"),
+    ],
+)
+def test_plateau_has_a_monitor(make_classifier: Make, schedule: partial, monitor: str) -> None:
+    module = make_classifier(lr_scheduler=schedule)
+    lrs = [lr["default"] for lr in trace(module, epochs=3)]
+    assert module.trainer.lr_scheduler_configs[0].monitor == monitor
+    assert lrs == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 4)
+
+
+def test_frozen_layers_stay_and_others_move(make_classifier: Make) -> None:
+    module = make_classifier(param_groups=[ParamGroup("conv*", freeze=True)])
+    before = {name: value.clone() for name, value in module.network.state_dict().items()}
+    fit(module)
+    moved = {name for name, value in module.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if not name.startswith("conv")}
+
+
+def test_pattern_without_a_match_fails_before_training(make_classifier: Make) -> None:
+    with pytest.raises(MisconfigurationException, match="fc9"):
+        make_classifier(param_groups=[ParamGroup("fc9.*")])
+
+
+class WrongWidth(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(images.flatten(1))
+
+
+def test_network_of_the_wrong_width_is_refused(make_classifier: Make) -> None:
+    with pytest.raises(MisconfigurationException, match=r"logits \(1, 10\).*WrongWidth makes \(1, 7\)"):
+        make_classifier(network=WrongWidth)
+
+
+def test_checking_the_width_leaves_no_trace(make_classifier: Make) -> None:
+    network = ResNet(10, 20)
+    network.stem[1].eval()
+    module = make_classifier(network=lambda num_classes: network)
+    assert not module.network.stem[1].training
+    assert module.network.stages.training
+    assert all(norm.num_batches_tracked == 0 for norm in network.modules() if isinstance(norm, nn.BatchNorm2d))
+
+
+def test_logged_accuracies_are_those_of_the_predictions(make_classifier: Make) -> None:
+    module = make_classifier(network=LeNet)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    results = trainer.test(module, batches(4), verbose=False)[0]
+    images, targets = (torch.cat(parts) for parts in zip(*batches(4), strict=True))
+    with torch.no_grad():
+        logits = module.eval()(images)
+    assert results["test/acc"] == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert results["test/loss"] == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), abs=1e-5)
+    for label, name in enumerate(module.class_names):
+        right = (logits.argmax(1) == targets)[targets == label].float().mean().item()
+        assert results[f"test/acc/{name}"] == pytest.approx(right)
+
+
+def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Make) -> None:
+    torch.manual_seed(0)
+    plain = make_classifier(network=partial(ResNet, depth=20)).eval()
+    last = make_classifier(network=partial(ResNet, depth=20), channels_last=True).eval()
+    last.load_state_dict(plain.state_dict())
+    assert last.network.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(plain(images), last(images), atol=1e-4, rtol=1e-4)
+
+
+def test_denormalize_undoes_normalize(make_classifier: Make) -> None:
+    module = make_classifier()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(module.denormalize(module.normalize(images)), images / 255)

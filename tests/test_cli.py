@@ -1,0 +1,284 @@
+"""Whole commands, in-process, on the sample."""
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.index import read_index
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import LeNet
+from project.__main__ import main
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Return the exit code of a command that fails, and what it says on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    return stop.value.code, capsys.readouterr().err.replace("Seed set to 0\n", "")
+
+
+def test_run_folder_holds_all_that_is_known_of_the_run(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.csv", "confusion_matrix_val.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert finished_run.parent.name == "lenet"
+    columns = set(rows(finished_run)[0])
+    assert {"train/loss_step", "train/loss_epoch", "train/acc", "val/loss", "val/acc", "lr-SGD/default"} <= columns
+
+
+def test_two_runs_at_once_have_two_folders(fast: list[str], tmp_path: Path) -> None:
+    quick = [*fast, f"--runs_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    first, second = main(["fit", *quick]).run_dir, main(["fit", *quick]).run_dir
+    assert first != second
+    assert (first / "config.yaml").is_file()
+    assert (second / "config.yaml").is_file()
+
+
+def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = main(["fit", *fast, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
+    lines = capsys.readouterr().out.strip().splitlines()[-4:]
+    assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "TensorBoard", "Test"]
+    assert lines[0].split()[1] == str(cli.run_dir)
+    (test,) = (cli.run_dir / "test").iterdir()
+    assert f"test {float(rows(test)[-1]['test/acc']):.2%}" in lines[1]
+    assert lines[2].endswith(f"-m tensorboard.main --logdir {cli.run_dir}")
+    assert lines[3].endswith(f"-m project test --run {cli.run_dir}")
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_last_run_is_measured_by_its_best_checkpoint(finished_run: Path, command: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()}
+    cli = main(
+        [command, "--run", "last", f"--runs_dir={finished_run.parents[1]}", "--trainer.enable_progress_bar=false"]
+    )
+    assert cli.run_dir == finished_run
+    assert cli.output_dir.parent == finished_run / command
+    assert cli.config[command].ckpt_path == str(finished_run / "checkpoints/best.ckpt")
+    stage = {"validate": "val", "test": "test"}[command]
+    assert (cli.output_dir / f"confusion_matrix_{stage}.png").is_file()
+    measured = float(rows(cli.output_dir)[-1][f"{stage}/acc"])
+    if command == "validate":
+        best = max(float(row["val/acc"]) for row in rows(finished_run) if row["val/acc"])
+        assert measured == pytest.approx(best)
+    assert {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()} == before
+
+
+def test_checkpoint_in_a_run_brings_the_runs_config(finished_run: Path) -> None:
+    cli = main(["test", f"--ckpt_path={finished_run}/checkpoints/last.ckpt", "--trainer.enable_progress_bar=false"])
+    assert cli.output_dir.parent.resolve() == finished_run / "test"
+    assert cli.trainer.callback_metrics["test/acc"] > 0.1
+
+
+def test_what_is_said_with_a_run_wins(finished_run: Path) -> None:
+    options = ["--data.batch_size=7", "--trainer.enable_progress_bar=false", "--trainer.limit_test_batches=2"]
+    cli = main(["test", f"--run={finished_run}", *options])
+    assert cli.datamodule.batch_size == 7
+    assert cli.trainer.num_test_batches == [2]
+
+
+def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> None:
+    again = main(["fit", f"--config={finished_run}/config.yaml", f"--runs_dir={tmp_path}"]).run_dir
+    assert again.parent.name == "lenet"
+    for first, second in zip(rows(finished_run), rows(again), strict=True):
+        assert first == second
+
+
+def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
+    shutil.copy(finished_run / "checkpoints/best.ckpt", tmp_path)
+    cli = main(["test", f"--run={finished_run}", "--trainer.enable_progress_bar=false"])
+    module = ImageClassifier.load_from_checkpoint(tmp_path / "best.ckpt").eval()
+    assert module.class_names == list("0123456789")
+    right = 0
+    entries = read_index(sample_root / "test.txt")
+    for path, label in entries:
+        pixels = np.array(Image.open(sample_root / path))
+        probabilities = module.classify(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        assert probabilities.sum().item() == pytest.approx(1)
+        right += probabilities.argmax().item() == label
+    assert right / len(entries) == pytest.approx(cli.trainer.callback_metrics["test/acc"].item())
+
+
+def test_checkpoint_holds_plain_values_alone(finished_run: Path) -> None:
+    saved = torch.load(finished_run / "checkpoints/best.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["class_names"] == list("0123456789")
+    assert len(saved["hyper_parameters"]["mean"]) == len(saved["hyper_parameters"]["std"]) == 3
+
+
+def test_published_weights_are_measured_without_a_run(fast: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = LeNet(10)
+    torch.save(network.state_dict(), tmp_path / "net.pkl")
+    cli = main(["test", *fast, f"--model.pretrained={tmp_path}/net.pkl", f"--runs_dir={tmp_path}/runs"])
+    assert torch.equal(cli.model.network.fc3.weight, network.fc3.weight)
+    assert cli.output_dir.parent.name == "test"
+    assert not (cli.run_dir / "config.yaml").exists()  # so that `last` never means it
+
+
+def test_checkpoint_wins_over_the_pretrained_weights_it_started_from(fast: list[str], tmp_path: Path) -> None:
+    torch.save(LeNet(10).state_dict(), tmp_path / "net.pkl")
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    fitted = main(["fit", *fast, *quick, f"--model.pretrained={tmp_path}/net.pkl", f"--runs_dir={tmp_path}/runs"])
+    (tmp_path / "net.pkl").unlink()  # the run goes on without it
+    tested = main(["test", f"--run={fitted.run_dir}"])
+    assert torch.equal(tested.model.network.fc3.weight, fitted.model.network.fc3.weight)
+
+
+def test_per_layer_learning_rates_are_printed_and_logged(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = '[{pattern: "fc3.*", lr_scale: 10}, {pattern: "conv1.*", freeze: true}]'
+    quick = ["--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
+    cli = main(["fit", *fast, *quick, "--model.param_groups", rules])
+    out = capsys.readouterr().out
+    assert "Parameter groups" in out
+    assert "frozen" in out
+    logged = [row for row in rows(cli.run_dir) if row["lr-SGD/fc3"]]
+    assert logged
+    for row in logged:
+        assert float(row["lr-SGD/fc3"]) == pytest.approx(10 * float(row["lr-SGD/default"]))
+
+
+def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp_path: Path) -> None:
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=[]"]
+    cli = main(["fit", *fast, *quick, "--trainer.logger=false", f"--runs_dir={tmp_path}"])
+    assert {path.name for path in cli.run_dir.iterdir()} == {"config.yaml", "checkpoints"}
+
+
+def test_fast_dev_run_and_no_checkpoints_go_through(fast: list[str], tmp_path: Path) -> None:
+    main(["fit", *fast, "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}"])
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    cli = main(["fit", *fast, *quick, "--trainer.enable_checkpointing=false", f"--runs_dir={tmp_path}"])
+    assert not (cli.run_dir / "checkpoints").exists()
+
+
+BASE = ["--config=configs/resnet.yaml"]
+TYPOS = [
+    (["--trainer.max_epoch=3"], "got 'trainer.max_epoch'. Did you mean max_epochs?"),
+    (["--model.optimiser.lr=3"], "Did you mean optimizer?"),
+    (["--model.optimizer.momentun=3"], "got 'momentun'. Did you mean momentum?"),
+    (["--data.bach_size=3"], "Did you mean batch_size?"),
+    (["--model.param_groups", '[{patern: "fc*"}]'], "Did you mean pattern?"),
+    (["--data=datamodules.SampleDataModul"], "Did you mean datamodules.SampleDataModule?"),
+    (["--data=SampleDataModul"], "Did you mean datamodules.SampleDataModule?"),
+    (["--model.network=lightning_modules.networks.ResNett"], "Did you mean lightning_modules.networks.ResNet?"),
+    (["--trainer.callbacks+=callback.ConfusionMatrix"], "Did you mean callbacks.ConfusionMatrix?"),
+    (["--config=configs/sampel.yaml"], "Expected a file, but configs/sampel.yaml does not exist. Did you mean"),
+    (["--trainer.max_epochs=many"], "Expected int for trainer.max_epochs, but got 'many'."),
+    (["--model.network.depth=21"], "for depth, but got '21'."),
+    (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
+    (["--trainer.default_root_dir=x"], "give --runs_dir"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), TYPOS, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_mistake_is_one_line_with_the_nearest_right_name(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = stop_of(["fit", *BASE, *options], capsys)
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: Expected")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit"], "add --config configs/resnet.yaml"),
+        (["test", *BASE], "--run last"),
+        (["test", "--run=last", "--runs_dir=nowhere"], "there is none"),
+        (["validate", "--run=nowhere"], "but got nowhere"),
+    ],
+)
+def test_what_is_missing_is_said(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = stop_of(args, capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_mistyped_key_in_a_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("trainer:\n  max_epoch: 3\n")
+    code, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
+    assert code == 2
+    assert f"{tmp_path}/mine.yaml:2. Did you mean max_epochs?" in err
+    (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3\nmodel: [")
+    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
+    assert f"{tmp_path}/mine.yaml:2 is not YAML" in err
+
+
+def write_callback(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    (folder / "users_callback.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "users_callback", raising=False)
+
+
+def test_broken_import_of_a_users_module_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_callback(tmp_path, monkeypatch, "import os\nimport numpyy\n\nclass Mine: pass\n")
+    code, err = stop_of(["fit", *BASE, "--trainer.callbacks+=users_callback.Mine"], capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "No module named 'numpyy'" in err
+    assert "users_callback.py:2" in err
+
+
+BROKEN = """from lightning.pytorch import Callback
+
+class Mine(Callback):
+    def on_train_start(self, trainer, pl_module):
+        self.answer = 1 / 0
+"""
+
+
+def test_broken_callback_of_a_user_is_told_by_its_own_frame(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_callback(tmp_path, monkeypatch, BROKEN)
+    args = ["fit", *fast, f"--runs_dir={tmp_path}", "--trainer.callbacks+=users_callback.Mine"]
+    code, err = stop_of(args, capsys)
+    assert code == 1
+    assert "users_callback.py" in err
+    assert "self.answer = 1 / 0" in err
+    assert "error: ZeroDivisionError: division by zero" in err
+    assert "site-packages" not in err.split("Traceback")[-1].split("error:")[0]
+
+
+def test_mistake_found_by_a_class_is_one_line(fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = stop_of(["fit", *fast, "--model.param_groups", '[{pattern: "fc9.*", lr: 1}]'], capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "'fc9.*'" in err
+
+
+def test_failure_before_training_leaves_no_run_behind(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", "--model.param_groups", '[{pattern: "fc9.*"}]'], capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_of_fit_lists_the_options_of_trainer_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    out = capsys.readouterr().out
+    options = ["--trainer.max_epochs", "--model.optimizer", "--model.pretrained", "--data.archive", "--data.batch_size"]
+    for option in [*options, "--runs_dir", "--checkpoint.save_last", "--config", "--print_config"]:
+        assert option in out
+    assert "--model.class_names" not in out

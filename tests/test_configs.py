@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from project.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+OVERLAYS = {"sample.yaml"}
+RECIPES = sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name not in OVERLAYS)
+
+
+def parse(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
+    """Return the whole config that a command line leads to."""
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *args, "--print_config"])
+    assert not stop.value.code
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_complete_and_watches_by_all_callbacks(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(capsys, f"--config=configs/{recipe}")
+    names = {callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]}
+    assert names >= {"WeightAndGradientHistograms", "ConvolutionKernels", "FeatureMaps", "ConfusionMatrix"}
+    assert config["data"]["class_path"] == "datamodules.CIFAR10DataModule"
+    assert not {"class_names", "num_classes", "mean", "std", "image_size"} & set(config["model"]["init_args"])
+    augmentation = [one["class_path"].split(".")[-1] for one in config["data"]["init_args"]["train_transforms"]]
+    assert augmentation == ["RandomCrop", "RandomHorizontalFlip"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_says_its_own_command(recipe: str) -> None:
+    header = (CONFIGS / recipe).read_text().split("seed_everything")[0]
+    assert f"#   python -m project fit --config configs/{recipe}\n" in header
+
+
+@pytest.mark.parametrize("overlay", sorted(OVERLAYS))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_overlay_stacks_on_every_recipe(overlay: str, recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = parse(capsys, f"--config=configs/{recipe}")
+    stacked = parse(capsys, f"--config=configs/{recipe}", f"--config=configs/{overlay}")
+    assert len(stacked["trainer"]["callbacks"]) == len(alone["trainer"]["callbacks"])
+    assert stacked["data"]["class_path"] == "datamodules.SampleDataModule"
+
+
+def test_what_is_said_behind_the_configs_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(
+        capsys,
+        "--config=configs/resnet.yaml",
+        "--trainer.max_epochs=3",
+        "--model.optimizer.lr=0.5",
+        "--model.network.depth=34",
+        "--data.batch_size=7",
+        "--trainer.callbacks+=lightning.pytorch.callbacks.DeviceStatsMonitor",
+    )
+    assert config["trainer"]["max_epochs"] == 3
+    assert (
+        config["model"]["init_args"]["optimizer"]["init_args"] | {"lr": 0.5, "momentum": 0.9}
+        == (config["model"]["init_args"]["optimizer"]["init_args"])
+    )
+    assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 34
+    assert config["data"]["init_args"]["batch_size"] == 7
+    assert len(config["trainer"]["callbacks"]) == 6

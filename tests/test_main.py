@@ -1,0 +1,45 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from project import __version__
+from project.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_light_answers_import_no_torch_and_come_at_once(option: str) -> None:
+    code = f"import sys; from project.__main__ import main; main(['{option}']); assert 'torch' not in sys.modules"
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert done.stdout
+    assert min(times) < 0.3
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"project {__version__}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    out = capsys.readouterr().out
+    for command in ("fit", "validate", "test"):
+        assert f"python -m project {command} " in out
+
+
+def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fitt"])
+    assert stop.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == "error: Expected a command (fit, validate, test), but got 'fitt'. Did you mean fit?\n"
+    )

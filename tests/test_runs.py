@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from project.runs import RunError, accuracies, create_folder, find_run, name_of, run_of_checkpoint, summary
+
+
+def make_run(folder: Path) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    return folder
+
+
+def test_folders_made_in_one_second_are_distinct(tmp_path: Path) -> None:
+    folders = [create_folder(tmp_path / "resnet") for _ in range(12)]
+    assert len(set(folders)) == 12
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is none"):
+        find_run("last", tmp_path)
+    for name in (
+        "b/2026-01-02_03-04-05",
+        "a/2026-01-02_03-04-05_2",
+        "a/2026-01-02_03-04-05_10",
+        "z/2025-12-31_23-59-59",
+    ):
+        make_run(tmp_path / name)
+    (tmp_path / "a/2027-01-01_00-00-00/test").mkdir(parents=True)  # an evaluation without a run
+    assert find_run("last", tmp_path) == tmp_path / "a/2026-01-02_03-04-05_10"
+
+
+def test_run_is_found_by_its_folder_and_others_are_named_if_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    assert find_run(str(run), tmp_path) == run
+    with pytest.raises(RunError, match=f"got {tmp_path}/b. Runs: {run}"):
+        find_run(f"{tmp_path}/b", tmp_path)
+
+
+def test_checkpoint_knows_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "a/b")
+    assert run_of_checkpoint(run / "checkpoints/best.ckpt") == Path("a/b")
+    assert run_of_checkpoint(tmp_path / "best.ckpt") is None
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        (["configs/resnet.yaml"], "resnet"),
+        (["configs/resnet.yaml", "configs/sample.yaml"], "resnet-sample"),
+        (["runs/resnet-sample/2026-01-02_03-04-05/config.yaml"], "resnet-sample"),
+        ([], "default"),
+    ],
+)
+def test_runs_are_named_for_their_configs(configs: list[str], name: str) -> None:
+    assert name_of(configs) == name
+
+
+METRICS = """epoch,step,train/acc,val/acc,test/acc
+0,10,,0.5,
+0,10,0.4,,
+1,20,,0.75,
+1,20,0.8,,
+2,30,,0.75,
+2,30,0.9,,
+"""
+
+
+def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    assert accuracies(run) == {}
+    assert "Accuracy" not in summary(run)
+    (run / "metrics.csv").write_text(METRICS)
+    assert accuracies(run) == {"epoch": 1, "val": 0.75, "train": 0.8}
+    for day, accuracy in (("2026-01-03", 0.6), ("2026-01-04", 0.7)):
+        (run / "test" / day).mkdir(parents=True)
+        (run / "test" / day / "metrics.csv").write_text(f"epoch,step,test/acc\n2,30,{accuracy}\n")
+    (run / "checkpoints/best.ckpt").touch()
+    text = summary(run)
+    assert "train 80.00%, val 75.00% (best epoch, 2), test 70.00%" in text
+    assert f"-m tensorboard.main --logdir {run}" in text
+    assert f"-m project test --run {run}" in text

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from datamodules import SampleDataModule
+from datamodules.dataset import read_rgb
+from datamodules.index import read_index
+
+
+def test_every_digit_is_a_grey_rgb_image_with_its_label(sample_root: Path) -> None:
+    digits = load_digits()
+    entries = [entry for stage in ("train", "val", "test") for entry in read_index(sample_root / f"{stage}.txt")]
+    assert len(set(entries)) == len(entries) == 1797
+    for path, label in entries[::50]:
+        index = int(Path(path).stem.split("_")[1])
+        pixels = read_rgb(sample_root / path)
+        assert pixels.shape == (32, 32, 3)
+        assert (pixels == pixels[:, :, :1]).all()
+        assert label == digits.target[index]
+        small = pixels[:, :, 0].reshape(8, 4, 8, 4).mean((1, 3))
+        assert np.corrcoef(small.ravel(), digits.images[index].ravel())[0, 1] > 0.95
+
+
+def test_description_is_at_hand_before_any_hook(sample_root: Path) -> None:
+    data = SampleDataModule(root=str(sample_root))
+    assert data.class_names == list("0123456789")
+    assert (data.num_classes, data.image_size) == (10, 32)
