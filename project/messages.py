@@ -129,7 +129,7 @@ def _known_words(args: list[str]) -> set[str]:
     words = set(WORDS)
     for cls in classes:
         for base in cls.__mro__[:-1]:
-            words |= set(inspect.signature(base.__init__).parameters) - {"self", "args", "kwargs"}
+            words |= set(inspect.signature(base).parameters) - {"args", "kwargs"}
     return words
 
 

@@ -1,0 +1,45 @@
+# make fit    install the project into .venv and train on a small sample
+# make check  lint, check formatting and types
+# make test   run the tests
+# make lock   resolve the dependencies anew (needs uv)
+# make test-lowest  run the tests with the oldest dependencies that pyproject.toml allows (needs uv)
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: fit check test lock test-lowest
+
+fit: .venv/installed
+	$(BIN)/python -m project fit --config configs/resnet.yaml --config configs/sample.yaml
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+		f"Expected Python 3.11 or later, but {sys.executable} is {v[0]}.{v[1]}: make fit PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	$(BIN)/python -m pip install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --upgrade
+DEV := import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["dev"]))
+
+lock:
+	$(COMPILE) pyproject.toml --output-file requirements.lock
+	python3 -c '$(DEV)' | $(COMPILE) - --constraint requirements.lock --output-file requirements-dev.lock
+
+test-lowest:
+	uv venv --clear --python 3.11 .venv-lowest
+	uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest
