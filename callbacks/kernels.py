@@ -6,7 +6,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from callbacks.loggers import log_image, warn_if_blind
-from callbacks.pictures import CELL, enlarge, grid, symmetric
+from callbacks.pictures import CELL, enlarge, grid, symmetric, wrap
 
 
 class ConvolutionKernels(Callback):
@@ -16,23 +16,19 @@ class ConvolutionKernels(Callback):
     channels is drawn once more in colour.
 
     Tags: ``kernels/<layer>`` (all: a row for each output channel, a column for each input channel),
-    ``kernels_split/<layer>/<output channel>`` (one output channel: its input channels side by side) and
-    ``kernels_colour/<layer>`` (a cell for each output channel).
+    ``kernels_split/<layer>`` (a block for each output channel, in which its input channels are laid out as a square)
+    and ``kernels_colour/<layer>`` (a cell for each output channel).
 
     Args:
         every_n_epochs: Draw each n-th epoch.
         max_outputs: Draw the first so many output channels of a layer.
         max_inputs: Draw the first so many input channels of a layer.
-        max_split: Draw the first so many output channels one by one.
     """
 
-    def __init__(
-        self, every_n_epochs: int = 1, max_outputs: int = 32, max_inputs: int = 32, max_split: int = 8
-    ) -> None:
+    def __init__(self, every_n_epochs: int = 1, max_outputs: int = 32, max_inputs: int = 32) -> None:
         self.every_n_epochs = every_n_epochs
         self.max_outputs = max_outputs
         self.max_inputs = max_inputs
-        self.max_split = max_split
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         warn_if_blind(trainer, self)
@@ -50,10 +46,7 @@ class ConvolutionKernels(Callback):
         shades = enlarge(symmetric(weight)[: self.max_outputs, : self.max_inputs], CELL)  # (outputs, inputs, H, W)
         cells = shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)
         log_image(trainer, f"kernels/{name}", grid(cells))
-        for channel in range(min(self.max_split, len(cells))):
-            log_image(trainer, f"kernels_split/{name}/{channel:03d}", grid(cells[channel : channel + 1]))
+        blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
+        log_image(trainer, f"kernels_split/{name}", grid(wrap(blocks), gap=8))
         if weight.shape[1] == 3:
-            columns = 8
-            missing = -len(shades) % columns
-            padded = torch.nn.functional.pad(shades, (0, 0, 0, 0, 0, 0, 0, missing), value=0.5)
-            log_image(trainer, f"kernels_colour/{name}", grid(padded.unflatten(0, (-1, columns))))
+            log_image(trainer, f"kernels_colour/{name}", grid(wrap(shades)))

@@ -1,5 +1,7 @@
 """Lay tensors out as pictures: grids of grey or coloured cells."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,13 @@ def enlarge(images: Tensor, size: int) -> Tensor:
     """Repeat the pixels of ``(..., H, W)`` a whole number of times, until the larger side has at least ``size``."""
     factor = -(-size // max(images.shape[-2:]))
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def wrap(cells: Tensor) -> Tensor:
+    """Arrange ``(N, 3, H, W)`` as the ``(rows, columns, 3, H, W)`` that are nearest to a square, empty cells behind."""
+    columns = math.ceil(len(cells) ** 0.5)
+    padding = (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns)
+    return torch.nn.functional.pad(cells, padding, value=BACKGROUND).unflatten(0, (-1, columns))
 
 
 def grid(cells: Tensor, gap: int = 2) -> Tensor:

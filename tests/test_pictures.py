@@ -1,6 +1,6 @@
 import torch
 
-from callbacks.pictures import BACKGROUND, enlarge, grid, min_max, symmetric
+from callbacks.pictures import BACKGROUND, enlarge, grid, min_max, symmetric, wrap
 
 
 def test_cells_are_laid_out_in_rows_and_columns() -> None:
@@ -11,6 +11,11 @@ def test_cells_are_laid_out_in_rows_and_columns() -> None:
     centres = picture[0, 4::6, 4::7]
     assert centres.tolist() == [[0, 51, 102], [153, 204, 255]]
     assert picture[0, 0].unique().tolist() == picture[0, :, -1].unique().tolist() == [round(BACKGROUND * 255)]
+
+
+def test_cells_are_wrapped_to_a_square() -> None:
+    wrapped = wrap(torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 1, 1))
+    torch.testing.assert_close(wrapped[:, :, 0, 0, 0], torch.tensor([[0, 1, 2], [3, 4, BACKGROUND]]))
 
 
 def test_zero_weight_is_grey_and_the_largest_is_white() -> None:
