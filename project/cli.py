@@ -2,8 +2,10 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
+from argparse import SUPPRESS
 from argparse import ArgumentParser as PlainParser
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +24,8 @@ import lightning_modules
 from project.messages import parser_message, root_cause, short_traceback
 from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
 
+COMMANDS = ("fit", "validate", "test")
+OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
 USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
 
@@ -39,14 +43,14 @@ class Parser(LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """Add the options of the classes that recipes use: by themselves, any class could stand there."""
-        text = super().format_help(*args)
+        text = shorten_help(super().format_help(*args))
         if "--model" not in self._option_string_actions:
             return text
-        extra = LightningArgumentParser(add_help=False, usage="")
+        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description=None)
         for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
-        return f"{text}\nWith the classes that the recipes use:\n{extra.format_help()}"
+        return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
 
 
 class CLI(LightningCLI):
@@ -64,7 +68,7 @@ class CLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the commands, with the Trainer's arguments that are not options."""
         commands = LightningCLI.subcommands()
-        return {command: commands[command] for command in ("fit", "validate", "test")}
+        return {command: commands[command] for command in COMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add run folders, checkpoints and the links from data to module."""
@@ -98,6 +102,10 @@ class CLI(LightningCLI):
         if config.trainer.default_root_dir is not None:
             raise MisconfigurationException(
                 "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
+            )
+        if self.config.subcommand == "fit" and config.run is not None:
+            raise MisconfigurationException(
+                "Expected --run with validate or test, but got it with fit, which starts a new run. Take it away."
             )
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             raise MisconfigurationException(
@@ -212,6 +220,11 @@ def expand_run(args: list[str]) -> list[str]:
     return expanded
 
 
+def shorten_help(text: str) -> str:
+    """Leave out the names of some hundred modules of torch's, which jsonargparse lists at every option for one."""
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)
+
+
 def is_rank_zero() -> bool:
     """Tell whether this is the process that writes, before there is a trainer to ask."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
@@ -247,7 +260,10 @@ def run(args: list[str]) -> CLI:
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={
+                "allow_abbrev": False,
+                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -182,6 +182,7 @@ TYPOS = [
     (["--model.network.depth=21"], "for depth, but got '21'."),
     (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
     (["--trainer.default_root_dir=x"], "give --runs_dir"),
+    (["--run=last"], "validate or test"),
 ]
 
 
