@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -30,7 +31,7 @@ class ConfusionMatrix(Callback):
         every_n_epochs: Draw each n-th epoch of a fit.
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
+    def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
         self._metric: MulticlassConfusionMatrix | None = None
 
@@ -90,13 +91,13 @@ class ConfusionMatrix(Callback):
             return
         counts = self._metric.compute().cpu().numpy()  # on every rank: it gathers from all of them
         self._metric = None
-        folder = trainer.log_dir  # on every rank, likewise
         if not trainer.is_global_zero:
             return
         figure = draw_confusion_matrix(counts, pl_module.class_names)  # type: ignore[arg-type]
         log_figure(trainer, f"confusion_matrix/{stage}", figure)
-        if folder is not None:
-            figure.savefig(Path(folder) / f"confusion_matrix_{stage}.png")
+        folder = Path(trainer.default_root_dir)  # the run's folder, whatever the loggers
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"confusion_matrix_{stage}.png")
 
 
 def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:

@@ -1,4 +1,4 @@
-"""Gather statistics of many tensors in one pass on their device, with one transfer to the CPU."""
+"""Gather many tensors, or statistics of them, with one transfer from their device to the CPU."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Histogram(NamedTuple):
@@ -26,6 +26,20 @@ class TensorStatistics(NamedTuple):
 
     histogram: Histogram | None  # of the finite values; None if there are none
     nonfinite: int  # number of NaN and infinite values
+
+
+def network_of(module: nn.Module) -> nn.Module:
+    """Return what a LightningModule keeps under ``network``, or itself: tags are the names within it."""
+    return getattr(module, "network", module)
+
+
+def to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as float32 on the CPU, transferred as one."""
+    if not tensors:
+        return {}
+    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors.values()]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors.values()])
+    return {name: part.view(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 
 @cache
@@ -52,14 +66,17 @@ def _edges_on(device: torch.device) -> Tensor:
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
     """Return histogram and count of non-finite values for each tensor.
 
-    Values are counted on the device of the tensors; what is transferred is one array, once.
+    Values are counted on the device of the tensors (but for Apple's GPUs); what is transferred is one array, once.
     """
     if not tensors:
         return {}
     buckets = len(bucket_edges()) + 1  # one more at either end, for values beyond the edges
     counts, moments = [], []
     for tensor in tensors.values():
-        values = tensor.detach().flatten().float()
+        values = tensor.detach().flatten()
+        if values.device.type == "mps":  # Apple's GPUs have no float64
+            values = values.cpu()
+        values = values.float()
         finite = values.isfinite()
         zeroed = values.where(finite, 0)
         bucket = torch.bucketize(zeroed, _edges_on(values.device), right=True)

@@ -1,11 +1,12 @@
 """Histograms of weights and gradients."""
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.gather import gather
+from callbacks.gather import gather, network_of
 from callbacks.loggers import log_histogram, warn_if_blind
 
 
@@ -21,18 +22,18 @@ class WeightAndGradientHistograms(Callback):
         every_n_epochs: Log each n-th epoch.
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
+    def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warn_if_blind(trainer, self)
+        warn_if_blind(trainer, self, histograms=True)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not trainer.is_last_batch or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         if not trainer.is_global_zero:
             return
-        parameters = dict(pl_module.named_parameters())
+        parameters = dict(network_of(pl_module).named_parameters())
         tensors: dict[str, Tensor] = {f"weights/{name}": parameter for name, parameter in parameters.items()}
         tensors |= {f"gradients/{name}": p.grad for name, p in parameters.items() if p.grad is not None}
         found = gather(tensors)

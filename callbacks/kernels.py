@@ -1,10 +1,12 @@
 """Pictures of convolution kernels."""
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from callbacks.gather import network_of, to_cpu
 from callbacks.loggers import log_image, warn_if_blind
 from callbacks.pictures import CELL, enlarge, grid, symmetric, wrap
 
@@ -25,7 +27,9 @@ class ConvolutionKernels(Callback):
         max_inputs: Draw the first so many input channels of a layer.
     """
 
-    def __init__(self, every_n_epochs: int = 1, max_outputs: int = 32, max_inputs: int = 32) -> None:
+    def __init__(
+        self, every_n_epochs: PositiveInt = 1, max_outputs: PositiveInt = 32, max_inputs: PositiveInt = 32
+    ) -> None:
         self.every_n_epochs = every_n_epochs
         self.max_outputs = max_outputs
         self.max_inputs = max_inputs
@@ -38,9 +42,10 @@ class ConvolutionKernels(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        for name, module in pl_module.named_modules():
-            if isinstance(module, nn.Conv2d):
-                self._draw(trainer, name, module.weight.detach().float().cpu())
+        modules = network_of(pl_module).named_modules()
+        weights = to_cpu({name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)})
+        for name, weight in weights.items():
+            self._draw(trainer, name, weight)
 
     def _draw(self, trainer: Trainer, name: str, weight: torch.Tensor) -> None:
         shades = enlarge(symmetric(weight)[: self.max_outputs, : self.max_inputs], CELL)  # (outputs, inputs, H, W)

@@ -37,9 +37,12 @@ def log_histogram(trainer: Trainer, tag: str, histogram: Histogram) -> None:
         writer.add_histogram_raw(tag, **histogram._asdict(), global_step=trainer.global_step)
 
 
-def warn_if_blind(trainer: Trainer, callback: object) -> None:
-    """Warn once if no logger of the trainer can take what a callback draws."""
-    if not any(isinstance(logger, TensorBoardLogger) or hasattr(logger, "log_image") for logger in trainer.loggers):
+def warn_if_blind(trainer: Trainer, callback: object, histograms: bool = False) -> None:
+    """Warn once if no logger of the trainer can take the pictures, or ``histograms``, of a callback."""
+    if not any(
+        isinstance(logger, TensorBoardLogger) or (hasattr(logger, "log_image") and not histograms)
+        for logger in trainer.loggers
+    ):
         names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
         rank_zero_warn(
             f"{type(callback).__name__} draws for TensorBoard, but the loggers are: {names}. Nothing of it is logged."

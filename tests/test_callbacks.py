@@ -1,6 +1,8 @@
 """All callbacks in a real run: what they log, and what they leave behind."""
 
+import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +11,17 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from callbacks import ConfusionMatrix, ConvolutionKernels, FeatureMaps, WeightAndGradientHistograms
 from lightning_modules import ImageClassifier
+from lightning_modules.networks import ResNet
 
 Make = Callable[..., ImageClassifier]
-pytestmark = pytest.mark.filterwarnings("ignore:The image decoding")
 
 
 def all_callbacks(**options: int) -> list[Callback]:
@@ -52,6 +55,10 @@ def events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), {"images": 0, "histograms": 0}).Reload()
 
 
+def decode(event: ImageEvent) -> torch.Tensor:
+    return pil_to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).float()
+
+
 def hooks(module: nn.Module) -> int:
     return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
 
@@ -67,11 +74,11 @@ def test_every_documented_tag_is_written_each_epoch(run: tuple[ImageClassifier, 
     module, folder = run
     found = events(folder)
     tags = found.Tags()
-    names = [name for name, _ in module.named_parameters()]
+    names = [name for name, _ in module.network.named_parameters()]
     assert set(tags["histograms"]) == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
     assert set(tags["images"]) == {
-        *(f"{kind}/network.{layer}" for kind in ("kernels", "kernels_split") for layer in ("conv1", "conv2")),
-        "kernels_colour/network.conv1",
+        *(f"{kind}/{layer}" for kind in ("kernels", "kernels_split") for layer in ("conv1", "conv2")),
+        "kernels_colour/conv1",
         *(f"feature_maps/{layer}" for layer in ("conv1", "conv2", "pool1")),
         "confusion_matrix/val",
     }
@@ -104,7 +111,7 @@ def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Pa
     fit(make_classifier(), tmp_path, [spy, WeightAndGradientHistograms()], epochs=1, gradient_clip_val=1e-6)
     found = events(tmp_path)
     for tag, values in (("gradients", spy.gradient), ("weights", spy.weight)):
-        histogram = found.Histograms(f"{tag}/network.fc3.weight")[0].histogram_value
+        histogram = found.Histograms(f"{tag}/fc3.weight")[0].histogram_value
         assert histogram.num == values.numel()
         assert (histogram.min, histogram.max) == (values.min().item(), values.max().item())
     assert spy.gradient.abs().max() > 1e-5
@@ -116,14 +123,14 @@ def test_non_finite_gradients_are_told_and_do_no_harm(make_classifier: Make, tmp
             if trainer.is_last_batch:
                 pl_module.network.fc3.bias.grad[:2] = float("nan")
 
-    with pytest.warns(UserWarning, match=r"NaN or infinite values at step 2: gradients/network\.fc3\.bias \(2\)\."):
+    with pytest.warns(UserWarning, match=r"NaN or infinite values at step 2: gradients/fc3\.bias \(2\)\."):
         fit(make_classifier(), tmp_path, [Poison(), WeightAndGradientHistograms()], epochs=1)
 
 
 def test_kernels_are_drawn_as_they_are(run: tuple[ImageClassifier, Path]) -> None:
     module, folder = run
-    image = events(folder).Images("kernels/network.conv1")[-1]
-    picture = decode_image(torch.frombuffer(bytearray(image.encoded_image_string), dtype=torch.uint8)).float()
+    image = events(folder).Images("kernels/conv1")[-1]
+    picture = decode(image)
     weight = module.network.conv1.weight.detach()
     side, gap = 25, 2  # five pixels of five each
     for output, input_ in ((0, 0), (5, 2), (3, 1)):
@@ -138,8 +145,7 @@ def test_feature_maps_stand_beside_the_denormalised_input(make_classifier: Make,
     module = make_classifier()
     trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], num_images=2, max_channels=6)], epochs=1)
     image = events(tmp_path).Images("feature_maps/conv1")[0]
-    data = torch.frombuffer(bytearray(image.encoded_image_string), dtype=torch.uint8)
-    picture = decode_image(data, ImageReadMode.RGB).float()
+    picture = decode(image)
     side, gap = 64, 2
     assert picture.shape == (3, gap + 2 * (side + gap), gap + 7 * (side + gap))
     images = next(iter(trainer.val_dataloaders))[0]
@@ -196,9 +202,20 @@ def test_pattern_without_a_layer_fails_before_training(make_classifier: Make, tm
         fit(make_classifier(), tmp_path, [FeatureMaps(["conv9"])])
 
 
-def test_layer_without_maps_is_named(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.raises(MisconfigurationException, match="'fc3' of FeatureMaps"):
-        fit(make_classifier(), tmp_path, [FeatureMaps(["fc3"])])
+def test_layer_without_maps_is_named_before_training(make_classifier: Make, tmp_path: Path) -> None:
+    module = make_classifier()
+    before = module.network.fc3.weight.clone()
+    with pytest.raises(MisconfigurationException, match=r"'fc3' of FeatureMaps .* makes \(8, 10\)"):
+        fit(module, tmp_path, [FeatureMaps(["fc3"])])
+    assert torch.equal(module.network.fc3.weight, before)
+
+
+def test_layers_are_spread_over_the_depth_by_default(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(network=partial(ResNet, depth=20)), tmp_path, [FeatureMaps()], epochs=1)
+    found = events(tmp_path).Tags()["images"]
+    assert found == [
+        f"feature_maps/{name}" for name in ("stem.0", "stages.0.2.conv2", "stages.1.2.conv2", "stages.2.2.conv2")
+    ]
 
 
 def test_loggers_that_take_no_pictures_are_skipped_with_a_warning(make_classifier: Make, tmp_path: Path) -> None:
