@@ -21,8 +21,8 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
-		f"Expected Python 3.11 or later, but {sys.executable} is {v[0]}.{v[1]}: make fit PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+		f"Expected Python 3.11 to 3.13, but {sys.executable} is {v[0]}.{v[1]}: make fit PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .

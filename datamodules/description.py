@@ -8,6 +8,7 @@ from typing import Any
 from rich.progress import track
 
 from datamodules.dataset import read_rgb
+from datamodules.errors import DataError
 from datamodules.index import STAGES, count_labels, digests_of, index_path, read_index, write_text
 from datamodules.statistics import channel_mean_std
 
@@ -25,7 +26,7 @@ class Description:
         std: Their standard deviation.
         counts: Number of images by stage and class.
         split: The recipe that made the index files.
-        source: Where the images came from.
+        source: Where the images of each subset came from.
         digests: SHA-256 of each index file at the time of writing.
     """
 
@@ -58,8 +59,15 @@ def is_current(description: Description, root: Path) -> bool:
 def describe(
     root: Path, class_names: list[str], image_size: int, split: dict[str, Any], source: dict[str, Any]
 ) -> Description:
-    """Count and measure what the index files of ``root`` hold, and write ``dataset.json``."""
+    """Count and measure what the index files of ``root`` hold, and write ``dataset.json``.
+
+    Raises:
+        DataError: An index file is empty or wrong, or an image is not readable.
+    """
     entries = {stage: read_index(index_path(root, stage)) for stage in STAGES}
+    for stage in STAGES:
+        if not entries[stage]:
+            raise DataError(f"{index_path(root, stage)} lists no image. Add some, or delete it to have it made anew.")
     pixels = (read_rgb(root / file) for file, _ in entries["train"])
     mean, std = channel_mean_std(track(pixels, "Measuring mean and std", total=len(entries["train"])))
     description = Description(

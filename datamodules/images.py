@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def __init__(
         self,
         root: str,
-        batch_size: int = 128,
-        num_workers: int = 2,
+        batch_size: PositiveInt = 128,
+        num_workers: NonNegativeInt = 2,
         train_transforms: list[nn.Module] | None = None,
         resplit: bool = False,
     ) -> None:
@@ -146,9 +147,6 @@ class ImageDataModule(LightningDataModule, ABC):
             )
             for stage in stages
         }
-        for name, dataset in self.datasets.items():
-            if len(dataset) == 0:
-                raise DataError(f"{index_path(self.root, name)} lists no image, so there is nothing to {name} on.")
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled, augmented batches."""
@@ -228,7 +226,7 @@ class ImageDataModule(LightningDataModule, ABC):
             list(self.class_names_of_source),
             self.image_size_of_source,
             self.recipe,
-            read_source(self.root / "images", self.subsets[0]),
+            {subset: read_source(self.root / "images", subset) for subset in self.subsets},
         )
 
     def _write_split(self) -> None:

@@ -62,7 +62,5 @@ def test_an_empty_stage_is_named(tmp_path: Path) -> None:
     data = SampleDataModule(root=str(tmp_path), num_workers=0)
     data.prepare_data()
     (tmp_path / "val.txt").write_text("")
-    data = SampleDataModule(root=str(tmp_path), num_workers=0)
-    data.prepare_data()
     with pytest.raises(DataError, match=r"val\.txt lists no image"):
-        data.setup("fit")
+        SampleDataModule(root=str(tmp_path), num_workers=0).prepare_data()
