@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.param_groups import ParamGroup, build_param_groups, freeze, param_group_table
@@ -21,13 +22,13 @@ from lightning_modules.pretrained import load_pretrained
 class ImageClassifier(LightningModule):
     """A network, its loss, optimizer and schedule.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``. Logs ``train/loss``
-    (also of single steps), ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (all means over an
-    epoch; accuracies from 0 to 1) and ``test/acc/<class>``. Validation and test steps return
-    ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
+    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``. Logs ``train/loss``,
+    ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and all devices;
+    accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
+    Validation and test steps return ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
 
-    The last four arguments come from the data, never from a config, and are kept in the checkpoint:
-    ``ImageClassifier.load_from_checkpoint(file).classify(images)`` needs nothing else.
+    The last four arguments come from the data, never from a config, and are kept in the checkpoint. That of a module
+    made by the command line needs nothing else: ``ImageClassifier.load_from_checkpoint(file).eval().classify(images)``.
 
     Args:
         network: Class of the network; it is called with the number of classes.
@@ -86,6 +87,7 @@ class ImageClassifier(LightningModule):
         freeze(self.network, self.param_groups)
 
         accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
+        self.train_loss = MeanMetric(nan_strategy="disable")  # the others look at each value, and wait for the device
         self.train_acc, self.val_acc, self.test_acc = accuracy, accuracy.clone(), accuracy.clone()
         self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
 
@@ -102,19 +104,22 @@ class ImageClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Forget the pretrained weights: the checkpoint's are here, and the file may be on another machine."""
+        if self.pretrained is not None:
+            rank_zero_info(f"{self.pretrained} is not loaded: the checkpoint has weights that came after it.")
         self.pretrained = None
 
     def on_fit_start(self) -> None:
         self._load_pretrained()
 
     def on_validation_start(self) -> None:
-        self._load_pretrained()
+        self._load_pretrained(whole=True)
 
     def on_test_start(self) -> None:
-        self._load_pretrained()
+        self._load_pretrained(whole=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(N, num_classes)`` of normalised images."""
+        images = images.to(self.dtype)  # bf16-true and the like
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.network(images)
@@ -124,9 +129,11 @@ class ImageClassifier(LightningModule):
         images, targets = batch
         logits = self(images)
         loss = self.loss(logits, targets)
-        self.train_acc(logits.detach(), targets)
-        self.log("train/loss", loss.detach(), on_step=True, on_epoch=True, batch_size=len(images))
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.train_acc.update(logits.detach(), targets)
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -160,7 +167,12 @@ class ImageClassifier(LightningModule):
         """Return the probability of each class, ``(N, num_classes)``, for raw uint8 RGB images ``(N, 3, H, W)``.
 
         The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it.
+
+        Raises:
+            ValueError: The images are not uint8.
         """
+        if images.dtype != torch.uint8:
+            raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
         return self(self.normalize(images)).softmax(1)
 
     # Helpers
@@ -173,14 +185,14 @@ class ImageClassifier(LightningModule):
         loss = self.loss(logits, targets)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
-        self.log(f"{stage}/loss", loss, batch_size=len(images))
-        self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar, batch_size=len(images))
+        self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)  # a schedule may watch it on each rank
+        self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
         return {"loss": loss, "preds": preds}
 
-    def _load_pretrained(self) -> None:
+    def _load_pretrained(self, whole: bool = False) -> None:
         """Load the pretrained weights once: only by now is it known whether a checkpoint replaces them."""
         if self.pretrained is not None:
-            load_pretrained(self.network, self.pretrained)
+            load_pretrained(self.network, self.pretrained, whole)
             self.pretrained = None
 
     def _base_lr(self) -> float:
@@ -188,12 +200,11 @@ class ImageClassifier(LightningModule):
         return self.optimizer_class([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
 
     def _build_scheduler(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        assert isinstance(self.lr_scheduler_class, partial)
-        given = self.lr_scheduler_class.keywords
+        assert self.lr_scheduler_class is not None
         extra: dict[str, Any] = {}
-        if OneCycleLR in (self.lr_scheduler_class.func, *self.lr_scheduler_class.args):
+        if (given := _arguments_of(self.lr_scheduler_class, OneCycleLR)) is not None:
             if given.get("total_steps") is None and given.get("epochs") is None:
-                extra["total_steps"] = int(self.trainer.estimated_stepping_batches)
+                extra["total_steps"] = self._total_steps()
             # one number for all groups would undo their own learning rates
             if isinstance(given["max_lr"], int | float):
                 base_lr = self._base_lr()
@@ -204,6 +215,16 @@ class ImageClassifier(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
         return configured
+
+    def _total_steps(self) -> int:
+        """Return how often a schedule over the whole training is stepped."""
+        steps = self.trainer.max_epochs if self.lr_interval == "epoch" else self.trainer.estimated_stepping_batches
+        if steps is None or not 0 < steps < float("inf"):
+            raise MisconfigurationException(
+                "Expected a number of epochs or steps for OneCycleLR, whose end must be known, but training has none. "
+                "Give --trainer.max_epochs or --trainer.max_steps, or its total_steps."
+            )
+        return int(steps)
 
     def _check_output_width(self) -> None:
         training = [module for module in self.network.modules() if module.training]
@@ -218,3 +239,8 @@ class ImageClassifier(LightningModule):
                 f"the data, but {type(self.network).__name__} makes {shape}. Its first argument must be the number of "
                 "classes, and set the width of its output."
             )
+
+
+def _arguments_of(factory: Any, cls: type) -> dict[str, Any] | None:
+    """Return the arguments of a class that a callable is a partial of, given in Python or made by jsonargparse."""
+    return factory.keywords if isinstance(factory, partial) and cls in (factory.func, *factory.args) else None

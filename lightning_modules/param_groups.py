@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -49,7 +50,8 @@ def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> None:
     """Stop the gradients of the parameters that ``rules`` freeze."""
     for rule, names in zip(rules, assign(network, rules), strict=False):
         for name in names:
-            network.get_parameter(name).requires_grad_(not rule.freeze)
+            if rule.freeze:
+                network.get_parameter(name).requires_grad_(False)
 
 
 def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
@@ -85,7 +87,7 @@ def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
 
 
 def build_param_groups(network: nn.Module, rules: Sequence[ParamGroup], lr: float) -> list[dict[str, Any]]:
-    """Return groups for an optimizer: every parameter that is not frozen is in exactly one.
+    """Return groups for an optimizer: every parameter that is not frozen, by a rule or by itself, is in exactly one.
 
     Args:
         network: The network.
@@ -97,6 +99,7 @@ def build_param_groups(network: nn.Module, rules: Sequence[ParamGroup], lr: floa
     """
     groups: list[dict[str, Any]] = []
     for rule, names in zip([*rules, ParamGroup("*", name="default")], assign(network, rules), strict=True):
+        names = [name for name in names if network.get_parameter(name).requires_grad]
         if rule.freeze or not names:
             continue
         group: dict[str, Any] = {"params": [network.get_parameter(name) for name in names], "name": rule.name}
@@ -106,7 +109,7 @@ def build_param_groups(network: nn.Module, rules: Sequence[ParamGroup], lr: floa
             group["weight_decay"] = rule.weight_decay
         groups.append(group)
     if not groups:
-        raise MisconfigurationException("All parameters are frozen by --model.param_groups: nothing is left to train.")
+        raise MisconfigurationException("All parameters are frozen, so nothing is left to train.")
     return groups
 
 
@@ -118,9 +121,15 @@ def param_group_table(network: nn.Module, rules: Sequence[ParamGroup], groups: S
         sizes = [parameter.numel() for parameter in group["params"]]
         lr, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0)
         pattern = patterns.get(group["name"], "(all others)")
-        table.add_row(group["name"], pattern, f"{len(sizes)}", f"{sum(sizes):,}", f"{lr:g}", f"{decay:g}")
-    for rule, names in zip(rules, assign(network, rules), strict=False):
-        if rule.freeze:
-            sizes = [network.get_parameter(name).numel() for name in names]
-            table.add_row(rule.name, rule.pattern, f"{len(sizes)}", f"{sum(sizes):,}", "frozen", "-")
+        table.add_row(
+            escape(group["name"]), escape(pattern), f"{len(sizes)}", f"{sum(sizes):,}", f"{lr:g}", f"{decay:g}"
+        )
+    others = ParamGroup("(all others)", name="default")
+    for rule, names in zip([*rules, others], assign(network, rules), strict=True):
+        parameters = [network.get_parameter(name) for name in names]
+        sizes = [parameter.numel() for parameter in parameters if not parameter.requires_grad]
+        if sizes:
+            table.add_row(
+                escape(str(rule.name)), escape(rule.pattern), f"{len(sizes)}", f"{sum(sizes):,}", "frozen", "-"
+            )
     return table

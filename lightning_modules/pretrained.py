@@ -10,16 +10,17 @@ from torch import Tensor, nn
 PREFIXES = ("network.", "module.")  # of an ImageClassifier's checkpoint, and of a network saved inside DataParallel
 
 
-def load_pretrained(network: nn.Module, file: str) -> None:
+def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     """Load every tensor of ``file`` that has a name and shape of ``network``, and say which had not.
 
     Args:
         network: Network to load into.
         file: A plain state_dict, or a checkpoint with one under ``state_dict``, as written by ``torch.save``. It is
             loaded with ``weights_only``, so that it cannot run code.
+        whole: Insist on weights for all of the network, as for measuring it.
 
     Raises:
-        MisconfigurationException: The file is missing or no state_dict, or nothing in it matches.
+        MisconfigurationException: The file is missing or no state_dict, or nothing (``whole``: not all) matches.
     """
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
@@ -38,8 +39,8 @@ def load_pretrained(network: nn.Module, file: str) -> None:
             "Save it with torch.save(network.state_dict(), file)."
         )
     for prefix in PREFIXES:
-        if loaded and all(name.startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+        if any(name.startswith(prefix) for name in loaded):  # whatever lies beside the network is not its own
+            loaded = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
 
     own = network.state_dict()
     matched = {name: value for name, value in loaded.items() if name in own and own[name].shape == value.shape}
@@ -54,7 +55,7 @@ def load_pretrained(network: nn.Module, file: str) -> None:
     ):
         if names:
             summary.append(f"{len(names)} {what} ({', '.join(names)})")
-    if not matched:
+    if not matched or (whole and len(matched) < len(own)):
         raise MisconfigurationException(
             f"Expected weights of {type(network).__name__} at --model.pretrained, but got {'; '.join(summary)}."
         )

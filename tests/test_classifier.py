@@ -84,7 +84,7 @@ def test_groups_keep_their_proportion_under_cosine(make_classifier: Make) -> Non
     ("schedule", "monitor"),
     [
         (partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9), "val/loss"),
-        (partial(ReduceLROnPlateau, monitor="train/loss_epoch", patience=0, threshold=1e9), "train/loss_epoch"),
+        (partial(ReduceLROnPlateau, monitor="train/loss", patience=0, threshold=1e9), "train/loss"),
     ],
 )
 def test_plateau_has_a_monitor(make_classifier: Make, schedule: partial, monitor: str) -> None:
@@ -152,6 +152,16 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Ma
     assert last.network.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(plain(images), last(images), atol=1e-4, rtol=1e-4)
+
+
+def test_classify_refuses_images_that_are_scaled_already(make_classifier: Make) -> None:
+    with pytest.raises(ValueError, match="Expected raw uint8 images"):
+        make_classifier().eval().classify(torch.rand(1, 3, 32, 32))
+
+
+def test_one_cycle_by_epoch_spans_the_epochs(make_classifier: Make) -> None:
+    lrs = trace(make_classifier(lr_scheduler=partial(OneCycleLR, max_lr=0.3), lr_interval="epoch"), epochs=5)
+    assert max(lr["default"] for lr in lrs) > 0.25
 
 
 def test_denormalize_undoes_normalize(make_classifier: Make) -> None:

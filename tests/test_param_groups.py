@@ -60,6 +60,16 @@ def test_frozen_parameters_are_in_no_group_and_have_no_gradient() -> None:
     assert {name.split(".")[0] for name in names_by_group(network, groups)["default"]} == {"fc1", "fc2", "fc3"}
 
 
+def test_what_the_network_froze_itself_stays_frozen() -> None:
+    network = LeNet(10)
+    network.conv1.requires_grad_(False)
+    rules = [ParamGroup("*.bias", weight_decay=0)]
+    freeze(network, rules)
+    groups = names_by_group(network, build_param_groups(network, rules, lr=0.1))
+    assert not network.conv1.bias.requires_grad
+    assert not [name for names in groups.values() for name in names if name.startswith("conv1")]
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
@@ -85,6 +95,7 @@ def test_contradictions_within_a_rule_are_errors() -> None:
 def test_table_shows_every_group_and_what_is_frozen() -> None:
     network = LeNet(10)
     rules = [ParamGroup("conv*", freeze=True), ParamGroup("fc3.*", lr_scale=10)]
+    freeze(network, rules)
     optimizer = torch.optim.SGD(build_param_groups(network, rules, lr=0.01), lr=0.01, weight_decay=0.1)
     console = Console(width=100)
     with console.capture() as capture:

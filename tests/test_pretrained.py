@@ -16,7 +16,9 @@ def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     "wrap",
     [
         lambda state: state,
-        lambda state: {"state_dict": {f"network.{name}": value for name, value in state.items()}},
+        lambda state: {
+            "state_dict": {f"network.{name}": value for name, value in state.items()} | {"loss.w": state["fc3.bias"]}
+        },
         lambda state: {f"module.{name}": value for name, value in state.items()},
     ],
     ids=["plain", "checkpoint", "DataParallel"],
@@ -40,6 +42,12 @@ def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, caplog
     assert "fc3.weight is (100, 84), not (10, 84)" in caplog.text
     assert "1 not in the file (conv1.bias)" in caplog.text
     assert "1 not in the network (extra)" in caplog.text
+
+
+def test_what_is_measured_must_be_whole(tmp_path: Path) -> None:
+    torch.save(LeNet(100).state_dict(), tmp_path / "net.pkl")
+    with pytest.raises(MisconfigurationException, match="8 of the network's 10"):
+        load_pretrained(LeNet(10), str(tmp_path / "net.pkl"), whole=True)
 
 
 def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
