@@ -1,3 +1,4 @@
 """The command line of the template: ``python -m project <command>``."""
 
 __version__ = "0.1.0"
+COMMANDS = ("fit", "validate", "test")

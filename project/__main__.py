@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from project import __version__
+from project import COMMANDS, __version__
 
 HELP = """\
 usage: python -m project <command> [options]
@@ -26,7 +26,6 @@ Configs come first and stack, later ones win; any value can be overridden behind
 Without a network, configs/sample.yaml trains on a small sample that is installed with the project.
 Set PROJECT_DEBUG=1 to see whole tracebacks.
 """
-COMMANDS = ("fit", "validate", "test")
 
 
 def main(args: Sequence[str] | None = None) -> Any:

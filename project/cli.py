@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentError
 from argparse import ArgumentParser as PlainParser
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,16 +15,16 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
 import datamodules
 import lightning_modules
-from project.messages import parser_message, root_cause, short_traceback
+from project import COMMANDS
+from project.messages import one_line, parser_message, root_cause, short_traceback
 from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
 
-COMMANDS = ("fit", "validate", "test")
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
 USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
@@ -46,7 +46,7 @@ class Parser(LightningArgumentParser):
         text = shorten_help(super().format_help(*args))
         if "--model" not in self._option_string_actions:
             return text
-        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description=None)
+        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
         for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
@@ -111,7 +111,18 @@ class CLI(LightningCLI):
             raise MisconfigurationException(
                 f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} does not exist."
             )
-        weights = config.ckpt_path or config.model.init_args.get("pretrained")
+        pretrained = config.get("model.init_args.pretrained")
+        if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
+            raise MisconfigurationException(
+                f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist."
+            )
+        kept = config.checkpoint
+        if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
+            raise MisconfigurationException(
+                "Expected --checkpoint.dirpath, filename and save_top_k as they are, because --run takes "
+                "checkpoints/best.ckpt. To keep more, add a ModelCheckpoint to trainer.callbacks."
+            )
+        weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
             raise MisconfigurationException(
                 f"Expected weights to {self.config.subcommand}: give --run last, --run FOLDER, --ckpt_path FILE or "
@@ -172,15 +183,18 @@ class CLI(LightningCLI):
 
     @rank_zero_only
     def _finish(self) -> None:
-        print(f"\n{summary(self.run_dir)}", flush=True)
+        print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)
 
     def after_fit(self) -> None:
         """Say what came out."""
         config = self.config["fit"]
         best = self.run_dir / BEST
-        if config.test_after_fit and self.trainer.world_size == 1 and best.is_file():
+        if not config.test_after_fit or not best.is_file():
+            self._finish()
+        elif self.trainer.world_size == 1:
             run(["test", "--run", str(self.run_dir)])
         else:
+            rank_zero_info("--test_after_fit tests with one device, and this run has several: test it by its command.")
             self._finish()
 
     def after_validate(self) -> None:
@@ -198,10 +212,13 @@ def expand_run(args: list[str]) -> list[str]:
     Raises:
         RunError: There is no such run, or it has no best checkpoint.
     """
-    plain = PlainParser(add_help=False, allow_abbrev=False)
+    plain = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
         plain.add_argument(option)
-    given, _ = plain.parse_known_args(args[1:])
+    try:
+        given, _ = plain.parse_known_args(args[1:])
+    except ArgumentError as error:
+        raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
     run = None
     if given.run is not None:
         run = find_run(given.run, Path(given.runs_dir or "runs"))
@@ -276,7 +293,7 @@ def run(args: list[str]) -> CLI:
         if isinstance(cause, UsageError):
             print(f"error: {parser_message(str(cause), args)}", file=sys.stderr)
         elif isinstance(cause, USER_ERRORS):
-            print(f"error: {cause}", file=sys.stderr)
+            print(f"error: {one_line(cause)}", file=sys.stderr)
         else:
             print(short_traceback(cause), file=sys.stderr)
             raise SystemExit(1) from error

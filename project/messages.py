@@ -36,10 +36,20 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error of ours or of the operating system, with the line that met the latter."""
+    message = str(error)
+    if message.startswith(
+        "Caught "
+    ):  # what torch makes of an error in a DataLoader's worker: a page, and the reason last
+        return message.strip().splitlines()[-1].partition(": ")[2]
+    place = _own_line(error) if isinstance(error, OSError) else ""
+    return f"{message}{place}"
+
+
 def short_traceback(error: BaseException) -> str:
     """Return the frames of an error that lie outside installed packages, and the error itself."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
-    lines = traceback.format_list(frames)
+    lines = traceback.format_list(_own_frames(error))
     reason = "".join(traceback.format_exception_only(error)).strip()
     return f"{''.join(lines)}error: {reason}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
 
@@ -53,23 +63,28 @@ def parser_message(message: str, args: list[str]) -> str:
     """
     if found := re.search(UNKNOWN_KEY, message):
         return _unknown_key(next(filter(None, found.groups())), args)
-    if "arguments are required: fit.data" in message or "arguments are required: fit.model" in message:
-        return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
+    if re.search(r"arguments are required: \w+\.(data|model)", message):
+        if args[0] == "fit":
+            return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
+        return f"Expected what to {args[0]}: give --run last, --run FOLDER, or --config FILE and --ckpt_path FILE."
     if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
         path = next(filter(None, found.groups()))
         if re.fullmatch(r"[\w.]+", path) and (problem := _class_problem(path)):
             return problem
     if found := re.search(r"File does not exist: '(.+?)'", message):
         return _missing_file(Path(found[1]))
-    if "Problems parsing config" in message and (problem := _yaml_problem(args)):
+    if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
+    if found := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
+        return f"Expected {found[1]} {found[3]}, but got {found[2]}."
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
-    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:
         wanted = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
         wanted = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", want) for want in wanted if "NoneType" not in want]
         if wanted:
-            return f"Expected {' or '.join(wanted)} for {keys[-1]}, but got {value[1].strip()!r}."
+            got = (value[1] or value[2]).strip().strip("'")
+            return f"Expected {' or '.join(wanted)} for {keys[-1]}, but got {got!r}."
     return " ".join(message.split())
 
 
@@ -93,7 +108,9 @@ def _missing_file(file: Path) -> str:
 def _yaml_problem(args: list[str]) -> str | None:
     for file in _config_files(args):
         try:
-            yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if not isinstance(content, dict):
+                return f"Expected `key: value` lines in {file}, but got {type(content).__name__}."
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             return f"{file}:{line} is not YAML: {error.problem}."
@@ -161,6 +178,14 @@ def _class_problem(path: str) -> str | None:
 
 def _import_failed(path: str, error: Exception) -> str:
     """Name the user's line that raised while the module of a class was imported."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""
-    return f"{path} cannot be imported: {type(error).__name__}: {error}{place}."
+    return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
+
+
+def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of a traceback that lie outside installed packages."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(INSTALLED)]
+
+
+def _own_line(error: BaseException) -> str:
+    frames = _own_frames(error)
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames and frames[-1].filename != __file__ else ""

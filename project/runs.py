@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import yaml
+
 CONFIG = "config.yaml"
+STAGES = {"validate": "val", "test": "test"}  # what a command measures
 BEST = Path("checkpoints", "best.ckpt")
 
 
@@ -68,39 +71,47 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
 
 
 def accuracies(run: Path) -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy and ``epoch`` of the best epoch, ``test`` accuracy.
+    """Return what a run's files say: ``train`` and ``val`` accuracy and ``epoch`` of the best validation.
 
-    A figure that the files do not hold is left out; ``test`` is that of the latest test.
+    A figure that the files do not hold is left out.
     """
-    found: dict[str, float] = {}
-    epochs: dict[int, dict[str, float]] = {}
-    for row in _metrics(run):
-        epochs.setdefault(int(row.get("epoch") or 0), {}).update(
-            {key: float(value) for key, value in row.items() if key != "epoch" and value}
-        )
-    if measured := {epoch: values for epoch, values in epochs.items() if "val/acc" in values}:
-        best = max(measured, key=lambda epoch: measured[epoch]["val/acc"])  # the first of equals, as ModelCheckpoint
-        found |= {"epoch": best, "val": measured[best]["val/acc"]}
-        if "train/acc" in measured[best]:
-            found["train"] = measured[best]["train/acc"]
-    for test in sorted(run.glob("test/*")):
-        for row in _metrics(test):
-            if row.get("test/acc"):
-                found["test"] = float(row["test/acc"])
-    return found
+    rows = _metrics(run)
+    validations = [row for row in rows if row.get("val/acc")]
+    if not validations:
+        return {}
+    best = max(validations, key=lambda row: float(row["val/acc"]))  # the first of equals, as ModelCheckpoint
+    found = {"epoch": float(best["epoch"]), "val": float(best["val/acc"])}
+    train = [row["train/acc"] for row in rows if row.get("train/acc") and row["epoch"] == best["epoch"]]
+    return found | ({"train": float(train[-1])} if train else {})
 
 
-def summary(run: Path) -> str:
-    """Return the last lines of a command: where the run is, its accuracies, and what to type next."""
+def measured(output: Path) -> str:
+    """Return what a validation or test found, as its folder says it: "test 71.20% by checkpoints/best.ckpt"."""
+    rows = [row for row in _metrics(output) if row.get(f"{STAGES.get(output.parent.name)}/acc")]
+    if not rows:
+        return ""
+    stage = STAGES[output.parent.name]
+    config = yaml.safe_load((output / CONFIG).read_text())
+    limit = config["trainer"].get(f"limit_{stage}_batches")
+    part = "" if limit is None else f", on a part of the images (limit_{stage}_batches {limit})"
+    weights = config.get("ckpt_path") or config["model"]["init_args"].get("pretrained")
+    return f"{stage} {float(rows[-1][f'{stage}/acc']):.2%} by {weights}{part}"
+
+
+def summary(run: Path, output: Path) -> str:
+    """Return the last lines of a command: where the run is, its accuracies, and what to type next.
+
+    Args:
+        run: Folder of the run.
+        output: Folder that the command wrote to: the run's, or that of a validation or test below it.
+    """
     known = accuracies(run)
     lines = [f"Run          {run}"]
-    words = [f"{stage} {known[stage]:.2%}" for stage in ("train", "val") if stage in known]
+    words = ", ".join(f"{stage} {known[stage]:.2%}" for stage in ("train", "val") if stage in known)
     if words:
-        words[-1] += f" (best epoch, {known['epoch'] + 1:.0f})"
-    if "test" in known:
-        words.append(f"test {known['test']:.2%}")
-    if words:
-        lines.append(f"Accuracy     {', '.join(words)}")
+        lines.append(f"Accuracy     {words} (best validation, epoch {known['epoch'] + 1:.0f})")
+    if output != run and (words := measured(output)):
+        lines.append(f"Measured     {words}")
     lines.append(f"TensorBoard  {_python()} -m tensorboard.main --logdir {shlex.quote(str(run))}")
     if (run / BEST).is_file():
         lines.append(f"Test         {_python()} -m project test --run {shlex.quote(str(run))}")

@@ -36,10 +36,10 @@ def test_run_folder_holds_all_that_is_known_of_the_run(finished_run: Path) -> No
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert finished_run.parent.name == "lenet"
     columns = set(rows(finished_run)[0])
-    assert {"train/loss_step", "train/loss_epoch", "train/acc", "val/loss", "val/acc", "lr-SGD/default"} <= columns
+    assert {"train/loss_step", "train/loss", "train/acc", "val/loss", "val/acc", "lr-SGD/default"} <= columns
 
 
-def test_two_runs_at_once_have_two_folders(fast: list[str], tmp_path: Path) -> None:
+def test_a_second_run_has_a_folder_of_its_own(fast: list[str], tmp_path: Path) -> None:
     quick = [*fast, f"--runs_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     first, second = main(["fit", *quick]).run_dir, main(["fit", *quick]).run_dir
     assert first != second
@@ -51,13 +51,13 @@ def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = main(["fit", *fast, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
-    lines = capsys.readouterr().out.strip().splitlines()[-4:]
-    assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "TensorBoard", "Test"]
+    lines = capsys.readouterr().out.strip().splitlines()[-5:]
+    assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "Measured", "TensorBoard", "Test"]
     assert lines[0].split()[1] == str(cli.run_dir)
     (test,) = (cli.run_dir / "test").iterdir()
-    assert f"test {float(rows(test)[-1]['test/acc']):.2%}" in lines[1]
-    assert lines[2].endswith(f"-m tensorboard.main --logdir {cli.run_dir}")
-    assert lines[3].endswith(f"-m project test --run {cli.run_dir}")
+    assert f"test {float(rows(test)[-1]['test/acc']):.2%} by {cli.run_dir}/checkpoints/best.ckpt" in lines[2]
+    assert lines[3].endswith(f"-m tensorboard.main --logdir {cli.run_dir}")
+    assert lines[4].endswith(f"-m project test --run {cli.run_dir}")
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
@@ -183,6 +183,9 @@ TYPOS = [
     (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
     (["--trainer.default_root_dir=x"], "give --runs_dir"),
     (["--run=last"], "validate or test"),
+    (["--checkpoint.save_top_k=-1"], "--run takes checkpoints/best.ckpt"),
+    (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
+    (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
 ]
 
 
@@ -202,6 +205,8 @@ def test_mistake_is_one_line_with_the_nearest_right_name(
     [
         (["fit"], "add --config configs/resnet.yaml"),
         (["test", *BASE], "--run last"),
+        (["test"], "--run last"),
+        (["test", "--run"], "a value for --run"),
         (["test", "--run=last", "--runs_dir=nowhere"], "there is none"),
         (["validate", "--run=nowhere"], "but got nowhere"),
     ],
@@ -221,6 +226,104 @@ def test_mistyped_key_in_a_file_is_named_with_its_line(tmp_path: Path, capsys: p
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3\nmodel: [")
     _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
     assert f"{tmp_path}/mine.yaml:2 is not YAML" in err
+
+
+def test_config_without_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("# nothing yet\n")
+    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
+    assert f"lines in {tmp_path}/mine.yaml" in err
+
+
+def test_damaged_image_met_by_a_worker_is_one_line(
+    fast: list[str], sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(sample_root, tmp_path / "data")
+    path, _ = read_index(tmp_path / "data/train.txt")[3]
+    (tmp_path / "data" / path).write_bytes(b"")
+    options = [
+        f"--data.root={tmp_path}/data",
+        "--data.num_workers=1",
+        "--data.batch_size=2000",
+        "--trainer.logger=false",
+    ]
+    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}/runs", "--trainer.callbacks=[]"], capsys)
+    assert code == 2
+    assert f"error: {tmp_path}/data/{path} is not a readable image" in err
+    assert "Traceback" not in err
+
+
+USERS = """import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).mean((2, 3)))
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = Network(10)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+
+
+@pytest.mark.parametrize("recipe", ["lenet", "resnet"])
+def test_users_network_takes_the_place_of_any_recipes(
+    recipe: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_callback(tmp_path, monkeypatch, USERS)
+    options = [
+        f"--config=configs/{recipe}.yaml",
+        *fast[2:],
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+    ]
+    cli = main(["fit", *options, "--model.network=users_callback.Network", f"--runs_dir={tmp_path}"])
+    assert type(cli.model.network).__name__ == "Network"
+
+
+def test_users_module_is_trained(fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_callback(tmp_path, monkeypatch, USERS)
+    options = [*fast[2:], "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--checkpoint.monitor=null"]
+    cli = main(["fit", *options, "--model=users_callback.Module", f"--runs_dir={tmp_path}"])
+    assert cli.trainer.global_step == 2
+
+
+@pytest.mark.parametrize("recipe", ["lenet", "resnet20"])
+def test_sample_stacks_on_a_recipe_and_runs(recipe: str, sample_root: Path, tmp_path: Path) -> None:
+    options = [f"--data.root={sample_root}", "--data.num_workers=0", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
+    quick = ["--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
+    cli = main(["fit", f"--config=configs/{recipe}.yaml", "--config=configs/sample.yaml", *options, *quick])
+    assert cli.trainer.global_step == 2
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_precision_is_the_users(precision: str, fast: list[str], tmp_path: Path) -> None:
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", f"--trainer.precision={precision}"]
+    cli = main(["fit", *fast, *quick, f"--runs_dir={tmp_path}"])
+    assert cli.trainer.callback_metrics["train/loss"] > 0
+
+
+def test_missing_file_that_a_callback_opens_is_told_with_its_line(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_callback(tmp_path, monkeypatch, BROKEN.replace("1 / 0", "open('gone.json')"))
+    args = ["fit", *fast, f"--runs_dir={tmp_path}", "--trainer.callbacks+=users_callback.Mine"]
+    code, err = stop_of(args, capsys)
+    assert code == 2
+    assert "gone.json" in err
+    assert "users_callback.py:5" in err
 
 
 def write_callback(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:

@@ -58,6 +58,17 @@ def test_runs_are_named_for_their_configs(configs: list[str], name: str) -> None
     assert name_of(configs) == name
 
 
+def test_what_was_measured_is_told_with_its_weights(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    test = run / "test/2026-01-03_00-00-00"
+    test.mkdir(parents=True)
+    (test / "metrics.csv").write_text("epoch,step,test/acc\n2,30,0.7\n")
+    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
+    assert "Measured     test 70.00% by last.ckpt\n" in summary(run, test)
+    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: 2}\n")
+    assert "test 70.00% by last.ckpt, on a part of the images (limit_test_batches 2)\n" in summary(run, test)
+
+
 METRICS = """epoch,step,train/acc,val/acc,test/acc
 0,10,,0.5,
 0,10,0.4,,
@@ -71,14 +82,12 @@ METRICS = """epoch,step,train/acc,val/acc,test/acc
 def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     assert accuracies(run) == {}
-    assert "Accuracy" not in summary(run)
+    assert "Accuracy" not in summary(run, run)
     (run / "metrics.csv").write_text(METRICS)
     assert accuracies(run) == {"epoch": 1, "val": 0.75, "train": 0.8}
-    for day, accuracy in (("2026-01-03", 0.6), ("2026-01-04", 0.7)):
-        (run / "test" / day).mkdir(parents=True)
-        (run / "test" / day / "metrics.csv").write_text(f"epoch,step,test/acc\n2,30,{accuracy}\n")
     (run / "checkpoints/best.ckpt").touch()
-    text = summary(run)
-    assert "train 80.00%, val 75.00% (best epoch, 2), test 70.00%" in text
+    text = summary(run, run)
+    assert "train 80.00%, val 75.00% (best validation, epoch 2)\n" in text
+    assert "Measured" not in text
     assert f"-m tensorboard.main --logdir {run}" in text
     assert f"-m project test --run {run}" in text
