@@ -53,18 +53,16 @@ class ConfusionMatrix(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._count(outputs, batch)
+        if self._metric is None:
+            return
+        if not isinstance(outputs, dict) or "preds" not in outputs:
+            raise MisconfigurationException(
+                "Expected validation_step and test_step to return a dict with `preds` (N,) for ConfusionMatrix, but "
+                f"got {type(outputs).__name__}. Return it, or take the callback out of the config."
+            )
+        self._metric.update(outputs["preds"], batch[1])
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._count(outputs, batch)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "val")
@@ -75,16 +73,6 @@ class ConfusionMatrix(Callback):
     def _start(self, pl_module: LightningModule) -> None:
         class_names: list[str] = pl_module.class_names  # type: ignore[assignment]  # the contract above
         self._metric = MulticlassConfusionMatrix(len(class_names), validate_args=False).to(pl_module.device)
-
-    def _count(self, outputs: Any, batch: Any) -> None:
-        if self._metric is None:
-            return
-        if not isinstance(outputs, dict) or "preds" not in outputs:
-            raise MisconfigurationException(
-                "Expected validation_step and test_step to return a dict with `preds` (N,) for ConfusionMatrix, but "
-                f"got {type(outputs).__name__}. Return it, or take the callback out of the config."
-            )
-        self._metric.update(outputs["preds"], batch[1])
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._metric is None:

@@ -1,0 +1,60 @@
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from project.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, word: str) -> str:
+    """Return the code block of the README that holds a word."""
+    return next(code for code in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in code)
+
+
+def test_callback_of_the_readme_logs(fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gradient_norm.py").write_text(block("python", "GradientNorm"))
+    overlay = block("yaml", "callbacks+").replace("callbacks.gradient_norm.", "gradient_norm.")
+    (tmp_path / "mine.yaml").write_text(overlay)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}/runs"]
+    cli = main(["fit", *fast, *options])
+    events = EventAccumulator(str(cli.run_dir)).Reload()
+    assert len(events.Scalars("gradient_norm")) == 3
+    assert all(scalar.value > 0 for scalar in events.Scalars("gradient_norm"))
+    assert "confusion_matrix/val" in events.Tags()["images"]  # the recipe's callbacks are still there
+
+
+def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(block("yaml", "param_groups"))
+    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
+    cli = main(["fit", *fast, *options])
+    assert [group["name"] for group in cli.trainer.optimizers[0].param_groups] == ["fc3", "bias", "default"]
+
+
+def test_checkpoint_of_the_readme_names_a_class(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save("cat.png")
+    (tmp_path / "best.ckpt").write_bytes((finished_run / "checkpoints/best.ckpt").read_bytes())
+    exec(block("python", "load_from_checkpoint"), {})
+    assert capsys.readouterr().out.strip() in list("0123456789")
+
+
+def test_pictures_and_pages_of_the_readme_exist() -> None:
+    paths = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(paths) >= 3
+    for path in paths:
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_folder_of_the_tree_exists() -> None:
+    folders = re.findall(r"^(\w+)/ {2,}", README, re.MULTILINE)
+    assert len(folders) == 7
+    for folder in folders:
+        assert (ROOT / folder).is_dir(), folder
