@@ -1,6 +1,7 @@
 """Tiny real files: a CIFAR-10 archive of a few images, the sample as PNG files, a finished run."""
 
 import io
+import logging
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -36,6 +37,12 @@ def write_archive(path: Path, contents: dict[str, bytes]) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let caplog see what Lightning logs, which some versions keep from the root logger."""
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
 
 
 @pytest.fixture
