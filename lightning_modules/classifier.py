@@ -33,8 +33,8 @@ class ImageClassifier(LightningModule):
     Args:
         network: Class of the network; it is called with the number of classes.
         optimizer: Class of the optimizer.
-        lr_scheduler: Class of the schedule. ``OneCycleLR`` learns its ``total_steps`` from the trainer, and reaches
-            ``max_lr`` in a group with the optimizer's own lr, proportionally more or less in others.
+        lr_scheduler: Class of the schedule. ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps`` from the
+            trainer; the latter reaches ``max_lr`` in a group with the optimizer's own lr, proportionally in others.
             ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
         lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
         loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default.
@@ -206,7 +206,7 @@ class ImageClassifier(LightningModule):
             if given.get("total_steps") is None and given.get("epochs") is None:
                 extra["total_steps"] = self._total_steps()
             # one number for all groups would undo their own learning rates
-            if isinstance(given["max_lr"], int | float):
+            if isinstance(given.get("max_lr"), int | float):
                 base_lr = self._base_lr()
                 extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
         scheduler = self.lr_scheduler_class(optimizer, **extra)
@@ -243,4 +243,7 @@ class ImageClassifier(LightningModule):
 
 def _arguments_of(factory: Any, cls: type) -> dict[str, Any] | None:
     """Return the arguments of a class that a callable is a partial of, given in Python or made by jsonargparse."""
-    return factory.keywords if isinstance(factory, partial) and cls in (factory.func, *factory.args) else None
+    if not isinstance(factory, partial):
+        return None
+    made = [one for one in (factory.func, *factory.args) if isinstance(one, type) and issubclass(one, cls)]
+    return factory.keywords if made else None

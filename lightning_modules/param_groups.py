@@ -42,6 +42,11 @@ class ParamGroup:
                 f"Param group {self.pattern!r} is frozen, so its lr, lr_scale and weight_decay have no effect. "
                 "Take them or freeze away."
             )
+        for key in ("lr", "lr_scale", "weight_decay"):
+            if (getattr(self, key) or 0) < 0:
+                raise MisconfigurationException(
+                    f"Expected {key} >= 0 for param group {self.pattern!r}, but got {getattr(self, key)}."
+                )
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
 from lightning_modules.networks import LeNet, ResNet
+from lightning_modules.schedules import OneCycle
 
 Make = Callable[..., ImageClassifier]
 
@@ -157,6 +158,13 @@ def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Ma
 def test_classify_refuses_images_that_are_scaled_already(make_classifier: Make) -> None:
     with pytest.raises(ValueError, match="Expected raw uint8 images"):
         make_classifier().eval().classify(torch.rand(1, 3, 32, 32))
+
+
+def test_each_groups_own_lr_is_the_peak_of_its_cycle(make_classifier: Make) -> None:
+    lrs = trace(make_classifier(lr_scheduler=partial(OneCycle), param_groups=[ParamGroup("fc3.*", lr=0.7)]), epochs=5)
+    assert max(lr["default"] for lr in lrs) == pytest.approx(0.1)
+    assert max(lr["fc3"] for lr in lrs) == pytest.approx(0.7)
+    assert lrs[-1]["default"] < 0.1 / 1000
 
 
 def test_one_cycle_by_epoch_spans_the_epochs(make_classifier: Make) -> None:

@@ -88,6 +88,8 @@ def test_rule_without_effect_is_an_error(rules: list[ParamGroup], message: str) 
 def test_contradictions_within_a_rule_are_errors() -> None:
     with pytest.raises(MisconfigurationException, match="got both"):
         ParamGroup("fc3.*", lr=0.1, lr_scale=2)
+    with pytest.raises(MisconfigurationException, match="lr >= 0"):
+        ParamGroup("fc3.*", lr=-1)
     with pytest.raises(MisconfigurationException, match="frozen"):
         ParamGroup("fc3.*", lr=0.1, freeze=True)
 
