@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -22,7 +22,7 @@ import callbacks  # noqa: F401  # a class is found by its short name once its mo
 import datamodules
 import lightning_modules
 from project import COMMANDS
-from project.messages import one_line, parser_message, root_cause, short_traceback
+from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -99,6 +99,9 @@ class CLI(LightningCLI):
         """Parse, then check what no type can say."""
         self.config = parser.parse_args(args)
         config = self.config[self.config.subcommand]
+        for key in ("trainer", "model", "data"):
+            if isinstance(config[key], list):
+                raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
             raise MisconfigurationException(
                 "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
@@ -162,6 +165,8 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_dir / BEST.parent)
+        if config["logger"] is False and isinstance(config["callbacks"], list):  # Lightning would refuse to start
+            config["callbacks"] = [one for one in config["callbacks"] if not isinstance(one, LearningRateMonitor)]
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, RichProgressBar(refresh_rate=10)]  # refreshes a second
@@ -294,6 +299,11 @@ def run(args: list[str]) -> CLI:
             print(f"error: {parser_message(str(cause), args)}", file=sys.stderr)
         elif isinstance(cause, USER_ERRORS):
             print(f"error: {one_line(cause)}", file=sys.stderr)
+        elif is_of_another_network(cause):
+            first = " ".join(str(cause).split())[:200]
+            print(
+                f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr
+            )
         else:
             print(short_traceback(cause), file=sys.stderr)
             raise SystemExit(1) from error

@@ -47,6 +47,11 @@ def one_line(error: BaseException) -> str:
     return f"{message}{place}"
 
 
+def is_of_another_network(error: BaseException) -> bool:
+    """Tell whether a checkpoint did not fit the network."""
+    return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
+
+
 def short_traceback(error: BaseException) -> str:
     """Return the frames of an error that lie outside installed packages, and the error itself."""
     lines = traceback.format_list(_own_frames(error))
@@ -69,7 +74,7 @@ def parser_message(message: str, args: list[str]) -> str:
         return f"Expected what to {args[0]}: give --run last, --run FOLDER, or --config FILE and --ckpt_path FILE."
     if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
         path = next(filter(None, found.groups()))
-        if re.fullmatch(r"[\w.]+", path) and (problem := _class_problem(path)):
+        if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):
             return problem
     if found := re.search(r"File does not exist: '(.+?)'", message):
         return _missing_file(Path(found[1]))
@@ -77,6 +82,9 @@ def parser_message(message: str, args: list[str]) -> str:
         return problem
     if found := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
         return f"Expected {found[1]} {found[3]}, but got {found[2]}."
+    if found := re.search(r"arguments are required: ([\w.]+)", message):
+        place = re.search(r"Given value: (.*)", message)
+        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if place else ".")
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:
@@ -90,9 +98,16 @@ def parser_message(message: str, args: list[str]) -> str:
 
 def _unknown_key(key: str, args: list[str]) -> str:
     known = _known_words(args)
+    if Path(key).suffix in (".yaml", ".yml"):
+        return f"Expected --config before a config file, but got {key}: --config {key}."
     names = key.lstrip("-").split("=")[0].split(".")
     wrong = next((name for name in names if name not in known), names[-1])
     near = get_close_matches(wrong, known - {wrong}, 1)
+    if "init_args" in names:  # jsonargparse knows the keys of a class only once it knows the class
+        return (
+            f"Expected the class before its arguments, but got {'.'.join(names)!r}: put the --config of a recipe, "
+            "such as configs/resnet.yaml, before that of an overlay."
+        )
     hint = f" Did you mean {near[0]}?" if near else f" `python -m project {args[0]} --help` lists the options."
     place = next((f" in {file}:{number}" for file, number in _lines_with(wrong, args)), "")
     return f"Expected a known option, but got {'.'.join(names)!r}{place}.{hint}"
@@ -109,6 +124,8 @@ def _yaml_problem(args: list[str]) -> str | None:
     for file in _config_files(args):
         try:
             content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if content is None:
+                return f"Expected `key: value` lines in {file}, but it is empty."
             if not isinstance(content, dict):
                 return f"Expected `key: value` lines in {file}, but got {type(content).__name__}."
         except yaml.MarkedYAMLError as error:
@@ -128,7 +145,7 @@ def _config_files(args: list[str]) -> list[Path]:
 
 
 def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
-    for file in _config_files(args):
+    for file in reversed(_config_files(args)):  # those before it were taken
         for number, line in enumerate(file.read_text().splitlines(), start=1):
             if re.search(rf"(?<![\w.]){re.escape(key)}\+?\s*:", line):
                 yield file, number

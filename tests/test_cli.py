@@ -154,9 +154,9 @@ def test_per_layer_learning_rates_are_printed_and_logged(
 
 
 def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp_path: Path) -> None:
-    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=[]"]
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     cli = main(["fit", *fast, *quick, "--trainer.logger=false", f"--runs_dir={tmp_path}"])
-    assert {path.name for path in cli.run_dir.iterdir()} == {"config.yaml", "checkpoints"}
+    assert {path.name for path in cli.run_dir.iterdir()} == {"config.yaml", "checkpoints", "confusion_matrix_val.png"}
 
 
 def test_fast_dev_run_and_no_checkpoints_go_through(fast: list[str], tmp_path: Path) -> None:
@@ -183,6 +183,8 @@ TYPOS = [
     (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
     (["--trainer.default_root_dir=x"], "give --runs_dir"),
     (["--run=last"], "validate or test"),
+    (["configs/lenet.yaml"], "--config configs/lenet.yaml"),
+    (["--model.param_groups", "[{lr: 1}]"], "Expected a value for pattern"),
     (["--checkpoint.save_top_k=-1"], "--run takes checkpoints/best.ckpt"),
     (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
     (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
@@ -206,6 +208,7 @@ def test_mistake_is_one_line_with_the_nearest_right_name(
         (["fit"], "add --config configs/resnet.yaml"),
         (["test", *BASE], "--run last"),
         (["test"], "--run last"),
+        (["fit", "--config=configs/sample.yaml"], "put the --config of a recipe"),
         (["test", "--run"], "a value for --run"),
         (["test", "--run=last", "--runs_dir=nowhere"], "there is none"),
         (["validate", "--run=nowhere"], "but got nowhere"),
@@ -231,7 +234,26 @@ def test_mistyped_key_in_a_file_is_named_with_its_line(tmp_path: Path, capsys: p
 def test_config_without_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("# nothing yet\n")
     _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
-    assert f"lines in {tmp_path}/mine.yaml" in err
+    assert f"lines in {tmp_path}/mine.yaml, but it is empty" in err
+    (tmp_path / "mine.yaml").write_text("trainer: [1]\n")
+    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
+    assert err.count("\n") == 1
+
+
+def test_lr_of_the_command_line_is_that_of_the_training(fast: list[str], tmp_path: Path) -> None:
+    quick = ["--trainer.max_epochs=1", "--model.optimizer.lr=0.5", f"--runs_dir={tmp_path}"]
+    cli = main(["fit", *fast, *quick])
+    assert max(float(row["lr-SGD/default"] or 0) for row in rows(cli.run_dir)) > 0.25
+
+
+def test_checkpoint_of_another_network_is_one_line(
+    finished_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model.network=lightning_modules.networks.ResNet", f"--ckpt_path={finished_run}/checkpoints/best.ckpt"]
+    code, err = stop_of(["test", *fast, *options], capsys)
+    assert code == 2
+    assert "error: Expected a checkpoint of the config's network" in err
+    assert "Traceback" not in err
 
 
 def test_damaged_image_met_by_a_worker_is_one_line(
