@@ -2,13 +2,10 @@
 
 import logging
 import os
-import re
 import sys
 import warnings
-from argparse import SUPPRESS, ArgumentError
-from argparse import ArgumentParser as PlainParser
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -20,37 +17,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
 import datamodules
-import lightning_modules
 from project import COMMANDS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
-from project.runs import BEST, CONFIG, RunError, create_folder, find_run, name_of, run_of_checkpoint, summary
+from project.parser import LINKED, Parser, UsageError
+from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
 USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
-
-
-class UsageError(Exception):
-    """The command line or a config is not as expected."""
-
-
-class Parser(LightningArgumentParser):
-    """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what argparse would print below a page of usage."""
-        raise UsageError(message) from ex
-
-    def format_help(self, *args: Any) -> str:
-        """Add the options of the classes that recipes use: by themselves, any class could stand there."""
-        text = shorten_help(super().format_help(*args))
-        if "--model" not in self._option_string_actions:
-            return text
-        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
-        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
-            skip = set(LINKED) if key == "model" else None
-            extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
-        return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
 
 
 class CLI(LightningCLI):
@@ -209,42 +182,6 @@ class CLI(LightningCLI):
     def after_test(self) -> None:
         """Say what came out."""
         self._finish()
-
-
-def expand_run(args: list[str]) -> list[str]:
-    """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
-
-    Raises:
-        RunError: There is no such run, or it has no best checkpoint.
-    """
-    plain = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
-        plain.add_argument(option)
-    try:
-        given, _ = plain.parse_known_args(args[1:])
-    except ArgumentError as error:
-        raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
-    run = None
-    if given.run is not None:
-        run = find_run(given.run, Path(given.runs_dir or "runs"))
-    elif given.ckpt_path is not None and given.config is None and given.c is None:
-        run = run_of_checkpoint(Path(given.ckpt_path))
-    if run is None:
-        return args
-    expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
-    if given.ckpt_path is None:
-        if not (run / BEST).is_file():
-            raise RunError(
-                f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
-                "checkpoints. Give another --run, or --ckpt_path."
-            )
-        expanded += ["--ckpt_path", str(run / BEST)]
-    return expanded
-
-
-def shorten_help(text: str) -> str:
-    """Leave out the names of some hundred modules of torch's, which jsonargparse lists at every option for one."""
-    return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)
 
 
 def is_rank_zero() -> bool:

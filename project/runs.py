@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +69,37 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if it lies in one."""
     folder = checkpoint.absolute().parent.parent
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
+
+
+def expand_run(args: list[str]) -> list[str]:
+    """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
+
+    Raises:
+        RunError: There is no such run, or it has no best checkpoint.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
+        parser.add_argument(option)
+    try:
+        given, _ = parser.parse_known_args(args[1:])
+    except ArgumentError as error:
+        raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
+    run = None
+    if given.run is not None:
+        run = find_run(given.run, Path(given.runs_dir or "runs"))
+    elif given.ckpt_path is not None and given.config is None and given.c is None:
+        run = run_of_checkpoint(Path(given.ckpt_path))
+    if run is None:
+        return args
+    expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
+    if given.ckpt_path is None:
+        if not (run / BEST).is_file():
+            raise RunError(
+                f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
+                "checkpoints. Give another --run, or --ckpt_path."
+            )
+        expanded += ["--ckpt_path", str(run / BEST)]
+    return expanded
 
 
 def accuracies(run: Path) -> dict[str, float]:

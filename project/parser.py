@@ -1,0 +1,40 @@
+"""The parser of the command line: mistakes as errors of ours, and a help that can be read."""
+
+import re
+from argparse import SUPPRESS
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+import datamodules
+import lightning_modules
+
+LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
+
+
+class UsageError(Exception):
+    """The command line or a config is not as expected."""
+
+
+class Parser(LightningArgumentParser):
+    """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what argparse would print below a page of usage."""
+        raise UsageError(message) from ex
+
+    def format_help(self, *args: Any) -> str:
+        """Add the options of the classes that recipes use: by themselves, any class could stand there."""
+        text = shorten_help(super().format_help(*args))
+        if "--model" not in self._option_string_actions:
+            return text
+        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
+        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
+            skip = set(LINKED) if key == "model" else None
+            extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
+        return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
+
+
+def shorten_help(text: str) -> str:
+    """Leave out the names of some hundred modules of torch's, which jsonargparse lists at every option for one."""
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)
