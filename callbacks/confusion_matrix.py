@@ -81,7 +81,7 @@ class ConfusionMatrix(Callback):
         self._metric = None
         if not trainer.is_global_zero:
             return
-        figure = draw_confusion_matrix(counts, pl_module.class_names)  # type: ignore[arg-type]
+        figure = draw_confusion_matrix(counts, pl_module.class_names)  # type: ignore[arg-type]  # likewise
         log_figure(trainer, f"confusion_matrix/{stage}", figure)
         folder = Path(trainer.default_root_dir)  # the run's folder, whatever the loggers
         folder.mkdir(parents=True, exist_ok=True)

@@ -228,7 +228,7 @@ def run(args: list[str]) -> CLI:
             auto_configure_optimizers=False,
             args=args,
         )
-    except Exception as error:
+    except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         if debugging():
             raise
         cause = root_cause(error)
