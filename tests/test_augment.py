@@ -1,0 +1,369 @@
+"""The distribution of every batch transform is that of its counterpart in torchvision; all seeds are fixed."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms import v2
+
+from datamodules import DataError
+from datamodules.augment import (
+    AlternatingFlip,
+    BatchTransform,
+    CutMix,
+    Cutout,
+    Draw,
+    MixUp,
+    RandomCrop,
+    RandomHorizontalFlip,
+    _hash,
+    cutmix_box,
+)
+
+OURS, THEIRS = 20_000, 2_000  # draws of either side
+HEIGHT, WIDTH = 6, 9
+CLASSES = 10
+DTYPES = [torch.uint8, torch.float32]
+ALL = [
+    RandomCrop(2),
+    RandomCrop(2, size=5, padding_mode="reflect"),
+    RandomHorizontalFlip(),
+    AlternatingFlip(),
+    Cutout(3),
+    MixUp(),
+    CutMix(),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Keep torchvision's many tiny operators from waiting for one another where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_draw(count: int, seed: int = 0, epoch: int = 0, device: str = "cpu") -> Draw:
+    generator = torch.Generator(device).manual_seed(seed)
+    return Draw(generator, epoch, torch.arange(count, device=device), seed, CLASSES)
+
+
+def make_batch(count: int, dtype: torch.dtype = torch.uint8, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return random images without a black pixel, and targets that differ from those before them."""
+    images = torch.randint(1, 256, (count, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(1))
+    images = images.to(dtype) if dtype == torch.uint8 else images.to(dtype) / 7
+    return images.to(device), torch.arange(count, device=device) % CLASSES
+
+
+def repeated(transform: BatchTransform, image: Tensor, **draw: Any) -> Tensor:
+    """Transform many copies of one image."""
+    return transform(image.repeat(OURS, 1, 1, 1), torch.zeros(OURS).long(), make_draw(OURS, **draw))[0]
+
+
+def theirs(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Transform an image many times by torchvision."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.stack([transform(image) for _ in range(THEIRS)])
+
+
+def recognised(images: Tensor, candidates: list[Tensor]) -> np.ndarray:
+    """Return which candidate each image is, to the bit."""
+    number = {candidate.numpy().tobytes(): index for index, candidate in enumerate(candidates)}
+    assert len(number) == len(candidates)
+    return np.array([number[image.tobytes()] for image in images.numpy()])
+
+
+def assert_uniform_and_alike(ours: np.ndarray, others: np.ndarray, kinds: int) -> None:
+    counts = [np.bincount(found, minlength=kinds) for found in (ours, others)]
+    assert stats.chisquare(counts[0]).pvalue > 0.001
+    assert stats.chi2_contingency(counts).pvalue > 0.001
+
+
+def all_crops(image: Tensor, size: int | None, mode: str) -> list[Tensor]:
+    height, width = (size, size) if size else (HEIGHT, WIDTH)
+    padded = v2.functional.pad(image, [2], padding_mode=mode)
+    rows, columns = range(HEIGHT + 4 - height + 1), range(WIDTH + 4 - width + 1)
+    return [v2.functional.crop(padded, top, left, height, width).contiguous() for top in rows for left in columns]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [None, 5])
+@pytest.mark.parametrize(("mode", "their_mode"), [("zeros", "constant"), ("reflect", "reflect")])
+def test_crops_are_distributed_as_torchvisions(
+    dtype: torch.dtype, size: int | None, mode: Any, their_mode: str
+) -> None:
+    image = make_batch(1, dtype)[0][0]
+    candidates = all_crops(image, size, their_mode)
+    ours = repeated(RandomCrop(2, size, mode), image)
+    others = theirs(v2.RandomCrop(size or (HEIGHT, WIDTH), padding=2, padding_mode=their_mode), image)
+    assert_uniform_and_alike(recognised(ours, candidates), recognised(others, candidates), len(candidates))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("mode", "their_mode"), [("zeros", "constant"), ("reflect", "reflect")])
+def test_every_crop_is_of_its_own_image_at_its_own_place(dtype: torch.dtype, mode: Any, their_mode: str) -> None:
+    images, targets = make_batch(50, dtype)
+    crops, same = RandomCrop(2, 5, mode)(images, targets, make_draw(50))
+    places = [
+        recognised(crop[None], all_crops(image, 5, their_mode))[0] for crop, image in zip(crops, images, strict=True)
+    ]
+    assert len(set(places)) > 20
+    assert same is targets
+
+
+def test_a_crop_without_padding_may_be_the_whole_image() -> None:
+    images, targets = make_batch(4)
+    for mode in ("zeros", "reflect"):
+        assert torch.equal(RandomCrop(0, padding_mode=mode)(images, targets, make_draw(4))[0], images)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0, 0.2, 0.5, 1])
+def test_flips_are_as_frequent_as_asked_for_and_equal_torchvisions(dtype: torch.dtype, p: float) -> None:
+    image = make_batch(1, dtype)[0][0]
+    candidates = [image, v2.functional.horizontal_flip(image).contiguous()]
+    rate = recognised(repeated(RandomHorizontalFlip(p), image), candidates).mean()
+    assert abs(rate - p) <= 4 * (p * (1 - p) / OURS) ** 0.5
+
+
+def flipped(**draw: Any) -> np.ndarray:
+    image = make_batch(1)[0][0]
+    return recognised(repeated(AlternatingFlip(), image, **draw), [image, image.flip(-1)]).astype(bool)
+
+
+def test_alternating_flip_flips_half_and_then_the_other_half() -> None:
+    first = flipped()
+    assert abs(first.mean() - 0.5) < 2 / OURS**0.5
+    assert (flipped(epoch=1) == ~first).all()
+    assert (flipped(epoch=2) == first).all()
+
+
+def test_alternating_flip_of_another_seed_takes_another_half() -> None:
+    for seed in (1, -1, 2**64 - 2):
+        assert abs((flipped(seed=seed) == flipped(seed=5)).mean() - 0.5) < 2 / OURS**0.5
+
+
+def test_alternating_flip_depends_on_the_image_and_not_on_its_place_in_the_batch() -> None:
+    images, targets = make_batch(100)
+    draw = make_draw(100)
+    order = torch.randperm(100, generator=draw.generator)
+    shuffled = Draw(draw.generator, draw.epoch, draw.positions[order], draw.seed, draw.num_classes)
+    expected = AlternatingFlip()(images, targets, draw)[0][order]
+    assert torch.equal(AlternatingFlip()(images[order], targets, shuffled)[0], expected)
+
+
+def test_hash_is_splitmix64() -> None:
+    known = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert [value % 2**64 for value in _hash(torch.arange(5), 1234567).tolist()] == known
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "fill"), [(1, 0), (4, 0), (5, 200)])
+def test_cutouts_are_distributed_as_torchvisions(dtype: torch.dtype, size: int, fill: float) -> None:
+    image = make_batch(1, dtype)[0][0]
+    corners = [(top, left) for top in range(HEIGHT - size + 1) for left in range(WIDTH - size + 1)]
+    value = torch.tensor([fill], dtype=dtype)[:, None, None]
+    candidates = [v2.functional.erase(image, top, left, size, size, value) for top, left in corners]
+    area = size**2 / (HEIGHT * WIDTH)
+    ours = recognised(repeated(Cutout(size, fill), image), candidates)
+    erasing = v2.RandomErasing(p=1, scale=(area, area), ratio=(1, 1), value=fill)
+    assert_uniform_and_alike(ours, recognised(theirs(erasing, image), candidates), len(corners))
+
+
+def mixed_targets(share: Tensor, targets: Tensor) -> Tensor:
+    soft = F.one_hot(targets, CLASSES).float()
+    return share[:, None] * soft + (1 - share[:, None]) * soft.roll(1, 0)
+
+
+def shares(mixed: Tensor, targets: Tensor) -> Tensor:
+    return mixed.gather(1, targets[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_mixup_blends_by_shares_of_the_beta_distribution(dtype: torch.dtype, alpha: float) -> None:
+    images, targets = make_batch(OURS, dtype)
+    mixed, soft = MixUp(alpha)(images, targets, make_draw(OURS))
+    share = shares(soft, targets)
+    each = share.view(-1, 1, 1, 1)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, each * images + (1 - each) * images.float().roll(1, 0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(soft, mixed_targets(share, targets))
+    torch.testing.assert_close(soft.sum(1), torch.ones(OURS))
+    # the ends are left out because float32 rounds 2 % of Beta(0.2, 0.2) to 1
+    grid = np.linspace(0.001, 0.999, 999)
+    below = np.searchsorted(np.sort(share.numpy()), grid) / OURS
+    assert np.abs(below - stats.beta.cdf(grid, alpha, alpha)).max() < 1.63 / OURS**0.5  # Kolmogorov-Smirnov, 1 %
+
+
+def test_shares_of_a_tiny_alpha_are_numbers() -> None:
+    images, targets = make_batch(1000)
+    soft = MixUp(1e-4)(images, targets, make_draw(1000))[1]
+    assert soft.isfinite().all()
+    assert 0.4 < soft[targets == 0, 0].mean() < 0.6
+
+
+@functools.cache
+def torchvision_boxes(alpha: float, height: int, width: int) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Return what torchvision draws (share, x, y), and what it makes of that."""
+    cutmix, images = v2.CutMix(alpha=alpha, num_classes=CLASSES), torch.empty(1, 3, height, width)
+    drawn, made = [], []
+    with torch.random.fork_rng():
+        for seed in range(THEIRS):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it keeps the stack for CUDA
+            drawn.append([cutmix._dist.sample(()), torch.randint(width, size=(1,)), torch.randint(height, size=(1,))])
+            torch.default_generator.manual_seed(seed)
+            made.append(cutmix.make_params([images]))
+    return drawn, made
+
+
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (32, 32)])
+def test_cutmix_boxes_are_torchvisions(height: int, width: int) -> None:
+    drawn, params = torchvision_boxes(1.0, height, width)
+    share, x, y = (torch.cat(values) for values in zip(*drawn, strict=True))
+    boxes = torch.stack(cutmix_box(share, x, y, height, width), 1)
+    assert boxes.tolist() == [list(found["box"]) for found in params]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_cutmix_pastes_boxes_distributed_as_torchvisions(dtype: torch.dtype, alpha: float) -> None:
+    numbers = torch.arange(OURS) % 251  # no image equals the one before
+    images = numbers.to(dtype).view(-1, 1, 1, 1).expand(-1, 3, HEIGHT, WIDTH)
+    targets = torch.arange(OURS) % CLASSES
+    mixed, soft = CutMix(alpha)(images, targets, make_draw(OURS))
+    pasted = (mixed != images)[:, 0]
+    assert mixed.dtype == dtype
+    assert torch.equal(mixed, torch.where(pasted[:, None], images.roll(1, 0), images))
+    assert torch.equal(pasted, pasted.any(2)[:, :, None] & pasted.any(1)[:, None, :])
+    share = shares(soft, targets)
+    torch.testing.assert_close(share, 1 - pasted.float().mean((1, 2)))
+    torch.testing.assert_close(soft, mixed_targets(share, targets))
+
+    _, params = torchvision_boxes(alpha, HEIGHT, WIDTH)
+    kept = (HEIGHT * WIDTH * np.array([found["lam_adjusted"] for found in params])).round()
+    assert stats.ks_2samp((~pasted).sum((1, 2)).numpy(), kept).pvalue > 0.01
+    often = np.zeros((HEIGHT, WIDTH))
+    for left, top, right, bottom in (found["box"] for found in params):
+        often[top:bottom, left:right] += 1 / THEIRS
+    assert np.abs(pasted.float().mean(0).numpy() - often).max() < 4 * (0.25 / OURS + 0.25 / THEIRS) ** 0.5
+
+
+@pytest.mark.parametrize("first", [MixUp(), CutMix()])
+@pytest.mark.parametrize("second", [MixUp(), CutMix()])
+def test_mixing_transforms_stack(first: BatchTransform, second: BatchTransform) -> None:
+    draw = make_draw(64)
+    images, soft = second(*first(*make_batch(64), draw), draw)
+    assert images.shape == (64, 3, HEIGHT, WIDTH)
+    torch.testing.assert_close(soft.sum(1), torch.ones(64))
+    assert ((soft > 0).sum(1) > 2).any()
+
+
+@pytest.mark.parametrize("transform", ALL)
+def test_one_seed_gives_one_batch_of_many_parameters(transform: BatchTransform) -> None:
+    images, targets = make_batch(1)[0].repeat(64, 1, 1, 1), torch.arange(64) % CLASSES
+    images[::2] = images[::2].flip(1)  # so that mixing shows
+    before = images.clone()
+    first, again, other = (transform(images, targets, make_draw(64, seed)) for seed in (3, 3, 4))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert len(first[0].flatten(1).unique(dim=0)) > 3
+    assert torch.equal(images, before)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the names of all operators, with a remark where an index is a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        self.names.add("index by a mask" if masks else name)
+        return func(*args, **(kwargs or {}))
+
+
+# reading a value, finding places, and carrying a value from the host to the device
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "index by a mask", "lift_fresh", "equal"}
+
+
+@pytest.mark.parametrize("transform", ALL)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_operator_waits_for_the_device(transform: BatchTransform, dtype: torch.dtype) -> None:
+    images, targets = make_batch(8, dtype)
+    with Recorder() as recorder:
+        transform(*transform(images, targets, make_draw(8)), make_draw(8))
+    assert recorder.names
+    assert not recorder.names & WAITING
+
+
+def test_the_recorder_sees_what_waits() -> None:
+    with Recorder() as recorder:
+        F.one_hot(torch.arange(3))
+        torch.ones(3)[torch.ones(3) > 0]
+    assert {"_local_scalar_dense", "index by a mask"} <= recorder.names
+
+
+@pytest.mark.parametrize("transform", ALL)
+def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # it has no meta kernel
+    images, targets = make_batch(8, device="meta")
+    draw = Draw(torch.Generator(), 0, targets, 0, CLASSES)  # a tensor of meta has no value to read or to move
+    assert all(tensor.is_meta for tensor in transform(images, targets, draw))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("transform", ALL)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dtype) -> None:
+    images, targets = make_batch(8, dtype, "cuda")
+    draw = make_draw(8, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mixed, soft = transform(*transform(images, targets, draw), draw)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert mixed.is_cuda
+    assert soft.is_cuda
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomCrop(-1), "padding of 0 or more, but got -1"),
+        (lambda: RandomCrop(4, 0), "size 1 or more, but got 0"),
+        (lambda: RandomCrop(4, padding_mode="edge"), "zeros or reflect, but got edge"),
+        (lambda: RandomHorizontalFlip(1.5), "0 to 1, but got 1.5"),
+        (lambda: Cutout(0), "size 1 or more, but got 0"),
+        (lambda: Cutout(2, 256), "0 to 255, but got 256"),
+        (lambda: MixUp(0), "above 0, but got 0"),
+        (lambda: CutMix(float("nan")), "above 0, but got nan"),
+    ],
+)
+def test_senseless_arguments_are_refused(make: Callable[[], BatchTransform], message: str) -> None:
+    with pytest.raises(DataError, match=f"^Expected .*{message}"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (RandomCrop(1, 9), r"at most \(8, 11\), the padded image, but got 9"),
+        (RandomCrop(6, padding_mode="reflect"), r"below the side of the images \(6, 9\), but got 6"),
+        (Cutout(6), r"below the side of the images \(6, 9\), but got 6"),
+    ],
+)
+def test_images_that_are_too_small_are_refused(transform: BatchTransform, message: str) -> None:
+    with pytest.raises(DataError, match=f"^Expected .*{message}"):
+        transform(*make_batch(2), make_draw(2))
