@@ -1,0 +1,210 @@
+"""Turn an image file of any format and mode into RGB pixels of the wanted size, or into one line that says why not."""
+
+import logging
+import os
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from datamodules.errors import DataError
+
+Resize = Literal["crop", "pad", "squash"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+IMAGE_SUFFIXES: frozenset[str]  # lower case, with the dot; see __getattr__
+
+# Pillow goes on after what it warns of (damaged EXIF, tags or animations, many pixels), without naming the file. Said
+# once, here: filters belong to the whole process, so that catching warnings file by file would race between threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs comes as an exception too
+
+# drawings that Ghostscript or Windows would have to run, a film, and containers of which Pillow reads only the name
+_NOT_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
+
+# EXIF orientation -> what makes the image upright, as in ImageOps.exif_transpose
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# (least maximum, white) of images that do not say what their white is. A float image with a maximum between 1 and 2
+# could be either one with overshoot or one that is all but black, so it is neither.
+_WHITES = {"F": ((0, 1), (2, 255)), "I": ((0, 255), (256, 65535))}
+
+# A JPEG is decoded to no less than this many times the wanted size: bilinear antialiasing wants something to average.
+# Pillow's `thumbnail` takes 2 as well. See test_large_jpeg_is_read_nearly_as_if_decoded_in_full.
+_DRAFT_GAP = 2
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> frozenset[str]:  # asking for the suffixes imports all of Pillow's plugins: 0.2 s
+        if name != "IMAGE_SUFFIXES":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        suffixes = Image.registered_extensions()
+        readable = {*Image.OPEN, "MPO"} - _NOT_PICTURES  # MPO is opened as JPEG
+        globals()[name] = frozenset(suffix.lower() for suffix, kind in suffixes.items() if kind in readable)
+        return globals()[name]
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, upright as its EXIF orientation says.
+
+    Transparent pixels are laid over white, as viewers show them. Of several frames or pages it is the first. More
+    than 8 bits are scaled to 8. Floats up to 1 are taken as 0 to 1, higher ones as 0 to 255; 32-bit integers up to 255
+    as 0 to 255, higher ones as 0 to 65535.
+
+    Raises:
+        DataError: The file is missing, damaged, no image, or of floats or integers beyond these ranges.
+    """
+    return np.array(_read(path)[0])
+
+
+def read_square(path: str | os.PathLike[str], size: int | None, resize: Resize) -> np.ndarray:
+    """Return ``fit(read_rgb(path), size, resize)``, or ``read_rgb(path)`` where ``size`` is None.
+
+    A large JPEG is decoded at a reduced scale, which is several times faster and gives nearly the same pixels.
+    """
+    return read_rgb(path) if size is None else np.array(_fit(*_read(path, size, resize), size, resize))
+
+
+def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
+    """Make an image square; one that already has this size stays as it is.
+
+    Args:
+        pixels: uint8 ``(H, W, 3)``.
+        size: Side of the square in pixels.
+        resize: ``"crop"``: the shorter side becomes ``size``, and the middle is kept. ``"pad"``: the longer side
+            becomes ``size``, and the rest black. ``"squash"``: both sides become ``size``; proportions are lost.
+
+    Returns:
+        uint8 ``(size, size, 3)``, scaled with Pillow's antialiased bilinear filter, as torchvision scales.
+    """
+    height, width, _ = pixels.shape
+    return np.array(_fit(Image.fromarray(pixels), (0, 0, width, height), size, resize))
+
+
+def _read(path: str | os.PathLike[str], size: int | None = None, resize: Resize = "crop") -> tuple[Image.Image, Box]:
+    """Return a file's image, RGB and upright, or a smaller one that is large enough to be made to fit ``size``.
+
+    The box is what the picture fills of it: at a reduced scale, not all of the last row and column.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format in _NOT_PICTURES:
+                raise UnidentifiedImageError
+            drafted = None if size is None else image.draft(None, _draft_size(image, size, resize))
+            image.load()
+            width, height = drafted[1][2:] if drafted else image.size
+            return _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
+    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+        raise DataError(_complaint(path, error)) from error
+
+
+def _draft_size(image: Image.Image, size: int, resize: Resize) -> tuple[int, int]:
+    least = size * _DRAFT_GAP
+    if resize != "pad":
+        return least, least
+    return (least, 1) if image.width > image.height else (1, least)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":
+        image = _to_8_bits(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a grey image of integers or floats, which ``convert("RGB")`` would clip to white."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):  # these two scale it to 16 bits
+        white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
+    else:
+        low, high = values.min(), values.max()
+        whites = [white for least, white in _WHITES[image.mode] if low >= 0 and least <= high <= white]
+        if not whites:
+            ranges = " or ".join(f"0 to {white}" for _, white in _WHITES[image.mode])
+            raise ValueError(f"expected numbers from {ranges}, but got {low:g} to {high:g}: save it with 8 or 16 bits")
+        white = whites[0]
+    grey = np.rint(values * np.float32(255 / white)).astype(np.uint8)
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero, which Pillow minds up to 8 bits only
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        return orientation if orientation in _UPRIGHT else 1
+    except Exception:  # damaged EXIF, of which Pillow raises many things; the picture is what counts
+        return 1
+
+
+def _turned(image: Image.Image, width: float, height: float, orientation: int) -> tuple[Image.Image, Box]:
+    """Return the image upright, and the box where its upper left ``width`` x ``height`` have come to lie."""
+    if orientation == 1:
+        return image, (0, 0, width, height)
+    image = image.transpose(_UPRIGHT[orientation])
+    if orientation >= 5:
+        width, height = height, width
+    left = image.width - width if orientation in (2, 3, 6, 7) else 0
+    top = image.height - height if orientation in (3, 4, 7, 8) else 0
+    return image, (left, top, left + width, top + height)
+
+
+def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image:
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    bilinear = Image.Resampling.BILINEAR
+    if width == height == size:
+        return image
+    if resize == "squash" or width == height:
+        return image.resize((size, size), bilinear, box)
+    if resize == "pad":
+        longer = max(width, height)
+        inner = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
+        square = Image.new("RGB", (size, size))
+        square.paste(image.resize(inner, bilinear, box), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return square
+    # One step instead of two, as 1 x 5000 pixels would become a million wide before they are cropped. The corner is at
+    # a whole pixel of the result, so that an image that needs no scaling keeps its pixels.
+    shorter = min(width, height)
+    left += round((width - shorter) * size / (2 * shorter)) * shorter / size
+    top += round((height - shorter) * size / (2 * shorter)) * shorter / size
+    return image.resize((size, size), bilinear, (left, top, left + shorter, top + shorter))
+
+
+def _complaint(path: str | os.PathLike[str], error: Exception) -> str:
+    """Return one line: the file, what is wrong with it, and the way out."""
+    name = _printable(os.fsdecode(path))
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{name} is missing. Put it back, or take its line out of the index file."
+    if os.path.isdir(path):
+        return f"{name} is a folder, but an image was expected. Take its line out of the index file."
+    if isinstance(error, PermissionError):
+        return f"{name} may not be read by this user. Change its permissions, or take its line out of the index file."
+    if isinstance(error, UnidentifiedImageError):
+        reason = (
+            "damaged, or of no picture format that Pillow knows" if os.path.getsize(path) else "it is empty: 0 bytes"
+        )
+    else:
+        reason = _printable(str(error)) or type(error).__name__
+    return f"{name} is not a readable image ({reason}). Replace it, or take its line out of the index file."
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,500 @@
+import os
+import runpy
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageSequence
+from PIL.PngImagePlugin import PngInfo
+from torchvision.transforms import functional
+
+from datamodules import decode
+from datamodules.decode import Resize, fit, read_rgb, read_square
+from datamodules.errors import DataError
+
+RESIZES = get_args(Resize)
+RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit level, as 16 bits
+LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
+CORNERS = np.zeros((16, 24, 3), np.uint8)  # a different colour in three of the corners
+CORNERS[:8, :8], CORNERS[:8, 16:], CORNERS[8:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+UPRIGHT = {  # orientation -> the stored pixels as they are to be seen
+    1: CORNERS,
+    2: CORNERS[:, ::-1],
+    3: CORNERS[::-1, ::-1],
+    4: CORNERS[::-1],
+    5: CORNERS.transpose(1, 0, 2),
+    6: np.rot90(CORNERS, -1),
+    7: CORNERS.transpose(1, 0, 2)[::-1, ::-1],
+    8: np.rot90(CORNERS),
+}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    """Return soft shapes, edges and some noise."""
+    y, x = np.mgrid[:height, :width] / min(height, width)
+    waves = [np.sin(9 * x + 4 * y), np.sin(7 * y * x), np.where((x - 0.4) ** 2 + (y - 0.6) ** 2 < 0.1, 1, -1)]
+    return (120 + 100 * np.stack(waves, -1) + noise(height, width, 1) / 16).clip(0, 255).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: Any) -> Path:
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(path, **options)
+    return path
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def write_png(path: Path, pixels: np.ndarray, colour: int, *chunks: bytes) -> Path:
+    """Write 16-bit pixels, which Pillow writes of some modes only; colour type 0 is grey, 2 RGB."""
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
+    middle = b"".join([chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")])
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + middle)
+    return path
+
+
+def write_tiff(path: Path, size: tuple[int, int], bits: int, photometric: int, data: bytes) -> Path:
+    """Write an uncompressed grey TIFF of kinds that Pillow reads but does not write."""
+    tags = {256: size[0], 257: size[1], 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: size[1]}
+    tags[279] = len(data)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + data)
+    return path
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    share = alpha[..., None] / 255
+    return pixels * share + 255 * (1 - share)
+
+
+def assert_near(got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    assert (got.dtype, got.shape) == (np.uint8, expected.shape)
+    assert np.abs(got - expected.astype(float)).max() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".tga", ".webp", ".jp2", ".pcx", ".sgi"])
+def test_lossless_formats_give_back_the_very_pixels(tmp_path: Path, suffix: str) -> None:
+    pixels = noise(9, 13, 3)
+    options = {"lossless": True} if suffix == ".webp" else {}
+    got = read_rgb(save(tmp_path / f"a{suffix}", pixels, **options))
+    np.testing.assert_array_equal(got, pixels)
+    assert got.flags.writeable  # torch.from_numpy warns of others
+
+
+def test_path_may_be_text(tmp_path: Path) -> None:
+    assert read_rgb(str(save(tmp_path / "a.png", LEVELS))).shape == (16, 16, 3)
+
+
+def test_grey_becomes_rgb(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", LEVELS)), np.stack([LEVELS] * 3, -1))
+
+
+def test_black_and_white_becomes_rgb(tmp_path: Path) -> None:
+    got = read_rgb(save(tmp_path / "a.png", LEVELS > 100))
+    np.testing.assert_array_equal(got, np.stack([(LEVELS > 100) * 255] * 3, -1))
+
+
+def test_palette_is_looked_up(tmp_path: Path) -> None:
+    palette, indices = noise(16, 3), noise(8, 9) % 16
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette(palette.tobytes())
+    image.putdata(indices.ravel().tolist())
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "one.png", transparency=3)
+    image.save(tmp_path / "one.gif", transparency=3)
+    image.save(tmp_path / "many.png", transparency=bytes(range(0, 256, 16)))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), palette[indices])
+    one = np.where(np.arange(16)[:, None] == 3, 255, palette)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "one.png"), one[indices])
+    np.testing.assert_array_equal(read_rgb(tmp_path / "one.gif"), one[indices])
+    many = over_white(palette, np.arange(0, 256, 16))
+    assert_near(read_rgb(tmp_path / "many.png"), many[indices], 1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_transparent_pixels_are_laid_over_white(tmp_path: Path, suffix: str) -> None:
+    pixels = noise(16, 16, 4)
+    pixels[:2, :, 3], pixels[2:4, :, 3] = 0, 255
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    expected = over_white(pixels[..., :3], pixels[..., 3])
+    assert_near(read_rgb(save(tmp_path / f"a{suffix}", pixels, **options)), expected, 1)
+
+
+def test_transparent_grey_is_laid_over_white(tmp_path: Path) -> None:
+    Image.merge("LA", [Image.fromarray(LEVELS), Image.fromarray(LEVELS.T)]).save(tmp_path / "a.png")
+    assert_near(read_rgb(tmp_path / "a.png"), over_white(np.stack([LEVELS] * 3, -1), LEVELS.T), 1)
+
+
+def test_transparent_level_becomes_white(tmp_path: Path) -> None:
+    grey = read_rgb(save(tmp_path / "grey.png", LEVELS, transparency=7))
+    np.testing.assert_array_equal(grey[..., 0], np.where(LEVELS == 7, 255, LEVELS))
+    rgb = read_rgb(save(tmp_path / "rgb.png", CORNERS, transparency=(0, 255, 0)))
+    np.testing.assert_array_equal(rgb, np.where((CORNERS == (0, 255, 0)).all(-1, keepdims=True), 255, CORNERS))
+    deep = read_rgb(write_png(tmp_path / "deep.png", RAMP, 0, chunk(b"tRNS", struct.pack(">H", 7 * 257))))
+    np.testing.assert_array_equal(deep[..., 0], np.where(LEVELS == 7, 255, LEVELS))
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".tif", 0), (".jpg", 3)])  # JPEG's are inverted, as Adobe does
+def test_cmyk_has_its_colours(tmp_path: Path, suffix: str, tolerance: int) -> None:
+    inks = {
+        (0, 255, 255, 0): (255, 0, 0),
+        (255, 0, 255, 0): (0, 255, 0),
+        (0, 0, 0, 255): (0, 0, 0),
+        (0,) * 4: (255,) * 3,
+    }
+    image = Image.new("CMYK", (64, 16))
+    for column, ink in enumerate(inks):
+        image.paste(ink, (16 * column, 0, 16 * column + 16, 16))
+    image.save(tmp_path / f"a{suffix}")
+    assert_near(read_rgb(tmp_path / f"a{suffix}")[8, 8::16], np.array(list(inks.values())), tolerance)
+
+
+@pytest.mark.parametrize(("mode", "red"), [("YCbCr", (76, 85, 255)), ("LAB", (138, 209, 198))])
+def test_other_colour_spaces_become_rgb(tmp_path: Path, mode: str, red: tuple[int, int, int]) -> None:
+    Image.new(mode, (4, 4), red).save(tmp_path / "a.tif", compression="tiff_lzw")
+    assert_near(read_rgb(tmp_path / "a.tif"), np.full((4, 4, 3), (255, 0, 0)), 6)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
+def test_16_bits_are_scaled_to_8(tmp_path: Path, suffix: str) -> None:
+    got = read_rgb(save(tmp_path / f"a{suffix}", RAMP))
+    np.testing.assert_array_equal(got, np.stack([LEVELS] * 3, -1))
+    between = np.array([[0, 128, 129, 65535 - 129, 65535 - 128, 65535]], np.uint16)
+    if suffix != ".jp2":
+        assert read_rgb(save(tmp_path / f"b{suffix}", between))[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+
+
+def test_16_bits_are_read_from_big_endian_tiff(tmp_path: Path) -> None:
+    Image.frombytes("I;16B", (16, 16), RAMP.astype(">u2").tobytes()).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif")[..., 0], LEVELS)
+
+
+def test_tiff_of_12_bits_is_scaled_to_8(tmp_path: Path) -> None:
+    data = bytes([0x00, 0x0F, 0xFF, 0x80, 0x00, 0x00])  # 000 fff 800 000
+    assert read_rgb(write_tiff(tmp_path / "a.tif", (4, 1), 12, 1, data))[0, :, 0].tolist() == [0, 255, 128, 0]
+
+
+def test_tiff_whose_zero_is_white_is_inverted(tmp_path: Path) -> None:
+    deep = read_rgb(write_tiff(tmp_path / "a.tif", (16, 16), 16, 0, RAMP.tobytes()))
+    np.testing.assert_array_equal(deep[..., 0], 255 - LEVELS)
+    np.testing.assert_array_equal(read_rgb(write_tiff(tmp_path / "b.tif", (16, 16), 8, 0, LEVELS.tobytes())), deep)
+
+
+def test_rgb_of_16_bits_is_read_to_the_level(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (8, 8, 3))
+    assert_near(read_rgb(write_png(tmp_path / "a.png", pixels, 2)), pixels / 257, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.float32([[0, 0.5, 1]]), [0, 128, 255]),
+        (np.float32([[0, 100.4, 255]]), [0, 100, 255]),
+        (np.int32([[0, 100, 255]]), [0, 100, 255]),
+        (np.int32([[0, 257, 65535]]), [0, 1, 255]),
+    ],
+)
+def test_floats_and_integers_are_scaled_by_their_range(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:
+    assert read_rgb(save(tmp_path / "a.tif", values))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "values", [np.float32([[-1, 1]]), np.float32([[0, 1.01]]), np.float32([[0, 256]]), np.float32([[0, np.nan]])]
+)
+def test_floats_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"a\.tif is not .*expected numbers from 0 to 1 or 0 to 255, but got"):
+        read_rgb(save(tmp_path / "a.tif", values))
+
+
+@pytest.mark.parametrize("values", [np.int32([[-1, 1]]), np.int32([[0, 65536]])])
+def test_integers_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"a\.tif is not .*expected numbers from 0 to 255 or 0 to 65535, but got"):
+        read_rgb(save(tmp_path / "a.tif", values))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_image_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+    for name, options in {
+        "a.png": {},
+        "a.tif": {},
+        "b.tif": {"compression": "tiff_lzw"},
+        "a.webp": {"lossless": True},
+        "a.jpg": {"quality": 100, "subsampling": 0},
+    }.items():
+        path = save(tmp_path / name, CORNERS, exif=exif(orientation), **options)
+        assert_near(read_rgb(path), UPRIGHT[orientation], 3 if name == "a.jpg" else 0)
+    late = save(tmp_path / "late.png", CORNERS)  # PNG may say it after the pixels too
+    content = late.read_bytes()
+    late.write_bytes(content[:-12] + chunk(b"eXIf", exif(orientation).tobytes()[6:]) + content[-12:])
+    np.testing.assert_array_equal(read_rgb(late), UPRIGHT[orientation])
+
+
+def test_deep_grey_is_turned_too(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", RAMP, exif=exif(6)))[..., 0], np.rot90(LEVELS, -1))
+
+
+@pytest.mark.parametrize("damage", [b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b""])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest has put its filters before ours
+def test_damaged_exif_is_no_obstacle(tmp_path: Path, suffix: str, damage: bytes) -> None:
+    path = save(tmp_path / f"a{suffix}", CORNERS, exif=b"Exif\0\0" + damage, quality=100)
+    assert np.abs(read_rgb(path) - CORNERS.astype(float)).mean() < 30
+
+
+def test_damaged_exif_in_text_is_no_obstacle(tmp_path: Path) -> None:
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n4\nno hex\n")
+    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", CORNERS, pnginfo=text)), CORNERS)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    path = tmp_path / f"a{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {}))
+    with Image.open(path) as image:
+        assert len(list(ImageSequence.Iterator(image))) == 3
+    np.testing.assert_array_equal(read_rgb(path), np.full((8, 8, 3), (255, 0, 0)))
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    message = r"a\.png is missing\. Put it back, or take its line out of the index file\."
+    with pytest.raises(DataError, match=message):
+        read_rgb(tmp_path / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=message):
+        read_rgb(tmp_path / "file" / "a.png")
+
+
+def test_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(DataError, match=r"a\.png is a folder, but an image was expected"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # the tests may run as root, who is refused nothing
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(DataError, match=r"a\.png may not be read by this user\. Change its permissions"):
+        read_rgb(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty: 0 bytes"),
+        (b"no image", "damaged, or of no picture format that Pillow knows"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+            "damaged, or of no picture format that Pillow knows",
+        ),
+        (b"\x89PNG\r\n\x1a\n broken", "damaged, or of no picture format that Pillow knows"),
+        (b"P5\n2 2\n\x01\n", ""),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"a\.png is not a readable image \({reason}.*\)\. Replace it, or take"
+    ) as caught:
+        read_rgb(tmp_path / "a.png")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".bmp", ".tif", ".webp", ".jp2"])
+def test_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    path = save(tmp_path / f"a{suffix}", noise(64, 64, 3))
+    content = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(DataError, match=r"a\.\w+ is not a readable image"):
+            read_rgb(path)
+        with pytest.raises(DataError, match=r"a\.\w+ is not a readable image"):
+            read_square(path, 8, "crop")
+
+
+def test_decompression_bomb_is_named(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b""))
+    with pytest.raises(DataError, match=r"a\.png is not a readable image \(Image size \(400000000 pixels\) exceeds"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_what_pillow_warns_of_is_read_even_where_warnings_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = save(tmp_path / "large.png", noise(12, 10, 3))
+    damaged = save(tmp_path / "a.jpg", CORNERS, exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.warns(Image.DecompressionBombWarning), Image.open(large):
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = runpy.run_path(decode.__file__)["read_rgb"]  # imported after -W error
+        assert read(large).shape == (12, 10, 3)
+        monkeypatch.undo()
+        assert read(damaged).shape == CORNERS.shape
+
+
+@pytest.mark.parametrize("name", ["a b.png", "ü 😀 #%$'.png", "line\nbreak.png", os.fsdecode(b"\xff\xfe.png")])
+def test_file_names_may_hold_any_characters(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(DataError, match="is missing") as caught:
+        read_rgb(path)
+    assert str(caught.value).isprintable()
+    np.testing.assert_array_equal(read_rgb(save(path, CORNERS)), CORNERS)
+
+
+def test_impossible_file_name_is_named() -> None:
+    with pytest.raises(DataError, match=r"'a\\x00b\.png' is not a readable image \(embedded null byte\)"):
+        read_rgb("a\0b.png")
+
+
+def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)  # damaged sizes take seconds otherwise
+    paths = []
+    for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK"):
+        for suffix in (".png", ".jpg", ".gif", ".bmp", ".tif", ".webp"):
+            try:
+                image = Image.fromarray(noise(11, 17, 3)).convert(mode)
+                image.save(tmp_path / f"{mode}{suffix}", **({} if suffix == ".gif" else {"exif": exif(6)}))
+            except (OSError, ValueError):  # a mode that this format has not
+                (tmp_path / f"{mode}{suffix}").unlink(missing_ok=True)
+            else:
+                paths.append(tmp_path / f"{mode}{suffix}")
+    assert len(paths) > 20
+    rng = np.random.default_rng(0)
+    read, messages = 0, []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        module = runpy.run_path(decode.__file__)
+        for turn in range(2000):
+            path = paths[turn % len(paths)]
+            content = bytearray(path.read_bytes())
+            if rng.random() < 0.3:
+                content = content[: rng.integers(len(content))]
+            for _ in range(rng.integers(1, 6) if content else 0):
+                content[rng.integers(min(len(content), rng.choice([60, 10**6])))] = rng.integers(256)
+            (damaged := tmp_path / f"damaged{path.suffix}").write_bytes(content)
+            try:
+                pixels = (
+                    module["read_rgb"](damaged) if turn % 2 else module["read_square"](damaged, 8, RESIZES[turn % 3])
+                )
+            except DataError as error:
+                messages.append(str(error))
+            else:
+                assert (pixels.dtype, pixels.ndim, pixels.shape[2]) == (np.uint8, 3, 3)
+                read += 1
+    assert not warned
+    assert all(message.isprintable() for message in messages)
+    assert min(read, len(messages)) > 400
+
+
+def test_threads_read_at_once(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{index}.jpg", photo(90 + index, 120), exif=exif(index % 8 + 1)) for index in range(16)]
+    alone = [read_square(path, 20, "pad") for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        for got, expected in zip(
+            pool.map(lambda path: read_square(path, 20, "pad"), paths * 5), alone * 5, strict=True
+        ):
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_image_of_the_size_stays_as_it_is(resize: Resize) -> None:
+    pixels = noise(32, 32, 3)
+    np.testing.assert_array_equal(fit(pixels, 32, resize), pixels)
+
+
+@pytest.mark.parametrize("shape", [(32, 47), (47, 32), (33, 32), (64, 96), (20, 30)])
+def test_crop_is_that_of_torchvision(shape: tuple[int, int]) -> None:
+    pixels = photo(*shape)
+    expected = functional.center_crop(functional.resize(Image.fromarray(pixels), 32), [32, 32])
+    assert_near(fit(pixels, 32, "crop"), np.asarray(expected), 0 if 32 in shape or shape == (64, 96) else 12)
+
+
+def test_pad_keeps_all_and_centres_it() -> None:
+    pixels = photo(50, 100)
+    expected = np.zeros((32, 32, 3), np.uint8)
+    expected[8:24] = np.asarray(functional.resize(Image.fromarray(pixels), [16, 32]))
+    np.testing.assert_array_equal(fit(pixels, 32, "pad"), expected)
+    turned = fit(np.ascontiguousarray(pixels.transpose(1, 0, 2)), 32, "pad")
+    assert_near(turned, expected.transpose(1, 0, 2), 1)
+
+
+def test_squash_fills_the_square() -> None:
+    pixels = photo(50, 100)
+    expected = np.asarray(functional.resize(Image.fromarray(pixels), [32, 32]))
+    np.testing.assert_array_equal(fit(pixels, 32, "squash"), expected)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 4999), (3, 7)])
+def test_extreme_proportions_fit(shape: tuple[int, int], resize: Resize) -> None:
+    got = fit(np.full((*shape, 3), 200, np.uint8), 32, resize)
+    assert got.shape == (32, 32, 3)
+    assert got.max() == 200
+    assert resize == "pad" or got.min() == 200
+
+
+def test_any_shape_fits() -> None:
+    for height, width, size in np.random.default_rng(0).integers(1, 70, (500, 3)).tolist():
+        for resize in RESIZES:
+            assert fit(np.zeros((height, width, 3), np.uint8), size, resize).shape == (size, size, 3)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_reading_at_a_size_is_reading_and_fitting(tmp_path: Path, resize: Resize, orientation: int) -> None:
+    path = save(tmp_path / "a.png", photo(41, 64), exif=exif(orientation))
+    np.testing.assert_array_equal(read_square(path, 32, resize), fit(read_rgb(path), 32, resize))
+    np.testing.assert_array_equal(read_square(path, None, resize), read_rgb(path))
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_large_jpeg_is_read_nearly_as_if_decoded_in_full(tmp_path: Path, resize: Resize, orientation: int) -> None:
+    path = save(tmp_path / "a.jpg", photo(603, 805), exif=exif(orientation), quality=90)
+    for size in (32, 75, 100):  # decoded at an eighth, a quarter (padded: a half), a half
+        assert max(decode._read(path, size, resize)[0].size) < 500
+        difference = np.abs(read_square(path, size, resize) - fit(read_rgb(path), size, resize).astype(float))
+        assert difference.mean() < 0.6
+        assert np.percentile(difference, 99) < 4
+
+
+def test_long_jpeg_is_decoded_large_enough(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", photo(40, 2000))
+    assert decode._read(path, 32, "crop")[0].size == (2000, 40)
+    assert decode._read(path, 32, "pad")[0].size == (250, 5)
+
+
+def test_suffixes_are_of_pictures_that_can_be_read() -> None:
+    assert {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mpo"} <= decode.IMAGE_SUFFIXES
+    assert decode.IMAGE_SUFFIXES.isdisjoint({".pdf", ".mpg", ".mpeg", ".eps", ".ps", ".wmf", ".h5", ".grib", ".txt"})
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in decode.IMAGE_SUFFIXES)
+
+
+def test_unknown_attribute_is_named() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        decode.nothing  # noqa: B018
