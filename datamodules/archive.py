@@ -1,16 +1,16 @@
 """Read CIFAR-10's python archive, packed or extracted, without trusting it.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle, which could run any code when it is
-loaded; here it can do nothing but build NumPy arrays. Nothing is extracted: members are read by their known names.
+Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle: a program that ``pickle`` would run,
+whatever it does. ``load_pickle`` knows only the instructions that make plain values and arrays. Nothing is extracted:
+members are read by their known names, after a look at their size.
 """
 
 import gzip
-import io
-import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,42 +22,42 @@ FOLDER = "cifar-10-batches-py"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {f"data_batch_{i}": ("train", 10_000 * (i - 1)) for i in range(1, 6)} | {"test_batch": ("test", 0)}
 
+# Beyond these it is not CIFAR-10, and might fill the memory.
+MAX_BYTES = 2**26  # of a member; an official batch has about 31 million
+MAX_MEMBERS = 50  # the official archive has 9
+MAX_INSTRUCTIONS = 300_000  # of a pickle; an official batch has about 20,000
+MAX_KEY = 100  # characters of a key in a dict
 
-class SafeUnpickler(pickle.Unpickler):
-    """Unpickler that rebuilds NumPy arrays and plain values, and refuses every other name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in protocol 2
-            return _latin1_bytes
-        raise DataError(f"refused, because it wants to use {module}.{name}, and CIFAR-10 needs NumPy arrays alone")
+FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
+# members that tell of long names, times and the like for the next one: nothing that is of use here
+EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
-def _empty_array(subtype: type, shape: tuple, dtype: str) -> np.ndarray:
-    if subtype is not np.ndarray or tuple(shape) != (0,):
-        raise DataError("refused, because it builds something other than a plain NumPy array")
-    return np.ndarray((0,), dtype)
+class Name(str):
+    """Module and name of a function or class that a pickle wants to use."""
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
+NAMES = {
+    "_codecs encode",  # how Python 3 writes bytes in protocol 2
+    "numpy dtype",
+    "numpy ndarray",
+    "numpy.core.multiarray _reconstruct",
+    "numpy.core.numeric _frombuffer",
+}
 
 
 def load_pickle(content: bytes) -> Any:
-    """Return what a pickle holds, if that is plain values and NumPy arrays.
+    """Return what a pickle holds, if that is plain values and arrays of uint8.
 
     Raises:
-        DataError: It is damaged or wants to use anything else.
+        DataError: It is damaged, asks for anything else, or for more memory than CIFAR-10 needs.
     """
     try:
-        return SafeUnpickler(io.BytesIO(content), encoding="bytes").load()
+        return _run(content)
     except DataError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything; whatever it is, this is not CIFAR-10
-        raise DataError(f"is damaged: {error or type(error).__name__}") from error
+        raise DataError(f"is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -71,14 +71,16 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"holds {type(batch).__name__}, but expected a dict with `data` and `labels`")
     batch = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
     data, labels = batch.get("data"), batch.get("labels")
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or not len(data):
         got = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise DataError(f"holds {got} as `data`, but expected uint8 (N, 3072)")
     if not isinstance(labels, list) or len(labels) != len(data):
         got = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
         raise DataError(f"holds {got} as `labels`, but expected a list of {len(data)}")
-    if not all(isinstance(label, int) and 0 <= label < len(CLASS_NAMES) for label in labels):
-        raise DataError(f"holds labels outside 0 to {len(CLASS_NAMES) - 1}")
+    for label in labels:
+        if type(label) is not int or not 0 <= label < len(CLASS_NAMES):  # a bool is an int, but no label
+            got = str(label) if type(label) is int else type(label).__name__
+            raise DataError(f"holds the label {got}, but expected whole numbers of 0 to {len(CLASS_NAMES) - 1}")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 
 
@@ -88,25 +90,15 @@ def read_members(archive: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         DataError: The archive is damaged, or holds a member that has no business in it.
     """
-    if archive.is_dir():
-        for name in BATCHES:
-            if (archive / name).is_file():
-                yield name, (archive / name).read_bytes()
-        return
     try:
-        with tarfile.open(archive, "r:*") as tar:
-            for member in tar:
-                parts = member.name.split("/")
-                if member.name.startswith("/") or ".." in parts or not (member.isfile() or member.isdir()):
-                    raise DataError(
-                        f"{archive} is refused: its member {member.name!r} is a link, a device or a path out of the "
-                        "archive, which CIFAR-10's own archive does not have. Get it from a place that you trust."
-                    )
-                file = tar.extractfile(member) if parts[:-1] == [FOLDER] and parts[-1] in BATCHES else None
-                if file is not None:
-                    yield parts[-1], file.read()
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        yield from _read_folder(archive) if archive.is_dir() else _read_tar(archive)
+    except (gzip.BadGzipFile, zlib.error, tarfile.TarError, EOFError) as error:
         raise DataError(f"{archive} is damaged or no tar file ({error}). Delete it and get it again.") from error
+    except OSError as error:
+        raise DataError(
+            f"Expected the folder {FOLDER} or a .tar.gz, but {archive} cannot be read ({error.strerror or error}). "
+            "Give a path that you may read."
+        ) from error
 
 
 def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> Iterator[ImageBatch]:
@@ -134,3 +126,169 @@ def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> I
             f"Expected {FOLDER}/ with {', '.join(BATCHES)} in {archive}, but got no {', '.join(sorted(missing))}. "
             "Get the archive again."
         )
+
+
+def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in (folder / name for name in BATCHES):
+        if path.is_file():
+            if path.stat().st_size > MAX_BYTES:
+                raise DataError(f"Expected at most {MAX_BYTES} bytes, but {path} has more. Get the archive again.")
+            yield path.name, path.read_bytes()
+
+
+def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the batches of a tar file, packed by gzip or not.
+
+    ``tarfile.open`` would believe what members say of sizes, and follow extensions of the format without end.
+    """
+    with archive.open("rb") as packed, gzip.open(packed) as unpacked:
+        file = unpacked if packed.peek(2)[:2] == b"\x1f\x8b" else packed
+        seen = set()
+        for _ in range(MAX_MEMBERS):
+            header = file.read(tarfile.BLOCKSIZE)
+            # gzip compares its checksum at the very end, a few KiB behind the tar file's
+            if header == bytes(tarfile.BLOCKSIZE) and len(file.read(MAX_BYTES)) < MAX_BYTES:
+                return
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or member.type not in (*FILES, tarfile.DIRTYPE, *EXTENSIONS):
+                raise DataError(
+                    f"{archive} is refused: its member {member.name!r} is a link, a device, a sparse file or a "
+                    "path out of the archive, which CIFAR-10's own does not have. Get it from a place that you trust."
+                )
+            if not 0 <= member.size <= MAX_BYTES:
+                raise DataError(
+                    f"{archive} is refused: its member {member.name!r} has {member.size} bytes, but expected at most "
+                    f"{MAX_BYTES}. Get it from a place that you trust."
+                )
+            if member.isdir():  # its size, if any, is not of something in the archive
+                continue
+            content = file.read(member.size)
+            if len(content) < member.size:
+                raise EOFError(f"it ends within {member.name!r}")
+            file.read(-member.size % tarfile.BLOCKSIZE)
+            if member.type in FILES and path.parent == PurePosixPath(FOLDER) and path.name in BATCHES:
+                if path.name in seen:
+                    raise DataError(f"Expected {path} once in {archive}, but it is there twice. Get the archive again.")
+                seen.add(path.name)
+                yield path.name, content
+    raise DataError(
+        f"{archive} is refused: it has more than {MAX_MEMBERS} members, but CIFAR-10's own has 9. Get it from a place "
+        "that you trust."
+    )
+
+
+def _run(content: bytes) -> Any:
+    """Run the instructions of a pickle; ``pickletools`` explains them."""
+    stack: list[Any] = []
+    below: list[list[Any]] = []  # what is on the stack below each mark
+    memo: dict[int, Any] = {}
+    encoded = 0
+    instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(content)
+    for count, (opcode, value, _) in enumerate(instructions):
+        if count == MAX_INSTRUCTIONS:
+            raise DataError(f"is refused, because it has more than {MAX_INSTRUCTIONS} instructions")
+        match opcode.name:
+            case "BININT1" | "BININT2" | "BININT" | "LONG1" | "SHORT_BINUNICODE" | "BINUNICODE":
+                stack.append(value)
+            case "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                stack.append(value)
+            case "SHORT_BINSTRING" | "BINSTRING":  # of Python 2
+                stack.append(value.encode("latin1"))
+            case "BINPUT" | "LONG_BINPUT":
+                memo[value] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[value])
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
+            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append({"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[opcode.name]())
+            case "MARK":
+                below.append(stack)
+                stack = []
+            case "TUPLE":
+                items, stack = stack, below.pop()
+                stack.append(tuple(items))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = int(opcode.name[-1])
+                stack[-size:] = [tuple(stack[-size:])]
+            case "APPENDS" | "SETITEMS":
+                items, stack = stack, below.pop()
+                _add(stack[-1], items)
+            case "APPEND" | "SETITEM":
+                size = 1 if opcode.name == "APPEND" else 2
+                items = stack[-size:]
+                del stack[-size:]
+                _add(stack[-1], items)
+            case "GLOBAL":
+                stack.append(_name(value))
+            case "STACK_GLOBAL":
+                stack[-2:] = [_name(" ".join(stack[-2:]))]
+            case "REDUCE":
+                function, arguments = stack[-2:]
+                stack[-2:] = [_call(function, arguments)]
+                encoded += len(stack[-1]) if isinstance(stack[-1], bytes) else 0
+                if encoded > len(content):
+                    raise DataError("is refused, because it encodes one text again and again")
+            case "BUILD":
+                state = stack.pop()
+                _build(stack[-1], state)
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _:
+                raise _refusal(opcode.name)
+    return stack.pop()
+
+
+def _add(target: Any, items: list[Any]) -> None:
+    match target:
+        case list():
+            target += items
+        case dict():
+            # what nests within itself would be hashed, and what is long compared, for ever
+            if not all(type(key) in (str, bytes) and len(key) <= MAX_KEY for key in items[::2]):
+                raise ValueError("a key is no short text")
+            target.update(zip(items[::2], items[1::2], strict=True))
+        case _:
+            raise ValueError("an item of something that holds none")
+
+
+def _name(name: str) -> Name:
+    name = name.replace("numpy._core.", "numpy.core.")  # NumPy 2 renamed it
+    if name not in NAMES:
+        raise _refusal(name.replace(" ", "."))
+    return Name(name)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    """Return what a call in a pickle of NumPy's would return; in the place of a dtype, which is uint8, itself."""
+    match function, arguments:
+        case Name("_codecs encode"), (str(text), "latin1"):
+            return text.encode("latin1")
+        case Name("numpy dtype"), ("u1" | b"u1", *_):
+            return np.dtype(np.uint8)
+        case Name("numpy dtype"), (str() | bytes() as kind, *_):
+            raise DataError(f"holds an array of {kind[:20]!r}, but expected uint8")
+        case Name("numpy.core.multiarray _reconstruct"), (Name("numpy ndarray"), (0,), *_):
+            return np.empty(0, np.uint8)
+        case Name("numpy.core.numeric _frombuffer"), (raw, np.dtype() as dtype, shape, "C" | "F" as order):
+            return np.frombuffer(raw, dtype).reshape(shape, order=order)
+    raise _refusal("REDUCE otherwise than NumPy")
+
+
+def _build(target: Any, state: Any) -> None:
+    """Fill an array that ``_call`` made; a dtype needs no more."""
+    match target, state:
+        case np.dtype(), (3, "|" | b"|", *_):
+            pass
+        case np.ndarray(), (1, tuple(shape), np.dtype() as dtype, fortran, bytes(raw)):
+            checked: Any = (1, np.frombuffer(raw, dtype).reshape(shape).shape, dtype, fortran, raw)
+            target.__setstate__(checked)
+        case _:
+            raise _refusal("BUILD otherwise than NumPy")
+
+
+def _refusal(wish: str) -> DataError:
+    return DataError(f"is refused, because it wants to use {wish[:200]!r}, and CIFAR-10 needs arrays of uint8 alone")

@@ -1,7 +1,13 @@
-"""Index files: one ``relative/path.png label`` a line. They are the split, and may be edited by hand."""
+"""Index files: one ``relative/path.png label`` a line. They are the split, and may be edited by hand.
 
+A path may hold blanks and may be absolute; blanks or tabs divide it from its label. A backslash is how Windows writes a
+slash, and read as one on every system, so that an index file can move. Each path is listed once.
+"""
+
+import codecs
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +15,9 @@ from datamodules.errors import DataError
 
 STAGES = ("train", "val", "test")
 Entry = tuple[str, int]  # path relative to the data root with forward slashes, and label
+
+LABEL = re.compile(r"[0-9]{1,6}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third column, a file that is no text
 
 
 def index_path(root: Path, stage: str) -> Path:
@@ -24,25 +33,42 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file."""
-    write_text(path, "".join(f"{file} {label}\n" for file, label in entries))
+    """Write an index file that ``read_index`` reads back as it was given.
+
+    Raises:
+        DataError: An entry would be read back otherwise, as a path that ends in a blank or holds a backslash.
+    """
+    entries = list(entries)
+    text = "".join(f"{file} {label}\n" for file, label in entries)
+    read, _ = _parse(path, text.encode("utf-8", "surrogatepass"))
+    if read != entries:
+        file = next(entry[0] for entry, other in zip(entries, read, strict=False) if entry != other)
+        raise DataError(
+            f"Expected paths without backslashes, line ends, and blanks at either end for {path}, but got {file!r}. "
+            "Rename the file."
+        )
+    write_text(path, text)
 
 
 def read_index(path: Path) -> list[Entry]:
-    """Return the entries of an index file; paths may hold spaces, blank lines are passed over.
+    """Return the entries of an index file; whether the images are there is not looked at.
 
     Raises:
-        DataError: A line has no path or no label.
+        DataError: The file cannot be read, or a line has no path, no label, or the path of another line.
     """
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        file, _, label = line.strip().rpartition(" ")
-        if not file or not label.isdecimal():
-            raise DataError(f"{path}:{number}: expected `relative/path.png label`, but got {line.strip()!r}.")
-        entries.append((file.rstrip(), int(label)))
-    return entries
+    return _read(path)[0]
+
+
+def line_of(path: Path, file: str) -> int:
+    """Return the number, from 1, of the line of an index file that lists ``file``.
+
+    Raises:
+        DataError: No line does.
+    """
+    _, numbers = _read(path)
+    if file not in numbers:
+        raise DataError(f"Expected a line for {file} in {path}, but got none. Add it.")
+    return numbers[file]
 
 
 def digests_of(root: Path) -> dict[str, str]:
@@ -59,7 +85,51 @@ def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[s
     """
     counts = dict.fromkeys(class_names, 0)
     for file, label in entries:
-        if label >= len(class_names):
+        if not 0 <= label < len(class_names):
             raise DataError(f"Expected labels of 0 to {len(class_names) - 1}, but got {label} for {file}.")
         counts[class_names[label]] += 1
     return counts
+
+
+def _read(path: Path) -> tuple[list[Entry], dict[str, int]]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Expected an index file, but {path} cannot be read: {error.strerror}. Put it back, or delete dataset.json "
+            "beside it to have both made anew."
+        ) from error
+    return _parse(path, content)
+
+
+def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
+    """Return the entries, and the number of each path's line."""
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        got = f"the byte {content[error.start]:#04x}"
+        raise DataError(f"{path}:{number}: Expected UTF-8, but got {got}. Save the file as UTF-8.") from error
+    entries: list[Entry] = []
+    numbers: dict[str, int] = {}
+    labels: dict[str, int] = {}  # each label is looked at once: most of the time goes into lines
+    for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
+        words = line.lstrip(" \t").rsplit(None, 1)
+        if not words:
+            continue
+        file, label = words[0], words[-1]
+        if label not in labels and LABEL.fullmatch(label):
+            labels[label] = int(label)
+        if len(words) < 2 or label not in labels or (not file.isprintable() and CONTROL.search(file)):
+            raise DataError(
+                f"{path}:{number}: Expected `relative/path.png label` with a label of 0 to 999999, but got "
+                f"{line.strip()[:200]!r}. Correct the line, or the name of the file."
+            )
+        if numbers.setdefault(file, number) != number:
+            raise DataError(
+                f"{path}:{number}: Expected each path once, but got {file[:200]!r} with label {label}, and in line "
+                f"{numbers[file]} with label {dict(entries)[file]}. Delete one of the two lines."
+            )
+        entries.append((file, labels[label]))
+    return entries, numbers

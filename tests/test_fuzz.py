@@ -1,0 +1,155 @@
+"""Whatever bytes come, the outcome is data or one line of a DataError."""
+
+import gzip
+import pickle
+import pickletools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import write_archive
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules import DataError
+from datamodules.archive import BATCHES, FOLDER, load_pickle, parse_batch, read_batches
+from datamodules.index import read_index, write_index
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3072), np.uint8)
+PLAIN = {b"labels": [3, 9], "names": ["a", b"\xff"], "n": -(2**40), "t": (1, None, True), b"data": PIXELS[:, :5].copy()}
+PICKLES = [pickle.dumps(PLAIN, protocol) for protocol in range(6)]
+BATCH_PICKLES = [pickle.dumps({b"labels": [3, 9], b"data": PIXELS}, protocol) for protocol in range(2, 6)]
+
+
+def tried(function: Callable[..., Any], *args: Any) -> Any:
+    """Return what a function returns, or None if it raises one line."""
+    try:
+        return function(*args)
+    except DataError as error:
+        message = str(error)
+    assert message.splitlines() == [message]
+    return None
+
+
+@st.composite
+def mutated(draw: st.DrawFn, original: bytes) -> bytes:
+    content = bytearray(original)
+    for _ in range(draw(st.integers(1, 4))):
+        end = len(content)
+        start = draw(st.integers(0, end) | st.integers(0, min(end, 600)) | st.integers(max(0, end - 600), end))
+        stop = draw(st.integers(start, min(end, start + 8)) | st.just(end))
+        content[start:stop] = draw(st.binary(max_size=8) | st.just(content[start:stop] * 2))
+    return bytes(content)
+
+
+@st.composite
+def instruction(draw: st.DrawFn) -> bytes:
+    """Draw an instruction of a pickle, with a well-formed argument."""
+    info = draw(st.sampled_from(pickletools.opcodes))
+    size = info.arg.n if info.arg else 0
+    content = draw(st.binary(min_size=max(0, size), max_size=max(4, size)))
+    lengths = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes that tell of the length, by pickletools' names of it
+    if size in lengths:
+        content = len(content).to_bytes(lengths[size], "little") + content
+    elif size < 0:  # up to the end of the line
+        content = draw(st.sampled_from([b"1\n", b"'a'\n", b"os\nsystem\n", b"numpy\ndtype\n", b"_codecs\nencode\n"]))
+    else:
+        content = content[:size]
+    return info.code.encode("latin1") + content
+
+
+@settings(max_examples=1200, deadline=None, derandomize=True)
+@given(st.binary() | st.lists(instruction(), max_size=30).map(b"".join) | st.sampled_from(PICKLES).flatmap(mutated))
+def test_any_pickle_is_plain_values_or_an_error(content: bytes) -> None:
+    values, seen = [tried(load_pickle, content)], set()
+    for value in values:  # which grows; a list may hold itself
+        assert isinstance(value, (dict, list, tuple, str, bytes, bytearray, int, np.ndarray, np.dtype, type(None)))
+        assert getattr(value, "dtype", np.uint8) == np.uint8
+        if id(value) not in seen and isinstance(value, (dict, list, tuple)):
+            seen.add(id(value))
+            values.extend([*value, *value.values()] if isinstance(value, dict) else value)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(st.sampled_from(BATCH_PICKLES).flatmap(mutated))
+def test_any_batch_is_images_or_an_error(content: bytes) -> None:
+    batch = tried(parse_batch, content)
+    if batch is not None:
+        pixels, labels = batch
+        assert pixels.dtype == np.uint8
+        assert pixels.shape == (len(labels), 32, 32, 3)
+        assert labels.dtype == np.int64
+        assert 0 <= labels.min() <= labels.max() <= 9
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive of two images a batch."""
+    contents = {f"{FOLDER}/{name}": BATCH_PICKLES[i % 4] for i, name in enumerate(BATCHES)}
+    return write_archive(tmp_path_factory.mktemp("fuzz") / "tiny.tar.gz", contents)
+
+
+def images(archive: Path) -> list[tuple[Any, ...]]:
+    return [(batch.subset, batch.pixels.tobytes(), batch.labels.tolist()) for batch in read_batches(archive)]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_archive_is_its_images_or_an_error(tiny: Path, data: st.DataObject) -> None:
+    evil = tiny.with_name("evil.tar.gz")
+    evil.write_bytes(data.draw(mutated(tiny.read_bytes())))
+    assert tried(images, evil) in (None, images(tiny))  # gzip's checksum sees to it
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(data=st.data(), packed=st.booleans())
+def test_any_tar_file_is_images_or_an_error(tiny: Path, data: st.DataObject, packed: bool) -> None:
+    content = data.draw(mutated(gzip.decompress(tiny.read_bytes())))
+    evil = tiny.with_name("evil.tar")
+    evil.write_bytes(gzip.compress(content, 0) if packed else content)
+    found = tried(images, evil)
+    assert found is None or len(found) == len(BATCHES)
+
+
+LINES = st.binary() | st.lists(
+    st.sampled_from(
+        [b"a.png", b"b/c d.png", b" ", b"\t", b"0", b"12", b"\n", b"\r", b"\\", b"\xff", b"\0", "\u3000名".encode()]
+    )
+).map(b"".join)
+
+
+@settings(max_examples=800, deadline=None, derandomize=True)
+@given(content=LINES)
+def test_any_index_file_is_entries_that_can_be_written_or_an_error(tiny: Path, content: bytes) -> None:
+    path = tiny.with_name("train.txt")
+    path.write_bytes(content)
+    entries = tried(read_index, path)
+    if entries is not None:
+        write_index(path, entries)
+        assert read_index(path) == entries
+
+
+ENTRY = st.tuples(st.text() | st.text("a. \t\n\r\\/名\ufeff\u3000"), st.integers(-1, 10**7) | st.integers(0, 9))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(entries=st.lists(ENTRY, max_size=5))
+def test_any_entries_are_read_back_or_not_written(tiny: Path, entries: list[tuple[str, int]]) -> None:
+    path = tiny.with_name("val.txt")
+    path.unlink(missing_ok=True)
+    tried(write_index, path, entries)
+    assert not path.exists() or read_index(path) == entries
+
+
+SANE = st.text(st.characters(codec="utf-8", exclude_characters="\\\ufeff", exclude_categories=["Cc", "Z"]), min_size=1)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(names=st.lists(SANE, unique=True), label=st.integers(0, 999_999))
+def test_sane_entries_are_written_and_read_back(tiny: Path, names: list[str], label: int) -> None:
+    entries = [(f"images/a b/{name}.png", label) for name in names]
+    path = tiny.with_name("test.txt")
+    write_index(path, entries)
+    assert read_index(path) == entries
