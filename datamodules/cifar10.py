@@ -1,6 +1,5 @@
 """CIFAR-10 as PNG files (Krizhevsky, 2009, "Learning multiple layers of features from tiny images")."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,12 +7,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets import CIFAR10
 
 from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER, read_batches
-from datamodules.convert import convert, list_converted
+from datamodules.convert import convert, is_converted, list_converted, read_source, verify
 from datamodules.download import download, md5_of
 from datamodules.errors import DataError
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry
-from datamodules.split import divide
+from datamodules.split import Fractions, check_fractions, divide
 
 ARCHIVE = CIFAR10.filename
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
@@ -29,39 +28,54 @@ class CIFAR10DataModule(ImageDataModule):
         root: Data folder.
         archive: ``cifar-10-python.tar.gz``, or the folder ``cifar-10-batches-py`` extracted from it.
         split: "official" makes val of a tenth of the 50,000 training images and tests on the 10,000 test images;
-            "tutorial" divides the 10,000 test images 8:1:1 and leaves the others alone.
+            "tutorial" divides the 10,000 test images 8:1:1 and leaves the others alone; three fractions, as
+            ``[0.8, 0.1, 0.1]``, divide all 60,000.
         split_seed: Seed of the split.
+        png_compression: zlib level of the PNG files: 0 is fastest and takes no more blocks on disk than 9, at 32x32.
         **kwargs: See ``ImageDataModule``.
     """
 
     class_names_of_source = CLASS_NAMES
-    image_size_of_source = 32
 
     def __init__(
         self,
         root: str = "data/cifar10",
         archive: str | None = None,
-        split: Literal["official", "tutorial"] = "official",
+        split: Literal["official", "tutorial"] | Fractions = "official",
         split_seed: int = 666,
+        png_compression: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
         self.archive = None if archive is None else Path(archive)
         self.split = split
         self.split_seed = split_seed
-        self.subsets = ("train", "test") if split == "official" else ("test",)
+        self.png_compression = png_compression
+        self.subsets = ("test",) if split == "tutorial" else ("train", "test")
+        if isinstance(split, tuple):
+            check_fractions(split)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Name and seed of the split."""
+        """Name, or fractions, and seed of the split."""
+        if isinstance(self.split, tuple):
+            return {"fractions": list(self.split), "seed": self.split_seed}
         return {"name": self.split, "seed": self.split_seed}
 
-    def make_images(self, missing: Sequence[str]) -> None:
+    def is_made(self) -> bool:
+        return not self._missing()
+
+    def make_images(self) -> None:
         """Get the archive and write its images as PNG files."""
+        missing = self._missing()
         archive = self._find_archive()
         source = {"name": "CIFAR-10", "archive": archive.name, **self._check_md5(archive)}
         total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
-        convert(read_batches(archive, missing), self.root / "images", CLASS_NAMES, total, source)
+        batches = read_batches(archive, missing)
+        convert(batches, self.root / "images", CLASS_NAMES, total, source, self.png_compression)
+
+    def source(self) -> dict[str, Any]:
+        return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
 
     def make_split(self) -> dict[str, list[Entry]]:
         """Divide the images as ``split`` says, each class in the same proportion."""
@@ -69,7 +83,18 @@ class CIFAR10DataModule(ImageDataModule):
         if self.split == "official":
             train, val = divide(entries["train"], (0.9, 0.1), self.split_seed)
             return {"train": train, "val": val, "test": entries["test"]}
-        return dict(zip(STAGES, divide(entries["test"], (0.8, 0.1, 0.1), self.split_seed), strict=True))
+        every = [entry for subset in self.subsets for entry in entries[subset]]
+        fractions = (0.8, 0.1, 0.1) if self.split == "tutorial" else self.split
+        return dict(zip(STAGES, divide(every, fractions, self.split_seed), strict=True))
+
+    def verify(self) -> list[str]:
+        """Compare every PNG file with the manifest that was written with it."""
+        return [problem for subset in self.subsets for problem in verify(self.root / "images", subset)]
+
+    # Helpers
+
+    def _missing(self) -> list[str]:
+        return [subset for subset in self.subsets if not is_converted(self.root / "images", subset)]
 
     def _find_archive(self) -> Path:
         """Return the archive to read, downloaded if need be."""

@@ -5,14 +5,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
-from datamodules.dataset import read_rgb
-from datamodules.errors import DataError
-from datamodules.index import STAGES, count_labels, digests_of, index_path, read_index, write_text
-from datamodules.statistics import channel_mean_std
+from datamodules.index import write_text
 
 FILE = "dataset.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """What one look at every image found, at one size.
+
+    Attributes:
+        fingerprint: Of the files that were looked at, see ``cache.fingerprint``.
+        mean: Mean of R, G and B over the training images, on the scale of 0 to 1.
+        std: Their standard deviation.
+        unreadable: Files that are no images, with the reason.
+        identical: Groups of files with the same pixels in more than one of train, val and test.
+    """
+
+    fingerprint: str
+    mean: list[float]
+    std: list[float]
+    unreadable: dict[str, str]
+    identical: list[list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,64 +35,31 @@ class Description:
 
     Attributes:
         class_names: Name of each label.
-        image_size: Side of the (square) images in pixels.
-        mean: Mean of R, G and B over the training images, on the scale of 0 to 1.
-        std: Their standard deviation.
         counts: Number of images by stage and class.
         split: The recipe that made the index files.
-        source: Where the images of each subset came from.
+        source: Where the images came from.
         digests: SHA-256 of each index file at the time of writing.
+        pixels: What the images look like, by size and way of resizing, as "32 crop".
     """
 
     class_names: list[str]
-    image_size: int
-    mean: list[float]
-    std: list[float]
     counts: dict[str, dict[str, int]]
     split: dict[str, Any]
     source: dict[str, Any]
     digests: dict[str, str]
+    pixels: dict[str, Pixels]
 
 
-def load_description(root: Path) -> Description | None:
+def load_description(folder: Path) -> Description | None:
     """Return what ``dataset.json`` says, or None if there is none that this version can read."""
     try:
-        return Description(**json.loads((root / FILE).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        pixels = {key: Pixels(**value) for key, value in content.pop("pixels").items()}
+        return Description(**content, pixels=pixels)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def is_current(description: Description, root: Path) -> bool:
-    """Tell whether the index files are still those that were described."""
-    try:
-        return description.digests == digests_of(root)
-    except FileNotFoundError:
-        return False
-
-
-def describe(
-    root: Path, class_names: list[str], image_size: int, split: dict[str, Any], source: dict[str, Any]
-) -> Description:
-    """Count and measure what the index files of ``root`` hold, and write ``dataset.json``.
-
-    Raises:
-        DataError: An index file is empty or wrong, or an image is not readable.
-    """
-    entries = {stage: read_index(index_path(root, stage)) for stage in STAGES}
-    for stage in STAGES:
-        if not entries[stage]:
-            raise DataError(f"{index_path(root, stage)} lists no image. Add some, or delete it to have it made anew.")
-    pixels = (read_rgb(root / file) for file, _ in entries["train"])
-    mean, std = channel_mean_std(track(pixels, "Measuring mean and std", total=len(entries["train"])))
-    description = Description(
-        class_names=class_names,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        counts={stage: count_labels(entries[stage], class_names) for stage in STAGES},
-        split=split,
-        source=source,
-        digests=digests_of(root),
-    )
-    write_text(root / FILE, json.dumps(dataclasses.asdict(description), indent=2) + "\n")
-    return description
+def write_description(folder: Path, description: Description) -> None:
+    """Write ``dataset.json``."""
+    write_text(folder / FILE, json.dumps(dataclasses.asdict(description), indent=2, ensure_ascii=False) + "\n")

@@ -1,64 +1,119 @@
 """From index files to augmented, normalised batches on the training device."""
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from datamodules.convert import is_converted, read_source
-from datamodules.dataset import ImageDataset
-from datamodules.description import FILE, Description, describe, is_current, load_description
+from datamodules.augment import BatchTransform, Draw
+from datamodules.cache import scan
+from datamodules.dataset import ImageDataset, read_images
+from datamodules.decode import Resize
+from datamodules.description import FILE, Description, load_description
 from datamodules.errors import DataError
-from datamodules.index import STAGES, Entry, index_path, read_index, write_index
+from datamodules.index import STAGES, Entry, read_index, write_index
+from datamodules.loader import Batch, ImageLoader
+from datamodules.split import fold_of
+from datamodules.store import ImageStore, files_of
+from datamodules.transforms import ImageTransform, compose
 
-Batch = tuple[Tensor, Tensor]
+FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """Images of one size in a folder, listed by ``train.txt``, ``val.txt`` and ``test.txt``.
+    """Images in a folder, listed by ``train.txt``, ``val.txt`` and ``test.txt``.
 
-    Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, with targets int64 ``(N,)``.
+    Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
+    with targets int64 ``(N,)``, or float ``(N, num_classes)`` behind a mixing transform. One seed gives the same
+    batches whatever the number of workers and wherever the pixels lie.
 
     A subclass says where the images come from (``make_images``) and how they are divided (``recipe``,
     ``make_split``); everything is prepared on first use, by one process while others wait.
 
     Args:
-        root: Data folder: ``images/``, index files and ``dataset.json``.
+        root: Data folder: index files, ``dataset.json``, cache, and usually the images.
         batch_size: Images in a batch, on each device.
-        num_workers: Processes that read images; 0 reads in the main process.
-        train_transforms: Augmentation of training images, uint8 ``(3, H, W)`` in and out, applied to one image at a
-            time, in this order. Normalisation follows by itself.
+        num_workers: Processes that read files and apply transforms of single images; 0 does so in the main process.
+            Decoded images without such transforms need none.
+        image_size: Side that all images are brought to, in pixels; None if they have one size.
+        resize: How: "crop" takes the middle square, "pad" adds black, "squash" loses the proportions.
+        cache: Where decoded images are kept: "disk" maps a file that the first run writes, "device" copies the pixels
+            to the training device (on a CPU: into memory), "none" reads every file in every epoch.
+        train_transforms: Augmentation of training images one at a time, by torchvision's or any other transforms of
+            uint8 ``(3, H, W)``, in this order.
+        eval_transforms: Likewise for validation and test, as a crop of the middle; FiveCrop and TenCrop make several
+            views of an image, whose logits are averaged.
+        batch_transforms: Augmentation of whole training batches on the device, behind ``train_transforms``, see
+            ``datamodules.augment``.
+        normalize: Subtract mean and divide by standard deviation of the training images.
+        sampler: "shuffle" shows each training image once an epoch, "balanced" draws as many of each class.
+        drop_last: Leave an incomplete last training batch out; one image alone would break batch norm.
+        folds: Number of parts for cross-validation: all but the test images are divided anew, by class. Each fold has
+            index files of its own.
+        fold: Part that is held out for validation, from 0.
+        on_bad_image: "skip" leaves unreadable images out and lists them; "error" stops at the first.
+        seed: Seed of order and augmentation; by default that of ``seed_everything``.
         resplit: Write the index files anew if they were made by another recipe.
     """
 
-    subsets: Sequence[str]  # folders below images/ that the recipe needs
-    class_names_of_source: Sequence[str]
-    image_size_of_source: int
+    class_names_of_source: Sequence[str] = ()
 
     def __init__(
         self,
         root: str,
         batch_size: PositiveInt = 128,
         num_workers: NonNegativeInt = 2,
-        train_transforms: list[nn.Module] | None = None,
+        image_size: PositiveInt | None = None,
+        resize: Resize = "crop",
+        cache: Literal["none", "disk", "device"] = "disk",
+        train_transforms: list[ImageTransform] | None = None,
+        eval_transforms: list[ImageTransform] | None = None,
+        batch_transforms: list[BatchTransform] | None = None,
+        normalize: bool = True,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
+        drop_last: bool = True,
+        folds: PositiveInt | None = None,
+        fold: NonNegativeInt = 0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        seed: NonNegativeInt | None = None,
         resplit: bool = False,
     ) -> None:
         super().__init__()
+        if cache == "device" and train_transforms:
+            raise DataError(
+                "Expected no --data.train_transforms with --data.cache device, because they work on the CPU, one image "
+                "at a time: use --data.batch_transforms (datamodules.augment), or --data.cache disk."
+            )
+        if folds is not None and (folds < 2 or fold >= folds):
+            raise DataError(f"Expected --data.folds of 2 or more, and a --data.fold below it, but got {folds}, {fold}.")
         self.root = Path(root)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.train_transforms = nn.Sequential(*(train_transforms or []))
+        self.cache = cache
+        self.train_transforms = train_transforms or []
+        self.eval_transforms = eval_transforms or []
+        self.batch_transforms: list[BatchTransform] = batch_transforms or []
+        self.normalize = normalize
+        self.sampler = sampler
+        self.drop_last = drop_last
+        self.folds = folds
+        self.fold = fold
         self.resplit = resplit
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        # each fold has index files of its own; paths in them are relative to root all the same
+        index_folder = self.root if folds is None else self.root / f"folds_{folds}" / str(fold)
+        skip = on_bad_image == "skip"
+        self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
         self._description: Description | None = None
-        self._scale_and_shift: tuple[Tensor, Tensor] | None = None
+        self._scale_and_shift: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     # What a subclass says
 
@@ -68,22 +123,38 @@ class ImageDataModule(LightningDataModule, ABC):
         """The split, as plain values: two equal recipes make equal index files of equal images."""
 
     @abstractmethod
-    def make_images(self, missing: Sequence[str]) -> None:
-        """Write the ``missing`` subsets below ``images/``."""
-
-    @abstractmethod
     def make_split(self) -> dict[str, list[Entry]]:
         """Divide the images among "train", "val" and "test"."""
+
+    def is_made(self) -> bool:
+        """Tell whether the images are there."""
+        return True
+
+    def make_images(self) -> None:
+        """Make what is not there of the images; safe to run again after a kill at any moment."""
+
+    def source(self) -> dict[str, Any]:
+        """Return where the images come from, for ``dataset.json``."""
+        return {}
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the images on disk, a line each."""
+        assert self.description, "which makes them"
+        files = files_of(self.store.listed())
+        found = scan(self.store.base, files, self.store.size, self.store.resize, None)
+        return [str(error) for _, error in sorted(found.unreadable.items())]
+
+    def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
+        """Return the name of each label that the index files hold."""
+        return self.class_names_of_source
 
     # What the dataset is; the first look prepares it
 
     @property
     def description(self) -> Description:
         """What ``dataset.json`` says."""
-        if self._description is None:
-            self.prepare_data()
-            self._description = load_description(self.root)
-            assert self._description is not None, "prepare_data writes the description"
+        self.prepare_data()
+        assert self._description is not None, "prepare_data sets it"
         return self._description
 
     @property
@@ -92,149 +163,211 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.description.class_names
 
     @property
+    def class_counts(self) -> list[int]:
+        """Number of training images of each label."""
+        return list(self.description.counts["train"].values())
+
+    @property
     def num_classes(self) -> int:
         """Number of labels."""
         return len(self.class_names)
 
     @property
     def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.description.image_size
+        """Side of the images in pixels, as the module gets them."""
+        assert self.description, "which finds the size on disk"
+        size = self.store.size
+        shape = tuple(compose(self.eval_transforms)(torch.zeros(3, size, size, dtype=torch.uint8)).shape)
+        if shape[-1] != shape[-2]:
+            raise DataError(f"Expected --data.eval_transforms that make square images, but they make {shape}.")
+        return int(shape[-1])
 
     @property
     def mean(self) -> list[float]:
-        """Mean of R, G and B over the training images, on the scale of 0 to 1."""
-        return self.description.mean
+        """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1."""
+        return self.description.pixels[self.store.key].mean if self.normalize else [0.0, 0.0, 0.0]
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of R, G and B over the training images, on the scale of 0 to 1."""
-        return self.description.std
+        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1."""
+        return self.description.pixels[self.store.key].std if self.normalize else [1.0, 1.0, 1.0]
 
     # Lightning's hooks, in the order of their calls
 
     def prepare_data(self) -> None:
-        """Make images, index files and ``dataset.json`` unless they are there already.
+        """Make images, index files, ``dataset.json`` and cache unless they are there already.
 
         Safe to call from several processes at once, and again after a kill at any moment.
 
         Raises:
             DataError: The images cannot be had, or index files of another recipe are in the way.
         """
-        if self._is_prepared():
+        if self._description is not None or self._load_prepared():
             return
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock")
         try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            rank_zero_info(f"Another process is preparing {self.root}: waiting for it.")
-            lock.acquire()
-        try:
-            if not self._is_prepared():
-                self._prepare()
-        finally:
-            lock.release()
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                rank_zero_info(f"Another process is preparing {self.root}: waiting for it.")
+                lock.acquire()
+            try:
+                if not self._load_prepared():
+                    self._prepare()
+            finally:
+                lock.release()
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or self.root}: {error.strerror or error}. Preparing {self.root} needs room, and the "
+                "right to read and write there: see to it, or give --data.root another folder, and start again. "
+                "Nothing half done counts as done."
+            ) from error
 
     def setup(self, stage: str) -> None:
-        """Read the index files that ``stage`` needs."""
+        """Read the index files that ``stage`` needs, and open the decoded images."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
-        self.datasets = {
-            stage: ImageDataset(
-                self.root,
-                read_index(index_path(self.root, stage)),
-                self.train_transforms if stage == "train" else nn.Identity(),
+        description = self.description
+        pixels, rows = self._open()
+        entries = self.store.readable(description)
+        self.datasets = {}
+        for one in stages:
+            transforms = self.train_transforms if one == "train" else self.eval_transforms
+            self._fit(transforms, entries["train"])
+            self.datasets[one] = ImageDataset(
+                self.store.base,
+                entries[one],
+                self.store.size,
+                self.store.resize,
+                compose(transforms) if transforms else None,
+                pixels,
+                None if pixels is None else torch.tensor([rows[file] for file, _ in entries[one]]),
             )
-            for stage in stages
-        }
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ImageLoader:
         """Return shuffled, augmented batches."""
-        dataset = self.datasets["train"]
-        # a last batch of one image would break batch norm; a dataset smaller than a batch is kept
-        return self._loader("train", shuffle=True, drop_last=len(dataset) >= self.batch_size)
+        overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        weights = None
+        if self.sampler == "balanced":
+            targets = self.datasets["train"].targets
+            weights = (1 / torch.bincount(targets, minlength=self.num_classes).double())[targets]
+        return self._loader("train", self._augment, shuffle=not overfit, weights=weights, drop_last=self.drop_last)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``val.txt``."""
-        return self._loader("val")
+        return self._loader("val", self._normalize)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``test.txt``."""
-        return self._loader("test")
+        return self._loader("test", self._normalize)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalise a batch on the device it was moved to."""
-        if isinstance(batch, Tensor):  # the example input of Lightning's model summary
-            return batch
-        images, targets = batch
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
-        if self._scale_and_shift is None or self._scale_and_shift[0].device != images.device:
-            mean, std = (
-                torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (self.mean, self.std)
-            )
-            self._scale_and_shift = (1 / std, -mean / std)
-        scale, shift = self._scale_and_shift
-        return torch.addcmul(shift, images, scale), targets
+    # Helpers: batches
 
-    # Helpers
-
-    def _loader(self, stage: str, shuffle: bool = False, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            self.datasets[stage],
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
+    def _loader(self, stage: str, finish: Callable[[Tensor, Tensor, Draw], Batch], **options: Any) -> ImageLoader:
+        dataset = self.datasets[stage]
+        trainer = self.trainer
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        if self.cache == "device" and dataset.transform is None:
+            dataset.hold(device)
+        return ImageLoader(
+            dataset,
+            self.batch_size,
+            finish,
+            device,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            seed=self.seed,
+            num_classes=self.num_classes,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            **options,
         )
 
-    def _missing_subsets(self) -> list[str]:
-        return [subset for subset in self.subsets if not is_converted(self.root / "images", subset)]
+    def _augment(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        whole = images.dtype == torch.uint8  # mixing makes floats of it, on the same scale
+        for transform in self.batch_transforms:
+            images, targets = transform(images, targets, draw)
+        return self._to_network(images, 255 if whole else 1), targets
 
-    def _is_prepared(self) -> bool:
-        known = load_description(self.root)
-        return (
-            known is not None
-            and known.split == self.recipe
-            and is_current(known, self.root)
-            and not self._missing_subsets()
-        )
+    def _normalize(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        return self._to_network(images, 255 if images.dtype == torch.uint8 else 1), targets
+
+    def _to_network(self, images: Tensor, white: int) -> Tensor:
+        """Return normalised images, float32, of uint8 or float images on a scale of 0 to ``white``."""
+        key = images.device, white
+        if key not in self._scale_and_shift:
+            mean, std = (torch.tensor(one, device=images.device).view(3, 1, 1) for one in (self.mean, self.std))
+            self._scale_and_shift[key] = 1 / std / white, -mean / std
+        scale, shift = self._scale_and_shift[key]
+        return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
+
+    def _fit(self, transforms: Sequence[Any], entries: Sequence[Entry]) -> None:
+        """Fit what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
+        for transform in transforms:
+            if hasattr(transform, "fit"):
+                some = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
+                paths = [f"{self.store.base / file}" for file, _ in some]
+                transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))
+
+    # Helpers: preparing
+
+    @property
+    def _whole_recipe(self) -> dict[str, Any]:
+        return self.recipe if self.folds is None else {**self.recipe, "folds": self.folds, "fold": self.fold}
+
+    def _load_prepared(self) -> bool:
+        self._description = self.store.load(self._whole_recipe) if self.is_made() else None
+        return self._description is not None
 
     def _prepare(self) -> None:
-        missing = self._missing_subsets()
-        known = load_description(self.root)
-        if known is not None and known.split != self.recipe:
+        known = load_description(self.store.folder)
+        recipe = self._whole_recipe
+        if known is not None and known.split != recipe:
             if not self.resplit:
                 raise DataError(
-                    f"{self.root} is split by {known.split}, but {self.recipe} was asked for. Give --data.root another "
-                    "folder, or --data.resplit true to write its index files anew."
+                    f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
+                    "another folder, or --data.resplit true to write its index files anew."
                 )
-            (self.root / FILE).unlink()
-            for stage in STAGES:
-                index_path(self.root, stage).unlink(missing_ok=True)
             known = None
-        if missing:
-            self.make_images(missing)
-        if known is None or not all(index_path(self.root, stage).is_file() for stage in STAGES):
+        if known is None and self.resplit:
+            self._set_split_aside()
+        if not self.is_made():
+            self.make_images()
+        if known is None or not all(self.store.index(stage).is_file() for stage in STAGES):
             self._write_split()
-        elif not is_current(known, self.root):
-            rank_zero_info(f"The index files of {self.root} were edited: measuring them anew.")
-        describe(
-            self.root,
-            list(self.class_names_of_source),
-            self.image_size_of_source,
-            self.recipe,
-            {subset: read_source(self.root / "images", subset) for subset in self.subsets},
-        )
+        elif not self.store.is_described_by(known):
+            rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
+        self._description = self.store.describe(recipe, self.source(), self.find_class_names)
+
+    def _set_split_aside(self) -> None:
+        """Rename index files, which somebody may have written by hand, and forget what was known of them first."""
+        (self.store.folder / FILE).unlink(missing_ok=True)
+        for path in map(self.store.index, STAGES):
+            if path.is_file():
+                os.replace(path, path.with_name(f"{path.name}.old"))
 
     def _write_split(self) -> None:
-        for stage, entries in self.make_split().items():
-            path = index_path(self.root, stage)
-            if path.is_file() and not self.resplit and read_index(path) != entries:
+        parts = self.make_split()
+        if self.folds is not None:
+            both = sorted(parts["train"] + parts["val"])
+            parts["train"], parts["val"] = fold_of(both, self.folds, self.fold, self.recipe.get("seed", 0))
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        for stage, entries in parts.items():
+            path = self.store.index(stage)
+            if path.is_file() and read_index(path) != entries:
                 raise DataError(
-                    f"{path} is not what the split {self.recipe} gives. Delete it if it may go, or give --data.resplit "
-                    "true to write all index files anew."
+                    f"{path} is not what the split {self._whole_recipe} gives. Delete it if it may go, or give "
+                    "--data.resplit true to write all index files anew."
                 )
             write_index(path, entries)
+
+    def _open(self) -> tuple[Tensor | None, dict[str, int]]:
+        """Return the decoded images, mapped from disk, and the row of each file in them."""
+        if self.cache == "none":
+            return None, {}
+        for _ in range(2):
+            files = files_of(self.store.listed())
+            pixels = self.store.open(self.description, len(files))
+            if pixels is not None:
+                return torch.from_numpy(pixels), {file: row for row, file in enumerate(files)}
+            self._description = None  # deleted since: the next look makes it anew
+        raise DataError(f"The cache of {self.root} vanishes as soon as it is made. Give --data.cache none.")

@@ -1,16 +1,16 @@
 """A small dataset of real images that needs no network."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from datamodules.convert import ImageBatch, convert, list_converted
+from datamodules.convert import ImageBatch, convert, is_converted, list_converted, verify
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry
 from datamodules.split import divide
 
+SIZE = 32  # pixels
 FRACTIONS = (0.7, 0.1, 0.2)
 
 
@@ -26,8 +26,6 @@ class SampleDataModule(ImageDataModule):
     """
 
     class_names_of_source = tuple(str(digit) for digit in range(10))
-    image_size_of_source = 32
-    subsets = ("all",)
 
     def __init__(self, root: str = "data/sample", split_seed: int = 666, **kwargs: Any) -> None:
         super().__init__(root=root, **kwargs)
@@ -38,21 +36,32 @@ class SampleDataModule(ImageDataModule):
         """Fractions and seed of the split."""
         return {"fractions": list(FRACTIONS), "seed": self.split_seed}
 
-    def make_images(self, missing: Sequence[str]) -> None:
+    def is_made(self) -> bool:
+        return is_converted(self.root / "images", "all")
+
+    def make_images(self) -> None:
         """Write the digits as PNG files."""
         from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
 
         digits = load_digits()
         grey = (digits.images * (255 / 16)).round().astype(np.uint8)  # 17 levels in the source
-        size = (self.image_size_of_source, self.image_size_of_source)
         pixels = np.stack(
-            [np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR).convert("RGB")) for image in grey]
+            [
+                np.array(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR).convert("RGB"))
+                for image in grey
+            ]
         )
         batch = ImageBatch("all", 0, pixels, digits.target)
-        source = {"name": "scikit-learn's load_digits"}
-        convert([batch], self.root / "images", self.class_names_of_source, len(pixels), source)
+        convert([batch], self.root / "images", self.class_names_of_source, len(pixels), self.source())
+
+    def source(self) -> dict[str, Any]:
+        return {"name": "scikit-learn's load_digits"}
 
     def make_split(self) -> dict[str, list[Entry]]:
         """Divide the digits, each class in the same proportion."""
         entries = list_converted(self.root / "images", "all")
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
+
+    def verify(self) -> list[str]:
+        """Compare every PNG file with the manifest that was written with it."""
+        return verify(self.root / "images", "all")

@@ -3,9 +3,20 @@
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from datamodules.errors import DataError
 from datamodules.index import Entry
+
+Fractions = tuple[float, float, float]  # of train, val and test
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise DataError unless ``fractions`` divide a whole into parts of which none is empty."""
+    if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
+        raise DataError(
+            f"Expected fractions of train, val and test above 0 that add up to 1, but got {list(fractions)}."
+        )
 
 
 def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> list[list[Entry]]:
@@ -21,17 +32,42 @@ def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> l
     Returns:
         A list for each fraction, in the order of ``entries``; every entry is in exactly one.
     """
-    if abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"Expected fractions that add up to 1, but got {list(fractions)}.")
-    positions_of = defaultdict(list)
-    for position, (_, label) in enumerate(entries):
-        positions_of[label].append(position)
-    shuffler = random.Random(seed)
     parts: list[list[int]] = [[] for _ in fractions]
-    for label in sorted(positions_of):
-        positions = positions_of[label]
-        shuffler.shuffle(positions)
+    for positions in _shuffled_by_class(entries, seed):
         cuts = [round(len(positions) * share) for share in itertools.accumulate(fractions)]
         for part, (start, stop) in zip(parts, itertools.pairwise([0, *cuts]), strict=True):
             part.extend(positions[start:stop])
     return [[entries[position] for position in sorted(part)] for part in parts]
+
+
+def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Return the training and the held-out part of one fold of a stratified k-fold cross-validation.
+
+    Every entry is held out in exactly one fold; folds differ by at most one entry, and so do the shares of each class.
+
+    Args:
+        entries: Paths and labels.
+        folds: Number of folds.
+        fold: Which of them is held out, from 0.
+        seed: Seed of the shuffle within each class; the same for all folds.
+
+    Raises:
+        DataError: There are fewer entries than folds.
+    """
+    if len(entries) < folds:
+        raise DataError(f"Expected --data.folds of at most the {len(entries)} images to divide, but got {folds}.")
+    dealt = itertools.chain.from_iterable(_shuffled_by_class(entries, seed))  # like cards, class after class
+    held_out = {position for turn, position in enumerate(dealt) if turn % folds == fold}
+    train = [entry for position, entry in enumerate(entries) if position not in held_out]
+    return train, [entries[position] for position in sorted(held_out)]
+
+
+def _shuffled_by_class(entries: Sequence[Entry], seed: int) -> Iterator[list[int]]:
+    """Yield the positions of each class's entries in random order, by one stream of random numbers."""
+    positions_of = defaultdict(list)
+    for position, (_, label) in enumerate(entries):
+        positions_of[label].append(position)
+    shuffler = random.Random(seed)
+    for label in sorted(positions_of):
+        shuffler.shuffle(positions_of[label])
+        yield positions_of[label]

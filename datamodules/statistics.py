@@ -1,28 +1,34 @@
 """Mean and standard deviation of each colour channel."""
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 
-def channel_mean_std(images: Iterable[np.ndarray]) -> tuple[list[float], list[float]]:
-    """Return mean and (population) standard deviation of R, G and B over all pixels, on the scale of 0 to 1.
+class Sums(NamedTuple):
+    """What mean and standard deviation need to know of some images: exact, whatever their order or grouping."""
 
-    Exact: sums of integers, divided once.
+    values: np.ndarray  # int64 (N, 3): sum of all pixels of an image, by channel
+    squares: np.ndarray  # int64 (N, 3): sum of their squares
+
+
+def channel_sums(images: np.ndarray) -> Sums:
+    """Return the sums of uint8 images ``(N, 3, H, W)``."""
+    flat = images.reshape(len(images), 3, -1)
+    squares = np.square(flat, dtype=np.uint16)  # 255 * 255 fits
+    return Sums(flat.sum(2, dtype=np.int64), squares.sum(2, dtype=np.int64))
+
+
+def channel_mean_std(sums: Sums, pixels: int) -> tuple[list[float], list[float]]:
+    """Return mean and (population) standard deviation of R, G and B, on the scale of 0 to 1.
 
     Args:
-        images: uint8 ``(H, W, 3)`` each; sizes may differ.
+        sums: Of the images.
+        pixels: Number of pixels of each image.
     """
-    histogram = np.zeros((3, 256), np.int64)
-    for pixels in images:
-        for channel in range(3):
-            histogram[channel] += np.bincount(pixels[:, :, channel].ravel(), minlength=256)
-    values = np.arange(256)
-    count = int(histogram[0].sum())
+    count = len(sums.values) * pixels
     mean, std = [], []
-    for total, squares in zip(
-        (histogram * values).sum(1).tolist(), (histogram * values**2).sum(1).tolist(), strict=True
-    ):
+    for total, squares in zip(sums.values.sum(0).tolist(), sums.squares.sum(0).tolist(), strict=True):
         mean.append(total / count / 255)
         std.append((count * squares - total**2) ** 0.5 / count / 255)
     return mean, std

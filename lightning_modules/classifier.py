@@ -22,12 +22,13 @@ from lightning_modules.pretrained import load_pretrained
 class ImageClassifier(LightningModule):
     """A network, its loss, optimizer and schedule.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``. Logs ``train/loss``,
+    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
+    ``(N, num_classes)`` for mixed images. Logs ``train/loss``,
     ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and all devices;
     accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
     Validation and test steps return ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
 
-    The last four arguments come from the data, never from a config, and are kept in the checkpoint. That of a module
+    The last five arguments come from the data, never from a config, and are kept in the checkpoint. That of a module
     made by the command line needs nothing else: ``ImageClassifier.load_from_checkpoint(file).eval().classify(images)``.
 
     Args:
@@ -41,13 +42,16 @@ class ImageClassifier(LightningModule):
         param_groups: Ordered rules of learning rate, weight decay and freezing by parameter name.
         pretrained: File of weights to start from.
         channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
+        class_weights: "balanced" weighs each class in the loss by the inverse of its number of training images, with
+            a mean of 1 over those images.
         class_names: Name of each class.
         mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
         std: Standard deviation, likewise.
         image_size: Side of the images in pixels.
+        class_counts: Number of training images of each class.
 
     Raises:
-        MisconfigurationException: The network's output has not one logit a class.
+        MisconfigurationException: The network's output has not one logit a class, or the loss cannot weigh classes.
     """
 
     def __init__(
@@ -64,12 +68,16 @@ class ImageClassifier(LightningModule):
         param_groups: list[ParamGroup] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
+        class_weights: Literal["balanced"] | None = None,
+        class_counts: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.class_names = class_names
         self.network = network(len(class_names))
         self.loss = loss or nn.CrossEntropyLoss()
+        if class_weights is not None:
+            self._weigh_classes(class_counts)
         self.optimizer_class = optimizer
         self.lr_scheduler_class = lr_scheduler
         self.lr_interval = lr_interval
@@ -129,7 +137,8 @@ class ImageClassifier(LightningModule):
         images, targets = batch
         logits = self(images)
         loss = self.loss(logits, targets)
-        self.train_acc.update(logits.detach(), targets)
+        labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
+        self.train_acc.update(logits.detach(), labels)
         self.train_loss.update(loss.detach(), len(images))
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
@@ -181,13 +190,25 @@ class ImageClassifier(LightningModule):
         self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False
     ) -> dict[str, Tensor]:
         images, targets = batch
-        logits = self(images)
+        logits = self._logits_of_views(images) if images.ndim == 5 else self(images)
         loss = self.loss(logits, targets)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
         self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)  # a schedule may watch it on each rank
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
         return {"loss": loss, "preds": preds}
+
+    def _logits_of_views(self, images: Tensor) -> Tensor:
+        """Return the mean of the logits of all views of each image, ``(N, V, 3, H, W)``."""
+        return self(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+
+    def _weigh_classes(self, class_counts: list[int] | None) -> None:
+        if class_counts is None or not hasattr(self.loss, "weight"):
+            what = "counts of its classes from the data" if class_counts is None else "a loss that has class weights"
+            got = "none" if class_counts is None else type(self.loss).__name__
+            raise MisconfigurationException(f"Expected {what} for --model.class_weights balanced, but got {got}.")
+        counts = torch.tensor(class_counts, dtype=torch.float64)
+        self.loss.weight = (counts.sum() / (len(counts) * counts)).float()
 
     def _load_pretrained(self, whole: bool = False) -> None:
         """Load the pretrained weights once: only by now is it known whether a checkpoint replaces them."""
@@ -229,8 +250,14 @@ class ImageClassifier(LightningModule):
     def _check_output_width(self) -> None:
         training = [module for module in self.network.modules() if module.training]
         self.network.eval()
-        with torch.no_grad():
-            shape = tuple(self.network(self.example_input_array).shape)
+        try:
+            with torch.no_grad():
+                shape = tuple(self.network(self.example_input_array).shape)
+        except RuntimeError as error:
+            raise MisconfigurationException(
+                f"{type(self.network).__name__} cannot take images {tuple(self.example_input_array.shape)}: {error}. "
+                "Give a --data.image_size that it is made for, or another network."
+            ) from error
         for module in training:
             module.training = True
         if shape != (1, len(self.class_names)):

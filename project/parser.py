@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import datamodules
 import lightning_modules
 
-LINKED = ("class_names", "mean", "std", "image_size")  # from the data to the module
+LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
 
 
 class UsageError(Exception):

@@ -1,20 +1,17 @@
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PER_CLASS
+from conftest import PER_CLASS, write_archive
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from datamodules import CIFAR10DataModule, DataError
 from datamodules.archive import FOLDER, read_batches
+from datamodules.convert import verify
 from datamodules.description import FILE
 from datamodules.index import read_index
 
@@ -149,38 +146,47 @@ def test_index_edited_by_hand_is_kept_and_measured_anew(archive: Path, tmp_path:
     assert (root / "train.txt").read_text() == "".join(lines[:100])
 
 
-def prepare(root: Path, archive: Path) -> None:
-    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+def test_three_fractions_divide_all_images(archive: Path, tmp_path: Path) -> None:
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split=(0.5, 0.3, 0.2))
+    counts = {stage: set(by_class.values()) for stage, by_class in data.description.counts.items()}
+    assert counts == {"train": {30}, "val": {18}, "test": {12}}
 
 
-def test_two_processes_at_once_make_what_one_makes(archive: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "one", archive)
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=prepare, args=(tmp_path / "two", archive)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
+def test_folds_hold_every_image_out_once_and_share_one_cache(archive: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    held_out = []
+    for fold in range(5):
+        data = CIFAR10DataModule(root=str(root), archive=str(archive), folds=5, fold=fold)
+        assert data.description.counts["val"] == dict.fromkeys(data.class_names, PER_CLASS)
+        held_out += read_index(root / f"folds_5/{fold}/val.txt")
+        assert sorted(read_index(root / f"folds_5/{fold}/test.txt")) == sorted(
+            (path, label) for path, label in read_index(root / f"folds_5/{fold}/test.txt") if "images/test/" in path
+        )
+    assert len(set(held_out)) == len(held_out) == 5 * BATCH
+    assert len(list((root / "cache").glob("*.npy"))) == 1
+    assert CIFAR10DataModule(root=str(root), archive=str(archive)).description.counts["val"] == dict.fromkeys(
+        data.class_names, PER_CLASS // 2
+    )
 
 
-def test_killed_at_any_moment_it_starts_again_to_the_same_end(archive: Path, tmp_path: Path) -> None:
-    start = time.perf_counter()
-    prepare(tmp_path / "undisturbed", archive)
-    duration = time.perf_counter() - start
-    expected = snapshot(tmp_path / "undisturbed")
-    fork = multiprocessing.get_context("fork")
-    killed = 0
-    for attempt in range(8):
-        root = tmp_path / f"killed_{attempt}"
-        process = fork.Process(target=prepare, args=(root, archive))
-        process.start()
-        time.sleep(duration * (attempt + 0.5) / 8)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.join()
-        prepare(root, archive)
-        assert snapshot(root) == expected
-    assert killed > 0
+def test_png_compression_is_an_option(archive: Path, tmp_path: Path) -> None:
+    CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), png_compression=9).prepare_data()
+    with Image.open(next((tmp_path / "data").rglob("*.png"))) as image:
+        image.load()
+    assert verify(tmp_path / "data/images", "train") == []
+
+
+def test_identical_images_on_both_sides_of_a_split_are_counted_and_named(
+    contents: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    contents[f"{FOLDER}/test_batch"] = contents[f"{FOLDER}/data_batch_1"]
+    write_archive(tmp_path / "twice.tar.gz", contents)
+    with caplog.at_level("INFO"):
+        data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "twice.tar.gz"))
+        identical = data.description.pixels["32"].identical
+    assert len(identical) == BATCH
+    for group in identical:
+        one, other = (np.array(Image.open(tmp_path / "data" / path)) for path in group)
+        np.testing.assert_array_equal(one, other)
+    assert f"{BATCH} images are in more than one of train, val and test" in caplog.text
+    assert identical[0][0] in caplog.text

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -176,3 +177,44 @@ def test_denormalize_undoes_normalize(make_classifier: Make) -> None:
     module = make_classifier()
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(module.denormalize(module.normalize(images)), images / 255)
+
+
+def test_balanced_class_weights_are_inverse_counts_with_a_mean_of_1_over_the_images(
+    make_classifier: Make,
+) -> None:
+    counts = [10, 30, *[20] * 8]
+    module = make_classifier(class_weights="balanced", class_counts=counts)
+    weights = module.loss.weight
+    assert weights[0] / weights[1] == pytest.approx(3)
+    assert (weights * torch.tensor(counts)).sum() / sum(counts) == pytest.approx(1)
+    logits, targets = torch.randn(6, 10), torch.tensor([0, 1, 1, 2, 3, 4])
+    each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    expected = (each * weights[targets]).sum() / weights[targets].sum()
+    torch.testing.assert_close(module.loss(logits, targets), expected)
+
+
+@pytest.mark.parametrize("changes", [{"class_counts": None}, {"class_counts": [1] * 10, "loss": torch.nn.Identity()}])
+def test_class_weights_without_counts_or_a_loss_that_takes_them_are_refused(
+    make_classifier: Make, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(MisconfigurationException, match="class_weights balanced"):
+        make_classifier(class_weights="balanced", **changes)
+
+
+def test_logits_of_views_are_averaged(make_classifier: Make) -> None:
+    module = make_classifier().eval()
+    views = torch.randn(4, 5, 3, 32, 32)
+    expected = torch.stack([module(views[:, view]) for view in range(5)]).mean(0).argmax(1)
+    with torch.no_grad():
+        outputs = module.validation_step((views, torch.zeros(4, dtype=torch.int64)), 0)
+    assert torch.equal(outputs["preds"], expected)
+
+
+def test_mixed_targets_train_and_count_as_their_larger_share(make_classifier: Make) -> None:
+    module = make_classifier().train()
+    targets = torch.zeros(4, 10)
+    targets[:, 3], targets[:, 5] = 0.7, 0.3
+    with patch.object(module, "log"):
+        loss = module.training_step((torch.randn(4, 3, 32, 32), targets), 0)
+    assert torch.isfinite(loss)
+    assert module.train_acc.tp.sum() + module.train_acc.fn.sum() == 4

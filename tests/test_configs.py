@@ -24,8 +24,10 @@ def test_recipe_is_complete_and_watches_by_all_callbacks(recipe: str, capsys: py
     names = {callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]}
     assert names >= {"WeightAndGradientHistograms", "ConvolutionKernels", "FeatureMaps", "ConfusionMatrix"}
     assert config["data"]["class_path"] == "datamodules.CIFAR10DataModule"
-    assert not {"class_names", "num_classes", "mean", "std", "image_size"} & set(config["model"]["init_args"])
-    augmentation = [one["class_path"].split(".")[-1] for one in config["data"]["init_args"]["train_transforms"]]
+    assert not {"class_names", "num_classes", "mean", "std", "image_size", "class_counts"} & set(
+        config["model"]["init_args"]
+    )
+    augmentation = [one["class_path"].split(".")[-1] for one in config["data"]["init_args"]["batch_transforms"]]
     assert augmentation == ["RandomCrop", "RandomHorizontalFlip"]
 
 

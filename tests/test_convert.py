@@ -1,15 +1,14 @@
+import errno
 import hashlib
-import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.io import decode_image
 
-from datamodules.convert import CHECKSUMS, ImageBatch, convert, encode_png, is_converted, list_converted
+from datamodules.convert import CHECKSUMS, ImageBatch, convert, is_converted, list_converted, verify
 
 NAMES = ("cat", "dog")
 
@@ -17,24 +16,6 @@ NAMES = ("cat", "dog")
 def batch(subset: str = "train", first: int = 0, count: int = 6) -> ImageBatch:
     pixels = np.random.default_rng(first).integers(0, 256, (count, 5, 7, 3), np.uint8)
     return ImageBatch(subset, first, pixels, np.arange(count) % 2)
-
-
-@pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's is deprecated, but a decoder all the same
-@pytest.mark.parametrize("compression", [0, 1, 9])
-@pytest.mark.parametrize("size", [(32, 32), (1, 1), (5, 7), (300, 200)])
-def test_every_decoder_gets_back_the_very_pixels(size: tuple[int, int], compression: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    content = encode_png(pixels, compression)
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        np.testing.assert_array_equal(np.array(image), pixels)
-    decoded = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-    np.testing.assert_array_equal(decoded.permute(1, 2, 0).numpy(), pixels)
-
-
-def test_a_stored_image_of_cifar_10_fits_a_block() -> None:
-    assert len(encode_png(np.zeros((32, 32, 3), np.uint8))) < 4096
 
 
 def test_files_are_named_by_label_and_index_in_class_folders(tmp_path: Path) -> None:
@@ -72,3 +53,43 @@ def test_what_breaks_off_leaves_nothing_that_counts_as_done(tmp_path: Path) -> N
     assert is_converted(images, "train")
     assert len(list((images / "train").rglob("*.png"))) == 4  # none is left of the first attempt
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_compressed_files_hold_the_same_pixels(tmp_path: Path) -> None:
+    flat = ImageBatch("train", 0, np.full((2, 32, 32, 3), 7, np.uint8), np.array([0, 1]))
+    convert([flat], tmp_path / "images", NAMES, 2, {}, compression=9)
+    for path in (tmp_path / "images").rglob("*.png"):
+        assert path.stat().st_size < 300
+        with Image.open(path) as image:
+            assert (np.array(image) == 7).all()
+
+
+def test_verify_names_every_file_that_is_not_as_it_was_written(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    convert([batch()], images, NAMES, 6, {})
+    assert verify(images, "train") == []
+    files = sorted(images.rglob("*.png"))
+    files[0].unlink()
+    content = bytearray(files[1].read_bytes())
+    content[60] ^= 1
+    files[1].write_bytes(content)
+    (images / "train/cat/9_9.png").write_bytes(b"")
+    problems = verify(images, "train")
+    assert len(problems) == 3
+    assert f"{files[0]} is missing" in problems
+    assert f"{files[1]} is not the file that was written" in problems
+    assert f"{images / 'train/cat/9_9.png'} is in no manifest" in problems
+
+
+def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*\.png") as error:
+            convert([batch()], tmp_path / "images", NAMES, 6, {})
+    assert error.value.filename.endswith(".png")
+    assert not is_converted(tmp_path / "images", "train")
+    convert([batch()], tmp_path / "images", NAMES, 6, {})
+    assert verify(tmp_path / "images", "train") == []

@@ -1,44 +1,105 @@
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from datamodules import DataError
-from datamodules.dataset import ImageDataset, read_rgb
+from datamodules.dataset import ImageDataset, read_images, seeded
+from datamodules.png import encode_pngs
 
 
-def test_item_is_transformed_image_and_label(tmp_path: Path) -> None:
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    image, label = ImageDataset(tmp_path, [("a.png", 7)], nn.Identity())[0]
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """Return a folder of 0.png to 5.png of ours, and their pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for i, content in enumerate(encode_pngs(images)):
+        (tmp_path / f"{i}.png").write_bytes(content)
+    return tmp_path, images.transpose(0, 3, 1, 2)
+
+
+def test_item_is_transformed_image_and_label(files: tuple[Path, np.ndarray]) -> None:
+    root, images = files
+    image, label = ImageDataset(root, [("3.png", 7)], 8)[0]
     assert (image.dtype, label) == (torch.uint8, 7)
-    np.testing.assert_array_equal(image.numpy(), pixels.transpose(2, 0, 1))
-    flipped, _ = ImageDataset(tmp_path, [("a.png", 7)], lambda image: image.flip(2))[0]
+    np.testing.assert_array_equal(image.numpy(), images[3])
+    flipped, _ = ImageDataset(root, [("3.png", 7)], 8, transform=lambda image: image.flip(2))[0]
     assert torch.equal(flipped, image.flip(2))
 
 
-def test_grey_images_become_rgb(tmp_path: Path) -> None:
-    Image.fromarray(np.full((2, 2), 9, np.uint8)).save(tmp_path / "grey.png")
-    assert read_rgb(tmp_path / "grey.png").tolist() == [[[9] * 3] * 2] * 2
+def test_files_pixels_and_held_pixels_give_the_same_batch(files: tuple[Path, np.ndarray]) -> None:
+    root, images = files
+    entries = [(f"{i}.png", i % 2) for i in (5, 0, 3, 2)]
+    positions = torch.tensor([2, 0, 1])
+    from_files = ImageDataset(root, entries, 8)
+    mapped = ImageDataset(root, entries, 8, pixels=torch.from_numpy(images), rows=torch.tensor([5, 0, 3, 2]))
+    held = ImageDataset(root, entries, 8, pixels=torch.from_numpy(images), rows=torch.tensor([5, 0, 3, 2]))
+    held.hold(torch.device("cpu"))
+    for dataset in (from_files, mapped, held):
+        got, targets = dataset.__getitems__((0, positions))
+        np.testing.assert_array_equal(got.numpy(), images[[3, 5, 0]])
+        assert targets.tolist() == [1, 1, 0]
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
-def test_damaged_image_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"bad\.png is not a readable image"):
-        read_rgb(tmp_path / "bad.png")
+def test_own_and_other_files_are_read_alike(files: tuple[Path, np.ndarray]) -> None:
+    root, images = files
+    Image.fromarray(images[1].transpose(1, 2, 0)).save(root / "other.png")
+    names = [str(root / name) for name in ("0.png", "other.png", "2.png")]
+    np.testing.assert_array_equal(read_images(names, 8, None), images[:3])
 
 
-def test_truncated_image_is_named(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"cut\.png is not a readable image"):
-        read_rgb(tmp_path / "cut.png")
+def test_another_size_is_an_error_or_made_to_fit(files: tuple[Path, np.ndarray]) -> None:
+    root, _ = files
+    Image.fromarray(np.full((20, 10, 3), 9, np.uint8)).save(root / "large.png")
+    names = [str(root / name) for name in ("0.png", "large.png")]
+    with pytest.raises(DataError, match=r"images of 8x8 pixels.*large\.png has 10x20\..*--data\.image_size"):
+        read_images(names, 8, None)
+    assert (read_images(names, 8, "crop")[1] == 9).all()
 
 
-def test_missing_image_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.png is missing"):
-        read_rgb(tmp_path / "gone.png")
+def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarray]) -> None:
+    root, images = files
+    (root / "1.png").write_bytes(b"no image")
+    names = [str(root / f"{i}.png") for i in range(3)]
+    with pytest.raises(DataError, match=r"1\.png"):
+        read_images(names, 8, None)
+    errors: dict[int, DataError] = {}
+    pixels = read_images(names, 8, None, errors.__setitem__)
+    assert list(errors) == [1]
+    np.testing.assert_array_equal(pixels[[0, 2]], images[[0, 2]])
+    assert not pixels[1].any()
+
+
+def test_transforms_draw_from_the_batchs_seed_alone(files: tuple[Path, np.ndarray]) -> None:
+    root, _ = files
+
+    def noise(image: torch.Tensor) -> torch.Tensor:
+        return image.float() + torch.rand(()) + random.random() + np.random.rand()
+
+    dataset = ImageDataset(root, [(f"{i}.png", 0) for i in range(6)], 8, transform=noise)
+    first = dataset.__getitems__((1, torch.arange(6)))[0]
+    torch.rand(3), random.random()
+    assert torch.equal(dataset.__getitems__((1, torch.arange(6)))[0], first)
+    assert not torch.equal(dataset.__getitems__((2, torch.arange(6)))[0], first)
+
+
+def test_seeding_leaves_all_random_states_as_they_were() -> None:
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    expected = draw()
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    with seeded(2**62):
+        draw()
+    assert draw() == expected
+
+
+def test_transforms_that_make_images_of_several_sizes_are_refused(files: tuple[Path, np.ndarray]) -> None:
+    root, _ = files
+    sizes = iter((4, 5))
+    dataset = ImageDataset(root, [("0.png", 0), ("1.png", 0)], 8, transform=lambda image: image[:, : next(sizes)])
+    with pytest.raises(DataError, match="images of one size"):
+        dataset.__getitems__((0, torch.arange(2)))

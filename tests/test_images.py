@@ -1,11 +1,16 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
+from torchvision.transforms import v2
 
-from datamodules import DataError, SampleDataModule
-from datamodules.dataset import read_rgb
+from datamodules import CutMix, DataError, RandomCrop, SampleDataModule
+from datamodules.decode import read_rgb
+from datamodules.index import read_index
+from datamodules.transforms import ZCAWhitening
 
 
 class Darken(nn.Module):
@@ -14,16 +19,20 @@ class Darken(nn.Module):
         return image // 2
 
 
-def test_batches_are_normalised_float_images(sample_root: Path) -> None:
-    data = SampleDataModule(root=str(sample_root), batch_size=64, num_workers=0)
+def sample(root: Path, stage: str = "fit", **options: object) -> SampleDataModule:
+    data = SampleDataModule(**({"root": str(root), "num_workers": 0} | options))
     data.prepare_data()
-    data.setup("test")
-    batch = next(iter(data.test_dataloader()))
-    assert batch[0].dtype == torch.uint8
-    images, targets = data.on_after_batch_transfer(batch, 0)
-    assert (images.shape, images.dtype) == ((64, 3, 32, 32), torch.float32)
-    assert (targets.shape, targets.dtype) == ((64,), torch.int64)
-    path, label = data.datasets["test"].entries[5]
+    data.setup(stage)
+    return data
+
+
+def test_batches_are_normalised_float_images(sample_root: Path) -> None:
+    data = sample(sample_root, "test", batch_size=64)
+    images, targets = next(iter(data.test_dataloader()))
+    assert images.dtype == torch.float32
+    assert images.shape[1:] == (3, 32, 32)
+    assert (targets.shape, targets.dtype) == ((len(images),), torch.int64)
+    path, label = read_index(sample_root / "test.txt")[5]
     pixels = torch.from_numpy(read_rgb(sample_root / path)).permute(2, 0, 1).double() / 255
     mean, std = torch.tensor(data.mean).view(3, 1, 1), torch.tensor(data.std).view(3, 1, 1)
     torch.testing.assert_close(images[5].double(), (pixels - mean) / std, atol=1e-5, rtol=0, check_dtype=False)
@@ -31,36 +40,138 @@ def test_batches_are_normalised_float_images(sample_root: Path) -> None:
 
 
 def test_training_set_as_a_whole_is_normalised(sample_root: Path) -> None:
-    data = SampleDataModule(root=str(sample_root), num_workers=0)
-    data.prepare_data()
-    data.setup("fit")
-    loader = data.train_dataloader()
-    assert loader.drop_last
-    images = torch.stack([data.datasets["train"].load(i) for i in range(len(data.datasets["train"]))])
-    normalised, _ = data.on_after_batch_transfer((images, torch.zeros(len(images))), 0)
-    torch.testing.assert_close(normalised.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(normalised.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+    images = torch.cat([images for images, _ in sample(sample_root, drop_last=False).train_dataloader()])
+    assert len(images) == len(read_index(sample_root / "train.txt"))
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(images.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_without_normalisation_images_are_from_0_to_1(sample_root: Path) -> None:
+    data = sample(sample_root, normalize=False)
+    images, _ = next(iter(data.val_dataloader()))
+    assert (images.min(), images.max()) == (0, 1)
+    assert (data.mean, data.std) == ([0.0] * 3, [1.0] * 3)
 
 
 def test_training_images_alone_are_augmented(sample_root: Path) -> None:
-    data = SampleDataModule(root=str(sample_root), num_workers=0, train_transforms=[Darken(), Darken()])
-    data.prepare_data()
-    data.setup("fit")
-    train, val = data.datasets["train"], data.datasets["val"]
-    assert torch.equal(train[0][0], train.load(0) // 2 // 2)
-    assert torch.equal(val[0][0], val.load(0))
+    data = sample(sample_root, train_transforms=[Darken(), Darken()], eval_transforms=[Darken()], normalize=False)
+    for stage, factor in (("train", 4), ("val", 2)):
+        dataset = data.datasets[stage]
+        assert torch.equal(dataset[0][0], dataset.load(torch.tensor([0]))[0][0] // factor)
+    plain, augmented = sample(sample_root), sample(sample_root, batch_transforms=[RandomCrop(4)])
+    batches = [next(iter(data.train_dataloader()))[0] for data in (plain, augmented)]
+    assert not torch.equal(*batches)
+    batches = [next(iter(data.val_dataloader()))[0] for data in (plain, augmented)]
+    assert torch.equal(*batches)
+
+
+def test_mixed_targets_are_shares_of_classes(sample_root: Path) -> None:
+    _, targets = next(iter(sample(sample_root, batch_transforms=[CutMix()]).train_dataloader()))
+    assert targets.shape == (128, 10)
+    torch.testing.assert_close(targets.sum(1), torch.ones(128))
+
+
+def test_float_images_of_transforms_are_normalised_alike(sample_root: Path) -> None:
+    plain = sample(sample_root)
+    floats = sample(sample_root, eval_transforms=[v2.ToDtype(torch.float32, scale=True)])
+    for (one, _), (other, _) in zip(plain.val_dataloader(), floats.val_dataloader(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_views_are_a_batch_of_stacks_and_set_the_image_size(sample_root: Path) -> None:
+    data = sample(sample_root, eval_transforms=[v2.FiveCrop(28)])
+    images, targets = next(iter(data.val_dataloader()))
+    assert images.shape == (len(targets), 5, 3, 28, 28)
+    assert data.image_size == 28
+    torch.testing.assert_close(
+        images[:, 4, :, 1:-1, 1:-1], next(iter(sample(sample_root).val_dataloader()))[0][:, :, 3:29, 3:29]
+    )
 
 
 def test_a_dataset_smaller_than_a_batch_is_trained_on(sample_root: Path) -> None:
-    data = SampleDataModule(root=str(sample_root), batch_size=100_000, num_workers=0)
+    assert len(sample(sample_root, batch_size=100_000).train_dataloader()) == 1
+
+
+def test_balanced_sampling_shows_as_many_of_each_class(tmp_path: Path) -> None:
+    sample(tmp_path)
+    lines = (tmp_path / "train.txt").read_text().splitlines(keepends=True)
+    few = [line for line in lines if line.endswith(" 3\n")][:10]
+    (tmp_path / "train.txt").write_text("".join([line for line in lines if not line.endswith(" 3\n")] + few))
+    counts = {}
+    for sampler in ("shuffle", "balanced"):
+        data = sample(tmp_path, sampler=sampler, drop_last=False)
+        counts[sampler] = Counter(int(target) for _, targets in data.train_dataloader() for target in targets)
+    assert data.class_counts[3] == counts["shuffle"][3] == 10
+    assert min(counts["balanced"].values()) > 80
+    assert sum(counts["balanced"].values()) == sum(data.class_counts)
+
+
+def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
+    whitening = ZCAWhitening(num_images=200)
+    data = sample(sample_root, train_transforms=[whitening], eval_transforms=[whitening], normalize=False)
+    images, _ = next(iter(data.train_dataloader()))
+    assert images.mean().abs() < 0.05
+
+
+def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:
+    with pytest.raises(DataError, match="batch_transforms"):
+        SampleDataModule(root=str(sample_root), cache="device", train_transforms=[Darken()])
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 0), (5, 5)])
+def test_senseless_folds_are_refused(sample_root: Path, folds: int, fold: int) -> None:
+    with pytest.raises(DataError, match=r"--data\.folds"):
+        SampleDataModule(root=str(sample_root), folds=folds, fold=fold)
+
+
+def test_overfitting_a_batch_shows_the_same_images_every_epoch(sample_root: Path) -> None:
+    data = SampleDataModule(root=str(sample_root), num_workers=0)
+    data.trainer = Trainer(overfit_batches=1, accelerator="cpu", logger=False, enable_checkpointing=False)
     data.prepare_data()
     data.setup("fit")
-    assert len(data.train_dataloader()) == 1
+    loader = data.train_dataloader()
+    first = next(iter(loader))[0]
+    assert torch.equal(next(iter(loader))[0], first)
 
 
-def test_an_empty_stage_is_named(tmp_path: Path) -> None:
+def test_a_cache_deleted_before_setup_is_made_anew(tmp_path: Path) -> None:
     data = SampleDataModule(root=str(tmp_path), num_workers=0)
     data.prepare_data()
-    (tmp_path / "val.txt").write_text("")
-    with pytest.raises(DataError, match=r"val\.txt lists no image"):
-        SampleDataModule(root=str(tmp_path), num_workers=0).prepare_data()
+    for path in (tmp_path / "cache").iterdir():
+        path.unlink()
+    data.setup("fit")
+    assert len(data.datasets["train"]) == len(read_index(tmp_path / "train.txt"))
+
+
+def test_without_a_cache_none_is_written(tmp_path: Path) -> None:
+    data = sample(tmp_path, cache="none")
+    assert not (tmp_path / "cache").exists()
+    assert next(iter(data.val_dataloader()))[0].shape[1:] == (3, 32, 32)
+
+
+def test_images_can_be_brought_to_another_size(sample_root: Path, tmp_path: Path) -> None:
+    data = sample(tmp_path, image_size=16, resize="squash")
+    assert data.image_size == 16
+    assert next(iter(data.train_dataloader()))[0].shape[1:] == (3, 16, 16)
+    again = sample(tmp_path)
+    assert again.image_size == 32
+    assert set(again.description.pixels) == {"16 squash", "32"}
+    assert data.mean == SampleDataModule(root=str(tmp_path), image_size=16, resize="squash").mean != again.mean
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_cannot_be_written_is_told_in_one_line(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
+    if what == "file":
+        root.write_text("a file where a folder should be")
+    else:
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise PermissionError(13, "Permission denied", str(root / "images.partial"))
+
+        monkeypatch.setattr("datamodules.sample.convert", refuse)
+    with pytest.raises(
+        DataError, match=r"data.*: (File exists|Permission denied)\. .*--data\.root another folder"
+    ) as error:
+        SampleDataModule(root=str(root)).prepare_data()
+    assert "\n" not in str(error.value)

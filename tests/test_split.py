@@ -2,7 +2,8 @@ from collections import Counter
 
 import pytest
 
-from datamodules.split import divide
+from datamodules import DataError
+from datamodules.split import check_fractions, divide, fold_of
 
 ENTRIES = [(f"{i}.png", i % 10) for i in range(1000)]
 
@@ -29,6 +30,27 @@ def test_the_split_never_changes_between_versions() -> None:
     assert [path for path, _ in val] == ["9", "12", "13", "14"]
 
 
-def test_fractions_that_do_not_add_up_are_refused() -> None:
-    with pytest.raises(ValueError, match="add up to 1"):
-        divide(ENTRIES, (0.8, 0.1), 0)
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (0.9, 0.1, 0.0), (1.2, -0.1, -0.1)])
+def test_senseless_fractions_are_refused(fractions: tuple[float, float, float]) -> None:
+    with pytest.raises(DataError, match="add up to 1"):
+        check_fractions(fractions)
+
+
+@pytest.mark.parametrize(("count", "folds"), [(1000, 5), (103, 4), (7, 7)])
+def test_every_entry_is_held_out_in_one_fold(count: int, folds: int) -> None:
+    entries = ENTRIES[:count]
+    held_out = []
+    for fold in range(folds):
+        train, val = fold_of(entries, folds, fold, 666)
+        assert sorted(train + val) == sorted(entries)
+        assert len(val) in (count // folds, count // folds + 1)
+        shares = Counter(label for _, label in val)
+        wanted = Counter(label for _, label in entries)
+        assert all(abs(shares[label] - wanted[label] / folds) < 1 for label in wanted)
+        held_out += val
+    assert sorted(held_out) == sorted(entries)
+
+
+def test_more_folds_than_images_are_refused() -> None:
+    with pytest.raises(DataError, match="at most the 3 images"):
+        fold_of(ENTRIES[:3], 4, 0, 666)

@@ -1,0 +1,171 @@
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.cache import CHUNK, cache_path, fingerprint, open_cache, scan
+from datamodules.png import encode_pngs
+from datamodules.statistics import channel_mean_std
+
+COUNT = CHUNK + 7  # more than one thread's share
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Return the names of the images in ``tmp_path``."""
+    names = [f"{i:03}.png" for i in range(COUNT)]
+    for name, content in zip(names, encode_pngs(random_images()), strict=True):
+        (tmp_path / name).write_bytes(content)
+    return names
+
+
+def random_images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (COUNT, 6, 6, 3), np.uint8)
+
+
+def keep(root: Path, files: list[str]) -> Path:
+    """Make a cache, and return where it lies."""
+    path = cache_path(root, 6, None, fingerprint(root, files, 6, None))
+    scan(root, files, 6, None, path)
+    return path
+
+
+def test_kept_pixels_are_those_of_the_files(tmp_path: Path, files: list[str]) -> None:
+    pixels = open_cache(keep(tmp_path, files), COUNT, 6)
+    assert isinstance(pixels, np.memmap)
+    np.testing.assert_array_equal(pixels, random_images().transpose(0, 3, 1, 2))
+
+
+def test_a_scan_finds_sums_and_digests_with_or_without_a_cache(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / files[-1]).write_bytes((tmp_path / files[0]).read_bytes())
+    found, kept = scan(tmp_path, files, 6, None, None), scan(tmp_path, files, 6, None, tmp_path / "cache/6_as_is_x.npy")
+    for one in (found, kept):
+        mean, _ = channel_mean_std(one.sums, 36)
+        images = np.concatenate([random_images()[:-1], random_images()[:1]])
+        np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
+        assert one.digests[-1] == one.digests[0]
+        assert len(set(one.digests)) == COUNT - 1
+        assert one.unreadable == {}
+
+
+@pytest.mark.parametrize("change", ["edited", "touched", "removed", "added", "reordered"])
+def test_any_change_of_the_files_makes_another_fingerprint(tmp_path: Path, files: list[str], change: str) -> None:
+    before = fingerprint(tmp_path, files, 6, None)
+    assert fingerprint(tmp_path, files, 6, None) == before
+    if change == "edited":
+        (tmp_path / files[3]).write_bytes(b"something of another size")
+    elif change == "touched":
+        stat = (tmp_path / files[3]).stat()
+        os.utime(tmp_path / files[3], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    elif change == "removed":
+        (tmp_path / files[3]).unlink()
+    elif change == "added":
+        files = [*files, files[0]]
+    else:
+        files = files[::-1]
+    assert fingerprint(tmp_path, files, 6, None) != before
+
+
+def test_size_and_resizing_belong_to_the_fingerprint(tmp_path: Path, files: list[str]) -> None:
+    ways = [(6, None), (7, None), (6, "crop"), (6, "pad")]
+    assert len({fingerprint(tmp_path, files, size, resize) for size, resize in ways}) == len(ways)
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "zeros", "empty", "gone", "facts", "no facts", "shape"])
+def test_a_damaged_cache_is_not_opened(tmp_path: Path, files: list[str], damage: str) -> None:
+    path = keep(tmp_path, files)
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "longer":
+        path.write_bytes(content + b"x")
+    elif damage == "flipped":
+        path.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif damage == "zeros":
+        path.write_bytes(bytes(len(content)))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "gone":
+        path.unlink()
+    elif damage == "facts":
+        path.with_suffix(".json").write_text('{"bytes": ')
+    elif damage == "no facts":
+        path.with_suffix(".json").unlink()
+    else:
+        assert open_cache(path, COUNT + 1, 6) is None
+        return
+    assert open_cache(path, COUNT, 6) is None
+
+
+def test_a_copied_cache_is_taken_by_its_content(tmp_path: Path, files: list[str]) -> None:
+    path = keep(tmp_path, files)
+    os.utime(path, ns=(1, 1))
+    assert open_cache(path, COUNT, 6) is not None
+
+
+def test_writing_into_the_pixels_changes_no_file(tmp_path: Path, files: list[str]) -> None:
+    path = keep(tmp_path, files)
+    before = path.read_bytes()
+    pixels = open_cache(path, COUNT, 6)
+    assert pixels is not None
+    pixels[:] = 0
+    del pixels
+    assert path.read_bytes() == before
+
+
+def test_a_new_cache_replaces_the_old_and_what_a_killed_one_left(tmp_path: Path, files: list[str]) -> None:
+    old = keep(tmp_path, files)
+    (tmp_path / "cache" / "6_as_is_killed.partial").write_bytes(b"half")
+    (tmp_path / "cache" / "12_crop_other.npy").write_bytes(b"of another size")
+    (tmp_path / files[0]).write_bytes(encode_pngs(random_images()[1:2])[0])
+    os.utime(tmp_path / files[0], ns=(5, 5))
+    new = keep(tmp_path, files)
+    assert new != old
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
+        new.name,
+        new.with_suffix(".json").name,
+        "12_crop_other.npy",
+    }
+
+
+def test_unreadable_files_are_found_and_black(tmp_path: Path, files: list[str]) -> None:
+    (tmp_path / files[2]).write_bytes(b"")
+    (tmp_path / files[COUNT - 1]).unlink()
+    path = cache_path(tmp_path, 6, None, "key")
+    found = scan(tmp_path, files, 6, None, path)
+    assert sorted(found.unreadable) == [2, COUNT - 1]
+    assert files[2] in str(found.unreadable[2])
+    pixels = open_cache(path, COUNT, 6)
+    assert pixels is not None
+    assert not pixels[2].any()
+
+
+def test_a_full_disk_leaves_no_cache(tmp_path: Path, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, content: bytes, place: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = cache_path(tmp_path, 6, None, "key")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*key\.npy"):
+            scan(tmp_path, files, 6, None, path)
+    assert list((tmp_path / "cache").iterdir()) == []
+    scan(tmp_path, files, 6, None, path)
+    assert open_cache(path, COUNT, 6) is not None
+
+
+def test_deleting_a_cache_in_use_is_harmless(tmp_path: Path, files: list[str]) -> None:
+    pixels = open_cache(keep(tmp_path, files), COUNT, 6)
+    assert pixels is not None
+    shutil.rmtree(tmp_path / "cache")
+    np.testing.assert_array_equal(pixels, random_images().transpose(0, 3, 1, 2))
+
+
+def test_facts_are_plain_json(tmp_path: Path, files: list[str]) -> None:
+    facts = json.loads(keep(tmp_path, files).with_suffix(".json").read_text())
+    assert facts.keys() == {"bytes", "mtime_ns", "crc32"}
+    assert len(facts["crc32"]) == 2

@@ -1,0 +1,191 @@
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules import DataError, FolderDataModule
+from datamodules.index import read_index
+
+
+def save(path: Path, side: int = 12) -> None:
+    """Write a picture of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = np.random.default_rng(random.Random(str(path)).getrandbits(32))
+    Image.fromarray(numbers.integers(0, 256, (side, side + 5, 3), np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder of ten photos in each of two classes."""
+    for name in ("dogs", "my cats"):
+        for i in range(10):
+            save(tmp_path / "photos" / name / f"photo {i}.{('jpg', 'png', 'bmp')[i % 3]}")
+    return tmp_path / "photos"
+
+
+def data(root: Path, **options: object) -> FolderDataModule:
+    module = FolderDataModule(root=str(root), num_workers=0, **options)
+    module.prepare_data()
+    return module
+
+
+def test_twenty_photos_in_two_classes_become_batches(photos: Path) -> None:
+    module = data(photos)
+    assert module.class_names == ["dogs", "my cats"]
+    assert module.description.counts == {
+        "train": {"dogs": 8, "my cats": 8},
+        "val": {"dogs": 1, "my cats": 1},
+        "test": {"dogs": 1, "my cats": 1},
+    }
+    module.setup("fit")
+    images, targets = next(iter(module.train_dataloader()))
+    assert images.shape == (16, 3, 32, 32)
+    assert sorted(targets.tolist()) == [0] * 8 + [1] * 8
+
+
+def test_hidden_files_other_files_and_own_folders_are_passed_over(photos: Path) -> None:
+    for name in (".DS_Store", "notes.txt", ".hidden.png"):
+        (photos / "dogs" / name).write_bytes(b"x")
+    save(photos / ".thumbnails" / "a.png")
+    save(photos / "dogs" / "puppies" / "deep.png")
+    module = data(photos)
+    data(photos, folds=3)
+    assert data(photos, resplit=True).class_names == ["dogs", "my cats"]
+    assert sum(sum(counts.values()) for counts in module.description.counts.values()) == 21
+
+
+def test_stage_folders_are_the_split(photos: Path, tmp_path: Path) -> None:
+    for stage, count in (("train", 6), ("valid", 2), ("test", 3)):
+        for name in ("a", "b"):
+            for i in range(count):
+                save(tmp_path / "split" / stage / name / f"{i}.png")
+    module = data(tmp_path / "split")
+    assert {stage: set(counts.values()) for stage, counts in module.description.counts.items()} == {
+        "train": {6},
+        "val": {2},
+        "test": {3},
+    }
+    assert read_index(tmp_path / "split" / "val.txt")[0] == ("valid/a/0.png", 0)
+    assert module.class_names == ["a", "b"]
+
+
+def test_a_missing_stage_folder_is_taken_from_train(tmp_path: Path) -> None:
+    for stage in ("train", "test"):
+        for name in ("a", "b"):
+            for i in range(9):
+                save(tmp_path / stage / name / f"{i}.png")
+    counts = data(tmp_path).description.counts
+    assert {stage: set(count.values()) for stage, count in counts.items()} == {"train": {8}, "val": {1}, "test": {9}}
+
+
+def test_train_alone_is_divided_and_may_be_the_name_of_a_class(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for i in range(10):
+            save(tmp_path / "alone" / "train" / name / f"{i}.png")
+            save(tmp_path / "vehicles" / ("train" if name == "a" else "ship") / f"{i}.png")
+    assert data(tmp_path / "alone").class_counts == [8, 8]
+    assert data(tmp_path / "vehicles").class_names == ["ship", "train"]
+
+
+def test_a_class_that_training_lacks_is_named(tmp_path: Path) -> None:
+    for place in ("train/a", "train/b", "val/a", "val/c"):
+        save(tmp_path / place / "0.png")
+    with pytest.raises(DataError, match=r"\(a, b\).*but got c"):
+        data(tmp_path)
+
+
+def test_given_index_files_are_used_as_they_are(tmp_path: Path) -> None:
+    texts = {}
+    for stage in ("train", "val", "test"):
+        for label in (0, 1):
+            save(tmp_path / "pictures" / f"{stage} {label}.png")
+        texts[stage] = f"pictures/{stage} 1.png 1\npictures/{stage} 0.png 0\n"
+        (tmp_path / f"{stage}.txt").write_text(texts[stage])
+    (tmp_path / "classes.txt").write_text("night\nday\n")
+    module = data(tmp_path)
+    assert module.class_names == ["night", "day"]
+    assert module.description.split == {"name": "given"}
+    assert {stage: (tmp_path / f"{stage}.txt").read_text() for stage in texts} == texts
+    (tmp_path / "classes.txt").unlink()
+    (tmp_path / "dataset.json").unlink()
+    assert data(tmp_path).class_names == ["0", "1"]
+
+
+def test_paths_may_be_relative_to_where_the_command_was_started(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index").mkdir()
+    files = sorted(photos.rglob("photo*"))
+    for start, stage in enumerate(("train", "val", "test")):
+        lines = [f"photos/{path.relative_to(photos).as_posix()} {'cats' in path.parent.name:d}\n" for path in files]
+        (tmp_path / "index" / f"{stage}.txt").write_text("".join(lines[start::3]))
+    monkeypatch.chdir(tmp_path)
+    module = data(tmp_path / "index")
+    assert module.class_names == ["dogs", "my cats"]
+    module.setup("fit")
+    assert next(iter(module.val_dataloader()))[0].shape[1:] == (3, 32, 32)
+
+
+def test_an_incomplete_set_of_given_index_files_is_named(photos: Path) -> None:
+    (photos / "train.txt").write_text("dogs/photo 0.jpg 0\nmy cats/photo 0.jpg 1\n")
+    with pytest.raises(DataError, match=r"val\.txt is missing.*--data\.resplit true"):
+        data(photos)
+
+
+def test_other_fractions_are_refused_until_they_are_asked_for_and_nothing_is_lost(photos: Path) -> None:
+    data(photos)
+    before = (photos / "train.txt").read_text()
+    with pytest.raises(DataError, match=r"0\.6.*--data\.resplit true"):
+        data(photos, fractions=(0.6, 0.2, 0.2))
+    assert (photos / "train.txt").read_text() == before
+    module = data(photos, fractions=(0.6, 0.2, 0.2), resplit=True)
+    assert module.class_counts == [6, 6]
+    assert (photos / "train.txt.old").read_text() == before
+
+
+def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data(photos)
+    save(photos / "dogs" / "new.png")
+    with caplog.at_level("INFO"):
+        assert data(photos).class_counts == [8, 8]
+    assert "1 images in" in caplog.text
+    assert "dogs/new.png: --data.resplit true" in caplog.text
+
+
+def test_images_may_lie_where_nothing_can_be_written(photos: Path, tmp_path: Path) -> None:
+    before = sorted(os.listdir(photos))
+    module = data(tmp_path / "work", images=str(photos))
+    module.setup("fit")
+    assert len(next(iter(module.train_dataloader()))[0]) == 16
+    assert sorted(os.listdir(photos)) == before
+
+
+def test_folds_divide_the_photos_by_class(photos: Path) -> None:
+    held_out = []
+    for fold in range(3):
+        module = data(photos, folds=3, fold=fold)
+        held_out += [path for path, _ in read_index(photos / f"folds_3/{fold}/val.txt")]
+        assert module.description.counts["test"] == {"dogs": 1, "my cats": 1}
+    assert len(set(held_out)) == len(held_out) == 18
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "does not exist"),
+        (lambda root: root.write_text(""), "is a file"),
+        (lambda root: root.mkdir(), "holds no folder"),
+        (lambda root: save(root / "loose.png"), "holds no folder"),
+        (lambda root: (root / "empty").mkdir(parents=True), "empty, but got none"),
+        (lambda root: [save(root / "a" / f"{i}.png") for i in range(20)], "two classes or more.*but got a"),
+        (lambda root: [save(root / name / "0.png") for name in "ab"], r"lists no image"),
+    ],
+)
+def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message: str) -> None:
+    make(tmp_path / "photos")
+    with pytest.raises(DataError, match=message) as error:
+        data(tmp_path / "photos")
+    assert "\n" not in str(error.value)

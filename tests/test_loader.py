@@ -1,0 +1,337 @@
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import WeightedRandomSampler
+from torchvision.transforms import v2
+
+from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
+from datamodules.dataset import ImageDataset
+from datamodules.loader import ImageLoader, Order
+
+COUNT = 103
+
+
+def loader(count: int = COUNT, **options: object) -> ImageLoader:
+    """Return a loader of images whose every pixel is their position."""
+    pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    dataset = ImageDataset(Path(), [("", i % 10) for i in range(count)], 2, pixels=pixels)
+    settings = {"batch_size": 10, "shuffle": True, "seed": 7, "finish": as_it_is, "device": torch.device("cpu")}
+    return ImageLoader(dataset, **(settings | options))
+
+
+def as_it_is(images: Tensor, targets: Tensor, draw: object) -> tuple[Tensor, Tensor]:
+    return images, targets
+
+
+def shown(batches: ImageLoader) -> list[list[int]]:
+    """Return the positions in each batch of an epoch."""
+    return [images[:, 0, 0, 0].tolist() for images, _ in batches]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [position for batch in batches for position in batch]
+
+
+def digests(batches: ImageLoader) -> list[str]:
+    """Return a digest of each batch of an epoch."""
+    return [hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest() for x, y in batches]
+
+
+def sample(root: Path, **options: object) -> SampleDataModule:
+    data = SampleDataModule(**({"root": str(root), "batch_size": 100, "num_workers": 0} | options))
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+# Order
+
+
+def test_every_image_comes_once_in_another_order_each_epoch() -> None:
+    batches = loader()
+    first = shown(batches)
+    assert {len(batch) for batch in first} == {9, 10}, "as even as can be"
+    assert sorted(flat(first)) == list(range(COUNT))
+    batches.sampler.set_epoch(1)
+    second = shown(batches)
+    assert sorted(flat(second)) == list(range(COUNT))
+    assert second != first
+    batches.sampler.set_epoch(0)
+    assert shown(batches) == first
+    assert shown(loader(seed=8)) != first
+
+
+def test_without_an_order_images_come_as_they_are() -> None:
+    assert flat(shown(loader(shuffle=False))) == list(range(COUNT))
+
+
+def test_drop_last_shows_whole_batches_of_changing_images() -> None:
+    batches = loader(drop_last=True)
+    left_out = []
+    for epoch in range(2):
+        batches.sampler.set_epoch(epoch)
+        epochs = shown(batches)
+        assert [len(batch) for batch in epochs] == [10] * 10
+        left_out.append(set(range(COUNT)) - set(flat(epochs)))
+    assert left_out[0] != left_out[1]
+    assert [len(batch) for batch in shown(loader(5, drop_last=True))] == [5]
+
+
+def test_balanced_order_is_that_of_a_weighted_random_sampler() -> None:
+    weights = torch.tensor([1.0, 1.0, 6.0, 2.0])
+    order = Order(4, 3, weights)
+    drawn: Counter[int] = Counter()
+    for epoch in range(2000):
+        order.set_epoch(epoch)
+        drawn.update(order)
+    peer = Counter(WeightedRandomSampler(weights.tolist(), 8000, generator=torch.Generator().manual_seed(0)))
+    for position in range(4):
+        assert drawn[position] / 8000 == pytest.approx(weights[position].item() / 10, abs=0.02)
+        assert drawn[position] == pytest.approx(peer[position], abs=250)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_together_show_what_one_process_shows(world_size: int, drop_last: bool) -> None:
+    alone = shown(loader(batch_size=6 * world_size, drop_last=drop_last))
+    ranks = [
+        shown(loader(batch_size=6, drop_last=drop_last, rank=rank, world_size=world_size)) for rank in range(world_size)
+    ]
+    assert len({len(batches) for batches in ranks}) == 1
+    for step, together in enumerate(alone):
+        assert flat([batches[step] for batches in ranks]) == together
+        assert all(batches[step] for batches in ranks)
+
+
+def test_fewer_images_than_devices_are_refused() -> None:
+    with pytest.raises(DataError, match="each of 4 devices, but got 3"):
+        loader(3, shuffle=False, world_size=4)
+
+
+# Resuming
+
+
+def test_the_state_is_of_plain_numbers() -> None:
+    state = loader(batch_size=PositiveInt(10)).state_dict()
+    assert {type(value) for value in state.values()} == {int}
+
+
+@pytest.mark.parametrize("stop", [0, 1, 6, 11])
+def test_a_resumed_epoch_shows_exactly_what_was_not_shown(stop: int) -> None:
+    whole = loader()
+    whole.sampler.set_epoch(3)
+    expected = shown(whole)
+    interrupted = loader()
+    interrupted.sampler.set_epoch(3)
+    batches = iter(interrupted)
+    before = [next(batches)[0][:, 0, 0, 0].tolist() for _ in range(stop)]
+    state = interrupted.state_dict()
+    resumed = loader()
+    resumed.load_state_dict(state)
+    resumed.sampler.set_epoch(3)
+    assert before + shown(resumed) == expected
+    assert len(resumed) == len(expected)
+    resumed.sampler.set_epoch(4)
+    whole.sampler.set_epoch(4)
+    assert shown(resumed) == shown(whole)
+
+
+def test_a_state_of_an_epochs_end_starts_the_next_one_whole() -> None:
+    ended = loader()
+    shown(ended)
+    resumed = loader()
+    resumed.load_state_dict(ended.state_dict())
+    resumed.sampler.set_epoch(1)
+    ended.sampler.set_epoch(1)
+    assert shown(resumed) == shown(ended)
+
+
+def test_an_epoch_that_was_broken_off_starts_anew() -> None:
+    batches = loader()
+    expected = shown(batches)
+    next(iter(batches))
+    assert shown(batches) == expected
+
+
+def test_an_epoch_of_workers_that_was_broken_off_starts_anew(sample_root: Path) -> None:
+    batches = sample(sample_root, num_workers=2, train_transforms=[v2.RandomCrop(32, 4)]).train_dataloader()
+    expected = digests(batches)
+    next(iter(batches))
+    assert digests(batches) == expected
+
+
+def test_the_seed_of_a_checkpoint_is_kept() -> None:
+    first = loader()
+    next(iter(first))
+    other = loader(seed=99)
+    other.load_state_dict(first.state_dict())
+    assert shown(other) == shown(loader())[1:]
+
+
+def test_another_batch_size_within_an_epoch_is_refused() -> None:
+    first = loader()
+    next(iter(first))
+    with pytest.raises(DataError, match=r"batch_size 10 as in the checkpoint.*but got 5"):
+        loader(batch_size=5).load_state_dict(first.state_dict())
+    shown(first)
+    loader(batch_size=5).load_state_dict(first.state_dict())  # at the end of an epoch it is no matter
+
+
+class Recorder(Callback):
+    """Notes a digest of every training batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        images, targets = batch
+        self.seen.append(hashlib.sha256(images.numpy().tobytes() + targets.numpy().tobytes()).hexdigest())
+
+
+class SaveOften(Callback):
+    """Writes a checkpoint after every fourth step, every validation and every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step % 4 == 0:
+            trainer.save_checkpoint(self.folder / f"step_{trainer.global_step}.ckpt")
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / f"val_{trainer.global_step}.ckpt")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.save_checkpoint(self.folder / f"end_{trainer.global_step}.ckpt")
+
+
+@pytest.mark.parametrize("limit", [1.0, 5])
+def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
+    sample_root: Path, tmp_path: Path, make_classifier, limit: float
+) -> None:
+    def fit(recorder: Recorder, ckpt_path: str | None = None) -> None:
+        Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            limit_train_batches=limit,
+            limit_val_batches=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            callbacks=[recorder, *([] if ckpt_path else [SaveOften(tmp_path)])],
+        ).fit(
+            make_classifier(),
+            datamodule=SampleDataModule(
+                root=str(sample_root), batch_size=200, num_workers=0, batch_transforms=[RandomCrop(2)]
+            ),
+            ckpt_path=ckpt_path,
+            weights_only=False,  # the network's class is among the hyperparameters here, which a config would name
+        )
+
+    whole = Recorder()
+    fit(whole)
+    checkpoints = sorted(tmp_path.glob("*.ckpt"))
+    assert len(checkpoints) == len(whole.seen) // 4 + 4
+    for checkpoint in checkpoints:
+        resumed = Recorder()
+        fit(resumed, str(checkpoint))
+        step = int(checkpoint.stem.split("_")[1])
+        assert resumed.seen == whole.seen[step:], checkpoint.name
+
+
+# Reproducibility
+
+
+@pytest.mark.parametrize("transforms", [[], [v2.RandomCrop(32, 4), v2.ColorJitter(0.3), v2.RandomHorizontalFlip()]])
+def test_batches_are_the_same_byte_for_byte_whatever_the_workers(sample_root: Path, transforms: list) -> None:
+    results = []
+    for cache in ("none", "disk"):
+        for workers in (0, 1, 2):
+            data = sample(
+                sample_root,
+                cache=cache,
+                num_workers=workers,
+                train_transforms=transforms,
+                batch_transforms=[RandomCrop(4), RandomHorizontalFlip(), MixUp()],
+                seed=3,
+            )
+            batches = data.train_dataloader()
+            epochs = []
+            for epoch in (0, 1):
+                batches.sampler.set_epoch(epoch)
+                epochs.append(digests(batches))
+            assert epochs[0] != epochs[1]
+            results.append(epochs)
+    assert all(result == results[0] for result in results)
+
+
+def test_batches_are_the_same_wherever_the_pixels_lie(sample_root: Path) -> None:
+    results = []
+    for cache in ("none", "disk", "device"):
+        data = sample(sample_root, cache=cache, batch_transforms=[RandomCrop(4), RandomHorizontalFlip()])
+        results.append((digests(data.train_dataloader()), digests(data.val_dataloader())))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_draws_nothing_from_the_networks_random_numbers(sample_root: Path, workers: int) -> None:
+    data = sample(sample_root, num_workers=workers, train_transforms=[v2.RandomCrop(32, 4)])
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    for _ in data.train_dataloader():
+        pass
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_resumed_epoch_is_augmented_as_it_would_have_been(sample_root: Path) -> None:
+    for transforms in ([], [v2.RandomCrop(32, 4)]):
+        whole = digests(sample(sample_root, train_transforms=transforms, batch_transforms=[MixUp()]).train_dataloader())
+        first = sample(sample_root, train_transforms=transforms, batch_transforms=[MixUp()]).train_dataloader()
+        batches = iter(first)
+        next(batches), next(batches)
+        second = sample(sample_root, train_transforms=transforms, batch_transforms=[MixUp()]).train_dataloader()
+        second.load_state_dict(first.state_dict())
+        assert digests(second) == whole[2:]
+
+
+class Recording(TorchDispatchMode):
+    """Notes the name of every operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_value_is_read_on_the_host_while_held_pixels_are_shown(sample_root: Path) -> None:
+    data = sample(sample_root, cache="device", batch_transforms=[RandomCrop(4), RandomHorizontalFlip(), MixUp()])
+    batches = data.train_dataloader()
+    with Recording() as recording:
+        for _ in batches:
+            pass
+    assert "index_select" in recording.names
+    assert not recording.names & {"_local_scalar_dense", "nonzero", "item", "is_nonzero", "equal", "masked_select"}
+
+
+def test_render_shows_chosen_images_of_an_epoch(sample_root: Path) -> None:
+    data = sample(sample_root, batch_transforms=[RandomCrop(4)])
+    batches = data.train_dataloader()
+    first, targets = batches.render(torch.tensor([5, 2]), 0)
+    assert torch.equal(batches.render(torch.tensor([5, 2]), 0)[0], first)
+    assert not torch.equal(batches.render(torch.tensor([5, 2]), 1)[0], first)
+    assert targets.tolist() == data.datasets["train"].targets[[5, 2]].tolist()
+    np.testing.assert_equal(first.shape, (2, 3, 32, 32))

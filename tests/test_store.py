@@ -1,0 +1,130 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules import DataError, FolderDataModule
+from datamodules.description import load_description
+from datamodules.png import encode_pngs
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder with index files of two images in each of two classes and three stages."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    contents = iter(encode_pngs(images))
+    for stage in ("train", "val", "test"):
+        lines = []
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / stage / name).mkdir(parents=True)
+            for i in range(2):
+                (tmp_path / stage / name / f"{i}.png").write_bytes(next(contents))
+                lines.append(f"{stage}/{name}/{i}.png {label}\n")
+        (tmp_path / f"{stage}.txt").write_text("".join(lines))
+    return tmp_path
+
+
+def data(root: Path, **options: object) -> FolderDataModule:
+    return FolderDataModule(root=str(root), image_size=None, **options)
+
+
+def prepared(root: Path, **options: object) -> FolderDataModule:
+    module = data(root, **options)
+    module.prepare_data()
+    return module
+
+
+def test_a_second_look_reads_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepared(root).description
+
+    def refuse(*args: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("datamodules.store.scan", refuse)
+    assert prepared(root).description == first
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "removed"])
+def test_a_changed_image_is_never_served_stale(root: Path, change: str) -> None:
+    before = prepared(root)
+    if change == "edited":
+        white = encode_pngs(np.full((1, 8, 8, 3), 255, np.uint8))[0]
+        (root / "train/cat/0.png").write_bytes(white)
+    elif change == "added":
+        shutil.copy(root / "train/cat/0.png", root / "train/cat/new.png")
+        with (root / "train.txt").open("a") as file:
+            file.write("train/cat/new.png 0\n")
+    else:
+        lines = (root / "train.txt").read_text().splitlines(keepends=True)
+        (root / "train.txt").write_text("".join(lines[1:]))
+        (root / "train/cat/0.png").unlink()
+    after = prepared(root)
+    assert after.mean != before.mean
+    after.setup("fit")
+    images, targets = after.datasets["train"].load(after.datasets["train"].targets * 0)
+    count = {"edited": 4, "added": 5, "removed": 3}[change]
+    assert len(after.datasets["train"]) == len(targets) == count
+    if change == "edited":
+        assert (images[0] == 255).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_an_unreadable_image_is_named_with_its_line_or_left_out(
+    root: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root / "train/dog/1.png"
+    path.unlink() if content is None else path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"dog/1\.png.*train\.txt:4\).*--data\.on_bad_image skip") as error:
+            prepared(root)
+        assert "\n" not in str(error.value)
+    with caplog.at_level("INFO"):
+        skipped = prepared(root, on_bad_image="skip")
+    assert "1 unreadable images are left out" in caplog.text
+    assert "dog/1.png" in caplog.text
+    assert skipped.class_counts == [2, 1]
+    skipped.setup("fit")
+    assert len(skipped.datasets["train"]) == 3
+    assert list(skipped.description.pixels["8"].unreadable) == ["train/dog/1.png"]
+    with pytest.raises(DataError, match=r"train\.txt:4\)"):
+        prepared(root)
+
+
+def test_an_image_in_two_stages_is_reported(root: Path) -> None:
+    shutil.copy(root / "train/cat/0.png", root / "test/dog/1.png")
+    assert prepared(root).description.pixels["8"].identical == [["train/cat/0.png", "test/dog/1.png"]]
+
+
+def test_a_class_without_training_images_is_named(root: Path) -> None:
+    (root / "train.txt").write_text("train/cat/0.png 0\ntrain/cat/1.png 0\n")
+    with pytest.raises(DataError, match=r"train\.txt lists none of dog"):
+        prepared(root)
+
+
+def test_a_single_class_is_refused(root: Path) -> None:
+    for stage in ("train", "val", "test"):
+        (root / f"{stage}.txt").write_text(f"{stage}/cat/0.png 0\n")
+    with pytest.raises(DataError, match=r"two classes or more.*but got cat"):
+        prepared(root)
+
+
+@pytest.mark.parametrize("stage", ["train", "val", "test"])
+def test_an_empty_stage_is_named(root: Path, stage: str) -> None:
+    (root / f"{stage}.txt").write_text("\n")
+    with pytest.raises(DataError, match=rf"{stage}\.txt lists no image"):
+        prepared(root)
+
+
+def test_images_that_are_not_square_ask_for_a_size(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        path.write_bytes(encode_pngs(np.zeros((1, 8, 6, 3), np.uint8))[0])
+    with pytest.raises(DataError, match=r"has 6x8 pixels.*--data\.image_size"):
+        prepared(root)
+
+
+def test_a_damaged_description_is_written_anew(root: Path) -> None:
+    before = prepared(root).description
+    (root / "dataset.json").write_text('{"class_names": ')
+    assert load_description(root) is None
+    assert prepared(root).description == before
