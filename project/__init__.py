@@ -1,4 +1,5 @@
 """The command line of the template: ``python -m project <command>``."""
 
 __version__ = "0.1.0"
-COMMANDS = ("fit", "validate", "test")
+COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
+FURTHER = ("prepare", "preview")  # one file each in project/commands/

@@ -1,11 +1,12 @@
 """Answer --help and --version at once; import torch, which takes seconds, only to do some work."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from project import COMMANDS, __version__
+from project import COMMANDS, FURTHER, __version__
 
 HELP = """\
 usage: python -m project <command> [options]
@@ -16,6 +17,8 @@ commands:
   fit       train:     python -m project fit --config configs/resnet.yaml
   validate  measure on the validation images:  python -m project validate --run last
   test      measure on the test images:        python -m project test --run last
+  prepare   get the images ready and say what they hold: python -m project prepare --config configs/resnet.yaml
+  preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
 
 options:
   -h, --help      show this; `python -m project <command> --help` lists all options of a command
@@ -35,7 +38,8 @@ def main(args: Sequence[str] | None = None) -> Any:
         args: Command and options; by default those of the process.
 
     Returns:
-        The ``project.cli.CLI`` that ran, with its ``trainer``, ``model``, ``datamodule`` and ``output_dir``, or None.
+        The ``project.cli.CLI`` that ran, with its ``trainer``, ``model``, ``datamodule`` and ``output_dir``; what the
+        ``run`` of a further command returns; or None.
 
     Raises:
         SystemExit: With the reason in one line on stderr and code 2 for a mistake of the user, 1 for other errors.
@@ -47,11 +51,14 @@ def main(args: Sequence[str] | None = None) -> Any:
     if args[0] == "--version":
         print(f"project {__version__}")
         return None
-    if args[0] not in COMMANDS:
-        near = get_close_matches(args[0], COMMANDS, 1)
+    known = (*COMMANDS, *FURTHER)
+    if args[0] not in known:
+        near = get_close_matches(args[0], known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        print(f"error: Expected a command ({', '.join(COMMANDS)}), but got {args[0]!r}.{hint}", file=sys.stderr)
+        print(f"error: Expected a command ({', '.join(known)}), but got {args[0]!r}.{hint}", file=sys.stderr)
         raise SystemExit(2)
+    if args[0] in FURTHER:
+        return importlib.import_module(f"project.commands.{args[0]}").run(args[1:])
     from project.cli import run
 
     return run(args)

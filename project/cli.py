@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +201,12 @@ def debugging() -> bool:
     return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
 
 
-def run(args: list[str]) -> CLI:
-    """Run a command of Lightning's.
+@contextmanager
+def told_shortly(args: list[str]) -> Iterator[None]:
+    """Turn an error into words for the person at the command line.
+
+    Args:
+        args: Command line that the errors are about.
 
     Raises:
         SystemExit: With code 2 for a mistake of the user, told in one line; with code 1 for any other error, told by
@@ -209,25 +215,8 @@ def run(args: list[str]) -> CLI:
     # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
-    torch.set_float32_matmul_precision("high")
     try:
-        if args[0] != "fit":
-            args = expand_run(args)
-        return CLI(
-            LightningModule,
-            LightningDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={
-                "allow_abbrev": False,
-                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
-            },
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            args=args,
-        )
+        yield
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         if debugging():
             raise
@@ -245,3 +234,30 @@ def run(args: list[str]) -> CLI:
             print(short_traceback(cause), file=sys.stderr)
             raise SystemExit(1) from error
         raise SystemExit(2) from error
+
+
+def run(args: list[str]) -> CLI:
+    """Run a command of Lightning's.
+
+    Raises:
+        SystemExit: See ``told_shortly``.
+    """
+    with told_shortly(args):
+        torch.set_float32_matmul_precision("high")
+        if args[0] != "fit":
+            args[:] = expand_run(args)
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={
+                "allow_abbrev": False,
+                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=args,
+        )

@@ -25,6 +25,7 @@ INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), 
 OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 WORDS = {"trainer", "model", "data", "checkpoint", "seed_everything", "runs_dir", "run", "test_after_fit", "ckpt_path"}
 WORDS |= {"config", "print_config", "class_path", "init_args", "dict_kwargs", "weights_only", "verbose", "help"}
+WORDS |= {"verify", "images", "epochs", "output"}  # of prepare and preview
 CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 
@@ -76,15 +77,27 @@ def parser_message(message: str, args: list[str]) -> str:
         path = next(filter(None, found.groups()))
         if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):
             return problem
+    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):  # within another class's arguments
+        return _class_problem(f"{found[1]}.{found[2]}") or " ".join(message.split())
     if found := re.search(r"File does not exist: '(.+?)'", message):
         return _missing_file(Path(found[1]))
     if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
     if found := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
         return f"Expected {found[1]} {found[3]}, but got {found[2]}."
+    if found := re.search(
+        r'"(\w+)":(?:(?!Parser key)[\s\S])*does not conform to restriction v(\S+)[\s\S]*?Given value: (\S+)', message
+    ):
+        return f"Expected {found[1]} {found[2]}, but got {found[3]}."
+    if found := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
+        return (
+            f"Expected a transform of whole batches, as datamodules.RandomCrop, but got {found[1]}: transforms of single "
+            "images belong below train_transforms."
+        )
     if found := re.search(r"arguments are required: ([\w.]+)", message):
         place = re.search(r"Given value: (.*)", message)
-        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if place else ".")
+        short = place and len(place[1]) < 100
+        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if short else ".")
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:

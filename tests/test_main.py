@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from project import __version__
+from project import COMMANDS, FURTHER, __version__
 from project.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     out = capsys.readouterr().out
-    for command in ("fit", "validate", "test"):
+    for command in (*COMMANDS, *FURTHER):
         assert f"python -m project {command} " in out
 
 
@@ -41,5 +41,5 @@ def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]
     assert stop.value.code == 2
     assert (
         capsys.readouterr().err
-        == "error: Expected a command (fit, validate, test), but got 'fitt'. Did you mean fit?\n"
+        == "error: Expected a command (fit, validate, test, prepare, preview), but got 'fitt'. Did you mean fit?\n"
     )

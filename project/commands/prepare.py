@@ -1,0 +1,72 @@
+"""``prepare``: make images, index files and cache ready, and say what they hold."""
+
+import time
+
+import yaml
+from rich import print as rich_print
+from rich.table import Table
+
+from datamodules import DataError, Description, ImageDataModule
+from project.cli import told_shortly
+from project.commands.data import data_parser, parse_data
+
+SHOWN = 5  # groups of identical images, and problems, that are printed
+
+
+def run(args: list[str]) -> ImageDataModule:
+    """Prepare data, or with ``--verify`` check what was prepared.
+
+    Raises:
+        SystemExit: The data cannot be prepared, or is not as it was written.
+    """
+    with told_shortly(["prepare", *args]):
+        parser = data_parser("prepare")
+        parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Check every image file.")
+        data, options = parse_data(parser, args)
+        start = time.perf_counter()
+        description = data.description
+        seconds = time.perf_counter() - start
+        print_summary(data, description)
+        print(f"{data.root}: ready after {seconds:.1f} s.")
+        if options.verify:
+            _verify(data)
+        return data
+
+
+def print_summary(data: ImageDataModule, description: Description) -> None:
+    """Print counts, mean and std, identical and unreadable images."""
+    table = Table(title=f"Images in {data.root}")
+    table.add_column("class")
+    for stage in description.counts:
+        table.add_column(stage, justify="right")
+    for name in description.class_names:
+        table.add_row(name, *(str(counts[name]) for counts in description.counts.values()))
+    table.add_section()
+    table.add_row("all", *(str(sum(counts.values())) for counts in description.counts.values()))
+    rich_print(table)
+
+    pixels = description.pixels[data.store.key]
+    numbers = {name: [round(value, 4) for value in getattr(pixels, name)] for name in ("mean", "std")}
+    print(yaml.safe_dump(numbers, default_flow_style=None), end="")
+    print(f"size: {data.store.size}  # pixels, {data.store.resize or 'as they are'}")
+    print(f"Split: {description.split}")
+    print(f"Identical images in more than one of train, val and test: {len(pixels.identical)}")
+    for group in pixels.identical[:SHOWN]:
+        print(f"  {' = '.join(group)}")
+    if len(pixels.identical) > SHOWN:
+        print(f"  and {len(pixels.identical) - SHOWN} more: {data.store.folder / 'dataset.json'}")
+    print(f"Unreadable images, left out: {len(pixels.unreadable)}")
+    for reason in list(pixels.unreadable.values())[:SHOWN]:
+        print(f"  {reason}")
+
+
+def _verify(data: ImageDataModule) -> None:
+    problems = data.verify()
+    for problem in problems[:SHOWN]:
+        print(f"  {problem}")
+    if problems:
+        raise DataError(
+            f"Expected every image of {data.root} as it was written, but {len(problems)} are not. Put them back, or "
+            "delete the folder that they are in, and prepare it again."
+        )
+    print("Verified: every image is as it was written.")

@@ -1,0 +1,60 @@
+"""``preview``: a picture of training images and what augmentation makes of them."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse.typing import PositiveInt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from datamodules import ImageDataModule
+from project.cli import told_shortly
+from project.commands.data import data_parser, parse_data
+
+
+def run(args: list[str]) -> Path:
+    """Write the picture and return where it lies.
+
+    Raises:
+        SystemExit: The data cannot be prepared.
+    """
+    with told_shortly(["preview", *args]):
+        parser = data_parser("preview")
+        parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, a row each.")
+        parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, a column each.")
+        parser.add_argument("--output", type=str | None, default=None, help="PNG file; by default in the data folder.")
+        data, options = parse_data(parser, args)
+        data.prepare_data()
+        data.setup("fit")
+        path = Path(options.output) if options.output is not None else data.root / "preview.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(data, options.images, options.epochs).savefig(path)
+        print(f"Preview: {path}")
+        return path
+
+
+def draw(data: ImageDataModule, images: int, epochs: int) -> Figure:
+    """Return a figure: in each row a training image and what the network sees of it in each epoch."""
+    loader = data.train_dataloader()
+    positions = torch.linspace(0, len(loader.dataset) - 1, images).long().unique()
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (data.mean, data.std))
+    seen = [loader.render(positions, epoch)[0] * std + mean for epoch in range(epochs)]
+    plain, targets = loader.dataset.load(positions)
+    columns = [plain.float() / 255, *(batch.clamp(0, 1) for batch in seen)]
+    names = [data.class_names[target] for target in targets.tolist()]
+
+    figure = Figure(
+        figsize=(1.1 * len(columns) + 1.2, 1.1 * len(positions) + 0.5),
+        layout=ConstrainedLayoutEngine(wspace=0.02, hspace=0.02),
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(positions), len(columns), squeeze=False)
+    for column, batch in enumerate(columns):
+        axes[0, column].set_title("on disk" if column == 0 else f"epoch {column - 1}", fontsize=9)
+        for row, image in enumerate(batch):
+            axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes[row, column].set(xticks=[], yticks=[])
+    for row, name in enumerate(names):
+        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    return figure

@@ -1,0 +1,50 @@
+"""Mistakes in the options of data, each told in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from project.__main__ import main
+
+MISTAKES = {
+    "cache: gpu": "Expected Literal['none', 'disk', 'device'] for cache, but got 'gpu'",
+    "image_size: 0": "Expected image_size >0, but got 0",
+    "folds: 1": "Expected --data.folds of 2 or more",
+    "cahce: disk": "Did you mean cache?",
+    "batch_transforms: [{class_path: datamodules.RandomCorp}]": "Did you mean datamodules.RandomCrop?",
+    "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {pading: 1}}]": "Did you mean padding?",
+    "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {padding: -1}}]": "padding of 0 or more",
+    "batch_transforms: [{class_path: datamodules.Cutout, init_args: {size: 40}}]": "cutout below the side of the images",
+    "batch_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]": "belong below train_transforms",
+    "train_transforms: [torchvision.transforms.v2.RandomCorp]": "Did you mean torchvision.transforms.v2.RandomCrop?",
+    "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
+    "[torchvision.transforms.v2.RandomFlip]}}]": "torchvision.transforms.v2 has no 'RandomFlip'",
+    "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
+        "Normalize failed on Tensor uint8 (3, 32, 32)"
+    ),
+    "{cache: device, train_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]}": "use --data.batch_transforms",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_told_in_one_line(
+    mistake: str, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(f"data:\n  class_path: datamodules.SampleDataModule\n  init_args:\n    {mistake}\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["preview", f"--config={overlay}", f"--data.root={sample_root}", f"--output={tmp_path / 'p.png'}"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert MISTAKES[mistake] in told[-1]
+    assert [line for line in told if line.startswith("error: ")] == told[-1:]
+
+
+def test_a_network_that_is_not_made_for_the_image_size_says_so(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *fast, f"--data.root={tmp_path}", "--data.image_size=48", f"--runs_dir={tmp_path / 'runs'}"])
+    assert stopped.value.code == 2
+    assert "LeNet cannot take images (1, 3, 48, 48)" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

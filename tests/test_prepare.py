@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from datamodules.index import read_index
+from project.__main__ import main
+
+
+def test_prepare_takes_the_options_of_fit_and_says_what_there_is(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config=configs/resnet.yaml", f"--data.root={tmp_path / 'data'}", f"--data.archive={archive}"]
+    data = main(["prepare", *options])
+    told = capsys.readouterr().out
+    assert len(read_index(tmp_path / "data/train.txt")) == 450
+    for row in (["airplane", "45", "5", "10"], ["all", "450", "50", "100"]):
+        assert row in [line.strip(" │").replace("│", " ").split() for line in told.splitlines()]
+    numbers = yaml.safe_load("\n".join(line for line in told.splitlines() if line.startswith(("mean:", "std:"))))
+    np.testing.assert_allclose(numbers["mean"], data.mean, atol=1e-4)
+    np.testing.assert_allclose(numbers["std"], data.std, atol=1e-4)
+    for part in ("size: 32", "official", "Identical images in more than one of train, val and test: 0", "ready after"):
+        assert part in told
+
+
+def test_prepare_works_without_a_recipe_and_verify_finds_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data=datamodules.SampleDataModule", f"--data.root={tmp_path}"]
+    main(["prepare", *options, "--verify"])
+    assert "Verified: every image is as it was written" in capsys.readouterr().out
+    path, _ = read_index(tmp_path / "train.txt")[0]
+    Image.new("RGB", (32, 32)).save(tmp_path / path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", *options, "--verify"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr()
+    assert f"{tmp_path / path} is not the file that was written" in told.out
+    assert "but 1 are not" in told.err
+
+
+def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("RGB", (9, 7), (i, 2 * i, len(name))).save(tmp_path / name / f"{i}.png")
+    main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={tmp_path}", "--verify"])
+    assert "Verified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Expected a value for data"),
+        (["--data=datamodules.FolderDataModule", "--data.root=nowhere"], "nowhere does not exist"),
+        (["--data=datamodules.FolderDatamodule"], "Did you mean datamodules.FolderDataModule?"),
+        (["--config=configs/resnet.yaml", "--data.cahce=none"], "Did you mean cache?"),
+        (["--config=configs/resnet.yaml", "--verfy"], "Did you mean verify?"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", *args])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.strip()
+    assert message in told
+    assert len(told.splitlines()) == 1
