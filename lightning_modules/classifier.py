@@ -254,9 +254,10 @@ class ImageClassifier(LightningModule):
             with torch.no_grad():
                 shape = tuple(self.network(self.example_input_array).shape)
         except RuntimeError as error:
+            size = self.hparams["image_size"]
             raise MisconfigurationException(
-                f"{type(self.network).__name__} cannot take images {tuple(self.example_input_array.shape)}: {error}. "
-                "Give a --data.image_size that it is made for, or another network."
+                f"{type(self.network).__name__} cannot take images of {size}x{size} pixels: {error}. Give a "
+                "--data.image_size that it is made for, or another network."
             ) from error
         for module in training:
             module.training = True

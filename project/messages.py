@@ -91,13 +91,12 @@ def parser_message(message: str, args: list[str]) -> str:
         return f"Expected {found[1]} {found[2]}, but got {found[3]}."
     if found := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
         return (
-            f"Expected a transform of whole batches, as datamodules.RandomCrop, but got {found[1]}: transforms of single "
-            "images belong below train_transforms."
+            f"Expected a transform of whole batches, as datamodules.RandomCrop, but got {found[1]}: transforms of "
+            "single images belong below train_transforms."
         )
     if found := re.search(r"arguments are required: ([\w.]+)", message):
-        place = re.search(r"Given value: (.*)", message)
-        short = place and len(place[1]) < 100
-        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if short else ".")
+        place = re.search(r"Given value: (.{,100})$", message, re.M)
+        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if place else ".")
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:

@@ -14,7 +14,7 @@ MISTAKES = {
     "batch_transforms: [{class_path: datamodules.RandomCorp}]": "Did you mean datamodules.RandomCrop?",
     "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {pading: 1}}]": "Did you mean padding?",
     "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {padding: -1}}]": "padding of 0 or more",
-    "batch_transforms: [{class_path: datamodules.Cutout, init_args: {size: 40}}]": "cutout below the side of the images",
+    "batch_transforms: [{class_path: datamodules.Cutout, init_args: {size: 40}}]": "below the side of the images",
     "batch_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]": "belong below train_transforms",
     "train_transforms: [torchvision.transforms.v2.RandomCorp]": "Did you mean torchvision.transforms.v2.RandomCrop?",
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
@@ -22,7 +22,7 @@ MISTAKES = {
     "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
         "Normalize failed on Tensor uint8 (3, 32, 32)"
     ),
-    "{cache: device, train_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]}": "use --data.batch_transforms",
+    "{cache: device, train_transforms: [torchvision.transforms.v2.CenterCrop]}": "use --data.batch_transforms",
 }
 
 
@@ -46,5 +46,5 @@ def test_a_network_that_is_not_made_for_the_image_size_says_so(
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *fast, f"--data.root={tmp_path}", "--data.image_size=48", f"--runs_dir={tmp_path / 'runs'}"])
     assert stopped.value.code == 2
-    assert "LeNet cannot take images (1, 3, 48, 48)" in capsys.readouterr().err
+    assert "LeNet cannot take images of 48x48 pixels" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
