@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.augment import BatchTransform, Draw
 from datamodules.cache import scan
-from datamodules.dataset import ImageDataset, read_images
+from datamodules.dataset import ImageDataset, read_images, seeded
 from datamodules.decode import Resize
 from datamodules.description import FILE, Description, load_description
 from datamodules.errors import DataError
@@ -113,6 +113,7 @@ class ImageDataModule(LightningDataModule, ABC):
         skip = on_bad_image == "skip"
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
         self._description: Description | None = None
+        self._fitted: list[Any] = []
         self._scale_and_shift: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     # What a subclass says
@@ -175,9 +176,10 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side of the images in pixels, as the module gets them."""
-        assert self.description, "which finds the size on disk"
-        size = self.store.size
-        shape = tuple(compose(self.eval_transforms)(torch.zeros(3, size, size, dtype=torch.uint8)).shape)
+        self._fit(self.eval_transforms)
+        with seeded(0):
+            black = torch.zeros(3, self.store.size, self.store.size, dtype=torch.uint8)
+            shape = tuple(compose(self.eval_transforms)(black).shape)
         if shape[-1] != shape[-2]:
             raise DataError(f"Expected --data.eval_transforms that make square images, but they make {shape}.")
         return int(shape[-1])
@@ -233,7 +235,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets = {}
         for one in stages:
             transforms = self.train_transforms if one == "train" else self.eval_transforms
-            self._fit(transforms, entries["train"])
+            self._fit(transforms)
             self.datasets[one] = ImageDataset(
                 self.store.base,
                 entries[one],
@@ -249,7 +251,7 @@ class ImageDataModule(LightningDataModule, ABC):
         overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
         weights = None
         if self.sampler == "balanced":
-            targets = self.datasets["train"].targets
+            targets = self.datasets["train"].targets.cpu()
             weights = (1 / torch.bincount(targets, minlength=self.num_classes).double())[targets]
         return self._loader("train", self._augment, shuffle=not overfit, weights=weights, drop_last=self.drop_last)
 
@@ -300,13 +302,15 @@ class ImageDataModule(LightningDataModule, ABC):
         scale, shift = self._scale_and_shift[key]
         return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
-    def _fit(self, transforms: Sequence[Any], entries: Sequence[Entry]) -> None:
-        """Fit what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
+    def _fit(self, transforms: Sequence[Any]) -> None:
+        """Fit once what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
+        entries = self.store.readable(self.description)["train"]
         for transform in transforms:
-            if hasattr(transform, "fit"):
+            if hasattr(transform, "fit") and transform not in self._fitted:
                 some = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
                 paths = [f"{self.store.base / file}" for file, _ in some]
                 transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))
+                self._fitted.append(transform)
 
     # Helpers: preparing
 

@@ -111,6 +111,8 @@ def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
     data = sample(sample_root, train_transforms=[whitening], eval_transforms=[whitening], normalize=False)
     images, _ = next(iter(data.train_dataloader()))
     assert images.mean().abs() < 0.05
+    before_setup = SampleDataModule(root=str(sample_root), eval_transforms=[ZCAWhitening(num_images=50)])
+    assert before_setup.image_size == 32
 
 
 def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:
