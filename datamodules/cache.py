@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from rich.progress import track
 
-from datamodules.dataset import read_images
+from datamodules.dataset import paths_of, read_images
 from datamodules.decode import Resize
 from datamodules.errors import DataError
 from datamodules.index import write_text
@@ -40,15 +40,16 @@ def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | No
 
     A file that is not there counts as one of a size of its own, so that its return is noticed as well.
     """
-    facts = np.empty((len(files), 2), np.int64)
-    for position, file in enumerate(files):
+    facts: list[int] = []
+    for path in paths_of(root, files):
         try:
-            stat = os.stat(f"{root}/{file}" if file[0] != "/" else file)
-            facts[position] = stat.st_size, stat.st_mtime_ns
+            stat = os.stat(path)
+            facts.append(stat.st_size)
+            facts.append(stat.st_mtime_ns)
         except OSError:
-            facts[position] = -1
-    digest = hashlib.sha256(json.dumps([VERSION, size, resize, list(files)]).encode())
-    digest.update(facts.tobytes())
+            facts += (-1, -1)
+    digest = hashlib.sha256("\n".join([f"{VERSION} {size} {resize}", *files]).encode())
+    digest.update(np.array(facts, np.int64).tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -67,7 +68,7 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
         resize: How an image of another size is made to fit.
         keep_at: Where to keep the pixels, uint8 ``(N, 3, size, size)``; that of an unreadable file is black.
     """
-    paths = [f"{root / file}" for file in files]
+    paths = paths_of(root, files)
     sums = Sums(np.empty((len(paths), 3), np.int64), np.empty((len(paths), 3), np.int64))
     digests = [b""] * len(paths)
     unreadable: dict[int, DataError] = {}

@@ -22,7 +22,7 @@ from datamodules.errors import DataError
 from datamodules.index import STAGES, Entry, read_index, write_index
 from datamodules.loader import Batch, ImageLoader
 from datamodules.split import fold_of
-from datamodules.store import ImageStore, files_of
+from datamodules.store import ImageStore
 from datamodules.transforms import ImageTransform, compose
 
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
@@ -141,7 +141,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def verify(self) -> list[str]:
         """Return what is wrong with the images on disk, a line each."""
         assert self.description, "which makes them"
-        files = files_of(self.store.listed())
+        files = self.store.files()
         found = scan(self.store.base, files, self.store.size, self.store.resize, None)
         return [str(error) for _, error in sorted(found.unreadable.items())]
 
@@ -369,9 +369,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.cache == "none":
             return None, {}
         for _ in range(2):
-            files = files_of(self.store.listed())
-            pixels = self.store.open(self.description, len(files))
+            pixels = self.store.open(self.description)
             if pixels is not None:
-                return torch.from_numpy(pixels), {file: row for row, file in enumerate(files)}
+                return torch.from_numpy(pixels), {file: row for row, file in enumerate(self.store.files())}
             self._description = None  # deleted since: the next look makes it anew
         raise DataError(f"The cache of {self.root} vanishes as soon as it is made. Give --data.cache none.")

@@ -4,7 +4,6 @@ A path may hold blanks and may be absolute; blanks or tabs divide it from its la
 slash, and read as one on every system, so that an index file can move. Each path is listed once.
 """
 
-import codecs
 import hashlib
 import os
 import re
@@ -71,10 +70,9 @@ def line_of(path: Path, file: str) -> int:
     return numbers[file]
 
 
-def digests_of(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of the three index files, by file name."""
-    paths = [index_path(root, stage) for stage in STAGES]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of an index file, or nothing if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:
@@ -86,7 +84,9 @@ def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[s
     counts = dict.fromkeys(class_names, 0)
     for file, label in entries:
         if not 0 <= label < len(class_names):
-            raise DataError(f"Expected labels of 0 to {len(class_names) - 1}, but got {label} for {file}.")
+            raise DataError(
+                f"Expected labels of 0 to {len(class_names) - 1}, but got {label} for {file}. Correct its line."
+            )
         counts[class_names[label]] += 1
     return counts
 
@@ -104,7 +104,6 @@ def _read(path: Path) -> tuple[list[Entry], dict[str, int]]:
 
 def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
     """Return the entries, and the number of each path's line."""
-    content = content.removeprefix(codecs.BOM_UTF8)
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -115,7 +114,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
     numbers: dict[str, int] = {}
     labels: dict[str, int] = {}  # each label is looked at once: most of the time goes into lines
     for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
-        words = line.lstrip(" \t").rsplit(None, 1)
+        words = line.lstrip("\ufeff \t").rsplit(None, 1)  # a mark of UTF-8 begins each of several files put together
         if not words:
             continue
         file, label = words[0], words[-1]

@@ -12,7 +12,7 @@ from datamodules.cache import Scan, cache_path, fingerprint, open_cache, scan
 from datamodules.decode import Resize, read_rgb
 from datamodules.description import FILE, Description, Pixels, load_description, write_description
 from datamodules.errors import DataError
-from datamodules.index import STAGES, Entry, count_labels, digests_of, index_path, line_of, read_index
+from datamodules.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.statistics import Sums, channel_mean_std
 
 Entries = dict[str, list[Entry]]  # by stage
@@ -41,6 +41,8 @@ class ImageStore:
         self.keep = keep
         self.skip = skip
         self._size = size
+        self._listed: tuple[dict[str, str], Entries] | None = None
+        self._files: list[str] = []
 
     @property
     def size(self) -> int:
@@ -59,19 +61,31 @@ class ImageStore:
 
     def listed(self) -> Entries:
         """Return what the index files list."""
-        return {stage: read_index(self.index(stage)) for stage in STAGES}
+        digests = {stage: digest_of(self.index(stage)) for stage in STAGES}
+        if self._listed is None or self._listed[0] != digests:  # parsing takes longer than all else at a warm start
+            self._listed = digests, {stage: read_index(self.index(stage)) for stage in STAGES}
+            self._files = sorted({file for entries in self._listed[1].values() for file, _ in entries})
+        return self._listed[1]
+
+    def files(self) -> list[str]:
+        """Return all files that the index files list, each once, in alphabetical order."""
+        self.listed()
+        return self._files
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of each index file, by its name."""
+        return {self.index(stage).name: digest_of(self.index(stage)) for stage in STAGES}
 
     def readable(self, description: Description) -> Entries:
         """Return what the index files list, without the images that nobody can read."""
         bad = description.pixels[self.key].unreadable
+        if not bad:
+            return self.listed()
         return {stage: [one for one in entries if one[0] not in bad] for stage, entries in self.listed().items()}
 
     def is_described_by(self, description: Description) -> bool:
         """Tell whether the index files are still those that were described."""
-        try:
-            return description.digests == digests_of(self.folder)
-        except FileNotFoundError:
-            return False
+        return description.digests == self.digests()
 
     def load(self, recipe: dict[str, Any]) -> Description | None:
         """Return the description of this folder, or None unless everything in it is as described.
@@ -83,12 +97,12 @@ class ImageStore:
         if known is None or known.split != recipe or not self.is_described_by(known):
             return None
         listed = self.listed()
-        files = files_of(listed)
+        files = self.files()
         self._find_size(files)
         pixels = known.pixels.get(self.key)
         if pixels is None or pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
-        if self.keep and self.open(known, len(files)) is None:
+        if self.keep and self.open(known) is None:
             return None
         self._check_readable(pixels.unreadable, listed)
         return known
@@ -108,7 +122,7 @@ class ImageStore:
         names = list(name_classes(listed))
         if len(names) < 2:
             raise DataError(f"Expected two classes or more in {self.root}, but got {', '.join(names) or 'none'}.")
-        files = files_of(listed)
+        files = self.files()
         self._find_size(files)
         key = fingerprint(self.base, files, self.size, self.resize)
         keep_at = cache_path(self.root, self.size, self.resize, key) if self.keep else None
@@ -128,16 +142,15 @@ class ImageStore:
         pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of))
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
-        digests = digests_of(self.folder)
-        description = Description(names, counts, recipe, source, digests, {**others, self.key: pixels})
+        description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
         write_description(self.folder, description)
         self._report(pixels)
         return description
 
-    def open(self, description: Description, count: int) -> np.ndarray | None:
-        """Return the decoded images, uint8 ``(count, 3, size, size)``, in the order of ``files_of``, or None."""
+    def open(self, description: Description) -> np.ndarray | None:
+        """Return the decoded images, uint8 ``(N, 3, size, size)``, in the order of ``files``, or None."""
         path = cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
-        return open_cache(path, count, self.size)
+        return open_cache(path, len(self.files()), self.size)
 
     def _find_size(self, files: Sequence[str]) -> None:
         if self._size is not None:
@@ -171,11 +184,6 @@ class ImageStore:
                 f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel, as "
                 f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
             )
-
-
-def files_of(entries: Entries) -> list[str]:
-    """Return all files that index files list, each once, in alphabetical order."""
-    return sorted({file for listed in entries.values() for file, _ in listed})
 
 
 def find_identical(entries: Entries, found: Scan, row_of: dict[str, int]) -> list[list[str]]:

@@ -24,6 +24,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         (b"\n \n\t\r\n", []),
         (b"a.png 0", [("a.png", 0)]),
         (b"\xef\xbb\xbfa.png 0\r\n\r\nb.png 1\r\n", [("a.png", 0), ("b.png", 1)]),
+        (b"a.png 0\n\xef\xbb\xbfb.png 1\n\xef\xbb\xbf", [("a.png", 0), ("b.png", 1)]),
         (b"  a b.png \t 7 \t \r\n", [("a b.png", 7)]),
         (b"a.png\t0\n", [("a.png", 0)]),
         (b"# a.png 0\n", [("# a.png", 0)]),
