@@ -100,9 +100,9 @@ class ImageStore:
         files = self.files()
         self._find_size(files)
         pixels = known.pixels.get(self.key)
-        if pixels is None or pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
+        if pixels is None or (self.keep and self.open(known) is None):  # before the files, which takes longer
             return None
-        if self.keep and self.open(known) is None:
+        if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
         self._check_readable(pixels.unreadable, listed)
         return known
