@@ -1,6 +1,6 @@
 """Measure the data path against its peers, interleaved in one run, and print a table in Markdown.
 
-pip install imageio kornia
+pip install --editable '.[benchmark]'
 python scripts/benchmark_data.py --archive data/cifar-10-python.tar.gz > table.md
 
 Peers: the loop with imageio that tutorials show; writing ready-made blobs; ImageFolder with a DataLoader of two

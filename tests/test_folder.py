@@ -8,6 +8,7 @@ from PIL import Image
 
 from datamodules import DataError, FolderDataModule
 from datamodules.index import read_index
+from project.__main__ import main
 
 
 def save(path: Path, side: int = 12) -> None:
@@ -189,3 +190,16 @@ def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message
     with pytest.raises(DataError, match=message) as error:
         data(tmp_path / "photos")
     assert "\n" not in str(error.value)
+
+
+def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path: Path) -> None:
+    fit = main(
+        [
+            *("fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={photos}"),
+            *("--trainer.max_epochs=2", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"),
+            f"--runs_dir={tmp_path / 'runs'}",
+        ]
+    )
+    assert fit.trainer.global_step == 2
+    tested = main(["test", "--run", str(fit.run_dir)])
+    assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()
