@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from rich.progress import track
 
+from datamodules.convert import cores
 from datamodules.dataset import paths_of, read_images
 from datamodules.decode import Resize
 from datamodules.errors import DataError
@@ -24,7 +25,7 @@ from datamodules.index import write_text
 from datamodules.statistics import Sums, channel_sums
 
 VERSION = 1  # of what a fingerprint stands for; to be raised when decoding or resizing changes
-CHUNK = 128  # images that a thread reads at a time
+CHUNK_BYTES = 128 * 3 * 32 * 32  # of pixels that a thread reads at a time
 
 
 class Scan(NamedTuple):
@@ -58,6 +59,11 @@ def cache_path(root: Path, size: int, resize: Resize | None, key: str) -> Path:
     return root / "cache" / f"{size}_{resize or 'as_is'}_{key}.npy"
 
 
+def chunk_of(size: int) -> int:
+    """Return how many images of a side are read at a time."""
+    return max(1, CHUNK_BYTES // (3 * size * size))
+
+
 def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, keep_at: Path | None) -> Scan:
     """Read all images once, by as many threads as there are cores.
 
@@ -74,8 +80,10 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     unreadable: dict[int, DataError] = {}
     out, begin = _create(keep_at, (len(paths), 3, size, size)) if keep_at is not None else (-1, 0)
 
+    each = chunk_of(size)
+
     def work(start: int) -> int:
-        chunk = paths[start : start + CHUNK]
+        chunk = paths[start : start + each]
         stop = start + len(chunk)
         pixels = read_images(chunk, size, resize, lambda i, error: unreadable.__setitem__(start + i, error))
         sums.values[start:stop], sums.squares[start:stop] = channel_sums(pixels)
@@ -88,9 +96,9 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
             written += os.pwrite(out, content[written:], place + written)
         return zlib.crc32(content)
 
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(cores())
     try:
-        jobs = [pool.submit(work, start) for start in range(0, len(paths), CHUNK)]
+        jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
         checksums = [job.result() for job in track(jobs, f"Reading {len(paths)} images of {root}")]
     except BaseException as error:
         pool.shutdown(cancel_futures=True)
@@ -111,19 +119,20 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
 def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
     """Return kept pixels, uint8 ``(count, 3, size, size)``, mapped from disk, or None unless they are as kept.
 
-    The map is private: what a process writes into it reaches neither the file nor other processes.
+    The map cannot be written to.
     """
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
         stat = path.stat()
         if stat.st_size != facts["bytes"]:
             return None
-        pixels = np.load(path, mmap_mode="c")
+        pixels = np.load(path, mmap_mode="r")
         if pixels.shape != (count, 3, size, size) or pixels.dtype != np.uint8:
             return None
         if stat.st_mtime_ns != facts["mtime_ns"]:  # touched or copied since: its content decides
+            each = chunk_of(size)
             for chunk, checksum in enumerate(facts["crc32"]):
-                if zlib.crc32(pixels[chunk * CHUNK : (chunk + 1) * CHUNK]) != checksum:
+                if zlib.crc32(pixels[chunk * each : (chunk + 1) * each]) != checksum:
                     return None
         return pixels
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets import CIFAR10
 
 from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER, read_batches
-from datamodules.convert import convert, is_converted, list_converted, read_source, verify
+from datamodules.convert import check_free, convert, is_converted, list_converted, read_source, verify
 from datamodules.download import download, md5_of
 from datamodules.errors import DataError
 from datamodules.images import ImageDataModule
@@ -68,6 +68,7 @@ class CIFAR10DataModule(ImageDataModule):
     def make_images(self) -> None:
         """Get the archive and write its images as PNG files."""
         missing = self._missing()
+        check_free(self.root / "images", missing)
         archive = self._find_archive()
         source = {"name": "CIFAR-10", "archive": archive.name, **self._check_md5(archive)}
         total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
@@ -86,6 +87,9 @@ class CIFAR10DataModule(ImageDataModule):
         every = [entry for subset in self.subsets for entry in entries[subset]]
         fractions = (0.8, 0.1, 0.1) if self.split == "tutorial" else self.split
         return dict(zip(STAGES, divide(every, fractions, self.split_seed), strict=True))
+
+    verified = "every image is as it was written"
+    repair = "Delete the folder below images/ that they are in, and it is made anew."
 
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""

@@ -13,12 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import Progress, track
 
+from datamodules.errors import DataError
 from datamodules.index import Entry
 from datamodules.png import encode_pngs
 
 JOB = 500  # images that a thread writes at a time
 CHECKSUMS = "SHA256SUMS"  # written last: a folder that holds it is complete; `sha256sum -c SHA256SUMS` checks it
 SOURCE = "source.json"
+
+
+def cores() -> int:
+    """Return how many cores this process may use, which a batch system may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ImageBatch(NamedTuple):
@@ -49,6 +55,20 @@ def is_converted(images: Path, subset: str) -> bool:
     return (images / subset / CHECKSUMS).is_file()
 
 
+def check_free(images: Path, subsets: Iterable[str]) -> None:
+    """Raise DataError if there is a folder where a subset should be made: it is somebody else's.
+
+    A folder of ours appears with its checksums in it.
+    """
+    for subset in subsets:
+        if (images / subset).exists() and not is_converted(images, subset):
+            raise DataError(
+                f"Expected no {images / subset}, where images are to be made, but it is there, and is not of this "
+                "project's making. For images of your own, give --data datamodules.FolderDataModule; or give "
+                "--data.root another folder."
+            )
+
+
 def convert(
     batches: Iterable[ImageBatch],
     images: Path,
@@ -62,6 +82,9 @@ def convert(
     Works beside the target and renames at the end: after a kill at any moment, each subset is there completely or not
     at all, and the next call starts afresh.
 
+    Raises:
+        DataError: A folder of somebody else's is in the way.
+
     Args:
         batches: The images, those of a subset in any order.
         images: Folder of the subsets.
@@ -74,10 +97,11 @@ def convert(
     if partial.exists():
         shutil.rmtree(partial)
     jobs: dict[str, list[Future[list[str]]]] = {}
-    pool = ThreadPoolExecutor(os.cpu_count())  # threads: nearly all of the work is done by the system and by zlib
+    pool = ThreadPoolExecutor(cores())  # threads: nearly all of the work is done by the system and by zlib
     try:
         for batch in batches:
             if batch.subset not in jobs:
+                check_free(images, [batch.subset])
                 jobs[batch.subset] = []
                 for name in class_names:
                     (partial / batch.subset / name).mkdir(parents=True)
@@ -107,8 +131,6 @@ def convert(
     for subset in lines:
         (partial / subset / SOURCE).write_text(json.dumps(source, indent=2) + "\n")
         (partial / subset / CHECKSUMS).write_text("".join(lines[subset]))
-        if (images / subset).exists():
-            shutil.rmtree(images / subset)  # without its checksums: nobody's complete work
         (partial / subset).rename(images / subset)
     shutil.rmtree(partial)
 
@@ -125,7 +147,7 @@ def verify(images: Path, subset: str) -> list[str]:
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         return None if digest == wanted[name] else f"{folder / name} is not the file that was written"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         wrong = track(pool.map(check, wanted), f"Verifying {folder}", total=len(wanted))
         problems = [problem for problem in wrong if problem]
     return problems + [f"{folder / name} is in no manifest" for name in sorted(found - wanted.keys())]

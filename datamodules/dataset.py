@@ -2,6 +2,7 @@
 
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +92,8 @@ class ImageDataset(Dataset):
         size: Side of the images in pixels.
         resize: How an image of another size is made to fit; None if it is an error.
         transform: Applied to each image, uint8 ``(3, H, W)``, on the way out.
-        pixels: Decoded images, uint8 ``(M, 3, H, W)``, on any device; without them, files are read.
+        pixels: Decoded images, uint8 ``(M, 3, H, W)``, or the ``.npy`` file of them, to be mapped; without them, image
+            files are read.
         rows: Row of each entry in ``pixels``; by default they are the same images in the same order.
     """
 
@@ -102,18 +104,28 @@ class ImageDataset(Dataset):
         size: int,
         resize: Resize | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | None = None,
+        pixels: Tensor | Path | None = None,
         rows: Tensor | None = None,
     ) -> None:
         self.paths = None if pixels is not None else paths_of(root, [file for file, _ in entries])
         self.size = size
         self.resize = resize
         self.transform = transform
-        self.pixels = pixels
+        self._mapped = pixels if isinstance(pixels, Path) else None
+        self.pixels = map_pixels(pixels) if isinstance(pixels, Path) else pixels
         self.rows = rows
         self.targets = torch.tensor([label for _, label in entries], dtype=torch.int64)
-        if pixels is not None:
-            self.targets = self.targets.to(pixels.device)
+        if self.pixels is not None:
+            self.targets = self.targets.to(self.pixels.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave mapped pixels out, which a started worker maps anew: pickled, they would be copied whole."""
+        return self.__dict__ if self._mapped is None else {**self.__dict__, "pixels": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._mapped is not None:
+            self.pixels = map_pixels(self._mapped)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -151,6 +163,7 @@ class ImageDataset(Dataset):
         assert self.pixels is not None, "only decoded images can be held"
         own = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
         self.pixels, self.rows, self.targets = own.to(device), None, self.targets.to(device)
+        self._mapped = None
 
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return images before transforms, uint8 ``(N, 3, H, W)``, and targets, int64 ``(N,)``."""
@@ -162,6 +175,13 @@ class ImageDataset(Dataset):
         assert self.pixels is not None
         rows = positions if self.rows is None else self.rows.index_select(0, positions)
         return self.pixels.index_select(0, rows), targets
+
+
+def map_pixels(path: Path) -> Tensor:
+    """Return the array in an ``.npy`` file, mapped from disk. Writing into it would end the process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.load(path, mmap_mode="r"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.decode import IMAGE_SUFFIXES
@@ -14,10 +15,10 @@ from datamodules.errors import DataError
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry, index_path, read_index
 from datamodules.split import Fractions, check_fractions, divide
+from datamodules.store import CLASSES
 
 STAGE_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 OURS = re.compile(r"cache|folds_\d+")  # folders that this project makes in a data folder
-CLASSES = "classes.txt"
 GIVEN = {"name": "given"}
 
 
@@ -49,7 +50,7 @@ class FolderDataModule(ImageDataModule):
         images: str | None = None,
         fractions: Fractions = (0.8, 0.1, 0.1),
         split_seed: int = 666,
-        image_size: int | None = 32,
+        image_size: PositiveInt | None = 32,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, image_size=image_size, **kwargs)
@@ -88,20 +89,24 @@ class FolderDataModule(ImageDataModule):
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
         """Return the names in ``classes.txt``, or else of the folders in which images of one label lie."""
         if (self.root / CLASSES).is_file():
-            return [line.strip() for line in (self.root / CLASSES).read_text("utf-8-sig").splitlines() if line.strip()]
+            lines = (self.root / CLASSES).read_text("utf-8-sig").splitlines()
+            names = [line.strip() for line in lines if line.strip()]
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise DataError(f"Expected each name once in {self.root / CLASSES}, but got {twice.pop()!r} again.")
+            return names
         every = [entry for listed in entries.values() for entry in listed]
         labels = range(max(label for _, label in every) + 1)
         by_folder: list[Callable[[list[str]], str]] = [
-            lambda parts: parts[-2],  # the folder of the image
             lambda parts: parts[0],
             lambda parts: parts[1],  # behind train/ and the like
+            lambda parts: parts[-2],  # the folder of the image
         ]
         for name_of in by_folder:
-            names: dict[int, set[str]] = {label: set() for label in labels}
+            names_of: dict[int, set[str]] = {label: set() for label in labels}
             for file, label in every:
                 parts = file.split("/")
-                names[label].add(name_of(parts) if len(parts) > 1 else "")
-            found = [next(iter(of_label)) if len(of_label) == 1 else "" for of_label in names.values()]
+                names_of[label].add(name_of(parts) if len(parts) > 1 else "")
+            found = [next(iter(names)) if len(names) == 1 else "" for names in names_of.values()]
             if all(found) and len(set(found)) == len(found):
                 return found
         return [str(label) for label in labels]
@@ -110,8 +115,13 @@ class FolderDataModule(ImageDataModule):
         first = self._description is None
         super().prepare_data()
         if first and not self._given:
-            listed = {file for entries in self.store.listed().values() for file, _ in entries}
+            listed = set(self.store.files())
             new = [file for files in find_images(self.images).values() for file in files if file not in listed]
+            if others := find_others(self.images):
+                rank_zero_info(
+                    f"{len(others)} files in {self.images} are passed over, as {others[0]}: they lie in no class's "
+                    "folder, or have no suffix of an image that Pillow reads."
+                )
             if new:
                 rank_zero_info(
                     f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.resplit true "
@@ -146,8 +156,9 @@ class FolderDataModule(ImageDataModule):
 
     def _divide(self) -> dict[str, list[Entry]]:
         folders = {}
+        there = sorted(os.listdir(self.images))
         for stage, usual in STAGE_FOLDERS.items():
-            if found := [name for name in usual if holds_folders(self.images / name)]:
+            if found := [name for name in there if name.lower() in usual and holds_folders(self.images / name)]:
                 folders[stage] = found[0]
         if "train" not in folders:
             entries = label_entries(find_images(self.images), self.images)
@@ -197,6 +208,20 @@ def find_images(folder: Path, below: str = "") -> dict[str, list[str]]:
         if files or not OURS.fullmatch(name):
             found[name] = sorted(files)
     return found
+
+
+def find_others(folder: Path) -> list[str]:
+    """Return the files, but hidden ones and ours, that ``find_images`` passes over, as paths relative to ``folder``."""
+    others = []
+    for here, inner, names in os.walk(folder):
+        top = Path(here) == folder
+        inner[:] = [one for one in inner if not one.startswith(".") and not (top and OURS.fullmatch(one))]
+        for name in names:
+            ours = top and (name == "preview.png" or re.search(r"\.(txt|json|partial|old\d*)$", name))
+            image = not top and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            if not (ours or image or name.startswith(".")):
+                others.append((Path(here) / name).relative_to(folder).as_posix())
+    return others
 
 
 def label_entries(found: dict[str, list[str]], folder: Path, names: Sequence[str] | None = None) -> list[Entry]:

@@ -1,5 +1,6 @@
 """From index files to augmented, normalised batches on the training device."""
 
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from datamodules.augment import BatchTransform, Draw
 from datamodules.cache import scan
 from datamodules.dataset import ImageDataset, read_images, seeded
 from datamodules.decode import Resize
-from datamodules.description import FILE, Description, load_description
+from datamodules.description import FILE, Description, load_description, write_description
 from datamodules.errors import DataError
-from datamodules.index import STAGES, Entry, read_index, write_index
+from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, write_index
 from datamodules.loader import Batch, ImageLoader
 from datamodules.split import fold_of
 from datamodules.store import ImageStore
@@ -137,6 +138,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def source(self) -> dict[str, Any]:
         """Return where the images come from, for ``dataset.json``."""
         return {}
+
+    verified = "every image can be read"
+    repair = "Replace them, or leave them out: --data.on_bad_image skip."
 
     def verify(self) -> list[str]:
         """Return what is wrong with the images on disk, a line each."""
@@ -325,19 +329,22 @@ class ImageDataModule(LightningDataModule, ABC):
     def _prepare(self) -> None:
         known = load_description(self.store.folder)
         recipe = self._whole_recipe
-        if known is not None and known.split != recipe:
+        # of a preparation that stopped before its end, and whose index files nobody has touched since
+        unfinished = known is not None and not known.pixels and self.store.is_described_by(known)
+        if known is not None and known.split != recipe and not unfinished:
             if not self.resplit:
                 raise DataError(
                     f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
                     "another folder, or --data.resplit true to write its index files anew."
                 )
             known = None
-        if known is None and self.resplit:
+        if self.resplit and (known is None or unfinished):
             self._set_split_aside()
+        unfinished = unfinished and self.folds is None  # folds were all divided at once, and stay as they are
         if not self.is_made():
             self.make_images()
-        if known is None or not all(self.store.index(stage).is_file() for stage in STAGES):
-            self._write_split()
+        if not all(self.store.index(stage).is_file() for stage in STAGES) or known is None or unfinished:
+            self._write_split(replace=unfinished)
         elif not self.store.is_described_by(known):
             rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
         self._description = self.store.describe(recipe, self.source(), self.find_class_names)
@@ -347,30 +354,65 @@ class ImageDataModule(LightningDataModule, ABC):
         (self.store.folder / FILE).unlink(missing_ok=True)
         for path in map(self.store.index, STAGES):
             if path.is_file():
-                os.replace(path, path.with_name(f"{path.name}.old"))
+                kept = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+                path.rename(next(name for name in kept if not name.exists()))
 
-    def _write_split(self) -> None:
-        parts = self.make_split()
-        if self.folds is not None:
-            both = sorted(parts["train"] + parts["val"])
-            parts["train"], parts["val"] = fold_of(both, self.folds, self.fold, self.recipe.get("seed", 0))
-        self.store.folder.mkdir(parents=True, exist_ok=True)
+    def _write_split(self, replace: bool) -> None:
+        """Write the index files, and before them what they will be: a kill in between leaves no doubt whose they are.
+
+        Args:
+            replace: Index files that are there may go.
+        """
+        if self.folds is None:
+            self._write_part(self.store, self.recipe, self.make_split(), replace)
+            return
+        parts = self._divided_before() or self.make_split()
+        both = sorted(parts["train"] + parts["val"])
+        for fold in range(self.folds):  # all at once, so that a change of the images cannot shift them among folds
+            train, val = fold_of(both, self.folds, fold, self.recipe.get("seed", 0))
+            store = self.store.at(self.root / f"folds_{self.folds}" / str(fold))
+            recipe = {**self.recipe, "folds": self.folds, "fold": fold}
+            if store.folder == self.store.folder or not all(store.index(stage).is_file() for stage in STAGES):
+                self._write_part(store, recipe, {"train": train, "val": val, "test": parts["test"]}, replace)
+
+    def _divided_before(self) -> dict[str, list[Entry]] | None:
+        """Return the split of the whole folder that folds are made of, if there is one by the same recipe."""
+        whole = self.store.at(self.root)
+        known = load_description(self.root)
+        return whole.listed() if known is not None and known.split == self.recipe and known.pixels else None
+
+    def _write_part(
+        self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
+    ) -> None:
+        digests = {}
         for stage, entries in parts.items():
-            path = self.store.index(stage)
-            if path.is_file() and read_index(path) != entries:
+            path = store.index(stage)
+            digests[path.name] = digest_of(text_of(entries))
+            if path.is_file() and read_index(path) == entries:
+                digests[path.name] = digest_of(path.read_bytes())  # kept as it is, with its line ends and blanks
+            elif path.is_file() and not replace:
                 raise DataError(
-                    f"{path} is not what the split {self._whole_recipe} gives. Delete it if it may go, or give "
-                    "--data.resplit true to write all index files anew."
+                    f"{path} is not what the split {recipe} gives. Delete it if it may go, or give --data.resplit true "
+                    "to write all index files anew."
                 )
-            write_index(path, entries)
+            elif not entries:
+                raise DataError(
+                    f"Expected images for each of train, val and test in {self.root}, but {recipe} leaves none for "
+                    f"{stage}. Add images, or ask for other fractions."
+                )
+        store.folder.mkdir(parents=True, exist_ok=True)
+        write_description(store.folder, Description([], {}, recipe, {}, digests, {}))
+        for stage, entries in parts.items():
+            if not store.index(stage).is_file() or read_index(store.index(stage)) != entries:
+                write_index(store.index(stage), entries)
 
-    def _open(self) -> tuple[Tensor | None, dict[str, int]]:
-        """Return the decoded images, mapped from disk, and the row of each file in them."""
+    def _open(self) -> tuple[Path | None, dict[str, int]]:
+        """Return where the decoded images lie, and the row of each file in them."""
         if self.cache == "none":
             return None, {}
         for _ in range(2):
-            pixels = self.store.open(self.description)
-            if pixels is not None:
-                return torch.from_numpy(pixels), {file: row for row, file in enumerate(self.store.files())}
+            if self.store.open(self.description) is not None:
+                rows = {file: row for row, file in enumerate(self.store.files())}
+                return self.store.cache_of(self.description), rows
             self._description = None  # deleted since: the next look makes it anew
-        raise DataError(f"The cache of {self.root} vanishes as soon as it is made. Give --data.cache none.")
+        raise DataError(f"The cache in {self.root} cannot be opened after it was made. Give --data.cache none.")

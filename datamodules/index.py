@@ -38,7 +38,7 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
         DataError: An entry would be read back otherwise, as a path that ends in a blank or holds a backslash.
     """
     entries = list(entries)
-    text = "".join(f"{file} {label}\n" for file, label in entries)
+    text = text_of(entries)
     read, _ = _parse(path, text.encode("utf-8", "surrogatepass"))
     if read != entries:
         file = next(entry[0] for entry, other in zip(entries, read, strict=False) if entry != other)
@@ -70,9 +70,14 @@ def line_of(path: Path, file: str) -> int:
     return numbers[file]
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of an index file, or nothing if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def digest_of(text: str | bytes) -> str:
+    """Return the SHA-256 of the content of an index file."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()
+
+
+def text_of(entries: Iterable[Entry]) -> str:
+    """Return the content of the index file of these entries."""
+    return "".join(f"{file} {label}\n" for file, label in entries)
 
 
 def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:

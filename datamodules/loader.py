@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
-from datamodules.augment import Draw
+from datamodules.augment import Batch, Draw
 from datamodules.dataset import ImageDataset
 from datamodules.errors import DataError
-
-Batch = tuple[Tensor, Tensor]
 
 
 class Order(Sampler[int]):
@@ -52,6 +50,16 @@ class Order(Sampler[int]):
         return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
 
 
+class InOrder(SequentialSampler):
+    """The order of the dataset, in every epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each."""
+        self.epoch = epoch
+
+
 def seeds_of(count: int, *key: int) -> np.ndarray:
     """Return seeds, int64 ``(count,)`` from 0 on, that have nothing to do with those of any other key."""
     return (np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)).astype(np.int64)
@@ -67,8 +75,8 @@ class ImageLoader:
     Attributes:
         dataset: The images. If they are decoded and have no transform of their own, they are fetched by this process
             where they lie; otherwise by worker processes.
-        batch_size: Images in a batch, on each device. Batches of an epoch that cannot be divided evenly are smaller by
-            at most one image, unless ``drop_last``.
+        batch_size: Images in a batch, on each device. Unless ``drop_last``, an epoch that this does not divide has
+            batches as even as can be: 130 images by 128 come as 65 and 65.
         finish: Called with images, targets and ``Draw``, makes what the network takes.
         device: Where batches are wanted.
         shuffle: Show the images in another order every epoch.
@@ -105,7 +113,7 @@ class ImageLoader:
             )
         # Lightning sets the epoch of what it finds by this name
         shuffled = Order(len(self.dataset), self.seed, self.weights)
-        self.sampler: Order | SequentialSampler = shuffled if self.shuffle else SequentialSampler(self.dataset)
+        self.sampler: Order | InOrder = shuffled if self.shuffle else InOrder(self.dataset)
         self.drop_last = self.drop_last and len(self.dataset) >= self._global_batch
         self.batch_sampler = None  # Lightning looks for one where there is a sampler
         self._done = 0  # batches of this epoch that were given out
@@ -116,7 +124,8 @@ class ImageLoader:
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self._global_batch)
-        return whole + (rest > 0 and not self.drop_last)
+        # every process has an image in every batch
+        return whole if self.drop_last else min(whole + (rest > 0), len(self.dataset) // self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self._epoch
@@ -134,7 +143,7 @@ class ImageLoader:
         seeds = seeds_of(steps, self.seed, epoch, self.rank + 1).tolist()
         first = self._resume.pop("batch", 0) if self._resume.get("epoch") == epoch else 0
         self._resume = {}
-        where = on_device if self._resident else order
+        where = on_device if self.dataset.targets.device == self.device else order  # or the host would wait for it
         plan = [(seed, where[part]) for seed, part in zip(seeds[first:], mine[first:], strict=True)]
         for step, (images, targets) in enumerate(self._fetch(plan), start=first):
             self._done = step + 1
@@ -176,6 +185,7 @@ class ImageLoader:
         """
         now = self.state_dict()
         changed = [key for key in ("batch_size", "world_size", "images") if state[key] != now[key]]
+        changed = changed or ["batches"] * (state["batches"] != now["batches"])
         if changed and 0 < state["batch"] < state["batches"]:
             raise DataError(
                 f"Expected {' and '.join(f'{key} {state[key]}' for key in changed)} as in the checkpoint, which lies "
@@ -193,7 +203,7 @@ class ImageLoader:
 
     @property
     def _epoch(self) -> int:
-        return self.sampler.epoch if isinstance(self.sampler, Order) else 0
+        return self.sampler.epoch
 
     @property
     def _resident(self) -> bool:

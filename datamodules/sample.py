@@ -62,6 +62,9 @@ class SampleDataModule(ImageDataModule):
         entries = list_converted(self.root / "images", "all")
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
 
+    verified = "every image is as it was written"
+    repair = "Delete the folder images/all, and it is made anew."
+
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""
         return verify(self.root / "images", "all")

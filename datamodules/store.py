@@ -1,5 +1,6 @@
 """What lies in a data folder: index files, ``dataset.json``, decoded images; whether it is current, and made so."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.cache import Scan, cache_path, fingerprint, open_cache, scan
+from datamodules.dataset import paths_of
 from datamodules.decode import Resize, read_rgb
 from datamodules.description import FILE, Description, Pixels, load_description, write_description
 from datamodules.errors import DataError
 from datamodules.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.statistics import Sums, channel_mean_std
 
+CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
+SHOWN = 5  # names in a message
 Entries = dict[str, list[Entry]]  # by stage
 
 
@@ -61,11 +65,17 @@ class ImageStore:
 
     def listed(self) -> Entries:
         """Return what the index files list."""
-        digests = {stage: digest_of(self.index(stage)) for stage in STAGES}
+        digests = self.digests()
         if self._listed is None or self._listed[0] != digests:  # parsing takes longer than all else at a warm start
             self._listed = digests, {stage: read_index(self.index(stage)) for stage in STAGES}
             self._files = sorted({file for entries in self._listed[1].values() for file, _ in entries})
         return self._listed[1]
+
+    def at(self, folder: Path) -> "ImageStore":
+        """Return the same with index files in another folder."""
+        other = copy.copy(self)
+        other.folder, other._listed = folder, None
+        return other
 
     def files(self) -> list[str]:
         """Return all files that the index files list, each once, in alphabetical order."""
@@ -73,8 +83,9 @@ class ImageStore:
         return self._files
 
     def digests(self) -> dict[str, str]:
-        """Return a digest of each index file, by its name."""
-        return {self.index(stage).name: digest_of(self.index(stage)) for stage in STAGES}
+        """Return a digest of each file that says what the images are, by its name."""
+        paths = [*map(self.index, STAGES), self.root / CLASSES]
+        return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
 
     def readable(self, description: Description) -> Entries:
         """Return what the index files list, without the images that nobody can read."""
@@ -105,6 +116,7 @@ class ImageStore:
         if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
         self._check_readable(pixels.unreadable, listed)
+        self._report_unreadable(pixels)
         return known
 
     def describe(
@@ -133,8 +145,9 @@ class ImageStore:
         counts = {stage: count_labels(entries, names) for stage, entries in entries_of.items()}
         if empty := [name for name, count in counts["train"].items() if count == 0]:
             raise DataError(
-                f"Expected training images of each class, but {self.index('train')} lists none of {', '.join(empty)}. "
-                "Add some, or take the class out."
+                f"Expected training images of each class, but {self.index('train')} lists none of "
+                f"{', '.join(empty[:SHOWN])}{', ...' if len(empty) > SHOWN else ''}. Labels count from 0 without gaps: "
+                "add images, or take the class out."
             )
         row_of = {file: row for row, file in enumerate(files)}
         train = [row_of[file] for file, _ in entries_of["train"]]
@@ -149,14 +162,24 @@ class ImageStore:
 
     def open(self, description: Description) -> np.ndarray | None:
         """Return the decoded images, uint8 ``(N, 3, size, size)``, in the order of ``files``, or None."""
-        path = cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
-        return open_cache(path, len(self.files()), self.size)
+        return open_cache(self.cache_of(description), len(self.files()), self.size)
+
+    def cache_of(self, description: Description) -> Path:
+        """Return where the decoded images lie."""
+        return cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
 
     def _find_size(self, files: Sequence[str]) -> None:
         if self._size is not None:
             return
-        first = self.base / files[0]
-        height, width, _ = read_rgb(first).shape
+        for first in paths_of(self.base, files):
+            try:
+                height, width, _ = read_rgb(first).shape
+                break
+            except DataError:
+                if not self.skip:
+                    raise
+        else:
+            raise DataError(f"Expected images in {self.base}, but none of {len(files)} files can be read.")
         if height != width:
             raise DataError(
                 f"Expected square images, but {first} has {width}x{height} pixels. Give --data.image_size to bring all "
@@ -174,14 +197,19 @@ class ImageStore:
             f"{reason} ({index}:{line_of(index, file)}){more} Or leave such images out: --data.on_bad_image skip."
         )
 
-    def _report(self, pixels: Pixels) -> None:
+    def _report_unreadable(self, pixels: Pixels) -> None:
         if pixels.unreadable:
+            some = " ".join(list(pixels.unreadable.values())[:SHOWN])
             rank_zero_info(
-                f"{len(pixels.unreadable)} unreadable images are left out: {' '.join(pixels.unreadable.values())}"
+                f"{len(pixels.unreadable)} unreadable images are left out ({self.folder / FILE} lists them): {some}"
             )
+
+    def _report(self, pixels: Pixels) -> None:
+        self._report_unreadable(pixels)
         if pixels.identical:
             rank_zero_info(
-                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel, as "
+                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel at "
+                f"{self.size}x{self.size}, as "
                 f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
             )
 

@@ -1,5 +1,6 @@
 """Train a network to tell classes of images apart."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -23,9 +24,9 @@ class ImageClassifier(LightningModule):
     """A network, its loss, optimizer and schedule.
 
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
-    ``(N, num_classes)`` for mixed images. Logs ``train/loss``,
-    ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and all devices;
-    accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
+    ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
+    Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
+    all devices; accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
     Validation and test steps return ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
 
     The last five arguments come from the data, never from a config, and are kept in the checkpoint. That of a module
@@ -42,8 +43,8 @@ class ImageClassifier(LightningModule):
         param_groups: Ordered rules of learning rate, weight decay and freezing by parameter name.
         pretrained: File of weights to start from.
         channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
-        class_weights: "balanced" weighs each class in the loss by the inverse of its number of training images, with
-            a mean of 1 over those images.
+        class_weights: "balanced" weighs each class in the training loss by the inverse of its number of training
+            images, with a mean of 1 over those images.
         class_names: Name of each class.
         mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
         std: Standard deviation, likewise.
@@ -76,6 +77,7 @@ class ImageClassifier(LightningModule):
         self.class_names = class_names
         self.network = network(len(class_names))
         self.loss = loss or nn.CrossEntropyLoss()
+        self._unweighted_loss: list[nn.Module] = []  # in a list, so that it is no part of the module
         if class_weights is not None:
             self._weigh_classes(class_counts)
         self.optimizer_class = optimizer
@@ -191,7 +193,8 @@ class ImageClassifier(LightningModule):
     ) -> dict[str, Tensor]:
         images, targets = batch
         logits = self._logits_of_views(images) if images.ndim == 5 else self(images)
-        loss = self.loss(logits, targets)
+        # class weights would make a mean over batches depend on how classes fall into them
+        loss = (self._unweighted_loss or [self.loss])[0](logits, targets)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
         self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)  # a schedule may watch it on each rank
@@ -207,6 +210,9 @@ class ImageClassifier(LightningModule):
             what = "counts of its classes from the data" if class_counts is None else "a loss that has class weights"
             got = "none" if class_counts is None else type(self.loss).__name__
             raise MisconfigurationException(f"Expected {what} for --model.class_weights balanced, but got {got}.")
+        if self.loss.weight is not None:
+            raise MisconfigurationException("Expected a loss without weights for --model.class_weights balanced.")
+        self._unweighted_loss = [copy.deepcopy(self.loss)]
         counts = torch.tensor(class_counts, dtype=torch.float64)
         self.loss.weight = (counts.sum() / (len(counts) * counts)).float()
 

@@ -129,6 +129,8 @@ class CLI(LightningCLI):
         if is_rank_zero():
             for logger in loggers:
                 _ = logger.experiment  # the CSV logger warns if the folder is not empty when it begins
+            if config.get("data.init_args.resplit"):  # done by now, and not to be done by whoever repeats the run
+                config["data.init_args.resplit"] = False
             self._parser(command).save(config, self.output_dir / CONFIG, skip_none=False)
             print(f"Run: {self.output_dir}", flush=True)
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)

@@ -191,6 +191,10 @@ def test_balanced_class_weights_are_inverse_counts_with_a_mean_of_1_over_the_ima
     each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     expected = (each * weights[targets]).sum() / weights[targets].sum()
     torch.testing.assert_close(module.loss(logits, targets), expected)
+    batch = (torch.randn(6, 3, 32, 32), targets)
+    with patch.object(module, "log"), torch.no_grad():
+        loss = module.eval().validation_step(batch, 0)["loss"]
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(module(batch[0]), targets))
 
 
 @pytest.mark.parametrize("changes", [{"class_counts": None}, {"class_counts": [1] * 10, "loss": torch.nn.Identity()}])

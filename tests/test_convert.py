@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules import DataError
 from datamodules.convert import CHECKSUMS, ImageBatch, convert, is_converted, list_converted, verify
 
 NAMES = ("cat", "dog")
@@ -79,6 +80,14 @@ def test_verify_names_every_file_that_is_not_as_it_was_written(tmp_path: Path) -
     assert f"{files[0]} is missing" in problems
     assert f"{files[1]} is not the file that was written" in problems
     assert f"{images / 'train/cat/9_9.png'} is in no manifest" in problems
+
+
+def test_a_folder_of_somebody_elses_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "images/train/mine.jpg").write_bytes(b"my photo")
+    with pytest.raises(DataError, match=r"images/train.*not of this project's making.*FolderDataModule"):
+        convert([batch()], tmp_path / "images", NAMES, 6, {})
+    assert (tmp_path / "images/train/mine.jpg").read_bytes() == b"my photo"
 
 
 def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

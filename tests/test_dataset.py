@@ -1,3 +1,4 @@
+import pickle
 import random
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_files_pixels_and_held_pixels_give_the_same_batch(files: tuple[Path, np.
         got, targets = dataset.__getitems__((0, positions))
         np.testing.assert_array_equal(got.numpy(), images[[3, 5, 0]])
         assert targets.tolist() == [1, 1, 0]
+
+
+def test_mapped_pixels_are_mapped_anew_by_a_started_worker(files: tuple[Path, np.ndarray]) -> None:
+    root, images = files
+    np.save(root / "pixels.npy", images)
+    dataset = ImageDataset(root, [(f"{i}.png", i) for i in range(6)], 8, pixels=root / "pixels.npy")
+    content = pickle.dumps(dataset)
+    assert len(content) < images.nbytes + 1500
+    np.testing.assert_array_equal(pickle.loads(content).load(torch.arange(6))[0], images)
+    assert b"pixels.npy" in content
 
 
 def test_own_and_other_files_are_read_alike(files: tuple[Path, np.ndarray]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from datamodules import DataError, FolderDataModule
@@ -173,6 +174,124 @@ def test_folds_divide_the_photos_by_class(photos: Path) -> None:
     assert len(set(held_out)) == len(held_out) == 18
 
 
+def test_index_files_are_never_lost(photos: Path) -> None:
+    data(photos)
+    texts = [(photos / "train.txt").read_text()]
+    for share in (0.6, 0.4):
+        data(photos, fractions=(share, 0.2, 0.8 - share), resplit=True)
+        texts.append((photos / "train.txt").read_text())
+    assert [(photos / name).read_text() for name in ("train.txt.old", "train.txt.old1", "train.txt")] == texts
+
+
+def test_what_stopped_a_first_preparation_can_be_mended(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photos / "dogs" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        data(photos)
+    (photos / "dogs" / "bad.png").unlink()
+    with caplog.at_level("INFO"):
+        module = data(photos, fractions=(0.6, 0.2, 0.2))
+    assert module.class_counts == [6, 6]
+    assert module.description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 666}
+    assert "were edited" not in caplog.text
+
+
+def test_an_edit_after_a_first_preparation_that_stopped_is_kept(photos: Path) -> None:
+    (photos / "dogs" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        data(photos, fractions=(0.8, 0.1, 0.1))
+    for stage in ("train", "val", "test"):
+        lines = (photos / f"{stage}.txt").read_text().splitlines(keepends=True)
+        (photos / f"{stage}.txt").write_text("".join(line for line in lines if "bad" not in line))
+    before = (photos / "train.txt").read_text()
+    assert data(photos).class_names == ["dogs", "my cats"]
+    assert (photos / "train.txt").read_text() == before
+
+
+def test_given_index_files_keep_every_byte(photos: Path) -> None:
+    files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("photo*"))
+    texts = {}
+    for start, stage in enumerate(("train", "val", "test")):
+        lines = [f"{file}\t{'cats' in file:d}\r\n" for file in files[start::3]]
+        texts[stage] = b"\xef\xbb\xbf" + "".join(lines).encode()
+        (photos / f"{stage}.txt").write_bytes(texts[stage])
+    assert data(photos).description.split == {"name": "given"}
+    assert {stage: (photos / f"{stage}.txt").read_bytes() for stage in texts} == texts
+    data(photos)
+
+
+def test_folds_stay_disjoint_when_photos_are_added_in_between(photos: Path) -> None:
+    data(photos, folds=3, fold=0)
+    for i in range(5):
+        save(photos / "dogs" / f"new {i}.png")
+    held_out = []
+    for fold in range(3):
+        data(photos, folds=3, fold=fold)
+        held_out += [path for path, _ in read_index(photos / f"folds_3/{fold}/val.txt")]
+    assert len(set(held_out)) == len(held_out) == 18
+
+
+def test_folds_are_made_of_the_folders_own_split(photos: Path) -> None:
+    data(photos)
+    test = (photos / "test.txt").read_text()
+    lines = (photos / "train.txt").read_text().splitlines(keepends=True)
+    (photos / "train.txt").write_text("".join(lines[1:]))
+    data(photos)
+    data(photos, folds=2, fold=1)
+    assert (photos / "folds_2/1/test.txt").read_text() == test
+    assert len(read_index(photos / "folds_2/0/val.txt")) + len(read_index(photos / "folds_2/1/val.txt")) == 17
+
+
+def test_stage_folders_may_be_written_in_capitals(tmp_path: Path) -> None:
+    for stage in ("Training", "Testing"):
+        for name in ("a", "b"):
+            for i in range(10):
+                save(tmp_path / stage / name / f"{i}.png")
+    module = data(tmp_path)
+    assert module.class_names == ["a", "b"]
+    assert module.description.counts["test"] == {"a": 10, "b": 10}
+
+
+def test_classes_of_nested_folders_are_named_by_the_outermost(tmp_path: Path) -> None:
+    for name, year in (("cat", "2021"), ("dog", "2022")):
+        for i in range(10):
+            save(tmp_path / name / year / f"{i}.png")
+    assert data(tmp_path).class_names == ["cat", "dog"]
+
+
+def test_a_changed_list_of_classes_is_noticed_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    for stage in ("train", "val", "test"):
+        for label in (0, 1):
+            save(tmp_path / "pictures" / f"{stage} {label}.png")
+        (tmp_path / f"{stage}.txt").write_text(f"pictures/{stage} 1.png 1\npictures/{stage} 0.png 0\n")
+    assert data(tmp_path).class_names == ["0", "1"]
+    (tmp_path / "classes.txt").write_text("night\nday\n")
+    assert data(tmp_path).class_names == ["night", "day"]
+    (tmp_path / "classes.txt").write_text("day\nday\n")
+    with pytest.raises(DataError, match=r"each name once.*'day'"):
+        data(tmp_path)
+
+
+def test_files_that_are_passed_over_are_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (photos / "dogs" / "movie.mp4").write_bytes(b"x")
+    save(photos / "loose.png")
+    with caplog.at_level("INFO"):
+        data(photos)
+    assert f"2 files in {photos} are passed over, as " in caplog.text
+
+
+def test_splitting_anew_is_not_repeated_by_whoever_repeats_the_run(photos: Path, tmp_path: Path) -> None:
+    data(photos)
+    options = [f"--data.root={photos}", "--data.fractions=[0.6,0.2,0.2]", "--data.resplit=true"]
+    fit = main(
+        [
+            *("fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", *options),
+            *("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path / 'runs'}"),
+        ]
+    )
+    assert yaml.safe_load((fit.run_dir / "config.yaml").read_text())["data"]["init_args"]["resplit"] is False
+    main(["prepare", f"--config={fit.run_dir / 'config.yaml'}"])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -182,7 +301,7 @@ def test_folds_divide_the_photos_by_class(photos: Path) -> None:
         (lambda root: save(root / "loose.png"), "holds no folder"),
         (lambda root: (root / "empty").mkdir(parents=True), "empty, but got none"),
         (lambda root: [save(root / "a" / f"{i}.png") for i in range(20)], "two classes or more.*but got a"),
-        (lambda root: [save(root / name / "0.png") for name in "ab"], r"lists no image"),
+        (lambda root: [save(root / name / "0.png") for name in "ab"], r"leaves none for val"),
     ],
 )
 def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message: str) -> None:

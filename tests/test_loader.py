@@ -111,6 +111,12 @@ def test_ranks_together_show_what_one_process_shows(world_size: int, drop_last: 
         assert all(batches[step] for batches in ranks)
 
 
+def test_every_rank_has_an_image_in_every_batch() -> None:
+    ranks = [shown(loader(5, batch_size=1, rank=rank, world_size=2)) for rank in range(2)]
+    assert all(batch for batches in ranks for batch in batches)
+    assert sorted(flat(ranks[0]) + flat(ranks[1])) == list(range(5))
+
+
 def test_fewer_images_than_devices_are_refused() -> None:
     with pytest.raises(DataError, match="each of 4 devices, but got 3"):
         loader(3, shuffle=False, world_size=4)
@@ -152,6 +158,15 @@ def test_a_state_of_an_epochs_end_starts_the_next_one_whole() -> None:
     resumed.sampler.set_epoch(1)
     ended.sampler.set_epoch(1)
     assert shown(resumed) == shown(ended)
+
+
+def test_an_epochs_end_without_shuffling_starts_the_next_one_whole() -> None:
+    ended = loader(shuffle=False)
+    shown(ended)
+    resumed = loader(shuffle=False)
+    resumed.load_state_dict(ended.state_dict())
+    resumed.sampler.set_epoch(1)
+    assert flat(shown(resumed)) == list(range(COUNT))
 
 
 def test_an_epoch_that_was_broken_off_starts_anew() -> None:

@@ -39,6 +39,7 @@ def test_prepare_works_without_a_recipe_and_verify_finds_damage(
     told = capsys.readouterr()
     assert f"{tmp_path / path} is not the file that was written" in told.out
     assert "but 1 are not" in told.err
+    assert "Delete the folder" in told.err
 
 
 def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +48,7 @@ def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.Cap
         for i in range(10):
             Image.new("RGB", (9, 7), (i, 2 * i, len(name))).save(tmp_path / name / f"{i}.png")
     main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={tmp_path}", "--verify"])
-    assert "Verified" in capsys.readouterr().out
+    assert "Verified: every image can be read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import callbacks  # noqa: F401  # a class is found by its short name once its mo
 import datamodules
 from project.parser import Parser
 
-IGNORED = ("trainer", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path")  # of fit, in its configs
+IGNORED = ["trainer", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path"]
+IGNORED += ["weights_only", "verbose"]  # of fit, validate and test, in their configs
 
 
 def data_parser(command: str) -> Parser:
