@@ -87,7 +87,7 @@ class FeatureMaps(Callback):
         maps = to_cpu({name: self._maps_of(name, outputs_of.get(name)) for name in self._named_layers(pl_module)})
         if trainer.sanity_checking:
             return
-        images = batch[0][: self.num_images]
+        images = batch[0].flatten(0, -4)[: self.num_images]  # views of one image stand in a row of their own
         denormalize: Callable[[Tensor], Tensor] = getattr(pl_module, "denormalize", min_max)
         images = denormalize(images)
         images = enlarge(images.cpu(), SIDE)

@@ -289,6 +289,11 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def _augment(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        if images.ndim != 4:
+            raise DataError(
+                f"Expected --data.train_transforms that make one image of each, but got {tuple(images.shape[1:])}: "
+                "several views, as of FiveCrop, are for --data.eval_transforms."
+            )
         whole = images.dtype == torch.uint8  # mixing makes floats of it, on the same scale
         for transform in self.batch_transforms:
             images, targets = transform(images, targets, draw)

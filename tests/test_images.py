@@ -88,6 +88,11 @@ def test_views_are_a_batch_of_stacks_and_set_the_image_size(sample_root: Path) -
     )
 
 
+def test_views_of_training_images_are_refused(sample_root: Path) -> None:
+    with pytest.raises(DataError, match=r"make one image of each.*--data\.eval_transforms"):
+        next(iter(sample(sample_root, train_transforms=[v2.FiveCrop(28)]).train_dataloader()))
+
+
 def test_a_dataset_smaller_than_a_batch_is_trained_on(sample_root: Path) -> None:
     assert len(sample(sample_root, batch_size=100_000).train_dataloader()) == 1
 

@@ -1,4 +1,4 @@
-"""Mistakes in the options of data, each told in one line."""
+"""Options of data through whole commands, and mistakes in them, each told in one line."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ MISTAKES = {
     "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
         "Normalize failed on Tensor uint8 (3, 32, 32)"
     ),
-    "{cache: device, train_transforms: [torchvision.transforms.v2.CenterCrop]}": "use --data.batch_transforms",
+    "{cache: device, train_transforms: [torchvision.transforms.v2.RandomEqualize]}": "use --data.batch_transforms",
 }
 
 
@@ -38,6 +38,20 @@ def test_mistake_is_told_in_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert MISTAKES[mistake] in told[-1]
     assert [line for line in told if line.startswith("error: ")] == told[-1:]
+
+
+def test_views_of_five_crop_go_through_fit_and_test(fast: list[str], tmp_path: Path) -> None:
+    overlay = tmp_path / "views.yaml"
+    overlay.write_text(
+        "data:\n  init_args:\n    eval_transforms:\n"
+        "    - {class_path: torchvision.transforms.v2.Pad, init_args: {padding: 2}}\n"
+        "    - {class_path: torchvision.transforms.v2.FiveCrop, init_args: {size: 32}}\n"
+    )
+    run = main(["fit", *fast, f"--config={overlay}", "--trainer.max_epochs=1", f"--runs_dir={tmp_path / 'runs'}"])
+    tested = main(["test", "--run", str(run.run_dir)])
+    images, _ = next(iter(tested.datamodule.test_dataloader()))
+    assert images.shape[1:] == (5, 3, 32, 32)
+    assert tested.trainer.callback_metrics["test/acc"] > 0
 
 
 def test_a_network_that_is_not_made_for_the_image_size_says_so(
