@@ -95,7 +95,8 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Fig
         counts: Integers ``(classes, classes)``; rows are true, columns predicted.
         class_names: Name of each class.
     """
-    size, names = len(class_names), np.array(class_names)
+    size = len(class_names)
+    names = np.array([name.replace("$", r"\$") for name in class_names])  # which would begin a formula
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
     recall, precision = right / np.maximum(true, 1), right / np.maximum(predicted, 1)
     side = min(max(3.5 + 0.55 * size, 5), 16)

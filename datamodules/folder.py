@@ -88,7 +88,7 @@ class FolderDataModule(ImageDataModule):
 
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
         """Return the names in ``classes.txt``, or else of the folders in which images of one label lie."""
-        if (self.root / CLASSES).is_file():
+        if self._given and (self.root / CLASSES).is_file():
             lines = (self.root / CLASSES).read_text("utf-8-sig").splitlines()
             names = [line.strip() for line in lines if line.strip()]
             if twice := {name for name in names if names.count(name) > 1}:
@@ -149,8 +149,8 @@ class FolderDataModule(ImageDataModule):
     def _base(self) -> Path:
         """Return the folder that paths in index files are relative to."""
         if self._given and index_path(self.root, "train").is_file():
-            entries = read_index(index_path(self.root, "train"))
-            if entries and not (self.images / entries[0][0]).exists() and Path(entries[0][0]).exists():
+            some = [Path(file) for file, _ in read_index(index_path(self.root, "train"))[:100]]  # one may be missing
+            if not any((self.images / file).exists() for file in some) and any(file.exists() for file in some):
                 return Path()
         return self.images
 
@@ -197,8 +197,12 @@ def find_images(folder: Path, below: str = "") -> dict[str, list[str]]:
         classes = sorted(place.name for place in places if place.is_dir() and not place.name.startswith("."))
     for name in classes:
         files = []
+        seen = set()
         for here, inner, names in os.walk(folder / below / name, followlinks=True):
-            inner[:] = [one for one in inner if not one.startswith(".")]
+            seen.add(os.path.realpath(here))
+            inner[:] = [
+                one for one in inner if not one.startswith(".") and os.path.realpath(f"{here}/{one}") not in seen
+            ]
             relative = Path(here).relative_to(folder).as_posix()
             files += [
                 f"{relative}/{one}"

@@ -62,7 +62,8 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: Part that is held out for validation, from 0.
         on_bad_image: "skip" leaves unreadable images out and lists them; "error" stops at the first.
         seed: Seed of order and augmentation; by default that of ``seed_everything``.
-        resplit: Write the index files anew if they were made by another recipe.
+        resplit: Write the index files anew if they were made by another recipe, or of other images; those that were
+            there are kept beside them (``train.txt.old``).
     """
 
     class_names_of_source: Sequence[str] = ()
@@ -327,8 +328,14 @@ class ImageDataModule(LightningDataModule, ABC):
     def _whole_recipe(self) -> dict[str, Any]:
         return self.recipe if self.folds is None else {**self.recipe, "folds": self.folds, "fold": self.fold}
 
+    def _is_to_be_split_anew(self) -> bool:
+        """Tell whether the split was asked for anew, and gives other index files than there are."""
+        whole = self.resplit and self.folds is None and all(self.store.index(stage).is_file() for stage in STAGES)
+        return whole and self.make_split() != self.store.listed()
+
     def _load_prepared(self) -> bool:
-        self._description = self.store.load(self._whole_recipe) if self.is_made() else None
+        made = self.is_made() and not self._is_to_be_split_anew()
+        self._description = self.store.load(self._whole_recipe) if made else None
         return self._description is not None
 
     def _prepare(self) -> None:
@@ -342,6 +349,8 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
                     "another folder, or --data.resplit true to write its index files anew."
                 )
+            known = None
+        if self.is_made() and self._is_to_be_split_anew():
             known = None
         if self.resplit and (known is None or unfinished):
             self._set_split_aside()

@@ -39,13 +39,20 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
     """
     entries = list(entries)
     text = text_of(entries)
-    read, _ = _parse(path, text.encode("utf-8", "surrogatepass"))
-    if read != entries:
-        file = next(entry[0] for entry, other in zip(entries, read, strict=False) if entry != other)
-        raise DataError(
-            f"Expected paths without backslashes, line ends, and blanks at either end for {path}, but got {file!r}. "
-            "Rename the file."
-        )
+    problem: Exception | None = None
+    try:
+        if _parse(path, text.encode())[0] != entries:
+            problem = DataError(f"Expected entries for {path} that it gives back as they are, but got others.")
+    except (DataError, UnicodeEncodeError) as error:
+        problem = error
+    if problem is not None:
+        for file, _ in entries:
+            if not _is_plain(file):
+                raise DataError(
+                    "Expected file names in UTF-8 without backslashes, line ends, and blanks at either end, for "
+                    f"{path}, but got {file!r}. Rename the file."
+                ) from problem
+        raise problem
     write_text(path, text)
 
 
@@ -94,6 +101,14 @@ def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[s
             )
         counts[class_names[label]] += 1
     return counts
+
+
+def _is_plain(file: str) -> bool:
+    """Tell whether a path can be written to an index file and read back."""
+    try:
+        return _parse(Path(), f"{file} 0\n".encode())[0] == [(file, 0)]
+    except (DataError, UnicodeEncodeError):
+        return False
 
 
 def _read(path: Path) -> tuple[list[Entry], dict[str, int]]:

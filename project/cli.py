@@ -219,6 +219,9 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     try:
         yield
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is half done does not count: start the command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         if debugging():
             raise

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from callbacks.confusion_matrix import draw_confusion_matrix
 from datamodules import DataError, FolderDataModule
 from datamodules.index import read_index
 from project.__main__ import main
@@ -172,6 +173,66 @@ def test_folds_divide_the_photos_by_class(photos: Path) -> None:
         held_out += [path for path, _ in read_index(photos / f"folds_3/{fold}/val.txt")]
         assert module.description.counts["test"] == {"dogs": 1, "my cats": 1}
     assert len(set(held_out)) == len(held_out) == 18
+
+
+def test_splitting_anew_takes_new_photos_and_classes_in(photos: Path) -> None:
+    data(photos)
+    for i in range(10):
+        save(photos / "eels" / f"{i}.png")
+    assert data(photos).class_names == ["dogs", "my cats"]
+    module = data(photos, resplit=True)
+    assert module.class_names == ["dogs", "eels", "my cats"]
+    assert module.class_counts == [8, 8, 8]
+    before = sorted(os.listdir(photos))
+    assert data(photos, resplit=True).description == module.description
+    assert sorted(os.listdir(photos)) == before
+
+
+def test_a_list_of_classes_does_not_rename_folders(photos: Path) -> None:
+    (photos / "classes.txt").write_text("my cats\ndogs\n")
+    assert data(photos).class_names == ["dogs", "my cats"]
+
+
+def test_links_are_followed_once(photos: Path) -> None:
+    (photos / "dogs" / "loop").symlink_to(photos / "dogs", target_is_directory=True)
+    (photos / "linked").symlink_to(photos.parent / "elsewhere", target_is_directory=True)
+    for i in range(10):
+        save(photos.parent / "elsewhere" / f"{i}.png")
+    assert data(photos).class_counts == [8, 8, 8]
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", " a.png", "a\\b.png", os.fsdecode(b"\xff.png")])
+def test_a_file_name_that_no_index_file_can_hold_is_named(photos: Path, name: str) -> None:
+    save(photos / "dogs" / "plain.png")
+    os.rename(photos / "dogs" / "plain.png", photos / "dogs" / name)
+    os.rename(photos / "dogs", photos / " dogs") if name.startswith(" ") else None
+    with pytest.raises(DataError, match=r"Rename the file\.$") as error:
+        data(photos)
+    assert repr(name)[1:-1] in str(error.value) or name.startswith(" ")
+
+
+def test_one_missing_image_does_not_move_the_others(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index").mkdir()
+    files = sorted(photos.rglob("photo*"))
+    for start, stage in enumerate(("train", "val", "test")):
+        lines = [f"photos/{path.relative_to(photos).as_posix()} {'cats' in path.parent.name:d}\n" for path in files]
+        (tmp_path / "index" / f"{stage}.txt").write_text("".join(lines[start::3]))
+    files[0].unlink()
+    monkeypatch.chdir(tmp_path)
+    assert sum(data(tmp_path / "index", on_bad_image="skip").class_counts) == 6
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("$x_^$", "[red]"):
+        for i in range(10):
+            save(tmp_path / "odd" / name / f"{i}.png")
+    options = ["--data=datamodules.FolderDataModule", f"--data.root={tmp_path / 'odd'}"]
+    main(["prepare", *options])
+    assert "[red]" in capsys.readouterr().out
+    main(["preview", *options, "--images=2", "--epochs=1"])
+    draw_confusion_matrix(np.eye(2, dtype=int), ["$x_^$", "[red]"]).savefig(tmp_path / "matrix.png")
 
 
 def test_index_files_are_never_lost(photos: Path) -> None:

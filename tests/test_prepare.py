@@ -42,6 +42,19 @@ def test_prepare_works_without_a_recipe_and_verify_finds_damage(
     assert "Delete the folder" in told.err
 
 
+def test_interrupted_it_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("datamodules.sample.convert", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        main(["prepare", "--data=datamodules.SampleDataModule", f"--data.root={tmp_path}"])
+    assert stopped.value.code == 130
+    assert "Interrupted" in capsys.readouterr().err
+
+
 def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

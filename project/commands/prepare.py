@@ -4,6 +4,7 @@ import time
 
 import yaml
 from rich import print as rich_print
+from rich.markup import escape
 from rich.table import Table
 
 from datamodules import DataError, Description, ImageDataModule
@@ -38,12 +39,12 @@ def run(args: list[str]) -> ImageDataModule:
 
 def print_summary(data: ImageDataModule, description: Description) -> None:
     """Print counts, mean and std, identical and unreadable images."""
-    table = Table(title=f"Images in {data.root}")
+    table = Table(title=escape(f"Images in {data.root}"))
     table.add_column("class")
     for stage in description.counts:
         table.add_column(stage, justify="right")
     for name in description.class_names:
-        table.add_row(name, *(str(counts[name]) for counts in description.counts.values()))
+        table.add_row(escape(name), *(str(counts[name]) for counts in description.counts.values()))
     table.add_section()
     table.add_row("all", *(str(sum(counts.values())) for counts in description.counts.values()))
     rich_print(table)

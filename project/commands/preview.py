@@ -56,5 +56,5 @@ def draw(data: ImageDataModule, images: int, epochs: int) -> Figure:
             axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     for row, name in enumerate(names):
-        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        axes[row, 0].set_ylabel(name.replace("$", r"\$"), rotation=0, ha="right", va="center", fontsize=9)
     return figure
