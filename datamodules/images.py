@@ -398,12 +398,13 @@ class ImageDataModule(LightningDataModule, ABC):
     def _write_part(
         self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
     ) -> None:
-        digests = {}
+        digests, unwritten = {}, set(parts)
         for stage, entries in parts.items():
             path = store.index(stage)
             digests[path.name] = digest_of(text_of(entries))
             if path.is_file() and read_index(path) == entries:
                 digests[path.name] = digest_of(path.read_bytes())  # kept as it is, with its line ends and blanks
+                unwritten.remove(stage)
             elif path.is_file() and not replace:
                 raise DataError(
                     f"{path} is not what the split {recipe} gives. Delete it if it may go, or give --data.resplit true "
@@ -417,7 +418,7 @@ class ImageDataModule(LightningDataModule, ABC):
         store.folder.mkdir(parents=True, exist_ok=True)
         write_description(store.folder, Description([], {}, recipe, {}, digests, {}))
         for stage, entries in parts.items():
-            if not store.index(stage).is_file() or read_index(store.index(stage)) != entries:
+            if stage in unwritten:
                 write_index(store.index(stage), entries)
 
     def _open(self) -> tuple[Path | None, dict[str, int]]:

@@ -29,6 +29,17 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def write_index_elsewhere(photos: Path) -> Path:
+    """Write index files with paths relative to the folder that holds ``photos``, and return the folder they lie in."""
+    index = photos.parent / "index"
+    index.mkdir()
+    files = sorted(photos.rglob("photo*"))
+    lines = [f"photos/{path.relative_to(photos).as_posix()} {'cats' in path.parent.name:d}\n" for path in files]
+    for start, stage in enumerate(("train", "val", "test")):
+        (index / f"{stage}.txt").write_text("".join(lines[start::3]))
+    return index
+
+
 def data(root: Path, **options: object) -> FolderDataModule:
     module = FolderDataModule(root=str(root), num_workers=0, **options)
     module.prepare_data()
@@ -120,13 +131,9 @@ def test_given_index_files_are_used_as_they_are(tmp_path: Path) -> None:
 def test_paths_may_be_relative_to_where_the_command_was_started(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "index").mkdir()
-    files = sorted(photos.rglob("photo*"))
-    for start, stage in enumerate(("train", "val", "test")):
-        lines = [f"photos/{path.relative_to(photos).as_posix()} {'cats' in path.parent.name:d}\n" for path in files]
-        (tmp_path / "index" / f"{stage}.txt").write_text("".join(lines[start::3]))
+    index = write_index_elsewhere(photos)
     monkeypatch.chdir(tmp_path)
-    module = data(tmp_path / "index")
+    module = data(index)
     assert module.class_names == ["dogs", "my cats"]
     module.setup("fit")
     assert next(iter(module.val_dataloader()))[0].shape[1:] == (3, 32, 32)
@@ -214,14 +221,10 @@ def test_a_file_name_that_no_index_file_can_hold_is_named(photos: Path, name: st
 def test_one_missing_image_does_not_move_the_others(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "index").mkdir()
-    files = sorted(photos.rglob("photo*"))
-    for start, stage in enumerate(("train", "val", "test")):
-        lines = [f"photos/{path.relative_to(photos).as_posix()} {'cats' in path.parent.name:d}\n" for path in files]
-        (tmp_path / "index" / f"{stage}.txt").write_text("".join(lines[start::3]))
-    files[0].unlink()
+    index = write_index_elsewhere(photos)
+    min(photos.rglob("photo*")).unlink()  # the first that train.txt lists
     monkeypatch.chdir(tmp_path)
-    assert sum(data(tmp_path / "index", on_bad_image="skip").class_counts) == 6
+    assert sum(data(index, on_bad_image="skip").class_counts) == 6
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
