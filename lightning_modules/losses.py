@@ -1,0 +1,144 @@
+"""What torch's losses lack to train a classifier: inputs and targets in the form that each expects."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+Inputs = Literal["logits", "softmax", "log_softmax", "sigmoid"]
+Targets = Literal["classes", "one_hot", "signs", "label_lists"]
+
+TORCH_LOSSES: dict[type[nn.Module], tuple[Inputs, Targets]] = {
+    nn.MultiMarginLoss: ("logits", "classes"),
+    nn.NLLLoss: ("log_softmax", "classes"),
+    nn.KLDivLoss: ("log_softmax", "one_hot"),
+    nn.L1Loss: ("softmax", "one_hot"),
+    nn.MSELoss: ("softmax", "one_hot"),
+    nn.SmoothL1Loss: ("softmax", "one_hot"),
+    nn.HuberLoss: ("softmax", "one_hot"),
+    nn.PoissonNLLLoss: ("logits", "one_hot"),
+    nn.BCELoss: ("sigmoid", "one_hot"),
+    nn.BCEWithLogitsLoss: ("logits", "one_hot"),
+    nn.MultiLabelSoftMarginLoss: ("logits", "one_hot"),
+    nn.SoftMarginLoss: ("logits", "signs"),
+    nn.MultiLabelMarginLoss: ("logits", "label_lists"),
+}
+
+
+class ClassificationLoss(nn.Module):
+    """A loss that is given logits and classes as it expects them.
+
+    Called with logits, float ``(N, C)``, and targets, int64 ``(N,)`` or, of mixed images, float ``(N, C)`` from 0 to 1.
+    ``weight`` and ``reduction`` are the loss's own. A ``weight`` ``(C,)`` weighs images by their class in
+    ``CrossEntropyLoss``, ``NLLLoss`` and ``MultiMarginLoss``, and the yes-or-no question of each class in ``BCELoss``,
+    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``; no other loss of torch's has one.
+
+    Args:
+        loss: Called with inputs and targets.
+        inputs: What it gets of the logits: themselves, or their softmax, log-softmax or sigmoid, ``(N, C)``.
+        targets: What it gets of the targets: "classes", as they are, ``(N,)``; "one_hot", 0 and 1, ``(N, C)``; "signs",
+            -1 and 1, ``(N, C)``; "label_lists", the class and then -1 to the end of the row, ``(N, C)``.
+
+    Raises:
+        MisconfigurationException: The loss is not reduced to one number, or mixed images meet one that needs classes.
+    """
+
+    def __init__(self, loss: nn.Module, inputs: Inputs = "logits", targets: Targets = "classes") -> None:
+        super().__init__()
+        check_reduction(loss)
+        self.loss = loss
+        self.inputs = inputs
+        self.targets = targets
+
+    @property
+    def weight(self) -> Tensor | None:
+        """Weight of each class, if the loss has such."""
+        return self.loss.weight  # type: ignore[return-value]  # torch's, or an AttributeError, which hasattr understands
+
+    @weight.setter
+    def weight(self, weight: Tensor | None) -> None:
+        self.loss.weight = weight  # type: ignore[assignment]  # mypy knows of no buffer that is None
+
+    @property
+    def reduction(self) -> str:
+        """How the loss makes one number of many: "mean" or "sum"."""
+        return getattr(self.loss, "reduction", "mean")
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar."""
+        device = logits.device.type
+        if torch.is_autocast_enabled(device):
+            logits = logits.float()
+        with torch.autocast(device, enabled=False):  # under which BCELoss refuses to work
+            return self.loss(self._inputs(logits), self._targets(targets, logits))
+
+    def _inputs(self, logits: Tensor) -> Tensor:
+        if self.inputs == "softmax":
+            return logits.softmax(1)
+        if self.inputs == "log_softmax":
+            return logits.log_softmax(1)
+        return logits.sigmoid() if self.inputs == "sigmoid" else logits
+
+    def _targets(self, targets: Tensor, logits: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            if self.targets != "one_hot" and not isinstance(self.loss, nn.CrossEntropyLoss):
+                raise MisconfigurationException(
+                    f"Expected targets of one class for {type(self.loss).__name__}, but got mixed ones "
+                    f"{tuple(targets.shape)}. Take mixup and cutmix out of --data.batch_transforms, or train with "
+                    "torch.nn.CrossEntropyLoss."
+                )
+            return targets.to(logits.dtype)
+        if self.targets == "classes":
+            return targets
+        num_classes = logits.shape[1]
+        if self.targets == "label_lists":
+            return F.pad(targets[:, None], (0, num_classes - 1), value=-1)
+        one_hot = F.one_hot(targets, num_classes).to(logits.dtype)
+        return 2 * one_hot - 1 if self.targets == "signs" else one_hot
+
+
+def for_classes(loss: nn.Module) -> nn.Module:
+    """Return a loss that takes logits and classes: torch's by ``ClassificationLoss``, others as they are.
+
+    Cross-entropy is left as it is too, for it takes nothing else.
+
+    Raises:
+        MisconfigurationException: It is one of torch's that tells no classes, or is not reduced to one number.
+    """
+    check_reduction(loss)
+    name = type(loss).__name__
+    for cls, (inputs, targets) in TORCH_LOSSES.items():
+        if isinstance(loss, cls):
+            if isinstance(loss, nn.PoissonNLLLoss) and not loss.log_input:
+                inputs = "softmax"  # rates, which cannot be negative
+            if isinstance(loss, nn.KLDivLoss) and loss.log_target:
+                raise MisconfigurationException(
+                    "Expected KLDivLoss without log_target at --model.loss: targets are 0 and 1, and 0 has no log."
+                )
+            return ClassificationLoss(loss, inputs, targets)
+    if type(loss).__module__ == nn.MSELoss.__module__ and not isinstance(loss, nn.CrossEntropyLoss):
+        raise MisconfigurationException(
+            f"Expected a loss of logits and classes at --model.loss, but got {name}. Losses of embeddings belong to "
+            "lightning_modules.MetricLearner."
+        )
+    return loss
+
+
+def check_reduction(loss: nn.Module) -> None:
+    """Refuse a loss that is not reduced to one number.
+
+    Raises:
+        MisconfigurationException: Its reduction is "none".
+    """
+    if getattr(loss, "reduction", "mean") == "none":
+        raise MisconfigurationException(
+            f"Expected reduction mean or sum for {type(loss).__name__} at --model.loss, but got none: training needs "
+            "one number."
+        )
+
+
+def per_image(loss: nn.Module, value: Tensor, count: int) -> Tensor:
+    """Return the value of a loss over ``count`` images as a mean, for logs, if it is a sum."""
+    return value / count if getattr(loss, "reduction", "mean") == "sum" else value

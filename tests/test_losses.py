@@ -1,0 +1,168 @@
+"""Each loss on two images of three classes, the first of class 0, the second of class 1, worked out by hand."""
+
+from math import exp, log
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from lightning_modules.losses import ClassificationLoss, for_classes, per_image
+
+# e to the logits is 2 1 1 and 1 3 4: softmax 1/2 1/4 1/4 and 1/8 3/8 1/2, sigmoid 2/3 1/2 1/2 and 1/2 3/4 4/5
+LOGITS = torch.tensor([[2.0, 1.0, 1.0], [1.0, 3.0, 4.0]]).log()
+SCORES = torch.tensor([[2.0, 1.5, 0.0], [0.5, 1.0, 3.0]])
+TARGETS = torch.tensor([0, 1])
+WEIGHT = torch.tensor([0.6, 0.2, 0.2])
+
+CROSS_ENTROPY = (-log(1 / 2) - log(3 / 8)) / 2
+SIX_QUESTIONS = -(log(2 / 3) + log(1 / 2) + log(1 / 2) + log(1 / 2) + log(3 / 4) + log(1 / 5)) / 6
+
+BY_HAND: list[tuple[nn.Module, float]] = [
+    (nn.CrossEntropyLoss(), CROSS_ENTROPY),
+    (nn.CrossEntropyLoss(WEIGHT), (-0.6 * log(1 / 2) - 0.2 * log(3 / 8)) / (0.6 + 0.2)),
+    (nn.CrossEntropyLoss(ignore_index=0), -log(3 / 8)),
+    (nn.CrossEntropyLoss(reduction="sum"), -log(1 / 2) - log(3 / 8)),
+    (
+        nn.CrossEntropyLoss(label_smoothing=0.3),  # 0.8 for the class, and 0.1 for each of the others
+        -(0.8 * log(1 / 2) + 0.1 * log(1 / 4) + 0.1 * log(1 / 4)) / 2
+        - (0.1 * log(1 / 8) + 0.8 * log(3 / 8) + 0.1 * log(1 / 2)) / 2,
+    ),
+    (nn.NLLLoss(), CROSS_ENTROPY),
+    (nn.NLLLoss(WEIGHT), (-0.6 * log(1 / 2) - 0.2 * log(3 / 8)) / (0.6 + 0.2)),
+    (nn.NLLLoss(ignore_index=1), -log(1 / 2)),
+    (nn.KLDivLoss(reduction="batchmean"), CROSS_ENTROPY),
+    (nn.KLDivLoss(), CROSS_ENTROPY / 3),
+    (nn.L1Loss(), (1 / 2 + 1 / 4 + 1 / 4 + 1 / 8 + 5 / 8 + 1 / 2) / 6),
+    (nn.L1Loss(reduction="sum"), 1 / 2 + 1 / 4 + 1 / 4 + 1 / 8 + 5 / 8 + 1 / 2),
+    (nn.MSELoss(), (1 / 4 + 1 / 16 + 1 / 16 + 1 / 64 + 25 / 64 + 1 / 4) / 6),
+    (nn.SmoothL1Loss(), (1 / 4 + 1 / 16 + 1 / 16 + 1 / 64 + 25 / 64 + 1 / 4) / 2 / 6),
+    # beta 1/2: the squares over 2 beta up to a distance of beta, the distance less beta / 2 beyond
+    (nn.SmoothL1Loss(beta=0.5), (1 / 4 + 1 / 16 + 1 / 16 + 1 / 64 + (5 / 8 - 1 / 4) + 1 / 4) / 6),
+    (nn.HuberLoss(delta=0.5), (1 / 4 + 1 / 16 + 1 / 16 + 1 / 64 + (5 / 8 - 1 / 4) + 1 / 4) / 2 / 6),
+    (nn.PoissonNLLLoss(), (2 + 1 + 1 - log(2) + 1 + 3 + 4 - log(3)) / 6),
+    (nn.PoissonNLLLoss(log_input=False, eps=0), (1 - log(1 / 2) + 1 - log(3 / 8)) / 6),
+    (nn.BCELoss(), SIX_QUESTIONS),
+    (nn.BCEWithLogitsLoss(), SIX_QUESTIONS),
+    (
+        nn.BCEWithLogitsLoss(WEIGHT),
+        -(0.6 * log(2 / 3) + 0.2 * log(1 / 2) + 0.2 * log(1 / 2)) / 6
+        - (0.6 * log(1 / 2) + 0.2 * log(3 / 4) + 0.2 * log(1 / 5)) / 6,
+    ),
+    (nn.MultiLabelSoftMarginLoss(), SIX_QUESTIONS),
+    # ln(1 + e^-x) for the class and ln(1 + e^x) for the others
+    (nn.SoftMarginLoss(), (log(1 + 1 / 2) + log(1 + 1) + log(1 + 1) + log(1 + 1) + log(1 + 1 / 3) + log(1 + 4)) / 6),
+]
+BY_HAND_OF_SCORES: list[tuple[nn.Module, float]] = [
+    # 2 leads 1.5 by 0.5 of the 1 asked for, and 0 by enough; 1 leads 0.5 by 0.5, and lags 3 by 2
+    (nn.MultiMarginLoss(), ((0.5 + 0) / 3 + (0.5 + 3) / 3) / 2),
+    (nn.MultiMarginLoss(weight=WEIGHT), (0.6 * (0.5 + 0) / 3 + 0.2 * (0.5 + 3) / 3) / 2),
+    (nn.MultiMarginLoss(p=2, margin=2.0), ((1.5**2 + 0) / 3 + (1.5**2 + 4**2) / 3) / 2),
+    (nn.MultiLabelMarginLoss(), ((0.5 + 0) / 3 + (0.5 + 3) / 3) / 2),
+]
+
+
+@pytest.mark.parametrize(("loss", "by_hand"), BY_HAND, ids=lambda value: str(value)[:40])
+def test_loss_of_logits_is_what_the_hand_works_out(loss: nn.Module, by_hand: float) -> None:
+    assert for_classes(loss)(LOGITS, TARGETS).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "by_hand"), BY_HAND_OF_SCORES, ids=lambda value: str(value)[:40])
+def test_margin_loss_is_what_the_hand_works_out(loss: nn.Module, by_hand: float) -> None:
+    assert for_classes(loss)(SCORES, TARGETS).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_nll_without_a_softmax_gives_the_courses_minus_three_quarters() -> None:
+    inputs = torch.tensor([[0.6, 0.2, 0.2], [0.4, 1.2, 0.4]])
+    loss = ClassificationLoss(nn.NLLLoss(WEIGHT), inputs="logits", targets="classes")
+    assert loss(inputs, TARGETS).item() == pytest.approx(-(0.6 * 0.6 + 0.2 * 1.2) / (0.6 + 0.2))
+    assert loss(inputs, TARGETS).item() == pytest.approx(-0.75)
+
+
+def test_what_a_loss_gets_can_be_said_in_words() -> None:
+    loss = ClassificationLoss(nn.MSELoss(), inputs="sigmoid", targets="one_hot")
+    by_hand = ((1 / 3) ** 2 + (1 / 2) ** 2 + (1 / 2) ** 2 + (1 / 2) ** 2 + (1 / 4) ** 2 + (4 / 5) ** 2) / 6
+    assert loss(LOGITS, TARGETS).item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        (nn.CrossEntropyLoss(), -0.75 * log(1 / 2) - 0.25 * log(1 / 4)),
+        (nn.L1Loss(), (1 / 4 + 0 + 1 / 4) / 3),
+        (nn.KLDivLoss(reduction="batchmean"), 0.75 * log(0.75 / (1 / 2)) + 0.25 * log(0.25 / (1 / 4))),
+        (nn.BCELoss(), -(0.75 * log(2 / 3) + 0.25 * log(1 / 3) + log(1 / 2) + log(1 / 2)) / 3),
+    ],
+)
+def test_shares_of_mixed_images_are_the_targets(loss: nn.Module, by_hand: float) -> None:
+    mixed = torch.tensor([[0.75, 0.25, 0.0]])
+    assert for_classes(loss)(LOGITS[:1], mixed).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("cls", [nn.NLLLoss, nn.MultiMarginLoss, nn.SoftMarginLoss, nn.MultiLabelMarginLoss])
+def test_loss_that_needs_one_class_refuses_mixed_images(cls: type[nn.Module]) -> None:
+    with pytest.raises(MisconfigurationException, match=rf"one class for {cls.__name__}.*\(2, 3\).*mixup and cutmix"):
+        for_classes(cls())(LOGITS, torch.full((2, 3), 1 / 3))
+
+
+@pytest.mark.parametrize("cls", [nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, nn.BCELoss, nn.BCEWithLogitsLoss])
+def test_weights_of_classes_can_be_set_and_are_the_losss_own(cls: type[nn.Module]) -> None:
+    loss = for_classes(cls())
+    assert loss.weight is None
+    before = loss(LOGITS, TARGETS)
+    loss.weight = WEIGHT
+    torch.testing.assert_close(loss(LOGITS, TARGETS), for_classes(cls(weight=WEIGHT))(LOGITS, TARGETS))
+    assert not torch.isclose(before, loss(LOGITS, TARGETS))
+    assert [buffer.tolist() for buffer in loss.buffers()] == [WEIGHT.tolist()]  # so that it moves to the device
+
+
+def test_loss_without_weights_says_so() -> None:
+    assert not hasattr(for_classes(nn.MSELoss()), "weight")
+
+
+@pytest.mark.parametrize(("loss", "by_hand"), BY_HAND, ids=lambda value: str(value)[:40])
+def test_mixed_precision_does_not_change_a_loss(loss: nn.Module, by_hand: float) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        value = for_classes(loss)(LOGITS, TARGETS)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_sum_is_logged_as_a_mean_over_images() -> None:
+    total, mean = for_classes(nn.CrossEntropyLoss(reduction="sum")), for_classes(nn.CrossEntropyLoss())
+    assert per_image(total, total(LOGITS, TARGETS), 2).item() == pytest.approx(CROSS_ENTROPY)
+    assert per_image(mean, mean(LOGITS, TARGETS), 2).item() == pytest.approx(CROSS_ENTROPY)
+
+
+class Own(nn.Module):
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (logits.argmax(1) == targets).float().mean()
+
+
+def test_loss_that_takes_logits_and_classes_is_left_alone() -> None:
+    for loss in (Own(), ClassificationLoss(nn.L1Loss(), "sigmoid", "one_hot"), nn.CrossEntropyLoss()):
+        assert for_classes(loss) is loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (nn.CrossEntropyLoss(reduction="none"), "reduction mean or sum for CrossEntropyLoss.*got none"),
+        (nn.KLDivLoss(log_target=True), "without log_target"),
+        (nn.TripletMarginLoss(), "got TripletMarginLoss.*MetricLearner"),
+        (nn.CTCLoss(), "got CTCLoss"),
+    ],
+)
+def test_loss_that_cannot_train_a_classifier_is_refused(loss: nn.Module, message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        for_classes(loss)
+
+
+def test_explicit_loss_needs_a_reduction_too() -> None:
+    with pytest.raises(MisconfigurationException, match="reduction mean or sum for MSELoss"):
+        ClassificationLoss(nn.MSELoss(reduction="none"), "softmax", "one_hot")
+
+
+def test_logits_are_what_the_comment_above_says() -> None:
+    assert LOGITS.softmax(1).tolist() == [pytest.approx([1 / 2, 1 / 4, 1 / 4]), pytest.approx([1 / 8, 3 / 8, 1 / 2])]
+    assert exp(LOGITS[1, 2].item()) == pytest.approx(4)
