@@ -12,10 +12,13 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
-from lightning_modules.param_groups import ParamGroup, build_param_groups, freeze, param_group_table
+from lightning_modules.optimizers import build_optimizer
+from lightning_modules.param_groups import ParamGroup, build_param_groups, freeze, param_group_table, rule_of
 from lightning_modules.pretrained import load_pretrained
+from lightning_modules.schedules import ShapeLR
 
 WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
 
@@ -35,17 +38,21 @@ class ImageModule(LightningModule):
         std: Standard deviation, likewise.
         image_size: Side of the images in pixels.
         width: First argument of the network.
-        lr_scheduler: Class of the schedule. ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps`` from the
-            trainer; the latter reaches ``max_lr`` in a group with the optimizer's own lr, proportionally in others.
-            ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
+        lr_scheduler: Class of the schedule. ``ShapeLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps``
+            from the trainer; the last reaches ``max_lr`` in a group with the optimizer's own lr, proportionally in
+            others. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
+            A param group that a callback adds in training moves in proportion to the others.
         lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
-        param_groups: Ordered rules of learning rate, weight decay and freezing by parameter name.
+        param_groups: Ordered rules of learning rate, weight decay, freezing and so on by parameter name.
+        no_decay: No weight decay for parameters of one dimension: norms and biases.
+        layer_decay: Factor on the learning rate from each layer to the one below, whose features are more general. A
+            layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
         pretrained: File of weights to start from.
         channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
         compiled: Train through torch.compile: faster steps, after a first one that takes a minute or so.
 
     Raises:
-        MisconfigurationException: The network cannot take images of this size.
+        MisconfigurationException: The network cannot take images of this size, or the optimizer not its parameters.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class ImageModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] | None = None,
         param_groups: list[ParamGroup] | None = None,
+        no_decay: bool = False,
+        layer_decay: float | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
         compiled: bool = False,
@@ -72,6 +81,8 @@ class ImageModule(LightningModule):
         self.lr_scheduler_class = lr_scheduler
         self.lr_interval = lr_interval
         self.param_groups = param_groups or []
+        self.no_decay = no_decay
+        self.layer_decay = layer_decay
         self.pretrained = pretrained
         self.channels_last = channels_last
         self.compiled = compiled
@@ -83,13 +94,22 @@ class ImageModule(LightningModule):
         self.output_shape = self._shape_of_output()
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
-        freeze(self.network, self.param_groups)
+        self._unfreeze_epochs = freeze(self.network, self.param_groups)
+        self._build_optimizer()  # for its errors, before there is data
 
     def configure_optimizers(self) -> Any:
         """Build param groups, optimizer and schedule, and print the groups."""
-        groups = build_param_groups(self.network, self.param_groups, self._base_lr())
-        optimizer = self.optimizer_class(groups)
+        self._freeze_until(None)
+        optimizer = self._build_optimizer()
+        self._check_trainer(optimizer)
         configured: dict[str, Any] = {"optimizer": optimizer}
+        self._own_schedules = {
+            group["name"]: (group["lr"], rule.schedule)
+            for group in optimizer.param_groups
+            if (rule := rule_of(group, self.param_groups)).schedule is not None
+        }
+        self._own_steps = self._total_steps("step") if self._own_schedules else 0
+        self._group_count = len(optimizer.param_groups)
         if self.lr_scheduler_class is not None:
             configured["lr_scheduler"] = self._build_scheduler(optimizer)
         if self.trainer.is_global_zero:
@@ -109,12 +129,34 @@ class ImageModule(LightningModule):
             self.network.compile()  # in place, so that no name in the state_dict changes
 
     def on_train_start(self) -> None:
+        self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
         if self._is_fresh and callable(whiten):
             whiten(self._first_images(WHITENING_IMAGES))
 
+    def on_train_epoch_start(self) -> None:
+        self._freeze_until(self.current_epoch)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
+        optimizer, groups = scheduler.optimizer, scheduler.optimizer.param_groups
+        first = next((group for group in groups if group.get("name") not in self._own_schedules), groups[0])
+        before = first["lr"]
+        optimizer.param_groups = groups[: self._group_count]  # torch's schedules fail if there are more
+        super().lr_scheduler_step(scheduler, metric)
+        optimizer.param_groups = groups
+        for group in groups[self._group_count :]:
+            group["lr"] *= first["lr"] / before if before else 1.0
+        self._set_own_schedules()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._set_own_schedules()
+
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
+
+    def on_validation_end(self) -> None:
+        self._check_monitors()
 
     def on_test_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -157,37 +199,87 @@ class ImageModule(LightningModule):
                 break
         return self.trainer.strategy.broadcast(torch.cat(batches)[:count])
 
-    def _base_lr(self) -> float:
-        """Return the optimizer's own learning rate, whether given or its default."""
-        return self.optimizer_class([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
+    def _build_optimizer(self) -> Optimizer:
+        any_one = self.optimizer_class([nn.Parameter(torch.zeros(1, 1))])
+        groups = build_param_groups(self.network, self.param_groups, any_one, self.no_decay, self.layer_decay)
+        return build_optimizer(self.optimizer_class, groups, self.network)
 
-    def _build_scheduler(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def _check_trainer(self, optimizer: Optimizer) -> None:
+        if isinstance(optimizer, LBFGS) and self.trainer.accumulate_grad_batches > 1:
+            raise MisconfigurationException(
+                "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
+                f"several times, but got {self.trainer.accumulate_grad_batches}. Take a larger --data.batch_size."
+            )
+        if self._unfreeze_epochs and self.trainer.world_size > 1:
+            raise MisconfigurationException(
+                f"Expected one device for unfreeze_epoch of --model.param_groups, but got {self.trainer.world_size}: "
+                "gradients that begin later would not be averaged over them. Set --trainer.devices 1."
+            )
+
+    def _build_scheduler(self, optimizer: Optimizer) -> dict[str, Any]:
         assert self.lr_scheduler_class is not None
         extra: dict[str, Any] = {}
         made, given = unwrap(self.lr_scheduler_class)
-        if isinstance(made, type) and issubclass(made, OneCycleLR):
+        if isinstance(made, type) and issubclass(made, OneCycleLR | ShapeLR):
             if given.get("total_steps") is None and given.get("epochs") is None:
-                extra["total_steps"] = self._total_steps()
+                extra["total_steps"] = self._total_steps(self.lr_interval)
             # one number for all groups would undo their own learning rates
             if isinstance(given.get("max_lr"), int | float):
-                base_lr = self._base_lr()
+                base_lr = optimizer.defaults["lr"]
                 extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
-        scheduler = self.lr_scheduler_class(optimizer, **extra)
-        interval = self.lr_interval or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch")
+        try:
+            scheduler = self.lr_scheduler_class(optimizer, **extra)
+        except ValueError as error:
+            names = ", ".join(group["name"] for group in optimizer.param_groups)
+            raise MisconfigurationException(
+                f"Expected --model.lr_scheduler to take its options, {type(optimizer).__name__} and the param groups "
+                f"{names}, but it says: {error}."
+            ) from error
+        own = any(rule.momentum is not None or "betas" in rule.options for rule in self.param_groups)
+        if own and getattr(scheduler, "cycle_momentum", False):
+            raise MisconfigurationException(
+                f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set "
+                "momentum or betas, but got true."
+            )
+        interval = self.lr_interval or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR | ShapeLR) else "epoch")
         configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
             configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
         return configured
 
-    def _total_steps(self) -> int:
+    def _total_steps(self, interval: str | None) -> int:
         """Return how often a schedule over the whole training is stepped."""
-        steps = self.trainer.max_epochs if self.lr_interval == "epoch" else self.trainer.estimated_stepping_batches
+        steps = self.trainer.max_epochs if interval == "epoch" else self.trainer.estimated_stepping_batches
         if steps is None or not 0 < steps < float("inf"):
             raise MisconfigurationException(
-                "Expected a number of epochs or steps for OneCycleLR, whose end must be known, but training has none. "
-                "Give --trainer.max_epochs or --trainer.max_steps, or its total_steps."
+                "Expected a number of epochs or steps for a schedule whose end must be known, but training has none. "
+                "Give --trainer.max_epochs or --trainer.max_steps, or the schedule's total_steps."
             )
         return int(steps)
+
+    def _set_own_schedules(self) -> None:
+        """Set the learning rates of groups with a schedule of their own, which depend on the step alone."""
+        if self._own_schedules:
+            progress = self.global_step / self._own_steps
+            for group in self.trainer.optimizers[0].param_groups:
+                if group.get("name") in self._own_schedules:
+                    lr, schedule = self._own_schedules[group["name"]]
+                    group["lr"] = lr * schedule(progress)
+
+    def _freeze_until(self, epoch: int | None) -> None:
+        """Freeze the parameters that begin to train after this epoch, or none of them."""
+        for name, first in self._unfreeze_epochs.items():
+            self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
+
+    def _check_monitors(self) -> None:
+        """Say before training if a schedule watches what validation does not log."""
+        for config in self.trainer.lr_scheduler_configs if self.trainer.sanity_checking else []:
+            logged = sorted(name for name in self.trainer.callback_metrics if name.startswith("val/"))
+            if config.monitor is not None and config.monitor.startswith("val/") and config.monitor not in logged:
+                raise MisconfigurationException(
+                    f"Expected a logged metric as monitor of {type(config.scheduler).__name__}, but got "
+                    f"{config.monitor}. Validation logs {', '.join(logged)}."
+                )
 
     def _shape_of_output(self) -> tuple[int, ...]:
         training = [module for module in self.network.modules() if module.training]

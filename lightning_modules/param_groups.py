@@ -1,8 +1,8 @@
-"""Ordered name patterns that give each layer its own learning rate and weight decay, or freeze it."""
+"""Ordered name patterns that say how each layer is trained: learning rate, decay, momentum, schedule, freezing."""
 
 import fnmatch
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,6 +10,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.markup import escape
 from rich.table import Table
 from torch import nn
+from torch.optim import Optimizer
+
+FIELDS = ("lr", "weight_decay", "momentum")  # options of optimizers that a rule has a field for
 
 
 @dataclass
@@ -19,9 +22,14 @@ class ParamGroup:
     Args:
         pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, as "fc3.*".
         lr_scale: Factor on the optimizer's learning rate.
-        lr: Learning rate instead of the optimizer's.
-        weight_decay: Weight decay instead of the optimizer's.
+        lr: Learning rate instead of the optimizer's, whatever the module's ``layer_decay``.
+        weight_decay: Weight decay instead of the optimizer's, whatever the module's ``no_decay``.
+        momentum: Momentum instead of the optimizer's.
+        schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
+            replaces the module's schedule.
         freeze: Do not train these parameters. The running statistics of a batch norm go on moving.
+        unfreeze_epoch: Freeze them until this epoch; the first one is 0.
+        options: Any other options of the optimizer's groups, as ``betas`` of Adam's.
         name: Name in tables and logs; by default the pattern without its stars.
     """
 
@@ -29,7 +37,11 @@ class ParamGroup:
     lr_scale: float | None = None
     lr: float | None = None
     weight_decay: float | None = None
+    momentum: float | None = None
+    schedule: Callable[[float], float] | None = None
     freeze: bool = False
+    unfreeze_epoch: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
 
     def __post_init__(self) -> None:
@@ -37,26 +49,37 @@ class ParamGroup:
             raise MisconfigurationException(
                 f"Expected lr or lr_scale for param group {self.pattern!r}, but got both. Take one away."
             )
-        if self.freeze and (self.lr, self.lr_scale, self.weight_decay) != (None, None, None):
+        numbers = ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch")
+        if self.freeze and (self.options or any(getattr(self, key) is not None for key in (*numbers, "schedule"))):
             raise MisconfigurationException(
-                f"Param group {self.pattern!r} is frozen, so its lr, lr_scale and weight_decay have no effect. "
-                "Take them or freeze away."
+                f"Param group {self.pattern!r} is frozen, so its {', '.join(numbers)}, schedule and options have no "
+                "effect. Take them or freeze away."
             )
-        for key in ("lr", "lr_scale", "weight_decay"):
+        for key in numbers:
             if (getattr(self, key) or 0) < 0:
                 raise MisconfigurationException(
                     f"Expected {key} >= 0 for param group {self.pattern!r}, but got {getattr(self, key)}."
                 )
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
+        if "/" in self.name:  # which sets apart the parts of a rule's parameters
+            raise MisconfigurationException(f"Expected a name of a param group without '/', but got {self.name!r}.")
 
 
-def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> None:
-    """Stop the gradients of the parameters that ``rules`` freeze."""
+def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
+    """Stop the gradients of the parameters that ``rules`` freeze.
+
+    Returns:
+        The epoch at which each parameter that is frozen until then begins to train, unless the network froze it.
+    """
+    later: dict[str, int] = {}
     for rule, names in zip(rules, assign(network, rules), strict=False):
         for name in names:
             if rule.freeze:
                 network.get_parameter(name).requires_grad_(False)
+            elif rule.unfreeze_epoch and network.get_parameter(name).requires_grad:
+                later[name] = rule.unfreeze_epoch
+    return later
 
 
 def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
@@ -91,50 +114,123 @@ def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
     return groups
 
 
-def build_param_groups(network: nn.Module, rules: Sequence[ParamGroup], lr: float) -> list[dict[str, Any]]:
+def layers(network: nn.Module) -> dict[str, str]:
+    """Return the layer of each parameter, in the order of ``named_parameters()``.
+
+    A layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
+    """
+    found: dict[str, str] = {}
+    layer = None
+    for name, parameter in network.named_parameters():
+        owner = name.rpartition(".")[0] or type(network).__name__
+        if layer is None or parameter.ndim > 1:
+            layer = owner
+        found[name] = layer
+    return found
+
+
+def build_param_groups(
+    network: nn.Module,
+    rules: Sequence[ParamGroup],
+    optimizer: Optimizer,
+    no_decay: bool = False,
+    layer_decay: float | None = None,
+) -> list[dict[str, Any]]:
     """Return groups for an optimizer: every parameter that is not frozen, by a rule or by itself, is in exactly one.
 
     Args:
         network: The network.
         rules: Ordered; the first whose pattern matches a parameter's name gets it. The rest are the group "default".
-        lr: Learning rate of the optimizer, which ``lr_scale`` multiplies.
+        optimizer: Any one of the class and with the options that the groups are for.
+        no_decay: Split what ``rules`` give no weight decay into weights, and norms and biases, "<name>/no_decay".
+        layer_decay: Split what ``rules`` give no learning rate into layers, "<name>/<layer>". That of the last layer
+            is multiplied by 1, that of the one before by ``layer_decay``, then by its square, and so on.
 
     Raises:
-        MisconfigurationException: A rule gets no parameter, or nothing is left to train.
+        MisconfigurationException: A rule gets no parameter or sets what the optimizer has not, or nothing is left to
+            train.
     """
-    groups: list[dict[str, Any]] = []
+    if no_decay:
+        expect_option(optimizer, "weight_decay", "--model.no_decay")
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise MisconfigurationException(f"Expected 0 < --model.layer_decay <= 1, but got {layer_decay}.")
+    layer_of = layers(network)
+    bottom_up = list(dict.fromkeys(layer_of.values()))
+    groups: dict[str, dict[str, Any]] = {}
     for rule, names in zip([*rules, ParamGroup("*", name="default")], assign(network, rules), strict=True):
-        names = [name for name in names if network.get_parameter(name).requires_grad]
-        if rule.freeze or not names:
-            continue
-        group: dict[str, Any] = {"params": [network.get_parameter(name) for name in names], "name": rule.name}
-        if rule.lr is not None or rule.lr_scale is not None:
-            group["lr"] = rule.lr if rule.lr is not None else lr * (rule.lr_scale or 0.0)
-        if rule.weight_decay is not None:
-            group["weight_decay"] = rule.weight_decay
-        groups.append(group)
+        given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
+        for key in (*given, *rule.options):
+            expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
+        if rule.lr_scale is not None:
+            given["lr"] = optimizer.defaults["lr"] * rule.lr_scale
+        for name in names:
+            parameter = network.get_parameter(name)
+            if not parameter.requires_grad:
+                continue
+            group: dict[str, Any] = {"params": [], "name": rule.name, **rule.options, **given}
+            if layer_decay is not None and rule.lr is None:
+                depth = len(bottom_up) - 1 - bottom_up.index(layer_of[name])
+                group["lr"] = group.get("lr", optimizer.defaults["lr"]) * layer_decay**depth
+                group["name"] += f"/{layer_of[name]}"
+            if no_decay and rule.weight_decay is None and parameter.ndim < 2:
+                group["weight_decay"] = 0.0
+                group["name"] += "/no_decay"
+            groups.setdefault(group["name"], group)["params"].append(parameter)
     if not groups:
         raise MisconfigurationException("All parameters are frozen, so nothing is left to train.")
-    return groups
+    return list(groups.values())
+
+
+def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = False) -> None:
+    """Raise if an optimizer has no such option, or (``beside`` a rule's fields) if it is to be given by a field."""
+    if key not in optimizer.defaults:
+        near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
+        raise MisconfigurationException(
+            f"Expected options of {type(optimizer).__name__} for {user}, but it has no {key}. Among its options are "
+            f"{', '.join(near)}."
+        )
+    if beside and key in FIELDS:
+        raise MisconfigurationException(f"Expected {key} of {user} beside its options, but got it among them.")
+
+
+def rule_of(group: dict[str, Any], rules: Sequence[ParamGroup]) -> ParamGroup:
+    """Return the rule that a group comes from."""
+    name = group["name"].partition("/")[0]
+    return next((rule for rule in rules if rule.name == name), ParamGroup("(all others)", name="default"))
 
 
 def param_group_table(network: nn.Module, rules: Sequence[ParamGroup], groups: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of an optimizer's groups and the frozen parameters."""
-    table = Table("group", "pattern", "tensors", "parameters", "lr", "weight decay", title="Parameter groups")
-    patterns = {rule.name: rule.pattern for rule in rules}
+    """Return a table of an optimizer's groups and the frozen parameters; a column that would be empty is left out."""
+    rows: list[dict[str, str]] = []
+
+    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], **rest: str) -> None:
+        numbers = {"tensors": f"{len(parameters)}", "parameters": f"{sum(one.numel() for one in parameters):,}"}
+        rows.append({"group": name, "pattern": pattern, **numbers, **rest})
+
     for group in groups:
-        sizes = [parameter.numel() for parameter in group["params"]]
-        lr, decay = group.get("initial_lr", group["lr"]), group.get("weight_decay", 0)
-        pattern = patterns.get(group["name"], "(all others)")
-        table.add_row(
-            escape(group["name"]), escape(pattern), f"{len(sizes)}", f"{sum(sizes):,}", f"{lr:g}", f"{decay:g}"
-        )
-    others = ParamGroup("(all others)", name="default")
-    for rule, names in zip([*rules, others], assign(network, rules), strict=True):
-        parameters = [network.get_parameter(name) for name in names]
-        sizes = [parameter.numel() for parameter in parameters if not parameter.requires_grad]
-        if sizes:
-            table.add_row(
-                escape(str(rule.name)), escape(rule.pattern), f"{len(sizes)}", f"{sum(sizes):,}", "frozen", "-"
-            )
+        rule = rule_of(group, rules)
+        # a cycle's highest, a schedule's first, or the only one
+        lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
+        columns = {"lr": f"{lr:g}", "weight decay": f"{group.get('weight_decay', 0):g}"}
+        if "max_momentum" in group:
+            columns["momentum"] = f"{group['base_momentum']:g} to {group['max_momentum']:g}"
+        elif group.get("momentum"):
+            columns["momentum"] = f"{group['momentum']:g}"
+        if rule.schedule is not None:
+            columns["schedule"] = getattr(rule.schedule, "__name__", str(rule.schedule))
+        if rule.options:
+            columns["options"] = ", ".join(f"{key}={value}" for key, value in rule.options.items())
+        if rule.unfreeze_epoch:
+            columns["frozen"] = f"until epoch {rule.unfreeze_epoch}"
+        add(group["name"], rule.pattern, group["params"], **columns)
+    for rule, names in zip([*rules, ParamGroup("(all others)", name="default")], assign(network, rules), strict=True):
+        frozen = [one for one in map(network.get_parameter, names) if not one.requires_grad]
+        if frozen:
+            add(str(rule.name), rule.pattern, frozen, lr="frozen", **{"weight decay": "-"})
+
+    order = ["group", "pattern", "tensors", "parameters", "lr", "weight decay"]
+    order += [key for key in ("momentum", "schedule", "options", "frozen") if any(key in row for row in rows)]
+    table = Table(*order, title="Parameter groups")
+    for row in rows:
+        table.add_row(*(escape(row.get(key, "-")) for key in order))
     return table

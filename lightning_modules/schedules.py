@@ -1,21 +1,117 @@
-"""Schedules that torch lacks."""
+"""Schedules that torch lacks.
 
+A shape is any function of the training's progress, from 0 to 1, that returns a factor on a learning rate. ``ShapeLR``
+gives one to all param groups; the ``schedule`` of a ``ParamGroup`` is that group's own.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer, lr_scheduler
 
 
-class OneCycle(OneCycleLR):
+@dataclass
+class Triangle:
+    """Shape of straight lines from ``start`` up to 1 and down to ``end``.
+
+    Args:
+        start: Factor at the beginning; none if the peak is there.
+        peak_at: Progress at which the factor is 1.
+        end: Factor at ``until`` and from then on.
+        until: Progress at which ``end`` is reached.
+
+    Raises:
+        MisconfigurationException: The peak is not between 0 and ``until``, or that is beyond 1.
+    """
+
+    start: float = 0.0
+    peak_at: float = 0.0
+    end: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.peak_at < self.until <= 1:
+            raise MisconfigurationException(
+                f"Expected 0 <= peak_at < until <= 1 for a Triangle, but got {self.peak_at} and {self.until}."
+            )
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.peak_at:
+            return self.start + (1 - self.start) * progress / self.peak_at
+        fallen = min((progress - self.peak_at) / (self.until - self.peak_at), 1.0)
+        return 1 + (self.end - 1) * fallen
+
+
+@dataclass
+class WarmupCosine:
+    """Shape that rises in a straight line from 0 to 1, then falls to ``end`` along half a cosine.
+
+    Source: Loshchilov and Hutter, 2017, "SGDR"; Goyal et al., 2017, "Accurate, Large Minibatch SGD" (the warm-up).
+
+    Args:
+        warmup: Progress at which the factor is 1.
+        end: Factor at the end.
+
+    Raises:
+        MisconfigurationException: ``warmup`` is not from 0 to below 1.
+    """
+
+    warmup: float = 0.05
+    end: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise MisconfigurationException(
+                f"Expected 0 <= warmup < 1, a share of the training, for a WarmupCosine, but got {self.warmup}."
+            )
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        fallen = (1 - math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))) / 2
+        return 1 + (self.end - 1) * fallen
+
+
+class ShapeLR(lr_scheduler.LambdaLR):
+    """Each group's own learning rate times a shape over the whole training.
+
+    Args:
+        optimizer: Its groups' ``lr`` are multiplied.
+        shape: Function of progress, from 0 to 1, that returns a factor.
+        total_steps: Steps of the training; the module gives them.
+    """
+
+    def __init__(self, optimizer: Optimizer, shape: Callable[[float], float], total_steps: int | None = None) -> None:
+        if total_steps is None:
+            raise ValueError("Expected total_steps, but got None")
+        super().__init__(optimizer, lambda step: shape(step / total_steps))
+
+
+class OneCycle(lr_scheduler.OneCycleLR):
     """torch's ``OneCycleLR`` with each group's own learning rate as its peak, so that it is said in one place.
 
     Source: Smith and Topin, 2017, "Super-convergence".
 
     Args:
         optimizer: Its groups' ``lr`` are the peaks.
-        total_steps: Steps of the cycle; ``ImageClassifier`` gives those of the whole training.
+        total_steps: Steps of the cycle; the module gives those of the whole training.
         **kwargs: See ``OneCycleLR``.
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int | None = None, **kwargs: Any) -> None:
         super().__init__(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, **kwargs)
+
+
+class LambdaLR(lr_scheduler.LambdaLR):
+    """torch's ``LambdaLR``, whose list of functions a run's config.yaml can repeat only with this order of its types.
+
+    Args:
+        optimizer: Its groups' ``lr`` are multiplied.
+        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one for each group.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: list[Callable[[int], float]] | Callable[[int], float]) -> None:
+        super().__init__(optimizer, lr_lambda)
