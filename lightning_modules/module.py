@@ -16,7 +16,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from lightning_modules.optimizers import build_optimizer
-from lightning_modules.param_groups import ParamGroup, build_param_groups, freeze, param_group_table, rule_of
+from lightning_modules.param_groups import ParamGroup, freeze, param_group_table, rule_of
 from lightning_modules.pretrained import load_pretrained
 from lightning_modules.schedules import ShapeLR
 
@@ -49,7 +49,7 @@ class ImageModule(LightningModule):
             layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
         pretrained: File of weights to start from.
         channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
-        compiled: Train through torch.compile: faster steps, after a first one that takes a minute or so.
+        compiled: Train through torch.compile: faster steps, after a first one that may take a minute.
 
     Raises:
         MisconfigurationException: The network cannot take images of this size, or the optimizer not its parameters.
@@ -86,6 +86,7 @@ class ImageModule(LightningModule):
         self.pretrained = pretrained
         self.channels_last = channels_last
         self.compiled = compiled
+        self._compiled_network: Callable[[Tensor], Tensor] | None = None
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -126,9 +127,10 @@ class ImageModule(LightningModule):
         self._is_fresh = self.pretrained is None and self.trainer.ckpt_path is None
         self._load_pretrained()
         if self.compiled:
-            self.network.compile()  # in place, so that no name in the state_dict changes
+            self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
+        self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
         if self._is_fresh and callable(whiten):
@@ -169,6 +171,8 @@ class ImageModule(LightningModule):
         images = images.to(self.dtype)  # bf16-true and the like
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
+        if self.training and self._compiled_network is not None:  # pictures are taken of the plain one in validation
+            return self._compiled_network(images)
         return self.network(images)
 
     # Beyond Lightning's hooks
@@ -200,9 +204,8 @@ class ImageModule(LightningModule):
         return self.trainer.strategy.broadcast(torch.cat(batches)[:count])
 
     def _build_optimizer(self) -> Optimizer:
-        any_one = self.optimizer_class([nn.Parameter(torch.zeros(1, 1))])
-        groups = build_param_groups(self.network, self.param_groups, any_one, self.no_decay, self.layer_decay)
-        return build_optimizer(self.optimizer_class, groups, self.network)
+        rules = (self.param_groups, self.no_decay, self.layer_decay)
+        return build_optimizer(self.optimizer_class, self.network, *rules)
 
     def _check_trainer(self, optimizer: Optimizer) -> None:
         if isinstance(optimizer, LBFGS) and self.trainer.accumulate_grad_batches > 1:

@@ -1,0 +1,255 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules import ImageClassifier
+from lightning_modules.optimizers import Muon, build_optimizer, orthogonalize
+
+# The same as LightningCLI's own call, which jsonargparse 5 will refuse
+pytestmark = pytest.mark.filterwarnings("ignore:[\\s\\S]*(skip_none|JSONARGPARSE_DEPRECATION_WARNINGS)")
+
+DATA = """
+class_names: [a, b, c]
+mean: [0.5, 0.5, 0.5]
+std: [0.2, 0.2, 0.2]
+image_size: 32
+network: {class_path: lightning_modules.networks.LeNet}
+"""
+
+
+def classifier(yaml: str) -> ImageClassifier:
+    """Return the classifier of a config's lines."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ImageClassifier, "model", fail_untyped=False)
+    text = "\n".join(["model:", *(f"  {line}" for line in (DATA + yaml).splitlines())])
+    return parser.instantiate(parser.parse_string(text)).model
+
+
+def fit(module: ImageClassifier, steps: int = 4, **options: Any) -> Trainer:
+    torch.manual_seed(0)
+    images = torch.randn(24, 3, 32, 32)
+    batches = DataLoader(TensorDataset(images, (images.mean((1, 2, 3)) * 30).long().clamp(-1, 1) + 1), 8)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_steps=steps, max_epochs=-1, **quiet, **options)
+    trainer.fit(module, batches)
+    return trainer
+
+
+def loss_of(module: ImageClassifier, trainer: Trainer) -> float:
+    images, targets = next(iter(trainer.train_dataloader))
+    with torch.no_grad():
+        return float(nn.functional.cross_entropy(module.eval()(images), targets))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "{class_path: torch.optim.SGD, init_args: {lr: 0.05, momentum: 0.9, dampening: 0.1, weight_decay: 1.0e-4}}",
+        "{class_path: torch.optim.SGD, init_args: {lr: 0.05, momentum: 0.9, nesterov: true}}",
+        "{class_path: torch.optim.ASGD, init_args: {lr: 0.2, lambd: 1.0e-4, alpha: 0.75, t0: 1.0e+6}}",
+        "{class_path: torch.optim.Rprop, init_args: {lr: 0.001, etas: [0.5, 1.2], step_sizes: [1.0e-6, 1]}}",
+        "{class_path: torch.optim.Adagrad, init_args: {lr: 0.01, lr_decay: 0.01}}",
+        "{class_path: torch.optim.Adadelta, init_args: {lr: 5.0, rho: 0.9}}",
+        "{class_path: torch.optim.RMSprop, init_args: {lr: 0.001, alpha: 0.9, momentum: 0.5, centered: true}}",
+        "{class_path: torch.optim.Adam, init_args: {lr: 0.002, betas: [0.9, 0.99], amsgrad: true}}",
+        "{class_path: torch.optim.Adamax, init_args: {lr: 0.002}}",
+        "{class_path: torch.optim.AdamW, init_args: {lr: 0.002, weight_decay: 0.05}}",
+        "{class_path: torch.optim.NAdam, init_args: {lr: 0.002, momentum_decay: 0.004}}",
+        "{class_path: torch.optim.RAdam, init_args: {lr: 0.01}}",
+        "{class_path: torch.optim.LBFGS, init_args: {lr: 0.1, max_iter: 4, history_size: 5}}",
+        "{class_path: lightning_modules.optimizers.Muon, init_args: {lr: 0.02, ns_steps: 3, normalize: true}}",
+    ],
+)
+def test_every_optimizer_trains_from_yaml(optimizer: str) -> None:
+    torch.manual_seed(0)
+    module = classifier(f"optimizer: {optimizer}")
+    untrained = loss_of(module, fit(module, steps=0))
+    module.train()
+    trainer = fit(module, steps=12)
+    assert trainer.global_step == 12
+    assert loss_of(module, trainer) < 0.99 * untrained
+
+
+def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
+    module = classifier("optimizer: {class_path: torch.optim.LBFGS, init_args: {max_iter: 4, lr: 0.1}}")
+    calls = []
+    step = module.training_step
+    module.training_step = lambda batch, batch_idx: (calls.append(batch_idx), step(batch, batch_idx))[1]
+    fit(module, steps=3)
+    assert len(calls) > 6
+    assert set(calls) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        (
+            "optimizer: {class_path: torch.optim.LBFGS}\nparam_groups: [{pattern: fc3.*, lr: 0.1}]",
+            r"this network, but it says: LBFGS doesn't .* all but one rule",
+        ),
+        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "Take --model.param_groups, no_decay and"),
+        (
+            "optimizer: {class_path: torch.optim.SparseAdam}",
+            "sparse embeddings for SparseAdam, but .* torch.optim.Adam",
+        ),
+        ("optimizer: {class_path: torch.optim.Muon}", r"2D parameters .*lightning_modules\.optimizers\.Muon takes"),
+        ("optimizer: {class_path: torch.optim.SGD, init_args: {lr: -1}}", "Invalid learning rate: -1"),
+        (
+            "optimizer: {class_path: torch.optim.Adam}\nparam_groups: [{pattern: fc3.*, momentum: 0.9}]",
+            r"options of Adam for param group 'fc3\.\*', but it has no momentum",
+        ),
+    ],
+)
+def test_what_an_optimizer_cannot_train_is_refused_at_once(yaml: str, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:  # which the command line unpacks from jsonargparse's
+        classifier(yaml)
+    error: BaseException | None = caught.value
+    while error is not None and not isinstance(error, MisconfigurationException):
+        error = error.__cause__ or error.__context__
+    assert error is not None
+
+
+def test_lbfgs_is_refused_together_with_accumulation() -> None:
+    module = classifier("optimizer: {class_path: torch.optim.LBFGS}")
+    with pytest.raises(MisconfigurationException, match=r"accumulate_grad_batches 1 for LBFGS.*but got 2"):
+        fit(module, accumulate_grad_batches=2)
+
+
+def test_sparse_adam_takes_sparse_embeddings() -> None:
+    network = nn.Sequential(nn.Embedding(5, 3, sparse=True))
+    optimizer = build_optimizer(torch.optim.SparseAdam, network)
+    before = network[0].weight.detach().clone()
+    network(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    assert (network[0].weight != before).any(1).tolist() == [False, True, False, False, False]
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    return torch.linalg.svdvals(matrices.double())
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 144), (1, 40, 10), (2, 8, 8)])
+def test_an_orthogonalized_matrix_keeps_its_singular_vectors_and_has_values_near_1(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    result = orthogonalize(matrices, 8)
+    assert result.shape == shape
+    values = singular_values(result)
+    assert 0.65 < values.min() <= values.max() < 1.25
+    u, _, vh = torch.linalg.svd(matrices.double(), full_matrices=False)
+    core = u.mT @ result.double() @ vh.mT  # diagonal if the singular vectors are the same
+    off_diagonal = core - torch.diag_embed(core.diagonal(dim1=1, dim2=2))
+    assert off_diagonal.abs().max() < 1e-4
+
+
+def test_both_ways_to_orthogonalize_are_the_same_polynomial() -> None:
+    matrices = torch.randn(2, 12, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    in_float64 = orthogonalize(matrices, 5)
+    torch.testing.assert_close(orthogonalize(matrices.float(), 5).double(), in_float64, atol=1e-5, rtol=0)
+    in_bfloat16 = orthogonalize(matrices.bfloat16(), 5)
+    assert in_bfloat16.dtype == torch.bfloat16
+    torch.testing.assert_close(in_bfloat16.double(), in_float64, atol=0.05, rtol=0)
+
+
+def filters(count: int, *shape: int) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for _ in range(count)]
+
+
+def set_gradients(params: list[nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for param in params:
+        param.grad = torch.randn(param.shape, generator=generator)
+
+
+def test_a_filter_steps_by_lr_times_an_orthogonal_matrix_of_its_momentum() -> None:
+    params = filters(2, 8, 3, 3, 3)
+    before = [param.detach().clone() for param in params]
+    optimizer = Muon(params, lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.2, ns_steps=8)
+    set_gradients(params, 1)
+    first = [param.grad.clone() for param in params]
+    optimizer.step()
+    for param, old, grad in zip(params, before, first, strict=True):
+        update = (old * (1 - 0.1 * 0.2) - param.detach()) / 0.1
+        torch.testing.assert_close(update, orthogonalize(grad.reshape(1, 8, 27), 8).view(8, 3, 3, 3))
+    before = [param.detach().clone() for param in params]
+    set_gradients(params, 2)
+    optimizer.step()
+    for param, old, past in zip(params, before, first, strict=True):
+        ahead = param.grad + 0.5 * (0.5 * past + param.grad)
+        update = (old * (1 - 0.1 * 0.2) - param.detach()) / 0.1
+        torch.testing.assert_close(update, orthogonalize(ahead.reshape(1, 8, 27), 8).view(8, 3, 3, 3))
+
+
+def test_a_normalized_filter_has_the_norm_of_the_root_of_its_width_before_its_step() -> None:
+    [param] = filters(1, 16, 4, 3, 3)
+    direction = param.detach() / param.detach().norm()
+    optimizer = Muon([param], lr=1e-6, normalize=True)
+    set_gradients([param], 1)
+    optimizer.step()
+    torch.testing.assert_close(param.detach(), 4 * direction, atol=1e-5, rtol=0)
+
+
+def test_the_rest_steps_as_by_sgd() -> None:
+    ours = [*filters(2, 7), *filters(1, 3, 5)]
+    theirs = [nn.Parameter(param.detach().clone()) for param in ours]
+    options = {"lr": 0.1, "momentum": 0.85, "nesterov": True, "weight_decay": 0.3}
+    muon = Muon([{"params": ours[:2]}, {"params": ours[2:], "orthogonal": False}], **options)
+    sgd = torch.optim.SGD(theirs, **options)
+    for step in range(10):
+        for params, optimizer in ((ours, muon), (theirs, sgd)):
+            set_gradients(params, step)
+            optimizer.step()
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_filters_may_lie_in_memory_as_nhwc() -> None:
+    plain, last = filters(1, 8, 4, 3, 3), filters(1, 8, 4, 3, 3)
+    last[0].data = last[0].data.to(memory_format=torch.channels_last)
+    for params in (plain, last):
+        set_gradients(params, 1)
+        Muon(params, lr=0.1, normalize=True).step()
+    assert last[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain[0], last[0])
+
+
+def test_muon_goes_on_from_its_saved_state() -> None:
+    params = filters(1, 8, 4, 3, 3) + filters(1, 5)
+    optimizer = Muon(params, lr=0.1)
+    set_gradients(params, 1)
+    optimizer.step()
+    copies = [nn.Parameter(param.detach().clone()) for param in params]
+    copied = Muon(copies, lr=0.5)
+    copied.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for group, one in ((params, optimizer), (copies, copied)):
+        set_gradients(group, 2)
+        one.step()
+    for param, twin in zip(params, copies, strict=True):
+        torch.testing.assert_close(param, twin, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay", "ns_steps"])
+def test_muon_refuses_numbers_below_0(option: str) -> None:
+    with pytest.raises(ValueError, match=f"Expected {option} >= 0, but got -1"):
+        Muon(filters(1, 2, 2), **{option: -1})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_muon_never_waits_for_the_device() -> None:
+    params = [nn.Parameter(param.detach().cuda()) for param in filters(2, 8, 4, 3, 3) + filters(1, 5)]
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer = Muon(params, lr=0.1, normalize=True, weight_decay=0.1)
+    optimizer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
