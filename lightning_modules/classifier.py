@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_modules.losses import for_classes, per_image
 from lightning_modules.module import ImageModule
+from lightning_modules.views import View, mean_over_views
 
 
 class ImageClassifier(ImageModule):
@@ -27,6 +29,8 @@ class ImageClassifier(ImageModule):
         class_weights: "balanced" weighs each class in the training loss by the inverse of its number of training
             images, with a mean of 1 over those images.
         class_counts: Number of training images of each class, from the data.
+        tta: Test-time augmentation: views of each image whose logits are averaged in ``test``, ``predict`` and
+            ``classify``, never in validation; see ``mean_over_views``.
         **kwargs: See ``ImageModule``.
 
     Raises:
@@ -39,14 +43,16 @@ class ImageClassifier(ImageModule):
         loss: nn.Module | None = None,
         class_weights: Literal["balanced"] | None = None,
         class_counts: list[int] | None = None,
+        tta: list[View] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(class_names=class_names, width=len(class_names), **kwargs)
         self._check_output_shape()
-        self.loss = loss or nn.CrossEntropyLoss()
+        self.loss = for_classes(loss or nn.CrossEntropyLoss())
         self._unweighted_loss: list[nn.Module] = []  # in a list, so that it is no part of the module
         if class_weights is not None:
             self._weigh_classes(class_counts)
+        self.tta = tta or []
 
         accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
         self.train_loss = MeanMetric(nan_strategy="disable")  # the others look at each value, and wait for the device
@@ -60,8 +66,9 @@ class ImageClassifier(ImageModule):
         loss = self.loss(logits, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
         self.train_acc.update(logits.detach(), labels)
-        self.train_loss.update(loss.detach(), len(images))
-        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        mean_loss = per_image(self.loss, loss.detach(), len(images))
+        self.train_loss.update(mean_loss, len(images))
+        self.log("train/loss_step", mean_loss, on_step=True, on_epoch=False)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
         return loss
@@ -75,6 +82,10 @@ class ImageClassifier(ImageModule):
         outputs = self._evaluate("test", batch, self.test_acc)
         self.test_acc_per_class.update(outputs["preds"], batch[1])
         return outputs
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the probability of each class, ``(N, num_classes)``, for the images of a batch."""
+        return mean_over_views(self, batch[0], self.tta).softmax(1)
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of each class."""
@@ -95,7 +106,7 @@ class ImageClassifier(ImageModule):
         """
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
-        return self(self.normalize(images)).softmax(1)
+        return mean_over_views(self, self.normalize(images), self.tta).softmax(1)
 
     # Helpers
 
@@ -103,18 +114,15 @@ class ImageClassifier(ImageModule):
         self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False
     ) -> dict[str, Tensor]:
         images, targets = batch
-        logits = self._logits_of_views(images) if images.ndim == 5 else self(images)
+        logits = mean_over_views(self, images, self.tta if stage == "test" else [])
         # class weights would make a mean over batches depend on how classes fall into them
-        loss = (self._unweighted_loss or [self.loss])[0](logits, targets)
+        measure = (self._unweighted_loss or [self.loss])[0]
+        loss = per_image(measure, measure(logits, targets), len(images))
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
         self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)  # a schedule may watch it on each rank
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
         return {"loss": loss, "preds": preds}
-
-    def _logits_of_views(self, images: Tensor) -> Tensor:
-        """Return the mean of the logits of all views of each image, ``(N, V, 3, H, W)``."""
-        return self(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
 
     def _weigh_classes(self, class_counts: list[int] | None) -> None:
         if class_counts is None or not hasattr(self.loss, "weight"):

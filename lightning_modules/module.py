@@ -148,7 +148,10 @@ class ImageModule(LightningModule):
         super().lr_scheduler_step(scheduler, metric)
         optimizer.param_groups = groups
         for group in groups[self._group_count :]:
-            group["lr"] *= first["lr"] / before if before else 1.0
+            if before:  # else the last one still holds
+                group["proportion"] = group["lr"] / before
+            if "proportion" in group:
+                group["lr"] = group["proportion"] * first["lr"]
         self._set_own_schedules()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -176,6 +179,11 @@ class ImageModule(LightningModule):
         return self.network(images)
 
     # Beyond Lightning's hooks
+
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """All children of the network but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
+        return nn.ModuleList(list(self.network.children())[:-1])
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""

@@ -1,0 +1,58 @@
+"""Test-time augmentation: average what a network says of several views of each image."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+View = Literal["flip", "translate", "crops"]
+
+
+def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: Sequence[View]) -> Tensor:
+    """Return the weighted mean of the logits of all views, ``(N, num_classes)``.
+
+    Args:
+        network: Makes logits of images.
+        images: Float ``(N, 3, H, W)``, or ``(N, V, 3, H, W)`` if the data makes views of its own.
+        kinds: Any of "flip": the image and its mirror image; "translate": the image, with half of the weight, and the
+            image moved by a pixel to the upper left and to the lower right; "crops": its middle and corners, 7/8 as
+            wide, enlarged. Several are combined: ["flip", "translate"] makes 6 views, as airbench does.
+    """
+    if images.ndim == 5:
+        return mean_over_views(network, images.flatten(0, 1), kinds).unflatten(0, images.shape[:2]).mean(1)
+    views = [(1.0, images)]
+    for kind in kinds:
+        views = [(weight * share, view) for weight, whole in views for share, view in MAKERS[kind](whole)]
+    logits = views[0][0] * network(views[0][1])
+    for weight, view in views[1:]:
+        logits = logits + weight * network(view)
+    return logits
+
+
+def flip(images: Tensor) -> list[tuple[float, Tensor]]:
+    """Return the images and their mirror images, each with its share."""
+    return [(0.5, images), (0.5, images.flip(-1))]
+
+
+def translate(images: Tensor) -> list[tuple[float, Tensor]]:
+    """Return the images, and moved by a pixel along the diagonal, the border reflected."""
+    padded = F.pad(images, (1, 1, 1, 1), "reflect")
+    return [(0.5, images), (0.25, padded[..., 2:, 2:]), (0.25, padded[..., :-2, :-2])]
+
+
+def crops(images: Tensor) -> list[tuple[float, Tensor]]:
+    """Return the middle and the corners of the images, enlarged to their size."""
+    size = images.shape[-1]
+    side = size * 7 // 8
+    far = size - side
+    corners = [(far // 2, far // 2), (0, 0), (0, far), (far, 0), (far, far)]
+    parts = [images[..., top : top + side, left : left + side] for top, left in corners]
+    return [(0.2, F.interpolate(part, size=(size, size), mode="bilinear")) for part in parts]
+
+
+MAKERS: dict[View, Callable[[Tensor], list[tuple[float, Tensor]]]] = {
+    "flip": flip,
+    "translate": translate,
+    "crops": crops,
+}

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules import ImageClassifier
+from lightning_modules.views import mean_over_views
+
+Make = Callable[..., ImageClassifier]
+
+
+class Linear(nn.Module):
+    """A linear network: the mean of its logits over views is its logits of the views' mean."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 8 * 8, num_classes)
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images)
+        return self.fc(images.flatten(1))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_without_kinds_there_is_one_view(images: Tensor) -> None:
+    network = Linear()
+    torch.testing.assert_close(mean_over_views(network, images, []), network.fc(images.flatten(1)))
+    assert len(network.seen) == 1
+
+
+def test_flip_is_the_mean_of_an_image_and_its_mirror_image(images: Tensor) -> None:
+    network = Linear()
+    expected = (network(images) + network(images[:, :, :, torch.arange(7, -1, -1)])) / 2
+    torch.testing.assert_close(mean_over_views(network, images, ["flip"]), expected)
+
+
+def test_translate_moves_by_one_pixel_and_gives_the_image_itself_half_of_the_weight(images: Tensor) -> None:
+    network = Linear()
+    rows = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 6], [1, 0, 1, 2, 3, 4, 5, 6]])  # reflected at the border
+    moved = [images[:, :, one][:, :, :, one] for one in rows]
+    expected = network(images) / 2 + network(moved[0]) / 4 + network(moved[1]) / 4
+    torch.testing.assert_close(mean_over_views(network, images, ["translate"]), expected)
+
+
+def test_crops_of_a_constant_image_are_that_image_and_of_others_are_not(images: Tensor) -> None:
+    network = Linear()
+    constant = torch.full((1, 3, 8, 8), 0.7)
+    torch.testing.assert_close(mean_over_views(network, constant, ["crops"]), network(constant))
+    network.seen.clear()
+    mean_over_views(network, images, ["crops"])
+    corners = [
+        view[:, :, 0 if top else -1, 0 if left else -1]
+        for view, top, left in zip(network.seen[1:], (1, 1, 0, 0), (1, 0, 1, 0), strict=True)
+    ]
+    whole = [images[:, :, 0 if top else -1, 0 if left else -1] for top, left in ((1, 1), (1, 0), (0, 1), (0, 0))]
+    for corner, pixel in zip(corners, whole, strict=True):
+        torch.testing.assert_close(corner, pixel)
+
+
+def test_kinds_are_combined(images: Tensor) -> None:
+    network = Linear()
+    combined = mean_over_views(network, images, ["flip", "translate"])
+    assert len(network.seen) == 6
+    one_by_one = mean_over_views(lambda x: mean_over_views(network, x, ["translate"]), images, ["flip"])
+    torch.testing.assert_close(combined, one_by_one)
+
+
+def test_views_that_the_data_makes_are_averaged_too(images: Tensor) -> None:
+    network = Linear()
+    views = torch.stack([images, 2 * images], dim=1)
+    torch.testing.assert_close(
+        mean_over_views(network, views, ["flip"]), mean_over_views(network, 1.5 * images, ["flip"])
+    )
+
+
+def test_test_and_predict_use_views_and_validation_does_not(make_classifier: Make, images: Tensor) -> None:
+    module = make_classifier(network=Linear, image_size=8, tta=["flip"])
+    loader = DataLoader(TensorDataset(images, torch.arange(4)), 4)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    module.network.seen.clear()
+    trainer.validate(module, loader, verbose=False)
+    assert len(module.network.seen) == 1
+    expected = mean_over_views(module.network, images, ["flip"])
+    loss = trainer.test(module, loader, verbose=False)[0]["test/loss"]
+    assert loss == pytest.approx(nn.functional.cross_entropy(expected, torch.arange(4)).item(), abs=1e-6)
+    (probabilities,) = trainer.predict(module, loader)
+    torch.testing.assert_close(probabilities, expected.softmax(1))
+
+
+def test_classify_uses_the_views_that_the_test_was_made_with(make_classifier: Make) -> None:
+    module = make_classifier(network=Linear, image_size=8, tta=["flip"]).eval()
+    raw = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    expected = mean_over_views(module, module.normalize(raw), ["flip"]).softmax(1)
+    torch.testing.assert_close(module.classify(raw), expected)
+    plain = make_classifier(network=partial(Linear), image_size=8).eval()
+    plain.load_state_dict(module.state_dict())
+    assert not torch.allclose(plain.classify(raw), expected)
