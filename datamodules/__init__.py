@@ -1,6 +1,14 @@
 """What is trained on: from archives and folders to augmented, normalised batches."""
 
-from datamodules.augment import AlternatingFlip, CutMix, Cutout, MixUp, RandomCrop, RandomHorizontalFlip
+from datamodules.augment import (
+    AlternatingFlip,
+    CutMix,
+    Cutout,
+    MixUp,
+    ProgressiveResize,
+    RandomCrop,
+    RandomHorizontalFlip,
+)
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.description import Description
 from datamodules.errors import DataError
@@ -18,6 +26,7 @@ __all__ = [
     "FolderDataModule",
     "ImageDataModule",
     "MixUp",
+    "ProgressiveResize",
     "RandomCrop",
     "RandomHorizontalFlip",
     "SampleDataModule",

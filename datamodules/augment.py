@@ -207,6 +207,34 @@ class CutMix:
         return mixed, _blend(_soft(targets, draw.num_classes), kept)
 
 
+class ProgressiveResize:
+    """Shrink images in early epochs, when coarse shapes are learnt: half the side takes a quarter of the time.
+
+    Made for networks that take any size, such as ``Airbench`` and ``ResNet``. Put it last.
+
+    Source: Howard, 2018, "Training Imagenet in 3 hours for $25; and CIFAR10 for $0.26" (fast.ai).
+
+    Args:
+        sizes: Side of the images in pixels from an epoch on, as ``{0: 16, 4: 24}``; the data's own before the first.
+
+    Raises:
+        DataError: No size is given, or one is below 1, or an epoch below 0.
+    """
+
+    def __init__(self, sizes: dict[int, int]) -> None:
+        if not sizes or min(sizes) < 0 or min(sizes.values()) < 1:
+            raise DataError(f"Expected sizes as {{epoch from 0: side of 1 or more}}, but got {sizes}.")
+        self.sizes = sizes
+
+    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        """Return float images of the epoch's size on the same scale, or the images themselves if they have it."""
+        since = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
+        if since is None or self.sizes[since] == images.shape[-1]:
+            return images, targets
+        side = (self.sizes[since],) * 2
+        return F.interpolate(images.float(), side, mode="bilinear", antialias=True), targets
+
+
 def cutmix_box(share: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the first and last edges (x1, y1, x2, y2) of boxes around (x, y), cut off at the border.
 

@@ -21,6 +21,7 @@ from datamodules.augment import (
     Cutout,
     Draw,
     MixUp,
+    ProgressiveResize,
     RandomCrop,
     RandomHorizontalFlip,
     _hash,
@@ -280,6 +281,18 @@ def test_one_seed_gives_one_batch_of_many_parameters(transform: BatchTransform) 
     assert torch.equal(images, before)
 
 
+def test_progressive_resize_follows_the_epoch_and_leaves_images_of_full_size_alone() -> None:
+    images, targets = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4)
+    transform = ProgressiveResize({1: 16, 3: 24, 5: 32})
+    resized = [transform(images, targets, make_draw(4, epoch=epoch)) for epoch in range(7)]
+    assert [batch.shape[-1] for batch, _ in resized] == [32, 16, 16, 24, 24, 32, 32]
+    assert all(labels is targets for _, labels in resized)
+    assert resized[6][0] is images
+    expected = v2.functional.resize(images.float(), [16, 16], antialias=True)
+    torch.testing.assert_close(resized[1][0], expected)
+    assert resized[1][0].amax() > 1  # still on the scale of 0 to 255
+
+
 class Recorder(TorchDispatchMode):
     """Keeps the names of all operators, with a remark where an index is a mask."""
 
@@ -298,7 +311,7 @@ class Recorder(TorchDispatchMode):
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "index by a mask", "lift_fresh", "equal"}
 
 
-@pytest.mark.parametrize("transform", ALL)
+@pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_operator_waits_for_the_device(transform: BatchTransform, dtype: torch.dtype) -> None:
     images, targets = make_batch(8, dtype)
@@ -315,7 +328,7 @@ def test_the_recorder_sees_what_waits() -> None:
     assert {"_local_scalar_dense", "index by a mask"} <= recorder.names
 
 
-@pytest.mark.parametrize("transform", ALL)
+@pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
 def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # it has no meta kernel
     images, targets = make_batch(8, device="meta")
@@ -324,7 +337,7 @@ def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkey
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("transform", ALL)
+@pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dtype) -> None:
     images, targets = make_batch(8, dtype, "cuda")
@@ -349,6 +362,9 @@ def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dt
         (lambda: Cutout(2, 256), "0 to 255, but got 256"),
         (lambda: MixUp(0), "above 0, but got 0"),
         (lambda: CutMix(float("nan")), "above 0, but got nan"),
+        (lambda: ProgressiveResize({}), "side of 1 or more}, but got {}"),
+        (lambda: ProgressiveResize({0: 0}), "but got {0: 0}"),
+        (lambda: ProgressiveResize({-1: 16}), "but got {-1: 16}"),
     ],
 )
 def test_senseless_arguments_are_refused(make: Callable[[], BatchTransform], message: str) -> None:
