@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor, nn
 
 Method = Literal[
@@ -132,7 +132,8 @@ def assign(network: nn.Module, rules: Sequence[Initializer]) -> list[list[str]]:
 
 def initializer_table(network: nn.Module, rules: Sequence[Initializer]) -> Table:
     """Return a table of what each rule gets, with mean and std of the values that are there now."""
-    table = Table("layer", "pattern", "method", "tensors", "parameters", "mean", "std", title="Initialisation")
+    label_columns = [Column(name, overflow="fold") for name in ("layer", "pattern", "method")]
+    table = Table(*label_columns, "tensors", "parameters", "mean", "std", title="Initialisation")
     labels = [*((rule.layer, rule.pattern, str(rule)) for rule in rules), ("(all others)", "", "as built")]
     for label, names in zip(labels, assign(network, rules), strict=True):
         if names:

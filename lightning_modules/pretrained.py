@@ -1,63 +1,144 @@
 """Load weights into a network, and say what matched."""
 
+import re
+import warnings
+import zipfile
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import print as rich_print
+from rich.markup import escape
+from rich.table import Table
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-PREFIXES = ("network.", "module.")  # of an ImageClassifier's checkpoint, and of a network saved inside DataParallel
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep it; the first is Lightning's
+WRAPPERS = ("network", "model", "net", "module", "_orig_mod")  # attributes, DataParallel or an average, torch.compile
+LIMIT = 8  # names of a kind that are shown
 
 
 def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
-    """Load every tensor of ``file`` that has a name and shape of ``network``, and say which had not.
+    """Load every tensor of ``file`` that has a name and shape of ``network``, and print which had and which had not.
+
+    Prefixes of names that wrappers leave, as "network." or "module._orig_mod.", are taken off if that makes more names
+    match.
 
     Args:
         network: Network to load into.
-        file: A plain state_dict, or a checkpoint with one under ``state_dict``, as written by ``torch.save``. It is
-            loaded with ``weights_only``, so that it cannot run code.
+        file: A state_dict, or a checkpoint with one under ``NESTED``, as written by ``torch.save``; or .safetensors.
+            It is loaded with ``weights_only``, so that it cannot run code.
         whole: Insist on weights for all of the network, as for measuring it.
 
     Raises:
         MisconfigurationException: The file is missing or no state_dict, or nothing (``whole``: not all) matches.
     """
+    own, loaded = network.state_dict(), read_state_dict(file)
+    prefix = _prefix(loaded, own)
+    inner = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
+    here, there = _shapes(own), _shapes(inner)
+    found = {
+        "loaded": [name for name in own if there.get(name) == here[name]],
+        "mismatched": [
+            f"{name} is {there[name]}, not {here[name]}" for name in own if there.get(name, here[name]) != here[name]
+        ],
+        "missing in the file": [name for name in own if name not in inner],
+        "unexpected in the file": [
+            name for name in loaded if not name.startswith(prefix) or name.removeprefix(prefix) not in own
+        ],
+    }
+    matched = found["loaded"]
+    title = f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"
+    if prefix:
+        title += f", without {prefix!r} before their names"
+    if not matched or (whole and len(matched) < len(own)):
+        del found["loaded"]
+        others = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names)
+        raise MisconfigurationException(
+            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; {others}."
+        )
+    network.load_state_dict({name: inner[name] for name in matched}, strict=False)
+    table = Table("pretrained", "tensors", "names", title=escape(title))
+    for what, names in found.items():
+        table.add_row(what, f"{len(names)}", escape(_some(names)))
+    rank_zero_only(rich_print)(table)
+
+
+def read_state_dict(file: str) -> dict[str, Any]:
+    """Return the state_dict in a file, wherever it lies within.
+
+    Raises:
+        MisconfigurationException: The file is missing, damaged, or holds something else.
+    """
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        loaded = load_file(file) if file.endswith(".safetensors") else _torch_load(file)
     except Exception as error:  # a file that is no checkpoint raises almost anything
-        raise MisconfigurationException(
-            f"Expected a state_dict saved by torch.save at --model.pretrained, but {file} cannot be loaded safely: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise MisconfigurationException(
-            f"Expected a state_dict (names and tensors) at --model.pretrained, but {file} holds something else. "
-            "Save it with torch.save(network.state_dict(), file)."
-        )
-    for prefix in PREFIXES:
-        if any(name.startswith(prefix) for name in loaded):  # whatever lies beside the network is not its own
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
+        raise _not_weights(file, _reason(file, error)) from error
+    for key in NESTED:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        raise _not_weights(file, f"holds a {type(loaded).__name__}")
+    if not any(isinstance(value, Tensor) for value in loaded.values()):
+        raise _not_weights(file, f"holds {_some(list(loaded)) or 'nothing'}")
+    return loaded
 
-    own = network.state_dict()
-    matched = {name: value for name, value in loaded.items() if name in own and own[name].shape == value.shape}
-    mismatched = [name for name in loaded if name in own and name not in matched]
-    summary = [f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"]
-    if mismatched:
-        shapes = (f"{name} is {tuple(loaded[name].shape)}, not {tuple(own[name].shape)}" for name in mismatched)
-        summary.append(f"{len(mismatched)} of another shape ({', '.join(shapes)})")
-    for what, names in (
-        ("not in the file", [name for name in own if name not in loaded]),
-        ("not in the network", [name for name in loaded if name not in own]),
-    ):
-        if names:
-            summary.append(f"{len(names)} {what} ({', '.join(names)})")
-    if not matched or (whole and len(matched) < len(own)):
-        raise MisconfigurationException(
-            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {'; '.join(summary)}."
-        )
-    network.load_state_dict(matched, strict=False)
-    rank_zero_info("; ".join(summary) + ".")
+
+def _torch_load(file: str) -> Any:
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if damaged := archive.testzip():  # torch does not look at checksums
+                raise ValueError(f"wrong checksum of {damaged}")
+    with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused a line later
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _reason(file: str, error: Exception) -> str:
+    """Return why a file cannot be loaded, from torch's page of advice to load it unsafely."""
+    with Path(file).open("rb") as stream:
+        start = stream.read(100).strip()
+    if not start:
+        return "is empty"
+    if start.startswith(b"<"):
+        return "is a web page"
+    text = str(error)
+    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"needs code of {found[1]} to be run, as a whole network or an optimizer does"
+    if found := re.search(r"TorchScript archive|legacy \.tar format", text):
+        return f"is of a kind that cannot be loaded safely ({found[0]})"
+    if found := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
+        text = found[0]
+    return f"is damaged or of another kind ({text.splitlines()[0].partition('. ')[0] or type(error).__name__})"
+
+
+def _not_weights(file: str, reason: str) -> MisconfigurationException:
+    return MisconfigurationException(
+        f"Expected a state_dict (names and tensors) at --model.pretrained, but {file} {reason}. Save it with "
+        "torch.save(network.state_dict(), file), or as .safetensors."
+    )
+
+
+def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
+    """Return the prefix, of wrappers within wrappers, without which most names match; the shortest of equals."""
+    prefixes = {""}
+    for name in loaded:
+        wrappers = list(takewhile(WRAPPERS.__contains__, name.split(".")))
+        prefixes |= {"".join(f"{wrapper}." for wrapper in wrappers[: depth + 1]) for depth in range(len(wrappers))}
+    return max(sorted(prefixes, key=len), key=lambda prefix: sum(f"{prefix}{name}" in loaded for name in own))
+
+
+def _shapes(state_dict: dict[str, Any]) -> dict[str, tuple[int, ...] | str]:
+    """Return the shape of each tensor, and the kind of what is none."""
+    return {
+        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        for name, value in state_dict.items()
+    }
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:LIMIT]) + (f", and {len(names) - LIMIT} more" if len(names) > LIMIT else "")

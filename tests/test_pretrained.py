@@ -1,74 +1,299 @@
+import argparse
+import io
+import pickle
+import tarfile
+import warnings
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from safetensors.torch import save, save_file
+from torch import nn
 
-from lightning_modules.networks import LeNet
+from lightning_modules.networks import LeNet, ResNet
 from lightning_modules.pretrained import load_pretrained
+from project.__main__ import main
 
 
-def equal(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: state,
-        lambda state: {
-            "state_dict": {f"network.{name}": value for name, value in state.items()} | {"loss.w": state["fc3.bias"]}
-        },
-        lambda state: {f"module.{name}": value for name, value in state.items()},
-    ],
-    ids=["plain", "checkpoint", "DataParallel"],
-)
-def test_state_dict_is_loaded_whatever_saved_it(tmp_path: Path, wrap) -> None:
+def renamed(state: dict, prefix: str) -> dict:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def saved(state: object, **options: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file, **options)
+    return file.getvalue()
+
+
+def rows(out: str) -> dict[str, tuple[int, str]]:
+    """Return the printed table: how many of each kind, and their names."""
+    table: dict[str, tuple[int, str]] = {}
+    for line in out.splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if len(cells) != 3:
+            continue  # a line of another table
+        if cells[0]:
+            what = cells[0]
+            table[what] = (int(cells[1]), cells[2])
+        else:
+            table[what] = (table[what][0], f"{table[what][1]} {cells[2]}")
+    return table
+
+
+WRAPS = {
+    "plain": lambda state: state,
+    "Lightning": lambda state: {"state_dict": renamed(state, "network."), "epoch": 3},
+    "compiled Lightning": lambda state: {"state_dict": renamed(state, "network._orig_mod.")},
+    "another LightningModule": lambda state: {"state_dict": renamed(state, "model.") | {"loss.w": torch.ones(1)}},
+    "DataParallel": lambda state: renamed(state, "module."),
+    "compiled in DataParallel": lambda state: renamed(state, "module._orig_mod."),
+    "average": lambda state: {"n_averaged": torch.tensor(3)} | renamed(state, "module."),
+    "PyTorch's tutorial": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "torchvision's references": lambda state: {"model": state, "args": {"lr": 0.1}},
+    "other repositories": lambda state: {"net": renamed(state, "module."), "acc": 93.0},
+    "parameters": lambda state: {name: nn.Parameter(value) for name, value in state.items()},
+    "half precision": lambda state: {name: value.half() for name, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_state_dict_is_loaded_whatever_saved_it(tmp_path: Path, wrap, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = LeNet(10), LeNet(10)
+    source.load_state_dict({name: value.half().float() for name, value in source.state_dict().items()})
     torch.save(wrap(source.state_dict()), tmp_path / "net.pkl")
-    load_pretrained(target, str(tmp_path / "net.pkl"))
+    load_pretrained(target, str(tmp_path / "net.pkl"), whole=True)
+    assert equal(source, target)
+    assert rows(capsys.readouterr().out)["loaded"][0] == 10
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pt", "pth", "ckpt", "pth.tar"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.filterwarnings("error")
+def test_file_of_any_age_and_suffix_is_loaded(tmp_path: Path, suffix: str, zipped: bool) -> None:
+    source, target = LeNet(10), LeNet(10)
+    file = tmp_path / f"net.{suffix}"
+    torch.save(source.state_dict(), file, _use_new_zipfile_serialization=zipped)
+    load_pretrained(target, str(file))
     assert equal(source, target)
 
 
-def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_safetensors_are_loaded(tmp_path: Path) -> None:
+    source, target = ResNet(10, 20), ResNet(10, 20)
+    save_file(renamed(source.state_dict(), "model."), tmp_path / "net.safetensors")
+    load_pretrained(target, str(tmp_path / "net.safetensors"))
+    assert equal(source, target)
+
+
+class Other(LightningModule):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = LeNet(width)
+        self.head = nn.Linear(3, 3)
+
+
+def test_checkpoint_of_another_module_class_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = Other(10), LeNet(10)
+    trainer = Trainer(logger=False, accelerator="cpu")
+    trainer.strategy.connect(source)
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    load_pretrained(target, str(tmp_path / "other.ckpt"))
+    assert equal(source.model, target)
+    assert rows(capsys.readouterr().out)["unexpected in the file"] == (2, "head.weight, head.bias")
+
+
+class Wrapped(nn.Module):
+    """A network whose own names begin with a prefix that others take off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = LeNet(10)
+
+
+@pytest.mark.parametrize("prefix", ["", "network.", "module.", "_orig_mod."])
+def test_network_whose_own_names_begin_like_a_prefix_is_loaded(tmp_path: Path, prefix: str) -> None:
+    source, target = Wrapped(), Wrapped()
+    torch.save(renamed(source.state_dict(), prefix), tmp_path / "net.pt")
+    load_pretrained(target, str(tmp_path / "net.pt"), whole=True)
+    assert equal(source, target)
+
+
+def test_of_two_networks_in_a_file_none_is_taken_for_the_other(tmp_path: Path) -> None:
+    student, teacher, target = LeNet(10), LeNet(10), LeNet(10)
+    for first, second in [(student, teacher), (teacher, student)]:
+        state = {first: renamed(first.state_dict(), "network."), second: renamed(second.state_dict(), "teacher.")}
+        torch.save(state[first] | state[second], tmp_path / "net.pt")
+        load_pretrained(target, str(tmp_path / "net.pt"))
+        assert equal(first, target)
+
+
+def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = LeNet(100), LeNet(10)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
     state = source.state_dict()
     del state["conv1.bias"]
-    torch.save(state | {"extra": torch.zeros(1)}, tmp_path / "net.pkl")
-    with caplog.at_level("INFO"):
-        load_pretrained(target, str(tmp_path / "net.pkl"))
-    assert torch.equal(source.fc2.weight, target.fc2.weight)
-    assert "7 of the network's 10 tensors" in caplog.text
-    assert "fc3.weight is (100, 84), not (10, 84)" in caplog.text
-    assert "1 not in the file (conv1.bias)" in caplog.text
-    assert "1 not in the network (extra)" in caplog.text
+    torch.save(state | {"extra": torch.zeros(1), "fc2.bias": 0.5, "epoch": 3}, tmp_path / "net.pkl")
+    load_pretrained(target, str(tmp_path / "net.pkl"))
+    out = capsys.readouterr().out
+    assert "6 of the network's 10 tensors loaded from" in " ".join(out.split())
+    assert rows(out) == {
+        "loaded": (6, "conv1.weight, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight"),
+        "mismatched": (
+            3,
+            "fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is (100,), not (10,)",
+        ),
+        "missing in the file": (1, "conv1.bias"),
+        "unexpected in the file": (2, "extra, epoch"),
+    }
+    for name, value in target.state_dict().items():
+        left = name in ("conv1.bias", "fc2.bias", "fc3.weight", "fc3.bias")
+        assert torch.equal(value, before[name] if left else state[name])
+
+
+def test_long_lists_say_how_many_more_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = ResNet(10, 20)
+    torch.save(renamed(network.state_dict(), "module."), tmp_path / "net.pkl")
+    load_pretrained(network, str(tmp_path / "net.pkl"))
+    out = capsys.readouterr().out
+    count = len(network.state_dict())
+    assert rows(out)["loaded"][0] == count
+    assert rows(out)["loaded"][1].endswith(f", and {count - 8} more")
+    assert "without 'module.' before their names" in " ".join(out.split())
+
+
+def test_only_rank_zero_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    source, target = LeNet(10), LeNet(10)
+    torch.save(source.state_dict(), tmp_path / "net.pkl")
+    load_pretrained(target, str(tmp_path / "net.pkl"))
+    assert equal(source, target)
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_measured_must_be_whole(tmp_path: Path) -> None:
     torch.save(LeNet(100).state_dict(), tmp_path / "net.pkl")
-    with pytest.raises(MisconfigurationException, match="8 of the network's 10"):
-        load_pretrained(LeNet(10), str(tmp_path / "net.pkl"), whole=True)
+    target = LeNet(10)
+    before = target.fc1.weight.clone()
+    with pytest.raises(MisconfigurationException, match=r"8 of the network's 10 .*2 mismatched \(fc3\.weight is"):
+        load_pretrained(target, str(tmp_path / "net.pkl"), whole=True)
+    assert torch.equal(before, target.fc1.weight)
 
 
 def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
-    torch.save({"other": torch.zeros(1)}, tmp_path / "net.pkl")
-    with pytest.raises(MisconfigurationException, match=r"weights of LeNet at --model\.pretrained, but got 0 of"):
+    torch.save({"module.other": torch.zeros(1)}, tmp_path / "net.pkl")
+    message = (
+        r"weights of LeNet at --model\.pretrained, but got 0 of .* loaded from [^,]*; 10 missing .*\(module\.other\)"
+    )
+    with pytest.raises(MisconfigurationException, match=message):
         load_pretrained(LeNet(10), str(tmp_path / "net.pkl"))
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04K*."])
-def test_file_that_is_no_state_dict_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "net.pkl").write_bytes(content)
-    with pytest.raises(MisconfigurationException, match=r"net\.pkl"):
-        load_pretrained(LeNet(10), str(tmp_path / "net.pkl"))
+STATE = LeNet(10).state_dict()
+SAVED, LEGACY, SAFE = saved(STATE), saved(STATE, _use_new_zipfile_serialization=False), save(STATE)
 
 
-def test_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
-    torch.save(LeNet(10), tmp_path / "net.pkl")  # a whole module, which needs code to be loaded
-    with pytest.raises(MisconfigurationException, match="cannot be loaded safely"):
-        load_pretrained(LeNet(10), str(tmp_path / "net.pkl"))
+def archive(kind: str) -> bytes:
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as zipped:
+            zipped.writestr("a.txt", "text")
+    else:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("storages"))
+    return file.getvalue()
+
+
+def torchscript() -> bytes:
+    with warnings.catch_warnings(action="ignore"):  # that this is the old way
+        return torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save_to_buffer()
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+
+
+NO_WEIGHTS = {
+    "empty": ("net.pkl", b"", "is empty"),
+    "web page": ("net.pkl", b"\n<!DOCTYPE html><html></html>", "is a web page"),
+    "text": ("net.pkl", b"version https://git-lfs.github.com/spec/v1", "damaged or of another kind"),
+    "pickle of something": ("net.pkl", b"\x80\x04K*.", "net.pkl"),
+    "pickle without torch.save": ("net.pkl", pickle.dumps(STATE, protocol=2), "needs code of torch.storage"),
+    "pickle of protocol 4": ("net.pkl", saved(STATE, pickle_protocol=4), "of another kind"),
+    "picture": ("net.pkl", b"\x89PNG\r\n\x1a\n" + bytes(99), "damaged or of another kind"),
+    "truncated": ("net.pth", SAVED[: len(SAVED) // 2], "is damaged .*failed finding central directory"),
+    "flipped byte": ("net.pth", flipped(SAVED), "is damaged .*wrong checksum"),
+    "truncated legacy": ("net.pth", LEGACY[:-9], "is damaged .*unexpected EOF"),
+    "zip": ("net.pth", archive("zip"), "damaged or of another kind"),
+    "tar": ("net.pth", archive("tar"), r"cannot be loaded safely \(legacy \.tar format\)"),
+    "TorchScript": ("net.pt", torchscript(), r"cannot be loaded safely \(TorchScript archive\)"),
+    "whole network": ("net.pt", saved(LeNet(10)), r"needs code of lightning_modules\.networks\.lenet\.LeNet"),
+    "checkpoint with objects": (
+        "net.ckpt",
+        saved({"state_dict": STATE, "hyper_parameters": {"args": argparse.Namespace(lr=1)}}),
+        r"needs code of argparse\.Namespace",
+    ),
+    "function": ("net.ckpt", saved({"a": partial(print)}), r"needs code of functools\.partial"),
+    "list": ("net.pt", saved([1, 2]), "holds a list"),
+    "tensor": ("net.pt", saved(torch.zeros(3)), "holds a Tensor"),
+    "optimizer": ("net.pt", saved({"state": {0: torch.zeros(1)}, "param_groups": []}), "holds state, param_groups"),
+    "numbered": ("net.pt", saved({0: torch.zeros(1)}), "holds a dict"),
+    "nothing": ("net.pt", saved({}), "holds nothing"),
+    "truncated safetensors": ("net.safetensors", SAFE[:-9], "is damaged .*deserializing header"),
+    "safetensors without an end of the header": ("net.safetensors", SAFE[:30], "is damaged .*deserializing header"),
+    "empty safetensors": ("net.safetensors", b"", "is empty"),
+    "another kind with that suffix": ("net.safetensors", SAVED, "of another kind .*deserializing header"),
+    "safetensors without that suffix": ("net.pt", SAFE, "damaged or of another kind"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), NO_WEIGHTS.values(), ids=NO_WEIGHTS)
+@pytest.mark.filterwarnings("error")
+def test_file_that_is_no_state_dict_is_told_in_one_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MisconfigurationException, match=message) as caught:
+        load_pretrained(LeNet(10), str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch advises to load it unsafely
 
 
 def test_missing_file_is_named() -> None:
     with pytest.raises(MisconfigurationException, match=r"gone\.pkl does not exist"):
         load_pretrained(LeNet(10), "gone.pkl")
+
+
+def test_recipe_takes_published_weights_and_asks_for_them(
+    sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Path("configs/finetune.yaml").resolve()
+    monkeypatch.chdir(tmp_path)
+    args = ["fit", f"--config={recipe}", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
+    args += ["--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    with pytest.raises(SystemExit):
+        main(args)
+    err = capsys.readouterr().err
+    assert err.startswith("error: Expected a file of weights at --model.pretrained, but lenet.pkl does not exist.")
+    assert err.count("\n") == 1
+
+    source = LeNet(10)
+    torch.save(source.state_dict(), "lenet.pkl")
+    trainer = main(args).trainer
+    assert rows(capsys.readouterr().out)["loaded"][0] == 10
+    peaks = {group["name"]: group["max_lr"] for group in trainer.optimizers[0].param_groups}
+    assert peaks["fc3"] == pytest.approx(10 * peaks["default"])
+    moved = (trainer.model.network.fc2.weight - source.fc2.weight).abs().max()
+    assert 0 < moved < 1e-3  # still what was loaded
