@@ -1,0 +1,386 @@
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, StepLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules import ImageClassifier, ParamGroup
+from lightning_modules.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
+
+# The same as LightningCLI's own call, which jsonargparse 5 will refuse
+pytestmark = pytest.mark.filterwarnings("ignore:[\\s\\S]*(skip_none|JSONARGPARSE_DEPRECATION_WARNINGS)")
+
+Make = Callable[..., ImageClassifier]
+STEPS = 4  # an epoch
+
+DATA = """
+class_names: [a, b, c]
+mean: [0.5, 0.5, 0.5]
+std: [0.2, 0.2, 0.2]
+image_size: 32
+network: {class_path: lightning_modules.networks.LeNet}
+optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
+"""
+
+
+def half(epoch: int) -> float:
+    return 0.5**epoch
+
+
+def tenth(epoch: int) -> float:
+    return 0.1**epoch
+
+
+def root(progress: float) -> float:
+    return math.sqrt(1 - progress)
+
+
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ImageClassifier, "model", fail_untyped=False)
+    return parser
+
+
+def text_of(yaml: str) -> str:
+    yaml = yaml.replace("our.", "lightning_modules.schedules.").replace("torchs.", "torch.optim.lr_scheduler.")
+    lines = (DATA + yaml.replace("my.", f"{__name__}.")).splitlines()
+    return "\n".join(["model:", *(f"  {line}" for line in lines)])
+
+
+def classifier(yaml: str) -> ImageClassifier:
+    """Return the classifier of a config's lines."""
+    return parser().instantiate(parser().parse_string(text_of(yaml))).model
+
+
+class TraceLr(Callback):
+    """Note each group's lr at every step, before it and in it."""
+
+    def __init__(self) -> None:
+        self.before: list[dict[str, float]] = []
+        self.lrs: dict[str, list[float]] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        groups = trainer.optimizers[0].param_groups
+        self.before.append({group.get("name", "added"): group["lr"] for group in groups})
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: ImageClassifier, optimizer: Any) -> None:
+        now = {group.get("name", "added"): group["lr"] for group in optimizer.param_groups}
+        for name, lr in now.items():
+            self.lrs.setdefault(name, []).append(lr)
+        # what loggers saw is what the step takes
+        assert now == self.before[-1]
+
+
+def trainer_of(epochs: int, *callbacks: Callback, **options: Any) -> Trainer:
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[*callbacks], **(quiet | options))
+
+
+def batches(count: int = STEPS, size: int = 4) -> DataLoader:
+    images = torch.randn(count * size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(images, torch.arange(count * size) % 3), size)
+
+
+def lrs_of(module: ImageClassifier, epochs: int, *callbacks: Callback, **options: Any) -> dict[str, list[float]]:
+    """Return the learning rates of each group in each step of a training."""
+    trace = TraceLr()
+    trainer_of(epochs, *callbacks, trace, **options).fit(module, batches(), batches(1))
+    return trace.lrs
+
+
+def by_epoch(*lrs: float) -> list[float]:
+    return [lr for lr in lrs for _ in range(STEPS)]
+
+
+def triangle(step: float, steps: int, start: float, peak_at: float, end: float) -> float:
+    """Return the factor of a triangle by linear interpolation between its three points."""
+    progress = step / steps
+    if progress < peak_at:
+        return start + (1.0 - start) * progress / peak_at
+    return 1.0 - (1.0 - end) * (progress - peak_at) / (1.0 - peak_at)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "epochs", "expected"),
+    [
+        ("{class_path: torchs.StepLR, init_args: {step_size: 2, gamma: 0.1}}", 3, by_epoch(0.1, 0.1, 0.01)),
+        ("{class_path: torchs.MultiStepLR, init_args: {milestones: [1, 2]}}", 3, by_epoch(0.1, 0.01, 0.001)),
+        ("{class_path: torchs.ExponentialLR, init_args: {gamma: 0.5}}", 3, by_epoch(0.1, 0.05, 0.025)),
+        (
+            "{class_path: torchs.CosineAnnealingLR, init_args: {T_max: 4, eta_min: 0.02}}",
+            4,
+            by_epoch(*(0.02 + 0.08 * (1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4))),
+        ),
+        ("{class_path: torchs.LambdaLR, init_args: {lr_lambda: my.half}}", 3, by_epoch(0.1, 0.05, 0.025)),
+        (
+            "{class_path: our.ShapeLR, init_args: {shape: {class_path: our.Triangle, init_args: "
+            "{start: 0.2, peak_at: 0.23, end: 0.07}}}}",
+            5,
+            [0.1 * triangle(step, 20, 0.2, 0.23, 0.07) for step in range(20)],
+        ),
+        (
+            "{class_path: our.ShapeLR, init_args: {shape: {class_path: our.WarmupCosine, init_args: "
+            "{warmup: 0.2, end: 0.1}}}}",
+            5,
+            [0.1 * step / 4 for step in range(4)]
+            + [0.1 * (0.1 + 0.9 * (1 + math.cos(math.pi * step / 16)) / 2) for step in range(16)],
+        ),
+        (
+            "{class_path: our.ShapeLR, init_args: {shape: my.root}}",
+            2,
+            [0.1 * math.sqrt(1 - step / 8) for step in range(8)],
+        ),
+        (
+            "{class_path: our.OneCycle, init_args: {anneal_strategy: linear, pct_start: 0.5, cycle_momentum: false}}",
+            3,  # steps 0 to 11: up to step 5, down to step 11
+            [0.004 + (0.1 - 0.004) * step / 5 for step in range(6)]
+            + [0.1 + (0.004 / 1e4 - 0.1) * step / 6 for step in range(1, 7)],
+        ),
+    ],
+)
+def test_every_schedule_follows_its_closed_form_from_yaml(yaml: str, epochs: int, expected: list[float]) -> None:
+    assert lrs_of(classifier(f"lr_scheduler: {yaml}"), epochs)["default"] == pytest.approx(expected)
+
+
+def test_each_group_has_a_lambda_of_its_own_that_a_saved_config_repeats() -> None:
+    yaml = """
+param_groups: [{pattern: fc3.*, lr: 0.3}, {pattern: conv*}]
+lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth, my.half]}}
+"""
+    config = parser().parse_string(text_of(yaml))
+    for module in (parser().instantiate(one).model for one in (config, parser().parse_string(parser().dump(config)))):
+        lrs = lrs_of(module, 3)
+        assert lrs["fc3"] == pytest.approx(by_epoch(0.3, 0.15, 0.075))
+        assert lrs["conv"] == pytest.approx(by_epoch(0.1, 0.01, 0.001))
+        assert lrs["default"] == pytest.approx(by_epoch(0.1, 0.05, 0.025))
+
+
+def test_lambdas_are_as_many_as_groups() -> None:
+    yaml = "lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth]}}"
+    with pytest.raises(MisconfigurationException, match=r"param groups default, but it says: Expected 1 lr_lambdas"):
+        lrs_of(classifier(yaml), 1)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "factors"),
+    [
+        # nothing is better by 1e9: reduced after each epoch
+        ("{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}", (1, 0.1, 0.01)),
+        (
+            "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
+            "{monitor: train/acc, mode: max, patience: 0, threshold: 1.0e+9, factor: 0.5}}",
+            (1, 1, 0.5),  # the first is better than none
+        ),
+        # a worse value is still better by -1e9: never reduced
+        (
+            "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
+            "{monitor: val/loss, patience: 0, threshold: -1.0e+9}}",
+            (1, 1, 1),
+        ),
+    ],
+)
+def test_plateau_watches_any_logged_metric(yaml: str, factors: tuple[float, ...]) -> None:
+    lrs = lrs_of(classifier(f"lr_scheduler: {yaml}"), 3)
+    assert lrs["default"] == pytest.approx(by_epoch(*(0.1 * factor for factor in factors)))
+
+
+def test_plateau_that_watches_what_validation_does_not_log_is_refused_before_training() -> None:
+    yaml = "lr_scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/los}}"
+    trace = TraceLr()
+    with pytest.raises(MisconfigurationException, match=r"but got val/los\. Validation logs val/acc, val/loss\."):
+        lrs_of(classifier(yaml), 1, trace)
+    assert not trace.before
+
+
+MAIN = {
+    "none": None,
+    "OneCycle": partial(OneCycle, cycle_momentum=False),
+    "StepLR": partial(StepLR, step_size=1, gamma=0.1),
+    "StepLR by step": partial(StepLR, step_size=1, gamma=0.9),
+    "cosine": partial(CosineAnnealingLR, T_max=5),
+    "shape": partial(ShapeLR, shape=Triangle(1, 0, 0)),
+    "plateau": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9),
+}
+
+
+@pytest.mark.parametrize("main", MAIN)
+def test_a_groups_own_schedule_stands_beside_any_other(make_classifier: Make, main: str) -> None:
+    options: dict[str, Any] = {"lr_scheduler": MAIN[main], "lr_interval": "step" if "by step" in main else None}
+    plain = lrs_of(make_classifier(**options), 4)
+    rules = [ParamGroup("conv1.bias", lr=0.7, schedule=Triangle(1, 0, 0, until=3 / 8))]
+    lrs = lrs_of(make_classifier(**options, param_groups=rules), 4)
+    assert lrs["conv1.bias"] == pytest.approx([0.7 * max(1 - step / 6, 0) for step in range(16)])
+    assert lrs["default"] == pytest.approx(plain["default"])
+
+
+def test_a_group_has_its_own_schedule_from_yaml() -> None:
+    yaml = """
+param_groups:
+  - pattern: fc3.*
+    schedule: {class_path: our.Triangle, init_args: {start: 0.5, peak_at: 0.5, end: 0.1}}
+  - {pattern: fc2.*, schedule: my.root}
+"""
+    lrs = lrs_of(classifier(yaml), 2)
+    assert lrs["fc3"] == pytest.approx([0.1 * triangle(step, 8, 0.5, 0.5, 0.1) for step in range(8)])
+    assert lrs["fc2"] == pytest.approx([0.1 * math.sqrt(1 - step / 8) for step in range(8)])
+    assert lrs["default"] == [0.1] * 8
+
+
+@pytest.mark.parametrize("main", ["none", "shape", "OneCycle"])
+def test_a_resumed_training_goes_on_along_its_schedules(make_classifier: Make, main: str, tmp_path: Path) -> None:
+    options = {
+        "lr_scheduler": MAIN[main],
+        "param_groups": [ParamGroup("fc3.*", schedule=Triangle(0.2, 0.4, 0)), ParamGroup("conv1.*", unfreeze_epoch=1)],
+    }
+    whole = lrs_of(make_classifier(**options), 3)
+    for stop in (3, 4, 6):  # within the first epoch, at its end, within the second
+        save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=stop, save_top_k=-1)
+        trace = TraceLr()
+        trainer = trainer_of(3, save, enable_checkpointing=True)
+        trainer.fit(make_classifier(**options), batches(), batches(1))
+        module = make_classifier(**options)
+        trainer = trainer_of(3, trace)
+        trainer.fit(module, batches(), batches(1), ckpt_path=str(tmp_path / f"step={stop}.ckpt"), weights_only=False)
+        assert module.network.conv1.weight.requires_grad
+        for name, lrs in whole.items():
+            assert trace.lrs[name] == pytest.approx(lrs[stop:]), (name, stop)
+
+
+def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -> None:
+    module = make_classifier(
+        lr_scheduler=partial(ShapeLR, shape=Triangle()), param_groups=[ParamGroup("fc3.*", schedule=Triangle())]
+    )
+    lrs = lrs_of(module, 2, accumulate_grad_batches=2)
+    assert lrs["default"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert lrs["fc3"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+def test_a_schedule_to_the_end_of_an_endless_training_is_refused(make_classifier: Make) -> None:
+    for options in ({"lr_scheduler": MAIN["shape"]}, {"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}):
+        with pytest.raises(MisconfigurationException, match="whose end must be known"):
+            lrs_of(make_classifier(**options), -1)
+
+
+def test_momentum_of_a_group_under_a_cycle_of_momentum_is_refused(make_classifier: Make) -> None:
+    optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    cycles = (partial(OneCycle), partial(CyclicLR, base_lr=0.01, max_lr=0.1))
+    for cycle in cycles:
+        rules = [ParamGroup("fc3.*", momentum=0.8)]
+        with pytest.raises(MisconfigurationException, match="cycle_momentum: false of"):
+            lrs_of(make_classifier(optimizer=optimizer, lr_scheduler=cycle, param_groups=rules), 1)
+    with pytest.raises(MisconfigurationException, match="Rprop and the param groups default, but it says: optimizer"):
+        lrs_of(make_classifier(optimizer=partial(torch.optim.Rprop), lr_scheduler=partial(OneCycle)), 1)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Triangle(peak_at=0.5, until=0.5), lambda: Triangle(until=1.5), lambda: WarmupCosine(warmup=1.0)]
+)
+def test_a_shape_that_cannot_be_is_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(MisconfigurationException, match="Expected 0 <= "):
+        make()
+
+
+# Freezing for some epochs
+
+
+class TraceMoves(Callback):
+    """Note which layers an epoch moves."""
+
+    def __init__(self) -> None:
+        self.moved: list[set[str]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, module: ImageClassifier) -> None:
+        self.before = {name: value.clone() for name, value in module.network.state_dict().items()}
+
+    def on_train_epoch_end(self, trainer: Trainer, module: ImageClassifier) -> None:
+        state = module.network.state_dict()
+        moved = {name.split(".")[0] for name, value in state.items() if not torch.equal(value, self.before[name])}
+        self.moved.append(moved)
+
+
+def test_layers_stand_still_until_their_epoch(make_classifier: Make) -> None:
+    rules = [ParamGroup("conv*", unfreeze_epoch=2, lr=0.5), ParamGroup("fc1.*", unfreeze_epoch=1)]
+    module = make_classifier(param_groups=rules, lr_scheduler=partial(OneCycle))
+    for _ in range(2):  # a second training of the same module begins as the first did
+        trace = TraceMoves()
+        lrs = lrs_of(module, 3, trace)
+        late = {"fc2", "fc3"}
+        assert trace.moved == [late, late | {"fc1"}, late | {"fc1", "conv1", "conv2"}]
+        assert max(lrs["conv"]) == pytest.approx(0.5, rel=0.01)
+
+
+def test_layers_that_begin_later_are_refused_on_several_devices(make_classifier: Make) -> None:
+    module = make_classifier(param_groups=[ParamGroup("conv*", unfreeze_epoch=2)])
+    module.trainer = trainer_of(1, devices=2, strategy="ddp")
+    with pytest.raises(MisconfigurationException, match=r"one device for unfreeze_epoch.*but got 2"):
+        module.configure_optimizers()
+
+
+# Groups that a callback adds
+
+
+class UnfreezeConv1(BaseFinetuning):
+    """Train the first layer from the second epoch on, at the learning rate that the last layer then has."""
+
+    def freeze_before_training(self, module: ImageClassifier) -> None:
+        self.freeze(module.network.conv1)
+
+    def finetune_function(self, module: ImageClassifier, epoch: int, optimizer: Any) -> None:
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(module.network.conv1, optimizer, initial_denom_lr=5)
+
+
+@pytest.mark.parametrize("main", MAIN)
+def test_a_group_that_a_callback_adds_moves_in_proportion(make_classifier: Make, main: str, tmp_path: Path) -> None:
+    rules = [ParamGroup("fc3.*", lr_scale=10)]
+    interval = "step" if "by step" in main else None
+    module = make_classifier(lr_scheduler=MAIN[main], param_groups=rules, lr_interval=interval)
+    moves = TraceMoves()
+    logger = CSVLogger(tmp_path)
+    lrs = lrs_of(module, 3, UnfreezeConv1(), moves, LearningRateMonitor(), logger=logger, log_every_n_steps=1)
+    assert ["conv1" in moved for moved in moves.moved] == [False, True, True]
+    assert lrs["added"] == pytest.approx([lr / 5 for lr in lrs["fc3"][STEPS:]])
+    assert lrs["fc3"] == pytest.approx([10 * lr for lr in lrs["default"]])
+    assert "lr-SGD/pg3" in logger.experiment.metrics_keys
+
+
+def test_an_added_group_returns_from_0_with_the_others(make_classifier: Make) -> None:
+    schedule = partial(CosineAnnealingLR, T_max=6)  # to 0 within the second epoch, and back up
+    lrs = lrs_of(make_classifier(lr_scheduler=schedule, lr_interval="step"), 3, UnfreezeConv1())
+    assert lrs["default"][6] == 0
+    assert lrs["default"][11] > 0.09
+    assert lrs["added"] == pytest.approx([lr / 5 for lr in lrs["default"][STEPS:]])
+
+
+@pytest.mark.parametrize("main", ["OneCycle", "shape", "cosine"])
+def test_a_training_with_an_added_group_resumes(make_classifier: Make, main: str, tmp_path: Path) -> None:
+    def make() -> ImageClassifier:
+        return make_classifier(lr_scheduler=MAIN[main])
+
+    whole = lrs_of(make(), 4, UnfreezeConv1())
+    save = ModelCheckpoint(tmp_path, "{step}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
+    trainer_of(4, save, UnfreezeConv1(), enable_checkpointing=True).fit(make(), batches(), batches(1))
+    trace = TraceLr()
+    trainer = trainer_of(4, UnfreezeConv1(), trace)
+    trainer.fit(make(), batches(), batches(1), ckpt_path=str(tmp_path / "step=8.ckpt"), weights_only=False)
+    assert trace.lrs["default"] == pytest.approx(whole["default"][8:])
+    assert trace.lrs["added"] == pytest.approx(whole["added"][4:])
+
+
+def test_lightnings_backbone_finetuning_unfreezes_all_but_the_last_layer(make_classifier: Make) -> None:
+    module = make_classifier(lr_scheduler=MAIN["shape"])
+    callback = BackboneFinetuning(unfreeze_backbone_at_epoch=1, lambda_func=lambda epoch: 1.5)
+    moves = TraceMoves()
+    lrs = lrs_of(module, 3, callback, moves)
+    assert moves.moved == [{"fc3"}, *[{"conv1", "conv2", "fc1", "fc2", "fc3"}] * 2]
+    assert lrs["added"][0] == pytest.approx(lrs["default"][STEPS] / 10)
