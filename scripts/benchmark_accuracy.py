@@ -1,0 +1,419 @@
+"""Train a recipe with several seeds; write a dated folder of raw results, and a row of the table in configs/README.md.
+
+python scripts/benchmark_accuracy.py --config configs/lenet.yaml --seeds 3 --note "CIFAR-10, JPEG copy"
+python scripts/benchmark_accuracy.py --plot scripts/results/A scripts/results/B --output curve.png
+
+Every seed is a ``fit --test_after_fit true`` in a process of its own, with every option that is not listed below: the
+checkpoint is chosen on val, and tested once, when training is over. Started again after an interruption, the same
+command goes on with the seeds that are missing. Nothing that is there is overwritten.
+
+Two clocks run. Training alone begins with the first epoch and leaves out validation, with what callbacks draw in it,
+and the writing of checkpoints; imports, data, sanity check and test lie outside it. The whole command has everything.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmark_step import fit, hardware, now
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from matplotlib.figure import Figure
+
+from project.runs import accuracies, name_of
+
+ROOT = Path(__file__).parents[1]
+HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
+PLACES = ("--data.root", "--data.archive", "--runs_dir")  # where files lie on one machine is no part of a recipe
+OURS = ("--seed_everything", "--test_after_fit", "--ckpt_path")
+SEEDS, ARGUMENTS = "seeds.csv", "arguments.json"
+CLOCKS = {"training_seconds": "training alone", "seconds": "whole command"}
+Row = dict[str, Any]
+
+
+class Clock(Callback):
+    """Take the time of training alone and of everything, at every validation.
+
+    Args:
+        began: When the command was started, in seconds as ``time.time`` gives them.
+
+    Attributes:
+        training: Seconds of training alone.
+        images: Number of training images that were shown.
+        rows: A row for each validation.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.training = 0.0
+        self.images = 0
+        self.rows: list[Row] = []
+        self._since: float | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+        if monitor != "val/acc":
+            raise MisconfigurationException(f"Expected a checkpoint chosen by val/acc, but got {monitor}.")
+        save = trainer.save_checkpoint
+
+        def save_untimed(*args: Any, **kwargs: Any) -> None:
+            running = self._since is not None
+            self._stop()
+            save(*args, **kwargs)
+            if running:
+                self._go()
+
+        trainer.save_checkpoint = save_untimed  # type: ignore[method-assign]  # no hook stands behind a checkpoint
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._go()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._go()  # after a validation within an epoch
+        self.images += len(batch[0]) * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.rows.append(
+                {
+                    "epoch": trainer.current_epoch + 1,
+                    "step": trainer.global_step,
+                    "training_seconds": round(self.training, 3),
+                    "seconds": round(time.time() - self.began, 3),
+                    "val_acc": trainer.callback_metrics["val/acc"].item(),
+                }
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._go()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def _go(self) -> None:
+        if self._since is None:
+            self._since = now()
+
+    def _stop(self) -> None:
+        if self._since is not None:
+            self.training += now() - self._since
+            self._since = None
+
+
+def train(seed: int, folder: Path, began: float, args: list[str]) -> None:
+    """Train and test with one seed; write the curve, and the row in ``row.json``, which is not there before the end."""
+    clock = Clock(began)
+    cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
+    if not clock.rows:
+        raise SystemExit("error: Expected a validation to choose the checkpoint by, but there was none.")
+    found = accuracies(cli.run_dir)
+    (tested,) = cli.run_dir.glob("test/*/metrics.csv")
+    network = cli.model.network
+    write_rows(folder / f"seed_{seed}.csv", clock.rows)
+    row = {
+        "seed": seed,
+        "epochs": cli.trainer.current_epoch,
+        "training_minutes": round(clock.training / 60, 5),
+        "images_per_second": round(clock.images / clock.training, 1),
+        "checkpoint_epoch": int(found["epoch"]) + 1,
+        "val_acc": found["val"],
+        "test_acc": float(read_rows(tested)[-1]["test/acc"]),
+        "network": type(network).__name__,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "data": type(cli.datamodule).__name__.removesuffix("DataModule"),
+        "hardware": hardware(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "lightning")},
+    }
+    (folder / "row.json").write_text(json.dumps(row))
+
+
+def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
+    """Train the seeds that have no row yet, each in a process of its own, and return all rows."""
+    rows = read_rows(folder / SEEDS)
+    for seed in range(seeds):
+        if any(int(row["seed"]) == seed for row in rows):
+            continue
+        begin = time.time()
+        code = version_of_code()
+        own = ["--train_seed", str(seed), "--folder", str(folder), "--began", str(begin)]
+        imports = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the same as here
+        done = subprocess.run([sys.executable, __file__, *own, *args], env=imports)
+        if done.returncode:
+            raise SystemExit(
+                f"error: Seed {seed} ended with code {done.returncode}. The seeds before it are kept in {folder}: the "
+                "same command goes on from there."
+            )
+        row = json.loads((folder / "row.json").read_text())
+        row |= {"minutes": round((time.time() - begin) / 60, 5), "commit": code, "date": f"{date.today()}"}
+        rows = sorted([*rows, row], key=lambda one: int(one["seed"]))
+        write_rows(folder / SEEDS, rows)
+        (folder / "row.json").unlink()
+        (folder / "README.md").write_text(page(folder))
+    return rows
+
+
+def version_of_code() -> str:
+    """Return the commit, with "+ changes" if files that no result is written to differ from it."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short", "HEAD") or "unknown"
+    changed = git("status", "--porcelain", "--", ".", ":!scripts/results", ":!configs/README.md")
+    return f"{commit} + changes" if changed else commit
+
+
+def choose_folder(results: Path, name: str, arguments: Row, seeds: int) -> Path:
+    """Return the folder of the same arguments in which seeds are missing, or else a new one."""
+    for folder in sorted(results.glob(f"*_{name}*")):
+        known = folder / ARGUMENTS
+        if known.is_file() and json.loads(known.read_text()) == arguments and len(read_rows(folder / SEEDS)) < seeds:
+            return folder
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    folder = next(path for one in names if not (path := results / f"{date.today()}_{one}").exists())
+    folder.mkdir(parents=True)
+    write_arguments(folder, arguments)
+    return folder
+
+
+def write_arguments(folder: Path, arguments: Row) -> None:
+    """Note what the results of a folder are of."""
+    (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n")
+
+
+def without_places(options: Sequence[str]) -> list[str]:
+    """Return options as names and values, without those that say where files lie."""
+    split = [part for option in options for part in (option.split("=", 1) if option[:2] == "--" else [option])]
+    left, skip = [], False
+    for part in split:
+        skip = part in PLACES or (skip and not part.startswith("--"))
+        left += [] if skip else [part]
+    return left
+
+
+def recipe_cell(configs: Sequence[str], options: Sequence[str]) -> str:
+    """Return how the table names a recipe: "`resnet.yaml` + `sample.yaml --trainer.max_epochs 3`"."""
+    *first, last = [Path(config).name for config in configs]
+    return " + ".join(f"`{part}`" for part in [*first, shlex.join([last, *options])])
+
+
+def key_of(cell: str) -> list[str]:
+    """Return what two cells that name one recipe have in common."""
+    return without_places(shlex.split(cell.replace(" + ", " ").replace("`", "")))
+
+
+def percent(values: Sequence[float]) -> str:
+    """Return mean and sample standard deviation (n - 1) of shares."""
+    mean = f"{statistics.mean(values) * 100:.2f}"
+    return f"{mean} ± {statistics.stdev(values) * 100:.2f} %" if len(values) > 1 else f"{mean} %"
+
+
+def numbers(rows: Sequence[Row], key: str) -> list[float]:
+    """Return a column."""
+    return [float(row[key]) for row in rows]
+
+
+def page(folder: Path) -> str:
+    """Return the README of a folder of results."""
+    rows = read_rows(folder / SEEDS)
+    arguments = json.loads((folder / ARGUMENTS).read_text())
+    configs = [part for config in arguments["configs"] for part in ("--config", config)]
+    command = shlex.join([*configs, *arguments["options"]])
+    first = rows[0]
+    unlike = "" if all(row["hardware"] == first["hardware"] for row in rows) else ", of the first seed; see seeds.csv"
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    table = "\n".join(
+        f"| {row['seed']} | {row['epochs']} | {float(row['training_minutes']):.2f} | {float(row['minutes']):.2f} | "
+        f"{float(row['images_per_second']):,.0f} | {row['checkpoint_epoch']} | {float(row['val_acc']):.2%} | "
+        f"{float(row['test_acc']):.2%} | `seed_{row['seed']}.csv` |"
+        for row in rows
+    )
+    training, in_all, pace = (
+        statistics.mean(numbers(rows, key)) for key in ("training_minutes", "minutes", "images_per_second")
+    )
+    val, test = (percent(numbers(rows, key)) for key in ("val_acc", "test_acc"))
+    return f"""# {folder.name.partition("_")[2]}, {first["date"]}
+
+`python scripts/benchmark_accuracy.py {command} --seeds {len(rows)}`
+
+Data: {arguments["note"] or first["data"]}. Network: {network_cell(first)}. Hardware: {first["hardware"]}{unlike}.
+Python {first["python"]}, torch {first["torch"]}, torchvision {first["torchvision"]}, lightning {first["lightning"]}.
+Commit {commits}.
+
+| seed | epochs | minutes of training | minutes in all | images/s | epoch of the checkpoint | val | test | curve |
+|---|---|---|---|---|---|---|---|---|
+{table}
+| mean ± std | | {training:.2f} | {in_all:.2f} | {pace:,.0f} | | {val} | {test} | |
+
+Std is that of a sample (n - 1). The checkpoint was chosen on val and tested once, when training was over. "Minutes of
+training" and images/s leave out imports, preparing and opening data, the sanity check, validation with what callbacks
+draw in it, and the writing of checkpoints. "Minutes in all" are those of the whole command, with the test. `seeds.csv`
+has these rows in full; a curve has a row for each validation, with the seconds of both clocks.
+"""
+
+
+def network_cell(row: Row) -> str:
+    """Return a network in words."""
+    count = int(row["parameters"])
+    size = f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count / 1e3:.0f} thousand"
+    return f"{row['network']}, {size} parameters"
+
+
+def table_rows(table: Path) -> tuple[list[str], int, int]:
+    """Return the lines of a file, and where in it the rows of the table of recipes begin and end.
+
+    Raises:
+        SystemExit: The file has no such table.
+    """
+    lines = table.read_text().splitlines() if table.is_file() else []
+    if HEADER not in lines:
+        raise SystemExit(f"error: Expected a table with the line {HEADER} in {table}, but it has none: change --table.")
+    begin = lines.index(HEADER) + 2
+    end = next((i for i in range(begin, len(lines)) if not lines[i].startswith("|")), len(lines))
+    for line in lines[begin:end]:
+        if len(cells_of(line)) != HEADER.count("|") - 1:
+            raise SystemExit(f"error: Expected {HEADER.count('|') - 1} cells in a row of {table}, but got {line}")
+    return lines, begin, end
+
+
+def cells_of(line: str) -> list[str]:
+    """Return the cells of a row."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
+    """Put a result into its row of the table, or into a new one behind the last; all other lines stay as they are."""
+    lines, begin, end = table_rows(table)
+    rows, arguments = read_rows(folder / SEEDS), json.loads((folder / ARGUMENTS).read_text())
+    recipe = recipe_cell(arguments["configs"], arguments["options"])
+    at = next((i for i in range(begin, end) if key_of(cells_of(lines[i])[0]) == key_of(recipe)), None)
+    before = ["", "", ""] if at is None else cells_of(lines[at])
+    link = os.path.relpath(folder / "README.md", table.parent)
+    minutes, in_all = (statistics.mean(numbers(rows, key)) for key in ("training_minutes", "minutes"))
+    cells = [
+        before[0] or recipe,
+        before[1] or network_cell(rows[0]),
+        arguments["note"] or before[2] or rows[0]["data"],
+        rows[0]["epochs"],
+        hardware_cell or rows[0]["hardware"].partition(" (")[0],
+        f"{minutes:.1f}, {in_all:.1f} in all",
+        percent(numbers(rows, "val_acc")),
+        percent(numbers(rows, "test_acc")),
+        f"[{len(rows)}]({link})",
+    ]
+    line = f"| {' | '.join(map(str, cells))} |"
+    lines[end if at is None else at : end if at is None else at + 1] = [line]
+    table.write_text("\n".join(lines) + "\n")
+    print(f"{table}: {line}")
+
+
+def plot(folders: Sequence[Path], output: Path, reach: Sequence[float]) -> None:
+    """Draw val accuracy over the minutes of both clocks, a line for each seed; print when accuracies were reached."""
+    figure = Figure(figsize=(11, 4.5), layout="constrained", dpi=150)
+    panels = figure.subplots(1, 2, sharey=True)
+    print(f"| results | clock | {' | '.join(f'minutes to {share:g} %' for share in reach)} | n |")
+    print(f"|---|---|{'---|' * len(reach)}---|")
+    for number, folder in enumerate(folders):
+        curves = [read_rows(path) for path in sorted(folder.glob("seed_*.csv"))]
+        if not curves:
+            raise SystemExit(f"error: Expected a folder of results, with seed_0.csv in it, but got {folder}.")
+        for panel, (key, clock) in zip(panels, CLOCKS.items(), strict=True):
+            for i, curve in enumerate(curves):
+                minutes, val = [x / 60 for x in numbers(curve, key)], [100 * y for y in numbers(curve, "val_acc")]
+                label = f"{folder.name}, n = {len(curves)}" if i == 0 else None
+                panel.plot(minutes, val, ".-", color=f"C{number}", linewidth=1, markersize=4, label=label)
+            cells = [minutes_to(curves, key, share / 100) for share in reach]
+            print(f"| {folder.name} | {clock} | {' | '.join(cells)} | {len(curves)} |")
+    for panel, clock in zip(panels, CLOCKS.values(), strict=True):
+        panel.set(xlabel=f"minutes, {clock}", ylim=(0, 100))
+        panel.set_xlim(left=0)
+        panel.set_yticks(range(0, 101, 10))
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="val accuracy, %")
+    panels[0].legend(loc="lower right")
+    figure.suptitle("Val accuracy at every validation, a line for each seed")
+    figure.savefig(output)
+
+
+def minutes_to(curves: Sequence[list[Row]], key: str, share: float) -> str:
+    """Return the median of when seeds had a validation at ``share`` or above for the first time, if all had one."""
+    first = [next((float(row[key]) for row in curve if float(row["val_acc"]) >= share), None) for curve in curves]
+    times = [seconds / 60 for seconds in first if seconds is not None]
+    return f"{statistics.median(times):.2f}" if len(times) == len(curves) else f"{len(times)} of {len(curves)} seeds"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a CSV file, none if it does not exist."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a CSV file, whole or not at all."""
+    beside = path.with_suffix(".part")
+    with beside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    beside.replace(path)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Train, or draw what was trained."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="append", default=[], help="recipe, then overlays")
+    parser.add_argument("--seeds", type=int, default=3, help="how many; they are 0, 1, 2, ...")
+    parser.add_argument("--name", help="of the folder, behind the date; by default that of the run")
+    parser.add_argument("--note", default="", help="what the table is to say of the data")
+    parser.add_argument("--hardware", help="what the table is to say of the hardware, if it is not what is found")
+    parser.add_argument("--results", type=Path, default=ROOT / "scripts" / "results", help="where the folder is made")
+    parser.add_argument("--table", type=Path, default=ROOT / "configs" / "README.md", help="file of the table")
+    parser.add_argument("--plot", type=Path, nargs="+", help="folders to draw; nothing is trained")
+    parser.add_argument("--output", type=Path, default=Path("curve.png"), help="file to draw to")
+    parser.add_argument("--reach", type=float, nargs="+", default=[80, 85, 90], help="--plot prints when, in %%")
+    for hidden, kind in (("--train_seed", int), ("--folder", Path), ("--began", float)):  # of one seed's process
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args(args)
+    fit_args = [part for config in options.config for part in ("--config", config)] + rest
+    if options.train_seed is not None:
+        train(options.train_seed, options.folder, options.began, fit_args)
+        return
+    if options.plot is not None:
+        plot(options.plot, options.output, options.reach)
+        return
+    if not options.config or options.seeds < 1:
+        parser.error("Expected --config configs/RECIPE.yaml and 1 or more --seeds.")
+    if taken := [option for option in rest if option.split("=")[0] in OURS]:
+        parser.error(f"Expected no {taken[0]}: every seed trains anew, and is tested once.")
+    table_rows(options.table)  # better now than after hours of training
+    arguments = {"configs": options.config, "options": without_places(rest), "note": options.note}
+    name = options.name or name_of(options.config)
+    folder = choose_folder(options.results, name, arguments, options.seeds)
+    print(f"Results: {folder}", flush=True)
+    train_missing(folder, options.seeds, fit_args)
+    refresh(options.table, folder, options.hardware)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Time a step of this project's training against a bare PyTorch loop, interleaved in one run, as a table in Markdown.
+
+python scripts/benchmark_step.py --output step.md
+
+The project trains as its recipes say: TensorBoard and CSV, metrics, progress bar, checkpoints, learning rates and the
+recipe's callbacks. The bare loop has the same batches, starting weights, optimizer and schedule, and nothing to say of
+it; the script compares the weights that both end with. "Lightning barebones" is a Trainer that logs nothing. In every
+repeat each of them trains in turn, and ratios are taken within a repeat, so that what else the machine does falls on
+all. The first epoch of each is left out, and so is validation.
+"""
+
+import argparse
+import math
+import os
+import pickle
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
+from io import StringIO
+from itertools import islice, pairwise
+from pathlib import Path
+from unittest.mock import patch
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+import project.cli
+from datamodules.archive import BATCHES
+from lightning_modules.networks import LeNet, ResNet
+from project.__main__ import main as project_main
+
+# network, lr and weight decay of each recipe; the rest of the bare loop is the same for both
+RECIPES: dict[str, tuple[Callable[[], nn.Module], float, float]] = {
+    "lenet": (lambda: LeNet(10), 0.05, 1e-4),
+    "resnet20": (lambda: ResNet(10, 20).to(memory_format=torch.channels_last), 0.1, 5e-4),
+}
+PROJECT, BAREBONES, BARE = "this project", "Lightning barebones", "bare loop"
+
+
+class Stopwatch:
+    """Seconds of steps and of whole epochs.
+
+    Attributes:
+        steps: Mean seconds of a step within each epoch, from the second batch to the last: what an epoch begins and
+            ends with is left out, what is logged every few steps is not.
+        epochs: Seconds of each epoch divided by its steps, from its begin to the next epoch's.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.length = steps
+        self.steps: list[float] = []
+        self._begins: list[float] = []
+        self._second = 0.0
+
+    @property
+    def epochs(self) -> list[float]:
+        return [(after - before) / self.length for before, after in pairwise(self._begins)]
+
+    def epoch(self) -> None:
+        """Note the begin of an epoch, or the end of the last one."""
+        self._begins.append(now())
+
+    def batch(self, batch_idx: int) -> None:
+        """Note that a batch is there and its step begins."""
+        if batch_idx == 1:
+            self._second = now()
+        elif batch_idx == self.length - 1:
+            self.steps.append((now() - self._second) / (self.length - 2))
+
+
+class Watch(Callback):
+    """Hold a stopwatch in a Trainer, and keep the weights that training starts from."""
+
+    def __init__(self, steps: int) -> None:
+        self.stopwatch = Stopwatch(steps)
+        self.start: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = {name: one.clone() for name, one in pl_module.network.state_dict().items()}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stopwatch.epoch()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self.stopwatch.batch(batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stopwatch.epoch()
+
+
+def fit(args: list[str], callback: Callback) -> project.cli.CLI:
+    """Run ``fit`` with a callback before all others, of which neither the config nor the run's folder knows."""
+
+    class CLI(project.cli.CLI):
+        def instantiate_trainer(self, **kwargs: object) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.insert(0, callback)
+            return trainer
+
+    with patch.object(project.cli, "CLI", CLI):
+        return project_main(["fit", *args])
+
+
+def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int, epochs: int) -> tuple[Stopwatch, dict]:
+    """Train as a page of PyTorch does, and return the stopwatch and the weights."""
+    make_network, lr, weight_decay = RECIPES[name]
+    device = loader.device
+    network = make_network().to(device)
+    network.load_state_dict(start)
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps * epochs)
+    criterion = nn.CrossEntropyLoss()
+    stopwatch = Stopwatch(steps)
+    for epoch in range(epochs):
+        stopwatch.epoch()
+        loader.sampler.set_epoch(epoch)
+        for i, (images, targets) in enumerate(islice(loader, steps)):
+            stopwatch.batch(i)
+            if name == "resnet20":
+                images = images.contiguous(memory_format=torch.channels_last)
+            loss = criterion(network(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    stopwatch.epoch()
+    return stopwatch, network.state_dict()
+
+
+def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -> tuple[dict[str, Stopwatch], float]:
+    """Train a recipe's network in all three ways.
+
+    Returns:
+        A stopwatch for each way, and the largest difference between weights of the project and of the bare loop.
+    """
+    options = [f"--trainer.max_epochs={epochs}", f"--trainer.limit_train_batches={steps}", f"--runs_dir={folder}"]
+    # without validation there is no accuracy on val to choose by
+    options += ["--trainer.limit_val_batches=0", "--checkpoint.monitor=train/acc"]
+    watch = Watch(steps)
+    with redirect_stdout(StringIO()):  # where the progress bar is drawn as on a terminal, see main
+        cli = fit([f"--config=configs/{name}.yaml", *data, *options], watch)
+    if len(watch.stopwatch.steps) < epochs:
+        raise SystemExit(f"Expected {steps} batches or more in an epoch, but --root has fewer: give fewer --steps.")
+    trained = {key: one.cpu() for key, one in cli.model.network.state_dict().items()}
+    bare, weights = bare_loop(name, cli.datamodule.train_dataloader(), watch.start, steps, epochs)
+    difference = max((trained[key].double() - one.cpu().double()).abs().max().item() for key, one in weights.items())
+    barebones = Watch(steps)
+    cli.model.network.load_state_dict(watch.start)
+    with redirect_stdout(StringIO()):
+        Trainer(
+            barebones=True, max_epochs=epochs, limit_train_batches=steps, limit_val_batches=0, callbacks=[barebones]
+        ).fit(cli.model, cli.datamodule)
+    return {PROJECT: watch.stopwatch, BARE: bare, BAREBONES: barebones.stopwatch}, difference
+
+
+def write_archive(folder: Path, images: int) -> Path:
+    """Write CIFAR-10's batch files with random pixels, of which at least ``images`` are for training."""
+    each = 10 * math.ceil(images / 0.9 / 5 / 10)  # of each of five files a tenth goes to validation
+    numbers = np.random.default_rng(0)
+    folder.mkdir()
+    for name in BATCHES:
+        pixels = numbers.integers(0, 256, (each, 3072), np.uint8)
+        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": list(range(10)) * (each // 10)}))
+    return folder
+
+
+def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
+    """Return the lines of the table about a network."""
+    figures: dict[str, dict[str, list[float]]] = {who: defaultdict(list) for who in (BARE, BAREBONES, PROJECT)}
+    for stopwatches in repeats:
+        for who, stopwatch in stopwatches.items():
+            for what, seconds in (("steps", stopwatch.steps), ("epochs", stopwatch.epochs)):
+                figures[who][what].append(statistics.median(seconds[1:]))
+    lines = []
+    for who, figure in figures.items():
+        cells = []
+        for what in ("steps", "epochs"):
+            ratios = [one / bare for one, bare in zip(figure[what], figures[BARE][what], strict=True)]
+            least = min(figure[what]) / min(figures[BARE][what])
+            low, high = min(figure[what]) * 1e3, max(figure[what]) * 1e3
+            cells.append(f"{statistics.median(figure[what]) * 1e3:.2f} ({low:.2f} to {high:.2f})")
+            cells.append("1" if who == BARE else f"{statistics.median(ratios):.3f} ({least:.3f})")
+        lines.append(f"| {name} | {who} | {' | '.join(cells)} |")
+    return lines
+
+
+def hardware() -> str:
+    """Return the machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{cores} CPU cores ({name}), {torch.get_num_threads()} threads"
+
+
+def now() -> float:
+    """Return seconds on a clock, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure, and print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=100, help="steps of an epoch; a recipe logs every 50")
+    parser.add_argument("--epochs", type=int, default=3, help="of each repeat; the first is left out")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--root", help="prepared folder of CIFAR-10; by default random images are made for the run")
+    parser.add_argument("--output", help="file to write the table to, besides printing it")
+    options = parser.parse_args(args)
+    if options.steps < 3 or options.epochs < 2 or options.repeats < 1:
+        parser.error("Expected at least 3 --steps, 2 --epochs and 1 --repeats: the first step and epoch are left out.")
+    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # rich draws no progress bar but for a terminal
+
+    lines = [
+        f"{hardware()}; Python {platform.python_version()}, torch {torch.__version__}, lightning",
+        f"{lightning.__version__}. Batch {options.batch_size}; median of {options.repeats} repeats, in turn, each the "
+        "median of",
+        f"{options.epochs - 1} epochs of {options.steps} steps. Milliseconds a step; in brackets min to max, and the "
+        "ratio of the minima.",
+        "",
+        "| network | who | a step, ms | over bare | whole epochs, ms a step | over bare |",
+        "|---|---|---|---|---|---|",
+    ]
+    differences = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = [f"--data.batch_size={options.batch_size}", "--data.drop_last=true"]
+        if options.root is None:
+            archive = write_archive(folder / "cifar-10-batches-py", options.steps * options.batch_size)
+            data += [f"--data.root={folder / 'data'}", f"--data.archive={archive}"]
+        else:
+            data += [f"--data.root={options.root}"]
+        for network in options.networks:
+            repeats = []
+            for repeat in range(options.repeats):
+                stopwatches, difference = measure(network, data, folder / "runs", options.steps, options.epochs)
+                repeats.append(stopwatches)
+                differences.append(difference)
+                times = ", ".join(f"{who} {min(one.steps[1:]) * 1e3:.2f} ms" for who, one in stopwatches.items())
+                print(f"{repeat} {network}: {times}", file=sys.stderr, flush=True)
+            lines += rows_of(network, repeats)
+    lines += [
+        "",
+        f"Weights of the project and of the bare loop differ by at most {max(differences):.2g} at the end.",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if options.output is not None:
+        Path(options.output).write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+import csv
+import shutil
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
+TABLE = f"""# Recipes
+
+{HEADER}
+|---|---|---|---|---|---|---|---|---|
+| `resnet.yaml` | ResNet-18 | CIFAR-10 | 30 | one GPU | not yet measured | | | |
+| `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 30 | 2 CPU cores | 3.4 | 69.63 ± 0.31 % | 68.82 ± 0.48 % | 3 |
+| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 | 30 | 2 cores | 2.3 | 1 % | 2 % | 1 |
+
+Words behind it.
+"""
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend("scripts")
+
+
+@pytest.fixture(scope="module")
+def results(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the results of one seed, then two, and the table; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend("scripts")
+        from benchmark_accuracy import main
+
+        folder = tmp_path_factory.mktemp("benchmark")
+        (folder / "README.md").write_text(TABLE)
+        (folder / "results").mkdir()
+        where = [f"--table={folder / 'README.md'}", f"--results={folder / 'results'}", f"--runs_dir={folder / 'runs'}"]
+        args = [*fast, "--trainer.max_epochs=1", "--note=digits", *where]
+        main([*args, "--seeds=1"])
+        main([*args, "--seeds=2"])
+    return folder
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_are_trained_once_and_missing_ones_are_added(results: Path) -> None:
+    (folder,) = (results / "results").iterdir()
+    assert folder.name == f"{date.today()}_lenet"
+    rows = rows_of(folder / "seeds.csv")
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    runs = sorted((results / "runs" / "lenet").iterdir())
+    assert len(runs) == 2
+    assert {path.name for path in folder.iterdir()} == {
+        *("README.md", "arguments.json", "seeds.csv", "seed_0.csv", "seed_1.csv")
+    }
+    for run, row in zip(runs, rows, strict=True):
+        (tested,) = run.glob("test/*/metrics.csv")
+        assert float(row["test_acc"]) == float(rows_of(tested)[-1]["test/acc"])
+        assert float(row["val_acc"]) == max(
+            float(one["val/acc"]) for one in rows_of(run / "metrics.csv") if one["val/acc"]
+        )
+        assert row["parameters"] == "62006"
+        assert 0 < float(row["training_minutes"]) < float(row["minutes"])
+        assert float(row["images_per_second"]) == pytest.approx(12 * 32 / 60 / float(row["training_minutes"]), rel=0.1)
+
+
+def test_curve_has_both_clocks(results: Path) -> None:
+    (curve,) = (results / "results").glob("*/seed_1.csv")
+    (row,) = rows_of(curve)
+    assert (row["epoch"], row["step"]) == ("1", "12")
+    assert 0 < float(row["training_seconds"]) < float(row["seconds"])
+
+
+def test_page_of_the_results_tells_mean_std_and_command_but_no_place(results: Path) -> None:
+    (page,) = (results / "results").glob("*/README.md")
+    text = page.read_text()
+    assert "--data datamodules.SampleDataModule" in text
+    assert str(results) not in text
+    assert "data.root" not in text
+    assert text.count(" ± ") == 3  # the title of the row, val and test
+    assert "Data: digits. Network: LeNet, 62 thousand parameters." in text
+
+
+def test_only_the_row_of_the_recipe_is_added(results: Path) -> None:
+    lines = (results / "README.md").read_text().splitlines()
+    before = TABLE.splitlines()
+    new = [line for line in lines if line not in before]
+    assert [line for line in lines if line not in new] == before
+    (row,) = new
+    assert lines.index(row) == 7
+    assert row.startswith("| `lenet.yaml --data datamodules.SampleDataModule --data.num_workers 0")
+    assert row.endswith(f"[2](results/{date.today()}_lenet/README.md) |")
+
+
+@pytest.fixture
+def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that copies the results, as those of other options."""
+    from benchmark_accuracy import write_arguments
+
+    def copy(**changes: Any) -> Path:
+        (source,) = (results / "results").iterdir()
+        folder = Path(shutil.copytree(source, tmp_path / "results" / source.name))
+        write_arguments(folder, {"configs": ["configs/lenet.yaml"], "options": [], "note": ""} | changes)
+        return folder
+
+    return copy
+
+
+def test_row_that_is_there_keeps_its_words_and_is_refreshed_once(copied: Callable[..., Path], tmp_path: Path) -> None:
+    from benchmark_accuracy import refresh
+
+    table = tmp_path / "README.md"
+    table.write_text(TABLE)
+    folder = copied()
+    refresh(table, folder, "a laptop")
+    once = table.read_text()
+    changed = [(a, b) for a, b in zip(TABLE.splitlines(), once.splitlines(), strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][1].startswith("| `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 1 | a laptop | ")
+    refresh(table, folder, "a laptop")
+    assert table.read_text() == once
+
+
+def test_row_is_found_wherever_the_data_lies(copied: Callable[..., Path], tmp_path: Path) -> None:
+    from benchmark_accuracy import refresh
+
+    table = tmp_path / "README.md"
+    table.write_text(TABLE)
+    refresh(table, copied(options=["--data.split", "tutorial"]), None)
+    changed = set(table.read_text().splitlines()) - set(TABLE.splitlines())
+    assert len(changed) == 1
+    assert changed.pop().startswith(
+        "| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 |"
+    )
+
+
+def test_options_of_places_are_no_part_of_a_recipe() -> None:
+    from benchmark_accuracy import key_of, recipe_cell, without_places
+
+    options = ["--trainer.max_epochs=3", "--data.root", "/somewhere", "--runs_dir=/there", "--data.batch_size", "64"]
+    left = ["--trainer.max_epochs", "3", "--data.batch_size", "64"]
+    assert without_places(options) == left
+    cell = recipe_cell(["configs/resnet.yaml", "configs/sample.yaml"], left)
+    assert cell == "`resnet.yaml` + `sample.yaml --trainer.max_epochs 3 --data.batch_size 64`"
+    assert key_of(cell) == ["resnet.yaml", "sample.yaml", *left]
+
+
+@pytest.mark.parametrize("text", ["# No table\n", TABLE.replace("| n |", "| seeds |"), TABLE.replace(" | 1 % |", " |")])
+def test_table_of_another_form_is_refused_before_training(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmark_accuracy import main
+
+    (tmp_path / "README.md").write_text(text)
+    where = [f"--table={tmp_path / 'README.md'}", f"--results={tmp_path / 'results'}"]
+    with pytest.raises(SystemExit, match="Expected"):
+        main(["--config=configs/lenet.yaml", *where])
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("option", ["--seed_everything=3", "--test_after_fit=false", "--ckpt_path=best.ckpt"])
+def test_what_would_spoil_the_figures_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmark_accuracy import main
+
+    with pytest.raises(SystemExit):
+        main(["--config=configs/lenet.yaml", option])
+    assert f"Expected no {option.split('=')[0]}" in capsys.readouterr().err
+
+
+def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -> None:
+    from benchmark_accuracy import choose_folder
+
+    folder = copied()
+    arguments = {"configs": ["configs/lenet.yaml"], "options": [], "note": ""}
+    assert choose_folder(folder.parent, "lenet", arguments, 3) == folder
+    assert choose_folder(folder.parent, "lenet", arguments, 2).name == f"{date.today()}_lenet_2"
+    assert choose_folder(folder.parent, "lenet", arguments | {"options": ["--x"]}, 3).name == f"{date.today()}_lenet_3"
+
+
+def test_seed_that_fails_leaves_the_others(copied: Callable[..., Path]) -> None:
+    from benchmark_accuracy import train_missing
+
+    folder = copied()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SystemExit, match="Seed 2 ended with code 2"):
+        train_missing(folder, 3, ["--config", "configs/lenet.yaml", "--trainer.max_epoch=1"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import benchmark_accuracy
+
+    seconds = [0.0]
+    monkeypatch.setattr(benchmark_accuracy, "now", lambda: seconds[0])
+
+    def wait(*args: Any) -> None:
+        seconds[0] += 1
+
+    trainer: Any = SimpleNamespace(
+        checkpoint_callback=SimpleNamespace(monitor="val/acc"),
+        save_checkpoint=wait,
+        world_size=1,
+        sanity_checking=True,
+        current_epoch=0,
+        global_step=3,
+    )
+    module: Any = None
+    clock = benchmark_accuracy.Clock(0.0)
+    clock.on_fit_start(trainer, module)
+    clock.on_validation_start(trainer, module)  # the sanity check
+    wait()
+    clock.on_validation_end(trainer, module)
+    wait()
+    clock.on_train_start(trainer, module)
+    for i in range(3):
+        clock.on_train_batch_start(trainer, module, ([0] * 4, None), i)
+        wait()
+    trainer.sanity_checking, trainer.callback_metrics = False, {"val/acc": SimpleNamespace(item=lambda: 0.5)}
+    clock.on_validation_start(trainer, module)
+    wait()
+    clock.on_validation_end(trainer, module)
+    trainer.save_checkpoint("within validation")
+    clock.on_train_epoch_end(trainer, module)
+    wait()  # what callbacks draw of training
+    trainer.save_checkpoint("behind it")
+    clock.on_train_end(trainer, module)
+    wait()
+    assert (clock.training, clock.images) == (4, 12)
+    assert clock.rows[0]["training_seconds"] == 3
+    assert len(clock.rows) == 1
+
+
+def test_curves_are_drawn_and_told_when_they_reach(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmark_accuracy import main, write_rows
+
+    (measured,) = (results / "results").iterdir()
+    made = tmp_path / "2026-01-01_made"
+    made.mkdir()
+    for seed, accs in enumerate([(0.5, 0.8), (0.79, 0.7)]):
+        curve = [{"training_seconds": 60 * i, "seconds": 90 * i, "val_acc": acc} for i, acc in enumerate(accs, start=1)]
+        write_rows(made / f"seed_{seed}.csv", curve)
+    main(["--plot", str(measured), str(made), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "| 2026-01-01_made | training alone | 1.00 | 1 of 2 seeds | 2 |" in lines
+    assert "| 2026-01-01_made | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines
+    assert Image.open(tmp_path / "curve.png").size[0] > 1000

@@ -1,0 +1,53 @@
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend("scripts")
+    for name in ("FORCE_COLOR", "TERM"):
+        monkeypatch.setenv(name, "")  # the script sets them; they are put back behind the test
+
+
+def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmark_step import main
+
+    small = ["--batch_size=4", "--steps=6", "--epochs=2", "--repeats=2"]
+    main(["--networks=lenet", *small, f"--output={tmp_path / 'step.md'}"])
+    text = (tmp_path / "step.md").read_text()
+    assert capsys.readouterr().out == text
+    difference = re.search(r"differ by at most (\S+) at the end", text)
+    assert difference is not None
+    assert float(difference[1]) < 1e-6  # a loop of other maths is apart by 1e-2
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| lenet")]
+    assert [row[1] for row in rows] == ["bare loop", "Lightning barebones", "this project"]
+    for row in rows:
+        median, low, high = map(float, re.findall(r"[\d.]+", row[2]))
+        assert 0 < low <= median <= high
+
+
+def test_a_step_has_no_begin_or_end_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import benchmark_step
+
+    seconds = iter([0, 10, 13, 20, 30, 36, 50])  # begin, second and last batch of two epochs; end
+    monkeypatch.setattr(benchmark_step, "now", lambda: next(seconds))
+    stopwatch = benchmark_step.Stopwatch(5)
+    for _ in range(2):
+        stopwatch.epoch()
+        for i in range(5):
+            stopwatch.batch(i)
+    stopwatch.epoch()
+    assert stopwatch.steps == [1, 2]  # three steps from the second batch to the fifth
+    assert stopwatch.epochs == [4, 6]
+
+
+def test_too_few_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmark_step import main
+
+    with pytest.raises(SystemExit):
+        main(["--epochs=1"])
+    assert "Expected at least 3 --steps, 2 --epochs" in capsys.readouterr().err
