@@ -136,6 +136,16 @@ def test_of_two_networks_in_a_file_none_is_taken_for_the_other(tmp_path: Path) -
         assert equal(first, target)
 
 
+def test_what_lies_beside_a_wrapped_network_is_no_part_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = renamed(LeNet(10).state_dict(), "module.")
+    torch.save(state | {"conv1.bias": state.pop("module.conv1.bias")}, tmp_path / "net.pt")
+    load_pretrained(LeNet(10), str(tmp_path / "net.pt"))
+    told = rows(capsys.readouterr().out)
+    assert told["missing in the file"] == told["unexpected in the file"] == (1, "conv1.bias")
+
+
 def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = LeNet(100), LeNet(10)
     before = {name: value.clone() for name, value in target.state_dict().items()}
@@ -259,9 +269,8 @@ NO_WEIGHTS = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), NO_WEIGHTS.values(), ids=NO_WEIGHTS)
-@pytest.mark.filterwarnings("error")
 def test_file_that_is_no_state_dict_is_told_in_one_line(
-    tmp_path: Path, name: str, content: bytes, message: str
+    tmp_path: Path, name: str, content: bytes, message: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MisconfigurationException, match=message) as caught:
@@ -269,6 +278,7 @@ def test_file_that_is_no_state_dict_is_told_in_one_line(
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch advises to load it unsafely
+    assert not recwarn.list
 
 
 def test_missing_file_is_named() -> None:
