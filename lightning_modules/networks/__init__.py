@@ -1,6 +1,20 @@
 """Networks: plain ``nn.Module`` classes whose first argument is ``num_classes``, one family a file."""
 
 from lightning_modules.networks.lenet import LeNet
+from lightning_modules.networks.library import LibraryNetwork
+from lightning_modules.networks.mlp import MLP, SoftmaxRegression
+from lightning_modules.networks.nin import NiN
+from lightning_modules.networks.recurrent import Recurrent
 from lightning_modules.networks.resnet import ResNet
+from lightning_modules.networks.wide_resnet import WideResNet
 
-__all__ = ["LeNet", "ResNet"]
+__all__ = [
+    "MLP",
+    "LeNet",
+    "LibraryNetwork",
+    "NiN",
+    "Recurrent",
+    "ResNet",
+    "SoftmaxRegression",
+    "WideResNet",
+]

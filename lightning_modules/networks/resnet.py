@@ -90,7 +90,7 @@ def stage(
 class ResNet(nn.Module):
     """Residual network with a 3x3 stem and no max-pool, so that 32x32 images are not shrunk before the first block.
 
-    Depths 20, 32, 44 and 56 are the CIFAR-10 networks of the paper's section 4.2 (three stages of 16, 32 and 64
+    Depths 20, 32, 44, 56 and 110 are the CIFAR-10 networks of the paper's section 4.2 (three stages of 16, 32 and 64
     channels, shortcuts without parameters); 18, 34 and 50 are its ImageNet networks (four stages of 64 to 512
     channels, projection shortcuts) with that small stem.
 
@@ -101,7 +101,7 @@ class ResNet(nn.Module):
         depth: Number of layers with weights, as the paper counts them.
     """
 
-    def __init__(self, num_classes: int, depth: Literal[18, 20, 32, 34, 44, 50, 56] = 18) -> None:
+    def __init__(self, num_classes: int, depth: Literal[18, 20, 32, 34, 44, 50, 56, 110] = 18) -> None:
         super().__init__()
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock
         shortcut: type[PadShortcut] | type[ProjectionShortcut] = ProjectionShortcut

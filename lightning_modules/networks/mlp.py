@@ -1,0 +1,58 @@
+"""Networks that see an image as a row of numbers: linear layers only."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.image_size import known
+
+
+class MLP(nn.Sequential):
+    """Multilayer perceptron: linear layers with ReLU and dropout (Srivastava et al., 2014) between them.
+
+    Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
+
+    Args:
+        num_classes: Number of logits.
+        hidden: Number of units in each hidden layer.
+        dropout: Probability that a hidden unit is dropped in training.
+        image_size: H and W in pixels; by default the data's, given by the module that builds the network.
+
+    Raises:
+        MisconfigurationException: Nobody gave the image size.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden: Sequence[int] = (512, 256),
+        dropout: float = 0.5,
+        image_size: int | None = None,
+    ) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        features = 3 * known(image_size, type(self).__name__) ** 2
+        for width in hidden:
+            layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
+            features = width
+        super().__init__(*layers, nn.Linear(features, num_classes))
+
+
+class SoftmaxRegression(nn.Module):
+    """One linear layer, whose weights are a template image for each class; the loss applies the softmax.
+
+    Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
+
+    Args:
+        num_classes: Number of logits.
+        image_size: H and W in pixels; by default the data's, given by the module that builds the network.
+
+    Raises:
+        MisconfigurationException: Nobody gave the image size.
+    """
+
+    def __init__(self, num_classes: int, image_size: int | None = None) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * known(image_size, type(self).__name__) ** 2, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(images.flatten(1))

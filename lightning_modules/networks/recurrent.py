@@ -1,0 +1,59 @@
+"""Recurrent networks that read an image row by row."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.image_size import known
+
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class Recurrent(nn.Module):
+    """Recurrent layers over the rows of an image, top to bottom, and a linear layer on the state they end in.
+
+    Input: float ``(N, 3, H, W)`` with W of one size. Output: logits ``(N, num_classes)``.
+
+    Args:
+        num_classes: Number of logits.
+        cell: Gated recurrent units (Cho et al., 2014), long short-term memory (Hochreiter and Schmidhuber, 1997) or
+            plain recurrence through a tanh.
+        hidden_size: Number of units in each layer and direction.
+        num_layers: Number of layers, each of which reads the one below.
+        bidirectional: Read from bottom to top as well.
+        dropout: Probability that a unit is dropped between two layers in training.
+        image_size: W in pixels; by default the data's, given by the module that builds the network.
+
+    Raises:
+        MisconfigurationException: Nobody gave the image size.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        cell: Literal["gru", "lstm", "rnn"] = "gru",
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        image_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.rnn = CELLS[cell](
+            input_size=3 * known(image_size, type(self).__name__),
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            batch_first=True,
+            dropout=dropout,
+            bidirectional=bidirectional,
+        )
+        self.directions = 2 if bidirectional else 1
+        self.fc = nn.Linear(self.directions * hidden_size, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.transpose(1, 2).flatten(2)  # (N, H, 3 * W)
+        _, state = self.rnn(rows)
+        if isinstance(state, tuple):  # of an LSTM: what it shows, and what it keeps to itself
+            state = state[0]
+        last_layer = state[-self.directions :]  # (directions, N, hidden_size)
+        return self.fc(last_layer.transpose(0, 1).flatten(1))

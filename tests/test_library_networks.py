@@ -1,0 +1,316 @@
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import LibraryNetwork
+from lightning_modules.pretrained import load_pretrained
+from project.__main__ import main
+
+TINY_SWIN = {
+    "patch_size": [4, 4],
+    "embed_dim": 12,
+    "depths": [1, 1, 1, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": [4, 4],
+}
+TINY_VIT = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
+# made for 128 pixels: what a side of 32 is worth to a network whose first strides, 4 together, are undone
+TINY_MAXVIT = {
+    "input_size": [128, 128],
+    "partition_size": 4,
+    "stem_channels": 8,
+    "block_channels": [8, 8, 16, 16],
+    "block_layers": [1, 1, 1, 1],
+    "head_dim": 8,
+    "stochastic_depth_prob": 0.0,
+}
+Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+
+def make(name: str, image_size: int = 32, num_classes: int = 10, **changes: Any) -> nn.Module:
+    path = name if name.startswith("timm.") else f"torchvision.models.{name}"
+    return LibraryNetwork(num_classes, path, image_size, **changes)
+
+
+def strides(network: nn.Module) -> dict[str, Any]:
+    return {name: module.stride for name, module in network.named_modules() if isinstance(module, Strided)}
+
+
+def sizes(network: nn.Module, layer: str) -> list[int]:
+    """Return the size of a layer's output for an image of 32x32 pixels, then that of the logits."""
+    seen: list[int] = []
+    network.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.extend(output.shape[1:]))
+    logits = network.eval()(torch.zeros(1, 3, 32, 32))
+    return [*seen, *logits.shape]
+
+
+FAMILIES: list[tuple[str, dict[str, Any], list[str], str, list[int]]] = [
+    ("alexnet", {}, ["features.0"], "features.11", [256, 7, 7]),
+    ("vgg11", {}, ["features.2", "features.5"], "features", [512, 4, 4]),
+    ("vgg13_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
+    ("vgg16_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
+    ("vgg19_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
+    ("googlenet", {"init_weights": False}, ["conv1.conv", "maxpool1"], "inception5b", [1024, 4, 4]),
+    ("inception_v3", {"init_weights": False}, ["Conv2d_1a_3x3.conv", "maxpool1"], "Mixed_7c", [2048, 2, 2]),
+    ("resnet18", {}, ["conv1", "maxpool"], "layer4", [512, 4, 4]),
+    ("resnext50_32x4d", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
+    ("wide_resnet50_2", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
+    ("densenet121", {}, ["features.conv0", "features.pool0"], "features", [1024, 4, 4]),
+    ("squeezenet1_1", {}, ["features.0", "features.2"], "features", [512, 8, 8]),
+    ("mobilenet_v2", {}, ["features.0.0", "features.2.conv.1.0"], "features", [1280, 4, 4]),
+    ("mobilenet_v3_small", {}, ["features.0.0", "features.1.block.0.0"], "features", [576, 4, 4]),
+    ("shufflenet_v2_x0_5", {}, ["conv1.0", "maxpool"], "conv5", [1024, 4, 4]),
+    ("mnasnet0_5", {}, ["layers.0", "layers.8.0.layers.3"], "layers", [1280, 4, 4]),
+    ("efficientnet_b0", {}, ["features.0.0", "features.2.0.block.1.0"], "features", [1280, 4, 4]),
+    ("efficientnet_v2_s", {}, ["features.0.0", "features.2.0.block.0.0"], "features", [1280, 4, 4]),
+    (
+        "regnet_y_400mf",
+        {},
+        ["stem.0", "trunk_output.block1.block1-0.proj.0", "trunk_output.block1.block1-0.f.b.0"],
+        "trunk_output",
+        [440, 4, 4],
+    ),
+    ("convnext_tiny", {}, ["features.0.0"], "features", [768, 4, 4]),
+    ("swin_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
+    ("swin_v2_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
+    ("VisionTransformer", TINY_VIT, [], "conv_proj", [16, 4, 4]),
+    (
+        "MaxVit",
+        TINY_MAXVIT,
+        ["stem.0.0", "blocks.0.layers.0.layers.MBconv.proj.0", "blocks.0.layers.0.layers.MBconv.layers.conv_b.0"],
+        "blocks.3",
+        [16, 4, 4],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "undone", "layer", "size"), FAMILIES, ids=[family[0] for family in FAMILIES]
+)
+def test_first_strides_of_each_family_are_undone_and_no_others(
+    name: str, arguments: dict[str, Any], undone: list[str], layer: str, size: list[int]
+) -> None:
+    large = name.startswith(("alexnet", "vgg", "inception", "wide_", "resnext", "convnext", "swin"))
+    with torch.device("meta" if large else "cpu"):  # on meta no memory is filled, though each layer takes longer
+        original = strides(make(name, 128, adapt_stem=False, arguments=arguments))
+        network = make(name, arguments=arguments)
+        assert [one for one, stride in strides(network).items() if stride != original[one]] == undone
+        assert sizes(network, layer) == [*size, 1, 10]
+
+
+# documented by torchvision with each network's weights, for 1000 classes; GoogLeNet's and Inception's without the
+# auxiliary heads that are off here
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("alexnet", 61_100_840),
+        ("vgg11_bn", 132_868_840),
+        ("vgg13_bn", 133_053_736),
+        ("vgg16_bn", 138_365_992),
+        ("vgg19_bn", 143_678_248),
+        ("googlenet", 6_624_904),
+        ("inception_v3", 27_161_264 - 3_326_696),
+        ("densenet121", 7_978_856),
+        ("resnet18", 11_689_512),
+        ("squeezenet1_1", 1_235_496),
+        ("mobilenet_v3_small", 2_542_856),
+        ("shufflenet_v2_x0_5", 1_366_792),
+    ],
+)
+def test_networks_for_large_images_are_as_large_as_documented(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        network = make(name, 224, num_classes=1000, arguments=arguments)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(("image_size", "undone"), [(28, 2), (32, 2), (56, 1), (64, 1), (111, 1), (112, 0), (224, 0)])
+def test_smaller_images_undo_more_strides(image_size: int, undone: int) -> None:
+    network = make("shufflenet_v2_x0_5", image_size)
+    assert [network.conv1[0].stride, network.maxpool.stride].count((1, 1)) == undone
+
+
+def test_undone_convolution_keeps_the_centre_of_its_kernel_and_all_else() -> None:
+    torch.manual_seed(0)
+    original = torchvision.models.shufflenet_v2_x0_5(num_classes=10)
+    torch.manual_seed(0)
+    same = make("shufflenet_v2_x0_5").state_dict()
+    for name, value in original.state_dict().items():
+        assert torch.equal(value, same[name])  # its first convolution is 3x3
+    torch.manual_seed(0)
+    weight = torchvision.models.resnet18(num_classes=10).conv1.weight
+    torch.manual_seed(0)
+    network = make("resnet18")
+    assert torch.equal(network.conv1.weight, weight[:, :, 2:5, 2:5])
+    x = torch.randn(1, 3, 8, 8)
+    expected = nn.functional.conv2d(x, weight[:, :, 2:5, 2:5], padding=1)
+    torch.testing.assert_close(network.conv1(x), expected)
+    assert torch.equal(network.maxpool(expected), expected)
+
+
+def test_transformer_keeps_its_patches() -> None:
+    torch.manual_seed(0)
+    weight = make("VisionTransformer", adapt_stem=False, arguments=TINY_VIT).conv_proj.weight
+    torch.manual_seed(0)
+    network = make("VisionTransformer", arguments=TINY_VIT)
+    assert network.conv_proj.stride == (8, 8)
+    assert torch.equal(network.conv_proj.weight, weight)
+    assert network.conv_proj.padding == (0, 0)
+
+
+def test_what_is_undone_and_what_is_not_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        make("shufflenet_v2_x0_5")
+        make("VisionTransformer", arguments=TINY_VIT)
+        make("shufflenet_v2_x0_5", 224)
+    assert [record.message for record in caplog.records] == [
+        "Strides of torchvision.models.shufflenet_v2_x0_5 undone for 32x32 pixels: conv1.0, maxpool.",
+        "Strides of torchvision.models.VisionTransformer undone for 32x32 pixels: none; it cannot run without that of "
+        "conv_proj.",
+        "Strides of torchvision.models.shufflenet_v2_x0_5 undone for 224x224 pixels: none.",
+    ]
+
+
+def test_watching_an_image_leaves_no_trace() -> None:
+    network = make("shufflenet_v2_x0_5")
+    assert all(module.training and not module._forward_pre_hooks for module in network.modules())
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.num_batches_tracked == 0 for norm in norms)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_training_makes_logits_alone(name: str) -> None:
+    network = make(name, arguments={"init_weights": False})
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+class Pair(nn.Module):
+    """Makes two outputs."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, images
+
+
+def no_network(num_classes: int) -> int:
+    return num_classes
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("torchvision.models.resnet81", {}, "is none. Similar names there: resnet18"),
+        ("torchvision.modles.resnet18", {}, "fails: No module named 'torchvision.modles'"),
+        ("resnet18", {}, "such as torchvision.models.resnet18.*'resnet18' fails"),
+        ("torchvision.models", {}, "is none"),
+        ("torch.nn.ReLU", {}, "to make a network.*unexpected keyword argument 'num_classes'"),
+        (f"{__name__}.no_network", {}, "to make a network, but got int"),
+        (f"{__name__}.Pair", {}, "its output is no tensor, but tuple"),
+        ("torchvision.models.resnet18", {"depth": 3}, "to make a network.*unexpected keyword argument 'depth'"),
+        ("torchvision.models.vit_b_32", {}, "32x32 pixels.*Wrong image height! Expected 224 but got 32"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(path: str, arguments: dict[str, Any], message: str) -> None:
+    with torch.device("meta"), pytest.raises(MisconfigurationException, match=message) as error:
+        LibraryNetwork(10, path, 32, arguments=arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_timm_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(MisconfigurationException, match=r"Install it: pip install timm\."):
+        make("timm.models.resnet18")
+
+
+def test_image_size_comes_from_the_data_or_is_asked_for(make_classifier: Callable[..., ImageClassifier]) -> None:
+    network = partial(LibraryNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
+    assert make_classifier(network=network, image_size=16).network.image_size == 16
+    with pytest.raises(MisconfigurationException, match="Give its image_size"):
+        network(10)
+
+
+def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(torchvision.models.squeezenet1_0().state_dict(), tmp_path / "squeezenet.pth")
+    network = make("squeezenet1_0")
+    with caplog.at_level("INFO"):
+        load_pretrained(network, str(tmp_path / "squeezenet.pth"))
+    loaded = torch.load(tmp_path / "squeezenet.pth", weights_only=True)
+    others = [name for name, value in network.state_dict().items() if not torch.equal(value, loaded[name])]
+    assert others == ["features.0.weight", "classifier.1.weight", "classifier.1.bias"]
+
+
+SMALLEST: list[tuple[str, dict[str, Any]]] = [
+    ("alexnet", {}),  # it and the next have 57 and 129 million parameters, whatever their arguments
+    ("vgg11", {"init_weights": False}),
+    ("googlenet", {"init_weights": False}),
+    ("resnet18", {}),
+    ("densenet.DenseNet", {"block_config": [1, 1, 1, 1], "growth_rate": 8}),
+    ("squeezenet1_1", {}),
+    ("mobilenet_v3_small", {}),
+    ("shufflenet_v2_x0_5", {}),
+    ("mnasnet0_5", {}),
+    ("regnet_y_400mf", {}),
+    ("SwinTransformer", TINY_SWIN),
+    ("VisionTransformer", TINY_VIT),
+    ("MaxVit", TINY_MAXVIT),
+    ("timm.models.test_resnet", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), SMALLEST, ids=[name for name, _ in SMALLEST])
+def test_each_family_trains_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
+    path = name if name.startswith("timm.") else f"torchvision.models.{name}"
+    pytest.importorskip(path.partition(".")[0])
+    network = {
+        "class_path": "lightning_modules.networks.LibraryNetwork",
+        "init_args": {"function": path, "arguments": arguments},
+    }
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.001}}
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.dump({"model": {"init_args": {"network": network, "optimizer": optimizer}}}))
+    checkpointed = name == "shufflenet_v2_x0_5"
+    cli = main(
+        [
+            *("fit", *fast, f"--config={overlay}", f"--runs_dir={tmp_path}", "--data.batch_size=2"),
+            *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
+            *("--trainer.callbacks=null", "--trainer.logger=false", "--trainer.enable_model_summary=false"),
+            f"--trainer.enable_checkpointing={checkpointed}",
+        ]
+    )
+    assert cli.trainer.global_step == 2
+    if checkpointed:
+        module = ImageClassifier.load_from_checkpoint(cli.run_dir / "checkpoints/last.ckpt", map_location="cpu").eval()
+        assert module.classify(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "layer", "stride"),
+    [
+        ("timm.models.resnet18", {}, "maxpool", (1, 1)),
+        ("timm.models.convnext_atto", {}, "stem.0", (1, 1)),
+        ("timm.create_model", {"model_name": "test_efficientnet"}, "conv_stem", (1, 1)),
+        ("timm.models.vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4}, "patch_embed.proj", (4, 4)),
+    ],
+)
+def test_networks_of_timm_are_adapted_by_the_same_rule(
+    name: str, arguments: dict[str, Any], layer: str, stride: tuple[int, int]
+) -> None:
+    pytest.importorskip("timm")
+    network = make(name, arguments=arguments)
+    assert network.get_submodule(layer).stride == stride
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
