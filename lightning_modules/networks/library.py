@@ -36,7 +36,8 @@ class LibraryNetwork(nn.Module):
         function: Import path, as ``torchvision.models.vgg16_bn`` or, once timm is installed, ``timm.models.resnet18``.
         image_size: H and W in pixels; by default the data's, given by the module that builds the network. A function
             with an argument ``image_size`` or ``img_size`` gets it as well.
-        adapt_stem: Whether to apply the rule. Published weights do not fit convolutions that it cuts to 3x3.
+        adapt_stem: Whether to apply the rule. Published weights do not fit convolutions that it cuts to 3x3. VGG-16
+            does without it on 32x32 pixels, at 0.43 instead of 3.9 billion multiplications an image.
         arguments: Further arguments of the function.
 
     Raises:
