@@ -6,7 +6,9 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from training import module_of, trace
 
+from lightning_modules import ImageClassifier
 from lightning_modules.losses import ClassificationLoss, for_classes, per_image
 
 # e to the logits is 2 1 1 and 1 3 4: softmax 1/2 1/4 1/4 and 1/8 3/8 1/2, sigmoid 2/3 1/2 1/2 and 1/2 3/4 4/5
@@ -166,3 +168,42 @@ def test_explicit_loss_needs_a_reduction_too() -> None:
 def test_logits_are_what_the_comment_above_says() -> None:
     assert LOGITS.softmax(1).tolist() == [pytest.approx([1 / 2, 1 / 4, 1 / 4]), pytest.approx([1 / 8, 3 / 8, 1 / 2])]
     assert exp(LOGITS[1, 2].item()) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "torch.nn.L1Loss",
+        "torch.nn.MSELoss",
+        "torch.nn.SmoothL1Loss",
+        "{class_path: torch.nn.HuberLoss, init_args: {delta: 0.5}}",
+        "{class_path: torch.nn.CrossEntropyLoss, init_args: {label_smoothing: 0.1, ignore_index: 2}}",
+        "torch.nn.NLLLoss",
+        "torch.nn.PoissonNLLLoss",
+        "{class_path: torch.nn.KLDivLoss, init_args: {reduction: batchmean}}",
+        "torch.nn.BCELoss",
+        "torch.nn.BCEWithLogitsLoss",
+        "torch.nn.MultiLabelMarginLoss",
+        "torch.nn.SoftMarginLoss",
+        "torch.nn.MultiLabelSoftMarginLoss",
+        "{class_path: torch.nn.MultiMarginLoss, init_args: {p: 2, margin: 0.5}}",
+        "{class_path: torch.nn.MSELoss, init_args: {reduction: sum}}",
+        "{class_path: lightning_modules.losses.ClassificationLoss, init_args: "
+        "{loss: torch.nn.MSELoss, inputs: sigmoid, targets: one_hot}}",
+    ],
+)
+def test_loss_trains_a_classifier_from_yaml(loss: str) -> None:
+    losses = trace(module_of("ImageClassifier", f"network: lightning_modules.networks.LeNet\nloss: {loss}"))
+    assert losses[-1] < losses[0] < 5  # a sum is logged per image
+
+
+@pytest.mark.parametrize("loss", ["NLLLoss", "MultiMarginLoss", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"])
+def test_classes_are_balanced_in_every_loss_that_can_weigh_them(loss: str) -> None:
+    network = "network: lightning_modules.networks.LeNet"
+    weighted = module_of(
+        "ImageClassifier", f"{network}\nloss: torch.nn.{loss}\nclass_weights: balanced\nclass_counts: [10, 20, 30]"
+    )
+    assert isinstance(weighted, ImageClassifier)
+    # 60 images, 3 classes: 60 / (3 * 10), 60 / (3 * 20), 60 / (3 * 30)
+    expected = for_classes(getattr(nn, loss)(weight=torch.tensor([2, 1, 2 / 3])))(SCORES, TARGETS)
+    torch.testing.assert_close(weighted.loss(SCORES, TARGETS), expected)

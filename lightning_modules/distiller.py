@@ -1,0 +1,106 @@
+"""Train a classifier to answer as another one does."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.losses import per_image
+
+
+class Distiller(ImageClassifier):
+    """An image classifier, the student, that also learns from the probabilities that a trained one, the teacher, gives.
+
+    The training loss is ``(1 - alpha) * loss + alpha * temperature ** 2 * KLDiv`` per image, where KLDiv is the
+    Kullback-Leibler divergence of the student's probabilities from the teacher's, both of logits divided by the
+    temperature. The teacher is loaded when training starts; the student's checkpoint neither holds nor needs it.
+
+    Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
+
+    Args:
+        teacher: Checkpoint of an ``ImageClassifier`` of the same classes and image size.
+        temperature: The higher, the more the teacher tells of classes that it thinks unlikely.
+        alpha: Share of the teacher in the loss, from 0 to 1.
+        **kwargs: See ``ImageClassifier``.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        temperature: PositiveFloat = 4.0,
+        alpha: ClosedUnitInterval = 0.9,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.teacher = teacher
+        self.temperature = temperature
+        self.alpha = alpha
+        self.divergence = nn.KLDivLoss(reduction="batchmean")
+        self._teacher: list[ImageClassifier] = []  # in a list, so that it is no part of the module
+
+    def setup(self, stage: str) -> None:
+        """Load the teacher.
+
+        Raises:
+            MisconfigurationException: It cannot be loaded, or does not know these classes or images of this size.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            self._teacher[:] = [load_teacher(self.teacher)]
+            for name in ("class_names", "image_size"):
+                own, got = self.hparams[name], self._teacher[0].hparams[name]
+                if own != got:
+                    raise MisconfigurationException(
+                        f"Expected a --model.teacher with {name} {own}, but {self.teacher} has {got}."
+                    )
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._teacher[0].to(self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        images, targets = batch
+        logits = self(images)
+        loss = self.loss(logits, targets)
+        loss = (1 - self.alpha) * per_image(self.loss, loss, len(images)) + self.alpha * self._distance(logits, images)
+        labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
+        self.train_acc.update(logits.detach(), labels)
+        self.train_loss.update(loss.detach(), len(images))
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    # Helpers
+
+    def _distance(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the divergence from the teacher's answers, in the scale of a loss at temperature 1."""
+        teacher = self._teacher[0]
+        with torch.no_grad():
+            # normalised as it learnt them: its training images may have been others
+            answers = teacher((images * self.std + self.mean - teacher.mean) / teacher.std)
+        student = (logits.float() / self.temperature).log_softmax(1)
+        return self.divergence(student, (answers.float() / self.temperature).softmax(1)) * self.temperature**2
+
+
+def load_teacher(file: str) -> ImageClassifier:
+    """Return the classifier of a checkpoint, ready to answer and not to learn.
+
+    Raises:
+        MisconfigurationException: The file is missing, or no checkpoint of a classifier.
+    """
+    if not Path(file).is_file():
+        raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
+    try:
+        teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint raises almost anything
+        raise MisconfigurationException(
+            f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file} cannot be loaded: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    return teacher.eval().requires_grad_(False)

@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from functools import partial
+from math import exp, log
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from training import measured
+
+from lightning_modules import Distiller, ImageClassifier
+from project.__main__ import main
+
+
+class Says(nn.Module):
+    """Answer each image with the same logits."""
+
+    def __init__(self, num_classes: int, logits: tuple[float, ...]) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits[:num_classes]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+class Reads(nn.Module):
+    """Answer each image with the values of its first pixel."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, 0, 0] * self.scale
+
+
+DATA = {"class_names": ["a", "b", "c"], "mean": [0.5] * 3, "std": [0.25] * 3, "image_size": 32}
+OPTIMIZER = partial(torch.optim.SGD, lr=0.1)
+
+
+@pytest.fixture
+def make() -> Callable[..., Distiller]:
+    def make(teacher: nn.Module, alpha: float = 0.9, loss: nn.Module | None = None, **data: list[float]) -> Distiller:
+        # the student says probabilities 1/4 1/4 1/2 at temperature 1
+        student = partial(Says, logits=(0.0, 0.0, log(2)))
+        module = Distiller(
+            network=student, optimizer=OPTIMIZER, teacher="none", temperature=2.0, alpha=alpha, loss=loss, **DATA
+        )
+        module._teacher = [ImageClassifier(network=lambda classes: teacher, optimizer=OPTIMIZER, **(DATA | data))]
+        return module
+
+    return make
+
+
+def loss_of(module: Distiller) -> float:
+    with patch.object(module, "log"):
+        return module.training_step((torch.zeros(2, 3, 32, 32), torch.tensor([2, 0])), 0).item()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_is_the_weighted_sum_that_the_hand_works_out(make: Callable[..., Distiller], reduction: str) -> None:
+    # at temperature 2, logits ln 16, 0, 0 of the teacher are ln 4, 0, 0, so that it says 4/6 1/6 1/6; those of the
+    # student are 0, 0, ln sqrt 2
+    student = [part / (2 + 2**0.5) for part in (1, 1, 2**0.5)]
+    divergence = sum(share * log(share / own) for share, own in zip((4 / 6, 1 / 6, 1 / 6), student, strict=True))
+    cross_entropy = (-log(1 / 2) - log(1 / 4)) / 2
+    module = make(Says(3, (log(16), 0.0, 0.0)), loss=nn.CrossEntropyLoss(reduction=reduction))
+    assert loss_of(module) == pytest.approx(0.1 * cross_entropy + 0.9 * 2**2 * divergence, rel=1e-5)
+
+
+def test_teacher_that_agrees_adds_nothing(make: Callable[..., Distiller]) -> None:
+    module = make(Says(3, (1.0, 1.0, 1.0 + log(2))), alpha=1.0)
+    assert loss_of(module) == pytest.approx(0, abs=1e-6)
+
+
+def test_teacher_gets_images_as_it_learnt_them(make: Callable[..., Distiller]) -> None:
+    module = make(Reads(3), alpha=1.0, mean=[0.5, 0.25, 0.5], std=[0.25, 0.25, 0.25])
+    # normalised zeros are 0.5, which the teacher takes for 0, 1, 0: at temperature 2 it says 1, e to the 1/2, 1
+    teacher = [part / (2 + exp(0.5)) for part in (1, exp(0.5), 1)]
+    student = [part / (2 + 2**0.5) for part in (1, 1, 2**0.5)]
+    divergence = sum(share * log(share / own) for share, own in zip(teacher, student, strict=True))
+    assert loss_of(module) == pytest.approx(2**2 * divergence, rel=1e-4)
+
+
+@pytest.mark.parametrize("content", [None, b"", {"weight": torch.zeros(1)}])
+def test_teacher_that_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
+    file = tmp_path / "teacher.ckpt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=str(file), **DATA)
+    with pytest.raises(MisconfigurationException, match=r"Expected a checkpoint.*--model\.teacher.*teacher\.ckpt"):
+        module.setup("fit")
+    module.setup("test")  # which needs no teacher
+
+
+def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
+    teacher = str(finished_run / "checkpoints" / "best.ckpt")
+    module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=teacher, **DATA)
+    with pytest.raises(MisconfigurationException, match=r"with class_names \['a', 'b', 'c'\].*has \['0', '1'"):
+        module.setup("fit")
+
+
+def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
+    fast: list[str], finished_run: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher.ckpt"
+    teacher.write_bytes((finished_run / "checkpoints" / "best.ckpt").read_bytes())
+    config = tmp_path / "distill.yaml"
+    config.write_text(
+        f"""
+        trainer: {{callbacks: null, limit_train_batches: 4}}
+        model:
+          class_path: lightning_modules.Distiller
+          init_args: {{teacher: {teacher}, temperature: 3, alpha: 0.5}}
+        """
+    )
+    run = main(["fit", *fast, f"--config={config}", f"--runs_dir={tmp_path}"]).run_dir
+    teacher.unlink()
+    best = run / "checkpoints" / "best.ckpt"
+    student = Distiller.load_from_checkpoint(best, weights_only=True).eval()
+    assert (student.temperature, student.alpha) == (3, 0.5)
+    plain = ImageClassifier.load_from_checkpoint(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert student.state_dict().keys() == plain.state_dict().keys()
+    main(["test", "--run", str(run), "--trainer.enable_progress_bar=false"])
+    assert "test/acc" in measured(next(run.glob("test/*")))

@@ -1,0 +1,238 @@
+from collections.abc import Callable
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from training import measured, module_of, trace
+
+from lightning_modules import MetricLearner
+from lightning_modules.metric_learner import NearestNeighborAccuracy, all_pairs, batch_hard, semi_hard
+from lightning_modules.networks import LeNet
+from project.__main__ import main
+
+Make = Callable[..., MetricLearner]
+
+# Points on a line, of classes 0 0 1 1. Distances: 0-1 1, 0-2 3, 0-3 7, 1-2 2, 1-3 6, 2-3 4.
+LINE = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
+LABELS = torch.tensor([0, 0, 1, 1])
+# Directions of classes 0 0 1: cosines 0-1 0.6, 0-2 0, 1-2 0.8.
+DIRECTIONS = torch.tensor([[2.0, 0.0], [0.6, 0.8], [0.0, 3.0]])
+
+
+@pytest.fixture
+def make() -> Make:
+    def make(**changes: Any) -> MetricLearner:
+        arguments: dict[str, Any] = {
+            "network": LeNet,
+            "optimizer": partial(torch.optim.SGD, lr=0.1),
+            "embedding_size": 2,
+            "class_names": ["cat", "dog"],
+            "mean": [0.5, 0.4, 0.3],
+            "std": [0.2, 0.25, 0.3],
+            "image_size": 32,
+            "distance": "euclidean",
+        }
+        return MetricLearner(**(arguments | changes))
+
+    return make
+
+
+def mean_loss(module: MetricLearner, embeddings: Tensor, targets: Tensor) -> float:
+    total, count = module.mined_loss(embeddings, targets)
+    return (total / count).item()
+
+
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        # furthest of the class, nearest of the others: 0-1 and 0-2; 1-0 and 1-2; 2-3 and 2-1; 3-2 and 3-1
+        (nn.TripletMarginLoss(), (max(0, 1 - 3 + 1) + max(0, 1 - 2 + 1) + (4 - 2 + 1) + max(0, 4 - 6 + 1)) / 4),
+        (nn.TripletMarginLoss(margin=2.5), (0.5 + 1.5 + 4.5 + 0.5) / 4),
+        (nn.MarginRankingLoss(margin=2.5), (0.5 + 1.5 + 4.5 + 0.5) / 4),
+        (nn.MarginRankingLoss(), (0 + 0 + (4 - 2) + 0) / 4),
+    ],
+)
+def test_loss_of_hard_triplets_is_what_the_hand_works_out(make: Make, loss: nn.Module, by_hand: float) -> None:
+    assert mean_loss(make(loss=loss, miner="batch_hard"), LINE, LABELS) == pytest.approx(by_hand, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        # distances within a class 1 and 4; between classes 3 7 2 6, which are to be at least the margin
+        (nn.HingeEmbeddingLoss(), (1 + 4 + 0 + 0 + 0 + 0) / 6),
+        (nn.HingeEmbeddingLoss(margin=3.5), (1 + 4 + (3.5 - 3) + 0 + (3.5 - 2) + 0) / 6),
+        (nn.HingeEmbeddingLoss(reduction="sum"), (1 + 4) / 6),  # shown per pair all the same
+    ],
+)
+def test_loss_of_the_distances_of_pairs_is_what_the_hand_works_out(make: Make, loss: nn.Module, by_hand: float) -> None:
+    assert mean_loss(make(loss=loss), LINE, LABELS) == pytest.approx(by_hand, abs=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        (nn.CosineEmbeddingLoss(), ((1 - 0.6) + 0 + 0.8) / 3),
+        (nn.CosineEmbeddingLoss(margin=0.5), ((1 - 0.6) + 0 + (0.8 - 0.5)) / 3),
+    ],
+)
+def test_loss_of_the_angles_of_pairs_is_what_the_hand_works_out(
+    make: Make, loss: nn.Module, by_hand: float, distance: str
+) -> None:
+    module = make(loss=loss, distance=distance)
+    assert mean_loss(module, DIRECTIONS, torch.tensor([0, 0, 1])) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_semi_hard_takes_the_nearest_negative_that_is_further_away_or_the_furthest() -> None:
+    # 0 has a positive at 1, and negatives at 3 and 7; 2 has a positive at 4, and negatives at 3 and 2: none further
+    anchors, positives, negatives, valid = semi_hard(torch.cdist(LINE, LINE), LABELS)
+    assert anchors.tolist() == [0, 1, 2, 3]
+    assert positives.tolist() == [1, 0, 3, 2]
+    assert negatives.tolist() == [2, 2, 0, 1]
+    assert valid.all()
+
+
+def test_semi_hard_takes_any_positive() -> None:
+    distances, labels = torch.cdist(LINE, LINE), torch.tensor([0, 0, 0, 1])
+    torch.manual_seed(0)
+    taken = torch.stack([semi_hard(distances, labels)[1] for _ in range(30)])
+    assert [set(column.tolist()) for column in taken.T[:3]] == [{1, 2}, {0, 2}, {0, 1}]
+
+
+@pytest.mark.parametrize("mine", [batch_hard, semi_hard])
+def test_image_without_a_positive_or_a_negative_makes_no_triplet(mine: Callable) -> None:
+    distances = torch.cdist(LINE, LINE)
+    assert mine(distances, torch.tensor([0, 0, 1, 2]))[3].tolist() == [True, True, False, False]
+    assert not mine(distances, torch.tensor([5, 5, 5, 5]))[3].any()
+
+
+def test_image_without_a_triplet_does_not_count(make: Make) -> None:
+    module = make(loss=nn.TripletMarginLoss(margin=2.5), miner="batch_hard")
+    assert mean_loss(module, LINE, torch.tensor([0, 0, 1, 2])) == pytest.approx((0.5 + 1.5) / 2, abs=1e-4)
+
+
+def test_batch_of_one_class_has_a_loss_of_zero_and_no_gradient(make: Make) -> None:
+    module = make()
+    with patch.object(module, "log"):
+        loss = module.training_step((torch.randn(4, 3, 32, 32), torch.ones(4, dtype=torch.int64)), 0)
+    loss.backward()
+    assert loss.item() == 0
+    assert all((parameter.grad == 0).all() for parameter in module.network.parameters())
+
+
+def test_each_pair_is_there_once() -> None:
+    first, second, signs = all_pairs(torch.tensor([0, 1, 0]))
+    assert [first.tolist(), second.tolist(), signs.tolist()] == [[0, 0, 1], [1, 2, 2], [-1, 1, -1]]
+
+
+def test_accuracy_is_that_of_the_nearest_of_all_other_images() -> None:
+    # 0 and 1 are neighbours, 3 is nearest to 1, and 7 to 3
+    accuracy = NearestNeighborAccuracy()
+    accuracy.update(LINE[:3], torch.tensor([0, 0, 0]))
+    accuracy.update(LINE[3:], torch.tensor([1]))
+    assert accuracy.compute().item() == 3 / 4
+
+
+def test_accuracy_is_the_same_in_chunks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, targets = torch.randn(2500, 3, generator=generator), torch.randint(4, (2500,), generator=generator)
+    distances = (embeddings[:, None] - embeddings).square().sum(2)
+    nearest = distances.argsort(1)[:, 1]  # the first is the image itself
+    accuracy = NearestNeighborAccuracy()
+    accuracy.update(embeddings, targets)
+    assert accuracy.compute().item() == pytest.approx((targets[nearest] == targets).float().mean().item())
+
+
+def test_cosine_makes_embeddings_of_length_one_and_euclidean_leaves_them(make: Make) -> None:
+    images = torch.randn(3, 3, 32, 32)
+    module = make(distance="cosine").eval()
+    torch.testing.assert_close(module(images).norm(dim=1), torch.ones(3))
+    module.distance = "euclidean"
+    torch.testing.assert_close(module(images), module.network(images))
+
+
+def test_views_of_an_image_have_one_embedding_of_their_mean_direction(make: Make) -> None:
+    module = make(distance="cosine", network=lambda width: nn.Sequential(nn.Flatten(), nn.Linear(3072, width)))
+    with torch.no_grad(), patch.object(module, "forward", lambda images: images.flatten(1)[:, :2]):
+        views = torch.zeros(1, 2, 3, 32, 32)
+        views[0, 0, 0, 0, 0] = views[0, 1, 0, 0, 1] = 1  # embeddings (1, 0) and (0, 1)
+        assert module.predict_step((views, torch.tensor([0])), 0).tolist() == [pytest.approx([sqrt(0.5), sqrt(0.5)])]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": nn.MSELoss()}, "loss of embeddings.*TripletMarginLoss.*got MSELoss.*ImageClassifier"),
+        ({"loss": nn.TripletMarginLoss(), "miner": "all_pairs"}, "semi_hard or batch_hard for TripletM.*got all_pairs"),
+        ({"loss": nn.CosineEmbeddingLoss(), "miner": "batch_hard"}, "all_pairs for CosineEmbeddingLoss"),
+        ({"loss": nn.HingeEmbeddingLoss(reduction="none")}, "reduction mean or sum"),
+        ({"network": lambda width: LeNet(7)}, r"embedding \(1, 2\) of an image, but LeNet makes \(1, 7\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make: Make, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        make(**changes)
+
+
+def test_mixed_images_are_refused(make: Make) -> None:
+    with pytest.raises(MisconfigurationException, match="one class for MetricLearner"):
+        make().training_step((torch.randn(4, 3, 32, 32), torch.full((4, 2), 0.5)), 0)
+
+
+def test_sum_is_trained_on_and_the_mean_is_logged(make: Make) -> None:
+    module = make(loss=nn.HingeEmbeddingLoss(reduction="sum"))
+    batch = torch.randn(4, 3, 32, 32), LABELS
+    with patch.object(module, "log") as log:
+        loss = module.training_step(batch, 0)
+    logged = {call.args[0]: call.args[1] for call in log.call_args_list}
+    torch.testing.assert_close(loss.detach(), 6 * logged["train/loss_step"])
+
+
+LOSSES = {
+    "TripletMarginLoss": "{class_path: torch.nn.TripletMarginLoss, init_args: {margin: 0.2}}",
+    "MarginRankingLoss": "{class_path: torch.nn.MarginRankingLoss, init_args: {margin: 0.2}}",
+    "HingeEmbeddingLoss": "torch.nn.HingeEmbeddingLoss",
+    "CosineEmbeddingLoss": "{class_path: torch.nn.CosineEmbeddingLoss, init_args: {margin: 0.2}}",
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_trains_from_yaml(loss: str) -> None:
+    losses = trace(
+        module_of(
+            "MetricLearner",
+            f"""
+            embedding_size: 16
+            network: lightning_modules.networks.LeNet
+            loss: {LOSSES[loss]}
+            """,
+        )
+    )
+    assert losses[-1] < losses[0]
+
+
+def test_command_trains_tests_and_keeps_all_that_a_checkpoint_needs(fast: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "metric.yaml"
+    config.write_text(
+        """
+        trainer: {callbacks: null, limit_train_batches: 4}
+        model:
+          class_path: lightning_modules.MetricLearner
+          init_args: {embedding_size: 16, loss: torch.nn.HingeEmbeddingLoss}
+        """
+    )
+    cli = main(["fit", *fast, f"--config={config}", f"--runs_dir={tmp_path}", "--test_after_fit=true"])
+    assert set(measured(cli.run_dir)) == {"val/acc"}
+    tested = next(cli.run_dir.glob("test/*"))
+    assert set(measured(tested)) == {"test/acc"}
+    module = MetricLearner.load_from_checkpoint(cli.run_dir / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    assert module(torch.randn(2, 3, 32, 32)).shape == (2, 16)
+    assert isinstance(module.loss, nn.HingeEmbeddingLoss)
+    assert (module.class_names[3], module.hparams["image_size"]) == ("3", 32)

@@ -1,0 +1,58 @@
+"""Train a module of a config's lines for a few steps."""
+
+import csv
+import textwrap
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from project.parser import Parser
+
+MODEL = """
+class_path: lightning_modules.{name}
+init_args:
+  class_names: [a, b, c]
+  mean: [0.5, 0.5, 0.5]
+  std: [0.2, 0.2, 0.2]
+  image_size: 32
+  optimizer: {{class_path: torch.optim.Adam, init_args: {{lr: 0.002}}}}
+"""
+
+
+def module_of(name: str, yaml: str) -> LightningModule:
+    """Return the module that the command line's parser makes of a class of ours and the lines of its arguments."""
+    parser = Parser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
+    lines = MODEL.format(name=name) + textwrap.indent(textwrap.dedent(yaml), "  ")
+    torch.manual_seed(0)
+    return parser.instantiate(parser.parse_string("model:\n" + textwrap.indent(lines, "  "))).model
+
+
+class LossTrace(Callback):
+    """Note the loss of each step."""
+
+    def __init__(self) -> None:
+        self.trace: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        self.trace.append(trainer.callback_metrics["train/loss_step"].item())
+
+
+def trace(module: LightningModule, steps: int = 12) -> list[float]:
+    """Train on one batch of 24 images of three classes over and over, and return the loss of each step."""
+    torch.manual_seed(0)
+    images, losses = torch.randn(24, 3, 32, 32), LossTrace()
+    batches = DataLoader(TensorDataset(images, torch.arange(24) % 3), 24)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    Trainer(accelerator="cpu", max_epochs=steps, callbacks=[losses], **quiet).fit(module, batches)
+    return losses.trace
+
+
+def measured(folder: Path) -> dict[str, float]:
+    """Return the last of each value of validation and test in the folder of a run or test."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {name: [row[name] for row in rows if row[name]] for name in rows[0]}
+    return {name: float(found[-1]) for name, found in values.items() if name.startswith(("val/", "test/")) and found}
