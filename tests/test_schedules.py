@@ -63,9 +63,10 @@ def classifier(yaml: str) -> ImageClassifier:
 
 
 class TraceLr(Callback):
-    """Note each group's lr at every step, before it and in it."""
+    """Note each group's lr at every step, before it and in it, and whether the first layer stands still."""
 
     def __init__(self) -> None:
+        self.frozen: list[bool] = []
         self.before: list[dict[str, float]] = []
         self.lrs: dict[str, list[float]] = {}
 
@@ -74,6 +75,7 @@ class TraceLr(Callback):
         self.before.append({group.get("name", "added"): group["lr"] for group in groups})
 
     def on_before_optimizer_step(self, trainer: Trainer, module: ImageClassifier, optimizer: Any) -> None:
+        self.frozen.append(not module.network.conv1.weight.requires_grad)
         now = {group.get("name", "added"): group["lr"] for group in optimizer.param_groups}
         for name, lr in now.items():
             self.lrs.setdefault(name, []).append(lr)
@@ -251,7 +253,7 @@ def test_a_resumed_training_goes_on_along_its_schedules(make_classifier: Make, m
         module = make_classifier(**options)
         trainer = trainer_of(3, trace)
         trainer.fit(module, batches(), batches(1), ckpt_path=str(tmp_path / f"step={stop}.ckpt"), weights_only=False)
-        assert module.network.conv1.weight.requires_grad
+        assert trace.frozen == [step < STEPS for step in range(stop, 3 * STEPS)]
         for name, lrs in whole.items():
             assert trace.lrs[name] == pytest.approx(lrs[stop:]), (name, stop)
 
@@ -311,12 +313,12 @@ class TraceMoves(Callback):
 def test_layers_stand_still_until_their_epoch(make_classifier: Make) -> None:
     rules = [ParamGroup("conv*", unfreeze_epoch=2, lr=0.5), ParamGroup("fc1.*", unfreeze_epoch=1)]
     module = make_classifier(param_groups=rules, lr_scheduler=partial(OneCycle))
-    for _ in range(2):  # a second training of the same module begins as the first did
-        trace = TraceMoves()
-        lrs = lrs_of(module, 3, trace)
-        late = {"fc2", "fc3"}
-        assert trace.moved == [late, late | {"fc1"}, late | {"fc1", "conv1", "conv2"}]
-        assert max(lrs["conv"]) == pytest.approx(0.5, rel=0.01)
+    lrs_of(module, 1)  # a second training of the module begins as the first did
+    trace = TraceMoves()
+    lrs = lrs_of(module, 3, trace)
+    early = {"fc2", "fc3"}
+    assert trace.moved == [early, early | {"fc1"}, early | {"fc1", "conv1", "conv2"}]
+    assert max(lrs["conv"]) == pytest.approx(0.5, rel=0.01)
 
 
 def test_layers_that_begin_later_are_refused_on_several_devices(make_classifier: Make) -> None:
@@ -330,14 +332,18 @@ def test_layers_that_begin_later_are_refused_on_several_devices(make_classifier:
 
 
 class UnfreezeConv1(BaseFinetuning):
-    """Train the first layer from the second epoch on, at the learning rate that the last layer then has."""
+    """Train the first layer from the second epoch on, by default at a fifth of the first group's learning rate."""
+
+    def __init__(self, lr: float | None = None) -> None:
+        super().__init__()
+        self.lr = lr
 
     def freeze_before_training(self, module: ImageClassifier) -> None:
         self.freeze(module.network.conv1)
 
     def finetune_function(self, module: ImageClassifier, epoch: int, optimizer: Any) -> None:
         if epoch == 1:
-            self.unfreeze_and_add_param_group(module.network.conv1, optimizer, initial_denom_lr=5)
+            self.unfreeze_and_add_param_group(module.network.conv1, optimizer, self.lr, initial_denom_lr=5)
 
 
 @pytest.mark.parametrize("main", MAIN)
@@ -352,6 +358,13 @@ def test_a_group_that_a_callback_adds_moves_in_proportion(make_classifier: Make,
     assert lrs["added"] == pytest.approx([lr / 5 for lr in lrs["fc3"][STEPS:]])
     assert lrs["fc3"] == pytest.approx([10 * lr for lr in lrs["default"]])
     assert "lr-SGD/pg3" in logger.experiment.metrics_keys
+
+
+def test_an_added_group_follows_the_main_schedule_rather_than_a_groups_own(make_classifier: Make) -> None:
+    rules = [ParamGroup("fc3.*", schedule=Triangle(until=0.1))]
+    lrs = lrs_of(make_classifier(lr_scheduler=MAIN["shape"], param_groups=rules), 3, UnfreezeConv1(0.02))
+    assert lrs["fc3"][STEPS:] == [0] * 8
+    assert lrs["added"] == pytest.approx([0.02 * (1 - step / 8) for step in range(8)])
 
 
 def test_an_added_group_returns_from_0_with_the_others(make_classifier: Make) -> None:
