@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
+from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.param_groups import ParamGroup, freeze, param_group_table, rule_of
 from lightning_modules.pretrained import load_pretrained
@@ -47,7 +48,9 @@ class ImageModule(LightningModule):
         no_decay: No weight decay for parameters of one dimension: norms and biases.
         layer_decay: Factor on the learning rate from each layer to the one below, whose features are more general. A
             layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
-        pretrained: File of weights to start from.
+        initializers: Ordered rules of how parameters begin, by layer and name; those of no rule begin as the network's
+            class makes them.
+        pretrained: File of weights to start from; see ``load_pretrained``.
         channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
         compiled: Train through torch.compile: faster steps, after a first one that may take a minute.
 
@@ -69,6 +72,7 @@ class ImageModule(LightningModule):
         param_groups: list[ParamGroup] | None = None,
         no_decay: bool = False,
         layer_decay: float | None = None,
+        initializers: list[Initializer] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
         compiled: bool = False,
@@ -83,6 +87,7 @@ class ImageModule(LightningModule):
         self.param_groups = param_groups or []
         self.no_decay = no_decay
         self.layer_decay = layer_decay
+        self.initializers = initializers or []
         self.pretrained = pretrained
         self.channels_last = channels_last
         self.compiled = compiled
@@ -93,6 +98,7 @@ class ImageModule(LightningModule):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.example_input_array = torch.zeros(1, 3, image_size, image_size)  # for the model summary
         self.output_shape = self._shape_of_output()
+        initialize(self.network, self.initializers)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
@@ -124,6 +130,8 @@ class ImageModule(LightningModule):
         self.pretrained = None
 
     def on_fit_start(self) -> None:
+        if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
+            rich_print(initializer_table(self.network, self.initializers))
         self._is_fresh = self.pretrained is None and self.trainer.ckpt_path is None
         self._load_pretrained()
         if self.compiled:

@@ -166,7 +166,8 @@ def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
 def _known_words(args: list[str]) -> set[str]:
     """Return the names of the Trainer's arguments and of those of every class that the command line names."""
     text = " ".join([*args, *(file.read_text() for file in _config_files(args))])
-    classes = [Trainer, ModelCheckpoint, lightning_modules.ImageClassifier, lightning_modules.ParamGroup]
+    ours = (lightning_modules.ImageClassifier, lightning_modules.ParamGroup, lightning_modules.Initializer)
+    classes: list[type] = [Trainer, ModelCheckpoint, *ours]
     for path in set(re.findall(CLASS_PATH, text)):
         module, _, name = path.rpartition(".")
         found = getattr(sys.modules.get(module), name, None)
