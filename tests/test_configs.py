@@ -20,7 +20,9 @@ def parse(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = parse(capsys, f"--config=configs/{recipe}")
     names = {callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]}
     assert names >= {"WeightAndGradientHistograms", "ConvolutionKernels", "FeatureMaps"}
