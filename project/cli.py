@@ -216,6 +216,7 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     """
     # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     try:
         yield

@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,21 @@ def test_a_second_run_has_a_folder_of_its_own(fast: list[str], tmp_path: Path) -
     assert first != second
     assert (first / "config.yaml").is_file()
     assert (second / "config.yaml").is_file()
+
+
+def test_an_average_of_weights_is_validated_kept_and_tested(
+    fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    average = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
+    cli = main(["fit", *fast, average, "--trainer.callbacks.decay=0.9", f"--runs_dir={tmp_path}"])
+    kept = torch.load(cli.run_dir / "checkpoints/best.ckpt", weights_only=True)
+    accuracy = max(float(row["val/acc"]) for row in rows(cli.run_dir) if row.get("val/acc"))
+    assert not torch.equal(kept["state_dict"]["network.fc3.bias"], kept["current_model_state"]["network.fc3.bias"])
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        validated = main(["validate", "--run", str(cli.run_dir)])
+    assert validated.trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
+    assert not [one for one in [*map(str, caught), caplog.text] if "WeightAveraging" in one]
 
 
 def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(

@@ -1,5 +1,6 @@
 """Networks: plain ``nn.Module`` classes whose first argument is ``num_classes``, one family a file."""
 
+from lightning_modules.networks.airbench import Airbench
 from lightning_modules.networks.autoencoder import ConvAutoencoder
 from lightning_modules.networks.lenet import LeNet
 from lightning_modules.networks.library import LibraryNetwork
@@ -11,6 +12,7 @@ from lightning_modules.networks.wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
+    "Airbench",
     "ConvAutoencoder",
     "LeNet",
     "LibraryNetwork",

@@ -1,0 +1,95 @@
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import Airbench
+from project.__main__ import main
+
+Make = Callable[..., ImageClassifier]
+
+
+def coloured_noise(count: int) -> torch.Tensor:
+    noise = torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), "circular"), 3, 1) * torch.tensor([1.0, 2.0, 0.5]).view(3, 1, 1) * 10
+
+
+def test_parameters_are_counted_as_published() -> None:
+    network = Airbench(10)
+    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 256 * 256 + 256 * 256 + 256 * 256)
+    whitening, norm_biases, head = 24 * 12 + 24, 2 * (64 + 256 + 256), 256 * 10
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    assert trained == convolutions + norm_biases + head + 24
+    frozen_scales = norm_biases
+    assert sum(parameter.numel() for parameter in network.parameters()) == trained + whitening - 24 + frozen_scales
+
+
+def test_whitened_outputs_are_uncorrelated_with_unit_variance_and_come_with_their_negatives() -> None:
+    network = Airbench(10, [8, 8, 8])
+    images = coloured_noise(500)
+    network.whiten(images)
+    outputs = F.conv2d(images, network.whitening.weight).movedim(1, 0).flatten(1)
+    torch.testing.assert_close(outputs[:12], -outputs[12:])
+    covariance = outputs[:12] @ outputs[:12].T / outputs.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(12), atol=0.02, rtol=0)
+
+
+def test_convolutions_begin_as_the_identity_of_their_first_channels() -> None:
+    network = Airbench(10, [32, 32, 64])
+    x = torch.randn(2, 24, 8, 8)
+    torch.testing.assert_close(network.blocks[0].conv1(x)[:, :24], x)
+    assert network.blocks[0].conv1.weight[24:].std() > 0
+
+
+@pytest.mark.parametrize("size", [16, 20, 24, 32, 64])
+def test_images_of_many_sizes_give_logits(size: int) -> None:
+    assert Airbench(7, [8, 8, 8]).eval()(torch.randn(2, 3, size, size)).shape == (2, 7)
+
+
+def test_training_whitens_by_its_images_once_and_leaves_the_layer_alone(make_classifier: Make, tmp_path: Path) -> None:
+    images = coloured_noise(64)
+    loader = DataLoader(TensorDataset(images, torch.arange(64) % 10), 16)
+    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    module = make_classifier(network=partial(Airbench, widths=[8, 8, 8]))
+    trainer = Trainer(max_epochs=1, enable_checkpointing=False, **options)
+    trainer.fit(module, loader)
+    expected = Airbench(10, [8, 8, 8])
+    expected.whiten(images)
+    torch.testing.assert_close(module.network.whitening.weight, expected.whitening.weight)
+
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    resumed = make_classifier(network=partial(Airbench, widths=[8, 8, 8]))
+    others = DataLoader(TensorDataset(torch.randn(64, 3, 32, 32), torch.arange(64) % 10), 16)
+    Trainer(max_epochs=2, enable_checkpointing=False, **options).fit(
+        resumed, others, ckpt_path=tmp_path / "x.ckpt", weights_only=False
+    )
+    torch.testing.assert_close(resumed.network.whitening.weight, expected.whitening.weight)
+
+
+@pytest.mark.parametrize("overlays", [[], ["airbench_sgd"]])
+def test_recipe_trains_at_reduced_width(overlays: list[str], sample_root: Path, tmp_path: Path) -> None:
+    configs = [f"--config=configs/{name}.yaml" for name in ["airbench", *overlays]]
+    cli = main(
+        [
+            "fit",
+            *configs,
+            "--data=datamodules.SampleDataModule",
+            f"--data.root={sample_root}",
+            "--data.batch_size=64",
+            "--model.network.widths=[16,32,32]",
+            "--trainer.max_epochs=2",
+            "--trainer.precision=32",
+            "--trainer.enable_progress_bar=false",
+            f"--runs_dir={tmp_path}",
+        ]
+    )
+    assert cli.trainer.callback_metrics["val/acc"] > 0.3  # of ten digits, chance is 0.1
+    groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
+    assert set(groups) >= {"whitening.bias", "head.weight", "default"} - ({"head.weight"} if overlays else set())
+    assert groups["whitening.bias"]["lr"] == 0
