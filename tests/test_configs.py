@@ -81,4 +81,4 @@ def test_what_is_said_behind_the_configs_wins(capsys: pytest.CaptureFixture[str]
     )
     assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 34
     assert config["data"]["init_args"]["batch_size"] == 7
-    assert len(config["trainer"]["callbacks"]) == 6
+    assert len(config["trainer"]["callbacks"]) == 7
