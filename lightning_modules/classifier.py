@@ -63,15 +63,19 @@ class ImageClassifier(ImageModule):
         """Return the loss of a batch."""
         images, targets = batch
         logits = self(images)
-        loss = self.loss(logits, targets)
+        loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
         self.train_acc.update(logits.detach(), labels)
-        mean_loss = per_image(self.loss, loss.detach(), len(images))
         self.train_loss.update(mean_loss, len(images))
         self.log("train/loss_step", mean_loss, on_step=True, on_epoch=False)
         self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
         return loss
+
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to train on, and its mean over the images of the batch, to log."""
+        loss = self.loss(logits, targets)
+        return loss, per_image(self.loss, loss.detach(), len(images))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch of validation images."""

@@ -62,19 +62,11 @@ class Distiller(ImageClassifier):
         super().on_fit_start()
         self._teacher[0].to(self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
-        images, targets = batch
-        logits = self(images)
-        loss = self.loss(logits, targets)
-        loss = (1 - self.alpha) * per_image(self.loss, loss, len(images)) + self.alpha * self._distance(logits, images)
-        labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
-        self.train_acc.update(logits.detach(), labels)
-        self.train_loss.update(loss.detach(), len(images))
-        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
-        return loss
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to train on, and the same to log."""
+        own = per_image(self.loss, self.loss(logits, targets), len(images))
+        loss = (1 - self.alpha) * own + self.alpha * self._distance(logits, images)
+        return loss, loss.detach()
 
     # Helpers
 
