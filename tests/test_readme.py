@@ -33,7 +33,33 @@ def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -
     (tmp_path / "mine.yaml").write_text(block("yaml", "param_groups"))
     options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
     cli = main(["fit", *fast, *options])
-    assert [group["name"] for group in cli.trainer.optimizers[0].param_groups] == ["fc3", "bias", "default"]
+    groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
+    assert list(groups) == ["conv1", "fc3", "bias", "default"]
+    assert groups["fc3"]["weight_decay"] == 0
+    assert not cli.model.network.conv1.weight.requires_grad  # until its epoch
+
+
+def test_network_of_the_readme_is_taken(fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(block("yaml", "LibraryNetwork"))
+    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
+    cli = main(["fit", *fast, *options, "--trainer.callbacks=null", "--data.batch_size=4"])
+    assert type(cli.model.network).__name__ == "VGG"
+
+
+OPTIONS = re.findall(r"`(--(?:model|trainer)\.[^`]+)`", README)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_of_the_readme_is_accepted(option: str) -> None:
+    files = {"FILE": "README.md", "my_file.MyNetwork": "lightning_modules.networks.NiN"}
+    words = [files.get(word, word) for word in option.split()]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=configs/lenet.yaml", *words, "--print_config"])
+    assert not stop.value.code
+
+
+def test_the_readme_tells_of_many_options() -> None:
+    assert len(OPTIONS) > 15
 
 
 def test_checkpoint_of_the_readme_names_a_class(
