@@ -6,7 +6,6 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lightning_modules.losses import check_reduction, per_image
 from lightning_modules.module import ImageModule
@@ -44,14 +43,11 @@ class Autoencoder(ImageModule):
         super().__init__(width=code_size, **kwargs)
         self.loss = loss or nn.MSELoss()
         self._check()
-        self.train_loss = MeanMetric(nan_strategy="disable")  # the others look at each value, and wait for the device
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         loss, shown = self._compare(batch[0])
-        self.train_loss.update(shown, len(batch[0]))
-        self.log("train/loss_step", shown, on_step=True, on_epoch=False)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log_training(len(batch[0]), loss=shown)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -74,7 +70,7 @@ class Autoencoder(ImageModule):
         """Return the loss to train on, and its mean over images to log."""
         images = images.flatten(0, -4)
         made = self(images).float()
-        with torch.autocast(made.device.type, enabled=False):  # under which BCELoss refuses to work
+        with torch.autocast(made.device.type, enabled=False):  # under which BCELoss refuses to work on a GPU
             loss = self.loss(made, self.denormalize(images).float())
         return loss, per_image(self.loss, loss.detach(), len(images))
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.losses import for_classes, per_image
-from lightning_modules.module import ImageModule
+from lightning_modules.module import ImageModule, WeightedMean
 from lightning_modules.views import View, mean_over_views
 
 
@@ -55,8 +55,8 @@ class ImageClassifier(ImageModule):
         self.tta = tta or []
 
         accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
-        self.train_loss = MeanMetric(nan_strategy="disable")  # the others look at each value, and wait for the device
-        self.train_acc, self.val_acc, self.test_acc = accuracy, accuracy.clone(), accuracy.clone()
+        self.train_means["acc"] = WeightedMean()
+        self.val_acc, self.test_acc = accuracy, accuracy.clone()
         self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -65,11 +65,8 @@ class ImageClassifier(ImageModule):
         logits = self(images)
         loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
-        self.train_acc.update(logits.detach(), labels)
-        self.train_loss.update(mean_loss, len(images))
-        self.log("train/loss_step", mean_loss, on_step=True, on_epoch=False)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
+        hits = logits.detach().argmax(1) == labels
+        self.log_training(len(images), loss=mean_loss, acc=hits.sum() / len(images))
         return loss
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,7 @@ class ClassificationLoss(nn.Module):
         device = logits.device.type
         if torch.is_autocast_enabled(device):
             logits = logits.float()
-        with torch.autocast(device, enabled=False):  # under which BCELoss refuses to work
+        with torch.autocast(device, enabled=False):  # under which BCELoss refuses to work on a GPU
             return self.loss(self._inputs(logits), self._targets(targets, logits))
 
     def _inputs(self, logits: Tensor) -> Tensor:

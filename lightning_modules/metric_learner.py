@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_modules.losses import check_reduction
@@ -70,7 +70,6 @@ class MetricLearner(ImageModule):
         each.reduction = "none"  # triplets that are none must not count
         self._each_loss: list[nn.Module] = [each]  # in a list, so that it is no part of the module
         self.distance = distance
-        self.train_loss = MeanMetric(nan_strategy="disable")  # the others look at each value, and wait for the device
         self.val_acc, self.test_acc = NearestNeighborAccuracy(), NearestNeighborAccuracy()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,9 +86,7 @@ class MetricLearner(ImageModule):
             )
         total, count = self.mined_loss(self(images).float(), targets)
         mean = total / count.clamp(min=1)  # a batch may hold no triplet; to ask would be to wait for the device
-        self.train_loss.update(mean.detach(), count)
-        self.log("train/loss_step", mean.detach(), on_step=True, on_epoch=False)
-        self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
+        self.log_training(count, loss=mean.detach())
         return total if self.loss.reduction == "sum" else mean
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -14,6 +14,7 @@ from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+from torchmetrics import MeanMetric
 
 from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.optimizers import build_optimizer
@@ -101,6 +102,9 @@ class ImageModule(LightningModule):
         initialize(self.network, self.initializers)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
+        self.train_means = nn.ModuleDict({"loss": WeightedMean()})
+        self._log_every = 0
+        self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
 
@@ -138,6 +142,7 @@ class ImageModule(LightningModule):
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
+        self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
@@ -164,6 +169,18 @@ class ImageModule(LightningModule):
 
     def on_train_batch_end(self, *args: Any) -> None:
         self._set_own_schedules()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over the epoch of what ``log_training`` was given."""
+        if not self._steps:  # a loop of the user's own
+            return
+        counts, values = zip(*self._steps, strict=True)
+        self._steps.clear()
+        weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
+        for name in values[0]:
+            metric: Any = self.train_means[name]
+            metric.update(torch.stack([step[name] for step in values]), weights)
+            self.log(f"train/{name}", metric, prog_bar=name == "acc")
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -192,6 +209,19 @@ class ImageModule(LightningModule):
     def backbone(self) -> nn.ModuleList:
         """All children of the network but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
         return nn.ModuleList(list(self.network.children())[:-1])
+
+    def log_training(self, count: int | Tensor, **means: Tensor) -> None:
+        """Log ``train/loss_step`` if this step is one to log, and keep what becomes ``train/<name>`` of the epoch.
+
+        To log by Lightning, or to update a metric, would cost more in every step than a small network's backward pass.
+
+        Args:
+            count: Number of images, or of whatever the means are taken over.
+            **means: Scalars without gradient, among them ``loss``; each is in ``train_means``.
+        """
+        self._steps.append((count, means))
+        if self._log_every and (self.global_step + 1) % self._log_every == 0:
+            self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
@@ -315,6 +345,13 @@ class ImageModule(LightningModule):
         for module in training:
             module.training = True
         return tuple(output.shape)
+
+
+class WeightedMean(MeanMetric):
+    """Mean by weights, in which what is not a number shows; torchmetrics' way to let it would ignore the weights."""
+
+    def __init__(self) -> None:
+        super().__init__(nan_strategy=torch.nan)
 
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -22,6 +22,7 @@ import datamodules
 from project import COMMANDS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
+from project.progress import Progress
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -146,7 +147,7 @@ class CLI(LightningCLI):
             config["callbacks"] = [one for one in config["callbacks"] if not isinstance(one, LearningRateMonitor)]
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
-            always = [*always, RichProgressBar(refresh_rate=10)]  # refreshes a second
+            always = [*always, Progress()]
         return super()._instantiate_trainer(config, always)
 
     def _make_folders(self, config: Any) -> None:

@@ -78,9 +78,10 @@ def test_images_are_compared_as_they_were_before_normalisation(
 def test_sum_is_trained_on_and_logged_per_image(make: Make) -> None:
     module = make(loss=nn.MSELoss(reduction="sum"))
     images = torch.randn(4, 3, 32, 32)
-    with patch.object(module, "log") as log:
+    with patch.object(module, "log_training") as log:
         loss = module.training_step((images, torch.zeros(4)), 0)
-    shown = next(call.args[1] for call in log.call_args_list if call.args[0] == "train/loss_step")
+    log.assert_called_once()
+    shown = log.call_args.kwargs["loss"]
     torch.testing.assert_close(loss, (module.denormalize(images) - 0.25).square().sum())
     torch.testing.assert_close(shown, loss.detach() / 4)
 

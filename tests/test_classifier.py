@@ -1,5 +1,7 @@
+import csv
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
@@ -214,11 +217,27 @@ def test_logits_of_views_are_averaged(make_classifier: Make) -> None:
     assert torch.equal(outputs["preds"], expected)
 
 
-def test_mixed_targets_train_and_count_as_their_larger_share(make_classifier: Make) -> None:
-    module = make_classifier().train()
-    targets = torch.zeros(4, 10)
+def test_epochs_means_weigh_each_image_alike_and_mixed_ones_by_their_larger_share(make_classifier: Make) -> None:
+    module = make_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
+    images = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(10, 10)
     targets[:, 3], targets[:, 5] = 0.7, 0.3
-    with patch.object(module, "log"):
-        loss = module.training_step((torch.randn(4, 3, 32, 32), targets), 0)
-    assert torch.isfinite(loss)
-    assert module.train_acc.tp.sum() + module.train_acc.fn.sum() == 4
+    with torch.no_grad():
+        logits = module(images)
+    targets[0] = 0.0
+    targets[0, logits[0].argmax()] = 1.0  # one that is right
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
+    trainer.fit(module, DataLoader(TensorDataset(images, targets), 8))  # batches of 8 and 2
+    hits = (logits.argmax(1) == targets.argmax(1)).float()
+    assert trainer.callback_metrics["train/acc"].item() == pytest.approx(hits.mean().item())
+    expected = nn.functional.cross_entropy(logits, targets).item()
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_of_a_step_is_logged_in_steps_that_log(make_classifier: Make, tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=logger, log_every_n_steps=3, enable_checkpointing=False)
+    trainer.fit(make_classifier(), batches(5))
+    with Path(logger.log_dir, "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
+    assert steps == [2, 5, 8]

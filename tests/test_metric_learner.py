@@ -91,11 +91,12 @@ def test_loss_of_the_angles_of_pairs_is_what_the_hand_works_out(
 
 
 def test_semi_hard_takes_the_nearest_negative_that_is_further_away_or_the_furthest() -> None:
-    # 0 has a positive at 1, and negatives at 3 and 7; 2 has a positive at 4, and negatives at 3 and 2: none further
-    anchors, positives, negatives, valid = semi_hard(torch.cdist(LINE, LINE), LABELS)
+    # from the right: 7 has its positive at a distance of 4 and negatives at 6 and 7; 3 has it at 4, and both nearer
+    points, labels = LINE.flip(0), LABELS.flip(0)
+    anchors, positives, negatives, valid = semi_hard(torch.cdist(points, points), labels)
     assert anchors.tolist() == [0, 1, 2, 3]
     assert positives.tolist() == [1, 0, 3, 2]
-    assert negatives.tolist() == [2, 2, 0, 1]
+    assert negatives.tolist() == [2, 3, 1, 1]
     assert valid.all()
 
 
@@ -189,10 +190,11 @@ def test_mixed_images_are_refused(make: Make) -> None:
 def test_sum_is_trained_on_and_the_mean_is_logged(make: Make) -> None:
     module = make(loss=nn.HingeEmbeddingLoss(reduction="sum"))
     batch = torch.randn(4, 3, 32, 32), LABELS
-    with patch.object(module, "log") as log:
+    with patch.object(module, "log_training") as log:
         loss = module.training_step(batch, 0)
-    logged = {call.args[0]: call.args[1] for call in log.call_args_list}
-    torch.testing.assert_close(loss.detach(), 6 * logged["train/loss_step"])
+    log.assert_called_once()
+    assert log.call_args.args[0] == 6
+    torch.testing.assert_close(loss.detach(), 6 * log.call_args.kwargs["loss"])
 
 
 LOSSES = {

@@ -46,7 +46,7 @@ def trace(module: LightningModule, steps: int = 12) -> list[float]:
     images, losses = torch.randn(24, 3, 32, 32), LossTrace()
     batches = DataLoader(TensorDataset(images, torch.arange(24) % 3), 24)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", max_epochs=steps, callbacks=[losses], **quiet).fit(module, batches)
+    Trainer(accelerator="cpu", max_epochs=steps, log_every_n_steps=1, callbacks=[losses], **quiet).fit(module, batches)
     return losses.trace
 
 
