@@ -8,7 +8,11 @@ from project.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.yaml") if "# Overlay: " not in path.read_text())
-OVERLAYS = {"sample.yaml": RECIPES, "airbench_sgd.yaml": ["airbench.yaml"]}  # what each is made for
+OVERLAYS = {  # what each is made for
+    "sample.yaml": RECIPES,
+    "airbench_sgd.yaml": ["airbench.yaml"],
+    "airbench_cpu_15.yaml": ["airbench_cpu.yaml"],
+}
 
 
 def parse(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
