@@ -26,7 +26,6 @@ class Autoencoder(ImageModule):
         code_size: First argument of the network, whose output is an image.
         loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss``, or one of your own:
             called with the network's images and the true ones, both float32 ``(N, 3, H, W)``.
-        class_counts: Not used; the command line gives it to every module.
         **kwargs: See ``ImageModule``.
 
     Raises:
@@ -37,7 +36,6 @@ class Autoencoder(ImageModule):
         self,
         code_size: PositiveInt = 128,
         loss: nn.Module | None = None,
-        class_counts: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(width=code_size, **kwargs)

@@ -28,7 +28,6 @@ class ImageClassifier(ImageModule):
         loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default.
         class_weights: "balanced" weighs each class in the training loss by the inverse of its number of training
             images, with a mean of 1 over those images.
-        class_counts: Number of training images of each class, from the data.
         tta: Test-time augmentation: views of each image whose logits are averaged in ``test``, ``predict`` and
             ``classify``, never in validation; see ``mean_over_views``.
         **kwargs: See ``ImageModule``.
@@ -42,7 +41,6 @@ class ImageClassifier(ImageModule):
         class_names: list[str],
         loss: nn.Module | None = None,
         class_weights: Literal["balanced"] | None = None,
-        class_counts: list[int] | None = None,
         tta: list[View] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -51,7 +49,7 @@ class ImageClassifier(ImageModule):
         self.loss = for_classes(loss or nn.CrossEntropyLoss())
         self._unweighted_loss: list[nn.Module] = []  # in a list, so that it is no part of the module
         if class_weights is not None:
-            self._weigh_classes(class_counts)
+            self._weigh_classes(self.hparams["class_counts"])
         self.tta = tta or []
 
         accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)

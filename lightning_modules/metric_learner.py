@@ -40,7 +40,6 @@ class MetricLearner(ImageModule):
             (Schroff et al., 2015, "FaceNet"). By default "all_pairs" or "semi_hard", whichever fits.
         distance: "cosine" scales embeddings to length 1, so that distances and neighbours tell their angles;
             "euclidean" leaves them as they are.
-        class_counts: Not used; the command line gives it to every module.
         **kwargs: See ``ImageModule``.
 
     Raises:
@@ -53,7 +52,6 @@ class MetricLearner(ImageModule):
         loss: nn.Module | None = None,
         miner: Literal["all_pairs", "batch_hard", "semi_hard"] | None = None,
         distance: Literal["cosine", "euclidean"] = "cosine",
-        class_counts: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(width=embedding_size, **kwargs)

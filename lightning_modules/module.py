@@ -28,8 +28,9 @@ WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 sec
 class ImageModule(LightningModule):
     """A network with optimizer, schedule and starting weights; subclasses say what it learns.
 
-    ``class_names``, ``mean``, ``std`` and ``image_size`` come from the data, never from a config, and are kept in the
-    checkpoint. That of a module made by the command line needs nothing else: ``load_from_checkpoint(file)``.
+    ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config, and
+    are kept in the checkpoint. That of a module made by the command line needs nothing else:
+    ``load_from_checkpoint(file)``.
 
     Args:
         network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an
@@ -40,6 +41,7 @@ class ImageModule(LightningModule):
         std: Standard deviation, likewise.
         image_size: Side of the images in pixels.
         width: First argument of the network.
+        class_counts: Number of training images of each class.
         lr_scheduler: Class of the schedule. ``ShapeLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps``
             from the trainer; the last reaches ``max_lr`` in a group with the optimizer's own lr, proportionally in
             others. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
@@ -68,6 +70,7 @@ class ImageModule(LightningModule):
         std: list[float],
         image_size: int,
         width: int,
+        class_counts: list[int] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["step", "epoch"] | None = None,
         param_groups: list[ParamGroup] | None = None,

@@ -95,6 +95,9 @@ class CLI(LightningCLI):
             raise MisconfigurationException(
                 f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist."
             )
+        teacher = config.get("model.init_args.teacher")
+        if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
+            raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         kept = config.checkpoint
         if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
             raise MisconfigurationException(

@@ -102,32 +102,43 @@ def expand_run(args: list[str]) -> list[str]:
     return expanded
 
 
-def accuracies(run: Path) -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy and ``epoch`` of the best validation.
+def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
+    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best validation.
 
     A figure that the files do not hold is left out.
     """
     rows = _metrics(run)
-    validations = [row for row in rows if row.get("val/acc")]
+    validations = [row for row in rows if row.get(f"val/{metric}")]
     if not validations:
         return {}
-    best = max(validations, key=lambda row: float(row["val/acc"]))  # the first of equals, as ModelCheckpoint
-    found = {"epoch": float(best["epoch"]), "val": float(best["val/acc"])}
-    train = [row["train/acc"] for row in rows if row.get("train/acc") and row["epoch"] == best["epoch"]]
+    choose = max if metric == "acc" else min
+    best = choose(validations, key=lambda row: float(row[f"val/{metric}"]))  # the first of equals, as ModelCheckpoint
+    found = {"epoch": float(best["epoch"]), "val": float(best[f"val/{metric}"])}
+    train = [row[f"train/{metric}"] for row in rows if row.get(f"train/{metric}") and row["epoch"] == best["epoch"]]
     return found | ({"train": float(train[-1])} if train else {})
 
 
 def measured(output: Path) -> str:
     """Return what a validation or test found, as its folder says it: "test 71.20% by checkpoints/best.ckpt"."""
-    rows = [row for row in _metrics(output) if row.get(f"{STAGES.get(output.parent.name)}/acc")]
-    if not rows:
+    stage = STAGES.get(output.parent.name)
+    found = [
+        f"{stage} {shown(float(row[key]), metric)}"
+        for metric in ("acc", "loss")
+        for row in _metrics(output)
+        if row.get(key := f"{stage}/{metric}")
+    ]
+    if not found:
         return ""
-    stage = STAGES[output.parent.name]
     config = yaml.safe_load((output / CONFIG).read_text())
     limit = config["trainer"].get(f"limit_{stage}_batches")
     part = "" if limit is None else f", on a part of the images (limit_{stage}_batches {limit})"
     weights = config.get("ckpt_path") or config["model"]["init_args"].get("pretrained")
-    return f"{stage} {float(rows[-1][f'{stage}/acc']):.2%} by {weights}{part}"
+    return f"{found[0]} by {weights}{part}"
+
+
+def shown(value: float, metric: str) -> str:
+    """Return an accuracy in percent, or a loss in four digits."""
+    return f"{value:.2%}" if metric == "acc" else f"loss {value:.4g}"
 
 
 def summary(run: Path, output: Path) -> str:
@@ -137,11 +148,13 @@ def summary(run: Path, output: Path) -> str:
         run: Folder of the run.
         output: Folder that the command wrote to: the run's, or that of a validation or test below it.
     """
-    known = accuracies(run)
     lines = [f"Run          {run}"]
-    words = ", ".join(f"{stage} {known[stage]:.2%}" for stage in ("train", "val") if stage in known)
+    metric = "acc" if best_validation(run) else "loss"  # of an autoencoder, say
+    known = best_validation(run, metric)
+    words = ", ".join(f"{stage} {shown(known[stage], metric)}" for stage in ("train", "val") if stage in known)
     if words:
-        lines.append(f"Accuracy     {words} (best validation, epoch {known['epoch'] + 1:.0f})")
+        what = "Accuracy    " if metric == "acc" else "Loss        "
+        lines.append(f"{what} {words} (best validation, epoch {known['epoch'] + 1:.0f})")
     if output != run and (words := measured(output)):
         lines.append(f"Measured     {words}")
     lines.append(f"TensorBoard  {_python()} -m tensorboard.main --logdir {shlex.quote(str(run))}")

@@ -33,7 +33,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 
-from project.runs import accuracies, name_of
+from project.runs import best_validation, name_of
 
 ROOT = Path(__file__).parents[1]
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
@@ -122,7 +122,7 @@ def train(seed: int, folder: Path, began: float, args: list[str]) -> None:
     cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
     if not clock.rows:
         raise SystemExit("error: Expected a validation to choose the checkpoint by, but there was none.")
-    found = accuracies(cli.run_dir)
+    found = best_validation(cli.run_dir)
     (tested,) = cli.run_dir.glob("test/*/metrics.csv")
     network = cli.model.network
     write_rows(folder / f"seed_{seed}.csv", clock.rows)

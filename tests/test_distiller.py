@@ -127,3 +127,16 @@ def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
     assert student.state_dict().keys() == plain.state_dict().keys()
     main(["test", "--run", str(run), "--trainer.enable_progress_bar=false"])
     assert "test/acc" in measured(next(run.glob("test/*")))
+
+
+def test_missing_teacher_is_told_in_one_line_and_leaves_no_run(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["fit", "--config=configs/distill.yaml", *fast[2:], f"--runs_dir={tmp_path}/runs", "--model.teacher=no.ckpt"]
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "error: Expected a checkpoint at --model.teacher, but no.ckpt does not exist.\n"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from project.runs import RunError, accuracies, create_folder, find_run, name_of, run_of_checkpoint, summary
+from project.runs import RunError, best_validation, create_folder, find_run, name_of, run_of_checkpoint, summary
 
 
 def make_run(folder: Path) -> Path:
@@ -81,13 +81,24 @@ METRICS = """epoch,step,train/acc,val/acc,test/acc
 
 def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    assert accuracies(run) == {}
+    assert best_validation(run) == {}
     assert "Accuracy" not in summary(run, run)
     (run / "metrics.csv").write_text(METRICS)
-    assert accuracies(run) == {"epoch": 1, "val": 0.75, "train": 0.8}
+    assert best_validation(run) == {"epoch": 1, "val": 0.75, "train": 0.8}
     (run / "checkpoints/best.ckpt").touch()
     text = summary(run, run)
     assert "train 80.00%, val 75.00% (best validation, epoch 2)\n" in text
     assert "Measured" not in text
     assert f"-m tensorboard.main --logdir {run}" in text
     assert f"-m project test --run {run}" in text
+
+
+def test_summary_of_a_run_without_accuracies_tells_its_losses(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    (run / "metrics.csv").write_text(METRICS.replace("acc", "loss"))
+    assert "Loss         train 0.4, val 0.5 (best validation, epoch 1)\n" in summary(run, run)
+    test = run / "test/2026-01-03_00-00-00"
+    test.mkdir(parents=True)
+    (test / "metrics.csv").write_text("epoch,step,test/loss\n2,30,0.04321\n")
+    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
+    assert "Measured     test loss 0.04321 by last.ckpt\n" in summary(run, test)
