@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.losses import for_classes, per_image
-from lightning_modules.module import ImageModule, WeightedMean
+from lightning_modules.module import ImageModule
 from lightning_modules.views import View, mean_over_views
 
 
@@ -53,7 +53,6 @@ class ImageClassifier(ImageModule):
         self.tta = tta or []
 
         accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
-        self.train_means["acc"] = WeightedMean()
         self.val_acc, self.test_acc = accuracy, accuracy.clone()
         self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
 

@@ -8,13 +8,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.optimizers import build_optimizer
@@ -105,8 +104,11 @@ class ImageModule(LightningModule):
         initialize(self.network, self.initializers)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self.train_means = nn.ModuleDict({"loss": WeightedMean()})
         self._log_every = 0
+        self._is_fresh = False
+        self._own_schedules: dict[str, tuple[float, Callable[[float], float]]] = {}
+        self._own_steps = 0
+        self._group_count: int | None = None
         self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
@@ -145,6 +147,7 @@ class ImageModule(LightningModule):
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
+        self._steps.clear()  # of a training that was interrupted
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
@@ -163,7 +166,7 @@ class ImageModule(LightningModule):
         optimizer.param_groups = groups[: self._group_count]  # torch's schedules fail if there are more
         super().lr_scheduler_step(scheduler, metric)
         optimizer.param_groups = groups
-        for group in groups[self._group_count :]:
+        for group in groups[self._group_count :] if self._group_count is not None else []:
             if before:  # else the last one still holds
                 group["proportion"] = group["lr"] / before
             if "proportion" in group:
@@ -177,13 +180,15 @@ class ImageModule(LightningModule):
         """Log the means over the epoch of what ``log_training`` was given."""
         if not self._steps:  # a loop of the user's own
             return
-        counts, values = zip(*self._steps, strict=True)
+        counts, means = zip(*self._steps, strict=True)
         self._steps.clear()
         weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
-        for name in values[0]:
-            metric: Any = self.train_means[name]
-            metric.update(torch.stack([step[name] for step in values]), weights)
-            self.log(f"train/{name}", metric, prog_bar=name == "acc")
+        total = int(weights.sum())
+        for name in means[0]:
+            values = torch.stack([step[name] for step in means]).float()
+            # by its batch size Lightning weighs the mean of one device among those of others
+            mean = (values * weights).sum() / max(total, 1)
+            self.log(f"train/{name}", mean, batch_size=max(total, 1), sync_dist=True, prog_bar=name == "acc")
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -220,7 +225,7 @@ class ImageModule(LightningModule):
 
         Args:
             count: Number of images, or of whatever the means are taken over.
-            **means: Scalars without gradient, among them ``loss``; each is in ``train_means``.
+            **means: Scalars without gradient, among them ``loss``.
         """
         self._steps.append((count, means))
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
@@ -250,7 +255,8 @@ class ImageModule(LightningModule):
             batches.append(images.to(self.device))
             if sum(map(len, batches)) >= count:
                 break
-        return self.trainer.strategy.broadcast(torch.cat(batches)[:count])
+        images = torch.cat(batches)[:count].cpu()  # or every process would get it on the first one's device
+        return self.trainer.strategy.broadcast(images).to(self.device)
 
     def _build_optimizer(self) -> Optimizer:
         rules = (self.param_groups, self.no_decay, self.layer_decay)
@@ -261,6 +267,11 @@ class ImageModule(LightningModule):
             raise MisconfigurationException(
                 "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
                 f"several times, but got {self.trainer.accumulate_grad_batches}. Take a larger --data.batch_size."
+            )
+        late = [name for name, epoch in self._unfreeze_epochs.items() if epoch >= (self.trainer.max_epochs or 0) > 0]
+        if late:
+            rank_zero_warn(
+                f"{len(late)} parameters stay frozen: training ends before their unfreeze_epoch ({', '.join(late)})."
             )
         if self._unfreeze_epochs and self.trainer.world_size > 1:
             raise MisconfigurationException(
@@ -312,7 +323,7 @@ class ImageModule(LightningModule):
     def _set_own_schedules(self) -> None:
         """Set the learning rates of groups with a schedule of their own, which depend on the step alone."""
         if self._own_schedules:
-            progress = self.global_step / self._own_steps
+            progress = min(self.global_step / self._own_steps, 1.0)
             for group in self.trainer.optimizers[0].param_groups:
                 if group.get("name") in self._own_schedules:
                     lr, schedule = self._own_schedules[group["name"]]
@@ -339,7 +350,7 @@ class ImageModule(LightningModule):
         try:
             with torch.no_grad():
                 output = self.network(self.example_input_array)
-        except RuntimeError as error:
+        except Exception as error:  # a network may raise anything
             size = self.hparams["image_size"]
             raise MisconfigurationException(
                 f"{type(self.network).__name__} cannot take images of {size}x{size} pixels: {error}. Give a "
@@ -347,14 +358,12 @@ class ImageModule(LightningModule):
             ) from error
         for module in training:
             module.training = True
+        if not isinstance(output, Tensor):
+            raise MisconfigurationException(
+                f"Expected a network whose output is a tensor, but {type(self.network).__name__} makes "
+                f"{type(output).__name__}. Wrap it in one that picks the part to train on."
+            )
         return tuple(output.shape)
-
-
-class WeightedMean(MeanMetric):
-    """Mean by weights, in which what is not a number shows; torchmetrics' way to let it would ignore the weights."""
-
-    def __init__(self) -> None:
-        super().__init__(nan_strategy=torch.nan)
 
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:

@@ -81,7 +81,9 @@ class Muon(Optimizer):
     def _step_orthogonally(self, params: list[Tensor], group: dict[str, Any]) -> None:
         updates = self._momentum(params, gradients(params), group)
         if group["normalize"]:
-            torch._foreach_div_(params, torch._foreach_norm(params))
+            norms = torch._foreach_norm(params)
+            torch._foreach_clamp_min_(norms, 1e-7)  # of a layer that begins with zeros
+            torch._foreach_div_(params, norms)
             torch._foreach_mul_(params, [len(param) ** 0.5 for param in params])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)

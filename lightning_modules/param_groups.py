@@ -26,7 +26,7 @@ class ParamGroup:
         weight_decay: Weight decay instead of the optimizer's, whatever the module's ``no_decay``.
         momentum: Momentum instead of the optimizer's.
         schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the module's schedule.
+            replaces the module's schedule of it. A momentum that ``OneCycle`` cycles goes on with the others.
         freeze: Do not train these parameters. The running statistics of a batch norm go on moving.
         unfreeze_epoch: Freeze them until this epoch; the first one is 0.
         options: Any other options of the optimizer's groups, as ``betas`` of Adam's.

@@ -87,7 +87,7 @@ class ShapeLR(lr_scheduler.LambdaLR):
     def __init__(self, optimizer: Optimizer, shape: Callable[[float], float], total_steps: int | None = None) -> None:
         if total_steps is None:
             raise ValueError("Expected total_steps, but got None")
-        super().__init__(optimizer, lambda step: shape(step / total_steps))
+        super().__init__(optimizer, lambda step: shape(min(step / total_steps, 1.0)))
 
 
 class OneCycle(lr_scheduler.OneCycleLR):

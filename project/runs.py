@@ -122,7 +122,7 @@ def measured(output: Path) -> str:
     """Return what a validation or test found, as its folder says it: "test 71.20% by checkpoints/best.ckpt"."""
     stage = STAGES.get(output.parent.name)
     found = [
-        f"{stage} {shown(float(row[key]), metric)}"
+        f"{stage} {'' if metric == 'acc' else 'loss '}{shown(float(row[key]), metric)}"
         for metric in ("acc", "loss")
         for row in _metrics(output)
         if row.get(key := f"{stage}/{metric}")
@@ -138,7 +138,7 @@ def measured(output: Path) -> str:
 
 def shown(value: float, metric: str) -> str:
     """Return an accuracy in percent, or a loss in four digits."""
-    return f"{value:.2%}" if metric == "acc" else f"loss {value:.4g}"
+    return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
 
 
 def summary(run: Path, output: Path) -> str:
