@@ -241,3 +241,87 @@ def test_loss_of_a_step_is_logged_in_steps_that_log(make_classifier: Make, tmp_p
     with Path(logger.log_dir, "metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss_step"]]
     assert steps == [2, 5, 8]
+
+
+class OwnOptimizer(ImageClassifier):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+def test_a_module_may_have_an_optimizer_of_its_own() -> None:
+    module = OwnOptimizer(
+        network=LeNet,
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        class_names=list("abcdefghij"),
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        image_size=32,
+    )
+    before = module.network.fc3.weight.detach().clone()
+    fit(module)
+    assert not torch.equal(module.network.fc3.weight, before)
+
+
+class Twice(LeNet):
+    def forward(self, images: torch.Tensor) -> Any:
+        return super().forward(images), None
+
+
+class Asserting(LeNet):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("Input height doesn't match")
+
+
+@pytest.mark.parametrize(("network", "said"), [(Twice, "is a tensor, but Twice makes tuple"), (Asserting, "height")])
+def test_network_that_makes_no_tensor_is_refused_in_words(network: type, said: str, make_classifier: Make) -> None:
+    with pytest.raises(MisconfigurationException, match=said):
+        make_classifier(network=network)
+
+
+def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
+    make_classifier: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def compile_eagerly(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def called(images: torch.Tensor) -> torch.Tensor:
+            calls.append(torch.is_grad_enabled())
+            return torch_compile(forward, backend="eager")(images)
+
+        return called
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    weights = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        module = make_classifier(compiled=compiled)
+        fit(module)
+        weights.append(module.network.state_dict())
+    assert calls == [True] * 4  # the steps, and neither sanity check nor validation
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value)
+
+
+def test_means_of_an_epoch_are_exact_under_bf16_true(make_classifier: Make) -> None:
+    module = make_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
+    trainer = Trainer(accelerator="cpu", max_epochs=1, precision="bf16-true", logger=False, enable_checkpointing=False)
+    targets = torch.zeros(257, dtype=torch.int64)
+    images = torch.zeros(257, 3, 32, 32)
+    with torch.no_grad():
+        targets[:200] = module.to(torch.bfloat16)(images[:1]).argmax(1)
+        targets[200:] = (targets[0] + 1) % 10
+    trainer.fit(module.float(), DataLoader(TensorDataset(images, targets), 16))
+    assert trainer.callback_metrics["train/acc"].item() == pytest.approx(200 / 257, abs=1e-6)
+
+
+def test_steps_of_an_interrupted_fit_do_not_count_in_the_next(make_classifier: Make) -> None:
+    module = make_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
+    module.log_training(1000, loss=torch.tensor(1e6), acc=torch.tensor(0.0))
+    assert fit(module).callback_metrics["train/loss"] < 10
+
+
+def test_parameters_that_never_unfreeze_are_named(make_classifier: Make) -> None:
+    module = make_classifier(param_groups=[ParamGroup("conv1.*", unfreeze_epoch=1)])
+    with pytest.warns(UserWarning, match=r"2 parameters stay frozen.*conv1\.weight, conv1\.bias"):
+        fit(module, epochs=1)

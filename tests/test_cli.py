@@ -51,7 +51,7 @@ def test_a_second_run_has_a_folder_of_its_own(fast: list[str], tmp_path: Path) -
 def test_an_average_of_weights_is_validated_kept_and_tested(
     fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    average = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
+    average = "--trainer.callbacks+=callbacks.EMA"
     cli = main(["fit", *fast, average, "--trainer.callbacks.decay=0.9", f"--runs_dir={tmp_path}"])
     kept = torch.load(cli.run_dir / "checkpoints/best.ckpt", weights_only=True)
     accuracy = max(float(row["val/acc"]) for row in rows(cli.run_dir) if row.get("val/acc"))

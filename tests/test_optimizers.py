@@ -253,3 +253,12 @@ def test_muon_never_waits_for_the_device() -> None:
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_weight_of_zeros_stays_a_number_when_normalised() -> None:
+    weight = nn.Parameter(torch.zeros(4, 3))
+    optimizer = Muon([weight], lr=0.1, normalize=True)
+    weight.grad = torch.randn(4, 3)
+    optimizer.step()
+    assert torch.isfinite(weight).all()
+    assert weight.abs().sum() > 0

@@ -397,3 +397,12 @@ def test_lightnings_backbone_finetuning_unfreezes_all_but_the_last_layer(make_cl
     lrs = lrs_of(module, 3, callback, moves)
     assert moves.moved == [{"fc3"}, *[{"conv1", "conv2", "fc1", "fc2", "fc3"}] * 2]
     assert lrs["added"][0] == pytest.approx(lrs["default"][STEPS] / 10)
+
+
+def test_a_shape_stays_at_its_end() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ShapeLR(optimizer, WarmupCosine(warmup=0.25, end=0.125), total_steps=4)
+    for _ in range(6):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.125)
