@@ -74,7 +74,8 @@ class Initializer:
         """Return new values, float32, of a shape."""
         arguments: dict[str, Any] = dict(self.arguments)
         if isinstance(gain := arguments.get("gain"), str):
-            arguments["gain"] = nn.init.calculate_gain(gain, arguments.pop("negative_slope", None))  # type: ignore[arg-type]
+            slope = arguments.pop("negative_slope", None)
+            arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it says what it knows
         if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would leave nothing, or count from the end
             raise ValueError("sparsity is a fraction from 0 to 1")
         return self._function(torch.empty(shape), **arguments)
@@ -96,10 +97,11 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
             try:
                 values = rule.values(parameter.shape)
             except Exception as error:  # torch.nn.init checks shapes and values, by whatever error
+                why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise MisconfigurationException(
                     f"Expected a method of --model.initializers that can fill {name} of shape "
-                    f"{tuple(parameter.shape)}, but got {rule}: {str(error).splitlines()[0].rstrip('.')}. Narrow its "
-                    "layer or pattern, or change its arguments."
+                    f"{tuple(parameter.shape)}, but got {rule}: {why}. Narrow its layer or pattern, or change its "
+                    "arguments."
                 ) from error
             with torch.no_grad():
                 parameter.copy_(values)  # made apart, so that they depend on no dtype, device or memory format

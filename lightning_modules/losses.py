@@ -120,8 +120,8 @@ def for_classes(loss: nn.Module) -> nn.Module:
             return ClassificationLoss(loss, inputs, targets)
     if type(loss).__module__ == nn.MSELoss.__module__ and not isinstance(loss, nn.CrossEntropyLoss):
         raise MisconfigurationException(
-            f"Expected a loss of logits and classes at --model.loss, but got {name}. Losses of embeddings belong to "
-            "lightning_modules.MetricLearner."
+            f"Expected a loss of logits and classes at --model.loss, but got {name}. Losses of embeddings, as "
+            "TripletMarginLoss, belong to lightning_modules.MetricLearner."
         )
     return loss
 

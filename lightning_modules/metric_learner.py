@@ -116,7 +116,7 @@ class MetricLearner(ImageModule):
                 losses = loss(*pair, signs)
             else:
                 losses = loss(F.pairwise_distance(*pair), signs)
-            return losses.sum(), torch.tensor(len(losses), device=losses.device)
+            return losses.sum(), torch.full((), len(losses), device=losses.device)  # a copy would be waited for
 
         mine = batch_hard if self.miner == "batch_hard" else semi_hard
         distances = torch.cdist(embeddings.detach(), embeddings.detach())

@@ -1,4 +1,4 @@
-from functools import partial
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import EMA
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import LeNet
 
 
 class Weights(Callback):
@@ -25,15 +24,8 @@ class Weights(Callback):
         self.validated.append(pl_module.network.fc3.weight.detach().clone())
 
 
-def test_validation_sees_the_average_of_all_steps() -> None:
-    module = ImageClassifier(
-        network=LeNet,
-        optimizer=partial(torch.optim.SGD, lr=0.1),
-        class_names=list("abcdefghij"),
-        mean=[0.5] * 3,
-        std=[0.2] * 3,
-        image_size=32,
-    )
+def test_validation_sees_the_average_of_all_steps(make_classifier: Callable[..., ImageClassifier]) -> None:
+    module = make_classifier()
     loader = DataLoader(TensorDataset(torch.randn(16, 3, 32, 32), torch.arange(16) % 10), 4)
     weights = Weights()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
