@@ -4,7 +4,6 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.markup import escape
 from rich.table import Column, Table
 from torch import Tensor, nn
+
+from lightning_modules.rules import assign
+
+OPTION = "--model.initializers"
 
 Method = Literal[
     "xavier_uniform",
@@ -59,8 +62,13 @@ class Initializer:
         except TypeError as error:
             names = ", ".join(name for name in signature.parameters if name not in ("tensor", "generator"))
             raise MisconfigurationException(
-                f"Expected arguments of {self.method} in --model.initializers ({names or 'none'}), but {error}."
+                f"Expected arguments of {self.method} in {OPTION} ({names or 'none'}), but {error}."
             ) from error
+
+    @property
+    def label(self) -> str:
+        """What it matches, in words for an error."""
+        return f"layer {self.layer!r} and pattern {self.pattern!r}"
 
     def __str__(self) -> str:
         return f"{self.method}({', '.join(f'{name}={value}' for name, value in self.arguments.items())})"
@@ -91,7 +99,7 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
     Raises:
         MisconfigurationException: A rule gets no parameter, or one of a shape that its method cannot fill.
     """
-    for rule, names in zip(rules, assign(network, rules), strict=False):
+    for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
         for name in names:
             parameter = network.get_parameter(name)
             try:
@@ -99,7 +107,7 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
             except Exception as error:  # torch.nn.init checks shapes and values, by whatever error
                 why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise MisconfigurationException(
-                    f"Expected a method of --model.initializers that can fill {name} of shape "
+                    f"Expected a method of {OPTION} that can fill {name} of shape "
                     f"{tuple(parameter.shape)}, but got {rule}: {why}. Narrow its layer or pattern, or change its "
                     "arguments."
                 ) from error
@@ -107,37 +115,12 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
                 parameter.copy_(values)  # made apart, so that they depend on no dtype, device or memory format
 
 
-def assign(network: nn.Module, rules: Sequence[Initializer]) -> list[list[str]]:
-    """Return the names of the parameters that each rule gets, the first match winning, and last those of no rule.
-
-    Raises:
-        MisconfigurationException: A rule gets no parameter.
-    """
-    layers = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
-    groups: list[list[str]] = [[] for _ in [*rules, None]]
-    for name, layer in layers.items():
-        first = next((number for number, rule in enumerate(rules) if rule.matches(name, layer)), -1)
-        groups[first].append(name)
-    for rule, group in zip(rules, groups, strict=False):
-        if not group:
-            taken = any(rule.matches(name, layer) for name, layer in layers.items())
-            why = "all that it matches are taken by rules above it" if taken else "it matches none"
-            near = get_close_matches(rule.pattern, layers, 5, cutoff=0.3) or list(layers)[-5:]
-            kinds = dict.fromkeys(type(layer).__name__ for layer in layers.values())
-            raise MisconfigurationException(
-                f"Expected layer {rule.layer!r} and pattern {rule.pattern!r} of --model.initializers to get a "
-                f"parameter of the network, but {why}. Its layers with parameters are {', '.join(kinds)}; among its "
-                f"{len(layers)} parameters are {', '.join(near)}."
-            )
-    return groups
-
-
 def initializer_table(network: nn.Module, rules: Sequence[Initializer]) -> Table:
     """Return a table of what each rule gets, with mean and std of the values that are there now."""
     label_columns = [Column(name, overflow="fold") for name in ("layer", "pattern", "method")]
     table = Table(*label_columns, "tensors", "parameters", "mean", "std", title="Initialisation")
     labels = [*((rule.layer, rule.pattern, str(rule)) for rule in rules), ("(all others)", "", "as built")]
-    for label, names in zip(labels, assign(network, rules), strict=True):
+    for label, names in zip(labels, assign(network, rules, OPTION), strict=True):
         if names:
             values = torch.cat([network.get_parameter(name).detach().flatten() for name in names])
             std, mean = torch.std_mean(values, correction=0)

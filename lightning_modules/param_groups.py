@@ -12,6 +12,9 @@ from rich.table import Table
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_modules.rules import assign
+
+OPTION = "--model.param_groups"
 FIELDS = ("lr", "weight_decay", "momentum")  # options of optimizers that a rule has a field for
 
 
@@ -65,6 +68,15 @@ class ParamGroup:
         if "/" in self.name:  # which sets apart the parts of a rule's parameters
             raise MisconfigurationException(f"Expected a name of a param group without '/', but got {self.name!r}.")
 
+    def matches(self, name: str, layer: nn.Module) -> bool:
+        """Tell whether this rule is for the parameter ``name``."""
+        return fnmatch.fnmatchcase(name, self.pattern)
+
+    @property
+    def label(self) -> str:
+        """What it matches, in words for an error."""
+        return f"pattern {self.pattern!r}"
+
 
 def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
     """Stop the gradients of the parameters that ``rules`` freeze.
@@ -73,45 +85,13 @@ def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
         The epoch at which each parameter that is frozen until then begins to train, unless the network froze it.
     """
     later: dict[str, int] = {}
-    for rule, names in zip(rules, assign(network, rules), strict=False):
+    for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
         for name in names:
             if rule.freeze:
                 network.get_parameter(name).requires_grad_(False)
             elif rule.unfreeze_epoch and network.get_parameter(name).requires_grad:
                 later[name] = rule.unfreeze_epoch
     return later
-
-
-def assign(network: nn.Module, rules: Sequence[ParamGroup]) -> list[list[str]]:
-    """Return the names of the parameters that each rule gets, the first match winning, and last those of no rule.
-
-    Raises:
-        MisconfigurationException: A rule gets no parameter, or two have one name.
-    """
-    groups: list[list[str]] = [[] for _ in [*rules, None]]
-    all_names = [name for name, _ in network.named_parameters()]
-    for name in all_names:
-        for rule, group in zip(rules, groups, strict=False):
-            if fnmatch.fnmatchcase(name, rule.pattern):
-                group.append(name)
-                break
-        else:
-            groups[-1].append(name)
-    for rule, group in zip(rules, groups, strict=False):
-        if not group:
-            taken = any(fnmatch.fnmatchcase(name, rule.pattern) for name in all_names)
-            why = "all that it matches are taken by patterns above it" if taken else "it matches none"
-            near = get_close_matches(rule.pattern, all_names, 5, cutoff=0.3) or all_names[-5:]
-            raise MisconfigurationException(
-                f"Expected pattern {rule.pattern!r} of --model.param_groups to get a parameter of the network, but "
-                f"{why}. Among its {len(all_names)} parameters are {', '.join(near)}."
-            )
-    names = [rule.name for rule in rules]
-    if len({*names, "default"}) < len(names) + 1:
-        raise MisconfigurationException(
-            f"Expected --model.param_groups with distinct names, but got {names}: set name."
-        )
-    return groups
 
 
 def layers(network: nn.Module) -> dict[str, str]:
@@ -147,9 +127,12 @@ def build_param_groups(
             is multiplied by 1, that of the one before by ``layer_decay``, then by its square, and so on.
 
     Raises:
-        MisconfigurationException: A rule gets no parameter or sets what the optimizer has not, or nothing is left to
-            train.
+        MisconfigurationException: A rule gets no parameter or sets what the optimizer has not, two have one name, or
+            nothing is left to train.
     """
+    if len({*(rule.name for rule in rules), "default"}) < len(rules) + 1:
+        taken = [rule.name for rule in rules]
+        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {taken}: set name.")
     if no_decay:
         expect_option(optimizer, "weight_decay", "--model.no_decay")
     if layer_decay is not None and not 0 < layer_decay <= 1:
@@ -157,7 +140,7 @@ def build_param_groups(
     layer_of = layers(network)
     bottom_up = list(dict.fromkeys(layer_of.values()))
     groups: dict[str, dict[str, Any]] = {}
-    for rule, names in zip([*rules, ParamGroup("*", name="default")], assign(network, rules), strict=True):
+    for rule, names in zip([*rules, ParamGroup("*", name="default")], assign(network, rules, OPTION), strict=True):
         given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
         for key in (*given, *rule.options):
             expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
@@ -223,7 +206,8 @@ def param_group_table(network: nn.Module, rules: Sequence[ParamGroup], groups: S
         if rule.unfreeze_epoch:
             columns["frozen"] = f"until epoch {rule.unfreeze_epoch}"
         add(group["name"], rule.pattern, group["params"], **columns)
-    for rule, names in zip([*rules, ParamGroup("(all others)", name="default")], assign(network, rules), strict=True):
+    others = ParamGroup("(all others)", name="default")
+    for rule, names in zip([*rules, others], assign(network, rules, OPTION), strict=True):
         frozen = [one for one in map(network.get_parameter, names) if not one.requires_grad]
         if frozen:
             add(str(rule.name), rule.pattern, frozen, lr="frozen", **{"weight decay": "-"})

@@ -177,7 +177,7 @@ def test_what_the_network_froze_itself_stays_frozen() -> None:
     ("rules", "message"),
     [
         ([ParamGroup("fc4.*")], r"'fc4\.\*'.*it matches none.*fc"),
-        ([ParamGroup("fc3.*"), ParamGroup("fc3.bias")], r"'fc3\.bias'.*taken by patterns above"),
+        ([ParamGroup("fc3.*"), ParamGroup("fc3.bias")], r"'fc3\.bias'.*taken by rules above"),
         ([ParamGroup("fc3.weight", name="a"), ParamGroup("fc3.bias", name="a")], "distinct names"),
         ([ParamGroup("fc3.*", name="default")], "distinct names"),
         ([ParamGroup("fc3.*", options={"nesterof": True})], r"options of SGD for param group 'fc3\.\*'.*nesterov"),
