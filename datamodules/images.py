@@ -258,7 +258,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.sampler == "balanced":
             targets = self.datasets["train"].targets.cpu()
             weights = (1 / torch.bincount(targets, minlength=self.num_classes).double())[targets]
-        return self._loader("train", self._augment, shuffle=not overfit, weights=weights, drop_last=self.drop_last)
+        options = {"shuffle": not overfit, "weights": weights, "drop_last": self.drop_last}
+        return self._loader("train", self._augment, finish_plain=self._normalize, **options)
 
     def val_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``val.txt``."""

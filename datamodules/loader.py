@@ -78,6 +78,7 @@ class ImageLoader:
         batch_size: Images in a batch, on each device. Unless ``drop_last``, an epoch that this does not divide has
             batches as even as can be: 130 images by 128 come as 65 and 65.
         finish: Called with images, targets and ``Draw``, makes what the network takes.
+        finish_plain: Likewise, without augmentation; ``finish`` by default.
         device: Where batches are wanted.
         shuffle: Show the images in another order every epoch.
         weights: How often an image is shown, relative to others; see ``Order``.
@@ -96,6 +97,7 @@ class ImageLoader:
     batch_size: int
     finish: Callable[[Tensor, Tensor, Draw], Batch]
     device: torch.device
+    finish_plain: Callable[[Tensor, Tensor, Draw], Batch] | None = None
     shuffle: bool = False
     weights: Tensor | None = None
     drop_last: bool = False
@@ -158,10 +160,12 @@ class ImageLoader:
             positions: Of the images in the dataset, int64 ``(N,)``.
             epoch: From 0.
         """
-        seed = int(seeds_of(1, self.seed, epoch, 0)[0])
-        images, targets = self.dataset.__getitems__((seed, positions))
-        draw = Draw(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
-        return self.finish(images.to(self.device), targets.to(self.device), draw)
+        return self._render(positions, epoch, self.finish)
+
+    def plain(self, count: int) -> Tensor:
+        """Return about ``count`` images spread over the dataset, without augmentation of batches, for statistics."""
+        positions = torch.arange(0, len(self.dataset), -(-len(self.dataset) // count))
+        return self._render(positions, 0, self.finish_plain or self.finish)[0]
 
     def state_dict(self) -> dict[str, int]:
         """Return how far this epoch is, for a checkpoint."""
@@ -196,6 +200,12 @@ class ImageLoader:
         self.seed = state["seed"]
         if isinstance(self.sampler, Order):
             self.sampler.seed = state["seed"]
+
+    def _render(self, positions: Tensor, epoch: int, finish: Callable[[Tensor, Tensor, Draw], Batch]) -> Batch:
+        seed = int(seeds_of(1, self.seed, epoch, 0)[0])
+        images, targets = self.dataset.__getitems__((seed, positions))
+        draw = Draw(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
+        return finish(images.to(self.device), targets.to(self.device), draw)
 
     @property
     def _global_batch(self) -> int:

@@ -1,9 +1,7 @@
 """What all modules share: a network, its optimizer and schedule, and what the data is like."""
 
-import inspect
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,13 +11,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
-from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
+from lightning_modules.build import build_network, output_shape
 from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.optimizers import build_optimizer
-from lightning_modules.param_groups import ParamGroup, freeze, param_group_table, rule_of
+from lightning_modules.param_groups import ParamGroup, freeze, param_group_table
 from lightning_modules.pretrained import load_pretrained
-from lightning_modules.schedules import ShapeLR
+from lightning_modules.scheduling import GroupSchedules, Interval, build_scheduler, check_monitors
 
 WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
 
@@ -71,7 +69,7 @@ class ImageModule(LightningModule):
         width: int,
         class_counts: list[int] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["step", "epoch"] | None = None,
+        lr_interval: Interval | None = None,
         param_groups: list[ParamGroup] | None = None,
         no_decay: bool = False,
         layer_decay: float | None = None,
@@ -100,15 +98,13 @@ class ImageModule(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.example_input_array = torch.zeros(1, 3, image_size, image_size)  # for the model summary
-        self.output_shape = self._shape_of_output()
+        self.output_shape = output_shape(self.network, self.example_input_array)
         initialize(self.network, self.initializers)
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self._log_every = 0
         self._is_fresh = False
-        self._own_schedules: dict[str, tuple[float, Callable[[float], float]]] = {}
-        self._own_steps = 0
-        self._group_count: int | None = None
+        self._schedules: GroupSchedules | None = None
         self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
@@ -119,15 +115,11 @@ class ImageModule(LightningModule):
         optimizer = self._build_optimizer()
         self._check_trainer(optimizer)
         configured: dict[str, Any] = {"optimizer": optimizer}
-        self._own_schedules = {
-            group["name"]: (group["lr"], rule.schedule)
-            for group in optimizer.param_groups
-            if (rule := rule_of(group, self.param_groups)).schedule is not None
-        }
-        self._own_steps = self._total_steps("step") if self._own_schedules else 0
-        self._group_count = len(optimizer.param_groups)
+        self._schedules = GroupSchedules(optimizer, self.param_groups, self.trainer)
         if self.lr_scheduler_class is not None:
-            configured["lr_scheduler"] = self._build_scheduler(optimizer)
+            configured["lr_scheduler"] = build_scheduler(
+                self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval
+            )
         if self.trainer.is_global_zero:
             rich_print(param_group_table(self.network, self.param_groups, optimizer.param_groups))
         return configured
@@ -153,24 +145,18 @@ class ImageModule(LightningModule):
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
         if self._is_fresh and callable(whiten):
-            whiten(self._first_images(WHITENING_IMAGES))
+            whiten(self._training_images(WHITENING_IMAGES))
 
     def on_train_epoch_start(self) -> None:
         self._freeze_until(self.current_epoch)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
-        optimizer, groups = scheduler.optimizer, scheduler.optimizer.param_groups
-        first = next((group for group in groups if group.get("name") not in self._own_schedules), groups[0])
-        before = first["lr"]
-        optimizer.param_groups = groups[: self._group_count]  # torch's schedules fail if there are more
-        super().lr_scheduler_step(scheduler, metric)
-        optimizer.param_groups = groups
-        for group in groups[self._group_count :] if self._group_count is not None else []:
-            if before:  # else the last one still holds
-                group["proportion"] = group["lr"] / before
-            if "proportion" in group:
-                group["lr"] = group["proportion"] * first["lr"]
+        step = super().lr_scheduler_step
+        if self._schedules is None:
+            step(scheduler, metric)
+        else:
+            self._schedules.step(scheduler.optimizer, lambda: step(scheduler, metric))
         self._set_own_schedules()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -194,7 +180,8 @@ class ImageModule(LightningModule):
         self._load_pretrained(whole=True)
 
     def on_validation_end(self) -> None:
-        self._check_monitors()
+        if self.trainer.sanity_checking:
+            check_monitors(self.trainer)
 
     def on_test_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -247,16 +234,21 @@ class ImageModule(LightningModule):
             load_pretrained(self.network, self.pretrained, whole)
             self.pretrained = None
 
-    def _first_images(self, count: int) -> Tensor:
+    def _training_images(self, count: int) -> Tensor:
         """Return about ``count`` normalised training images, the same ones to every process."""
-        batches: list[Tensor] = []
-        assert self.trainer.train_dataloader is not None
-        for images, _ in self.trainer.train_dataloader:
-            batches.append(images.to(self.device))
-            if sum(map(len, batches)) >= count:
-                break
-        images = torch.cat(batches)[:count].cpu()  # or every process would get it on the first one's device
-        return self.trainer.strategy.broadcast(images).to(self.device)
+        loader = self.trainer.train_dataloader
+        assert loader is not None
+        if callable(plain := getattr(loader, "plain", None)):  # full-size ones, rather than what an epoch makes of them
+            images = plain(count)
+        else:
+            batches: list[Tensor] = []
+            for batch in loader:
+                batches.append(batch[0])
+                if sum(map(len, batches)) >= count:
+                    break
+            images = torch.cat(batches)[:count]
+        # over the host, or every process would get it on the first one's device
+        return self.trainer.strategy.broadcast(images.cpu()).to(self.device)
 
     def _build_optimizer(self) -> Optimizer:
         rules = (self.param_groups, self.no_decay, self.layer_decay)
@@ -279,104 +271,11 @@ class ImageModule(LightningModule):
                 "gradients that begin later would not be averaged over them. Set --trainer.devices 1."
             )
 
-    def _build_scheduler(self, optimizer: Optimizer) -> dict[str, Any]:
-        assert self.lr_scheduler_class is not None
-        extra: dict[str, Any] = {}
-        made, given = unwrap(self.lr_scheduler_class)
-        if isinstance(made, type) and issubclass(made, OneCycleLR | ShapeLR):
-            if given.get("total_steps") is None and given.get("epochs") is None:
-                extra["total_steps"] = self._total_steps(self.lr_interval)
-            # one number for all groups would undo their own learning rates
-            if isinstance(given.get("max_lr"), int | float):
-                base_lr = optimizer.defaults["lr"]
-                extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
-        try:
-            scheduler = self.lr_scheduler_class(optimizer, **extra)
-        except ValueError as error:
-            names = ", ".join(group["name"] for group in optimizer.param_groups)
-            raise MisconfigurationException(
-                f"Expected --model.lr_scheduler to take its options, {type(optimizer).__name__} and the param groups "
-                f"{names}, but it says: {error}."
-            ) from error
-        own = any(rule.momentum is not None or "betas" in rule.options for rule in self.param_groups)
-        if own and getattr(scheduler, "cycle_momentum", False):
-            raise MisconfigurationException(
-                f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set "
-                "momentum or betas, but got true."
-            )
-        interval = self.lr_interval or ("step" if isinstance(scheduler, OneCycleLR | CyclicLR | ShapeLR) else "epoch")
-        configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
-        return configured
-
-    def _total_steps(self, interval: str | None) -> int:
-        """Return how often a schedule over the whole training is stepped."""
-        steps = self.trainer.max_epochs if interval == "epoch" else self.trainer.estimated_stepping_batches
-        if steps is None or not 0 < steps < float("inf"):
-            raise MisconfigurationException(
-                "Expected a number of epochs or steps for a schedule whose end must be known, but training has none. "
-                "Give --trainer.max_epochs or --trainer.max_steps, or the schedule's total_steps."
-            )
-        return int(steps)
-
     def _set_own_schedules(self) -> None:
-        """Set the learning rates of groups with a schedule of their own, which depend on the step alone."""
-        if self._own_schedules:
-            progress = min(self.global_step / self._own_steps, 1.0)
-            for group in self.trainer.optimizers[0].param_groups:
-                if group.get("name") in self._own_schedules:
-                    lr, schedule = self._own_schedules[group["name"]]
-                    group["lr"] = lr * schedule(progress)
+        if self._schedules is not None:
+            self._schedules.set(self.trainer.optimizers[0], self.global_step)
 
     def _freeze_until(self, epoch: int | None) -> None:
         """Freeze the parameters that begin to train after this epoch, or none of them."""
         for name, first in self._unfreeze_epochs.items():
             self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
-
-    def _check_monitors(self) -> None:
-        """Say before training if a schedule watches what validation does not log."""
-        for config in self.trainer.lr_scheduler_configs if self.trainer.sanity_checking else []:
-            logged = sorted(name for name in self.trainer.callback_metrics if name.startswith("val/"))
-            if config.monitor is not None and config.monitor.startswith("val/") and config.monitor not in logged:
-                raise MisconfigurationException(
-                    f"Expected a logged metric as monitor of {type(config.scheduler).__name__}, but got "
-                    f"{config.monitor}. Validation logs {', '.join(logged)}."
-                )
-
-    def _shape_of_output(self) -> tuple[int, ...]:
-        training = [module for module in self.network.modules() if module.training]
-        self.network.eval()
-        try:
-            with torch.no_grad():
-                output = self.network(self.example_input_array)
-        except Exception as error:  # a network may raise anything
-            size = self.hparams["image_size"]
-            raise MisconfigurationException(
-                f"{type(self.network).__name__} cannot take images of {size}x{size} pixels: {error}. Give a "
-                "--data.image_size that it is made for, or another network."
-            ) from error
-        for module in training:
-            module.training = True
-        if not isinstance(output, Tensor):
-            raise MisconfigurationException(
-                f"Expected a network whose output is a tensor, but {type(self.network).__name__} makes "
-                f"{type(output).__name__}. Wrap it in one that picks the part to train on."
-            )
-        return tuple(output.shape)
-
-
-def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
-    """Call a network's class with its width, and with the image size if it asks for one."""
-    made, given = unwrap(network)
-    if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
-        return network(width, image_size=image_size)
-    return network(width)
-
-
-def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the class or function behind a callable, and the arguments it has, given in Python or by jsonargparse."""
-    if not isinstance(factory, partial):
-        return factory, {}
-    made = [one for one in (factory.func, *factory.args) if isinstance(one, type)]
-    return (made[0] if made else factory.func), factory.keywords

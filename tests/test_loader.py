@@ -52,6 +52,12 @@ def sample(root: Path, **options: object) -> SampleDataModule:
     return data
 
 
+def test_plain_images_are_spread_over_the_dataset_and_not_augmented() -> None:
+    batches = loader(finish=lambda images, targets, draw: (images * 0, targets), finish_plain=as_it_is)
+    assert batches.plain(10)[:, 0, 0, 0].tolist() == list(range(0, COUNT, 11))
+    assert batches.plain(1000)[:, 0, 0, 0].tolist() == list(range(COUNT))
+
+
 # Order
 
 

@@ -269,7 +269,7 @@ def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -
 
 def test_a_schedule_to_the_end_of_an_endless_training_is_refused(make_classifier: Make) -> None:
     for options in ({"lr_scheduler": MAIN["shape"]}, {"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}):
-        with pytest.raises(MisconfigurationException, match="whose end must be known"):
+        with pytest.raises(MisconfigurationException, match="Expected a known length of the training"):
             lrs_of(make_classifier(**options), -1)
 
 

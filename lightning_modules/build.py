@@ -1,0 +1,53 @@
+"""Networks made of the class or function that a config names."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+
+def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
+    """Call a network's class with its width, and with the image size if it asks for one."""
+    made, given = unwrap(network)
+    if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
+        return network(width, image_size=image_size)
+    return network(width)
+
+
+def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the class or function behind a callable, and the arguments it has, given in Python or by jsonargparse."""
+    if not isinstance(factory, partial):
+        return factory, {}
+    made = [one for one in (factory.func, *factory.args) if isinstance(one, type)]
+    return (made[0] if made else factory.func), factory.keywords
+
+
+def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
+    """Return the shape that a network makes of ``images``, and leave its modes and statistics as they are.
+
+    Raises:
+        MisconfigurationException: It cannot take these images, or makes something else than a tensor.
+    """
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            output = network(images)
+    except Exception as error:  # a network may raise anything
+        size = images.shape[-1]
+        raise MisconfigurationException(
+            f"{type(network).__name__} cannot take images of {size}x{size} pixels: {error}. Give a "
+            "--data.image_size that it is made for, or another network."
+        ) from error
+    for module in training:
+        module.training = True
+    if not isinstance(output, Tensor):
+        raise MisconfigurationException(
+            f"Expected a network whose output is a tensor, but {type(network).__name__} makes "
+            f"{type(output).__name__}. Wrap it in one that picks the part to train on."
+        )
+    return tuple(output.shape)

@@ -1,0 +1,130 @@
+"""What brings schedules to an optimizer's param groups: of all groups together, and of single ones."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LRSchedulerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
+
+from lightning_modules.build import unwrap
+from lightning_modules.param_groups import ParamGroup, rule_of
+from lightning_modules.schedules import ShapeLR
+
+Interval = Literal["step", "epoch"]
+
+
+def build_scheduler(
+    make: LRSchedulerCallable,
+    optimizer: Optimizer,
+    trainer: Trainer,
+    rules: Sequence[ParamGroup] = (),
+    interval: Interval | None = None,
+) -> dict[str, Any]:
+    """Return a schedule as Lightning wants it configured.
+
+    Args:
+        make: Class of the schedule, with its options.
+        optimizer: Whose groups it is for.
+        trainer: Which knows the length of the training.
+        rules: What the groups come from.
+        interval: When to step it; by default what its class is made for.
+
+    Raises:
+        MisconfigurationException: The class refuses its options or the groups, or training has no end.
+    """
+    extra: dict[str, Any] = {}
+    made, given = unwrap(make)
+    if isinstance(made, type) and issubclass(made, OneCycleLR | ShapeLR):
+        if given.get("total_steps") is None and given.get("epochs") is None:
+            extra["total_steps"] = total_steps(trainer, interval)
+        # one number for all groups would undo their own learning rates
+        if isinstance(given.get("max_lr"), int | float):
+            base_lr = optimizer.defaults["lr"]
+            extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
+    try:
+        scheduler = make(optimizer, **extra)
+    except ValueError as error:
+        names = ", ".join(group["name"] for group in optimizer.param_groups)
+        raise MisconfigurationException(
+            f"Expected --model.lr_scheduler to take its options, {type(optimizer).__name__} and the param groups "
+            f"{names}, but it says: {error}."
+        ) from error
+    own = any(rule.momentum is not None or "betas" in rule.options for rule in rules)
+    if own and getattr(scheduler, "cycle_momentum", False):
+        raise MisconfigurationException(
+            f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set "
+            "momentum or betas, but got true."
+        )
+    by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ShapeLR)
+    configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
+    if isinstance(scheduler, ReduceLROnPlateau):
+        configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
+    return configured
+
+
+def total_steps(trainer: Trainer, interval: Interval | None = None) -> int:
+    """Return how often a schedule over the whole training is stepped."""
+    steps = trainer.max_epochs if interval == "epoch" else trainer.estimated_stepping_batches
+    if steps is None or not 0 < steps < float("inf"):
+        needed = "--trainer.max_epochs" if interval == "epoch" else "--trainer.max_epochs or --trainer.max_steps"
+        raise MisconfigurationException(
+            "Expected a known length of the training for a schedule that runs over all of it, but it has none. Give "
+            f"{needed}, or the schedule's total_steps."
+        )
+    return int(steps)
+
+
+def check_monitors(trainer: Trainer) -> None:
+    """Say after the sanity check, before training, if a schedule watches what validation does not log."""
+    for config in trainer.lr_scheduler_configs:
+        logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+        if config.monitor is not None and config.monitor.startswith("val/") and config.monitor not in logged:
+            raise MisconfigurationException(
+                f"Expected a logged metric as monitor of {type(config.scheduler).__name__}, but got "
+                f"{config.monitor}. Validation logs {', '.join(logged)}."
+            )
+
+
+class GroupSchedules:
+    """Learning rates that the schedule of all groups does not set: of groups with their own, and of groups added since.
+
+    Args:
+        optimizer: As it was built: with these groups alone.
+        rules: What they come from; some have a ``schedule``.
+        trainer: Which knows the length of the training.
+    """
+
+    def __init__(self, optimizer: Optimizer, rules: Sequence[ParamGroup], trainer: Trainer) -> None:
+        self._built = len(optimizer.param_groups)
+        self._own: dict[str, tuple[float, Callable[[float], float]]] = {
+            group["name"]: (group["lr"], rule.schedule)
+            for group in optimizer.param_groups
+            if (rule := rule_of(group, rules)).schedule is not None
+        }
+        self._total_steps = total_steps(trainer) if self._own else 0
+
+    def set(self, optimizer: Optimizer, step: int) -> None:
+        """Set the learning rates of the groups with a schedule of their own, which depend on the step alone."""
+        if self._own:
+            progress = min(step / self._total_steps, 1.0)
+            for group in optimizer.param_groups:
+                if group.get("name") in self._own:
+                    lr, schedule = self._own[group["name"]]
+                    group["lr"] = lr * schedule(progress)
+
+    def step(self, optimizer: Optimizer, step_scheduler: Callable[[], Any]) -> None:
+        """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
+        groups = optimizer.param_groups
+        first = next((group for group in groups if group.get("name") not in self._own), groups[0])
+        before = first["lr"]
+        optimizer.param_groups = groups[: self._built]  # torch's schedules fail if there are more
+        step_scheduler()
+        optimizer.param_groups = groups
+        for group in groups[self._built :]:
+            if before:  # else the last one still holds
+                group["proportion"] = group["lr"] / before
+            if "proportion" in group:
+                group["lr"] = group["proportion"] * first["lr"]
