@@ -1,11 +1,10 @@
 """Train a recipe with several seeds; write a dated folder of raw results, and a row of the table in configs/README.md.
 
 python scripts/benchmark_accuracy.py --config configs/lenet.yaml --seeds 3 --note "CIFAR-10, JPEG copy"
-python scripts/benchmark_accuracy.py --plot scripts/results/A scripts/results/B --output curve.png
 
 Every seed is a ``fit --test_after_fit true`` in a process of its own, with every option that is not listed below: the
 checkpoint is chosen on val, and tested once, when training is over. Started again after an interruption, the same
-command goes on with the seeds that are missing. Nothing that is there is overwritten.
+command goes on with the seeds that are missing. No result is written over another.
 
 Two clocks run. Training alone begins with the first epoch and leaves out validation, with what callbacks draw in it,
 and the writing of checkpoints; imports, data, sanity check and test lie outside it. The whole command has everything.
@@ -13,6 +12,7 @@ and the writing of checkpoints; imports, data, sanity check and test lie outside
 
 import argparse
 import csv
+import hashlib
 import itertools
 import json
 import os
@@ -28,10 +28,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmark_step import fit, hardware, now
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from matplotlib.figure import Figure
+from measure import fit, hardware, now
 
 from project.runs import best_validation, name_of
 
@@ -40,7 +39,6 @@ HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy
 PLACES = ("--data.root", "--data.archive", "--runs_dir")  # where files lie on one machine is no part of a recipe
 OURS = ("--seed_everything", "--test_after_fit", "--ckpt_path")
 SEEDS, ARGUMENTS = "seeds.csv", "arguments.json"
-CLOCKS = {"training_seconds": "training alone", "seconds": "whole command"}
 Row = dict[str, Any]
 
 
@@ -193,6 +191,11 @@ def choose_folder(results: Path, name: str, arguments: Row, seeds: int) -> Path:
     return folder
 
 
+def digest_of(configs: Sequence[str]) -> str:
+    """Return the SHA-256 of the configs' contents: seeds of a recipe that was edited in between are of two recipes."""
+    return hashlib.sha256(b"".join(Path(config).read_bytes() for config in configs)).hexdigest()
+
+
 def write_arguments(folder: Path, arguments: Row) -> None:
     """Note what the results of a folder are of."""
     (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n")
@@ -235,7 +238,8 @@ def page(folder: Path) -> str:
     rows = read_rows(folder / SEEDS)
     arguments = json.loads((folder / ARGUMENTS).read_text())
     configs = [part for config in arguments["configs"] for part in ("--config", config)]
-    command = shlex.join([*configs, *arguments["options"]])
+    note = ["--note", arguments["note"]] if arguments["note"] else []
+    command = shlex.join([*configs, *note, *arguments["options"]])
     first = rows[0]
     unlike = "" if all(row["hardware"] == first["hardware"] for row in rows) else ", of the first seed; see seeds.csv"
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
@@ -324,41 +328,6 @@ def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
     print(f"{table}: {line}")
 
 
-def plot(folders: Sequence[Path], output: Path, reach: Sequence[float]) -> None:
-    """Draw val accuracy over the minutes of both clocks, a line for each seed; print when accuracies were reached."""
-    figure = Figure(figsize=(11, 4.5), layout="constrained", dpi=150)
-    panels = figure.subplots(1, 2, sharey=True)
-    print(f"| results | clock | {' | '.join(f'minutes to {share:g} %' for share in reach)} | n |")
-    print(f"|---|---|{'---|' * len(reach)}---|")
-    for number, folder in enumerate(folders):
-        curves = [read_rows(path) for path in sorted(folder.glob("seed_*.csv"))]
-        if not curves:
-            raise SystemExit(f"error: Expected a folder of results, with seed_0.csv in it, but got {folder}.")
-        for panel, (key, clock) in zip(panels, CLOCKS.items(), strict=True):
-            for i, curve in enumerate(curves):
-                minutes, val = [x / 60 for x in numbers(curve, key)], [100 * y for y in numbers(curve, "val_acc")]
-                label = f"{folder.name}, n = {len(curves)}" if i == 0 else None
-                panel.plot(minutes, val, ".-", color=f"C{number}", linewidth=1, markersize=4, label=label)
-            cells = [minutes_to(curves, key, share / 100) for share in reach]
-            print(f"| {folder.name} | {clock} | {' | '.join(cells)} | {len(curves)} |")
-    for panel, clock in zip(panels, CLOCKS.values(), strict=True):
-        panel.set(xlabel=f"minutes, {clock}", ylim=(0, 100))
-        panel.set_xlim(left=0)
-        panel.set_yticks(range(0, 101, 10))
-        panel.grid(alpha=0.3)
-    panels[0].set(ylabel="val accuracy, %")
-    panels[0].legend(loc="lower right")
-    figure.suptitle("Val accuracy at every validation, a line for each seed")
-    figure.savefig(output)
-
-
-def minutes_to(curves: Sequence[list[Row]], key: str, share: float) -> str:
-    """Return the median of when seeds had a validation at ``share`` or above for the first time, if all had one."""
-    first = [next((float(row[key]) for row in curve if float(row["val_acc"]) >= share), None) for curve in curves]
-    times = [seconds / 60 for seconds in first if seconds is not None]
-    return f"{statistics.median(times):.2f}" if len(times) == len(curves) else f"{len(times)} of {len(curves)} seeds"
-
-
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a CSV file, none if it does not exist."""
     if not path.is_file():
@@ -378,7 +347,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train, or draw what was trained."""
+    """Train what is missing, and refresh the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -389,9 +358,6 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--hardware", help="what the table is to say of the hardware, if it is not what is found")
     parser.add_argument("--results", type=Path, default=ROOT / "scripts" / "results", help="where the folder is made")
     parser.add_argument("--table", type=Path, default=ROOT / "configs" / "README.md", help="file of the table")
-    parser.add_argument("--plot", type=Path, nargs="+", help="folders to draw; nothing is trained")
-    parser.add_argument("--output", type=Path, default=Path("curve.png"), help="file to draw to")
-    parser.add_argument("--reach", type=float, nargs="+", default=[80, 85, 90], help="--plot prints when, in %%")
     for hidden, kind in (("--train_seed", int), ("--folder", Path), ("--began", float)):  # of one seed's process
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args(args)
@@ -399,15 +365,17 @@ def main(args: Sequence[str] | None = None) -> None:
     if options.train_seed is not None:
         train(options.train_seed, options.folder, options.began, fit_args)
         return
-    if options.plot is not None:
-        plot(options.plot, options.output, options.reach)
-        return
     if not options.config or options.seeds < 1:
         parser.error("Expected --config configs/RECIPE.yaml and 1 or more --seeds.")
     if taken := [option for option in rest if option.split("=")[0] in OURS]:
         parser.error(f"Expected no {taken[0]}: every seed trains anew, and is tested once.")
     table_rows(options.table)  # better now than after hours of training
-    arguments = {"configs": options.config, "options": without_places(rest), "note": options.note}
+    arguments = {
+        "configs": options.config,
+        "options": without_places(rest),
+        "note": options.note,
+        "sha256": digest_of(options.config),
+    }
     name = options.name or name_of(options.config)
     folder = choose_folder(options.results, name, arguments, options.seeds)
     print(f"Results: {folder}", flush=True)

@@ -14,29 +14,25 @@ import math
 import os
 import pickle
 import platform
-import re
 import statistics
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import islice, pairwise
 from pathlib import Path
-from unittest.mock import patch
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from measure import fit, hardware, now
 from torch import Tensor, nn
 
-import project.cli
 from datamodules.archive import BATCHES
 from lightning_modules.networks import LeNet, ResNet
-from project.__main__ import main as project_main
 
 # network, lr and weight decay of each recipe; the rest of the bare loop is the same for both
 RECIPES: dict[str, tuple[Callable[[], nn.Module], float, float]] = {
@@ -95,19 +91,6 @@ class Watch(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stopwatch.epoch()
-
-
-def fit(args: list[str], callback: Callback) -> project.cli.CLI:
-    """Run ``fit`` with a callback before all others, of which neither the config nor the run's folder knows."""
-
-    class CLI(project.cli.CLI):
-        def instantiate_trainer(self, **kwargs: object) -> Trainer:
-            trainer = super().instantiate_trainer(**kwargs)
-            trainer.callbacks.insert(0, callback)
-            return trainer
-
-    with patch.object(project.cli, "CLI", CLI):
-        return project_main(["fit", *args])
 
 
 def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int, epochs: int) -> tuple[Stopwatch, dict]:
@@ -192,24 +175,6 @@ def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
             cells.append("1" if who == BARE else f"{statistics.median(ratios):.3f} ({least:.3f})")
         lines.append(f"| {name} | {who} | {' | '.join(cells)} |")
     return lines
-
-
-def hardware() -> str:
-    """Return the machine in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{cores} CPU cores ({name}), {torch.get_num_threads()} threads"
-
-
-def now() -> float:
-    """Return seconds on a clock, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def main(args: list[str] | None = None) -> None:

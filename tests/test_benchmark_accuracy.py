@@ -183,6 +183,17 @@ def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -
     assert choose_folder(folder.parent, "lenet", arguments | {"options": ["--x"]}, 3).name == f"{date.today()}_lenet_3"
 
 
+def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
+    from benchmark_accuracy import digest_of
+
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seed_everything: 0")
+    before = digest_of([str(recipe)])
+    assert digest_of([str(recipe)]) == before
+    recipe.write_text("seed_everything: 1")
+    assert digest_of([str(recipe)]) != before
+
+
 def test_seed_that_fails_leaves_the_others(copied: Callable[..., Path]) -> None:
     from benchmark_accuracy import train_missing
 
@@ -241,7 +252,8 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
 def test_curves_are_drawn_and_told_when_they_reach(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmark_accuracy import main, write_rows
+    from benchmark_accuracy import write_rows
+    from plot_accuracy import main
 
     (measured,) = (results / "results").iterdir()
     made = tmp_path / "2026-01-01_made"
@@ -249,7 +261,7 @@ def test_curves_are_drawn_and_told_when_they_reach(
     for seed, accs in enumerate([(0.5, 0.8), (0.79, 0.7)]):
         curve = [{"training_seconds": 60 * i, "seconds": 90 * i, "val_acc": acc} for i, acc in enumerate(accs, start=1)]
         write_rows(made / f"seed_{seed}.csv", curve)
-    main(["--plot", str(measured), str(made), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
+    main([str(measured), str(made), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
     lines = capsys.readouterr().out.splitlines()
     assert "| 2026-01-01_made | training alone | 1.00 | 1 of 2 seeds | 2 |" in lines
     assert "| 2026-01-01_made | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines

@@ -1,0 +1,45 @@
+"""What benchmarks of training share: a run of ``fit`` that is watched, the machine in words, and a clock."""
+
+import os
+import platform
+import re
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+import project.cli
+from project.__main__ import main
+
+
+def fit(args: list[str], callback: Callback) -> project.cli.CLI:
+    """Run ``fit`` with a callback before all others, of which neither the config nor the run's folder knows."""
+
+    class CLI(project.cli.CLI):
+        def instantiate_trainer(self, **kwargs: object) -> Trainer:
+            trainer = super().instantiate_trainer(**kwargs)
+            trainer.callbacks.insert(0, callback)
+            return trainer
+
+    with patch.object(project.cli, "CLI", CLI):
+        return main(["fit", *args])
+
+
+def hardware() -> str:
+    """Return the machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
+    name = found[1] if found else platform.processor() or platform.machine()
+    return f"{cores} CPU cores ({name}), {torch.get_num_threads()} threads"
+
+
+def now() -> float:
+    """Return seconds on a clock, once the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
