@@ -9,14 +9,14 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from lightning_modules.losses import check_reduction
+from lightning_modules.miners import all_pairs, batch_hard, semi_hard
 from lightning_modules.module import ImageModule
+from lightning_modules.neighbors import NearestNeighborAccuracy
 
 PAIR_LOSSES = (nn.HingeEmbeddingLoss, nn.CosineEmbeddingLoss)
 TRIPLET_LOSSES = (nn.TripletMarginLoss, nn.TripletMarginWithDistanceLoss, nn.MarginRankingLoss)
-CHUNK = 1024  # images whose distances to all others are in memory at once: 40 MB with 10,000 others
 
 
 class MetricLearner(ImageModule):
@@ -158,86 +158,3 @@ class MetricLearner(ImageModule):
             raise MisconfigurationException(
                 f"Expected --model.miner {' or '.join(fitting)} for {name}, but got {self.miner}."
             )
-
-
-def all_pairs(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each pair of a batch once: indices ``(P,)`` of both, and 1 for one class or -1 for two, ``(P,)``."""
-    first, second = torch.triu_indices(len(targets), len(targets), 1, device=targets.device)
-    return first, second, 2 * (targets[first] == targets[second]).long() - 1
-
-
-def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's triplet with the furthest of its class and the nearest of the others.
-
-    Args:
-        distances: Between all images of a batch, ``(N, N)``.
-        targets: Their classes, int64 ``(N,)``.
-
-    Returns:
-        Indices of anchors, positives and negatives, and whether there are such, bool, each ``(N,)``: as many whatever
-        the targets, so that the device need not be waited for.
-    """
-    positive, negative = _positives_and_negatives(targets)
-    return (
-        torch.arange(len(targets), device=targets.device),
-        distances.masked_fill(~positive, -1).argmax(1),
-        distances.masked_fill(~negative, torch.inf).argmin(1),
-        positive.any(1) & negative.any(1),
-    )
-
-
-def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's triplet with a random one of its class and the nearest negative that is further away.
-
-    Where none is further away, the furthest is taken. Takes and returns what ``batch_hard`` does.
-    """
-    positive, negative = _positives_and_negatives(targets)
-    positives = torch.rand_like(distances).masked_fill(~positive, -1).argmax(1, keepdim=True)
-    further = negative & (distances > distances.gather(1, positives))
-    nearest = distances.masked_fill(~further, torch.inf).argmin(1)
-    furthest = distances.masked_fill(~negative, -1).argmax(1)
-    return (
-        torch.arange(len(targets), device=targets.device),
-        positives.squeeze(1),
-        torch.where(further.any(1), nearest, furthest),
-        positive.any(1) & negative.any(1),
-    )
-
-
-def _positives_and_negatives(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which other images are of an image's class, and which are not, both bool ``(N, N)``."""
-    same = targets[:, None] == targets
-    return same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device), ~same
-
-
-class NearestNeighborAccuracy(Metric):
-    """Share of embeddings whose nearest neighbour among all others is of their class (leave one out).
-
-    ``update`` takes embeddings, float ``(N, D)``, and targets, int64 ``(N,)``.
-    """
-
-    full_state_update = False
-    embeddings: list[Tensor]
-    targets: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("embeddings", [], dist_reduce_fx="cat")
-        self.add_state("targets", [], dist_reduce_fx="cat")
-
-    def update(self, embeddings: Tensor, targets: Tensor) -> None:
-        """Keep the embeddings of a batch."""
-        self.embeddings.append(embeddings.detach().float())
-        self.targets.append(targets)
-
-    def compute(self) -> Tensor:
-        """Return the share, from 0 to 1."""
-        embeddings, targets = dim_zero_cat(self.embeddings), dim_zero_cat(self.targets)
-        right = torch.zeros((), device=targets.device)
-        # seven times as fast on a CPU by products of matrices, for which a GPU may take the coarse numbers of TF32
-        mode = "use_mm_for_euclid_dist" if targets.device.type == "cpu" else "donot_use_mm_for_euclid_dist"
-        for start in range(0, len(targets), CHUNK):
-            distances = torch.cdist(embeddings[start : start + CHUNK], embeddings, compute_mode=mode)
-            distances.diagonal(start).fill_(torch.inf)  # an image is no neighbour of its own
-            right += (targets[distances.argmin(1)] == targets[start : start + CHUNK]).sum()
-        return right / len(targets)
