@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_modules.build import build_network, output_shape
+from lightning_modules.group_schedules import GroupSchedules, Interval, build_scheduler, check_monitors
 from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.param_groups import ParamGroup, freeze, param_group_table
 from lightning_modules.pretrained import load_pretrained
-from lightning_modules.scheduling import GroupSchedules, Interval, build_scheduler, check_monitors
 
 WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
 
@@ -37,12 +37,13 @@ class ImageModule(LightningModule):
         mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
         std: Standard deviation, likewise.
         image_size: Side of the images in pixels.
-        width: First argument of the network.
+        width: First argument of the network: the size of its output, as the number of classes.
         class_counts: Number of training images of each class.
         lr_scheduler: Class of the schedule. ``ShapeLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps``
-            from the trainer; the last reaches ``max_lr`` in a group with the optimizer's own lr, proportionally in
-            others. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
-            A param group that a callback adds in training moves in proportion to the others.
+            from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` is that of groups with the optimizer's
+            own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of
+            lightning.pytorch.cli's class. A param group that a callback adds in training moves in proportion to the
+            others.
         lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
         param_groups: Ordered rules of learning rate, weight decay, freezing and so on by parameter name.
         no_decay: No weight decay for parameters of one dimension: norms and biases.
@@ -103,11 +104,18 @@ class ImageModule(LightningModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self._log_every = 0
-        self._is_fresh = False
         self._schedules: GroupSchedules | None = None
         self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the hook that runs about 46 times a step; torch would look for parameters in it each time,
+        # which takes 1 % of LeNet's step
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def configure_optimizers(self) -> Any:
         """Build param groups, optimizer and schedule, and print the groups."""
@@ -121,7 +129,9 @@ class ImageModule(LightningModule):
                 self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval
             )
         if self.trainer.is_global_zero:
-            rich_print(param_group_table(self.network, self.param_groups, optimizer.param_groups))
+            rich_print(
+                param_group_table(self.network, self.param_groups, optimizer.param_groups, self._schedules.base_lrs)
+            )
         return configured
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -133,7 +143,6 @@ class ImageModule(LightningModule):
     def on_fit_start(self) -> None:
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
-        self._is_fresh = self.pretrained is None and self.trainer.ckpt_path is None
         self._load_pretrained()
         if self.compiled:
             self._compiled_network = torch.compile(self.network.forward)
@@ -144,7 +153,9 @@ class ImageModule(LightningModule):
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
-        if self._is_fresh and callable(whiten):
+        if callable(whiten) and not getattr(
+            self.network, "whitened", False
+        ):  # neither a checkpoint nor pretrained weights have been
             whiten(self._training_images(WHITENING_IMAGES))
 
     def on_train_epoch_start(self) -> None:
@@ -190,7 +201,13 @@ class ImageModule(LightningModule):
         self._load_pretrained(whole=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output for normalised images ``(N, 3, H, W)``."""
+        """Return the network's output for normalised images, float ``(N, 3, H, W)``.
+
+        Raises:
+            ValueError: The images are whole numbers, so not normalised.
+        """
+        if not images.is_floating_point():
+            raise ValueError(f"Expected normalised float images, but got {images.dtype}: call normalize before.")
         images = images.to(self.dtype)  # bf16-true and the like
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -202,8 +219,8 @@ class ImageModule(LightningModule):
 
     @property
     def backbone(self) -> nn.ModuleList:
-        """All children of the network but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
-        return nn.ModuleList(list(self.network.children())[:-1])
+        """All children with parameters but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
+        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` if this step is one to log, and keep what becomes ``train/<name>`` of the epoch.

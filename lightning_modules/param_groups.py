@@ -1,14 +1,14 @@
 """Ordered name patterns that say how each layer is trained: learning rate, decay, momentum, schedule, freezing."""
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from torch import nn
 from torch.optim import Optimizer
 
@@ -29,7 +29,7 @@ class ParamGroup:
         weight_decay: Weight decay instead of the optimizer's, whatever the module's ``no_decay``.
         momentum: Momentum instead of the optimizer's.
         schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the module's schedule of it. A momentum that ``OneCycle`` cycles goes on with the others.
+            replaces the module's schedule of it. If that is ``OneCycle``, momentum is cycled here as elsewhere.
         freeze: Do not train these parameters. The running statistics of a batch norm go on moving.
         unfreeze_epoch: Freeze them until this epoch; the first one is 0.
         options: Any other options of the optimizer's groups, as ``betas`` of Adam's.
@@ -76,6 +76,9 @@ class ParamGroup:
     def label(self) -> str:
         """What it matches, in words for an error."""
         return f"pattern {self.pattern!r}"
+
+
+OTHERS = ParamGroup("(all others)", name="default")  # of parameters that no rule gets
 
 
 def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
@@ -140,7 +143,7 @@ def build_param_groups(
     layer_of = layers(network)
     bottom_up = list(dict.fromkeys(layer_of.values()))
     groups: dict[str, dict[str, Any]] = {}
-    for rule, names in zip([*rules, ParamGroup("*", name="default")], assign(network, rules, OPTION), strict=True):
+    for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
         given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
         for key in (*given, *rule.options):
             expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
@@ -179,42 +182,44 @@ def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = Fals
 def rule_of(group: dict[str, Any], rules: Sequence[ParamGroup]) -> ParamGroup:
     """Return the rule that a group comes from."""
     name = group["name"].partition("/")[0]
-    return next((rule for rule in rules if rule.name == name), ParamGroup("(all others)", name="default"))
+    return next((rule for rule in rules if rule.name == name), OTHERS)
 
 
-def param_group_table(network: nn.Module, rules: Sequence[ParamGroup], groups: Sequence[dict[str, Any]]) -> Table:
-    """Return a table of an optimizer's groups and the frozen parameters; a column that would be empty is left out."""
-    rows: list[dict[str, str]] = []
+def param_group_table(
+    network: nn.Module,
+    rules: Sequence[ParamGroup],
+    groups: Sequence[dict[str, Any]],
+    base_lrs: Mapping[str, float] | None = None,
+) -> Table:
+    """Return a table of an optimizer's groups and the frozen parameters; ``base_lrs`` of groups with own schedules."""
+    rows: list[list[str]] = []
 
-    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], **rest: str) -> None:
-        numbers = {"tensors": f"{len(parameters)}", "parameters": f"{sum(one.numel() for one in parameters):,}"}
-        rows.append({"group": name, "pattern": pattern, **numbers, **rest})
+    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, more: list[str]) -> None:
+        count = sum(one.numel() for one in parameters)
+        rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(more)])
 
     for group in groups:
         rule = rule_of(group, rules)
         # a cycle's highest, a schedule's first, or the only one
-        lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
-        columns = {"lr": f"{lr:g}", "weight decay": f"{group.get('weight_decay', 0):g}"}
+        lr = (base_lrs or {}).get(group["name"], group.get("max_lr", group.get("initial_lr", group["lr"])))
+        more = [f"{key}={value}" for key, value in rule.options.items()]
         if "max_momentum" in group:
-            columns["momentum"] = f"{group['base_momentum']:g} to {group['max_momentum']:g}"
+            more.append(f"momentum {group['base_momentum']:g} to {group['max_momentum']:g}")
         elif group.get("momentum"):
-            columns["momentum"] = f"{group['momentum']:g}"
+            more.append(f"momentum {group['momentum']:g}")
         if rule.schedule is not None:
-            columns["schedule"] = getattr(rule.schedule, "__name__", str(rule.schedule))
-        if rule.options:
-            columns["options"] = ", ".join(f"{key}={value}" for key, value in rule.options.items())
+            more.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
         if rule.unfreeze_epoch:
-            columns["frozen"] = f"until epoch {rule.unfreeze_epoch}"
-        add(group["name"], rule.pattern, group["params"], **columns)
-    others = ParamGroup("(all others)", name="default")
-    for rule, names in zip([*rules, others], assign(network, rules, OPTION), strict=True):
+            more.append(f"frozen until epoch {rule.unfreeze_epoch}")
+        add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", more)
+    for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
         frozen = [one for one in map(network.get_parameter, names) if not one.requires_grad]
         if frozen:
-            add(str(rule.name), rule.pattern, frozen, lr="frozen", **{"weight decay": "-"})
+            add(str(rule.name), rule.pattern, frozen, "frozen", "-", [])
 
-    order = ["group", "pattern", "tensors", "parameters", "lr", "weight decay"]
-    order += [key for key in ("momentum", "schedule", "options", "frozen") if any(key in row for row in rows)]
-    table = Table(*order, title="Parameter groups")
+    titles = ["group", "pattern", "parameters", "lr", "weight decay", "more"]
+    shown = len(titles) if any(row[-1] for row in rows) else -1
+    table = Table(*(Column(name, overflow="fold") for name in titles[:shown]), title="Parameter groups")
     for row in rows:
-        table.add_row(*(escape(row.get(key, "-")) for key in order))
+        table.add_row(*map(escape, row[:shown]))
     return table

@@ -106,7 +106,7 @@ class OneCycle(lr_scheduler.OneCycleLR):
 
 
 class LambdaLR(lr_scheduler.LambdaLR):
-    """torch's ``LambdaLR``, whose list of functions a run's config.yaml can repeat only with this order of its types.
+    """torch's ``LambdaLR``, with a list of functions that is saved to a run's config.yaml as it can be read again.
 
     Args:
         optimizer: Its groups' ``lr`` are multiplied.

@@ -74,6 +74,23 @@ def test_training_whitens_by_its_images_once_and_leaves_the_layer_alone(make_cla
     torch.testing.assert_close(resumed.network.whitening.weight, expected.whitening.weight)
 
 
+def test_trained_network_is_not_whitened_anew(make_classifier: Make, tmp_path: Path) -> None:
+    first, others = (TensorDataset(coloured_noise(64) * scale, torch.arange(64) % 10) for scale in (1, 3))
+    module = make_classifier(network=partial(Airbench, widths=[8, 8, 8]))
+    Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, DataLoader(first, 16))
+    filters = module.network.whitening.weight.clone()
+    torch.save(module.network.state_dict(), tmp_path / "weights.pth")
+    Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, DataLoader(others, 16))
+    assert torch.equal(module.network.whitening.weight, filters)
+
+    for removed in ([], ["whitening.weight", "whitened"]):
+        weights = torch.load(tmp_path / "weights.pth")
+        torch.save({name: weights[name] for name in weights if name not in removed}, tmp_path / "some.pth")
+        tuned = make_classifier(network=partial(Airbench, widths=[8, 8, 8]), pretrained=str(tmp_path / "some.pth"))
+        Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(tuned, DataLoader(others, 16))
+        assert torch.equal(tuned.network.whitening.weight, filters) == (not removed)
+
+
 def test_whitening_is_fitted_to_whole_images_and_not_to_what_an_epoch_makes_of_them(
     make_classifier: Make, sample_root: Path
 ) -> None:

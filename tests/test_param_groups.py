@@ -226,14 +226,14 @@ def test_table_shows_every_group_and_what_is_frozen() -> None:
     freeze(network, rules)
     optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(lr=0.01)), lr=0.01, weight_decay=0.1)
     assert rows(network, rules, optimizer) == [
-        ["group", "pattern", "tensors", "parameters", "lr", "weight decay"],
-        ["fc3", "fc3.*", "2", "850", "0.1", "0.1"],
-        ["default", "(all others)", "4", "58,284", "0.01", "0.1"],
-        ["conv", "conv*", "4", "2,872", "frozen", "-"],
+        ["group", "pattern", "parameters", "lr", "weight decay"],
+        ["fc3", "fc3.*", "850", "0.1", "0.1"],
+        ["default", "(all others)", "58,284", "0.01", "0.1"],
+        ["conv", "conv*", "2,872", "frozen", "-"],
     ]
 
 
-def test_table_has_a_column_for_whatever_a_rule_sets() -> None:
+def test_table_shows_whatever_else_a_rule_sets() -> None:
     network = LeNet(10)
     rules = [
         ParamGroup("fc3.weight", schedule=Triangle(1, 0, 0, 0.5), momentum=0.8),
@@ -242,14 +242,35 @@ def test_table_has_a_column_for_whatever_a_rule_sets() -> None:
     ]
     optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(), no_decay=True), lr=0.1, momentum=0.9)
     shape = "Triangle(start=1, peak_at=0, end=0, until=0.5)"
-    assert [[row[0], *row[4:]] for row in rows(network, rules, optimizer)] == [
-        ["group", "lr", "weight decay", "momentum", "schedule", "options", "frozen"],
-        ["fc3.weight", "0.1", "0", "0.8", shape, "-", "-"],
-        ["fc3.bias/no_decay", "0.1", "0", "0.9", "-", "nesterov=True", "-"],
-        ["conv", "0.1", "0", "0.9", "-", "-", "until epoch 3"],
-        ["conv/no_decay", "0.1", "0", "0.9", "-", "-", "until epoch 3"],
-        ["default", "0.1", "0", "0.9", "-", "-", "-"],
-        ["default/no_decay", "0.1", "0", "0.9", "-", "-", "-"],
+    assert [[row[0], *row[3:]] for row in rows(network, rules, optimizer)] == [
+        ["group", "lr", "weight decay", "more"],
+        ["fc3.weight", "0.1", "0", f"momentum 0.8, {shape}"],
+        ["fc3.bias/no_decay", "0.1", "0", "nesterov=True, momentum 0.9"],
+        ["conv", "0.1", "0", "momentum 0.9, frozen until epoch 3"],
+        ["conv/no_decay", "0.1", "0", "momentum 0.9, frozen until epoch 3"],
+        ["default", "0.1", "0", "momentum 0.9"],
+        ["default/no_decay", "0.1", "0", "momentum 0.9"],
     ]
     torch.optim.lr_scheduler.OneCycleLR(optimizer, [0.3] * 6, total_steps=10)
-    assert rows(network, rules, optimizer)[-1][4:7] == ["0.3", "0", "0.85 to 0.95"]
+    assert rows(network, rules, optimizer)[-1][3:] == ["0.3", "0", "momentum 0.85 to 0.95"]
+
+
+def test_table_shows_what_a_groups_own_schedule_is_a_factor_on() -> None:
+    network, rules = LeNet(10), [ParamGroup("fc3.*", schedule=Triangle(1, 0, 0))]
+    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd()), lr=0.1, momentum=0.9)
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, [0.3] * 2, total_steps=10)
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(param_group_table(network, rules, optimizer.param_groups, {"fc3": 0.1}))
+    cells = [line.split("│") for line in capture.get().splitlines() if line.startswith("│")]
+    assert [row[4].strip() for row in cells] == ["0.1", "0.3"]
+
+
+def test_table_loses_nothing_in_a_narrow_terminal() -> None:
+    network = LeNet(10)
+    rules = [ParamGroup("fc3.*", schedule=Triangle(1, 0, 0, 0.5), options={"nesterov": True})]
+    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(), no_decay=True), lr=0.1, momentum=0.9)
+    console = Console(width=60)
+    with console.capture() as capture:
+        console.print(param_group_table(network, rules, optimizer.param_groups))
+    assert "…" not in capture.get()

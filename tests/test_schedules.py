@@ -225,6 +225,15 @@ def test_a_groups_own_schedule_stands_beside_any_other(make_classifier: Make, ma
     assert lrs["default"] == pytest.approx(plain["default"])
 
 
+def test_a_cycle_keeps_the_proportions_of_the_groups(make_classifier: Make) -> None:
+    cycle = partial(CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=4, cycle_momentum=False)
+    rules = [ParamGroup("fc3.*", lr_scale=10)]
+    lrs = lrs_of(make_classifier(lr_scheduler=cycle, param_groups=rules), 4)
+    assert max(lrs["default"]) == pytest.approx(0.1)
+    assert min(lrs["default"]) == pytest.approx(0.01)
+    assert lrs["fc3"] == pytest.approx([10 * lr for lr in lrs["default"]])
+
+
 def test_a_group_has_its_own_schedule_from_yaml() -> None:
     yaml = """
 param_groups:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS_OF_WHITENING = 5e-4  # added to the variances, which are about 0.01 to 10: keeps noise from being blown up
-EMPTY = 1e-6  # variance of a direction that is rounding error, as a share of the largest; CIFAR-10's least is 1e-5
+EPS_OF_WHITENING = 5e-4  # added to the variances, which are about 1e-4 to 10: keeps noise from being blown up
+EMPTY = 1e-6  # share of the largest variance below which one is rounding error; the least of CIFAR-10's is 1e-5
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -49,6 +49,8 @@ class Airbench(nn.Module):
         super().__init__()
         self.whitening = nn.Conv2d(3, 24, 2)
         self.whitening.weight.requires_grad_(False)
+        self.whitened: Tensor
+        self.register_buffer("whitened", torch.tensor(False))  # kept with the weights, so that it happens once
         channels = [self.whitening.out_channels, *widths]
         self.blocks = nn.Sequential(*map(Block, channels[:-1], channels[1:]))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
@@ -61,7 +63,9 @@ class Airbench(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Make the first layer's outputs uncorrelated and of equal variance, each beside its negative.
+        """Make the first layer's outputs uncorrelated and of variance 1, or less if they are little but noise.
+
+        Each comes with its negative.
 
         Args:
             images: Normalised training images, float ``(N, 3, H, W)``; some thousand are enough.
@@ -74,6 +78,7 @@ class Airbench(nn.Module):
         filled = filters[variances > EMPTY * variances[-1]]
         filters = filled.repeat(-(-12 // len(filled)), 1, 1, 1)[:12]
         weight.copy_(torch.cat([filters, -filters]))
+        self.whitened.fill_(True)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.gelu(self.whitening(images))

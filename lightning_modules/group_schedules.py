@@ -37,13 +37,16 @@ def build_scheduler(
     """
     extra: dict[str, Any] = {}
     made, given = unwrap(make)
-    if isinstance(made, type) and issubclass(made, OneCycleLR | ShapeLR):
-        if given.get("total_steps") is None and given.get("epochs") is None:
-            extra["total_steps"] = total_steps(trainer, interval)
+    kind = made if isinstance(made, type) else object
+    known = given.get("total_steps") is not None or given.get("epochs") is not None
+    if issubclass(kind, OneCycleLR | ShapeLR) and not known:
+        extra["total_steps"] = total_steps(trainer, interval)
+    if issubclass(kind, OneCycleLR | CyclicLR):
         # one number for all groups would undo their own learning rates
-        if isinstance(given.get("max_lr"), int | float):
-            base_lr = optimizer.defaults["lr"]
-            extra["max_lr"] = [given["max_lr"] * group["lr"] / base_lr for group in optimizer.param_groups]
+        for key in ("base_lr", "max_lr"):
+            if isinstance(given.get(key), int | float):
+                shares = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
+                extra[key] = [given[key] * share for share in shares]
     try:
         scheduler = make(optimizer, **extra)
     except ValueError as error:
@@ -72,7 +75,7 @@ def total_steps(trainer: Trainer, interval: Interval | None = None) -> int:
         needed = "--trainer.max_epochs" if interval == "epoch" else "--trainer.max_epochs or --trainer.max_steps"
         raise MisconfigurationException(
             "Expected a known length of the training for a schedule that runs over all of it, but it has none. Give "
-            f"{needed}, or the schedule's total_steps."
+            f"{needed}."
         )
     return int(steps)
 
@@ -95,36 +98,41 @@ class GroupSchedules:
         optimizer: As it was built: with these groups alone.
         rules: What they come from; some have a ``schedule``.
         trainer: Which knows the length of the training.
+
+    Attributes:
+        base_lrs: What the schedule of a group is a factor on, by its name.
     """
 
     def __init__(self, optimizer: Optimizer, rules: Sequence[ParamGroup], trainer: Trainer) -> None:
         self._built = len(optimizer.param_groups)
-        self._own: dict[str, tuple[float, Callable[[float], float]]] = {
-            group["name"]: (group["lr"], rule.schedule)
+        self._shapes: dict[str, Callable[[float], float]] = {
+            group["name"]: shape
             for group in optimizer.param_groups
-            if (rule := rule_of(group, rules)).schedule is not None
+            if (shape := rule_of(group, rules).schedule) is not None
         }
-        self._total_steps = total_steps(trainer) if self._own else 0
+        self.base_lrs = {
+            group["name"]: group["lr"] for group in optimizer.param_groups if group["name"] in self._shapes
+        }
+        self._total_steps = total_steps(trainer) if self._shapes else 0
 
     def set(self, optimizer: Optimizer, step: int) -> None:
         """Set the learning rates of the groups with a schedule of their own, which depend on the step alone."""
-        if self._own:
+        if self._shapes:
             progress = min(step / self._total_steps, 1.0)
             for group in optimizer.param_groups:
-                if group.get("name") in self._own:
-                    lr, schedule = self._own[group["name"]]
-                    group["lr"] = lr * schedule(progress)
+                if (name := group.get("name")) in self._shapes:
+                    group["lr"] = self.base_lrs[name] * self._shapes[name](progress)
 
     def step(self, optimizer: Optimizer, step_scheduler: Callable[[], Any]) -> None:
         """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
         groups = optimizer.param_groups
-        first = next((group for group in groups if group.get("name") not in self._own), groups[0])
+        first = next((group for group in groups if group.get("name") not in self._shapes), groups[0])
         before = first["lr"]
         optimizer.param_groups = groups[: self._built]  # torch's schedules fail if there are more
         step_scheduler()
         optimizer.param_groups = groups
         for group in groups[self._built :]:
-            if before:  # else the last one still holds
+            if before:  # at 0 the proportion cannot be told; the one before is kept
                 group["proportion"] = group["lr"] / before
             if "proportion" in group:
                 group["lr"] = group["proportion"] * first["lr"]
