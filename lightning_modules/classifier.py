@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_modules.losses import for_classes, per_image
+from lightning_modules.losses import for_classes, ignored_class, per_image
 from lightning_modules.module import ImageModule
 from lightning_modules.views import View, mean_over_views
 
@@ -21,6 +21,7 @@ class ImageClassifier(ImageModule):
     ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
+    Images of a class that the loss ignores (``ignore_index``) count in none of these.
     Validation and test steps return ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
 
     Args:
@@ -47,14 +48,16 @@ class ImageClassifier(ImageModule):
         super().__init__(class_names=class_names, width=len(class_names), **kwargs)
         self._check_output_shape()
         self.loss = for_classes(loss or nn.CrossEntropyLoss())
-        self._unweighted_loss: list[nn.Module] = []  # in a list, so that it is no part of the module
+        self.unweighted_loss: nn.Module | None = None
         if class_weights is not None:
             self._weigh_classes(self.hparams["class_counts"])
         self.tta = tta or []
 
-        accuracy = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
-        self.val_acc, self.test_acc = accuracy, accuracy.clone()
-        self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", validate_args=False)
+        self._ignored = ignored_class(self.loss, len(class_names))
+        options: dict[str, Any] = {"ignore_index": self._ignored, "validate_args": False}
+        self.val_acc = MulticlassAccuracy(len(class_names), average="micro", **options)
+        self.test_acc = self.val_acc.clone()
+        self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", **options)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -63,13 +66,16 @@ class ImageClassifier(ImageModule):
         loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
         hits = logits.detach().argmax(1) == labels
-        self.log_training(len(images), loss=mean_loss, acc=hits.sum() / len(images))
+        if self._ignored is not None:
+            hits = hits & (labels != self._ignored)
+        count = self._count(labels)
+        self.log_training(count, loss=mean_loss, acc=hits.sum() / count)
         return loss
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return what to train on, and its mean over the images of the batch, to log."""
         loss = self.loss(logits, targets)
-        return loss, per_image(self.loss, loss.detach(), len(images))
+        return loss, per_image(self.loss, loss.detach(), self._count(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch of validation images."""
@@ -87,8 +93,8 @@ class ImageClassifier(ImageModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of each class."""
-        per_class = zip(self.class_names, self.test_acc_per_class.compute(), strict=True)
-        self.log_dict({f"test/acc/{name}": value for name, value in per_class})
+        per_class = enumerate(zip(self.class_names, self.test_acc_per_class.compute(), strict=True))
+        self.log_dict({f"test/acc/{name}": value for i, (name, value) in per_class if i != self._ignored})
         self.test_acc_per_class.reset()
 
     # Beyond Lightning's hooks
@@ -97,11 +103,18 @@ class ImageClassifier(ImageModule):
     def classify(self, images: Tensor) -> Tensor:
         """Return the probability of each class, ``(N, num_classes)``, for raw uint8 RGB images ``(N, 3, H, W)``.
 
-        The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it.
+        The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it. The data's
+        ``eval_transforms`` are no part of it.
 
         Raises:
-            ValueError: The images are not uint8.
+            ValueError: The images are not uint8, or not of the size that the network was trained on.
         """
+        size = self.hparams["image_size"]
+        if images.shape[-2:] != (size, size):
+            raise ValueError(
+                f"Expected images of {size}x{size} pixels, as in training, but got {tuple(images.shape[-2:])}: resize "
+                "them, as by torchvision.transforms.v2.functional.resize."
+            )
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
         return mean_over_views(self, self.normalize(images), self.tta).softmax(1)
@@ -114,13 +127,18 @@ class ImageClassifier(ImageModule):
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
         # class weights would make a mean over batches depend on how classes fall into them
-        measure = (self._unweighted_loss or [self.loss])[0]
-        loss = per_image(measure, measure(logits, targets), len(images))
+        measure = self.loss if self.unweighted_loss is None else self.unweighted_loss
+        count = self._count(targets)
+        loss = per_image(self.loss, measure(logits, targets), count)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
-        self.log(f"{stage}/loss", loss, batch_size=len(images), sync_dist=True)  # a schedule may watch it on each rank
+        self.log(f"{stage}/loss", loss, batch_size=int(count), sync_dist=True)  # a schedule may watch it on each rank
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
         return {"loss": loss, "preds": preds}
+
+    def _count(self, targets: Tensor) -> int | Tensor:
+        """Return how many images of a batch the loss does not ignore, 1 if none, to divide by it."""
+        return len(targets) if self._ignored is None else (targets != self._ignored).sum().clamp(min=1)
 
     def _weigh_classes(self, class_counts: list[int] | None) -> None:
         if class_counts is None or not hasattr(self.loss, "weight"):
@@ -129,7 +147,7 @@ class ImageClassifier(ImageModule):
             raise MisconfigurationException(f"Expected {what} for --model.class_weights balanced, but got {got}.")
         if self.loss.weight is not None:
             raise MisconfigurationException("Expected a loss without weights for --model.class_weights balanced.")
-        self._unweighted_loss = [copy.deepcopy(self.loss)]
+        self.unweighted_loss = copy.deepcopy(self.loss)
         counts = torch.tensor(class_counts, dtype=torch.float64)
         self.loss.weight = (counts.sum() / (len(counts) * counts)).float()
 

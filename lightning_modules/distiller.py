@@ -17,7 +17,9 @@ class Distiller(ImageClassifier):
 
     The training loss is ``(1 - alpha) * loss + alpha * temperature ** 2 * KLDiv`` per image, where KLDiv is the
     Kullback-Leibler divergence of the student's probabilities from the teacher's, both of logits divided by the
-    temperature. The teacher is loaded when training starts; the student's checkpoint neither holds nor needs it.
+    temperature; ``loss`` counts as a mean even if its reduction is "sum". ``train/loss`` is that, ``val/loss`` and
+    ``test/loss`` are of ``loss`` alone. The teacher is loaded when training starts; the student's checkpoint neither
+    holds nor needs it.
 
     Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
 
@@ -64,7 +66,7 @@ class Distiller(ImageClassifier):
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return what to train on, and the same to log."""
-        own = per_image(self.loss, self.loss(logits, targets), len(images))
+        own = per_image(self.loss, self.loss(logits, targets), self._count(targets))
         loss = (1 - self.alpha) * own + self.alpha * self._distance(logits, images)
         return loss, loss.detach()
 

@@ -40,7 +40,7 @@ class Initializer:
         method: Function of ``torch.nn.init``, without its last underscore.
         layer: Shell pattern (``*``, ``?``, ``[...]``) of the layer's class or one of its bases, as "Conv2d".
         pattern: Shell pattern of names as in ``network.named_parameters()``, as "*.bias".
-        arguments: Of that function, as ``{std: 0.01}``. ``gain`` may also be a nonlinearity that
+        arguments: Arguments of that function, as ``{std: 0.01}``. ``gain`` may also be a nonlinearity that
             ``torch.nn.init.calculate_gain`` knows, as "relu"; with "leaky_relu" goes ``negative_slope``.
 
     Raises:

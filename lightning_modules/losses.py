@@ -139,6 +139,12 @@ def check_reduction(loss: nn.Module) -> None:
         )
 
 
-def per_image(loss: nn.Module, value: Tensor, count: int) -> Tensor:
+def ignored_class(loss: nn.Module, num_classes: int) -> int | None:
+    """Return the class that a loss ignores by its ``ignore_index``, if that is one of the classes."""
+    index = getattr(getattr(loss, "loss", loss), "ignore_index", None)
+    return index if index is not None and 0 <= index < num_classes else None
+
+
+def per_image(loss: nn.Module, value: Tensor, count: int | Tensor) -> Tensor:
     """Return the value of a loss over ``count`` images as a mean, for logs, if it is a sum."""
     return value / count if getattr(loss, "reduction", "mean") == "sum" else value

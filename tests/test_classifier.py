@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import CSVLogger
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
-from lightning_modules.networks import LeNet, ResNet
+from lightning_modules.networks import LeNet, NiN, ResNet
 from lightning_modules.schedules import OneCycle
 
 Make = Callable[..., ImageClassifier]
@@ -325,3 +326,53 @@ def test_parameters_that_never_unfreeze_are_named(make_classifier: Make) -> None
     module = make_classifier(param_groups=[ParamGroup("conv1.*", unfreeze_epoch=1)])
     with pytest.warns(UserWarning, match=r"2 parameters stay frozen.*conv1\.weight, conv1\.bias"):
         fit(module, epochs=1)
+
+
+class AlwaysSecond(nn.Module):
+    """Answers 1, however it learns."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(F.one_hot(torch.tensor(1), num_classes) * 1e3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(images), -1)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.NLLLoss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_images_of_a_class_that_the_loss_ignores_count_nowhere(
+    make_classifier: Make, loss: type[nn.Module], reduction: str
+) -> None:
+    module = make_classifier(network=AlwaysSecond, loss=loss(ignore_index=0, reduction=reduction))
+    images, targets = torch.randn(6, 3, 32, 32), torch.tensor([0, 0, 1, 2, 0, 1])
+    loader = DataLoader(TensorDataset(images, targets), 3)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, **quiet)
+    trainer.fit(module, loader, loader)
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged["train/acc"] == logged["val/acc"] == pytest.approx(2 / 3)
+    assert logged["train/loss"] == pytest.approx(1000 / 3, rel=0.01)  # one of three is wrong, by 1,000
+    assert trainer.test(module, loader, verbose=False)[0]["test/acc"] == pytest.approx(2 / 3)
+
+
+def test_raw_images_are_refused(make_classifier: Make) -> None:
+    raw = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    module = make_classifier()
+    with pytest.raises(ValueError, match="call normalize before"):
+        module(raw)
+    assert module(module.normalize(raw)).shape == (1, 10)
+
+
+def test_images_of_another_size_than_in_training_are_not_classified(make_classifier: Make) -> None:
+    module = make_classifier().eval()
+    with pytest.raises(ValueError, match=r"Expected images of 32x32 pixels.*got \(29, 29\)"):
+        module.classify(torch.zeros(1, 3, 29, 29, dtype=torch.uint8))
+
+
+def test_backbone_ends_before_the_last_layer_with_weights(make_classifier: Make) -> None:
+    module = make_classifier(network=NiN)
+    layers = dict(module.network.named_children())
+    assert not list(layers["dropout"].parameters())
+    left = {id(layer) for name, layer in layers.items() if list(layer.parameters())} - set(map(id, module.backbone))
+    assert len(left) == 1

@@ -45,7 +45,7 @@ def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_says_its_own_command(recipe: str) -> None:
     header = (CONFIGS / recipe).read_text().split("seed_everything")[0]
-    assert f"#   python -m project fit --config configs/{recipe}\n" in header
+    assert f"#   python -m project fit --config configs/{recipe}" in header
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import known
+from lightning_modules.networks.image_size import require_image_size
 
 
 class ConvAutoencoder(nn.Module):
@@ -24,7 +24,7 @@ class ConvAutoencoder(nn.Module):
 
     def __init__(self, code_size: int, width: PositiveInt = 32, image_size: int | None = None) -> None:
         super().__init__()
-        size = known(image_size, type(self).__name__)
+        size = require_image_size(image_size, type(self).__name__)
         if size % 8:
             raise MisconfigurationException(
                 f"Expected images with a side that is a multiple of 8 for ConvAutoencoder, but got {size}. Set "

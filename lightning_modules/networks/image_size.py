@@ -3,7 +3,7 @@
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
-def known(image_size: int | None, network: str) -> int:
+def require_image_size(image_size: int | None, network: str) -> int:
     """Return the image size, which the module that builds a network gives wherever a config leaves it out.
 
     Raises:

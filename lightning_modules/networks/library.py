@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import known
+from lightning_modules.networks.image_size import require_image_size
 
 LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide a side by 32, which leaves 4x4 of 112 at the end
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -53,7 +53,7 @@ class LibraryNetwork(nn.Module):
         adapt_stem: bool = True,
         arguments: dict[str, Any] | None = None,
     ) -> nn.Module:
-        size = known(image_size, function)
+        size = require_image_size(image_size, function)
         network = build(function, num_classes, size, arguments or {})
         error = adapt(network, size, function) if adapt_stem else watch(network, size)[1]
         if error is not None:

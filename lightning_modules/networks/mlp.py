@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import known
+from lightning_modules.networks.image_size import require_image_size
 
 
 class MLP(nn.Sequential):
@@ -30,7 +30,7 @@ class MLP(nn.Sequential):
         image_size: int | None = None,
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
-        features = 3 * known(image_size, type(self).__name__) ** 2
+        features = 3 * require_image_size(image_size, type(self).__name__) ** 2
         for width in hidden:
             layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
             features = width
@@ -52,7 +52,7 @@ class SoftmaxRegression(nn.Module):
 
     def __init__(self, num_classes: int, image_size: int | None = None) -> None:
         super().__init__()
-        self.fc = nn.Linear(3 * known(image_size, type(self).__name__) ** 2, num_classes)
+        self.fc = nn.Linear(3 * require_image_size(image_size, type(self).__name__) ** 2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(images.flatten(1))

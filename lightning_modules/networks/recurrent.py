@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import known
+from lightning_modules.networks.image_size import require_image_size
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -40,7 +40,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.rnn = CELLS[cell](
-            input_size=3 * known(image_size, type(self).__name__),
+            input_size=3 * require_image_size(image_size, type(self).__name__),
             hidden_size=hidden_size,
             num_layers=num_layers,
             batch_first=True,
