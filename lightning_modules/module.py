@@ -153,9 +153,7 @@ class ImageModule(LightningModule):
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
-        if callable(whiten) and not getattr(
-            self.network, "whitened", False
-        ):  # neither a checkpoint nor pretrained weights have been
+        if callable(whiten) and not getattr(self.network, "whitened", False):  # a loaded one has been
             whiten(self._training_images(WHITENING_IMAGES))
 
     def on_train_epoch_start(self) -> None:

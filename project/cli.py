@@ -22,6 +22,7 @@ import datamodules
 from project import COMMANDS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
+from project.profiler import NoProfiler
 from project.progress import Progress
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
@@ -140,7 +141,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        """Give checkpoints their folder, and show a progress bar that costs little."""
+        """Give checkpoints their folder, and take a progress bar and a profiler that cost little."""
         if config["enable_checkpointing"] is False:
             always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
         for callback in always:
@@ -151,6 +152,7 @@ class CLI(LightningCLI):
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, Progress()]
+        config["profiler"] = config["profiler"] or NoProfiler()
         return super()._instantiate_trainer(config, always)
 
     def _make_folders(self, config: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmark_accuracy import Row, numbers, read_rows
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 CLOCKS = {"training_seconds": "training alone", "seconds": "whole command"}
 
@@ -32,9 +33,9 @@ def plot(folders: Sequence[Path], output: Path, reach: Sequence[float]) -> None:
             cells = [minutes_to(curves, key, share / 100) for share in reach]
             print(f"| {folder.name} | {clock} | {' | '.join(cells)} | {len(curves)} |")
     for panel, clock in zip(panels, CLOCKS.values(), strict=True):
-        panel.set(xlabel=f"minutes, {clock}", ylim=(0, 100))
+        panel.set(xlabel=f"minutes, {clock}")
         panel.set_xlim(left=0)
-        panel.set_yticks(range(0, 101, 10))
+        panel.yaxis.set_major_locator(MultipleLocator(5))
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="val accuracy, %")
     panels[0].legend(loc="lower right")
