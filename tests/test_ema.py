@@ -65,6 +65,6 @@ def test_resuming_goes_on_with_weights_and_average(make_classifier: Make, tmp_pa
 def test_average_moves_to_the_device_that_trains_and_its_counter_does_not() -> None:
     average = EMA()
     average._average_model = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
-    average.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]
+    average.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]  # needs a device only
     assert all(parameter.is_meta for parameter in average._average_model.module.parameters())
     assert average._average_model.n_averaged.device.type == "cpu"
