@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from measure import hardware
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -213,8 +214,7 @@ def main() -> None:
             seconds[what, who].append(time.perf_counter() - begin)
             print(f"{repeat} {what}, {who}: {seconds[what, who][-1]:.3f} s", file=sys.stderr, flush=True)
 
-    machine = platform.processor() or platform.machine()
-    print(f"{os.cpu_count()} cores, {machine}; Python {platform.python_version()}, torch {torch.__version__},")
+    print(f"{hardware()}; Python {platform.python_version()}, torch {torch.__version__},")
     print(f"torchvision {torchvision.__version__}; batch {BATCH}; median of {options.repeats} runs.\n")
     print("| what | who | images/s | seconds, median (min to max) |\n|---|---|---|---|")
     for (what, who), times in seconds.items():

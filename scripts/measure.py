@@ -1,4 +1,4 @@
-"""What benchmarks of training share: a run of ``fit`` that is watched, the machine in words, and a clock."""
+"""What benchmarks share: a run of ``fit`` that is watched, the machine in words, and a clock."""
 
 import os
 import platform
