@@ -16,6 +16,11 @@ def reference(values: np.ndarray) -> HistogramProto:
         return make_histogram(values.astype(np.float64), writer.default_bins)
 
 
+# every float32 edge below 1e19, where squares can be held, and its neighbours up to two steps away
+EDGES = bucket_edges()[775:-25].astype(np.float32)
+NEAR_EDGES = torch.from_numpy(np.concatenate([(EDGES.view(np.int32) + step).view(np.float32) for step in range(-6, 7)]))
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -27,8 +32,16 @@ def reference(values: np.ndarray) -> HistogramProto:
         torch.from_numpy(bucket_edges()[700:900]).float(),
         torch.randn(1000).half(),
         torch.randn(1000).bfloat16(),
+        torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last),
+        torch.randn(300_000).exp() * torch.randn(300_000),
+        NEAR_EDGES,
+        -NEAR_EDGES,
+        torch.cat([torch.zeros(9000), -torch.zeros(9000), torch.tensor([-1e-45, 1e-45, -1e-12, 1e-12])]),
     ],
-    ids=["normal", "tiny", "zeros", "one", "wide", "on the edges", "half", "bfloat16"],
+    ids=[
+        *("normal", "tiny", "zeros", "one", "wide", "on the edges", "half", "bfloat16", "channels last", "large"),
+        *("near the edges", "near the negative edges", "signed zeros"),
+    ],
 )
 def test_counts_are_those_of_add_histogram(values: torch.Tensor) -> None:
     histogram = gather({"x": values})["x"].histogram
@@ -41,8 +54,38 @@ def test_counts_are_those_of_add_histogram(values: torch.Tensor) -> None:
         limit: count for limit, count in zip(expected.bucket_limit, expected.bucket, strict=True) if count
     }
     assert (histogram.min, histogram.max, histogram.num) == (expected.min, expected.max, expected.num)
-    assert histogram.sum == pytest.approx(expected.sum)
-    assert histogram.sum_squares == pytest.approx(expected.sum_squares)
+    size = values.float().abs().sum().item()
+    assert histogram.sum == pytest.approx(expected.sum, rel=1e-5, abs=1e-6 * size)  # what cancels cannot be exact
+    assert histogram.sum_squares == pytest.approx(expected.sum_squares, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_tensors_of_all_sizes_are_told_apart(size: int) -> None:
+    tensors = {
+        "a": torch.ones(size),
+        "none": torch.empty(0),
+        "scalar": torch.tensor(5.0),
+        "b": torch.full((size,), 2.0),
+    }
+    found = gather(tensors)
+    assert found["none"].histogram is None
+    assert {name: one.histogram.sum for name, one in found.items() if one.histogram} == {
+        "a": size,
+        "scalar": 5,
+        "b": 2 * size,
+    }
+    assert found["b"].rms == 2
+
+
+def test_many_values_that_are_not_finite_or_huge_are_counted_as_few_are() -> None:
+    values = torch.randn(20_000)
+    values[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    values[3] = 1e30  # whose square is not finite
+    found = gather({"x": values})["x"]
+    assert found.nonfinite == 3
+    assert found.histogram is not None
+    assert (found.histogram.num, found.histogram.max) == (19_997, pytest.approx(1e30))
+    assert found.histogram.sum_squares == pytest.approx(1e60)
 
 
 def test_values_that_are_not_finite_are_counted_apart() -> None:
