@@ -107,7 +107,9 @@ class ImageDataset(Dataset):
         pixels: Tensor | Path | None = None,
         rows: Tensor | None = None,
     ) -> None:
-        self.paths = None if pixels is not None else paths_of(root, [file for file, _ in entries])
+        self.root = root
+        self.files = [file for file, _ in entries]
+        self.paths = paths_of(root, self.files) if pixels is None else None
         self.size = size
         self.resize = resize
         self.transform = transform

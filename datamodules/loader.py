@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 
 from datamodules.augment import Batch, Draw
-from datamodules.dataset import ImageDataset
+from datamodules.dataset import ImageDataset, paths_of
 from datamodules.errors import DataError
 
 
@@ -134,14 +134,7 @@ class ImageLoader:
         order = self._positions()
         on_device = order if self.device.type == "cpu" else order.to(self.device, non_blocking=True)
         steps = len(self)
-        shown = steps * self._global_batch if self.drop_last else len(order)
-        mine = []
-        for step in range(steps):
-            low, high = shown * step // steps, shown * (step + 1) // steps
-            each = high - low
-            mine.append(
-                slice(low + each * self.rank // self.world_size, low + each * (self.rank + 1) // self.world_size)
-            )
+        mine = [self._part(step) for step in range(steps)]
         seeds = seeds_of(steps, self.seed, epoch, self.rank + 1).tolist()
         first = self._resume.pop("batch", 0) if self._resume.get("epoch") == epoch else 0
         self._resume = {}
@@ -166,6 +159,11 @@ class ImageLoader:
         """Return about ``count`` images spread over the dataset, without augmentation of batches, for statistics."""
         positions = torch.arange(0, len(self.dataset), -(-len(self.dataset) // count))
         return self._render(positions, 0, self.finish_plain or self.finish)[0]
+
+    def paths(self, batch: int) -> list[str]:
+        """Return the file of each image of a batch of this epoch, as this process shows it."""
+        positions = self._positions()[self._part(batch)].tolist()
+        return paths_of(self.dataset.root, [self.dataset.files[position] for position in positions])
 
     def state_dict(self) -> dict[str, int]:
         """Return how far this epoch is, for a checkpoint."""
@@ -206,6 +204,14 @@ class ImageLoader:
         images, targets = self.dataset.__getitems__((seed, positions))
         draw = Draw(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
         return finish(images.to(self.device), targets.to(self.device), draw)
+
+    def _part(self, step: int) -> slice:
+        """Return which of an epoch's positions make this process's part of a batch."""
+        steps = len(self)
+        shown = steps * self._global_batch if self.drop_last else len(self.dataset)
+        low, high = shown * step // steps, shown * (step + 1) // steps
+        each = high - low
+        return slice(low + each * self.rank // self.world_size, low + each * (self.rank + 1) // self.world_size)
 
     @property
     def _global_batch(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_modules.losses import for_classes, ignored_class, per_image
+from lightning_modules.losses import for_classes, ignored_class, losses_of_images, per_image
 from lightning_modules.module import ImageModule
 from lightning_modules.views import View, mean_over_views
 
@@ -22,7 +22,7 @@ class ImageClassifier(ImageModule):
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
     Images of a class that the loss ignores (``ignore_index``) count in none of these.
-    Validation and test steps return ``{"loss": ..., "preds": int64 (N,)}`` for callbacks.
+    Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
 
     Args:
         class_names: Name of each class, from the data.
@@ -119,22 +119,34 @@ class ImageClassifier(ImageModule):
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
         return mean_over_views(self, self.normalize(images), self.tta).softmax(1)
 
+    def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:
+        """Return the loss of each image, float ``(N,)``, as validation measures it; None if the loss cannot tell.
+
+        Args:
+            logits: ``(N, num_classes)``.
+            targets: Classes, int64 ``(N,)``.
+        """
+        return losses_of_images(self._measure, logits, targets)
+
     # Helpers
+
+    @property
+    def _measure(self) -> nn.Module:
+        """The loss without class weights, by which a mean over batches would depend on how classes fall into them."""
+        return self.loss if self.unweighted_loss is None else self.unweighted_loss
 
     def _evaluate(
         self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False
     ) -> dict[str, Tensor]:
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
-        # class weights would make a mean over batches depend on how classes fall into them
-        measure = self.loss if self.unweighted_loss is None else self.unweighted_loss
         count = self._count(targets)
-        loss = per_image(self.loss, measure(logits, targets), count)
+        loss = per_image(self.loss, self._measure(logits, targets), count)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
         self.log(f"{stage}/loss", loss, batch_size=int(count), sync_dist=True)  # a schedule may watch it on each rank
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
-        return {"loss": loss, "preds": preds}
+        return {"loss": loss, "preds": preds, "logits": logits}
 
     def _count(self, targets: Tensor) -> int | Tensor:
         """Return how many images of a batch the loss does not ignore, 1 if none, to divide by it."""

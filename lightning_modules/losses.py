@@ -1,5 +1,6 @@
 """What torch's losses lack to train a classifier: inputs and targets in the form that each expects."""
 
+import copy
 from typing import Literal
 
 import torch
@@ -148,3 +149,21 @@ def ignored_class(loss: nn.Module, num_classes: int) -> int | None:
 def per_image(loss: nn.Module, value: Tensor, count: int | Tensor) -> Tensor:
     """Return the value of a loss over ``count`` images as a mean, for logs, if it is a sum."""
     return value / count if getattr(loss, "reduction", "mean") == "sum" else value
+
+
+def losses_of_images(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor | None:
+    """Return what a loss says of each image, float ``(N,)``, or None if it has no ``reduction`` that can be left out.
+
+    Their mean is the loss of the batch, but for class weights of the loss, or their sum, as its reduction says.
+    """
+    inner = getattr(loss, "loss", loss)
+    if not hasattr(inner, "reduction"):
+        return None
+    each = copy.deepcopy(loss)  # of a few numbers; the loss itself may be in use by a compiled step
+    reduction, getattr(each, "loss", each).reduction = inner.reduction, "none"
+    values = each(logits.float(), targets)
+    if values.ndim == 0 or len(values) != len(targets):
+        return None
+    if values.ndim == 1:
+        return values
+    return values.flatten(1).mean(1) if reduction == "mean" else values.flatten(1).sum(1)

@@ -80,7 +80,7 @@ class ImageModule(LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="width")
+        self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs what matters
         self.class_names = class_names
         self.network = build_network(network, width, image_size)
         self.optimizer_class = optimizer

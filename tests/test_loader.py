@@ -22,7 +22,7 @@ COUNT = 103
 def loader(count: int = COUNT, **options: object) -> ImageLoader:
     """Return a loader of images whose every pixel is their position."""
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-    dataset = ImageDataset(Path(), [("", i % 10) for i in range(count)], 2, pixels=pixels)
+    dataset = ImageDataset(Path(), [(f"{i}.png", i % 10) for i in range(count)], 2, pixels=pixels)
     settings = {"batch_size": 10, "shuffle": True, "seed": 7, "finish": as_it_is, "device": torch.device("cpu")}
     return ImageLoader(dataset, **(settings | options))
 
@@ -50,6 +50,17 @@ def sample(root: Path, **options: object) -> SampleDataModule:
     data.prepare_data()
     data.setup("fit")
     return data
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_paths_of_a_batch_are_those_of_its_images(world_size: int, shuffle: bool, drop_last: bool) -> None:
+    for rank in range(world_size):
+        batches = loader(shuffle=shuffle, drop_last=drop_last, rank=rank, world_size=world_size)
+        batches.sampler.set_epoch(3)
+        for number, positions in enumerate(shown(batches)):
+            assert batches.paths(number) == [f"./{position}.png" for position in positions]
 
 
 def test_plain_images_are_spread_over_the_dataset_and_not_augmented() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from training import module_of, trace
 
 from lightning_modules import ImageClassifier
-from lightning_modules.losses import ClassificationLoss, for_classes, per_image
+from lightning_modules.losses import TORCH_LOSSES, ClassificationLoss, for_classes, losses_of_images, per_image
 
 # e to the logits is 2 1 1 and 1 3 4: softmax 1/2 1/4 1/4 and 1/8 3/8 1/2, sigmoid 2/3 1/2 1/2 and 1/2 3/4 4/5
 LOGITS = torch.tensor([[2.0, 1.0, 1.0], [1.0, 3.0, 4.0]]).log()
@@ -208,3 +208,32 @@ def test_classes_are_balanced_in_every_loss_that_can_weigh_them(loss: str) -> No
     # 60 images, 3 classes: 60 / (3 * 10), 60 / (3 * 20), 60 / (3 * 30)
     expected = for_classes(getattr(nn, loss)(weight=torch.tensor([2, 1, 2 / 3])))(SCORES, TARGETS)
     torch.testing.assert_close(weighted.loss(SCORES, TARGETS), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", [*(cls.__name__ for cls in TORCH_LOSSES), "CrossEntropyLoss"])
+def test_losses_of_images_come_to_the_loss_of_the_batch(name: str, reduction: str) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = for_classes(getattr(nn, name)(reduction=reduction))
+    each = losses_of_images(loss, logits, targets)
+    assert each is not None
+    assert each.shape == (6,)
+    torch.testing.assert_close(each.mean() if reduction == "mean" else each.sum(), loss(logits, targets))
+    one = losses_of_images(loss, logits[2:3], targets[2:3])
+    torch.testing.assert_close(each[2:3], one)
+    assert loss.reduction == reduction
+
+
+def test_losses_of_images_of_batchmean_are_sums_over_classes() -> None:
+    logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = for_classes(nn.KLDivLoss(reduction="batchmean"))
+    torch.testing.assert_close(losses_of_images(loss, logits, targets).mean(), loss(logits, targets))
+
+
+def test_a_loss_that_knows_only_batches_has_none_of_images() -> None:
+    class Own(nn.Module):
+        def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return logits.mean()
+
+    assert losses_of_images(Own(), torch.randn(2, 3), torch.tensor([0, 1])) is None
