@@ -1,9 +1,40 @@
 """What is watched: one callback a file."""
 
+from callbacks.class_report import ClassReport
 from callbacks.confusion_matrix import ConfusionMatrix
+from callbacks.curves import Curves
 from callbacks.ema import EMA
+from callbacks.embeddings import Embeddings
 from callbacks.feature_maps import FeatureMaps
-from callbacks.histograms import WeightAndGradientHistograms
+from callbacks.grad_cam import GradCAM
+from callbacks.gradient_flow import GradientFlow
+from callbacks.graph import NetworkGraph
+from callbacks.histograms import ActivationHistograms, Histograms
+from callbacks.hyperparameters import Hyperparameters
 from callbacks.kernels import ConvolutionKernels
+from callbacks.learning_curves import LearningCurves
+from callbacks.mistakes import Mistakes
+from callbacks.occlusion import OcclusionSensitivity
+from callbacks.throughput import Throughput
+from callbacks.training_batch import TrainingBatch
 
-__all__ = ["EMA", "ConfusionMatrix", "ConvolutionKernels", "FeatureMaps", "WeightAndGradientHistograms"]
+__all__ = [
+    "EMA",
+    "ActivationHistograms",
+    "ClassReport",
+    "ConfusionMatrix",
+    "ConvolutionKernels",
+    "Curves",
+    "Embeddings",
+    "FeatureMaps",
+    "GradCAM",
+    "GradientFlow",
+    "Histograms",
+    "Hyperparameters",
+    "LearningCurves",
+    "Mistakes",
+    "NetworkGraph",
+    "OcclusionSensitivity",
+    "Throughput",
+    "TrainingBatch",
+]

@@ -1,99 +1,64 @@
-"""The confusion matrix, with recall and precision of each class."""
+"""The confusion matrix, in numbers and in shares."""
 
+import csv
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.loggers import log_figure
+from callbacks.loggers import Log
+from callbacks.looking import names_of
+from callbacks.pictures import rendered
+from callbacks.predictions import Predictions, PredictionWatcher
 
 MOST_NUMBERS = 20  # classes; with more, the numbers in the cells cannot be read and are left out
 
 
-class ConfusionMatrix(Callback):
+class ConfusionMatrix(PredictionWatcher):
     """Draw which classes are taken for which, at the end of validation and test.
 
     Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, and that
     has ``class_names``.
 
     Tags: ``confusion_matrix/val`` and ``confusion_matrix/test`` (number of images; rows true, columns predicted;
-    recall in percent at the end of a row, precision at the end of a column). The latest is also written to
-    ``confusion_matrix_val.png`` and ``confusion_matrix_test.png`` in the run's folder.
+    recall in percent at the end of a row, precision at the end of a column), ``confusion_matrix_normalised/val`` and
+    ``.../test`` (percent of the images of a row). The latest is also written to ``confusion_matrix_val.png`` and
+    ``confusion_matrix_val.csv``, ``..._test.png`` and ``..._test.csv`` in the run's folder.
 
     Args:
-        every_n_epochs: Draw each n-th epoch of a fit.
+        every_n_epochs: Draw each n-th epoch, and the last.
     """
 
-    def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
-        self.every_n_epochs = every_n_epochs
-        self._metric: MulticlassConfusionMatrix | None = None
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
+        pairs = found.targets * len(names) + found.preds
+        counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), len(names)).numpy()
+        self.draw_later(trainer, stage, names, counts)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        if trainer.sanity_checking or (fitting and (trainer.current_epoch + 1) % self.every_n_epochs):
-            return
-        self._start(pl_module)
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._metric is None:
-            return
-        if not isinstance(outputs, dict) or "preds" not in outputs:
-            raise MisconfigurationException(
-                "Expected validation_step and test_step to return a dict with `preds` (N,) for ConfusionMatrix, but "
-                f"got {type(outputs).__name__}. Return it, or take the callback out of the config."
-            )
-        self._metric.update(outputs["preds"], batch[1])
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer, pl_module, "test")
-
-    def _start(self, pl_module: LightningModule) -> None:
-        class_names: list[str] = pl_module.class_names  # type: ignore[assignment]  # the contract above
-        self._metric = MulticlassConfusionMatrix(len(class_names), validate_args=False).to(pl_module.device)
-
-    def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._metric is None:
-            return
-        counts = self._metric.compute().cpu().numpy()  # on every rank: it gathers from all of them
-        self._metric = None
-        if not trainer.is_global_zero:
-            return
-        figure = draw_confusion_matrix(counts, pl_module.class_names)  # type: ignore[arg-type]  # likewise
-        log_figure(trainer, f"confusion_matrix/{stage}", figure)
-        folder = Path(trainer.default_root_dir)  # the run's folder, whatever the loggers
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"confusion_matrix_{stage}.png")
+    def draw(self, log: Log, stage: str, names: list[str], counts: np.ndarray) -> None:
+        figure = draw_confusion_matrix(counts, names, log.moment)
+        picture = rendered(figure)
+        log.image(f"confusion_matrix/{stage}", picture)
+        log.folder.mkdir(parents=True, exist_ok=True)
+        to_pil_image(picture).save(log.folder / f"confusion_matrix_{stage}.png")
+        in_percent(figure, counts)
+        log.image(f"confusion_matrix_normalised/{stage}", rendered(figure))
+        with (log.folder / f"confusion_matrix_{stage}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([r"true \ predicted", *names])
+            writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
 
 
-def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment: str = "") -> Figure:
     """Return a figure of a confusion matrix.
 
     Args:
         counts: Integers ``(classes, classes)``; rows are true, columns predicted.
         class_names: Name of each class.
+        moment: What to say of when and by which weights, in the title.
     """
     size = len(class_names)
     names = np.array([name.replace("$", r"\$") for name in class_names])  # which would begin a formula
@@ -104,9 +69,8 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Fig
     axes = figure.subplots()
     shades = counts / np.maximum(true, 1)[:, None]
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
-    axes.set(
-        xlabel="predicted", ylabel="true", title=f"{right.sum() / max(counts.sum(), 1):.2%} of {counts.sum():,} right"
-    )
+    title = f"{right.sum() / max(counts.sum(), 1):.2%} of {counts.sum():,} right" + (f", {moment}" if moment else "")
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     if size <= MOST_NUMBERS:
         ticks = np.arange(size)
         for row, column in np.ndindex(size, size):
@@ -123,3 +87,11 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Fig
     top_axis.set_xticks(ticks, [f"{precision[tick]:.1%}" for tick in ticks], rotation=45, ha="left")
     top_axis.set_xlabel("precision")
     return figure
+
+
+def in_percent(figure: Figure, counts: np.ndarray) -> None:
+    """Write percent of a row into the cells of a figure that is laid out already: half the time of another one."""
+    figure.set_layout_engine("none")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    for text, share in zip(figure.axes[0].texts, shares.ravel(), strict=False):  # none in a large matrix
+        text.set_text(f"{share:.0%}")

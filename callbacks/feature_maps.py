@@ -1,41 +1,42 @@
 """Pictures of what layers make of images."""
 
-import fnmatch
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from callbacks.gather import network_of, to_cpu
-from callbacks.loggers import log_image, warn_if_blind
-from callbacks.pictures import enlarge, grid, min_max
+from callbacks.gather import to_cpu
+from callbacks.loggers import Log
+from callbacks.looking import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked
+from callbacks.pictures import BACKGROUND, enlarge, grid, min_max
 
 SIDE = 64  # of an image or map, in pixels
 DEFAULT_LAYERS = 4
+# an activation that a network calls is one of these, be it as a module, as a function or as a method of a tensor
+ACTIVATIONS = {"relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh"}
+ACTIVATIONS |= {"sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "rrelu"}
 
 
-class FeatureMaps(Callback):
-    """Draw the output channels of named layers for the first validation images, beside the images.
+class FeatureMaps(ImageWatcher):
+    """Draw the output channels of named layers for validation images, beside the images.
 
-    A forward hook stands on the layers for one batch of each n-th epoch, and on no other.
-
-    Tags: ``feature_maps/<layer>``: a row for each image; the de-normalised image, then the layer's channels, each
-    stretched from its darkest to its lightest value.
+    Tags: ``feature_maps/<layer>``: for each image a row of the de-normalised image and the layer's channels, and below
+    it a row of what the next activation function makes of them, if the same number of channels reaches one. Each
+    channel is stretched from its darkest to its lightest value, a row and the one below it alike.
 
     Args:
         layers: Shell patterns of module names below the network, as "conv1" or "stages.*.0"; by default up to four
             convolutions, from the first to the last. A layer that makes anything but ``(N, C, H, W)`` is an error.
-        every_n_epochs: Draw each n-th epoch.
-        num_images: Draw so many images.
+        images: Number of images, as many of each class, or their positions in the validation set.
+        random: Take others in each epoch.
         max_channels: Draw the first so many channels.
+        every_n_epochs: Draw each n-th epoch, and the last.
 
     Raises:
         MisconfigurationException: A pattern matches no layer, or one that makes no maps.
@@ -44,98 +45,93 @@ class FeatureMaps(Callback):
     def __init__(
         self,
         layers: Sequence[str] | None = None,
-        every_n_epochs: PositiveInt = 1,
-        num_images: PositiveInt = 4,
+        images: int | list[int] = 4,
+        random: bool = False,
         max_channels: PositiveInt = 16,
+        every_n_epochs: PositiveInt = 1,
     ) -> None:
+        super().__init__(images, random, every_n_epochs)
         self.layers = layers
-        self.every_n_epochs = every_n_epochs
-        self.num_images = num_images
         self.max_channels = max_channels
-        self._handles: list[RemovableHandle] = []
-        self._outputs: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._named_layers(pl_module)
-            warn_if_blind(trainer, self)
+            self._find(pl_module)
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
-            return
-        # the sanity check tries the layers out before training; nothing is drawn then
-        if (trainer.current_epoch + 1) % self.every_n_epochs and not trainer.sanity_checking:
-            return
-        for name, layer in self._named_layers(pl_module).items():
-            self._handles.append(layer.register_forward_hook(partial(self._keep, name)))
+    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+        if not (layers := self._find(pl_module)):
+            return None
+        outputs = Outputs(self.max_channels)
+        with hooked(layers, outputs.keep), outputs:
+            forward(trainer, pl_module, shown.images)
+        maps: dict[str, Tensor] = {}
+        for name in layers:
+            maps[f"before {name}"] = self._checked(name, outputs.before.get(name))
+            if name in outputs.after and outputs.after[name].ndim == 4:
+                maps[f"after {name}"] = outputs.after[name]
+        maps["images"] = denormalized(pl_module, shown.images)
+        return (list(layers), to_cpu(maps))
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if not self._handles:
-            return
-        self._remove_hooks()
-        outputs_of, self._outputs = self._outputs, {}
-        maps = to_cpu({name: self._maps_of(name, outputs_of.get(name)) for name in self._named_layers(pl_module)})
-        if trainer.sanity_checking:
-            return
-        images = batch[0].flatten(0, -4)[: self.num_images]  # views of one image stand in a row of their own
-        denormalize: Callable[[Tensor], Tensor] = getattr(pl_module, "denormalize", min_max)
-        images = denormalize(images)
-        images = enlarge(images.cpu(), SIDE)
-        for name, values in maps.items():
-            log_image(trainer, f"feature_maps/{name}", self._draw(images, values))
+    def draw(self, log: Log, layers: list[str], maps: dict[str, Tensor]) -> None:
+        images = enlarge(maps["images"], SIDE)
+        for name in layers:
+            rows, what = [self._row(images, maps[f"before {name}"])], "the image and channels"
+            if f"after {name}" in maps:
+                rows.append(self._row(torch.full_like(images, BACKGROUND), maps[f"after {name}"]))
+                what += "; below each, the same after the activation"
+            cells = torch.stack(rows, 1).flatten(0, 1)  # (images * rows, 1 + channels, 3, H, W)
+            log.image(f"feature_maps/{name}", grid(cells), f"Feature maps of {name}, {log.moment}: {what}")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._remove_hooks()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._remove_hooks()
-
-    def _named_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
-        modules = {name: module for name, module in network_of(pl_module).named_modules() if name}
+    def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
         if self.layers is None:
-            convolutions = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-            count = min(DEFAULT_LAYERS, len(convolutions))
-            chosen = torch.linspace(0, len(convolutions) - 1, count).round().int().tolist()
-            return {convolutions[i]: modules[convolutions[i]] for i in chosen}
-        found: dict[str, nn.Module] = {}
-        for pattern in self.layers:
-            matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
-            if not matching:
-                near = get_close_matches(pattern, modules, 5, cutoff=0.3) or list(modules)[:5]
-                raise MisconfigurationException(
-                    f"Expected layers {pattern!r} of FeatureMaps to match a layer of the network, but it matches none "
-                    f"of its {len(modules)}. Among them are {', '.join(near)}."
-                )
-            found |= matching
-        return found
+            return convolutions(pl_module, DEFAULT_LAYERS)
+        return find_layers(pl_module, self.layers, self)
 
-    def _keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._outputs[name] = output
-
-    def _maps_of(self, name: str, output: Any) -> Tensor:
+    def _checked(self, name: str, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise MisconfigurationException(
                 f"Expected layer {name!r} of FeatureMaps to make maps (N, C, H, W), but it makes {shape}. "
                 "Take it out of layers."
             )
-        return output[: self.num_images, : self.max_channels]
+        return output
 
-    def _remove_hooks(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+    def _row(self, images: Tensor, maps: Tensor) -> Tensor:
+        shades = F.interpolate(min_max(maps), size=images.shape[-2:], mode="nearest")
+        return torch.cat([images.unsqueeze(1), shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)], dim=1)
 
-    def _draw(self, images: Tensor, maps: Tensor) -> Tensor:
-        shades = nn.functional.interpolate(min_max(maps), size=images.shape[-2:], mode="nearest")
-        cells = shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)
-        return grid(torch.cat([images.unsqueeze(1), cells], dim=1))
+
+class Outputs(TorchFunctionMode):
+    """What layers put out, and what the next activation makes of it, be that a module or a call in ``forward``.
+
+    A layer's ``keep`` is to be its forward hook. The activation behind a layer is the first that is called after it, if
+    it gets as many channels; a norm or a sum may lie between.
+
+    Args:
+        max_channels: Keep the first so many channels.
+    """
+
+    def __init__(self, max_channels: int) -> None:
+        super().__init__()
+        self.max_channels = max_channels
+        self.before: dict[str, Any] = {}
+        self.after: dict[str, Tensor] = {}
+        self._open: dict[str, int] = {}  # layers whose activation is still to come, and their channels
+
+    def keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 2:
+            self.before[name] = output
+            return
+        self.before[name] = output[:, : self.max_channels].clone()  # before an activation in place
+        self._open[name] = output.shape[1]
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if self._open and getattr(func, "__name__", "") in ACTIVATIONS and isinstance(output, Tensor):
+            for name in [name for name, channels in self._open.items() if output.shape[1:2] == (channels,)]:
+                self.after[name] = output[:, : self.max_channels].clone()
+                del self._open[name]
+        return output

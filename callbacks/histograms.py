@@ -1,46 +1,121 @@
-"""Histograms of weights and gradients."""
+"""Histograms of weights, gradients, updates and activations."""
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.nn.modules import activation
 
-from callbacks.gather import gather, network_of
-from callbacks.loggers import log_histogram, warn_if_blind
+from callbacks.gather import TensorStatistics, count, network_of, unpack
+from callbacks.loggers import Log
+from callbacks.looking import ImageWatcher, Shown, find_layers, forward, hooked
+from callbacks.steps import Step, StepWatcher
+
+Kind = Literal["weights", "gradients", "updates"]
 
 
-class WeightAndGradientHistograms(Callback):
-    """Log the distribution of every weight and of its gradient, at the last step of an epoch.
+class Histograms(StepWatcher):
+    """Log the distribution of every weight, of its gradient and of its update, at the middle step of an epoch.
 
     Gradients are those of the whole step: accumulated, unscaled, before clipping. Weights are those that the gradients
-    belong to, before the step changes them. NaN and infinite values are left out of the histograms and reported.
+    belong to, before the step changes them. Updates are what the step added to them. NaN and infinite values are left
+    out of the histograms and reported.
 
-    Tags: ``weights/<parameter>`` and ``gradients/<parameter>``, in units of the parameter and of loss per parameter.
+    Tags: ``weights/<parameter>``, ``gradients/<parameter>`` and ``updates/<parameter>``, in units of the parameter, of
+    loss per parameter, and of the parameter.
 
     Args:
-        every_n_epochs: Log each n-th epoch.
+        kinds: Which of them.
+        every_n_epochs: Log each n-th epoch, and the last.
     """
 
-    def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
-        self.every_n_epochs = every_n_epochs
+    def __init__(
+        self, kinds: Sequence[Kind] = ("weights", "gradients", "updates"), every_n_epochs: PositiveInt = 1
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.kinds = kinds
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warn_if_blind(trainer, self, histograms=True)
+    def show(self, trainer: Trainer, step: Step) -> None:
+        found = {f"{kind}/{name}": one for kind in self.kinds for name, one in getattr(step, kind).items()}
+        tell_nonfinite(found, step.number)
+        self.draw_later(trainer, found)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if not trainer.is_last_batch or (trainer.current_epoch + 1) % self.every_n_epochs:
-            return
-        if not trainer.is_global_zero:
-            return
-        parameters = dict(network_of(pl_module).named_parameters())
-        tensors: dict[str, Tensor] = {f"weights/{name}": parameter for name, parameter in parameters.items()}
-        tensors |= {f"gradients/{name}": p.grad for name, p in parameters.items() if p.grad is not None}
-        found = gather(tensors)
-        for tag, statistics in found.items():
-            if statistics.histogram is not None:
-                log_histogram(trainer, tag, statistics.histogram)
-        broken = [f"{tag} ({statistics.nonfinite})" for tag, statistics in found.items() if statistics.nonfinite]
-        if broken:
-            more = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
-            rank_zero_warn(f"NaN or infinite values at step {trainer.global_step}: {', '.join(broken[:5])}{more}.")
+    def draw(self, log: Log, found: dict[str, TensorStatistics]) -> None:
+        log_histograms(log, found)
+
+
+class ActivationHistograms(ImageWatcher):
+    """Log the distribution of what layers put out for validation images.
+
+    Tags: ``activations/<layer>``.
+
+    Args:
+        layers: Shell patterns of module names below the network; by default all convolutions, linear layers and
+            activation functions that are modules.
+        images: Number of images, as many of each class, or their positions in the validation set.
+        random: Take others in each epoch.
+        every_n_epochs: Log each n-th epoch, and the last.
+
+    Raises:
+        MisconfigurationException: A pattern matches no layer.
+    """
+
+    takes = ("histograms",)
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        images: int | list[int] = 64,
+        random: bool = False,
+        every_n_epochs: PositiveInt = 1,
+    ) -> None:
+        super().__init__(images, random, every_n_epochs)
+        self.layers = layers
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._find(pl_module)
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+        rows: dict[str, Tensor] = {}
+
+        def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor):  # at once: the next layer may work in place
+                rows[f"activations/{name}"] = count([output])[0]
+
+        with hooked(self._find(pl_module), keep):
+            forward(trainer, pl_module, shown.images)
+        if not rows:
+            return None
+        found = unpack(list(rows), torch.stack(list(rows.values())))
+        tell_nonfinite(found, trainer.global_step)
+        return (found,)
+
+    def draw(self, log: Log, found: dict[str, TensorStatistics]) -> None:
+        log_histograms(log, found)
+
+    def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        if self.layers is not None:
+            return find_layers(pl_module, self.layers, self)
+        kinds = (nn.modules.conv._ConvNd, nn.Linear, *(getattr(activation, name) for name in activation.__all__))
+        return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, kinds)}
+
+
+def log_histograms(log: Log, found: dict[str, TensorStatistics]) -> None:
+    """Log the histograms of tensors that have a finite value."""
+    for tag, statistics in found.items():
+        if statistics.histogram is not None:
+            log.histogram(tag, statistics.histogram)
+
+
+def tell_nonfinite(found: dict[str, TensorStatistics], step: int) -> None:
+    """Warn of NaN and infinite values."""
+    broken = [f"{tag} ({statistics.nonfinite:,})" for tag, statistics in found.items() if statistics.nonfinite]
+    if broken:
+        more = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
+        rank_zero_warn(f"NaN or infinite values at step {step}: {', '.join(broken[:5])}{more}.")

@@ -1,57 +1,110 @@
-"""Pictures of convolution kernels."""
+"""Pictures of convolution kernels, and a video of how the first layer's changed."""
+
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
+from torch import Tensor, nn
 
 from callbacks.gather import network_of, to_cpu
-from callbacks.loggers import log_image, warn_if_blind
-from callbacks.pictures import CELL, enlarge, grid, symmetric, wrap
+from callbacks.loggers import Log
+from callbacks.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
+from callbacks.watcher import Watcher
+
+MOST_FRAMES = 200  # of the video, after which every other one is left out
 
 
-class ConvolutionKernels(Callback):
-    """Draw the kernels of every 2-D convolution at the end of an epoch.
+class ConvolutionKernels(Watcher):
+    """Draw the kernels of every 2-D convolution at the end of an epoch, by the trained weights, not their average.
 
     Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer that reads three
     channels is drawn once more in colour.
 
     Tags: ``kernels/<layer>`` (all: a row for each output channel, a column for each input channel),
     ``kernels_split/<layer>`` (a block for each output channel, in which its input channels are laid out as a square)
-    and ``kernels_colour/<layer>`` (a cell for each output channel).
+    and ``kernels_colour/<layer>`` (a cell for each output channel); at the end of training ``kernels_video/<layer>``,
+    the first convolution epoch by epoch.
 
     Args:
-        every_n_epochs: Draw each n-th epoch.
+        every_n_epochs: Draw each n-th epoch, and the last; the video has every one.
         max_outputs: Draw the first so many output channels of a layer.
         max_inputs: Draw the first so many input channels of a layer.
+        max_layers: Draw so many layers, spread over the depth, if there are more.
     """
 
     def __init__(
-        self, every_n_epochs: PositiveInt = 1, max_outputs: PositiveInt = 32, max_inputs: PositiveInt = 32
+        self,
+        every_n_epochs: PositiveInt = 5,
+        max_outputs: PositiveInt = 32,
+        max_inputs: PositiveInt = 32,
+        max_layers: PositiveInt = 24,
     ) -> None:
-        self.every_n_epochs = every_n_epochs
+        super().__init__(every_n_epochs)
         self.max_outputs = max_outputs
         self.max_inputs = max_inputs
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warn_if_blind(trainer, self)
+        self.max_layers = max_layers
+        self._first = ""
+        self._frames: dict[int, Tensor] = {}  # shades of the first convolution's kernels by epoch, uint8
 
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
-            return
         modules = network_of(pl_module).named_modules()
-        weights = to_cpu({name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)})
-        for name, weight in weights.items():
-            self._draw(trainer, name, weight)
+        weights = {name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)}
+        if not weights:
+            return
+        names, count = list(weights), self.max_layers if self.due(trainer) else 1
+        chosen = torch.linspace(0, len(names) - 1, min(count, len(names))).round().int().tolist()
+        # cut before the transfer: of a large layer few kernels are drawn, but grey and white mean the same in all
+        parts = {
+            names[i]: symmetric(weights[names[i]])[: self.max_outputs, : self.max_inputs].contiguous() for i in chosen
+        }
+        shades = to_cpu(parts)
+        self._first = names[0]
+        if len(self._frames) >= MOST_FRAMES:
+            self._frames = dict(list(self._frames.items())[::2])
+        self._frames[trainer.current_epoch + 1] = (shades[names[0]] * 255).round().byte()
+        if self.due(trainer):
+            coloured = {name for name in shades if weights[name].shape[1] == 3 <= self.max_inputs}
+            self.draw_later(trainer, shades, coloured)
 
-    def _draw(self, trainer: Trainer, name: str, weight: torch.Tensor) -> None:
-        shades = enlarge(symmetric(weight)[: self.max_outputs, : self.max_inputs], CELL)  # (outputs, inputs, H, W)
-        cells = shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)
-        log_image(trainer, f"kernels/{name}", grid(cells))
-        blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
-        log_image(trainer, f"kernels_split/{name}", grid(wrap(blocks), gap=8))
-        if weight.shape[1] == 3:
-            log_image(trainer, f"kernels_colour/{name}", grid(wrap(shades)))
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(self._frames) > 1:
+            self.draw_later(trainer, {}, set(), dict(self._frames))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"frames": self._frames}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._frames = dict(state_dict["frames"])
+
+    def draw(
+        self, log: Log, shades: dict[str, Tensor], coloured: set[str], frames: dict[int, Tensor] | None = None
+    ) -> None:
+        for name, layer in shades.items():
+            cells = enlarge(layer, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
+            what = f"Kernels of {name}, {log.moment}: grey is 0"
+            log.image(f"kernels/{name}", grid(cells), f"{what}; a row for each output, a column for each input")
+            blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
+            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{what}; a block for each output channel")
+            if name in coloured:
+                log.image(f"kernels_colour/{name}", _in_colour(layer), f"{what}; red, green and blue are the inputs")
+        if frames:
+            video = []
+            for epoch, shades_then in frames.items():
+                layer = shades_then / 255
+                picture = _in_colour(layer) if layer.shape[1] == 3 else grid(wrap(_grey(layer)))
+                video.append(add_caption(picture, f"Kernels of {self._first}, epoch {epoch}"))
+            log.video(f"kernels_video/{self._first}", video)
+
+
+def _in_colour(layer: Tensor) -> Tensor:
+    return grid(wrap(enlarge(layer, 2 * CELL)))
+
+
+def _grey(layer: Tensor) -> Tensor:
+    """Return the kernels of the first input channel as grey cells."""
+    return enlarge(layer[:, :1], 2 * CELL).expand(-1, 3, -1, -1)

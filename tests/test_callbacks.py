@@ -1,6 +1,5 @@
 """All callbacks in a real run: what they log, and what they leave behind."""
 
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,54 +8,50 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-from torchvision.transforms.v2.functional import pil_to_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from watching import decode, events, fit
 
-from callbacks import ConfusionMatrix, ConvolutionKernels, FeatureMaps, WeightAndGradientHistograms
+from callbacks import (
+    ActivationHistograms,
+    ClassReport,
+    ConfusionMatrix,
+    ConvolutionKernels,
+    Curves,
+    Embeddings,
+    FeatureMaps,
+    GradCAM,
+    GradientFlow,
+    Histograms,
+    Hyperparameters,
+    LearningCurves,
+    Mistakes,
+    NetworkGraph,
+    OcclusionSensitivity,
+    Throughput,
+    TrainingBatch,
+)
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import ResNet
+from lightning_modules.networks import LeNet, ResNet
 
 Make = Callable[..., ImageClassifier]
 
 
+class Dropping(LeNet):
+    """Draws random numbers in training."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(images, 0.1, self.training))
+
+
 def all_callbacks(**options: int) -> list[Callback]:
-    return [
-        WeightAndGradientHistograms(**options),
-        ConvolutionKernels(**options),
-        FeatureMaps(["conv?", "pool1"], **options),
-        ConfusionMatrix(**options),
-    ]
-
-
-def fit(module: ImageClassifier, folder: Path, callbacks: list[Callback], epochs: int = 2, **options) -> Trainer:
-    images = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    loader = DataLoader(TensorDataset(images, torch.arange(24) % 10), 8)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        default_root_dir=folder,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        **({"logger": TensorBoardLogger(folder, name="", version="")} | options),
-    )
-    trainer.fit(module, loader, loader)
-    return trainer
-
-
-def events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder), {"images": 0, "histograms": 0}).Reload()
-
-
-def decode(event: ImageEvent) -> torch.Tensor:
-    return pil_to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).float()
+    every = {"every_n_epochs": 1} | options
+    watchers = (TrainingBatch, Histograms, ActivationHistograms, GradientFlow, ConvolutionKernels, GradCAM)
+    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, Mistakes, Curves, Embeddings)
+    once = (Hyperparameters, NetworkGraph, Throughput, LearningCurves)
+    return [FeatureMaps(["conv?", "pool1"], **every), *(cls(**every) for cls in watchers), *(cls() for cls in once)]
 
 
 def hooks(module: nn.Module) -> int:
@@ -75,42 +70,68 @@ def test_every_documented_tag_is_written_each_epoch(run: tuple[ImageClassifier, 
     found = events(folder)
     tags = found.Tags()
     names = [name for name, _ in module.network.named_parameters()]
-    assert set(tags["histograms"]) == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
-    assert set(tags["images"]) == {
-        *(f"{kind}/{layer}" for kind in ("kernels", "kernels_split") for layer in ("conv1", "conv2")),
-        "kernels_colour/conv1",
-        *(f"feature_maps/{layer}" for layer in ("conv1", "conv2", "pool1")),
-        "confusion_matrix/val",
+    layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
+    assert set(tags["histograms"]) == {
+        *(f"{kind}/{name}" for kind in ("weights", "gradients", "updates") for name in names),
+        *(f"activations/{layer}" for layer in layers),
+        *("confidence/right", "confidence/wrong"),
     }
-    for tag in tags["images"]:
-        assert [event.step for event in found.Images(tag)] == [3, 6]
-    for tag in tags["histograms"]:
-        assert [event.step for event in found.Histograms(tag)] == [2, 5]
-    assert (folder / "confusion_matrix_val.png").is_file()
+    each_epoch = {
+        *(f"{kind}/{layer}" for kind in ("kernels", "kernels_split") for layer in ("conv1", "conv2")),
+        *("kernels_colour/conv1", "grad_cam/conv2", "occlusion", "mistakes/val", "roc/val", "gradient_flow"),
+        *(f"feature_maps/{layer}" for layer in ("conv1", "conv2", "pool1")),
+        *("confusion_matrix/val", "confusion_matrix_normalised/val"),
+    }
+    assert set(tags["images"]) == each_epoch | {"training_batch", "kernels_video/conv1"}
+    for tag in each_epoch - {"gradient_flow"}:
+        assert [event.step for event in found.Images(tag)] == [3, 6], tag
+    assert [event.step for event in found.Images("training_batch")] == [0, 3]
+    assert [event.step for event in found.Images("kernels_video/conv1")] == [6]
+    for tag in ("gradient_flow", *(tag for tag in tags["histograms"] if tag.split("/")[0] in ("weights", "updates"))):
+        steps = found.Images(tag) if tag == "gradient_flow" else found.Histograms(tag)
+        assert [event.step for event in steps] == [2, 5], tag  # behind the step in the middle of each epoch
+    texts = {"config/text_summary", "class_report/val/text_summary"}
+    assert set(tags["tensors"]) == texts | {f"pr/{name}" for name in (*module.class_names, "right_or_wrong")}
+    times = {"time/train_seconds", "time/val_seconds", "time/images_per_second"}
+    assert times | {"hp/val/loss", "hp/epochs"} <= set(tags["scalars"])
+    assert tags["graph"]
+    curves = {folder.name for folder in folder.glob("curves_*")}
+    assert curves == {f"curves_{name}_{stage}" for name in ("loss", "acc") for stage in ("train", "val")}
+    files = {"confusion_matrix_val.png", "confusion_matrix_val.csv", "class_report_val.csv", "mistakes_val.csv"}
+    assert files <= {path.name for path in folder.iterdir()}
 
 
-def test_cadence_is_kept(make_classifier: Make, tmp_path: Path) -> None:
+def test_cadence_is_kept_and_the_last_epoch_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, all_callbacks(every_n_epochs=2), epochs=3)
     found = events(tmp_path)
-    for tag in found.Tags()["images"]:
-        assert [event.step for event in found.Images(tag)] == [6]
-    for tag in found.Tags()["histograms"]:
-        assert [event.step for event in found.Histograms(tag)] == [5]
+    tags = found.Tags()
+    for tag in set(tags["images"]) - {"training_batch", "gradient_flow", "kernels_video/conv1"}:
+        assert [event.step for event in found.Images(tag)] == [6, 9], tag
+    assert [event.step for event in found.Images("training_batch")] == [0, 3, 6]
+    assert [event.step for event in found.Images("gradient_flow")] == [5, 8]
+    for tag in tags["histograms"]:
+        if tag.startswith(("weights", "gradients", "updates")):
+            assert [event.step for event in found.Histograms(tag)] == [5, 8], tag
 
 
 class Spy(Callback):
-    """Keep the gradients of the last step before clipping."""
+    """Keep the gradients of the second of three steps before clipping, and what it changed."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        self.gradient = pl_module.network.fc3.weight.grad.clone()
-        self.weight = pl_module.network.fc3.weight.detach().clone()
+        if trainer.global_step == 1:
+            self.gradient = pl_module.network.fc3.weight.grad.clone()
+            self.weight = pl_module.network.fc3.weight.detach().clone()
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        if trainer.global_step == 2:
+            self.update = pl_module.network.fc3.weight.detach() - self.weight
 
 
 def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Path) -> None:
     spy = Spy()
-    fit(make_classifier(), tmp_path, [spy, WeightAndGradientHistograms()], epochs=1, gradient_clip_val=1e-6)
+    fit(make_classifier(), tmp_path, [spy, Histograms()], epochs=1, gradient_clip_val=1e-6)
     found = events(tmp_path)
-    for tag, values in (("gradients", spy.gradient), ("weights", spy.weight)):
+    for tag, values in (("gradients", spy.gradient), ("weights", spy.weight), ("updates", spy.update)):
         histogram = found.Histograms(f"{tag}/fc3.weight")[0].histogram_value
         assert histogram.num == values.numel()
         assert (histogram.min, histogram.max) == (values.min().item(), values.max().item())
@@ -120,11 +141,11 @@ def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Pa
 def test_non_finite_gradients_are_told_and_do_no_harm(make_classifier: Make, tmp_path: Path) -> None:
     class Poison(Callback):
         def on_after_backward(self, trainer, pl_module) -> None:
-            if trainer.is_last_batch:
+            if trainer.global_step == 1:
                 pl_module.network.fc3.bias.grad[:2] = float("nan")
 
-    with pytest.warns(UserWarning, match=r"NaN or infinite values at step 2: gradients/fc3\.bias \(2\)\."):
-        fit(make_classifier(), tmp_path, [Poison(), WeightAndGradientHistograms()], epochs=1)
+    with pytest.warns(UserWarning, match=r"NaN or infinite values at step 1: gradients/fc3\.bias \(2\), updates"):
+        fit(make_classifier(), tmp_path, [Poison(), Histograms()], epochs=1)
 
 
 def test_kernels_are_drawn_as_they_are(run: tuple[ImageClassifier, Path]) -> None:
@@ -138,22 +159,28 @@ def test_kernels_are_drawn_as_they_are(run: tuple[ImageClassifier, Path]) -> Non
         cell = picture[0, top : top + side, left : left + side].reshape(5, 5, 5, 5)[:, 2, :, 2]
         expected = (0.5 + 0.5 * weight[output, input_] / weight.abs().max()) * 255
         np.testing.assert_allclose(cell.numpy(), expected.numpy(), atol=0.51)
-    assert picture.shape == (3, gap + 6 * (side + gap), gap + 3 * (side + gap))
+    height, width = gap + 6 * (side + gap), gap + 3 * (side + gap)
+    assert (picture[:, :height, width:] == 255).all()  # words stand beneath, and are wider
+    assert (picture[:, height:] < 128).any()
 
 
 def test_feature_maps_stand_beside_the_denormalised_input(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
-    trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], num_images=2, max_channels=6)], epochs=1)
+    trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], [0, 5], max_channels=6)], epochs=1)
     image = events(tmp_path).Images("feature_maps/conv1")[0]
     picture = decode(image)
     side, gap = 64, 2
-    assert picture.shape == (3, gap + 2 * (side + gap), gap + 7 * (side + gap))
+    assert picture.shape[2] == gap + 7 * (side + gap)
     images = next(iter(trainer.val_dataloaders))[0]
     drawn = picture[:, gap : gap + side, gap : gap + side][:, ::2, ::2]
     np.testing.assert_allclose(drawn.numpy(), module.denormalize(images)[0].numpy() * 255, atol=0.51)
     with torch.no_grad():
-        channel = module.eval().network.conv1(images)[0, 4]
-    drawn = picture[0, gap : gap + side, gap + 5 * (side + gap) :][:, :side]
+        channel = module.eval().network.conv1(images)[5, 4]
+    top = gap + 2 * (side + gap)  # the first image has two rows
+    drawn = picture[0, top : top + side, gap + 5 * (side + gap) :][:, :side]
+    below = picture[0, top + side + gap :][:side, gap + 5 * (side + gap) :][:, :side]
+    negative = (channel < 0)[14, 14].item()
+    assert negative == (below[33, 33] == 0).item()  # after the activation
     bright, dark = channel.flatten().argmax().item(), channel.flatten().argmin().item()
     for position, shade in ((bright, 255), (dark, 0)):
         row, column = position // 28, position % 28
@@ -165,7 +192,7 @@ def test_no_hook_is_left_after_success(run: tuple[ImageClassifier, Path]) -> Non
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-def test_no_hook_is_left_after_an_error_in_mid_batch(
+def test_no_hook_is_left_after_an_error_within_a_layer(
     make_classifier: Make, tmp_path: Path, error: BaseException
 ) -> None:
     module = make_classifier()
@@ -173,15 +200,14 @@ def test_no_hook_is_left_after_an_error_in_mid_batch(
 
     class Breaks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if callback._handles:
+            if hooks(module):
                 seen.append(hooks(module))
                 raise error
             return x
 
-    callback = FeatureMaps(["conv1", "conv2"])
     module.network.pool2 = nn.Sequential(module.network.pool2, Breaks())
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
-        fit(module, tmp_path, [callback])
+        fit(module, tmp_path, [FeatureMaps(["conv1", "conv2"])])
     assert seen == [2]
     assert hooks(module) == 0
 
@@ -205,7 +231,7 @@ def test_pattern_without_a_layer_fails_before_training(make_classifier: Make, tm
 def test_layer_without_maps_is_named_before_training(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     before = module.network.fc3.weight.clone()
-    with pytest.raises(MisconfigurationException, match=r"'fc3' of FeatureMaps .* makes \(8, 10\)"):
+    with pytest.raises(MisconfigurationException, match=r"'fc3' of FeatureMaps .* makes \(4, 10\)"):
         fit(module, tmp_path, [FeatureMaps(["fc3"])])
     assert torch.equal(module.network.fc3.weight, before)
 
@@ -223,11 +249,49 @@ def test_loggers_that_take_no_pictures_are_skipped_with_a_warning(make_classifie
         fit(make_classifier(), tmp_path, [FeatureMaps(["conv1"])], epochs=1, logger=CSVLogger(tmp_path))
 
 
-def test_weights_are_the_same_with_and_without_callbacks(make_classifier: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [LeNet, partial(ResNet, depth=20), Dropping], ids=["LeNet", "ResNet", "dropout"])
+def test_weights_are_the_same_with_and_without_callbacks(
+    make_classifier: Make, tmp_path: Path, network: Callable[[int], nn.Module]
+) -> None:
     results = []
-    for callbacks in ([], all_callbacks()):
+    watching = [one for one in all_callbacks() if not isinstance(one, FeatureMaps)]
+    for callbacks in ([], [*watching, FeatureMaps(), GradCAM(random=True)]):
         torch.manual_seed(0)
-        module = make_classifier()
+        module = make_classifier(network=network)
         fit(module, tmp_path / str(len(callbacks)), callbacks)
         results.append(torch.cat([parameter.flatten() for parameter in module.parameters()]))
     assert torch.equal(*results)
+
+
+class Operations(TorchDispatchMode):
+    """Note what torch is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_computed_on_other_steps(make_classifier: Make, tmp_path: Path) -> None:
+    operations = Operations()
+    hooks_between = ("on_train_batch_start", "on_before_optimizer_step", "on_train_batch_end")
+    hooks_between += ("on_validation_batch_start", "on_validation_batch_end", "on_validation_epoch_end")
+    calls: list[str] = []
+
+    def hook(name: str, method: str) -> Callable[..., None]:
+        def run(self: Callback, trainer: Trainer, *args: object) -> None:
+            if trainer.current_epoch == 1 and not trainer.sanity_checking:  # neither the first nor the last
+                calls.append(name)
+                getattr(operations, method)(*([None] * 3 if method == "__exit__" else []))
+
+        return run
+
+    first = type("First", (Callback,), {name: hook(name, "__enter__") for name in hooks_between})()
+    last = type("Last", (Callback,), {name: hook(name, "__exit__") for name in hooks_between})()
+    watching = all_callbacks(every_n_epochs=100)
+    fit(make_classifier(), tmp_path, [first, *watching, last], epochs=3)
+    assert set(calls) == set(hooks_between)
+    assert operations.seen == []

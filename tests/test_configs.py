@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import callbacks
 import lightning_modules
 from project.__main__ import main
 
@@ -29,7 +30,7 @@ def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
 ) -> None:
     config = parse(capsys, f"--config=configs/{recipe}")
     names = {callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]}
-    assert names >= {"WeightAndGradientHistograms", "ConvolutionKernels", "FeatureMaps"}
+    assert names >= {"Histograms", "ConvolutionKernels", "FeatureMaps"}
     assert config["data"]["class_path"] == "datamodules.CIFAR10DataModule"
     assert not {"class_names", "num_classes", "mean", "std", "image_size", "class_counts"} & set(
         config["model"]["init_args"]
@@ -40,6 +41,13 @@ def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
         augmentation = [one["class_path"].split(".")[-1] for one in config["data"]["init_args"]["batch_transforms"]]
         assert augmentation[0] == "RandomCrop"
         assert augmentation[1] in ("RandomHorizontalFlip", "AlternatingFlip")
+
+
+def test_main_recipe_watches_by_every_callback(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(capsys, "--config=configs/resnet.yaml")
+    names = {one["class_path"] for one in config["trainer"]["callbacks"]}
+    monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
+    assert names == {monitor, *(f"callbacks.{name}" for name in callbacks.__all__)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -85,4 +93,6 @@ def test_what_is_said_behind_the_configs_wins(capsys: pytest.CaptureFixture[str]
     )
     assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 34
     assert config["data"]["init_args"]["batch_size"] == 7
-    assert len(config["trainer"]["callbacks"]) == 7
+    alone = parse(capsys, "--config=configs/resnet.yaml")["trainer"]["callbacks"]
+    added = {"class_path": "lightning.pytorch.callbacks.DeviceStatsMonitor", "init_args": {"cpu_stats": None}}
+    assert config["trainer"]["callbacks"] == [*alone, added]

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import ConfusionMatrix
-from callbacks.confusion_matrix import draw_confusion_matrix
+from callbacks.confusion_matrix import draw_confusion_matrix, in_percent
 
 
 def texts(figure) -> list[str]:
@@ -26,6 +26,13 @@ def test_rows_are_true_and_columns_predicted_with_recall_and_precision() -> None
     assert "80.00% of 15 right" in found
     for share in ("80.0%", "80.0%", "88.9%", "66.7%"):  # recall of cat and dog, precision of cat and dog
         assert share in found
+
+
+def test_cells_can_be_told_in_percent() -> None:
+    counts = np.array([[8, 2], [0, 0]])
+    figure = draw_confusion_matrix(counts, ["cat", "dog"])
+    in_percent(figure, counts)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["80%", "20%", "0%", "0%"]
 
 
 def test_a_class_without_images_or_predictions_is_drawn() -> None:
@@ -69,10 +76,12 @@ def test_all_batches_are_counted_and_the_picture_is_in_the_folder(
     seen = []
     monkeypatch.setattr(
         "callbacks.confusion_matrix.draw_confusion_matrix",
-        lambda counts, names: seen.append(counts.tolist()) or draw_confusion_matrix(counts, names),
+        lambda counts, *others: seen.append(counts.tolist()) or draw_confusion_matrix(counts, *others),
     )
     run_test(Fixed(), tmp_path)
     assert seen == [[[1, 1], [1, 2]]]
+    table = (tmp_path / "confusion_matrix_test.csv").read_text().split()
+    assert table[-2:] == ["cat,1,1", "dog,1,2"]
     assert (tmp_path / "confusion_matrix_test.png").stat().st_size > 1000
 
 

@@ -1,0 +1,89 @@
+"""Recall, precision, F1 and loss of each class, as a table."""
+
+import csv
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.loggers import Log
+from callbacks.looking import names_of
+from callbacks.predictions import Predictions, PredictionWatcher
+
+MOST_ROWS = 50  # of the table in TensorBoard; the file has all
+
+
+class Row(NamedTuple):
+    """One class; NaN is a share of nothing."""
+
+    name: str
+    images: int
+    recall: float
+    precision: float
+    f1: float
+    loss: float  # mean over the images of the class
+
+
+class ClassReport(PredictionWatcher):
+    """Tell for each class how many of its images are found, how many of those found are right, and its loss.
+
+    Needs a module whose ``validation_step`` and ``test_step`` return ``preds``; for the loss also ``logits``, and an
+    ``image_losses`` as ``ImageClassifier`` has it.
+
+    Tags: ``class_report/val`` and ``class_report/test`` (text: a table of the classes with the lowest F1 first). All
+    classes, in their order, are in ``class_report_val.csv`` and ``class_report_test.csv`` in the run's folder: shares
+    from 0 to 1, loss in units of the loss, nothing where there is nothing to divide by.
+
+    Args:
+        every_n_epochs: Write each n-th epoch, and the last.
+    """
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
+        self.draw_later(trainer, stage, names, found)
+
+    def draw(self, log: Log, stage: str, names: list[str], found: Predictions) -> None:
+        rows = report(names, found.targets, found.preds, found.losses)
+        log.folder.mkdir(parents=True, exist_ok=True)
+        with (log.folder / f"class_report_{stage}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["class", *Row._fields[1:]])
+            for row in rows:
+                writer.writerow([*row[:2], *("" if np.isnan(value) else f"{value:.6f}" for value in row[2:])])
+        log.text(f"class_report/{stage}", f"{log.moment}\n\n{markdown(rows)}")
+
+
+def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> list[Row]:
+    """Return a row for each class.
+
+    Args:
+        names: Name of each class.
+        targets: True class of each image, int64 ``(N,)``.
+        preds: Class that was chosen, int64 ``(N,)``.
+        losses: Loss of each image, float ``(N,)``, or NaN.
+    """
+    size = len(names)
+    true, chosen = (torch.bincount(one, minlength=size).double() for one in (targets, preds))
+    right = torch.bincount(targets[targets == preds], minlength=size).double()
+    loss = torch.zeros(size, dtype=torch.double).index_add_(0, targets, losses.double()) / true
+    values = torch.stack([right / true, right / chosen, 2 * right / (true + chosen), loss], 1).tolist()
+    return [Row(name, int(count), *of_class) for name, count, of_class in zip(names, true, values, strict=True)]
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return a table of the rows with the lowest F1 first, and the mean over the classes."""
+    table = ["| class | images | recall | precision | F1 | loss |", "|---|---:|---:|---:|---:|---:|"]
+    worst = sorted(rows, key=lambda row: row.f1 if row.f1 == row.f1 else 2)
+    means = torch.tensor([row[2:] for row in rows]).nanmean(0).tolist()
+    for row in (*worst[:MOST_ROWS], Row("mean over classes", sum(row.images for row in rows), *means)):
+        shares = ["" if np.isnan(share) else f"{share:.1%}" for share in row[2:5]]
+        loss = "" if np.isnan(row.loss) else f"{row.loss:.3f}"
+        table.append(f"| {' | '.join([_escaped(row.name), f'{row.images:,}', *shares, loss])} |")
+    more = f"\n\n{len(rows) - MOST_ROWS} more classes are in the file." if len(rows) > MOST_ROWS else ""
+    return "\n".join(table) + more
+
+
+def _escaped(name: str) -> str:
+    return name.replace("|", r"\|").replace("<", "&lt;")

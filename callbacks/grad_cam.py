@@ -1,0 +1,119 @@
+"""Which parts of an image speak for a class: gradient-weighted class activation maps."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from matplotlib import colormaps
+from torch import Tensor
+from torch.nn import functional as F
+
+from callbacks.gather import to_cpu
+from callbacks.loggers import Log
+from callbacks.looking import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked, names_of
+from callbacks.pictures import sheet
+
+
+class GradCAM(ImageWatcher):
+    """Lay over validation images how much each place speaks for a class (Selvaraju et al., 2017, "Grad-CAM").
+
+    Needs a module that makes logits ``(N, classes)``.
+
+    Tags: ``grad_cam/<layer>``: for each image the image, the map of its true class and the map of the predicted one,
+    with their probabilities. Red is the place that speaks most for the class, blue speaks least or against it.
+
+    Args:
+        layer: Name of the layer whose output is weighed; by default the last convolution. A network without
+            convolutions is left alone, with a warning.
+        images: Number of images, as many of each class, or their positions in the validation set.
+        random: Take others in each epoch.
+        every_n_epochs: Draw each n-th epoch, and the last.
+
+    Raises:
+        MisconfigurationException: There is no such layer, or it makes no maps that the logits depend on.
+    """
+
+    def __init__(
+        self,
+        layer: str | None = None,
+        images: int | list[int] = 6,
+        random: bool = False,
+        every_n_epochs: PositiveInt = 1,
+    ) -> None:
+        super().__init__(images, random, every_n_epochs)
+        self.layer = layer
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.layer is not None:
+            find_layers(pl_module, [self.layer], self)
+        elif stage == "fit" and not convolutions(pl_module):
+            rank_zero_warn("GradCAM needs a convolution, and the network has none. Nothing of it is logged.")
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+        layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
+        if not layers:
+            return None
+        name = list(layers)[-1]
+        classes, shares, maps = self._weigh(trainer, pl_module, shown, name, layers[name])
+        tensors = {"images": denormalized(pl_module, shown.images), "maps": maps, "shares": shares, "classes": classes}
+        return (name, to_cpu(tensors), names_of(pl_module, int(classes.max()) + 1))
+
+    def draw(self, log: Log, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
+        cells, captions = [], []
+        for image, maps, shares, classes in zip(
+            *(gathered[key] for key in ("images", "maps", "shares", "classes")), strict=True
+        ):
+            cells += [image, *(overlay(image, one) for one in maps)]
+            captions.append(["image"])
+            for word, share, index in zip(("true", "predicted"), shares, classes, strict=True):
+                captions.append([f"{word}: {share:.0%}", names[int(index)]])
+        columns = 3 * (1 if len(cells) <= 6 else 2)
+        picture = sheet(torch.stack(cells), captions, columns)
+        log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red speaks for the class")
+
+    def _weigh(
+        self, trainer: Trainer, pl_module: LightningModule, shown: Shown, name: str, layer: torch.nn.Module
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return true and predicted class, ``(N, 2)``, their probabilities, and the map of each, ``(N, 2, h, w)``."""
+        kept: list[Tensor] = []
+        # validation runs in inference mode, whose tensors have no gradient
+        with torch.inference_mode(False), torch.enable_grad():
+            images = shown.images.clone().requires_grad_()  # so that frozen layers have a gradient too
+            with hooked({name: layer}, lambda name, module, args, output: kept.append(output)):
+                logits = forward(trainer, pl_module, images)
+            if not kept or kept[-1].ndim != 4 or logits.ndim != 2:
+                raise MisconfigurationException(
+                    f"Expected layer {name!r} of GradCAM to make maps (N, C, H, W), and the module logits "
+                    f"(N, classes), but they make {[tuple(one.shape) for one in (*kept[-1:], logits)]}. Name another "
+                    "layer, or take GradCAM out."
+                )
+            classes = torch.stack([shown.targets.clone(), logits.argmax(1)], 1)
+            shares = logits.detach().float().softmax(1).gather(1, classes)
+            maps = [self._map(logits, classes[:, column], kept[-1]) for column in range(2)]
+        return classes, shares, torch.stack(maps, 1)
+
+    def _map(self, logits: Tensor, classes: Tensor, output: Tensor) -> Tensor:
+        score = logits.gather(1, classes[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
+        if gradient is None:
+            raise MisconfigurationException(
+                "Expected a layer of GradCAM that the logits depend on, but they do not. Name another layer."
+            )
+        weights = gradient.float().mean((2, 3), keepdim=True)
+        return (weights * output.detach().float()).sum(1).relu()
+
+
+def overlay(image: Tensor, weights: Tensor) -> Tensor:
+    """Return an image ``(3, H, W)`` from 0 to 1, coloured by weights ``(h, w)`` from 0 up; uncoloured if all are 0."""
+    largest = weights.max()
+    if not math.isfinite(largest) or largest <= 0:
+        return image
+    large = F.interpolate((weights / largest)[None, None], size=image.shape[-2:], mode="bilinear")[0, 0]
+    colours = torch.from_numpy(colormaps["turbo"](large.numpy())[..., :3].astype(np.float32)).permute(2, 0, 1)
+    return 0.5 * image.mean(0, keepdim=True) + 0.5 * colours

@@ -1,0 +1,88 @@
+"""What a run was made of, and what came of it, for TensorBoard's HPARAMS and TEXT."""
+
+import math
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+from callbacks.gather import network_of
+from callbacks.loggers import Log
+from callbacks.watcher import Watcher
+
+
+class Hyperparameters(Watcher):
+    """Log the resolved config, and what tells one run from another beside its best validation.
+
+    Tags: ``config`` (text: the run's config.yaml). Scalars at the end of a fit: ``hp/<metric>``, the best value of what
+    the checkpoint is chosen by, as ``hp/val/acc``; ``hp/val/loss``, the last one; ``hp/epochs``. Those and the settings
+    stand in HPARAMS.
+    """
+
+    takes = ("text",)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw_later(trainer, describe(trainer, pl_module), list(self._metrics(trainer)))
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw_later(trainer, {}, [], self._metrics(trainer))
+
+    def draw(
+        self, log: Log, described: dict[str, Any], metrics: list[str], final: dict[str, float] | None = None
+    ) -> None:
+        config = log.folder / "config.yaml"
+        for writer in log.writers:
+            if final is not None:
+                for name, value in final.items():
+                    if math.isfinite(value):
+                        writer.add_scalar(name, value, log.step)
+                continue
+            assert writer.file_writer is not None
+            for summary in hparams(described, dict.fromkeys(metrics, 0.0)):
+                writer.file_writer.add_summary(summary)
+        if final is None:
+            text = config.read_text() if config.is_file() else yaml.safe_dump(described)
+            log.text("config", "```yaml\n" + text + "\n```")
+
+    def _metrics(self, trainer: Trainer) -> dict[str, float]:
+        """Return the metrics as they are now, NaN if not yet known."""
+        found = {"hp/val/loss": float(trainer.callback_metrics.get("val/loss", math.nan))}
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
+            score = checkpoint.best_model_score
+            found[f"hp/{checkpoint.monitor}"] = math.nan if score is None else float(score)
+        return found | {"hp/epochs": float(trainer.current_epoch)}
+
+
+def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | float]:
+    """Return what tells one run from another, as HPARAMS takes it: numbers and words."""
+    network = network_of(pl_module)
+    found: dict[str, str | float] = {
+        "network": type(network).__name__,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "precision": str(trainer.precision),
+        "max_epochs": trainer.max_epochs or 0,
+        "devices": trainer.world_size,
+    }
+    if (loss := getattr(pl_module, "loss", None)) is not None:
+        found["loss"] = type(getattr(loss, "loss", loss)).__name__
+    for optimizer in trainer.optimizers:
+        found["optimizer"] = type(optimizer).__name__
+        usual = ("lr", "initial_lr", "momentum", "weight_decay", "betas", "nesterov")
+        found |= {
+            name: value if isinstance(value, (int, float)) else str(value)
+            for name, value in optimizer.defaults.items()
+            if name in usual
+        }
+    for key in ("batch_size", "image_size"):
+        if isinstance(value := getattr(trainer.datamodule, key, None), int):  # type: ignore[attr-defined]  # set elsewhere
+            found[key] = int(value)
+    return found

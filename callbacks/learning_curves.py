@@ -1,0 +1,47 @@
+"""Training and validation in one chart."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks.loggers import Log
+from callbacks.watcher import Watcher
+
+
+class LearningCurves(Watcher):
+    """Draw what is logged as ``train/<name>`` and as ``val/<name>`` into one chart of TensorBoard's scalars.
+
+    TensorBoard takes each line for a run of its own: folders ``curves_<name>_train`` and ``curves_<name>_val`` appear
+    below the run's.
+
+    Tags: ``curves/<name>``, as ``curves/loss`` and ``curves/acc``, in units of what is logged, once an epoch.
+    """
+
+    takes = ("scalars",)
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    # train/<name> is known only behind on_train_epoch_end: at the start of the next epoch, or at the end
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        metrics = trainer.callback_metrics
+        names = [name.removeprefix("train/") for name in metrics if name.startswith("train/")]
+        both = {
+            name: {stage: metrics[f"{stage}/{name}"].item() for stage in ("train", "val")}
+            for name in names
+            if f"val/{name}" in metrics
+        }
+        if both:  # at once: the first time adds writers to a dictionary that Lightning may just walk through
+            self.draw(Log(trainer), both)
+
+    def draw(self, log: Log, both: dict[str, dict[str, float]]) -> None:
+        for writer in log.writers:
+            for name, values in both.items():
+                writer.add_scalars(f"curves/{name}", values, log.step)

@@ -1,0 +1,149 @@
+"""The mistakes that a network is surest of."""
+
+import csv
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.gather import to_cpu
+from callbacks.loggers import Log
+from callbacks.looking import denormalized, names_of
+from callbacks.pictures import sheet
+from callbacks.predictions import Predictions, PredictionWatcher
+
+
+class Mistakes(PredictionWatcher):
+    """Draw the wrong predictions with the highest probability, with true and predicted class, and list their files.
+
+    Often they are wrong labels. Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and
+    ``logits``; the files are those that the data loader's ``paths(batch_idx)`` tells of each batch, if it has that.
+
+    Tags: ``mistakes/val`` and ``mistakes/test``; ``confidence/right`` and ``confidence/wrong`` (histograms of the
+    probability of the predicted class). Also in ``mistakes_val.csv`` and ``mistakes_test.csv`` in the run's folder.
+
+    Args:
+        count: Draw so many mistakes.
+        every_n_epochs: Draw each n-th epoch, and the last.
+    """
+
+    needs = ("preds", "logits")
+
+    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.count = count
+        self._worst: dict[str, Tensor] = {}
+        self._files: list[str] = []  # of the worst
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._worst = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if self._collector is None or dataloader_idx:
+            return
+        images, targets = batch
+        images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
+        shares = outputs["logits"].float().softmax(1)
+        sure = shares.gather(1, outputs["preds"][:, None])[:, 0]
+        number = torch.arange(len(targets), device=sure.device)
+        here = {
+            # those that are right come last, behind all mistakes
+            "confidences": sure.where(outputs["preds"] != targets, -1.0).nan_to_num(-1.0),
+            "losses": self._collector.losses[-1],
+            "targets": targets.float(),
+            "preds": outputs["preds"].float(),
+            "batches": torch.full_like(sure, batch_idx),
+            "places": number.float(),
+        }
+        best = here["confidences"].topk(min(self.count, len(sure))).indices
+        here = {name: values[best] for name, values in here.items()} | {"images": images[best]}
+        if self._worst:
+            here = {name: torch.cat([self._worst[name], values]) for name, values in here.items()}
+            best = here["confidences"].topk(min(self.count, len(here["confidences"]))).indices
+            here = {name: values[best] for name, values in here.items()}
+        self._worst = here
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._gather(trainer, pl_module, trainer.val_dataloaders)
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._gather(trainer, pl_module, trainer.test_dataloaders)
+        super().on_test_epoch_end(trainer, pl_module)
+
+    def _gather(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
+        """Bring the worst mistakes of all ranks, with their files, to the CPU."""
+        if self._collector is None or not self._worst:
+            return
+        worst = dict(self._worst, images=denormalized(pl_module, self._worst["images"]))
+        found = to_cpu(worst)
+        paths = getattr(loader[0] if isinstance(loader, list) else loader, "paths", None)
+        self._files = [
+            str(paths(int(batch))[int(place)]) if callable(paths) else ""
+            for batch, place in zip(found["batches"], found["places"], strict=True)
+        ]
+        if trainer.world_size > 1:
+            others: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(others, (found, self._files))
+            found = {name: torch.cat([one[name] for one, _ in others]) for name in found}
+            self._files = [file for _, files in others for file in files]
+        self._worst = found
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+        worst, self._worst = self._worst, {}
+        confidences = worst["confidences"]
+        order = [i for i in confidences.argsort(descending=True).tolist() if confidences[i] >= 0][: self.count]
+        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
+        rows = [
+            (
+                self._files[i],
+                names[int(worst["targets"][i])],
+                names[int(worst["preds"][i])],
+                confidences[i].item(),
+                worst["losses"][i].item(),
+            )
+            for i in order
+        ]
+        self.draw_later(trainer, stage, worst["images"][order], rows, found)
+
+    def draw(
+        self,
+        log: Log,
+        stage: str,
+        images: Tensor,
+        rows: list[tuple[str, str, str, float, float]],
+        found: Predictions,
+    ) -> None:
+        right = found.preds == found.targets
+        for name, mask in (("right", right), ("wrong", ~right)):
+            sure = found.confidences[mask]
+            sure = sure[sure.isfinite()]
+            for writer in log.writers:
+                if len(sure):
+                    writer.add_histogram(f"confidence/{name}", sure, log.step)
+        log.folder.mkdir(parents=True, exist_ok=True)
+        with (log.folder / f"mistakes_{stage}.csv").open("w", newline="") as file:
+            writer_of_rows = csv.writer(file)
+            writer_of_rows.writerow(["path", "true", "predicted", "confidence", "loss"])
+            for *names, confidence, loss in rows:
+                writer_of_rows.writerow([*names, f"{confidence:.6f}", "" if loss != loss else f"{loss:.6f}"])
+        if rows:
+            captions = [[f"{predicted} {sure:.0%}", f"is {true}"] for _, true, predicted, sure, _ in rows]
+            caption = f"The surest of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
+            log.image(f"mistakes/{stage}", sheet(images, captions), caption)

@@ -1,0 +1,89 @@
+"""Which region of an image a prediction hangs on: cover it, and see."""
+
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.gather import to_cpu
+from callbacks.loggers import Log
+from callbacks.looking import ImageWatcher, Shown, denormalized, forward, names_of
+from callbacks.pictures import enlarge
+
+SIDE = 192  # of an image, in pixels: wide enough for the words in a box
+
+
+class OcclusionSensitivity(ImageWatcher):
+    """Mark the square of each image that costs the true class most of its probability when it is covered in grey.
+
+    After Zeiler and Fergus, 2014, "Visualizing and understanding convolutional networks". Each image is shown to the
+    network once for every place of the square. Needs a module that makes logits ``(N, classes)``.
+
+    Tags: ``occlusion``: the images, a box in each, with the class and its probability, open and covered.
+
+    Args:
+        images: Number of images, as many of each class, or their positions in the validation set.
+        random: Take others in each epoch.
+        share: Side of the square, as a share of the image's.
+        every_n_epochs: Draw each n-th epoch, and the last.
+    """
+
+    def __init__(
+        self,
+        images: int | list[int] = 4,
+        random: bool = False,
+        share: float = 0.25,
+        every_n_epochs: PositiveInt = 5,
+    ) -> None:
+        super().__init__(images, random, every_n_epochs)
+        if not 0 < share < 1:
+            raise MisconfigurationException(f"Expected share of OcclusionSensitivity from 0 to 1, but got {share}.")
+        self.share = share
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+        height, width = shown.images.shape[-2:]
+        side = max(round(self.share * min(height, width)), 1)
+        step = max(side // 2, 1)
+        corners = torch.cartesian_prod(*(torch.arange(0, length - side + 1, step) for length in (height, width)))
+        open_share = self._share(trainer, pl_module, shown.images, shown.targets)
+        covered = []
+        for top, left in corners.tolist():
+            images = shown.images.clone()
+            images[..., top : top + side, left : left + side] = 0  # the mean colour
+            covered.append(self._share(trainer, pl_module, images, shown.targets))
+        lowest, where = torch.stack(covered).min(0)
+        tensors = {
+            "images": denormalized(pl_module, shown.images),
+            "shares": torch.stack([open_share, lowest], 1),
+            "corners": corners.to(where.device)[where],
+            "targets": shown.targets,
+        }
+        return (side, to_cpu(tensors), names_of(pl_module, int(shown.targets.max()) + 1))
+
+    def draw(self, log: Log, side: int, gathered: dict[str, Tensor], names: list[str]) -> None:
+        images = enlarge(gathered["images"], SIDE)
+        factor = images.shape[-1] // gathered["images"].shape[-1]
+        width = images.shape[-1]
+        boxes, labels = [], []
+        for number, (corner, shares, target) in enumerate(
+            zip(gathered["corners"], gathered["shares"], gathered["targets"], strict=True)
+        ):
+            top, left = (factor * corner).tolist()
+            boxes.append([left + number * width, top, left + side * factor + number * width, top + side * factor])
+            labels.append(f"{names[int(target)]} {shares[0]:.0%} to {shares[1]:.0%}")
+        row = (torch.cat(list(images), 2) * 255).round().byte()
+        caption = f"The square that the true class needs most, and its probability open and covered, {log.moment}"
+        log.boxes("occlusion", row, torch.tensor(boxes), labels, caption)
+
+    def _share(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the probability of the true class of each image, ``(N,)``."""
+        logits = forward(trainer, pl_module, images)
+        if logits.ndim != 2:
+            raise MisconfigurationException(
+                f"Expected a module that makes logits (N, classes) for OcclusionSensitivity, but got "
+                f"{tuple(logits.shape)}. Take the callback out."
+            )
+        return logits.float().softmax(1).gather(1, targets[:, None])[:, 0]

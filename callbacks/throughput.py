@@ -1,0 +1,49 @@
+"""How long an epoch takes, and how many images it trains a second."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Log how long training and validation take.
+
+    Tags, once an epoch: ``time/train_seconds`` (without validation), ``time/val_seconds`` and
+    ``time/images_per_second`` (trained, on all devices).
+    """
+
+    def __init__(self) -> None:
+        self._start = self._validation_start = 0.0
+        self._validating = 0.0
+        self._images = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start, self._validating, self._images = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._images += len(batch[0])
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_start = self._now(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating += self._now(pl_module) - self._validation_start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = self._now(pl_module) - self._start - self._validating
+        values = {
+            "time/train_seconds": seconds,
+            "time/val_seconds": self._validating,
+            "time/images_per_second": self._images * trainer.world_size / max(seconds, 1e-9),
+        }
+        pl_module.log_dict(values, rank_zero_only=True)
+
+    def _now(self, pl_module: LightningModule) -> float:
+        """Return seconds on a clock, once the device has done what it was given: three times an epoch."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        return time.perf_counter()

@@ -1,0 +1,50 @@
+"""Training images as the network sees them."""
+
+from typing import Any
+
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.gather import to_cpu
+from callbacks.loggers import Log
+from callbacks.looking import denormalized, names_of
+from callbacks.pictures import sheet
+from callbacks.watcher import Watcher
+
+
+class TrainingBatch(Watcher):
+    """Draw the first training batch of an epoch, augmented and de-normalised, with its labels.
+
+    Tags: ``training_batch``. Of an image that was mixed of several, the two largest shares are told.
+
+    Args:
+        count: Draw the first so many images.
+        every_n_epochs: Draw each n-th epoch, the first and the last.
+    """
+
+    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 10) -> None:
+        super().__init__(every_n_epochs)
+        self.count = count
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx or not trainer.is_global_zero or not (self.due(trainer) or trainer.current_epoch == 0):
+            return
+        images, targets = batch[0][: self.count], batch[1][: self.count]
+        gathered = to_cpu({"images": denormalized(pl_module, images), "targets": targets})
+        width = targets.shape[1] if targets.ndim == 2 else int(gathered["targets"].max()) + 1
+        self.draw_later(trainer, gathered["images"], gathered["targets"], names_of(pl_module, width))
+
+    def draw(self, log: Log, images: Tensor, targets: Tensor, names: list[str]) -> None:
+        captions = [labels(target, names) for target in targets]
+        caption = f"Training images as the network sees them, epoch {log.epoch}"
+        log.image("training_batch", sheet(images, captions), caption)
+
+
+def labels(target: Tensor, names: list[str]) -> list[str]:
+    """Return a target in words: a class, or shares ``(classes,)`` of several."""
+    if target.ndim == 0:
+        return [names[int(target)]]
+    shares, classes = target.topk(min(2, len(target)))
+    pairs = zip(shares.tolist(), classes.tolist(), strict=True)
+    return [f"{names[index]} {share:.0%}" for share, index in pairs if share > 0]

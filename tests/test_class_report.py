@@ -1,0 +1,77 @@
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import precision_recall_fscore_support
+
+from callbacks.class_report import ClassReport, Row, markdown, report
+from callbacks.predictions import Predictions
+
+
+def some(classes: int, images: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    targets, preds = (torch.randint(classes, (images,), generator=generator) for _ in range(2))
+    return targets, preds.where(torch.rand(images, generator=generator) < 0.4, targets), torch.rand(images)
+
+
+@pytest.mark.parametrize(("classes", "images"), [(2, 50), (10, 500), (1000, 5000)])
+def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
+    targets, preds, losses = some(classes, images)
+    rows = report([str(i) for i in range(classes)], targets, preds, losses)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, preds, labels=range(classes), zero_division=np.nan
+    )
+    np.testing.assert_allclose([row.recall for row in rows], recall)
+    np.testing.assert_allclose([row.precision for row in rows], precision)
+    np.testing.assert_allclose([row.f1 for row in rows], f1)
+    assert [row.images for row in rows] == support.tolist()
+    assert rows[1].loss == pytest.approx(losses[targets == 1].mean().item())
+
+
+def test_what_cannot_be_divided_is_not_a_number_and_not_a_zero() -> None:
+    no_image, never_chosen = report(["a", "b"], torch.tensor([1, 1]), torch.tensor([0, 0]), torch.ones(2))
+    assert math.isnan(no_image.recall)
+    assert no_image.precision == 0
+    assert never_chosen.recall == 0
+    assert math.isnan(never_chosen.precision)
+    assert never_chosen.f1 == 0
+
+
+def test_table_begins_with_the_worst_class_and_escapes_names() -> None:
+    rows = [Row("good", 5, 1.0, 1.0, 1.0, 0.1), Row("b|a<d", 5, 0.2, 0.4, 0.3, 2.0), Row("none", 0, *[math.nan] * 4)]
+    lines = markdown(rows).splitlines()
+    assert lines[2] == r"| b\|a&lt;d | 5 | 20.0% | 40.0% | 30.0% | 2.000 |"
+    assert lines[4] == "| none | 0 |  |  |  |  |"
+    assert lines[5] == "| mean over classes | 10 | 60.0% | 70.0% | 65.0% | 1.050 |"
+
+
+def test_table_of_a_thousand_classes_is_cut_and_says_so() -> None:
+    text = markdown(report([f"c{i}" for i in range(1000)], *some(1000, 5000)))
+    assert text.count("\n") < 60
+    assert "950 more classes are in the file" in text
+
+
+def test_file_has_every_class_in_order(tmp_path: Path) -> None:
+    class FakeLog:
+        folder, moment = tmp_path / "run", "epoch 1"
+
+        def text(self, tag: str, words: str) -> None:
+            self.said = tag, words
+
+    log = FakeLog()
+    found = Predictions(
+        torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2]), torch.ones(3), torch.ones(3), torch.ones(3, 3)
+    )
+    ClassReport().draw(log, "val", ["x", "y", "z"], found)
+    with (tmp_path / "run/class_report_val.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["class", "images", "recall", "precision", "f1", "loss"],
+        ["x", "2", "0.500000", "1.000000", "0.666667", "1.000000"],
+        ["y", "0", "", "", "", ""],
+        ["z", "1", "1.000000", "0.500000", "0.666667", "1.000000"],
+    ]
+    assert log.said[0] == "class_report/val"

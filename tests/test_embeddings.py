@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from watching import fit
+
+from callbacks import Embeddings
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import NiN
+
+Make = Callable[..., ImageClassifier]
+
+
+def table(file: Path) -> list[list[str]]:
+    return [line.split("\t") for line in file.read_text().splitlines()]
+
+
+def test_vectors_names_and_thumbnails_belong_together(make_classifier: Make, tmp_path: Path) -> None:
+    module = make_classifier(class_names=["white space\tand a tab", *(f"class {i}" for i in range(1, 10))])
+    trainer = fit(module, tmp_path, [Embeddings(images=[5, 0, 23])], epochs=1)
+    folder = tmp_path / "00003/embeddings"
+    images, targets = trainer.val_dataloaders.dataset.tensors
+    chosen = images[[5, 0, 23]]
+    with torch.no_grad():
+        network = module.eval().network
+        x = network.pool2(network.conv2(network.pool1(network.conv1(chosen).relu())).relu()).flatten(1)
+        expected = network.fc2(network.fc1(x).relu()).relu()
+        preds = network(chosen).argmax(1)
+    vectors = np.array(table(folder / "tensors.tsv"), dtype=float)
+    np.testing.assert_allclose(vectors, expected.numpy(), rtol=1e-4, atol=1e-5)
+    names = ["white space and a tab", *module.class_names[1:]]
+    rows = [[names[targets[i]], names[pred]] for i, pred in zip([5, 0, 23], preds, strict=True)]
+    assert table(folder / "metadata.tsv") == [["class", "predicted"], *rows]
+    sprite = np.array(Image.open(folder / "sprite.png").convert("RGB"))
+    first = module.denormalize(chosen)[0].permute(1, 2, 0).numpy() * 255
+    np.testing.assert_allclose(sprite[:32, :32], first, atol=1.01)
+
+
+def test_network_without_a_linear_layer_shows_its_output(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(network=NiN), tmp_path, [Embeddings(images=4)], epochs=1)
+    assert np.array(table(tmp_path / "00003/embeddings/tensors.tsv")).shape == (4, 10)
+
+
+def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=1)
+    fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=2)
+    config = (tmp_path / "projector_config.pbtxt").read_text()
+    assert "00003/embeddings/tensors.tsv" in config
+    assert "00006/embeddings/tensors.tsv" in config

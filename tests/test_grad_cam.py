@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from watching import decode, events, fit
+
+from callbacks import GradCAM
+from callbacks.grad_cam import overlay
+from callbacks.looking import Shown
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import MLP, LeNet
+
+Make = Callable[..., ImageClassifier]
+
+
+class Corner(nn.Module):
+    """Class 3 for what is bright in the upper left, class 7 for what is bright in the lower right."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1, bias=False)
+        self.rest = nn.Linear(2, num_classes)
+        self.conv.weight.requires_grad_(False).fill_(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(images)
+        logits = torch.zeros(len(images), self.rest.out_features)
+        logits[:, 3] = maps[:, 0, :16, :16].mean((1, 2))
+        logits[:, 7] = maps[:, 1, 16:, 16:].mean((1, 2))
+        return logits + 0 * self.rest(maps.mean((2, 3)))
+
+
+class FakeTrainer:
+    """What Grad-CAM takes of a trainer."""
+
+    class precision_plugin:  # noqa: N801  # as Lightning calls it
+        val_step_context = staticmethod(nullcontext)
+
+
+def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
+    torch.manual_seed(0)
+    module = make_classifier().eval()
+    images, targets = torch.randn(3, 3, 32, 32), torch.tensor([1, 5, 9])
+    callback = GradCAM()
+    with torch.inference_mode():
+        shown = Shown(images, targets)
+        classes, shares, maps = callback._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
+    network = module.network
+    activations = network.conv2(network.pool1(network.conv1(images).relu())).detach().requires_grad_()
+    x = network.pool2(activations.relu()).flatten(1)
+    logits = network.fc3(network.fc2(network.fc1(x).relu()).relu())
+    for column, chosen in enumerate((targets, logits.argmax(1))):
+        assert torch.equal(classes[:, column], chosen)
+        torch.testing.assert_close(shares[:, column], logits.softmax(1).gather(1, chosen[:, None])[:, 0])
+        (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), activations, retain_graph=True)
+        expected = (gradient.mean((2, 3))[:, :, None, None] * activations).sum(1).relu()
+        torch.testing.assert_close(maps[:, column], expected)
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_a_frozen_layer_is_weighed(make_classifier: Make) -> None:
+    module = make_classifier(network=Corner).eval()
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., 4:8, 4:8] = 1
+    _, _, maps = GradCAM()._weigh(FakeTrainer(), module, Shown(images, torch.tensor([3])), "conv", module.network.conv)
+    assert maps[0, 0, 4:8, 4:8].min() > 0
+    assert maps[0, 0].sum() == pytest.approx(maps[0, 0, 4:8, 4:8].sum().item())
+
+
+def test_images_maps_and_words_are_laid_out(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [GradCAM(images=2)], epochs=1)
+    found = events(tmp_path)
+    assert found.Tags()["images"] == ["grad_cam/conv2"]
+    picture = decode(found.Images("grad_cam/conv2")[0])
+    images = picture[:, 6:102, 6:102][:, ::3, ::3]
+    data = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(images, make_classifier().denormalize(data)[0] * 255, atol=0.51, rtol=0)
+
+
+def test_network_without_convolutions_is_left_alone(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="GradCAM needs a convolution, and the network has none"):
+        fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=1)
+    assert events(tmp_path).Tags()["images"] == []
+
+
+def test_unknown_layer_fails_before_training(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"'conv3' of GradCAM .* conv2"):
+        fit(make_classifier(), tmp_path, [GradCAM("conv3")])
+
+
+@pytest.mark.parametrize(("layer", "message"), [("fc1", r"'fc1' of GradCAM to make maps"), ("side", "do not")])
+def test_layer_that_cannot_be_weighed_is_named(make_classifier: Make, tmp_path: Path, layer: str, message: str) -> None:
+    class Sidetracked(LeNet):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(num_classes)
+            self.side = nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.side(images)
+            return super().forward(images)
+
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(make_classifier(network=Sidetracked), tmp_path, [GradCAM(layer)])
+
+
+def test_overlay_is_red_where_the_map_is_largest() -> None:
+    weights = torch.zeros(8, 8)
+    weights[6, 6] = 2
+    picture = overlay(torch.full((3, 32, 32), 0.5), weights)
+    red, _, blue = picture[:, 26, 26]
+    assert red > blue
+    assert picture[2, 5, 5] > picture[0, 5, 5] - 0.1
+    untouched = torch.rand(3, 32, 32)
+    assert torch.equal(overlay(untouched, torch.zeros(8, 8)), untouched)
+    assert torch.equal(overlay(untouched, torch.full((8, 8), torch.nan)), untouched)

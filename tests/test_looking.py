@@ -1,0 +1,49 @@
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import FeatureMaps, GradCAM
+from callbacks.looking import spread
+
+
+def test_positions_take_turns_among_the_classes() -> None:
+    targets = torch.tensor([0, 0, 0, 0, 1, 1, 2, 0])
+    assert spread(targets, 8, 3).tolist() == [0, 4, 6]
+    assert spread(targets, 8, 6).tolist() == [0, 4, 6, 1, 5, 2]
+    assert spread(targets, 8, 2).tolist() == [0, 6]
+    assert sorted(spread(targets, 8, 100).tolist()) == list(range(8))
+
+
+def test_classes_without_images_are_passed_over() -> None:
+    assert spread(torch.tensor([5, 5, 9]), 3, 2).tolist() == [0, 2]
+
+
+def test_positions_are_spread_evenly_where_classes_are_unknown() -> None:
+    assert spread(None, 9, 3).tolist() == [0, 4, 8]
+    assert spread(torch.zeros(9, 2), 9, 2).tolist() == [0, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": 0}, "images of FeatureMaps to be 1 or more, or positions, but got 0"),
+        ({"images": []}, r"but got \[\]"),
+        ({"images": [1, 2], "random": True}, r"a number of images for random images of FeatureMaps, .* \[1, 2\]"),
+    ],
+)
+def test_images_that_cannot_be_chosen_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        FeatureMaps(**options)
+
+
+def test_positions_beyond_the_validation_set_are_refused() -> None:
+    with pytest.raises(MisconfigurationException, match=r"below 5, the number of validation images.*\[2, 5\]"):
+        GradCAM(images=[2, 5])._positions(range(5), 0)
+
+
+def test_random_images_change_with_the_epoch_and_follow_from_it() -> None:
+    first, again, second = (GradCAM(images=5, random=True)._positions(range(50), epoch).tolist() for epoch in (0, 0, 1))
+    assert first == again != second
+    assert len(set(first)) == 5

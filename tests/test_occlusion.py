@@ -1,0 +1,53 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from watching import decode, events, fit
+
+from callbacks import OcclusionSensitivity
+from callbacks.loggers import Log
+from lightning_modules import ImageClassifier
+
+Make = Callable[..., ImageClassifier]
+
+
+class Patch(nn.Module):
+    """The true class hangs on the mean of a patch, whatever it is."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((num_classes,), 5.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * images[..., 8:16, 20:28].abs().mean((1, 2, 3))[:, None] * torch.eye(10)[0]
+
+
+def test_box_covers_what_the_prediction_hangs_on(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = []
+    monkeypatch.setattr(Log, "boxes", lambda self, tag, image, box, labels, caption: boxes.append((box, labels)))
+    fit(make_classifier(network=Patch), tmp_path, [OcclusionSensitivity(images=[0, 10])], epochs=1)
+    (found, labels), factor = boxes[0], 6  # pixels of a pixel
+    assert found[0].tolist() == [20 * factor, 8 * factor, 28 * factor, 16 * factor]
+    assert found[1].tolist() == [(20 + 32) * factor, 8 * factor, (28 + 32) * factor, 16 * factor]
+    assert labels[0].startswith("airplane ")
+    before, after = (int(word.strip("%")) for word in labels[0].split()[1::2])
+    assert before > after == 10  # nothing is left to tell classes apart
+
+
+def test_picture_has_boxes_and_words(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [OcclusionSensitivity(images=2)], epochs=1)
+    picture = decode(events(tmp_path).Images("occlusion")[0])
+    assert picture.shape[2] == 2 * 192
+    assert picture.shape[1] > 192
+    red = (picture[0] == 255) & (picture[1] == 0) & (picture[2] == 0)
+    assert red.sum() > 200
+
+
+def test_share_beyond_the_image_is_refused() -> None:
+    with pytest.raises(MisconfigurationException, match=r"share of OcclusionSensitivity from 0 to 1, but got 1\.5"):
+        OcclusionSensitivity(share=1.5)

@@ -1,0 +1,85 @@
+"""Callbacks that tell of a run as a whole: graph, hyperparameters, curves, throughput."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import Tensor
+from watching import events, fit
+
+from callbacks import Hyperparameters, LearningCurves, NetworkGraph, Throughput
+from callbacks.training_batch import labels
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import LeNet
+
+Make = Callable[..., ImageClassifier]
+
+
+def test_graph_has_the_layers_of_the_network(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [NetworkGraph()], epochs=1)
+    names = {node.name.split("/")[0] for node in events(tmp_path).Graph().node}
+    assert any("LeNet" in name for name in names)
+
+
+def test_network_that_cannot_be_traced_is_told(make_classifier: Make, tmp_path: Path) -> None:
+    class Untraceable(LeNet):
+        def forward(self, images: Tensor) -> Tensor:
+            if torch.jit.is_tracing():
+                raise ValueError("not to be traced")
+            return super().forward(images)
+
+    with pytest.warns(UserWarning, match="NetworkGraph could not draw: ValueError: not to be traced"):
+        trainer = fit(make_classifier(network=Untraceable), tmp_path, [NetworkGraph()], epochs=1)
+    assert trainer.global_step == 3
+
+
+def test_hyperparameters_stand_beside_what_came_of_them(make_classifier: Make, tmp_path: Path) -> None:
+    trainer = fit(make_classifier(), tmp_path, [Hyperparameters()])
+    found = events(tmp_path)
+    (final,) = found.Scalars("hp/val/loss")
+    assert final.value == pytest.approx(trainer.callback_metrics["val/loss"].item())
+    assert found.Scalars("hp/epochs")[0].value == 2
+    start = HParamsPluginData.FromString(
+        found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    ).session_start_info.hparams
+    assert (start["network"].string_value, start["optimizer"].string_value) == ("LeNet", "SGD")
+    assert (start["lr"].number_value, start["parameters"].number_value) == (0.1, 62006)
+    experiment = HParamsPluginData.FromString(found.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    assert {info.name.tag for info in experiment.experiment.metric_infos} == {"hp/val/loss", "hp/epochs"}
+
+
+def test_best_value_of_the_checkpoint_is_the_runs(finished_run: Path) -> None:
+    found = events(finished_run)
+    best = max(event.value for event in found.Scalars("val/acc"))
+    assert found.Scalars("hp/val/acc")[0].value == pytest.approx(best)
+    text = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert (finished_run / "config.yaml").read_text() in text
+
+
+def test_both_lines_of_a_curve_are_those_of_one_epoch(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [LearningCurves()], epochs=3)
+    for name in ("loss", "acc"):
+        for stage in ("train", "val"):
+            line = events(tmp_path / f"curves_{name}_{stage}").Scalars(f"curves/{name}")
+            logged = events(tmp_path).Scalars(f"{stage}/{name}")
+            assert [event.step for event in line] == [3, 6, 9]
+            assert [event.value for event in line] == [event.value for event in logged]
+
+
+def test_throughput_is_images_over_seconds_of_training(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [Throughput()])
+    found = events(tmp_path)
+    for speed, seconds in zip(
+        found.Scalars("time/images_per_second"), found.Scalars("time/train_seconds"), strict=True
+    ):
+        assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)
+        assert seconds.value > 0
+    assert all(event.value > 0 for event in found.Scalars("time/val_seconds"))
+
+
+def test_mixed_images_are_told_by_their_two_largest_shares() -> None:
+    assert labels(torch.tensor(1), ["a", "b", "c"]) == ["b"]
+    assert labels(torch.tensor([0.1, 0.7, 0.2]), ["a", "b", "c"]) == ["b 70%", "c 20%"]
+    assert labels(torch.tensor([0.0, 1.0, 0.0]), ["a", "b", "c"]) == ["b 100%"]

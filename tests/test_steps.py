@@ -1,0 +1,132 @@
+"""What the middle step of an epoch is seen as, whatever the training is like."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from watching import events, fit
+
+import callbacks.steps
+from callbacks import GradientFlow, Histograms
+from callbacks.gradient_flow import draw_gradient_flow
+from callbacks.steps import Step, StepWatcher
+from lightning_modules import ImageClassifier, ParamGroup
+
+Make = Callable[..., ImageClassifier]
+
+
+class Keep(StepWatcher):
+    """Keep all steps that were shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+
+    def show(self, trainer: Trainer, step: Step) -> None:
+        self.steps.append(step)
+
+
+class Raw(Callback):
+    """Keep the gradients of every step as they are before the optimizer sees them."""
+
+    def __init__(self) -> None:
+        self.sums: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self.sums.append(pl_module.network.fc3.weight.grad.double().square().sum().item())
+
+
+def test_all_watchers_share_one_gathering(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    count = callbacks.steps.count
+    monkeypatch.setattr("callbacks.steps.count", lambda tensors: counted.append(1) or count(tensors))
+    keep, other = Keep(), Keep()
+    fit(make_classifier(), tmp_path, [keep, Histograms(), GradientFlow(), other], epochs=2)
+    assert len(counted) == 4  # before and behind the step, in two epochs
+    assert keep.steps[0] is other.steps[0]
+    assert [step.number for step in keep.steps] == [1, 4]
+
+
+def test_updates_are_what_the_step_changed(make_classifier: Make, tmp_path: Path) -> None:
+    keep, module = Keep(), make_classifier()
+    fit(module, tmp_path, [keep], epochs=1)
+    (step,) = keep.steps
+    for name in step.gradients:  # SGD without momentum: lr 0.1, weight decay 0.01
+        bound = 0.1 * (step.gradients[name].rms + 0.01 * step.weights[name].rms)
+        assert 0 < step.updates[name].rms <= bound * 1.0001
+
+
+def test_frozen_parameters_have_weights_alone(make_classifier: Make, tmp_path: Path) -> None:
+    keep = Keep()
+    module = make_classifier(param_groups=[ParamGroup(pattern="conv1.*", freeze=True)])
+    fit(module, tmp_path, [keep, Histograms(), GradientFlow()], epochs=1)
+    (step,) = keep.steps
+    names = {name for name, _ in module.network.named_parameters()}
+    assert set(step.weights) == set(step.dimensions) == names
+    assert set(step.gradients) == set(step.updates) == names - {"conv1.weight", "conv1.bias"}
+    assert "gradients/conv1.weight" not in events(tmp_path).Tags()["histograms"]
+
+
+def test_gradients_are_those_of_all_accumulated_batches(make_classifier: Make, tmp_path: Path) -> None:
+    keep, raw = Keep(), Raw()
+    fit(make_classifier(), tmp_path, [keep, raw], epochs=1, accumulate_grad_batches=2)
+    assert len(raw.sums) == 2
+    histogram = keep.steps[0].gradients["fc3.weight"].histogram
+    assert histogram is not None
+    assert histogram.sum_squares == pytest.approx(raw.sums[0], rel=1e-5)
+    assert keep.steps[0].number == 0
+
+
+def test_gradients_of_half_precision_are_unscaled(make_classifier: Make, tmp_path: Path) -> None:
+    keep, scale = Keep(), 2.0**10
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    fit(make_classifier(), tmp_path / "half", [keep], 1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+    plain = Keep()
+    torch.manual_seed(0)
+    module = make_classifier()
+    fit(module, tmp_path / "plain", [plain], epochs=1)
+    half, full = (one.steps[0].gradients["fc3.weight"].rms for one in (keep, plain))
+    assert 0.1 < half / full < 10  # other weights, but of one size; scaled, they would be 1,024 times as large
+
+
+def test_an_epoch_cut_short_by_max_steps_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+    keep = Keep()
+    fit(make_classifier(), tmp_path, [keep], epochs=-1, max_steps=1)
+    assert [step.number for step in keep.steps] == [0]
+
+
+def test_a_network_without_any_gradient_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+    keep = Keep()
+
+    class Forget(Callback):
+        def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            pl_module.zero_grad()
+
+    fit(make_classifier(), tmp_path, [keep, Forget(), Histograms()], epochs=1)
+    assert keep.steps[0].gradients == keep.steps[0].updates == {}
+
+
+def test_picture_has_a_bar_for_each_layer_and_none_for_what_is_not_finite(
+    make_classifier: Make, tmp_path: Path
+) -> None:
+    class Poison(Callback):
+        def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.global_step == 1:
+                pl_module.network.fc3.weight.grad.fill_(torch.nan)
+                pl_module.network.fc2.weight.grad.zero_()
+
+    keep = Keep()
+    fit(make_classifier(), tmp_path, [keep, Poison(), GradientFlow()], epochs=1)
+    figure = draw_gradient_flow(keep.steps[0], 1)
+    above, below = figure.axes
+    names = [label.get_text() for label in below.get_xticklabels()]
+    assert names == ["conv1", "conv2", "fc1", "fc2", "fc3"]
+    heights = [bar.get_height() for bar in above.patches]
+    assert [height > 0 for height in heights] == [True, True, True, False, False]
+    figure.draw_without_rendering()

@@ -1,0 +1,126 @@
+"""The thread that draws: it may be slow or fail, and training goes on."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from watching import events, fit
+
+import callbacks.watcher
+from callbacks import EMA, ConfusionMatrix, Histograms, TrainingBatch
+from callbacks.loggers import Log
+from callbacks.watcher import Watcher
+from lightning_modules import ImageClassifier
+
+Make = Callable[..., ImageClassifier]
+
+
+class Draws(Watcher):
+    """Hand over a number in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[int] = []
+        self.threads: set[threading.Thread] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self.draw_later(trainer, trainer.global_step)
+
+    def draw(self, log: Log, number: int) -> None:
+        assert log.step == number
+        assert torch.get_num_threads() == 1
+        self.threads.add(threading.current_thread())
+        self.drawn.append(number)
+
+
+def test_everything_is_drawn_in_order_in_another_thread(make_classifier: Make, tmp_path: Path) -> None:
+    watcher, threads = Draws(), torch.get_num_threads()
+    fit(make_classifier(), tmp_path, [watcher], epochs=4)
+    assert torch.get_num_threads() == threads
+    assert watcher.drawn == list(range(1, 13))
+    assert watcher.threads
+    assert threading.current_thread() not in watcher.threads
+    assert not any(thread.is_alive() for thread in watcher.threads)
+
+
+def test_training_waits_only_when_too_much_is_waiting(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks.watcher, "MOST_WAITING", 2)
+    ahead = []
+
+    class Slow(Draws):
+        given = 0
+
+        def draw(self, log: Log, number: int) -> None:
+            ahead.append(self.given - number)
+            threading.Event().wait(0.02)
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            self.given = trainer.global_step
+            super().on_train_batch_end(trainer, pl_module)
+
+    fit(make_classifier(), tmp_path, [Slow()], epochs=4)
+    assert len(ahead) == 12
+    assert max(ahead) <= 3
+
+
+def test_what_cannot_be_drawn_is_told_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:
+    class Broken(Draws):
+        def draw(self, log: Log, number: int) -> None:
+            raise ValueError(f"no picture {number}")
+
+    with pytest.warns(UserWarning, match=r"Broken could not draw: ValueError: no picture 1\. Training goes on\."):
+        trainer = fit(make_classifier(), tmp_path, [Broken(), ConfusionMatrix()], epochs=1)
+    assert trainer.global_step == 3
+    assert "confusion_matrix/val" in events(tmp_path).Tags()["images"]
+
+
+def test_pictures_of_a_run_that_fails_are_all_there(make_classifier: Make, tmp_path: Path) -> None:
+    class Fails(Draws):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            if trainer.global_step == 5:
+                raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(make_classifier(), tmp_path, [Fails(), TrainingBatch(every_n_epochs=1), ConfusionMatrix()], epochs=3)
+    found = events(tmp_path)
+    assert [event.step for event in found.Images("training_batch")] == [0, 3]
+    assert [event.step for event in found.Images("confusion_matrix/val")] == [3]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("drawing")]
+
+
+def test_histograms_without_tensorboard_are_told_once_and_cost_nothing_more(
+    make_classifier: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    fit(make_classifier(), tmp_path, [Histograms()], epochs=2, logger=CSVLogger(tmp_path))
+    told = [str(one.message) for one in recwarn if "Histograms" in str(one.message)]
+    assert told == ["Histograms draws for TensorBoard, but the loggers are: CSVLogger. Nothing of it is logged."]
+
+
+def test_pictures_say_which_weights_they_show(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: dict[str, str] = {}
+
+    class Says(Watcher):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            moments["training"] = Log(trainer).moment
+
+        def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            moments["validation"] = Log(trainer).moment
+            self.weight = pl_module.network.fc3.bias.detach().clone()
+
+    watcher, average = Says(), EMA(decay=0.5)
+    module = make_classifier()
+    fit(module, tmp_path / "1", [watcher, average], epochs=1)
+    assert moments == {"training": "epoch 1, trained weights", "validation": "epoch 1, averaged weights"}
+    assert average._average_model is not None
+    assert torch.equal(watcher.weight, average._average_model.module.network.fc3.bias)
+    fit(make_classifier(), tmp_path / "2", [watcher], epochs=1)
+    assert moments == {"training": "epoch 1", "validation": "epoch 1"}

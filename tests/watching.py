@@ -1,0 +1,50 @@
+"""Run a module with callbacks for a few steps, and read what they logged."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, ImageEvent
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+
+def fit(
+    module: LightningModule,
+    folder: Path,
+    callbacks: Sequence[Callback],
+    epochs: int = 2,
+    data: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ckpt_path: Path | None = None,
+    **options: Any,
+) -> Trainer:
+    """Fit images and targets, by default 24 random ones of ten classes, in batches of 8, and validate on the same."""
+    images = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(*(data or (images, torch.arange(24) % 10))), 8)
+    settings = {
+        "accelerator": "cpu",
+        "default_root_dir": folder,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+        "logger": TensorBoardLogger(folder, name="", version=""),
+    }
+    trainer = Trainer(max_epochs=epochs, callbacks=list(callbacks), **(settings | options))
+    trainer.fit(module, loader, loader, ckpt_path=ckpt_path, weights_only=False)
+    return trainer
+
+
+def events(folder: Path) -> EventAccumulator:
+    """Return all that was logged."""
+    return EventAccumulator(str(folder), {"images": 0, "histograms": 0, "tensors": 0}).Reload()
+
+
+def decode(event: ImageEvent) -> torch.Tensor:
+    """Return a logged picture, float ``(3, H, W)`` from 0 to 255."""
+    return pil_to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).float()
