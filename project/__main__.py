@@ -19,6 +19,8 @@ commands:
   test      measure on the test images:        python -m project test --run last
   prepare   get the images ready and say what they hold: python -m project prepare --config configs/resnet.yaml
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
+  report    write report.html of a run, or of two side by side: python -m project report last
+  export-scalars  write a run's curves as JSON: python -m project export-scalars last
 
 options:
   -h, --help      show this; `python -m project <command> --help` lists all options of a command
@@ -58,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> Any:
         print(f"error: Expected a command ({', '.join(known)}), but got {args[0]!r}.{hint}", file=sys.stderr)
         raise SystemExit(2)
     if args[0] in FURTHER:
-        return importlib.import_module(f"project.commands.{args[0]}").run(args[1:])
+        return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
     from project.cli import run
 
     return run(args)

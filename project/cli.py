@@ -1,7 +1,8 @@
 """LightningCLI with run folders, links from data to module, and errors in one line."""
 
+import importlib
 import logging
-import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,16 +15,18 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
+import callbacks
 import datamodules
 from project import COMMANDS
+from project.light import debugging
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
+from project.report import write_report
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -58,6 +61,9 @@ class CLI(LightningCLI):
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
+        )
+        parser.add_argument(
+            "--report", type=bool, default=True, help="fit, test: write report.html in the run's folder at the end."
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -170,28 +176,45 @@ class CLI(LightningCLI):
             self.output_dir = create_folder(self.run_dir / str(self.subcommand))
 
     @rank_zero_only
-    def _finish(self) -> None:
+    def _finish(self, report: bool) -> None:
+        config = self.config[self.subcommand]
+        if report and config.report and not config.trainer.fast_dev_run:
+            self._write_report()
         print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)
+
+    def _write_report(self) -> None:
+        """Write the report, or say why not: what was trained is not lost over a picture of it."""
+        if not (self.run_dir / CONFIG).is_file():  # a test of weights that are no run's
+            return
+        try:
+            write_report(self.run_dir)
+        except Exception as error:  # whatever it is, the run is finished and its files are there
+            if debugging():
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            rank_zero_warn(
+                f"No report was written ({reason}). PROJECT_DEBUG=1 shows all of it: `report {self.run_dir}`."
+            )
 
     def after_fit(self) -> None:
         """Say what came out."""
         config = self.config["fit"]
         best = self.run_dir / BEST
         if not config.test_after_fit or not best.is_file():
-            self._finish()
+            self._finish(report=True)
         elif self.trainer.world_size == 1:
             run(["test", "--run", str(self.run_dir)])
         else:
             rank_zero_info("--test_after_fit tests with one device, and this run has several: test it by its command.")
-            self._finish()
+            self._finish(report=True)
 
     def after_validate(self) -> None:
         """Say what came out."""
-        self._finish()
+        self._finish(report=False)
 
     def after_test(self) -> None:
-        """Say what came out."""
-        self._finish()
+        """Say what came out, in the run's report too."""
+        self._finish(report=True)
 
 
 def is_rank_zero() -> bool:
@@ -202,11 +225,6 @@ def is_rank_zero() -> bool:
 def is_no_advertisement(record: logging.LogRecord) -> bool:
     """Tell whether a log record is none of Lightning's tips to install another product."""
     return "Tip: For seamless" not in record.getMessage()
-
-
-def debugging() -> bool:
-    """Tell whether the user asked for whole tracebacks."""
-    return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
 
 
 @contextmanager
@@ -222,6 +240,7 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     """
     # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="`torch.jit.trace", category=FutureWarning)  # TensorBoard's graphs use it
     warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     try:
@@ -251,10 +270,14 @@ def told_shortly(args: list[str]) -> Iterator[None]:
 def run(args: list[str]) -> CLI:
     """Run a command of Lightning's.
 
+    All files of ``callbacks`` are imported: a class is found by its short name once its module is.
+
     Raises:
         SystemExit: See ``told_shortly``.
     """
     with told_shortly(args):
+        for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
+            importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
         if args[0] != "fit":
             args[:] = expand_run(args)

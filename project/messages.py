@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import callbacks
@@ -25,7 +25,7 @@ INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), 
 OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 WORDS = {"trainer", "model", "data", "checkpoint", "seed_everything", "runs_dir", "run", "test_after_fit", "ckpt_path"}
 WORDS |= {"config", "print_config", "class_path", "init_args", "dict_kwargs", "weights_only", "verbose", "help"}
-WORDS |= {"verify", "images", "epochs", "output"}  # of prepare and preview
+WORDS |= {"report", "verify", "images", "epochs", "output"}  # of prepare and preview
 CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 
@@ -53,11 +53,22 @@ def is_of_another_network(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
 
 
+def callback_hook(error: BaseException) -> str | None:
+    """Return which hook of which callback an error came from, as "GradientNorm.on_train_start"."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Callback) and hasattr(Callback, frame.f_code.co_name):
+            return f"{type(owner).__name__}.{frame.f_code.co_name}"
+    return None
+
+
 def short_traceback(error: BaseException) -> str:
     """Return the frames of an error that lie outside installed packages, and the error itself."""
     lines = traceback.format_list(_own_frames(error))
     reason = "".join(traceback.format_exception_only(error)).strip()
-    return f"{''.join(lines)}error: {reason}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
+    hook = callback_hook(error)
+    error_line = f"error: {f'in callback {hook}: ' if hook else ''}{reason}"
+    return f"{''.join(lines)}{error_line}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
 
 
 def parser_message(message: str, args: list[str]) -> str:

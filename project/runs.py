@@ -16,6 +16,7 @@ import yaml
 CONFIG = "config.yaml"
 STAGES = {"validate": "val", "test": "test"}  # what a command measures
 BEST = Path("checkpoints", "best.ckpt")
+REPORT = "report.html"
 
 
 class RunError(Exception):
@@ -54,15 +55,13 @@ def find_run(name: str, runs_dir: Path) -> Path:
     runs = [config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")]
     if name == "last":
         if not runs:
-            raise RunError(f"Expected a run in {runs_dir} for --run last, but there is none. Start one with `fit`.")
+            raise RunError(f"Expected a run in {runs_dir} for `last`, but there is none. Start one with `fit`.")
         return max(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run.name)])
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
     known = ", ".join(map(str, sorted(runs)[-3:])) or f"none in {runs_dir}"
-    raise RunError(
-        f"Expected the folder of a run, with {CONFIG} in it, or `last` at --run, but got {name}. Runs: {known}."
-    )
+    raise RunError(f"Expected the folder of a run, with {CONFIG} in it, or `last`, but got {name}. Runs: {known}.")
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
@@ -157,6 +156,8 @@ def summary(run: Path, output: Path) -> str:
         lines.append(f"{what} {words} (best validation, epoch {known['epoch'] + 1:.0f})")
     if output != run and (words := measured(output)):
         lines.append(f"Measured     {words}")
+    if (run / REPORT).is_file():
+        lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {_python()} -m tensorboard.main --logdir {shlex.quote(str(run))}")
     if (run / BEST).is_file():
         lines.append(f"Test         {_python()} -m project test --run {shlex.quote(str(run))}")

@@ -71,7 +71,7 @@ def fast(sample_root: Path) -> list[str]:
     return [
         *("--config", "configs/lenet.yaml", "--data", "datamodules.SampleDataModule", f"--data.root={sample_root}"),
         *("--data.num_workers=0", "--data.batch_size=32", "--trainer.max_epochs=2", "--trainer.limit_train_batches=12"),
-        *("--trainer.log_every_n_steps=4", "--trainer.enable_progress_bar=false"),
+        *("--trainer.log_every_n_steps=4", "--trainer.enable_progress_bar=false", "--report=false"),
     ]
 
 

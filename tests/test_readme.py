@@ -1,10 +1,12 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import callbacks
 from project.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -17,10 +19,12 @@ def block(language: str, word: str) -> str:
 
 
 def test_callback_of_the_readme_logs(fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gradient_norm.py").write_text(block("python", "GradientNorm"))
-    overlay = block("yaml", "callbacks+").replace("callbacks.gradient_norm.", "gradient_norm.")
-    (tmp_path / "mine.yaml").write_text(overlay)
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "gradient_norm.py").write_text(block("python", "class GradientNorm"))
+    (tmp_path / "mine.yaml").write_text(block("yaml", "GradientNorm"))
+    monkeypatch.setattr(callbacks, "__path__", [*callbacks.__path__, str(tmp_path)])
+    own_test: dict[str, Any] = {}
+    exec(block("python", "test_gradient_norm"), own_test)
+    own_test["test_gradient_norm_is_logged"](fast, tmp_path / "test")
     options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}/runs"]
     cli = main(["fit", *fast, *options])
     events = EventAccumulator(str(cli.run_dir)).Reload()

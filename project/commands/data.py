@@ -11,7 +11,7 @@ import datamodules
 from project.parser import Parser
 
 IGNORED = ["trainer", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path"]
-IGNORED += ["weights_only", "verbose"]  # of fit, validate and test, in their configs
+IGNORED += ["weights_only", "verbose", "report"]  # of fit, validate and test, in their configs
 
 
 def data_parser(command: str) -> Parser:

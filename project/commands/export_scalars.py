@@ -1,0 +1,51 @@
+"""``export-scalars``: all scalars of a run as JSON."""
+
+import json
+import math
+from pathlib import Path
+
+from project.light import LightParser, told_in_one_line
+from project.report.events import read_events
+from project.runs import RunError, find_run
+
+
+def run(args: list[str]) -> Path:
+    """Write ``{tag: [[wall_time, step, value], ...]}``, as TensorBoard's writers did, and return where it lies.
+
+    JSON has no word for values that are not finite: they are the strings "NaN", "Infinity" and "-Infinity", as in the
+    answers of TensorBoard's own server. Python's ``float`` and JavaScript's ``Number`` read them.
+
+    Raises:
+        SystemExit: There is no such run, or it has no event files.
+    """
+    parser = LightParser("export-scalars", "Write all scalars of a run as JSON.")
+    parser.add_argument("--output", type=Path, help="JSON file; by default scalars.json in the run's folder.")
+    options = parser.parse_args(args)
+    with told_in_one_line():
+        folder = find_run(options.run, Path(options.runs_dir))
+        path = options.output or folder / "scalars.json"
+        write_scalars(folder, path)
+    print(f"Scalars: {path}")
+    return path
+
+
+def write_scalars(folder: Path, path: Path) -> None:
+    """Write the scalars in a folder's event files.
+
+    Raises:
+        RunError: There are none.
+    """
+    scalars = read_events(folder, scalars_only=True).scalars
+    if not scalars:
+        raise RunError(
+            f"Expected scalars in the event files of {folder}, but there are none: train with TensorBoardLogger."
+        )
+    rows = {tag: [[one.wall_time, one.step, _json(one.value)] for one in series] for tag, series in scalars.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _json(value: float) -> float | str:
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,95 @@
+"""Curves of scalars over epochs, of one run or of two in the same chart."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from project.report.charts import Charts
+from project.report.legend import Line
+from project.report.markup import paragraph
+from project.report.read import Run
+from project.report.svg import COLOURS
+
+STYLES = {"train": 0, "val": 1}  # of lines, the same in all charts
+MOST_CHARTS = 12  # of scalars that only this run has
+TIMES = {
+    "time/train_seconds": "Training, seconds an epoch",
+    "time/val_seconds": "Validation, seconds an epoch",
+    "time/images_per_second": "Training, images a second",
+}
+ELSEWHERE = {
+    "train/loss",
+    "val/loss",
+    "train/acc",
+    "val/acc",
+    "train/loss_step",
+    *TIMES,
+}  # shown by the other functions
+
+
+def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> tuple[Line, str]:
+    """Return a scalar as a line, and the unit of its x: epochs, or steps where the files do not tell."""
+    series = run.scalars.get(tag, [])
+    steps = [scalar.step for scalar in series]
+    epochs = run.epochs(steps)
+    x = np.array(steps, float) if epochs is None else epochs
+    return Line(name, x, np.array([scalar.value for scalar in series]), style, number), _unit(run)
+
+
+def curves(runs: Sequence[Run], charts: Charts) -> str:
+    """Return charts of loss, accuracy, learning rate and momentum."""
+    found = [
+        _chart(runs, charts, "Loss", {"train/loss": "train", "val/loss": "val"}),
+        _chart(runs, charts, "Accuracy", {"train/acc": "train", "val/acc": "val"}, "acc"),
+        _chart(runs, charts, "Loss of single training steps", {"train/loss_step": "train"}),
+        *_groups(runs, charts, "Learning rate", r"lr-[^-]*"),
+        *_groups(runs, charts, "Momentum", r"lr-.*-momentum"),
+    ]
+    return _grid(found)
+
+
+def times(runs: Sequence[Run], charts: Charts) -> str:
+    """Return charts of seconds and images a second."""
+    return _grid([_chart(runs, charts, title, {tag: ""}) for tag, title in TIMES.items()])
+
+
+def others(runs: Sequence[Run], charts: Charts) -> str:
+    """Return charts of the scalars that no other section shows."""
+    tags = dict.fromkeys(tag for run in runs for tag in run.scalars)
+    rest = [tag for tag in tags if tag not in ELSEWHERE and not tag.startswith(("epoch", "lr-", "hp/", "hp_metric"))]
+    found = [_chart(runs, charts, tag, {tag: ""}, "acc" if "/acc" in tag else "") for tag in rest[:MOST_CHARTS]]
+    left = paragraph(f"{len(rest) - MOST_CHARTS} more scalars are in TensorBoard.") if len(rest) > MOST_CHARTS else ""
+    return _grid(found) + left
+
+
+def _groups(runs: Sequence[Run], charts: Charts, title: str, pattern: str) -> list[str]:
+    """Return a chart of one setting of the optimizer, in as many groups as there are colours."""
+    tags = list(dict.fromkeys(tag for run in runs for tag in run.scalars if re.fullmatch(pattern, tag)))
+    names = {tag: tag.removeprefix("lr-").removesuffix("-momentum") for tag in tags[: len(COLOURS)]}
+    chart = _chart(runs, charts, title, names)
+    left = f"{title} of {len(tags) - len(names)} more groups: TensorBoard, `{tags[-1]}` and the like." if tags else ""
+    return [chart, paragraph(left, "note") if len(tags) > len(names) else ""]
+
+
+def _chart(runs: Sequence[Run], charts: Charts, title: str, names: dict[str, str], metric: str = "") -> str:
+    lines = []
+    unit = "epoch" if all(_unit(run) == "epoch" for run in runs) else "step"
+    for number, run in enumerate(runs):
+        for i, (tag, name) in enumerate(names.items()):
+            if tag in run.scalars:
+                which = "AB"[number] if len(runs) > 1 else ""
+                line, _ = line_of(run, tag, f"{which} {name}".strip() or title, STYLES.get(name, i), number)
+                if unit == "step":
+                    line.x = np.array([scalar.step for scalar in run.scalars[tag]], float)
+                lines.append(line)
+    return charts.lines(title, lines, unit, metric) if lines else ""
+
+
+def _unit(run: Run) -> str:
+    return "epoch" if run.epoch_ends() else "step"
+
+
+def _grid(charts: Sequence[str]) -> str:
+    content = "".join(charts)
+    return f'<div class="grid">{content}</div>' if content else ""

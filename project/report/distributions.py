@@ -1,0 +1,99 @@
+"""Weights, gradients, updates and activations: their spread over time, and their size from input to output."""
+
+import numpy as np
+
+from project.report.charts import Charts
+from project.report.events import MEDIAN, Distribution
+from project.report.legend import spread_evenly
+from project.report.markup import details, number, paragraph, table
+from project.report.read import Run
+
+KINDS = {
+    "weights": "Weights",
+    "gradients": "Gradients",
+    "updates": "Updates: what one step changed",
+    "activations": "Activations",
+    "confidence": "Confidence of right and wrong predictions",
+}
+OPEN, FOLDED = 3, 6  # charts of a kind
+MOST_TIMES = 60  # of a chart
+RULE = (
+    "The dotted line is a rule of thumb: an update of about a thousandth of the weight. Far above it, the learning "
+    "rate may be too high; far below, too low."
+)
+GUIDELINE = 1e-3  # Karpathy's for the ratio of update to weight: https://cs231n.github.io/neural-networks-3/#ratio
+
+
+def distributions(run: Run, charts: Charts) -> str:
+    """Return charts of distributions over time."""
+    parts = []
+    for kind, title in KINDS.items():
+        tags = [tag for tag in run.events.histograms if tag.startswith(f"{kind}/")]
+        if not tags:
+            continue
+        shown = spread_evenly(tags, OPEN)
+        folded = spread_evenly([tag for tag in tags if tag not in shown], FOLDED)
+        parts.append(f'<h3>{title}</h3><div class="grid">{_bands(run, charts, shown)}</div>')
+        if folded:
+            drawn = f'<div class="grid">{_bands(run, charts, folded)}</div>'
+            count = len(tags) - len(shown)
+            cut = f", {len(folded)} of them drawn" if len(folded) < count else ""
+            parts.append(details(f"{count} more{cut}, and all in numbers", drawn + _numbers(run, title, tags)))
+    return "".join(parts)
+
+
+def gradient_flow(run: Run, charts: Charts) -> str:
+    """Return charts of the size of gradients, and of updates in relation to weights, of each parameter."""
+    gradients = {name: (found[0].rms, found[-1].rms) for name, found in _of(run, "gradients").items()}
+    parts = [_flow(charts, "Gradient of each parameter, root mean square", gradients)]
+    weights = _of(run, "weights")
+    ratios = {
+        name: (_ratio(found[0], weights[name][0]), _ratio(found[-1], weights[name][-1]))
+        for name, found in _of(run, "updates").items()
+        if name in weights
+    }
+    if ratios:
+        parts.append(_flow(charts, "Update / weight of each parameter, root mean squares", ratios, GUIDELINE))
+    content = "".join(parts)
+    if not content:
+        return ""
+    rule = paragraph(RULE, "note") if ratios else ""
+    return f'<div class="grid">{content}</div>{rule}'
+
+
+def _bands(run: Run, charts: Charts, tags: list[str]) -> str:
+    drawn = []
+    for tag in tags:
+        times = spread_evenly(run.events.histograms[tag], MOST_TIMES)
+        epochs = run.epochs([one.step for one in times])
+        x = np.array([one.step for one in times], float) if epochs is None else epochs
+        spread = np.array([one.quantiles for one in times])
+        drawn.append(charts.bands(tag.partition("/")[2], x, spread, "step" if epochs is None else "epoch"))
+    return "".join(drawn)
+
+
+def _numbers(run: Run, title: str, tags: list[str]) -> str:
+    rows = []
+    for tag in tags:
+        first, last = run.events.histograms[tag][0], run.events.histograms[tag][-1]
+        found = (first.rms, last.rms, last.quantiles[0], last.quantiles[MEDIAN], last.quantiles[-1])
+        rows.append([tag.partition("/")[2], *map(number, found)])
+    header = ["name", "RMS, first", "RMS, last", "min, last", "median, last", "max, last"]
+    return table(f"{title}, in numbers", header, rows)
+
+
+def _of(run: Run, kind: str) -> dict[str, list[Distribution]]:
+    """Return the histograms of a kind by parameter, in the order of the network: from input to output."""
+    histograms = run.events.histograms
+    return {tag.partition("/")[2]: found for tag, found in histograms.items() if tag.startswith(f"{kind}/")}
+
+
+def _ratio(update: Distribution, weight: Distribution) -> float:
+    return update.rms / weight.rms if weight.rms else float("nan")
+
+
+def _flow(charts: Charts, title: str, sizes: dict[str, tuple[float, float]], guideline: float | None = None) -> str:
+    if not sizes:
+        return ""
+    first, last = zip(*sizes.values(), strict=True)
+    return charts.dots(title, list(sizes), {"last": last, "first": first}, guideline)

@@ -1,0 +1,29 @@
+"""Which callback writes a tag: the one whose docstring says so. No torch in here, hence no import of callbacks."""
+
+import ast
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+OTHERS = {"lr": "lightning.pytorch.callbacks.LearningRateMonitor"}
+
+
+def maker_of(tag: str) -> str | None:
+    """Return the class path of the callback that writes ``<tag>/...``, or files named after it, or None."""
+    if tag in OTHERS:
+        return OTHERS[tag]
+    return next((path for path, text in _docstrings().items() if re.search(rf"`{re.escape(tag)}[/_`.]", text)), None)
+
+
+@cache
+def _docstrings() -> dict[str, str]:
+    spec = importlib.util.find_spec("callbacks")
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    return {
+        f"callbacks.{node.name}": ast.get_docstring(node) or ""
+        for folder in folders
+        for file in sorted(Path(folder).glob("*.py"))
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }

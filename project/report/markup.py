@@ -1,0 +1,91 @@
+"""Pieces of HTML. Text is escaped here and nowhere else."""
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from project.report.events import Picture
+
+SMALL, TALL = 200, 400  # CSS pixels; pictures are enlarged to at most so wide and so high
+TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+
+
+class Bar(NamedTuple):
+    """A number in a table with a bar behind it."""
+
+    text: str
+    share: float  # of the cell's width, 0 to 1
+
+
+def escape(text: object) -> str:
+    """Return text for anywhere in a page, attributes among it."""
+    return html.escape(str(text), quote=True)
+
+
+def number(value: float, metric: str = "") -> str:
+    """Return an accuracy in percent and other numbers in four digits."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Return a paragraph of plain text, in which `code` is marked by backticks."""
+    parts = text.split("`")
+    marked = "".join(f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(parts))
+    return f"<p{_class(kind)}>{marked}</p>"
+
+
+def details(summary: str, content: str) -> str:
+    """Return content that is folded away."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | Bar]], kind: str = "") -> str:
+    """Return a table in a box that scrolls by itself; the first cell of each row is the row's name."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = "".join(f"<tr>{_row(row)}</tr>" for row in rows)
+    inner = f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+    return scroll(f"<table{_class(kind)}>{inner}</table>", caption)
+
+
+def scroll(content: str, label: str) -> str:
+    """Return a box that scrolls sideways by itself, also by the keyboard."""
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">{content}</div>'
+
+
+def image(picture: Picture, alt: str, caption: str, widest: int) -> str:
+    """Return a picture in the page itself, enlarged if it is small and at most ``widest`` CSS pixels wide."""
+    kind = next((name for magic, name in TYPES.items() if picture.data.startswith(magic)), "image/png")
+    data = base64.b64encode(picture.data).decode()
+    width = max(picture.width, 1)
+    factor = max(min(SMALL // width, TALL // max(picture.height, 1)), 1)
+    shown = min(width * factor, widest) if factor == 1 else width * factor
+    size = f'width="{shown}" height="{round(picture.height * shown / width)}"'
+    img = f'<img src="data:{kind};base64,{data}" alt="{escape(alt)}" {size}{_class("enlarged" if factor > 1 else "")}>'
+    return f'<figure class="picture">{scroll(img, caption)}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def columns(names: Sequence[str], contents: Sequence[str]) -> str:
+    """Return what one run has as it is, and what two have side by side below their names."""
+    if len(contents) == 1:
+        return contents[0]
+    halves = (f"<div><h3>{escape(name)}</h3>{content}</div>" for name, content in zip(names, contents, strict=True))
+    return f'<div class="sides">{"".join(halves)}</div>'
+
+
+def _row(row: Sequence[str | Bar]) -> str:
+    name, *cells = row
+    return f'<th scope="row">{escape(name)}</th>' + "".join(map(_cell, cells))
+
+
+def _cell(cell: str | Bar) -> str:
+    if isinstance(cell, Bar):
+        return f'<td class="bar" style="--share:{min(max(cell.share, 0), 1):.1%}">{escape(cell.text)}</td>'
+    return f"<td>{escape(cell)}</td>"
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""

@@ -1,0 +1,87 @@
+"""What came out of a run, in one sentence and in numbers."""
+
+import math
+from typing import Any
+
+from project.report.curves import line_of
+from project.report.legend import not_finite
+from project.report.markup import number
+from project.report.read import Run
+from project.runs import measured
+
+METRICS = {"acc": "accuracy", "loss": "loss"}
+MOST_WARNINGS = 8  # of series
+MOST_ARGUMENTS = 3  # of a network, in the sentence
+DEFAULT_EPOCHS = 1000  # Lightning's, if the config gives neither epochs nor steps
+
+
+def sentence(run: Run) -> str:
+    """Return what was trained on what for how long, and how well it does."""
+    network = _class(run, "model.init_args.network", arguments=True) or _class(run, "model") or "An unknown network"
+    best = run.best()
+    if best is None:
+        found = "no validation yet"
+    else:
+        at = "" if math.isnan(best.epoch) else f" at epoch {number(best.epoch)}"
+        found = f"best validation {METRICS[best.metric]} {number(best.value, best.metric)}{at}"
+    parts = [f"{network} on {_class(run, 'data') or 'unknown data'}, {_progress(run)}: {found}", _tested(run)]
+    if math.isfinite(run.minutes):
+        parts.append(f"{run.minutes:.1f} minutes" if run.minutes >= 1 else "less than a minute")
+    return f"{', '.join(parts)}."
+
+
+def warnings(run: Run) -> list[str]:
+    """Return what a reader has to know before the numbers: values that are not finite, files that end early."""
+    found = list(filter(None, (not_finite(*line_of(run, tag, tag)) for tag in run.scalars)))
+    more = [f"{len(found) - MOST_WARNINGS} more series are not finite."] if len(found) > MOST_WARNINGS else []
+    cut = "ends within a record: it is still being written, or damaged. What is whole is shown."
+    return [*found[:MOST_WARNINGS], *more, *(f"{name} {cut}" for name in run.events.cut)]
+
+
+def numbers(run: Run) -> dict[str, tuple[float, str]]:
+    """Return the sentence's numbers and a few more by name, each with the metric that tells how to show it."""
+    found: dict[str, tuple[float, str]] = {"epochs trained": (run.epochs_trained, "")}
+    if (best := run.best()) is not None:
+        found[f"best validation {METRICS[best.metric]}"] = (best.value, best.metric)
+        found["at epoch"] = (best.epoch, "")
+    for stage, words in (("train", "last training"), ("val", "last validation")):
+        for metric, name in METRICS.items():
+            if series := run.scalars.get(f"{stage}/{metric}"):
+                found[f"{words} {name}"] = (series[-1].value, metric)
+    for metric, name in METRICS.items():
+        if run.tests and (series := run.tests[-1].scalars.get(f"test/{metric}")):
+            found[f"test {name}"] = (series[-1].value, metric)
+    found["minutes"] = (run.minutes, "")
+    if series := run.scalars.get("time/images_per_second"):
+        found["images a second, last epoch"] = (series[-1].value, "")
+    return found
+
+
+def _class(run: Run, key: str, arguments: bool = False) -> str:
+    """Return the name of a class in the config, with the first of its arguments that are given; "" if there is none."""
+    value = run.setting(key)
+    path = value.get("class_path") if isinstance(value, dict) else value
+    if not isinstance(path, str):
+        return ""
+    given: dict[str, Any] = (run.setting(f"{key}.init_args") or {}) if arguments else {}
+    plain = [f"{name} {one}" for name, one in given.items() if isinstance(one, str | int | float)][:MOST_ARGUMENTS]
+    return path.rpartition(".")[2] + (f" ({', '.join(plain)})" if plain else "")
+
+
+def _progress(run: Run) -> str:
+    epochs, steps = run.setting("trainer.max_epochs"), run.setting("trainer.max_steps") or -1
+    trained = f"{run.epochs_trained:.0f}"
+    if epochs is None and steps == -1:
+        epochs = DEFAULT_EPOCHS
+    if epochs is not None and epochs >= 0:
+        return f"{trained} of {epochs} planned epochs"
+    return f"{trained} epochs" + (f" of {steps} planned steps" if steps >= 0 else "")
+
+
+def _tested(run: Run) -> str:
+    if not run.tests:
+        return "not tested"
+    latest = run.tests[-1]
+    found = measured(latest.folder).replace(f"{run.folder}/", "")
+    more = f" (the latest of {len(run.tests)} tests)" if len(run.tests) > 1 else ""
+    return f"{found}{more}" if found else "a test was begun but found nothing"

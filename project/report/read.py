@@ -1,0 +1,147 @@
+"""What is known of a run, as plain data. No torch in here."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from project.report.events import Events, Picture, Scalar, read_events
+from project.runs import CONFIG, RunError
+
+PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Best(NamedTuple):
+    """The best validation."""
+
+    metric: str  # "acc" or "loss"
+    epoch: float  # from 1
+    value: float
+
+
+@dataclass
+class Run:
+    """A run's folder.
+
+    Attributes:
+        config: The resolved config; empty if the file is.
+        config_text: The same as it lies in the file, with comments that tell versions.
+        events: The content of the event files; scalars from metrics.csv if there are no event files.
+        tests: What was measured in ``test/<time>``, the latest last.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    events: Events
+    tests: list["Run"] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Return "<config>/<time>"."""
+        folder = self.folder.absolute()
+        return f"{folder.parent.name}/{folder.name}"
+
+    @property
+    def scalars(self) -> dict[str, list[Scalar]]:
+        return self.events.scalars
+
+    @property
+    def pictures(self) -> dict[str, Picture]:
+        """Return the latest picture of each tag, those of the latest test among them."""
+        return self.events.pictures | (self.tests[-1].events.pictures if self.tests else {})
+
+    @property
+    def minutes(self) -> float:
+        """Return the time from the first event to the last."""
+        return (self.events.last - self.events.first) / 60
+
+    @property
+    def epochs_trained(self) -> int:
+        """Return the number of finished epochs."""
+        return max(self.epoch_ends(), default=0)
+
+    def setting(self, key: str) -> Any:
+        """Return a value of the config by its dotted key, or None."""
+        value: Any = self.config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    def epoch_ends(self) -> dict[int, int]:
+        """Return the number of each finished epoch, from 1, with its last step."""
+        epochs = {scalar.step: int(scalar.value) + 1 for scalar in self.scalars.get("epoch", [])}
+        for tag in PER_EPOCH:
+            ends = {epochs[scalar.step]: scalar.step for scalar in self.scalars.get(tag, []) if scalar.step in epochs}
+            if ends:
+                return ends
+        return {}
+
+    def epochs(self, steps: Sequence[int]) -> np.ndarray | None:
+        """Return steps in epochs, float ``(N,)``: 1.0 is the end of the first; None if the files do not tell."""
+        ends = self.epoch_ends()
+        if not ends:
+            return None
+        known = sorted((step, epoch) for epoch, step in ends.items())
+        x, y = np.array([(-1, 0), *known], float).T  # step 0 is the first of epoch 1
+        rate = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1)
+        after = np.array(steps, float)
+        return np.where(after > x[-1], y[-1] + (after - x[-1]) * rate, np.interp(after, x, y))
+
+    def best(self) -> Best | None:
+        """Return the first of the best validations by accuracy, or by loss where there is none; NaN is never best."""
+        for metric, choose in (("acc", max), ("loss", min)):
+            values = [scalar for scalar in self.scalars.get(f"val/{metric}", []) if math.isfinite(scalar.value)]
+            if values:
+                best = choose(values, key=lambda scalar: scalar.value)
+                epochs = self.epochs([best.step])
+                return Best(metric, float("nan") if epochs is None else float(epochs[0]), best.value)
+        return None
+
+    def has(self, kind: str) -> bool:
+        """Tell whether the run or its latest test holds tags or tables that begin so."""
+        tags = [*self.scalars, *self.pictures, *self.events.histograms]
+        return any(tag.startswith(kind) for tag in tags) or any(self.folder.glob(f"{kind}_*.csv"))
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """Return the rows of a CSV file in the folder; none if there is no such file."""
+        try:
+            with (self.folder / name).open(newline="", encoding="utf-8", errors="replace") as file:
+                return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
+        except FileNotFoundError:
+            return []
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run, finished or not.
+
+    Raises:
+        RunError: The config is not YAML.
+    """
+    text = (folder / CONFIG).read_text()
+    try:
+        config = yaml.load(text, Loader=LOADER)
+    except yaml.YAMLError as error:
+        raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
+    run = Run(folder, config if isinstance(config, dict) else {}, text, read_events(folder))
+    if not run.scalars:
+        run.events.scalars = _scalars_of_csv(run.table("metrics.csv"))
+    tests = sorted(path.parent for path in folder.glob(f"test/*/{CONFIG}"))
+    run.tests = [read_run(test) for test in tests]
+    return run
+
+
+def _scalars_of_csv(rows: list[dict[str, str]]) -> dict[str, list[Scalar]]:
+    """Return what Lightning's CSVLogger wrote, for runs without TensorBoard."""
+    found: dict[str, list[Scalar]] = {}
+    for row in rows:
+        for tag, value in row.items():
+            if value and tag != "step" and row.get("step"):
+                found.setdefault(tag, []).append(Scalar(int(row["step"]), float("nan"), float(value)))
+    return found

@@ -1,0 +1,67 @@
+"""The style of a report; in light and dark, text has a contrast of 4.5 at least and lines have 3 (WCAG 2.2, AA)."""
+
+STYLE = """
+:root { --ink: #1b1d21; --paper: #ffffff; --muted: #565b63; --grid: #d3d7dc; --box: #f4f5f7; --warn: #9a3b00;
+  --series0: #0b61a4; --series1: #b54708; --series2: #00785a; --series3: #8e3b87; --series4: #6b6000;
+  --series5: #56606b }
+@media screen and (prefers-color-scheme: dark) {
+  :root { color-scheme: dark; --ink: #e6e8eb; --paper: #15171b; --muted: #a9b0ba; --grid: #3b4049; --box: #1f2228;
+    --warn: #ffb37a; --series0: #6db8f2; --series1: #ff9d5c; --series2: #4fd1a5; --series3: #e59be0; --series4: #d6cb5a;
+    --series5: #b7c0cb } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 1240px; padding: 0 12px 48px; color: var(--ink); background: var(--paper);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 24px 0 8px }
+h2 { font-size: 1.25rem; margin: 40px 0 8px; padding-top: 8px; border-top: 1px solid var(--grid) }
+h3 { font-size: 1rem; margin: 16px 0 4px }
+a { color: var(--series0) }
+nav ul, .legend { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px }
+nav a { display: inline-block; padding: 4px 0 }
+.outcome { font-size: 1.125rem }
+.note { color: var(--muted) }
+.warning { color: var(--warn); font-weight: 600 }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); gap: 16px }
+.pictures, .tables { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 16px 32px }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 24px }
+.sides > div, .grid > * { min-width: 0 }
+.tables > * { max-width: 100% }
+figure { margin: 8px 0; max-width: 460px }
+figure.picture { max-width: 100% }
+figcaption { font-weight: 600; font-size: .9375rem }
+.picture figcaption { font-weight: 400; color: var(--muted); font-size: .875rem }
+.legend { font-size: .8125rem }
+.legend svg { width: 30px; height: 12px; margin-right: 6px; stroke: var(--key); stroke-width: 2; fill: var(--key) }
+.legend path[d="M0 6h30"] { fill: none }
+svg.chart { display: block; width: 100%; height: auto }
+svg.chart * { stroke-linejoin: round }
+.scroll { overflow-x: auto; max-width: 100% }
+.scroll:has(table) { margin-bottom: 12px }
+.scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 3px solid var(--series1); outline-offset: 2px }
+img { display: block; background: #fff }
+img.enlarged { image-rendering: pixelated }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
+caption { text-align: left; color: var(--muted); padding: 4px 0 }
+th, td { padding: 3px 10px 3px 6px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap }
+th:first-child { text-align: left }
+thead th { vertical-align: bottom }
+table.words td, table.words th, table.text td, table.text th { text-align: left }
+table.text td, table.text th { vertical-align: top; white-space: normal; min-width: 8em }
+table.text th:first-child { min-width: 12em }
+.bar { background: linear-gradient(color-mix(in srgb, var(--series0) 30%, var(--paper)) 0 0) 0 / var(--share) 100%
+  no-repeat }
+.matrix td { background: color-mix(in srgb, var(--series0) calc(var(--share) / 2), var(--paper)); text-align: center }
+.matrix td, .matrix th { padding: 3px 6px }
+.bar, .matrix td { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+details { margin: 4px 0 }
+summary { cursor: pointer; color: var(--muted); padding: 4px 0 }
+pre { background: var(--box); padding: 12px; overflow-x: auto; font-size: .8125rem; margin: 0 }
+code { background: var(--box); padding: 0 3px; font-size: .9em }
+@media print {
+  body { max-width: none; font-size: 11pt }
+  nav, details { display: none }
+  .grid { grid-template-columns: 1fr 1fr }
+  figure, tr, .outcome { break-inside: avoid }
+  h2, h3, caption, figcaption { break-after: avoid }
+  .scroll { overflow: visible }
+  .picture img { max-width: 100%; height: auto; max-height: 22cm; width: auto } }
+"""

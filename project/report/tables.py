@@ -1,0 +1,94 @@
+"""Tables of classes and mistakes, from the CSV files of a run's folder."""
+
+import csv
+import math
+from pathlib import Path
+
+from project.report.markup import Bar, number, paragraph, table
+from project.report.read import Run
+
+WORDS = {"val": "validation", "test": "test"}
+SHARES = ("recall", "precision", "f1", "confidence")  # columns
+MOST_CLASSES = 20  # with more, a matrix of numbers cannot be read
+MOST_ROWS = {"class_report": 50, "mistakes": 20}
+MOST_CONFUSIONS = 10
+
+
+def class_report(run: Run, stage: str) -> str:
+    """Return the table of classes."""
+    return _table(run, f"class_report_{stage}.csv", f"Classes, {WORDS[stage]} images", MOST_ROWS["class_report"])
+
+
+def mistakes(run: Run, stage: str) -> str:
+    """Return the table of the most confident mistakes."""
+    return _table(
+        run, f"mistakes_{stage}.csv", f"Most confident mistakes, {WORDS[stage]} images", MOST_ROWS["mistakes"], "words"
+    )
+
+
+def confusion_matrix(run: Run, stage: str) -> str:
+    """Return the matrix, if its classes are few, and the pairs that are confused most often."""
+    file = run.folder / f"confusion_matrix_{stage}.csv"
+    names, counts = _matrix(file)
+    if not names:
+        return ""
+    confusions = sorted(
+        ((counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]),
+        reverse=True,
+    )
+    rows: list[list[str | Bar]] = [
+        [f"{names[i]} → {names[j]}", f"{count}", Bar(f"{count / sum(counts[i]):.1%}", count / sum(counts[i]))]
+        for count, i, j in confusions[:MOST_CONFUSIONS]
+    ]
+    pairs = table(
+        f"Most frequent confusions, {WORDS[stage]} images", ["true → predicted", "images", "of the class"], rows
+    )
+    if len(names) > MOST_CLASSES:
+        return paragraph(f"A matrix of {len(names)} classes is not drawn here: `{file.name}` holds it.", "note") + pairs
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    cells: list[list[str | Bar]] = [
+        [name, *(Bar(f"{count}", share) for count, share in zip(row, part, strict=True)), f"{part[i]:.1%}"]
+        for i, (name, row, part) in enumerate(zip(names, counts, shares, strict=True))
+    ]
+    caption = f"Number of {WORDS[stage]} images; rows: true class, columns: predicted class"
+    return table(caption, ["true \\ predicted", *names, "recall"], cells, "matrix") + pairs
+
+
+def has_matrix(run: Run, stage: str) -> bool:
+    """Tell whether ``confusion_matrix`` draws the whole matrix, so that its picture would say it twice."""
+    names, _ = _matrix(run.folder / f"confusion_matrix_{stage}.csv")
+    return 0 < len(names) <= MOST_CLASSES
+
+
+def _matrix(file: Path) -> tuple[list[str], list[list[int]]]:
+    """Return class names and counts, rows true and columns predicted; nothing if there is no such file."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+    except FileNotFoundError:
+        return [], []
+    counts = [[int(float(count)) for count in row[1:]] for row in rows[1:]]
+    names = [row[0] for row in rows[1:]]
+    return (names, counts) if all(len(row) == len(names) for row in counts) else ([], [])  # still being written
+
+
+def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
+    rows = run.table(file)
+    if not rows:
+        return ""
+    header = list(rows[0])
+    first = next((name for name in header if any(row[name] for row in rows)), header[0])
+    header = [first, *(name for name in header if name != first and any(row[name] for row in rows))]
+    cells = [[row[first], *(_cell(name, row[name]) for name in header[1:])] for row in rows[:most]]
+    cut = paragraph(f"{most} of {len(rows)} rows; `{file}` has all.", "note") if len(rows) > most else ""
+    return f"<div>{table(caption, header, cells, kind)}{cut}</div>"
+
+
+def _cell(column: str, text: str) -> str | Bar:
+    try:
+        value = float(text)
+    except ValueError:
+        return text or "\N{EN DASH}"  # undefined, as the precision of a class that is never predicted
+    if column in SHARES and math.isfinite(value):
+        return Bar(number(value, "acc"), value)
+    return text if text.isdigit() else number(value)

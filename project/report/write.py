@@ -1,0 +1,31 @@
+"""Write the report of a run."""
+
+import os
+from pathlib import Path
+
+from project.report.page import render
+from project.report.read import read_run
+from project.runs import REPORT
+
+
+def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:
+    """Write the report of a run, or of two side by side, and return where it lies.
+
+    Args:
+        run: Folder of a run.
+        other: Folder of another run, to compare it with.
+        output: The file; by default report.html in the run's folder, or report_with_<run>.html in the other's.
+
+    Raises:
+        RunError: A config is not YAML.
+        OSError: A file cannot be read or written.
+    """
+    if output is None:
+        name = f"report_with_{run.absolute().parent.name}_{run.absolute().name}.html"
+        output = run / REPORT if other is None else other / name
+    page = render([read_run(folder) for folder in (run, other) if folder is not None], output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.name}.part")
+    part.write_text(page, encoding="utf-8")
+    os.replace(part, output)  # whoever has it open sees the old page or the new one
+    return output

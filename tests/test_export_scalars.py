@@ -1,0 +1,40 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from report_runs import write_config, write_run
+from torch.utils.tensorboard import SummaryWriter
+
+from project.__main__ import main
+
+
+def test_scalars_are_exported_as_tensorboards_writers_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    path = main(["export-scalars", "last", f"--runs_dir={tmp_path}"])
+    assert path == run / "scalars.json"
+    assert capsys.readouterr().out == f"Scalars: {path}\n"
+    scalars = json.loads(path.read_text())
+    assert {"train/loss", "val/acc", "lr-SGD/default", "epoch"} <= set(scalars)
+    assert [step for _, step, _ in scalars["val/loss"]] == [9, 19, 29]
+    assert scalars["train/loss"][0][2] == pytest.approx(0.9)
+    assert all(time > 1e9 for series in scalars.values() for time, _, _ in series)
+
+
+def test_values_that_are_not_finite_are_strings_that_numbers_can_be_made_of(tmp_path: Path) -> None:
+    run = write_config(tmp_path / "a/2026-11-21_10-00-00")
+    with SummaryWriter(run) as writer:
+        for step, value in enumerate((math.nan, math.inf, -math.inf, 0.5)):
+            writer.add_scalar("loss", value, step)
+    path = main(["export-scalars", str(run), f"--output={tmp_path / 'new' / 'out.json'}"])
+    values = [value for _, _, value in json.loads(path.read_text(), parse_constant=pytest.fail)["loss"]]
+    assert values == ["NaN", "Infinity", "-Infinity", 0.5]
+    assert [str(float(value)) for value in values] == ["nan", "inf", "-inf", "0.5"]
+
+
+def test_run_without_scalars_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_config(tmp_path / "a/2026-11-21_10-00-00")
+    with pytest.raises(SystemExit) as stop:
+        main(["export-scalars", str(run)])
+    assert stop.value.code == 2
+    assert f"Expected scalars in the event files of {run}, but there are none" in capsys.readouterr().err
