@@ -1,6 +1,7 @@
 # make fit    install the project into .venv and train on a small sample
 # make check  lint, check formatting and types
-# make test   run the tests
+# make test   run the tests; those of web pages want Chromium (apt-get install chromium) and are skipped without it,
+#             or fail without it if REQUIRE_BROWSER=1 is set
 # make lock   resolve the dependencies anew (needs uv)
 # make test-lowest  run the tests with the oldest dependencies that pyproject.toml allows (needs uv)
 

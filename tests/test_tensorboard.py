@@ -1,0 +1,203 @@
+"""What TensorBoard shows of a run, seen in a browser."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from browser import browser_or_skip, lines_of
+from dashboards import color_by_label, expand, network_in_graph, open_dashboard, projector_of, read_events, serve
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ElementHandle, Page
+
+HISTOGRAM = "g.histogram path.outline"
+
+
+@pytest.fixture(scope="module")
+def watched_run(finished_run: Path) -> Path:
+    return finished_run
+
+
+@pytest.fixture(scope="module")
+def events(watched_run: Path) -> EventAccumulator:
+    return read_events(watched_run)
+
+
+@pytest.fixture(scope="module")
+def browser(watched_run: Path) -> Iterator["Browser"]:  # the run comes first: training may start an event loop
+    with browser_or_skip() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(browser: "Browser", watched_run: Path) -> Iterator[str]:  # nothing is served where there is no browser
+    with serve(watched_run) as address:
+        yield address
+
+
+def cards(page: "Page", element: str, tags: list[str], content: str) -> dict[str, "ElementHandle"]:
+    """Return the cards that match the filter, once there is one with content for each tag, and no other."""
+    from playwright.sync_api import expect
+
+    matching = page.locator("tf-category-paginated-view").first  # those behind it hold all, whatever the filter
+    found = matching.locator(element).filter(has=page.locator("[itemprop=tag]"))
+    expect(found.filter(has=page.locator(content))).to_have_count(len(tags))
+    # handles, since a locator would search all cards for the one again and again: 10 s for 37 cards
+    shown = {
+        card.eval_on_selector("[itemprop=tag]", "tag => tag.textContent"): card for card in found.element_handles()
+    }
+    assert sorted(shown) == sorted(tags)
+    return shown
+
+
+def drawn(card: "ElementHandle", paths: str) -> int:
+    """Return the number of paths in a card; each is checked to have only numbers."""
+    found = card.eval_on_selector_all(paths, "paths => paths.map(path => path.getAttribute('d'))")
+    for path in found:
+        assert re.fullmatch(r"[ML][\d.,MLZe-]+", path or ""), path
+    return len(found)
+
+
+def test_time_series_show_the_last_value_of_each_metric(
+    browser: "Browser", address: str, events: EventAccumulator
+) -> None:
+    from playwright.sync_api import expect
+
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("val/")]
+    assert tags
+    with open_dashboard(browser, address, "timeseries", "^val/") as page:
+        shown = {}
+        expect(page.locator("scalar-card tb-data-table")).to_have_count(len(tags))
+        for card in page.locator("scalar-card").all():
+            row = card.locator("tb-data-table-content-row").filter(has_text=re.compile(r"^\s*\.\s"))
+            _, _, value, step, _ = lines_of(row)  # run, smoothed, value, step, relative time
+            shown["".join(lines_of(card.locator("tb-truncated-path")))] = (float(value), int(step))
+        assert sorted(shown) == sorted(tags)
+        for tag, number_and_step in shown.items():
+            last = events.Scalars(tag)[-1]
+            assert number_and_step == (pytest.approx(last.value, rel=1e-3), last.step), tag
+
+
+def test_time_series_have_a_group_for_each_kind_of_tag(
+    browser: "Browser", address: str, events: EventAccumulator
+) -> None:
+    tags = [tag for kind in ("scalars", "images", "histograms") for tag in events.Tags()[kind]]
+    with open_dashboard(browser, address, "timeseries") as page:
+        groups = {lines_of(group)[0] for group in page.locator("metrics-card-group-toolbar").all()}
+        assert {tag.split("/")[0] for tag in tags} <= groups
+
+
+def test_scalars_are_lines_with_a_point_for_each_logged_step(
+    browser: "Browser", address: str, events: EventAccumulator
+) -> None:
+    with open_dashboard(browser, address, "scalars", ".") as page:
+        shown = cards(page, "tf-scalar-card", events.Tags()["scalars"], "path.line")
+        for tag in (tag for tag in shown if tag.startswith("lr-")):  # lines of cards far below are drawn late, or never
+            card = shown[tag]
+            card.scroll_into_view_if_needed()
+            steps = len({event.step for event in events.Scalars(tag)})
+            for _ in range(50):  # a line may still be empty, or be animated
+                lines = card.eval_on_selector_all("path.line", "paths => paths.map(path => path.getAttribute('d'))")
+                points = max((len(re.findall(r"[ML]", line or "")) for line in lines), default=0)
+                if points == steps:
+                    break
+                page.wait_for_timeout(100)
+            assert points == steps, tag
+
+
+def test_images_are_loaded_in_their_size(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    with open_dashboard(browser, address, "images", ".") as page:
+        for tag, card in cards(page, "tf-image-loader", events.Tags()["images"], "img").items():
+            last = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
+            load = "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+            assert card.eval_on_selector("img", load) == list(last.size), tag
+
+
+def test_histograms_have_a_layer_for_each_logged_step(
+    browser: "Browser", address: str, events: EventAccumulator
+) -> None:
+    with open_dashboard(browser, address, "histograms", ".") as page:
+        for tag, card in cards(page, "tf-histogram-loader", events.Tags()["histograms"], HISTOGRAM).items():
+            assert drawn(card, HISTOGRAM) == len(events.Histograms(tag)), tag
+
+
+def test_distributions_are_bands(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    with open_dashboard(browser, address, "distributions", ".") as page:
+        shown = cards(page, "tf-distribution-loader", events.Tags()["histograms"], "path.area")
+        assert {drawn(card, "path.area") for card in shown.values()} == {8}  # between nine quantiles
+
+
+def test_projector_shows_points_of_each_class(browser: "Browser", address: str, watched_run: Path) -> None:
+    config = text_format.Parse((watched_run / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    with open_dashboard(browser, address, "projector") as page:
+        projector = projector_of(page)
+        panel = lines_of(projector.locator("vz-projector-data-panel"))
+        shown = [embedding for embedding in config.embeddings if embedding.tensor_name in panel]
+        assert shown, panel
+        embedding = shown[0]
+        points = (watched_run / embedding.tensor_path).read_text().splitlines()
+        labels = [line.split("\t")[0] for line in (watched_run / embedding.metadata_path).read_text().splitlines()]
+        labels = labels[-len(points) :]  # without the header
+        counts = f"Points: {len(points)} Dimension: {len(points[0].split())}"
+        assert counts in " ".join(lines_of(projector.locator("vz-projector")))
+        color_by_label(projector)
+        legend = lines_of(projector.locator("vz-projector-legend"))
+        assert dict(zip(legend[::2], map(int, legend[1::2]), strict=True)) == Counter(labels)
+
+
+def test_pr_curves_are_drawn_for_each_class(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("pr/")]
+    assert tags
+    with open_dashboard(browser, address, "pr_curves", ".") as page:
+        for tag, card in cards(page, "tf-pr-curve-card", tags, "path.line").items():
+            assert drawn(card, "path.line")
+            assert f"step {events.Tensors(tag)[-1].step}" in lines_of(card)
+
+
+def test_graph_opens_down_to_the_layers(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    scopes, layers = network_in_graph(events)
+    assert layers
+    with open_dashboard(browser, address, "graphs") as page:
+        for scope in scopes:
+            expand(page, scope)
+        nodes = page.locator("g.node").evaluate_all("nodes => nodes.map(node => node.dataset.name)")
+        assert set(layers) <= set(nodes)
+
+
+def test_hparams_are_listed_with_their_metrics(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    with open_dashboard(browser, address, "hparams") as page:
+        grid = page.locator("vaadin-grid")
+        names = [" ".join(lines_of(cell)) for cell in grid.locator("#header th").all()]
+        cells = [" ".join(lines_of(cell)) for cell in grid.locator("#items tr:not([hidden])").first.locator("td").all()]
+        row = dict(zip(names, cells, strict=False))  # an empty cell ends the row
+        assert row["Trial ID"] == "."
+        metrics = [name for name in row if name in events.Tags()["scalars"]]
+        assert "hp/val/acc" in metrics
+        for name in metrics:
+            assert float(row[name]) == pytest.approx(events.Scalars(name)[-1].value, rel=1e-4), name
+        assert set(row) & set(hyperparameters(events))
+
+
+def test_text_shows_the_config_and_the_class_report(browser: "Browser", address: str, events: EventAccumulator) -> None:
+    with open_dashboard(browser, address, "text", ".") as page:
+        shown = cards(page, "tf-text-loader", ["config/text_summary", "class_report/val/text_summary"], "p, td, pre")
+        for tag, card in shown.items():
+            text = events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+            words = re.findall(r"[^\s|]+", re.sub(r"^```\w*$|^[\s|:-]+$", "", text, flags=re.MULTILINE))
+            assert words
+            assert " ".join(words) in " ".join(" ".join(lines_of(card)).split()), tag
+
+
+def hyperparameters(events: EventAccumulator) -> list[str]:
+    """Return the names that the HPARAMS of a run were logged under."""
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return list(HParamsPluginData.FromString(content).session_start_info.hparams)
