@@ -1,0 +1,213 @@
+"""Measure what looking inside costs, as tables in Markdown: histograms, and whole runs with all callbacks and without.
+
+python scripts/benchmark_callbacks.py --root data/cifar10 --output callbacks.md
+
+Histograms of the weights and gradients of ResNet-18 are gathered as the callbacks do, and logged by a loop over
+``SummaryWriter.add_histogram`` as tutorials do, in turn; the script compares the counts of both. Then a recipe is
+trained with all its callbacks and with none, in turn, and the weights that both end with are compared. Whole runs are
+timed from the first batch until everything is drawn and written.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from measure import fit, hardware, now
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from callbacks.gather import gather
+from lightning_modules.networks import ResNet
+from project.cli import CLI
+
+
+def tensors_of_resnet18(device: torch.device) -> dict[str, Tensor]:
+    """Return the weights and gradients of a ResNet-18 that has seen one batch, 22 million values."""
+    torch.manual_seed(0)
+    network = ResNet(10, 18).to(device)
+    logits = network(torch.randn(8, 3, 32, 32, device=device))
+    torch.nn.functional.cross_entropy(logits, torch.arange(8, device=device)).backward()
+    weights = {f"weights/{name}": parameter.detach() for name, parameter in network.named_parameters()}
+    return weights | {f"gradients/{name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def log_gathered(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:
+    """Log histograms as ``callbacks.Histograms`` does, without its thread."""
+    for tag, statistics_of in gather(tensors).items():
+        if statistics_of.histogram is not None:
+            writer.add_histogram_raw(tag, **statistics_of.histogram._asdict(), global_step=step)
+
+
+def log_each(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:
+    """Log histograms as tutorials do."""
+    for tag, tensor in tensors.items():
+        writer.add_histogram(tag, tensor, step)
+
+
+def counts_in(folder: Path) -> dict[str, dict[float, float]]:
+    """Return the filled buckets of each histogram that was logged last, by their upper edge."""
+    events = EventAccumulator(str(folder), {"histograms": 1}).Reload()
+    found = {}
+    for tag in events.Tags()["histograms"]:
+        histogram = events.Histograms(tag)[-1].histogram_value
+        pairs = zip(histogram.bucket_limit, histogram.bucket, strict=True)
+        found[tag] = {limit: count for limit, count in pairs if count}
+    return found
+
+
+def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list[str]:
+    """Return the lines about histograms on a device."""
+    tensors = tensors_of_resnet18(device)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    ways = {
+        "add_histogram in a loop": log_each,
+        "callbacks.gather, transfer and log": log_gathered,
+        "of it, on the training thread": None,
+    }
+    with SummaryWriter(folder / "loop", max_queue=1000) as loop, SummaryWriter(folder / "ours", max_queue=1000) as ours:
+        writers = {log_each: loop, log_gathered: ours}
+        for step in range(repeats + 1):
+            for name, way in ways.items():
+                loop.flush()  # or the thread that writes would hold the next one up
+                ours.flush()
+                start = now()
+                if way is None:
+                    gather(tensors)
+                else:
+                    way(writers[way], tensors, step)
+                if step:  # the first makes tables and fills caches
+                    seconds[name].append(now() - start)
+    same = counts_in(folder / "loop") == counts_in(folder / "ours")
+    lines = [
+        f"Histograms of ResNet-18 on {device.type}: {len(tensors)} tensors,",
+        f"{sum(map(Tensor.numel, tensors.values())):,} values; n = {repeats}, in turn.",
+        f"Counts of both are {'equal' if same else 'NOT EQUAL'}.",
+        "",
+        "| way | milliseconds, median (min to max) | times as fast, median of ratios |",
+        "|---|---|---|",
+    ]
+    baseline = seconds["add_histogram in a loop"]
+    for name, values in seconds.items():
+        ratio = statistics.median(one / other for one, other in zip(baseline, values, strict=True))
+        spread = f"{statistics.median(values) * 1e3:.1f} ({min(values) * 1e3:.1f} to {max(values) * 1e3:.1f})"
+        lines.append(f"| {name} | {spread} | {ratio:.1f} |")
+    return lines
+
+
+class Clock(Callback):
+    """Time a fit from its first batch until the last callback has finished."""
+
+    begin = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begin = now()
+
+
+def train(args: list[str], folder: Path, with_callbacks: bool) -> tuple[float, CLI]:
+    """Train with all callbacks of a recipe or with none; return the seconds, and what ran."""
+    clock = Clock()
+    options = [] if with_callbacks else ["--trainer.callbacks=null"]
+    with redirect_stdout(StringIO()):
+        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}", *options], clock)
+        return now() - clock.begin, cli
+
+
+def costs(cli: CLI) -> Counter[str]:
+    """Return how many seconds each of the project's callbacks held up training."""
+    found: Counter[str] = Counter()
+    for action, durations in cli.trainer.profiler.recorded_durations.items():
+        if action.startswith("[Callback]"):
+            name = action.removeprefix("[Callback]").partition(".")[0].partition("{")[0]
+            found[name] += sum(durations)
+    ours = {type(one).__name__ for one in cli.trainer.callbacks if type(one).__module__.startswith("callbacks.")}
+    return Counter({name: seconds for name, seconds in found.items() if name in ours})
+
+
+def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
+    """Return the lines about whole runs."""
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    weights = {}
+    held: list[Counter[str]] = []
+    epochs = 0
+    for repeat in range(repeats):
+        for with_callbacks in (True, False) if repeat % 2 == 0 else (False, True):
+            took, cli = train(args, folder, with_callbacks)
+            seconds[with_callbacks].append(took)
+            weights[with_callbacks] = {name: one.cpu().clone() for name, one in cli.model.network.state_dict().items()}
+            epochs = cli.trainer.current_epoch
+            if with_callbacks:
+                held.append(costs(cli))
+            print(f"{repeat} callbacks {'on' if with_callbacks else 'off'}: {took:.1f} s", file=sys.stderr, flush=True)
+    same = all(torch.equal(one, weights[False][name]) for name, one in weights[True].items())
+    ratios = [on / off for on, off in zip(seconds[True], seconds[False], strict=True)]
+    lines = [
+        f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, in turn.",
+        f"Weights of both at the end are {'equal to the bit' if same else 'NOT EQUAL'}.",
+        "",
+        "| callbacks | seconds, median (min to max) | over none |",
+        "|---|---|---|",
+    ]
+    for with_callbacks, name in ((False, "none"), (True, "all of the recipe")):
+        values = seconds[with_callbacks]
+        ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if with_callbacks else "1"
+        lines.append(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f}) | {ratio} |")
+    lines += [
+        "",
+        "Milliseconds an epoch that each callback held the training thread up:",
+        "",
+        "| callback | ms |",
+        "|---|---|",
+    ]
+    names = sorted(
+        {name for one in held for name in one}, key=lambda name: -statistics.median(one[name] for one in held)
+    )
+    lines += [f"| {name} | {statistics.median(one[name] for one in held) / epochs * 1e3:.1f} |" for name in names]
+    return lines
+
+
+def main(args: list[str] | None = None) -> None:
+    """Measure, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/resnet20.yaml", help="recipe of the whole runs")
+    parser.add_argument("--epochs", type=int, default=5, help="of each whole run")
+    parser.add_argument("--repeats", type=int, default=1, help="whole runs with and without callbacks; 0 for none")
+    parser.add_argument("--events", type=int, default=9, help="times that histograms are logged")
+    parser.add_argument("--root", help="prepared folder of the data; by default the recipe's own")
+    parser.add_argument("--runs_dir", help="folder to keep the runs in; by default they are deleted")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="further options of fit, at the end")
+    parser.add_argument("--output", help="file to write the tables to, besides printing them")
+    options = parser.parse_args(args)
+
+    lines = [
+        f"{hardware()}; Python {platform.python_version()}, torch {torch.__version__}, lightning",
+        f"{lightning.__version__}, {time.strftime('%Y-%m-%d')}.",
+        "",
+    ]
+    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    with tempfile.TemporaryDirectory() as name:
+        for device in devices:
+            lines += [*measure_histograms(device, options.events, Path(name) / device.type), ""]
+            print("\n".join(lines), file=sys.stderr, flush=True)
+        if options.repeats:
+            root = [f"--data.root={options.root}"] if options.root else []
+            recipe = ["--config", options.config, *root, f"--trainer.max_epochs={options.epochs}", *options.options]
+            lines += measure_runs(recipe, options.repeats, Path(options.runs_dir or Path(name) / "runs"))
+    text = "\n".join(lines).strip()
+    print(text)
+    if options.output is not None:
+        Path(options.output).write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
