@@ -19,6 +19,7 @@ from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
 
+EXTRACT: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
 PER_CLASS = 10  # images of each class in a batch of the tiny archive
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PER_CLASS, batch_content, write_archive
+from conftest import EXTRACT, PER_CLASS, batch_content, write_archive
 
 from datamodules import DataError
 from datamodules.archive import FOLDER, MAX_BYTES, load_pickle, parse_batch, read_batches
@@ -273,7 +273,7 @@ def test_labels_that_numpy_made_are_refused() -> None:
 @pytest.fixture
 def folder(archive: Path, tmp_path: Path) -> Path:
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, **EXTRACT)
     return tmp_path / FOLDER
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PER_CLASS, write_archive
+from conftest import EXTRACT, PER_CLASS, write_archive
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -73,12 +73,12 @@ def test_archive_is_found_under_the_root_or_beside_it(archive: Path, tmp_path: P
     if packed:
         shutil.copy(archive, folder / CIFAR10.filename)
     else:
-        shutil.unpack_archive(archive, folder, filter="data")
+        shutil.unpack_archive(archive, folder, **EXTRACT)
     assert len(CIFAR10DataModule(root=str(tmp_path / "data")).class_names) == 10
 
 
 def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_path: Path) -> None:
-    shutil.unpack_archive(archive, tmp_path / "downloads", filter="data")
+    shutil.unpack_archive(archive, tmp_path / "downloads", **EXTRACT)
     assert (tmp_path / "downloads" / FOLDER).is_dir()
     assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
 
