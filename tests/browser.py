@@ -75,7 +75,7 @@ def browser_or_skip() -> Iterator["Browser"]:
 @contextmanager
 def open_page(browser: "Browser", address: str, script: str = "") -> Iterator["Page"]:
     """Yield a page, of which a script runs first; what goes wrong meanwhile tells what the page showed."""
-    page = browser.new_page(viewport=WINDOW)  # type: ignore[arg-type]
+    page = browser.new_page(viewport=WINDOW)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
@@ -84,7 +84,7 @@ def open_page(browser: "Browser", address: str, script: str = "") -> Iterator["P
         page.add_init_script(script)
         page.goto(address)
         yield page
-    except Exception as error:
+    except Exception as error:  # whatever fails is told with what the page showed, and raised
         for frame in page.frames:
             error.add_note(f"{frame.url} showed: {' | '.join(lines_of(frame.locator('body')))[:4000]}")
         error.add_note(f"The browser complained of: {complaints or 'nothing'}")
