@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from callbacks.gather import network_of, to_cpu
 from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, denormalized, forward, names_of
+from callbacks.looking import ImageWatcher, Shown, denormalized, forward, hooked, names_of
 
 THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
 
@@ -21,7 +21,8 @@ THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must
 class Embeddings(ImageWatcher):
     """Log the input of the network's last linear layer for TensorBoard's projector, with thumbnails and class names.
 
-    A network without a linear layer shows its output. Names of columns: class, predicted.
+    A network without a linear layer shows its output. Names of columns: class; predicted, "none" of a module that does
+    not make as many numbers as there are classes.
 
     Tags: ``embeddings``.
 
@@ -38,34 +39,29 @@ class Embeddings(ImageWatcher):
 
     def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         inputs: list[Tensor] = []
-        handles = [
-            layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
-            for layer in network_of(pl_module).modules()
-            if isinstance(layer, nn.Linear)
-        ]
-        try:
+        modules = network_of(pl_module).named_modules()
+        linear: dict[str, nn.Module] = {name: layer for name, layer in modules if isinstance(layer, nn.Linear)}
+        with hooked(linear, lambda name, layer, args, output: inputs.append(args[0])):
             output = forward(trainer, pl_module, shown.images)
-        finally:
-            for handle in handles:
-                handle.remove()
         vectors = (inputs[-1] if inputs and len(inputs[-1]) == len(output) else output).flatten(1)
         images = denormalized(pl_module, shown.images)
         if max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="area")
-        preds = output.argmax(1) if output.ndim == 2 else torch.zeros_like(shown.targets)
+        names = names_of(pl_module, int(shown.targets.max()) + 1)
+        # an output of another width is not of logits
+        logits = output.ndim == 2 and output.shape[1] == len(names)
+        preds = output.argmax(1) if logits else torch.full_like(shown.targets, -1)
         tensors = {"vectors": vectors, "images": images, "targets": shown.targets, "preds": preds}
-        count = int(max(shown.targets.max(), preds.max())) + 1
-        return (to_cpu(tensors), names_of(pl_module, count))
+        return (to_cpu(tensors), names)
 
     def draw(self, log: Log, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = [" ".join(name.split()) for name in names]  # a column ends at a tab, a row at a line's end
         pairs = zip(gathered["targets"].int().tolist(), gathered["preds"].int().tolist(), strict=True)
-        rows = [[names[true], names[predicted] if predicted < len(names) else ""] for true, predicted in pairs]
+        rows = [[names[true], names[predicted] if predicted >= 0 else "none"] for true, predicted in pairs]
         for writer in log.writers:
             config = Path(writer.log_dir) / "projector_config.pbtxt"
-            if (
-                not hasattr(writer, "_projector_config") and config.is_file()
-            ):  # of a run that is resumed: keep its epochs
+            # a run that is resumed keeps its epochs
+            if not hasattr(writer, "_projector_config") and config.is_file():
                 writer._projector_config = text_format.Parse(config.read_text(), ProjectorConfig())
             writer.add_embedding(
                 gathered["vectors"], rows, gathered["images"], log.step, "embeddings", ["class", "predicted"]

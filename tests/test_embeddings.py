@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -7,8 +9,9 @@ from PIL import Image
 from watching import fit
 
 from callbacks import Embeddings
+from callbacks.looking import Shown
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import NiN
+from lightning_modules.networks import LeNet, NiN
 
 Make = Callable[..., ImageClassifier]
 
@@ -49,3 +52,12 @@ def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tm
     config = (tmp_path / "projector_config.pbtxt").read_text()
     assert "00003/embeddings/tensors.tsv" in config
     assert "00006/embeddings/tensors.tsv" in config
+
+
+def test_an_output_that_is_not_of_logits_is_no_prediction(make_classifier: Make) -> None:
+    module = make_classifier()
+    module.network = LeNet(64)  # as one that makes embeddings
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
+    gathered, names = Embeddings().look(trainer, module, Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2])))
+    assert gathered["preds"].tolist() == [-1, -1]
+    assert names == module.class_names
