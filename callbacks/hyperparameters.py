@@ -83,6 +83,7 @@ def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | fl
             if name in usual
         }
     for key in ("batch_size", "image_size"):
-        if isinstance(value := getattr(trainer.datamodule, key, None), int):  # type: ignore[attr-defined]  # set elsewhere
+        value = getattr(trainer.datamodule, key, None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if isinstance(value, int):
             found[key] = int(value)
     return found

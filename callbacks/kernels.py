@@ -6,10 +6,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import Tensor
 
-from callbacks.gather import network_of, to_cpu
+from callbacks.gather import to_cpu
 from callbacks.loggers import Log
+from callbacks.looking import convolutions
 from callbacks.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
 from callbacks.watcher import Watcher
 
@@ -51,21 +52,17 @@ class ConvolutionKernels(Watcher):
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        modules = network_of(pl_module).named_modules()
-        weights = {name: module.weight for name, module in modules if isinstance(module, nn.Conv2d)}
+        layers = convolutions(pl_module, self.max_layers if self.due(trainer) else 1)
+        weights: dict[str, Any] = {name: layer.weight for name, layer in layers.items()}
         if not weights:
             return
-        names, count = list(weights), self.max_layers if self.due(trainer) else 1
-        chosen = torch.linspace(0, len(names) - 1, min(count, len(names))).round().int().tolist()
         # cut before the transfer: of a large layer few kernels are drawn, but grey and white mean the same in all
-        parts = {
-            names[i]: symmetric(weights[names[i]])[: self.max_outputs, : self.max_inputs].contiguous() for i in chosen
-        }
+        parts = {name: symmetric(one)[: self.max_outputs, : self.max_inputs] for name, one in weights.items()}
         shades = to_cpu(parts)
-        self._first = names[0]
+        self._first = next(iter(shades))
         if len(self._frames) >= MOST_FRAMES:
             self._frames = dict(list(self._frames.items())[::2])
-        self._frames[trainer.current_epoch + 1] = (shades[names[0]] * 255).round().byte()
+        self._frames[trainer.current_epoch + 1] = (shades[self._first] * 255).round().byte()
         if self.due(trainer):
             coloured = {name for name in shades if weights[name].shape[1] == 3 <= self.max_inputs}
             self.draw_later(trainer, shades, coloured)

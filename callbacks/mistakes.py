@@ -43,18 +43,8 @@ class Mistakes(PredictionWatcher):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        if self._collector is None or dataloader_idx:
-            return
+    def see_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+        assert self._collector is not None, "which has taken this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
         shares = outputs["logits"].float().softmax(1)
@@ -76,8 +66,6 @@ class Mistakes(PredictionWatcher):
             best = here["confidences"].topk(min(self.count, len(here["confidences"]))).indices
             here = {name: values[best] for name, values in here.items()}
         self._worst = here
-
-    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._gather(trainer, pl_module, trainer.val_dataloaders)

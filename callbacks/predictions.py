@@ -51,6 +51,9 @@ class PredictionWatcher(Watcher):
         """
         raise NotImplementedError
 
+    def see_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+        """Keep what is needed of a batch besides its predictions; to be overridden."""
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collector = None
         if self.due(trainer):
@@ -79,6 +82,8 @@ class PredictionWatcher(Watcher):
                 f"{type(self).__name__}, but got {got}. Return it, or take the callback out of the config."
             )
         self._collector.take(pl_module, outputs, batch[1], (dataloader_idx, batch_idx))
+        if not dataloader_idx:
+            self.see_batch(outputs, batch, batch_idx)
 
     on_test_batch_end = on_validation_batch_end
 
