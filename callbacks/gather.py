@@ -1,6 +1,6 @@
 """Gather many tensors, or statistics of them, with one transfer from their device to the CPU."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -59,6 +59,18 @@ def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
     return unpack(tensors, count(tensors.values()))
 
 
+def gather_later(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, TensorStatistics]]:
+    """Return a function that returns what ``gather`` does, once the time has come to wait for it, in any thread.
+
+    A device begins to count at once. Tensors on the CPU are counted by the function, and must not change until then.
+    """
+    names, values = list(tensors), list(tensors.values())
+    if all(tensor.device.type == "cpu" for tensor in values):
+        return cache(lambda: unpack(names, count(values)))
+    rows = count(values)
+    return cache(lambda: unpack(names, rows))
+
+
 @cache
 def bucket_edges() -> np.ndarray:
     """Return TensorBoard's bucket edges, float64 ``(1549,)``: 0, and plus and minus 1e-12 to 1e20 in steps of 10 %."""
@@ -82,7 +94,8 @@ def count(tensors: Iterable[Tensor]) -> Tensor:
     flat = [_flat(tensor.detach()) for tensor in tensors]
     flat = [(values.cpu() if values.device.type == "mps" else values).float() for values in flat]
     large = [index for index, values in enumerate(flat) if values.device.type == "cpu" and len(values) >= LARGE]
-    rows = {index: _count_by_pattern(flat[index]) for index in large}
+    scratch = torch.empty(2, CHUNK if large else 0, dtype=torch.int32)
+    rows = {index: _count_by_pattern(flat[index], scratch) for index in large}
     group: list[int] = []
     for index in [*(index for index in range(len(flat)) if index not in rows), None]:
         if group and (index is None or sum(len(flat[i]) for i in group) + len(flat[index]) > GROUP):
@@ -139,7 +152,7 @@ def _rounded_up(exact: np.ndarray) -> np.ndarray:
     return np.where(rounded < exact, np.nextafter(rounded, np.float32(np.inf)), rounded)
 
 
-def _count_by_pattern(values: Tensor) -> Tensor:
+def _count_by_pattern(values: Tensor, scratch: Tensor) -> Tensor:
     """Count float32 values on the CPU by the upper bits of their patterns, which sort as their magnitudes do.
 
     Nearly half of the patterns' ranges hold an edge of TensorBoard's. What lies above it is moved to the next pattern
@@ -147,7 +160,7 @@ def _count_by_pattern(values: Tensor) -> Tensor:
     """
     moves, _, _ = _pattern_table()
     counts = torch.zeros(PATTERNS, dtype=torch.long)
-    pattern, moved = torch.empty(2, min(CHUNK, len(values)), dtype=torch.int32)
+    pattern, moved = scratch
     chunks = []
     for chunk in values.split(CHUNK):
         bits, key, move = chunk.view(torch.int32), pattern[: len(chunk)], moved[: len(chunk)]

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from callbacks.loggers import Log
@@ -27,9 +26,6 @@ class GradientFlow(StepWatcher):
     """
 
     takes = ("images",)
-
-    def show(self, trainer: Trainer, step: Step) -> None:
-        self.draw_later(trainer, step)
 
     def draw(self, log: Log, step: Step) -> None:
         log.figure("gradient_flow", draw_gradient_flow(step, log.epoch))

@@ -39,12 +39,9 @@ class Histograms(StepWatcher):
         super().__init__(every_n_epochs)
         self.kinds = kinds
 
-    def show(self, trainer: Trainer, step: Step) -> None:
+    def draw(self, log: Log, step: Step) -> None:
         found = {f"{kind}/{name}": one for kind in self.kinds for name, one in getattr(step, kind).items()}
         tell_nonfinite(found, step.number)
-        self.draw_later(trainer, found)
-
-    def draw(self, log: Log, found: dict[str, TensorStatistics]) -> None:
         log_histograms(log, found)
 
 

@@ -1,45 +1,76 @@
 """Statistics of weights, gradients and updates of one step, gathered once for all callbacks that look at them."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.gather import TensorStatistics, count, network_of, unpack
+from callbacks.gather import TensorStatistics, gather_later, network_of
 from callbacks.watcher import Watcher
 
+Found = dict[str, TensorStatistics]
 
-class Step(NamedTuple):
+
+class Step:
     """One optimizer step, by the names of the network's parameters, in their order.
 
-    Gradients are those of the whole step: accumulated, unscaled, before clipping. Weights are those that the gradients
-    belong to, before the step changes them.
+    What is on a device is counted there at once, and transferred when it is first read; what is on the CPU was copied,
+    and is counted when it is first read: in the thread that draws, so that neither holds training up.
     """
 
-    number: int  # from 0
-    dimensions: dict[str, int]  # of each parameter
-    weights: dict[str, TensorStatistics]
-    gradients: dict[str, TensorStatistics]  # of those that have one
-    updates: dict[str, TensorStatistics]  # of the same: what the step added to the weights
+    @torch.no_grad()
+    def __init__(self, number: int, pl_module: LightningModule) -> None:
+        self.number = number  # from 0
+        self._parameters = dict(network_of(pl_module).named_parameters())
+        self.dimensions = {name: parameter.ndim for name, parameter in self._parameters.items()}
+        self._before = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        self._moving = list(gradients)
+        copies = {name: one.clone() if one.device.type == "cpu" else one for name, one in gradients.items()}
+        self._weights, self._gradients = gather_later(self._before), gather_later(copies)
+        self._updates: Callable[[], Found] | None = None
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """See what the step did; the first call counts."""
+        if self._updates is None:
+            updates = {name: self._parameters[name].detach() - self._before[name] for name in self._moving}
+            self._updates = gather_later(updates)
+            self._parameters, self._before = {}, {}
+
+    @property
+    def weights(self) -> Found:
+        """Those that the gradients belong to, before the step changes them."""
+        return self._weights()
+
+    @property
+    def gradients(self) -> Found:
+        """Those of the whole step: accumulated, unscaled, before clipping; of parameters that have one."""
+        return self._gradients()
+
+    @property
+    def updates(self) -> Found:
+        """What the step added to the weights that have a gradient."""
+        return {} if self._updates is None else self._updates()
 
 
 class StepWatcher(Watcher):
     """A callback that looks at one step of an epoch: ``show`` is to be overridden.
 
     It is the one in the middle: at the end of an epoch, schedules have often brought the learning rate to nothing. For
-    that step, a second copy of the weights is held. What is known of it is transferred to the CPU at once.
+    that step, a second copy of the weights is held. By default a step is given to ``draw``.
     """
 
     takes = ("histograms",)
     _waiting = False
-    _gathering: "_Gathering | None" = None
+    _step: Step | None = None
 
     def show(self, trainer: Trainer, step: Step) -> None:
         """Look at a step; called on rank zero."""
-        raise NotImplementedError
+        self.draw_later(trainer, step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._waiting = trainer.is_global_zero and self.due(trainer)
@@ -51,52 +82,25 @@ class StepWatcher(Watcher):
         if not (past_middle or trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps):
             return
         self._waiting = False
-        current = _gatherings.get(trainer)
+        current = _steps.get(trainer)
         if current is None or current.number != trainer.global_step:
-            current = _gatherings[trainer] = _Gathering(trainer.global_step, pl_module)
-        self._gathering = current
+            current = _steps[trainer] = Step(trainer.global_step, pl_module)
+        self._step = current
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._gathering is None:
+        if self._step is None:
             return
-        gathering, self._gathering = self._gathering, None
-        self.show(trainer, gathering.finish())
+        step, self._step = self._step, None
+        _steps.pop(trainer, None)  # all that look at it hold it by now; kept, its copies would fill memory
+        step.finish()
+        self.show(trainer, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._gathering = None
-        _gatherings.pop(trainer, None)
+        self._step = None
+        _steps.pop(trainer, None)
         super().on_exception(trainer, pl_module, exception)
 
 
-class _Gathering:
-    """Counts weights and gradients now, and updates once ``finish`` is called, behind the step."""
-
-    @torch.no_grad()
-    def __init__(self, number: int, pl_module: LightningModule) -> None:
-        self.number = number
-        self._parameters = dict(network_of(pl_module).named_parameters())
-        self._with_gradient = {name: p for name, p in self._parameters.items() if p.grad is not None}
-        gradients: list[Tensor] = [p.grad for p in self._with_gradient.values() if p.grad is not None]
-        self._before = count([*self._parameters.values(), *gradients])
-        self._weights = [parameter.detach().clone() for parameter in self._with_gradient.values()]
-        self._step: Step | None = None
-
-    @torch.no_grad()
-    def finish(self) -> Step:
-        if self._step is None:
-            pairs = zip(self._with_gradient.values(), self._weights, strict=True)
-            updates = [after - before for after, before in pairs]
-            self._weights.clear()
-            both = torch.cat([self._before, count(updates)]) if updates else self._before
-            names = [f"0{name}" for name in self._parameters]
-            names += [f"{kind}{name}" for kind in (1, 2) for name in self._with_gradient]
-            found = unpack(names, both)
-            parts = [{name[1:]: one for name, one in found.items() if name[0] == kind} for kind in "012"]
-            dimensions = {name: parameter.ndim for name, parameter in self._parameters.items()}
-            self._step = Step(self.number, dimensions, *parts)
-        return self._step
-
-
-_gatherings: WeakKeyDictionary[Trainer, _Gathering] = WeakKeyDictionary()
+_steps: WeakKeyDictionary[Trainer, Step] = WeakKeyDictionary()

@@ -28,18 +28,22 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.gather import gather
+from callbacks.steps import Step
 from lightning_modules.networks import ResNet
 from project.cli import CLI
 
 
-def tensors_of_resnet18(device: torch.device) -> dict[str, Tensor]:
-    """Return the weights and gradients of a ResNet-18 that has seen one batch, 22 million values."""
+def resnet18(device: torch.device) -> tuple[LightningModule, dict[str, Tensor]]:
+    """Return a ResNet-18 that has seen one batch, and its weights and gradients, 22 million values."""
     torch.manual_seed(0)
     network = ResNet(10, 18).to(device)
     logits = network(torch.randn(8, 3, 32, 32, device=device))
     torch.nn.functional.cross_entropy(logits, torch.arange(8, device=device)).backward()
+    module = LightningModule()
+    module.network = network
     weights = {f"weights/{name}": parameter.detach() for name, parameter in network.named_parameters()}
-    return weights | {f"gradients/{name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    gradients = {f"gradients/{name}": p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return module, weights | gradients
 
 
 def log_gathered(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:
@@ -68,12 +72,12 @@ def counts_in(folder: Path) -> dict[str, dict[float, float]]:
 
 def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list[str]:
     """Return the lines about histograms on a device."""
-    tensors = tensors_of_resnet18(device)
+    module, tensors = resnet18(device)
     seconds: dict[str, list[float]] = defaultdict(list)
     ways = {
         "add_histogram in a loop": log_each,
         "callbacks.gather, transfer and log": log_gathered,
-        "of it, on the training thread": None,
+        "of it, on the thread that trains": None,
     }
     with SummaryWriter(folder / "loop", max_queue=1000) as loop, SummaryWriter(folder / "ours", max_queue=1000) as ours:
         writers = {log_each: loop, log_gathered: ours}
@@ -83,7 +87,7 @@ def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list
                 ours.flush()
                 start = now()
                 if way is None:
-                    gather(tensors)
+                    Step(step, module)
                 else:
                     way(writers[way], tensors, step)
                 if step:  # the first makes tables and fills caches

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from watching import events, fit
 
-import callbacks.steps
+import callbacks.gather
 from callbacks import GradientFlow, Histograms
 from callbacks.gradient_flow import draw_gradient_flow
 from callbacks.steps import Step, StepWatcher
@@ -44,11 +45,12 @@ def test_all_watchers_share_one_gathering(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = []
-    count = callbacks.steps.count
-    monkeypatch.setattr("callbacks.steps.count", lambda tensors: counted.append(1) or count(tensors))
+    count = callbacks.gather.count
+    monkeypatch.setattr("callbacks.gather.count", lambda tensors: counted.append(current_thread()) or count(tensors))
     keep, other = Keep(), Keep()
     fit(make_classifier(), tmp_path, [keep, Histograms(), GradientFlow(), other], epochs=2)
-    assert len(counted) == 4  # before and behind the step, in two epochs
+    assert len(counted) == 6  # weights, gradients and updates, in two epochs
+    assert main_thread() not in counted
     assert keep.steps[0] is other.steps[0]
     assert [step.number for step in keep.steps] == [1, 4]
 
