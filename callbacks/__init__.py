@@ -6,6 +6,7 @@ from callbacks.curves import Curves
 from callbacks.ema import EMA
 from callbacks.embeddings import Embeddings
 from callbacks.feature_maps import FeatureMaps
+from callbacks.finite_loss import FiniteLoss
 from callbacks.grad_cam import GradCAM
 from callbacks.gradient_flow import GradientFlow
 from callbacks.graph import NetworkGraph
@@ -27,6 +28,7 @@ __all__ = [
     "Curves",
     "Embeddings",
     "FeatureMaps",
+    "FiniteLoss",
     "GradCAM",
     "GradientFlow",
     "Histograms",
