@@ -40,6 +40,8 @@ class ClassReport(PredictionWatcher):
         every_n_epochs: Write each n-th epoch, and the last.
     """
 
+    takes = ("texts",)
+
     def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
         self.draw_later(trainer, stage, names, found)

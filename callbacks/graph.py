@@ -19,7 +19,7 @@ class NetworkGraph(Watcher):
     a warning. Writes TensorBoard's graph; no tag.
     """
 
-    takes = ("graph",)
+    takes = ("graphs",)
 
     def __init__(self) -> None:
         super().__init__()

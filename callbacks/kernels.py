@@ -35,6 +35,8 @@ class ConvolutionKernels(Watcher):
         max_layers: Draw so many layers, spread over the depth, if there are more.
     """
 
+    takes = ("images", "videos")
+
     def __init__(
         self,
         every_n_epochs: PositiveInt = 5,

@@ -16,7 +16,7 @@ class LearningCurves(Watcher):
     Tags: ``curves/<name>``, as ``curves/loss`` and ``curves/acc``, in units of what is logged, once an epoch.
     """
 
-    takes = ("scalars",)
+    takes = ("charts of two lines",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class Mistakes(PredictionWatcher):
         every_n_epochs: Draw each n-th epoch, and the last.
     """
 
+    takes = ("images", "histograms")
     needs = ("preds", "logits")
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 1) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from callbacks.loggers import Log, warn_if_blind
+from callbacks.loggers import Log, warn_of_skipped
 
 MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cannot take
 
@@ -26,14 +26,14 @@ class Watcher(Callback):
         every_n_epochs: Look at each n-th epoch.
     """
 
-    takes: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_if_blind``
+    takes: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_of_skipped``
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            warn_if_blind(trainer, self, self.takes)
+            warn_of_skipped(trainer, self, self.takes)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         finish_drawing(trainer)
