@@ -1,7 +1,8 @@
 """Hand pictures, histograms and texts to every logger that can take them."""
 
+import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -100,6 +101,15 @@ class Log:
 def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
     """Return the writers of all TensorBoard loggers."""
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table beside its target and rename it, so that no reader ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w", newline="") as lines:
+        csv.writer(lines).writerows(rows)
+    partial.replace(file)
 
 
 def warn_of_skipped(trainer: Trainer, callback: object, takes: Sequence[str]) -> None:
