@@ -1,5 +1,6 @@
 """What all callbacks that draw have in common: when they look, and a thread that draws while training goes on."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,10 @@ MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cann
 class Watcher(Callback):
     """A callback that gathers in its hooks, and draws in a thread of its own: ``draw`` is to be overridden.
 
-    It looks at each n-th epoch, and at the last. What ``draw`` raises is told in a warning, and training goes on.
+    It looks at each n-th epoch, and at the last that ``max_epochs`` or ``max_steps`` plans. Of a run that ``max_time``
+    ends, it sees the validation at the end; ``EarlyStopping`` decides only behind one. Where there is no validation in
+    each epoch (``check_val_every_n_epoch``), what looks in validation looks in the first behind each n-th epoch. What
+    ``draw`` raises is told in a warning, and training goes on.
 
     Args:
         every_n_epochs: Look at each n-th epoch.
@@ -45,8 +49,17 @@ class Watcher(Callback):
         """Tell whether to look now: in ``validate`` and ``test`` always, in the sanity check never."""
         if trainer.sanity_checking:
             return False
-        epoch = trainer.current_epoch + 1
-        return trainer.state.fn != TrainerFn.FITTING or not epoch % self.every_n_epochs or epoch == trainer.max_epochs
+        if trainer.state.fn != TrainerFn.FITTING or trainer.should_stop:
+            return True
+        epoch, pause = trainer.current_epoch + 1, 1
+        if trainer.validating:
+            pause = trainer.check_val_every_n_epoch or 1
+        if epoch // self.every_n_epochs > (epoch - pause) // self.every_n_epochs:
+            return True
+        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)  # NaN of a stream without an end
+        planned = (trainer.max_epochs or -1, trainer.max_steps / steps)  # less than 0 for no limit
+        end = min((epochs for epochs in planned if epochs >= 0), default=math.inf)
+        return end < epoch + pause if trainer.validating else end <= epoch
 
     def draw_later(self, trainer: Trainer, *gathered: Any) -> None:
         """Have ``draw`` called with a log of this moment and what was gathered, all of it on the CPU."""
