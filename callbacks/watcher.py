@@ -10,11 +10,13 @@ from weakref import WeakKeyDictionary
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.loggers import Log, warn_of_skipped
 
+SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cannot take
 
 
@@ -31,6 +33,8 @@ class Watcher(Callback):
     """
 
     takes: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_of_skipped``
+    needs_network = False  # all of it in one process; what does is switched off where strategies cut it into shards
+    sharded = False
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
@@ -38,6 +42,14 @@ class Watcher(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             warn_of_skipped(trainer, self, self.takes)
+            self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
+            needing = [one for one in trainer.callbacks if isinstance(one, Watcher) and one.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            if self.sharded and self is needing[0]:
+                rank_zero_warn(
+                    "A process has but a part of the network under "
+                    f"{type(trainer.strategy).__name__}. Nothing is logged of "
+                    f"{', '.join(type(one).__name__ for one in needing)}, which need all of it."
+                )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         finish_drawing(trainer)
