@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.loggers import Log, warn_of_skipped
 
@@ -52,7 +53,8 @@ class Watcher(Callback):
                 )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        finish_drawing(trainer)
+        # Lightning lets no second Ctrl-C through, so that nobody could end a long wait
+        finish_drawing(trainer, at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         finish_drawing(trainer)
@@ -84,10 +86,10 @@ class Watcher(Callback):
         raise NotImplementedError
 
 
-def finish_drawing(trainer: Trainer) -> None:
-    """Wait until all that was given to draw is drawn."""
+def finish_drawing(trainer: Trainer, at_once: bool = False) -> None:
+    """Wait until all that was given to draw is drawn, or, at once, only what is being drawn just now."""
     if thread := _threads.pop(trainer, None):
-        thread.finish()
+        thread.finish(at_once)
 
 
 class _Thread:
@@ -106,7 +108,12 @@ class _Thread:
             self._collect()
         self._waiting.append((name, self._pool.submit(draw, *args)))
 
-    def finish(self) -> None:
+    def finish(self, at_once: bool) -> None:
+        if at_once:
+            waiting = len(self._waiting)
+            self._waiting = deque(one for one in self._waiting if not one[1].cancel())
+            if left_out := waiting - len(self._waiting):
+                rank_zero_warn(f"{left_out} drawings that were waiting are left out, for the run was interrupted.")
         while self._waiting:
             self._collect()
         self._pool.shutdown()
