@@ -72,7 +72,7 @@ class PredictionWatcher(Watcher):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._collector is None:
+        if self._collector is None and batch_idx:
             return
         missing = [key for key in self.needs if not isinstance(outputs, dict) or key not in outputs]
         if missing:
@@ -81,6 +81,8 @@ class PredictionWatcher(Watcher):
                 f"Expected validation_step and test_step to return a dict with `{'` and `'.join(self.needs)}` for "
                 f"{type(self).__name__}, but got {got}. Return it, or take the callback out of the config."
             )
+        if self._collector is None:  # the sanity check, or an epoch that is not looked at
+            return
         self._collector.take(pl_module, outputs, batch[1], (dataloader_idx, batch_idx))
         if not dataloader_idx:
             self.see_batch(outputs, batch, batch_idx)
