@@ -47,12 +47,12 @@ class Mistakes(PredictionWatcher):
         assert self._collector is not None, "which has taken this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        shares = outputs["logits"].float().softmax(1)
-        sure = shares.gather(1, outputs["preds"][:, None])[:, 0]
+        sure = self._collector.confidences[-1]
+        wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
         number = torch.arange(len(targets), device=sure.device)
         here = {
             # those that are right come last, behind all mistakes
-            "confidences": sure.where(outputs["preds"] != targets, -1.0).nan_to_num(-1.0),
+            "confidences": sure.where(wrong, -1.0).nan_to_num(-1.0),
             "losses": self._collector.losses[-1],
             "targets": targets.float(),
             "preds": outputs["preds"].float(),
