@@ -156,7 +156,7 @@ class Collector(Metric):
             return
         shares = logits.float().softmax(1)
         self.confidences.append(shares.gather(1, preds[:, None])[:, 0])
-        self.probabilities.append(shares[:, :MOST_COLUMNS])
+        self.probabilities.append(shares[:, :MOST_COLUMNS].clone())  # a view would hold all columns
 
     def compute(self) -> Predictions:
         """Return all predictions, in the order of the ranks, on the CPU."""
