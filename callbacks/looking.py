@@ -22,6 +22,7 @@ class Shown(NamedTuple):
 
     images: Tensor  # normalised, float (N, 3, H, W), on the device of the module
     targets: Tensor  # int64 (N,)
+    batch_size: int  # images that the network is shown at once in validation
 
 
 class ImageWatcher(Watcher):
@@ -84,7 +85,7 @@ class ImageWatcher(Watcher):
                 images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
         count = self.images if isinstance(self.images, int) else len(self.images)
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device))
+        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))
 
     def _positions(self, dataset: Any, epoch: int) -> Tensor:
         size = len(dataset)
