@@ -143,6 +143,15 @@ def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Ten
         return pl_module(images)
 
 
+def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
+    """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
+    if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
+        raise MisconfigurationException(
+            f"Expected a module that makes logits (N, classes), one for each of its class names, for "
+            f"{type(owner).__name__}, but got {tuple(output.shape)}. Take the callback out."
+        )
+
+
 def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
     """Return the layers of the network whose names match any of some shell patterns, as "stages.*.conv2".
 
