@@ -1,6 +1,5 @@
 """Recall, precision, F1 and loss of each class, as a table."""
 
-import csv
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.loggers import Log
+from callbacks.loggers import Log, write_csv
 from callbacks.looking import names_of
 from callbacks.predictions import Predictions, PredictionWatcher
 
@@ -37,8 +36,10 @@ class ClassReport(PredictionWatcher):
     from 0 to 1, loss in units of the loss, nothing where there is nothing to divide by.
 
     Args:
-        every_n_epochs: Write each n-th epoch, and the last.
+        every_n_epochs: Write each n-th epoch, and the last planned one.
     """
+
+    takes = ("texts",)
 
     def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
@@ -46,12 +47,8 @@ class ClassReport(PredictionWatcher):
 
     def draw(self, log: Log, stage: str, names: list[str], found: Predictions) -> None:
         rows = report(names, found.targets, found.preds, found.losses)
-        log.folder.mkdir(parents=True, exist_ok=True)
-        with (log.folder / f"class_report_{stage}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["class", *Row._fields[1:]])
-            for row in rows:
-                writer.writerow([*row[:2], *("" if np.isnan(value) else f"{value:.6f}" for value in row[2:])])
+        table = [[*row[:2], *("" if np.isnan(value) else f"{value:.6f}" for value in row[2:])] for row in rows]
+        write_csv(log.folder / f"class_report_{stage}.csv", [["class", *Row._fields[1:]], *table])
         log.text(f"class_report/{stage}", f"{log.moment}\n\n{markdown(rows)}")
 
 

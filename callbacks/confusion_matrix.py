@@ -1,6 +1,5 @@
 """The confusion matrix, in numbers and in shares."""
 
-import csv
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.loggers import Log
+from callbacks.loggers import Log, write_csv
 from callbacks.looking import names_of
 from callbacks.pictures import rendered
 from callbacks.predictions import Predictions, PredictionWatcher
@@ -29,7 +28,7 @@ class ConfusionMatrix(PredictionWatcher):
     ``confusion_matrix_val.csv``, ``..._test.png`` and ``..._test.csv`` in the run's folder.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
     def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
@@ -46,10 +45,8 @@ class ConfusionMatrix(PredictionWatcher):
         to_pil_image(picture).save(log.folder / f"confusion_matrix_{stage}.png")
         in_percent(figure, counts)
         log.image(f"confusion_matrix_normalised/{stage}", rendered(figure))
-        with (log.folder / f"confusion_matrix_{stage}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([r"true \ predicted", *names])
-            writer.writerows([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
+        rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
+        write_csv(log.folder / f"confusion_matrix_{stage}.csv", [[r"true \ predicted", *names], *rows])
 
 
 def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment: str = "") -> Figure:

@@ -25,9 +25,10 @@ class Curves(PredictionWatcher):
 
     Args:
         max_classes: Draw the first so many classes, at most 100.
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
+    takes = ("images", "PR curves")
     needs = ("preds", "logits")
 
     def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt = 5) -> None:

@@ -29,7 +29,7 @@ class Embeddings(ImageWatcher):
     Args:
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
-        every_n_epochs: Log each n-th epoch, and the last.
+        every_n_epochs: Log each n-th epoch, and the last planned one.
     """
 
     takes = ("embeddings",)
@@ -38,12 +38,20 @@ class Embeddings(ImageWatcher):
         super().__init__(images, random, every_n_epochs)
 
     def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
-        inputs: list[Tensor] = []
+        last: list[Tensor] = []  # input of the layer that was called last
+        vectors: list[Tensor] = []
+        outputs: list[Tensor] = []
         modules = network_of(pl_module).named_modules()
         linear: dict[str, nn.Module] = {name: layer for name, layer in modules if isinstance(layer, nn.Linear)}
-        with hooked(linear, lambda name, layer, args, output: inputs.append(args[0])):
-            output = forward(trainer, pl_module, shown.images)
-        vectors = (inputs[-1] if inputs and len(inputs[-1]) == len(output) else output).flatten(1)
+
+        def keep(name: str, layer: nn.Module, args: Any, output: Any) -> None:
+            last[:] = [args[0]]
+
+        with hooked(linear, keep):
+            for images in shown.images.split(shown.batch_size):  # all at once may not fit on the device
+                outputs.append(forward(trainer, pl_module, images))
+                vectors.append((last[0] if last and len(last[0]) == len(images) else outputs[-1]).flatten(1))
+        output = torch.cat(outputs)
         images = denormalized(pl_module, shown.images)
         if max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="area")
@@ -51,7 +59,7 @@ class Embeddings(ImageWatcher):
         # an output of another width is not of logits
         logits = output.ndim == 2 and output.shape[1] == len(names)
         preds = output.argmax(1) if logits else torch.full_like(shown.targets, -1)
-        tensors = {"vectors": vectors, "images": images, "targets": shown.targets, "preds": preds}
+        tensors = {"vectors": torch.cat(vectors), "images": images, "targets": shown.targets, "preds": preds}
         return (to_cpu(tensors), names)
 
     def draw(self, log: Log, gathered: dict[str, Tensor], names: list[str]) -> None:

@@ -36,7 +36,7 @@ class FeatureMaps(ImageWatcher):
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
         max_channels: Draw the first so many channels.
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
 
     Raises:
         MisconfigurationException: A pattern matches no layer, or one that makes no maps.

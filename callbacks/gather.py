@@ -1,7 +1,7 @@
 """Gather many tensors, or statistics of them, with one transfer from their device to the CPU."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -96,12 +96,13 @@ def count(tensors: Iterable[Tensor]) -> Tensor:
     large = [index for index, values in enumerate(flat) if values.device.type == "cpu" and len(values) >= LARGE]
     scratch = torch.empty(2, CHUNK if large else 0, dtype=torch.int32)
     rows = {index: _count_by_pattern(flat[index], scratch) for index in large}
-    group: list[int] = []
-    for index in [*(index for index in range(len(flat)) if index not in rows), None]:
-        if group and (index is None or sum(len(flat[i]) for i in group) + len(flat[index]) > GROUP):
-            rows |= zip(group, _count_by_search([flat[i] for i in group]), strict=True)
-            group = []
-        group += [] if index is None else [index]
+    pieces = [(index, one) for index in range(len(flat)) if index not in rows for one in flat[index].split(GROUP)]
+    while pieces:
+        sizes = np.cumsum([len(one) for _, one in pieces])
+        group = pieces[: int((sizes <= GROUP).sum())]
+        pieces = pieces[len(group) :]
+        for (index, _), row in zip(group, _count_by_search([one for _, one in group]), strict=True):
+            rows[index] = _added(rows[index], row) if index in rows else row
     return torch.stack([rows[index] for index in range(len(flat))]) if flat else torch.empty(0, 0)
 
 
@@ -119,10 +120,18 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.permute(order).flatten()
 
 
+def _added(row: Tensor, other: Tensor) -> Tensor:
+    """Return the row of two parts of a tensor."""
+    least, largest = torch.minimum(row[-5:-4], other[-5:-4]), torch.maximum(row[-4:-3], other[-4:-3])
+    return torch.cat([row[:-5] + other[:-5], least, largest, row[-3:] + other[-3:]])
+
+
 def _count_by_search(tensors: Sequence[Tensor]) -> Tensor:
     """Count several tensors of one dimension at once: few large operations, whatever the number of tensors."""
     values = torch.cat(list(tensors))
-    lengths = torch.tensor([len(tensor) for tensor in tensors], device=values.device)
+    lengths = torch.tensor([len(tensor) for tensor in tensors], pin_memory=values.is_cuda)
+    lengths = lengths.to(values.device, non_blocking=True)
+    segmented = partial(torch.segment_reduce, lengths=lengths, unsafe=True)  # checks of lengths wait for the device
     buckets = len(bucket_edges()) + 1
     segment = torch.arange(len(tensors), device=values.device)
     segment = segment.repeat_interleave(lengths, output_size=len(values))
@@ -132,11 +141,11 @@ def _count_by_search(tensors: Sequence[Tensor]) -> Tensor:
     counts = torch.zeros(len(tensors) * buckets, dtype=torch.long, device=values.device)
     counts.scatter_add_(0, bucket, finite.long())
     moments = [
-        torch.segment_reduce(values.where(finite, torch.inf), "min", lengths=lengths),
-        torch.segment_reduce(values.where(finite, -torch.inf), "max", lengths=lengths),
-        torch.segment_reduce(zeroed.double(), "sum", lengths=lengths),
-        torch.segment_reduce(zeroed.double().square(), "sum", lengths=lengths),
-        torch.segment_reduce(finite.logical_not().double(), "sum", lengths=lengths),
+        segmented(values.where(finite, torch.inf), "min"),
+        segmented(values.where(finite, -torch.inf), "max"),
+        segmented(zeroed.double(), "sum"),
+        segmented(zeroed.double().square(), "sum"),
+        segmented(finite.logical_not().double(), "sum"),
     ]
     return torch.cat([counts.double().view(-1, buckets), torch.stack(moments, 1).double()], dim=1)
 
@@ -172,7 +181,7 @@ def _count_by_pattern(values: Tensor, scratch: Tensor) -> Tensor:
     low, high, sums, squares = torch.stack(chunks).double().T
     nonfinite = counts[INFINITE : PATTERNS // 2].any() or counts[PATTERNS // 2 + INFINITE :].any()
     if nonfinite or not squares.isfinite().all():  # or too large for float32
-        return _count_by_search([values])[0]
+        return reduce(_added, (_count_by_search([part])[0] for part in values.split(GROUP)))
     moments = torch.stack([low.min(), high.max(), sums.sum(), squares.sum(), torch.zeros((), dtype=torch.double)])
     return torch.cat([_buckets_of_patterns(counts), moments])
 

@@ -15,7 +15,17 @@ from torch.nn import functional as F
 
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked, names_of
+from callbacks.looking import (
+    ImageWatcher,
+    Shown,
+    check_logits,
+    convolutions,
+    denormalized,
+    find_layers,
+    forward,
+    hooked,
+    names_of,
+)
 from callbacks.pictures import sheet
 
 
@@ -32,7 +42,7 @@ class GradCAM(ImageWatcher):
             convolutions is left alone, with a warning.
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
 
     Raises:
         MisconfigurationException: There is no such layer, or it makes no maps that the logits depend on.
@@ -87,11 +97,11 @@ class GradCAM(ImageWatcher):
             images = shown.images.clone().requires_grad_()  # so that frozen layers have a gradient too
             with hooked({name: layer}, lambda name, module, args, output: kept.append(output)):
                 logits = forward(trainer, pl_module, images)
-            if not kept or kept[-1].ndim != 4 or logits.ndim != 2:
+            check_logits(pl_module, logits, self)
+            if not kept or kept[-1].ndim != 4:
                 raise MisconfigurationException(
-                    f"Expected layer {name!r} of GradCAM to make maps (N, C, H, W), and the module logits "
-                    f"(N, classes), but they make {[tuple(one.shape) for one in (*kept[-1:], logits)]}. Name another "
-                    "layer, or take GradCAM out."
+                    f"Expected layer {name!r} of GradCAM to make maps (N, C, H, W), but it makes "
+                    f"{[tuple(one.shape) for one in kept[-1:]]}. Name another layer, or take GradCAM out."
                 )
             classes = torch.stack([shown.targets.clone(), logits.argmax(1)], 1)
             shares = logits.detach().float().softmax(1).gather(1, classes)

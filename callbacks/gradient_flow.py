@@ -22,7 +22,7 @@ class GradientFlow(StepWatcher):
     loss per parameter; below, that of its update divided by that of its weights. Missing bars are not finite, or zero.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
     takes = ("images",)

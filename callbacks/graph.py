@@ -19,13 +19,16 @@ class NetworkGraph(Watcher):
     a warning. Writes TensorBoard's graph; no tag.
     """
 
-    takes = ("graph",)
+    takes = ("graphs",)
+    needs_network = True
 
     def __init__(self) -> None:
         super().__init__()
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.sharded:
+            return
         example = pl_module.example_input_array
         if not isinstance(example, Tensor):
             rank_zero_warn("NetworkGraph needs a module with an example_input_array. Nothing of it is logged.")

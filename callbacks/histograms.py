@@ -30,7 +30,7 @@ class Histograms(StepWatcher):
 
     Args:
         kinds: Which of them.
-        every_n_epochs: Log each n-th epoch, and the last.
+        every_n_epochs: Log each n-th epoch, and the last planned one.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ActivationHistograms(ImageWatcher):
             activation functions that are modules.
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
-        every_n_epochs: Log each n-th epoch, and the last.
+        every_n_epochs: Log each n-th epoch, and the last planned one.
 
     Raises:
         MisconfigurationException: A pattern matches no layer.

@@ -22,7 +22,7 @@ class Hyperparameters(Watcher):
     stand in HPARAMS.
     """
 
-    takes = ("text",)
+    takes = ("texts", "HPARAMS")
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,11 +29,14 @@ class ConvolutionKernels(Watcher):
     the first convolution epoch by epoch.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last; the video has every one.
+        every_n_epochs: Draw each n-th epoch, and the last planned one; the video has every one, or 100 to 200.
         max_outputs: Draw the first so many output channels of a layer.
         max_inputs: Draw the first so many input channels of a layer.
         max_layers: Draw so many layers, spread over the depth, if there are more.
     """
+
+    takes = ("images", "videos")
+    needs_network = True
 
     def __init__(
         self,
@@ -52,6 +55,8 @@ class ConvolutionKernels(Watcher):
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.sharded:
+            return
         layers = convolutions(pl_module, self.max_layers if self.due(trainer) else 1)
         weights: dict[str, Any] = {name: layer.weight for name, layer in layers.items()}
         if not weights:

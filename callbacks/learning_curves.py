@@ -13,13 +13,18 @@ class LearningCurves(Watcher):
     TensorBoard takes each line for a run of its own: folders ``curves_<name>_train`` and ``curves_<name>_val`` appear
     below the run's.
 
-    Tags: ``curves/<name>``, as ``curves/loss`` and ``curves/acc``, in units of what is logged, once an epoch.
+    Tags: ``curves/<name>``, as ``curves/loss`` and ``curves/acc``, in units of what is logged, for each epoch with a
+    validation.
     """
 
-    takes = ("scalars",)
+    takes = ("charts of two lines",)
 
     def __init__(self) -> None:
         super().__init__()
+        self._validated = False  # since the last time; metrics of an older validation stay where they are
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = not trainer.sanity_checking
 
     # train/<name> is known only behind on_train_epoch_end: at the start of the next epoch, or at the end
 
@@ -31,6 +36,9 @@ class LearningCurves(Watcher):
 
     @rank_zero_only
     def _write(self, trainer: Trainer) -> None:
+        if not self._validated:
+            return
+        self._validated = False
         metrics = trainer.callback_metrics
         names = [name.removeprefix("train/") for name in metrics if name.startswith("train/")]
         both = {

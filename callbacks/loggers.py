@@ -1,12 +1,14 @@
 """Hand pictures, histograms and texts to every logger that can take them."""
 
+import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import draw_boxes
 from torchvision.transforms.v2.functional import to_pil_image
 
 from callbacks.gather import Histogram
@@ -58,7 +61,7 @@ class Log:
         for writer in self.writers:
             writer.add_image_with_boxes(tag, image, boxes, self.step, labels=list(labels))
         for logger in self._others:
-            logger.log_image(tag, [to_pil_image(image)], step=self.step)
+            logger.log_image(tag, [draw_boxes(to_pil_image(image), boxes.numpy(), labels)], step=self.step)
 
     def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
         """Log pictures, uint8 ``(3, H, W)``, one after the other, as ``SummaryWriter.add_video`` does.
@@ -100,18 +103,33 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def warn_if_blind(trainer: Trainer, callback: object, takes: Sequence[str] = ("images",)) -> None:
-    """Warn once if no logger of the trainer can take anything of a callback.
+def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table beside its target and rename it, so that no reader ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w", newline="") as lines:
+        csv.writer(lines).writerows(rows)
+    partial.replace(file)
+
+
+def warn_of_skipped(trainer: Trainer, callback: object, takes: Sequence[str]) -> None:
+    """Warn if no logger can take anything of a callback, and once of each kind that one of images is not given.
 
     Args:
         trainer: Whose loggers.
         callback: Who draws.
         takes: What: "images", which several loggers take, or anything else, which TensorBoard takes alone.
     """
-    if not any(
-        isinstance(logger, TensorBoardLogger) or (hasattr(logger, "log_image") and "images" in takes)
-        for logger in trainer.loggers
-    ):
+    others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) or (others and "images" in takes):
+        for logger in others:
+            told = _told.setdefault(logger, {"images"})
+            if new := [kind for kind in takes if kind not in told]:
+                told.update(new)
+                rank_zero_warn(
+                    f"{type(logger).__name__} is given no {' and no '.join(new)}, which TensorBoard alone takes."
+                )
+    else:
         names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
         rank_zero_warn(
             f"{type(callback).__name__} draws for TensorBoard, but the loggers are: {names}. Nothing of it is logged."
@@ -124,3 +142,6 @@ def weights_shown(trainer: Trainer) -> str:
         return ""
     averaged = trainer.state.fn == TrainerFn.FITTING and trainer.validating
     return "averaged weights" if averaged else "trained weights" if trainer.state.fn == TrainerFn.FITTING else ""
+
+
+_told: WeakKeyDictionary[Logger, set[str]] = WeakKeyDictionary()  # kinds, of loggers that were warned of

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -18,14 +16,13 @@ from callbacks.gather import network_of
 from callbacks.pictures import min_max
 from callbacks.watcher import Watcher
 
-SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-
 
 class Shown(NamedTuple):
     """Validation images that are shown to the network."""
 
     images: Tensor  # normalised, float (N, 3, H, W), on the device of the module
     targets: Tensor  # int64 (N,)
+    batch_size: int  # images that the network is shown at once in validation
 
 
 class ImageWatcher(Watcher):
@@ -38,8 +35,10 @@ class ImageWatcher(Watcher):
     Args:
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
-        every_n_epochs: Look at each n-th epoch, and the last.
+        every_n_epochs: Look at each n-th epoch, and the last planned one.
     """
+
+    needs_network = True
 
     def __init__(self, images: int | list[int] = 4, random: bool = False, every_n_epochs: int = 1) -> None:
         super().__init__(every_n_epochs)
@@ -54,20 +53,12 @@ class ImageWatcher(Watcher):
         self.images = images
         self.random = random
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and isinstance(trainer.strategy, SHARDED):
-            rank_zero_warn(
-                f"{type(self).__name__} shows images to one process, which has but a part of the network under "
-                f"{type(trainer.strategy).__name__}. Nothing of it is logged."
-            )
-
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        if isinstance(trainer.strategy, SHARDED):  # the others would have to take part
+        if self.sharded:  # the others would have to take part
             return
         if not trainer.sanity_checking and not self.due(trainer):
             return
@@ -94,7 +85,7 @@ class ImageWatcher(Watcher):
                 images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
         count = self.images if isinstance(self.images, int) else len(self.images)
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device))
+        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))
 
     def _positions(self, dataset: Any, epoch: int) -> Tensor:
         size = len(dataset)
@@ -150,6 +141,15 @@ def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Ten
     """Return the output of a module for normalised images, in the precision that it trains in."""
     with trainer.precision_plugin.val_step_context():
         return pl_module(images)
+
+
+def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
+    """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
+    if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
+        raise MisconfigurationException(
+            f"Expected a module that makes logits (N, classes), one for each of its class names, for "
+            f"{type(owner).__name__}, but got {tuple(output.shape)}. Take the callback out."
+        )
 
 
 def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:

@@ -1,6 +1,5 @@
 """The mistakes that a network is surest of."""
 
-import csv
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.gather import to_cpu
-from callbacks.loggers import Log
+from callbacks.loggers import Log, write_csv
 from callbacks.looking import denormalized, names_of
 from callbacks.pictures import sheet
 from callbacks.predictions import Predictions, PredictionWatcher
@@ -26,9 +25,10 @@ class Mistakes(PredictionWatcher):
 
     Args:
         count: Draw so many mistakes.
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
+    takes = ("images", "histograms")
     needs = ("preds", "logits")
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 1) -> None:
@@ -47,12 +47,12 @@ class Mistakes(PredictionWatcher):
         assert self._collector is not None, "which has taken this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        shares = outputs["logits"].float().softmax(1)
-        sure = shares.gather(1, outputs["preds"][:, None])[:, 0]
+        sure = self._collector.confidences[-1]
+        wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
         number = torch.arange(len(targets), device=sure.device)
         here = {
             # those that are right come last, behind all mistakes
-            "confidences": sure.where(outputs["preds"] != targets, -1.0).nan_to_num(-1.0),
+            "confidences": sure.where(wrong, -1.0).nan_to_num(-1.0),
             "losses": self._collector.losses[-1],
             "targets": targets.float(),
             "preds": outputs["preds"].float(),
@@ -125,12 +125,8 @@ class Mistakes(PredictionWatcher):
             for writer in log.writers:
                 if len(sure):
                     writer.add_histogram(f"confidence/{name}", sure, log.step)
-        log.folder.mkdir(parents=True, exist_ok=True)
-        with (log.folder / f"mistakes_{stage}.csv").open("w", newline="") as file:
-            writer_of_rows = csv.writer(file)
-            writer_of_rows.writerow(["path", "true", "predicted", "confidence", "loss"])
-            for *names, confidence, loss in rows:
-                writer_of_rows.writerow([*names, f"{confidence:.6f}", "" if loss != loss else f"{loss:.6f}"])
+        table = [[*row[:3], f"{row[3]:.6f}", "" if row[4] != row[4] else f"{row[4]:.6f}"] for row in rows]
+        write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:
             captions = [[f"{predicted} {sure:.0%}", f"is {true}"] for _, true, predicted, sure, _ in rows]
             caption = f"The surest of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"

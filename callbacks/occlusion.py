@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, denormalized, forward, names_of
+from callbacks.looking import ImageWatcher, Shown, check_logits, denormalized, forward, names_of
 from callbacks.pictures import enlarge
 
 SIDE = 192  # of an image, in pixels: wide enough for the words in a box
@@ -28,7 +28,7 @@ class OcclusionSensitivity(ImageWatcher):
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
         share: Side of the square, as a share of the image's.
-        every_n_epochs: Draw each n-th epoch, and the last.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
     def __init__(
@@ -81,9 +81,5 @@ class OcclusionSensitivity(ImageWatcher):
     def _share(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> Tensor:
         """Return the probability of the true class of each image, ``(N,)``."""
         logits = forward(trainer, pl_module, images)
-        if logits.ndim != 2:
-            raise MisconfigurationException(
-                f"Expected a module that makes logits (N, classes) for OcclusionSensitivity, but got "
-                f"{tuple(logits.shape)}. Take the callback out."
-            )
+        check_logits(pl_module, logits, self)
         return logits.float().softmax(1).gather(1, targets[:, None])[:, 0]

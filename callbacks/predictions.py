@@ -17,7 +17,7 @@ MOST_COLUMNS = 100  # classes whose probability is kept for every image: 20 MB f
 
 
 class Predictions(NamedTuple):
-    """All images of an epoch, over all devices, on the CPU."""
+    """All images of an epoch but those that the loss ignores (``ignore_index``), over all devices, on the CPU."""
 
     targets: Tensor  # true class of each, int64 (N,)
     preds: Tensor  # class that was chosen, int64 (N,)
@@ -34,7 +34,7 @@ class PredictionWatcher(Watcher):
     targets)``, if it has one, gives the loss of each image.
 
     Args:
-        every_n_epochs: Look at each n-th epoch, and the last; in ``validate`` and ``test`` always.
+        every_n_epochs: Look at each n-th epoch, and the last planned one; in ``validate`` and ``test`` always.
     """
 
     needs: tuple[str, ...] = ("preds",)
@@ -72,7 +72,7 @@ class PredictionWatcher(Watcher):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._collector is None:
+        if self._collector is None and batch_idx:
             return
         missing = [key for key in self.needs if not isinstance(outputs, dict) or key not in outputs]
         if missing:
@@ -81,6 +81,8 @@ class PredictionWatcher(Watcher):
                 f"Expected validation_step and test_step to return a dict with `{'` and `'.join(self.needs)}` for "
                 f"{type(self).__name__}, but got {got}. Return it, or take the callback out of the config."
             )
+        if self._collector is None:  # the sanity check, or an epoch that is not looked at
+            return
         self._collector.take(pl_module, outputs, batch[1], (dataloader_idx, batch_idx))
         if not dataloader_idx:
             self.see_batch(outputs, batch, batch_idx)
@@ -108,7 +110,9 @@ class PredictionWatcher(Watcher):
             return
         found = self._collector.compute()  # on every rank: it gathers from all of them
         self._collector = None
-        if trainer.is_global_zero:
+        # torchmetrics takes the dimensions of a single image away
+        found = Predictions(*map(torch.atleast_1d, found[:-1]), torch.atleast_2d(found.probabilities))
+        if trainer.is_global_zero and len(found.targets):
             self.show(trainer, pl_module, stage, found)
 
 
@@ -127,12 +131,15 @@ class Collector(Metric):
         for name in Predictions._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._last: tuple[int, int] | None = None
+        self.ignored = -100  # targets whose images the loss ignores; -100 is what torch's losses take for none
 
     def take(self, pl_module: LightningModule, outputs: dict[str, Tensor], targets: Tensor, number: Any) -> None:
         """Add a batch, unless another callback has done so already."""
         if number == self._last:
             return
         self._last = number
+        loss = getattr(pl_module, "loss", None)
+        self.ignored = getattr(getattr(loss, "loss", loss), "ignore_index", self.ignored)
         losses: Callable[[Tensor, Tensor], Tensor | None] | None = getattr(pl_module, "image_losses", None)
         each = losses(outputs["logits"], targets) if losses is not None and "logits" in outputs else None
         self.update(targets, outputs["preds"], outputs.get("logits"), each)
@@ -149,15 +156,17 @@ class Collector(Metric):
             return
         shares = logits.float().softmax(1)
         self.confidences.append(shares.gather(1, preds[:, None])[:, 0])
-        self.probabilities.append(shares[:, :MOST_COLUMNS])
+        self.probabilities.append(shares[:, :MOST_COLUMNS].clone())  # a view would hold all columns
 
     def compute(self) -> Predictions:
         """Return all predictions, in the order of the ranks, on the CPU."""
         # a list before, one tensor after the ranks were put together
         states = {name: getattr(self, name) for name in Predictions._fields}
         tensors = {name: torch.cat(list(one)) if isinstance(one, list) else one for name, one in states.items()}
-        floats = to_cpu({name: tensors[name] for name in ("confidences", "losses", "probabilities")})
-        return Predictions(tensors["targets"].cpu(), tensors["preds"].cpu(), **floats)
+        found = Predictions(**to_cpu(tensors))
+        found = found._replace(targets=found.targets.long(), preds=found.preds.long())
+        counted = found.targets != self.ignored
+        return Predictions(*(one[counted] for one in found))
 
 
 _collectors: WeakKeyDictionary[Trainer, Collector] = WeakKeyDictionary()

@@ -65,6 +65,7 @@ class StepWatcher(Watcher):
     """
 
     takes = ("histograms",)
+    needs_network = True
     _waiting = False
     _step: Step | None = None
 
@@ -73,7 +74,9 @@ class StepWatcher(Watcher):
         self.draw_later(trainer, step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._waiting = trainer.is_global_zero and self.due(trainer)
+        self._waiting = trainer.is_global_zero and not self.sharded and self.due(trainer)
+
+    on_train_start = on_train_epoch_start  # an epoch that a run is resumed in does not start
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self._waiting:

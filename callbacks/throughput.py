@@ -11,13 +11,17 @@ class Throughput(Callback):
     """Log how long training and validation take.
 
     Tags, once an epoch: ``time/train_seconds`` (without validation), ``time/val_seconds`` and
-    ``time/images_per_second`` (trained, on all devices).
+    ``time/images_per_second`` (trained, on all devices). The rest of an epoch that a run was resumed in has none.
     """
 
     def __init__(self) -> None:
-        self._start = self._validation_start = 0.0
+        self._start: float | None = None  # of an epoch that is trained from its beginning
+        self._validation_start = 0.0
         self._validating = 0.0
         self._images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start, self._validating, self._images = time.perf_counter(), 0.0, 0
@@ -34,6 +38,8 @@ class Throughput(Callback):
         self._validating += self._now(pl_module) - self._validation_start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._start is None or not self._images:
+            return
         seconds = self._now(pl_module) - self._start - self._validating
         values = {
             "time/train_seconds": seconds,

@@ -20,7 +20,7 @@ class TrainingBatch(Watcher):
 
     Args:
         count: Draw the first so many images.
-        every_n_epochs: Draw each n-th epoch, the first and the last.
+        every_n_epochs: Draw each n-th epoch, the first and the last planned one.
     """
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 10) -> None:

@@ -15,6 +15,8 @@ from lightning_modules.networks import LeNet, NiN
 
 Make = Callable[..., ImageClassifier]
 
+TRAINER = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
+
 
 def table(file: Path) -> list[list[str]]:
     return [line.split("\t") for line in file.read_text().splitlines()]
@@ -57,7 +59,18 @@ def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tm
 def test_an_output_that_is_not_of_logits_is_no_prediction(make_classifier: Make) -> None:
     module = make_classifier()
     module.network = LeNet(64)  # as one that makes embeddings
-    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
-    gathered, names = Embeddings().look(trainer, module, Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2])))
+    gathered, names = Embeddings().look(TRAINER, module, Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2))
     assert gathered["preds"].tolist() == [-1, -1]
     assert names == module.class_names
+
+
+@torch.no_grad()
+def test_no_more_images_are_shown_at_once_than_in_validation(make_classifier: Make) -> None:
+    module, sizes = make_classifier().eval(), []
+    images, targets = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
+    module.network.conv1.register_forward_hook(lambda layer, args, output: sizes.append(len(output)))
+    parts, whole = (Embeddings().look(TRAINER, module, Shown(images, targets, size))[0] for size in (8, 20))
+    assert sizes == [8, 8, 4, 20]
+    assert parts["vectors"].shape == (20, 84)
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name], values)

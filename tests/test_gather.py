@@ -7,7 +7,8 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import make_histogram
 
-from callbacks.gather import bucket_edges, gather
+import callbacks.gather
+from callbacks.gather import LARGE, Histogram, TensorStatistics, bucket_edges, count, gather
 
 
 def reference(values: np.ndarray) -> HistogramProto:
@@ -109,3 +110,39 @@ def test_values_beyond_the_edges_are_counted() -> None:
 
 def test_nothing_is_gathered_of_nothing() -> None:
     assert gather({}) == {}
+
+
+def exact(found: TensorStatistics) -> tuple[Histogram | None, int]:
+    """Return what does not hang on the order in which values are added up."""
+    return found.histogram and found.histogram._replace(sum=0, sum_squares=0), found.nonfinite
+
+
+def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"a": torch.randn(1000), "none": torch.empty(0), "b": torch.randn(70), "c": torch.randn(LARGE)}
+    for values in (tensors["a"], tensors["c"]):
+        values[[3, 500, 501]] = torch.tensor([float("nan"), -50, 60])
+    whole = gather(tensors)
+    search, sizes = callbacks.gather._count_by_search, []
+    monkeypatch.setattr(
+        callbacks.gather, "_count_by_search", lambda parts: sizes.append(sum(map(len, parts))) or search(parts)
+    )
+    monkeypatch.setattr(callbacks.gather, "GROUP", 100)
+    parts = gather(tensors)
+    assert max(sizes) == 100
+    assert {name: exact(one) for name, one in parts.items()} == {name: exact(one) for name, one in whole.items()}
+    for name in ("a", "b", "c"):
+        assert parts[name].rms == pytest.approx(whole[name].rms)
+        assert parts[name].histogram.sum == pytest.approx(whole[name].histogram.sum)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_counting_does_not_wait_for_the_device() -> None:
+    tensors = [torch.randn(size) for size in (10, 1000, 100_000)]
+    there = [tensor.cuda() for tensor in tensors]
+    count(there)  # brings the edges there, once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rows = count(there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(rows.cpu(), count(tensors), rtol=1e-5, atol=1e-2)

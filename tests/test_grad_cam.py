@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from watching import decode, events, fit
 
-from callbacks import GradCAM
+from callbacks import GradCAM, OcclusionSensitivity
 from callbacks.grad_cam import overlay
 from callbacks.looking import Shown
 from lightning_modules import ImageClassifier
@@ -47,7 +47,7 @@ def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
     images, targets = torch.randn(3, 3, 32, 32), torch.tensor([1, 5, 9])
     callback = GradCAM()
     with torch.inference_mode():
-        shown = Shown(images, targets)
+        shown = Shown(images, targets, 3)
         classes, shares, maps = callback._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
     network = module.network
     activations = network.conv2(network.pool1(network.conv1(images).relu())).detach().requires_grad_()
@@ -66,7 +66,9 @@ def test_a_frozen_layer_is_weighed(make_classifier: Make) -> None:
     module = make_classifier(network=Corner).eval()
     images = torch.zeros(1, 3, 32, 32)
     images[..., 4:8, 4:8] = 1
-    _, _, maps = GradCAM()._weigh(FakeTrainer(), module, Shown(images, torch.tensor([3])), "conv", module.network.conv)
+    _, _, maps = GradCAM()._weigh(
+        FakeTrainer(), module, Shown(images, torch.tensor([3]), 1), "conv", module.network.conv
+    )
     assert maps[0, 0, 4:8, 4:8].min() > 0
     assert maps[0, 0].sum() == pytest.approx(maps[0, 0, 4:8, 4:8].sum().item())
 
@@ -105,6 +107,16 @@ def test_layer_that_cannot_be_weighed_is_named(make_classifier: Make, tmp_path: 
 
     with pytest.raises(MisconfigurationException, match=message):
         fit(make_classifier(network=Sidetracked), tmp_path, [GradCAM(layer)])
+
+
+def test_an_output_that_is_not_of_logits_is_refused(make_classifier: Make) -> None:
+    module = make_classifier()
+    module.network = LeNet(64)  # as one that makes embeddings
+    shown = Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
+    with pytest.raises(MisconfigurationException, match=r"logits .* for GradCAM, but got \(2, 64\)"):
+        GradCAM()._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
+    with pytest.raises(MisconfigurationException, match=r"logits .* for OcclusionSensitivity, but got \(2, 64\)"):
+        OcclusionSensitivity().look(FakeTrainer(), module, shown)
 
 
 def test_overlay_is_red_where_the_map_is_largest() -> None:

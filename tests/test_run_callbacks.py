@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from watching import events, fit
@@ -77,6 +78,23 @@ def test_throughput_is_images_over_seconds_of_training(make_classifier: Make, tm
         assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)
         assert seconds.value > 0
     assert all(event.value > 0 for event in found.Scalars("time/val_seconds"))
+
+
+def test_an_epoch_without_validation_is_not_in_the_curves(make_classifier: Make, tmp_path: Path) -> None:
+    fit(make_classifier(), tmp_path, [LearningCurves()], epochs=4, check_val_every_n_epoch=2)
+    line = events(tmp_path / "curves_loss_val").Scalars("curves/loss")
+    assert [event.step for event in line] == [6, 12]
+    assert [event.value for event in line] == [event.value for event in events(tmp_path).Scalars("val/loss")]
+
+
+def test_throughput_says_nothing_of_the_rest_of_an_epoch(make_classifier: Make, tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    fit(make_classifier(), tmp_path / "1", [keep], epochs=1, enable_checkpointing=True)
+    fit(make_classifier(), tmp_path / "2", [Throughput()], ckpt_path=tmp_path / "step=2.ckpt")
+    found = events(tmp_path / "2")
+    (speed,), (seconds,) = (found.Scalars(f"time/{name}") for name in ("images_per_second", "train_seconds"))
+    assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)  # the second epoch alone, all of it
+    assert seconds.value < 600
 
 
 def test_mixed_images_are_told_by_their_two_largest_shares() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from watching import events, fit
 
@@ -101,6 +102,14 @@ def test_an_epoch_cut_short_by_max_steps_is_seen(make_classifier: Make, tmp_path
     keep = Keep()
     fit(make_classifier(), tmp_path, [keep], epochs=-1, max_steps=1)
     assert [step.number for step in keep.steps] == [0]
+
+
+def test_the_rest_of_an_epoch_that_a_run_is_resumed_in_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+    save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    fit(make_classifier(), tmp_path, [save], epochs=1, enable_checkpointing=True)
+    keep = Keep()
+    fit(make_classifier(), tmp_path, [keep], ckpt_path=tmp_path / "step=1.ckpt")
+    assert [step.number for step in keep.steps] == [1, 4]
 
 
 def test_a_network_without_any_gradient_is_seen(make_classifier: Make, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from watching import events, fit
 
 import callbacks.watcher
-from callbacks import EMA, ConfusionMatrix, Histograms, TrainingBatch
+from callbacks import EMA, ConfusionMatrix, ConvolutionKernels, GradCAM, Histograms, NetworkGraph, TrainingBatch
 from callbacks.loggers import Log
 from callbacks.watcher import Watcher
 from lightning_modules import ImageClassifier
@@ -36,6 +37,21 @@ class Draws(Watcher):
         assert torch.get_num_threads() == 1
         self.threads.add(threading.current_thread())
         self.drawn.append(number)
+
+
+class Looks(Watcher):
+    """Note the epochs that are looked at."""
+
+    def __init__(self, every_n_epochs: int) -> None:
+        super().__init__(every_n_epochs)
+        self.validated: list[int] = []
+        self.trained: list[int] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated += [trainer.current_epoch + 1] if self.due(trainer) else []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trained += [trainer.current_epoch + 1] if self.due(trainer) else []
 
 
 def test_everything_is_drawn_in_order_in_another_thread(make_classifier: Make, tmp_path: Path) -> None:
@@ -93,6 +109,71 @@ def test_pictures_of_a_run_that_fails_are_all_there(make_classifier: Make, tmp_p
     assert [event.step for event in found.Images("training_batch")] == [0, 3]
     assert [event.step for event in found.Images("confusion_matrix/val")] == [3]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("drawing")]
+
+
+def test_an_interrupted_run_waits_only_for_what_is_being_drawn(make_classifier: Make, tmp_path: Path) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(Draws):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            super().on_train_batch_end(trainer, pl_module)
+            if trainer.global_step == 5:
+                begun.wait()
+                threading.Timer(0.5, release.set).start()
+                raise KeyboardInterrupt
+
+        def draw(self, log: Log, number: int) -> None:
+            begun.set()
+            release.wait()
+            super().draw(log, number)
+
+    watcher = Slow()
+    with pytest.warns(UserWarning, match="4 drawings that were waiting are left out"), pytest.raises(SystemExit):
+        fit(make_classifier(), tmp_path, [watcher], epochs=3)
+    assert watcher.drawn == [1]
+    assert not any(thread.is_alive() for thread in watcher.threads)
+
+
+@pytest.mark.parametrize(
+    ("options", "validated", "trained"),
+    [
+        ({"epochs": 9, "check_val_every_n_epoch": 2}, [6, 8], [5, 9]),
+        ({"epochs": -1, "max_steps": 9}, [3], [3]),
+        ({"epochs": -1, "max_steps": 8}, [2], [3]),  # it ends before the third validation
+        ({"epochs": 20, "max_steps": 16, "accumulate_grad_batches": 2}, [5, 8], [5, 8]),
+    ],
+    ids=str,
+)
+def test_an_epoch_of_the_cadence_and_the_last_that_is_planned_are_looked_at(
+    make_classifier: Make, tmp_path: Path, options: dict[str, Any], validated: list[int], trained: list[int]
+) -> None:
+    watcher = Looks(every_n_epochs=5)
+    fit(make_classifier(), tmp_path, [watcher], **options)
+    assert (watcher.validated, watcher.trained) == (validated, trained)
+
+
+def test_the_validation_at_the_end_of_the_time_is_looked_at(make_classifier: Make, tmp_path: Path) -> None:
+    class TimeIsUp(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+            trainer.should_stop = trainer.global_step == 4  # as Timer does
+
+    watcher = Looks(every_n_epochs=5)
+    fit(make_classifier(), tmp_path, [TimeIsUp(), watcher], epochs=9)
+    assert watcher.validated == [2]
+
+
+def test_what_needs_the_whole_network_is_left_out_where_it_is_sharded(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(callbacks.watcher, "SHARDED", (SingleDeviceStrategy,))
+    watching = [NetworkGraph(), Histograms(), ConvolutionKernels(every_n_epochs=1), GradCAM(), ConfusionMatrix()]
+    fit(make_classifier(), tmp_path, watching)
+    (told,) = (str(one.message) for one in recwarn if "part of the network" in str(one.message))
+    assert "SingleDeviceStrategy. Nothing is logged of NetworkGraph, Histograms, ConvolutionKernels, GradCAM," in told
+    tags = events(tmp_path).Tags()
+    assert tags["images"] == ["confusion_matrix/val", "confusion_matrix_normalised/val"]
+    assert not tags["graph"]
+    assert not tags["histograms"]
 
 
 def test_histograms_without_tensorboard_are_told_once_and_cost_nothing_more(
