@@ -1,6 +1,8 @@
 """From index files to augmented, normalised batches on the training device."""
 
+import hashlib
 import itertools
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -162,6 +164,14 @@ class ImageDataModule(LightningDataModule, ABC):
         self.prepare_data()
         assert self._description is not None, "prepare_data sets it"
         return self._description
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is trained on: the index files, names of classes, and mean and std of the pixels."""
+        found = self.description
+        pixels = found.pixels[self.store.key]
+        text = json.dumps([found.digests, found.class_names, self.store.key, pixels.mean, pixels.std])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def class_names(self) -> list[str]:

@@ -15,6 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from lightning_modules.build import build_network, output_shape
 from lightning_modules.group_schedules import GroupSchedules, Interval, build_scheduler, check_monitors
 from lightning_modules.initializers import Initializer, initialize, initializer_table
+from lightning_modules.new_settings import NewSettings
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.param_groups import ParamGroup, freeze, param_group_table
 from lightning_modules.pretrained import load_pretrained
@@ -106,6 +107,8 @@ class ImageModule(LightningModule):
         self._log_every = 0
         self._schedules: GroupSchedules | None = None
         self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
+        self._resumed_steps: dict[str, Any] | None = None
+        self._new_settings: NewSettings | None = None
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
 
@@ -134,13 +137,30 @@ class ImageModule(LightningModule):
             )
         return configured
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the means of this epoch are made of so far."""
+        if self._steps:
+            counts, means = zip(*self._steps, strict=True)
+            checkpoint["steps"] = {
+                "counts": torch.stack([torch.as_tensor(count).cpu() for count in counts]),
+                "means": {name: torch.stack([step[name] for step in means]) for name in means[0]},
+            }
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Forget the pretrained weights: the checkpoint's are here, and the file may be on another machine."""
+        """Go on with the means of the epoch that the checkpoint lies in, and forget the pretrained weights.
+
+        The checkpoint's are here, and the file may be on another machine.
+        """
+        self._resumed_steps = checkpoint.get("steps")
+        if self._new_settings is not None:
+            self._new_settings.take_from(checkpoint)
         if self.pretrained is not None:
             rank_zero_info(f"{self.pretrained} is not loaded: the checkpoint has weights that came after it.")
         self.pretrained = None
 
     def on_fit_start(self) -> None:
+        if self._new_settings is not None:
+            self._new_settings.keep(self.trainer.optimizers[0])
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
         self._load_pretrained()
@@ -149,6 +169,15 @@ class ImageModule(LightningModule):
 
     def on_train_start(self) -> None:
         self._steps.clear()  # of a training that was interrupted
+        if self._resumed_steps is not None:
+            counts, means = self._resumed_steps["counts"], self._resumed_steps["means"]
+            columns = {name: column.to(self.device) for name, column in means.items()}
+            steps = [{name: column[i] for name, column in columns.items()} for i in range(len(counts))]
+            self._steps = list(zip(counts, steps, strict=True))
+            self._resumed_steps = None
+        if self._new_settings is not None:
+            self._new_settings.apply(self.trainer, self.lr_scheduler_step)
+            self._new_settings = None
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
         self._set_own_schedules()
@@ -232,6 +261,14 @@ class ImageModule(LightningModule):
         self._steps.append((count, means))
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
+
+    def take_new_settings(self, forget_moments: bool = False) -> None:
+        """Let the optimizer and schedule of this config win over those of the checkpoint that training goes on from.
+
+        Args:
+            forget_moments: Begin without momentum and the like: the optimizer is of another class.
+        """
+        self._new_settings = NewSettings(forget_moments)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""

@@ -59,11 +59,15 @@ def main(args: Sequence[str] | None = None) -> Any:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: Expected a command ({', '.join(known)}), but got {args[0]!r}.{hint}", file=sys.stderr)
         raise SystemExit(2)
-    if args[0] in FURTHER:
-        return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
-    from project.cli import run
+    try:
+        if args[0] in FURTHER:
+            return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
+        from project.cli import run
 
-    return run(args)
+        return run(args)
+    except KeyboardInterrupt:  # while torch is imported, say
+        print("\nInterrupted. What is half done does not count: start the command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

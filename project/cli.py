@@ -1,9 +1,12 @@
 """LightningCLI with run folders, links from data to module, and errors in one line."""
 
 import importlib
+import json
 import logging
 import pkgutil
+import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,17 +24,42 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 import datamodules
-from project import COMMANDS
+from callbacks.finite_loss import FiniteLoss, NotFiniteError
+from project import COMMANDS, record
 from project.light import debugging
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.report import write_report
-from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
+from project.report.compare import differences
+from project.resume import KEY, Checkpoint
+from project.runs import (
+    BEST,
+    CONFIG,
+    LAST,
+    METRICS,
+    RESULTS,
+    RunError,
+    create_folder,
+    expand_run,
+    name_of,
+    run_of_checkpoint,
+    summary,
+    times_tested,
+)
+from project.stop import Stopped, Stopper
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
+USER_ERRORS = (datamodules.DataError, MisconfigurationException, NotFiniteError, RunError, OSError)
+# settings that a checkpoint holds, too: its values would win unless these are said to have changed
+OF_TRAINING = (
+    *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
+    *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
+    *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
+    *("trainer.devices", "trainer.num_nodes", "data.init_args.batch_size"),
+)
+OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.resplit")  # no settings
 
 
 class CLI(LightningCLI):
@@ -43,6 +72,23 @@ class CLI(LightningCLI):
 
     output_dir: Path
     run_dir: Path
+
+    def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
+        self.command = command
+        self.changes: list[tuple[str, str, str]] = []  # of a run's config by the command line: key, before, now
+        self.stopper = Stopper()
+        self.began = time.monotonic()
+        try:
+            with self.stopper:
+                super().__init__(*args, **kwargs)
+        except BaseException as error:  # whatever it is, the run's folder says how it ended
+            if hasattr(self, "run_dir"):
+                state = "interrupted" if isinstance(error, Stopped) else "failed"
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                record.end(self.run_dir, state, time.monotonic() - self.began, reason)
+                if isinstance(error, Stopped):
+                    self._say_how_to_go_on()
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -57,7 +103,8 @@ class CLI(LightningCLI):
             "--run",
             type=str | None,
             default=None,
-            help="validate, test: folder of a run, or `last`; its best checkpoint.",
+            help="Folder of a run, or `last`. validate, test: measure its best checkpoint. fit: go on with it; `auto` "
+            "goes on with the latest run of this command line unless that is finished, or starts one.",
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
@@ -65,7 +112,7 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--report", type=bool, default=True, help="fit, test: write report.html in the run's folder at the end."
         )
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/acc",
@@ -73,6 +120,7 @@ class CLI(LightningCLI):
                 "checkpoint.filename": "best",
                 "checkpoint.save_last": True,
                 "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
             }
         )
         for name in LINKED:
@@ -89,10 +137,8 @@ class CLI(LightningCLI):
             raise MisconfigurationException(
                 "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
             )
-        if self.config.subcommand == "fit" and config.run is not None:
-            raise MisconfigurationException(
-                "Expected --run with validate or test, but got it with fit, which starts a new run. Take it away."
-            )
+        if self.config.subcommand == "fit":
+            self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             raise MisconfigurationException(
                 f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} does not exist."
@@ -106,6 +152,8 @@ class CLI(LightningCLI):
         if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
             raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         kept = config.checkpoint
+        if kept.save_on_train_epoch_end is None:  # behind a validation, an epoch's own means are yet to be logged
+            kept.save_on_train_epoch_end = config.trainer.limit_val_batches == 0
         if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
             raise MisconfigurationException(
                 "Expected --checkpoint.dirpath, filename and save_top_k as they are, because --run takes "
@@ -130,19 +178,21 @@ class CLI(LightningCLI):
         assert command is not None
         config = self.config[command]
         self._make_folders(config)
+        if command == "fit" and is_rank_zero():
+            self._begin_record(config)
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
-            loggers = [
-                CSVLogger(self.output_dir, name="", version=""),
-                TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False),
-            ]
+            resumed = command == "fit" and config.ckpt_path is not None and config.run is not None
+            rows, step = _how_far(Path(config.ckpt_path)) if resumed else (0, None)
+            table = CSVLogger(self.output_dir, name="", version="")
+            board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
+            loggers = [table, board]
             kwargs["logger"] = loggers[::-1]
         if is_rank_zero():
-            for logger in loggers:
-                _ = logger.experiment  # the CSV logger warns if the folder is not empty when it begins
-            if config.get("data.init_args.resplit"):  # done by now, and not to be done by whoever repeats the run
-                config["data.init_args.resplit"] = False
-            self._parser(command).save(config, self.output_dir / CONFIG, skip_none=False)
+            if loggers:
+                _open_table(table, rows)
+                _ = board.experiment
+            self._save_config(config)
             print(f"Run: {self.output_dir}", flush=True)
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
@@ -158,6 +208,9 @@ class CLI(LightningCLI):
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, Progress()]
+        if not any(isinstance(one, FiniteLoss) for one in given):
+            always = [*always, FiniteLoss()]
+        always = [*always, self.stopper]
         config["profiler"] = config["profiler"] or NoProfiler()
         return super()._instantiate_trainer(config, always)
 
@@ -174,6 +227,80 @@ class CLI(LightningCLI):
         self.output_dir = self.run_dir
         if self.subcommand != "fit":
             self.output_dir = create_folder(self.run_dir / str(self.subcommand))
+
+    def _compare_with_run(self) -> None:
+        """See what the command line changes of the run that training goes on from.
+
+        Raises:
+            RunError: There is no such run, or it is finished, and is not to be trained for longer.
+        """
+        config = self.config["fit"]
+        if config.run is None and config.ckpt_path is None:
+            return
+        run = Path(config.run) if config.run is not None else run_of_checkpoint(Path(config.ckpt_path))
+        if run is None:  # a checkpoint of which nothing is known
+            return
+        if not (run / CONFIG).is_file():
+            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
+        before = yaml.safe_load((run / CONFIG).read_text())
+        now = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        self.changes = [one for one in differences(before, now) if one[0] not in OF_STARTING]
+        finished = config.run is not None and record.state_of(run) == "finished"
+        if finished and not any(key.startswith(OF_TRAINING) for key, *_ in self.changes):
+            raise RunError(
+                f"Expected a run that is not finished, but {run} has trained for its {before['trainer']['max_epochs']} "
+                "epochs. To train on, give a larger --trainer.max_epochs."
+            )
+
+    def _begin_record(self, config: Any) -> None:
+        """Write down what the run runs with, and say what has changed since it was started."""
+        data = self.datamodule
+        digest = getattr(data, "digest", None)
+        before = record.read(self.run_dir).get("data", {}).get("digest", digest)
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        record.begin(
+            self.run_dir,
+            self.command,
+            seed=config.seed_everything,
+            hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
+            data={"class": type(data).__name__, "root": str(getattr(data, "root", "")), "digest": digest},
+        )
+        if digest != before:
+            rank_zero_warn(
+                f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
+                "on others than what came before. Start a new run, unless that is meant."
+            )
+        if config.run is not None and config.ckpt_path is None:
+            print(f"{self.run_dir} has no checkpoint yet: it begins again.")
+        for key, old, new in self.changes:
+            print(f"Changed      {key}: {old} -> {new}")
+
+    def before_fit(self) -> None:
+        """Let what the command line says win over the checkpoint."""
+        keys = [key for key, *_ in self.changes if key.startswith(OF_TRAINING)]
+        config = self.config["fit"]
+        unknown = config.ckpt_path is not None and run_of_checkpoint(Path(config.ckpt_path)) is None
+        if (unknown or (keys and config.ckpt_path is not None)) and hasattr(self.model, "take_new_settings"):
+            self.model.take_new_settings("model.init_args.optimizer.class_path" in keys)
+
+    def _save_config(self, config: Any) -> None:
+        """Write the config by which this can be repeated: without what was meant for this start alone."""
+        config = config.clone()
+        if config.get("data.init_args.resplit"):
+            config["data.init_args.resplit"] = False
+        if self.subcommand == "fit" and config.run is not None:
+            config.run = config.ckpt_path = None
+            if self.changes:
+                shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+        partial = self.output_dir / f"{CONFIG}.partial"
+        self._parser(str(self.subcommand)).save(config, partial, skip_none=False, overwrite=True)
+        partial.replace(self.output_dir / CONFIG)
+
+    def _say_how_to_go_on(self) -> None:
+        if self.subcommand == "fit" and is_rank_zero():
+            last = self.run_dir / LAST
+            kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
+            print(f"\nStopped{kept}. Go on:  python -m project fit --run {self.run_dir}", file=sys.stderr)
 
     @rank_zero_only
     def _finish(self, report: bool) -> None:
@@ -199,6 +326,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came out."""
         config = self.config["fit"]
+        record.end(self.run_dir, "finished", time.monotonic() - self.began)  # whatever a test of it does
         best = self.run_dir / BEST
         if not config.test_after_fit or not best.is_file():
             self._finish(report=True)
@@ -213,13 +341,39 @@ class CLI(LightningCLI):
         self._finish(report=False)
 
     def after_test(self) -> None:
-        """Say what came out, in the run's report too."""
+        """Say what came out, in the run's report too, and how often its test images have been looked at."""
+        if is_rank_zero():
+            config = self.config["test"]
+            found = {
+                "checkpoint": config.ckpt_path or config.get("model.init_args.pretrained"),
+                "times_tested": times_tested(self.run_dir) + 1,
+                "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+            }
+            (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
         self._finish(report=True)
 
 
 def is_rank_zero() -> bool:
     """Tell whether this is the process that writes, before there is a trainer to ask."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
+
+
+def _how_far(checkpoint: Path) -> tuple[int, int]:
+    """Return how many rows of metrics.csv a checkpoint has behind it, and the first step of events that it has not."""
+    found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return found.get(KEY, {}).get("rows", 0), found["global_step"] + 1  # pictures of a validation bear its step
+
+
+def _open_table(logger: CSVLogger, rows: int) -> None:
+    """Open metrics.csv with the rows that came before a checkpoint: the logger itself would begin an empty one."""
+    path = Path(logger.log_dir) / METRICS
+    lines = path.read_text().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        table = logger.experiment
+    if lines:
+        path.write_text("".join(lines))
+        table.metrics_keys = lines[0].strip().split(",")
 
 
 def is_no_advertisement(record: logging.LogRecord) -> bool:
@@ -241,13 +395,17 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message="`torch.jit.trace", category=FutureWarning)  # TensorBoard's graphs use it
+    warnings.filterwarnings(
+        "ignore", message="Checkpoint directory .* exists and is not empty"
+    )  # of a run that goes on
     warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
     try:
         yield
-    except KeyboardInterrupt:
-        print("\nInterrupted. What is half done does not count: start the command again to go on.", file=sys.stderr)
-        raise SystemExit(130) from None
+    except Stopped as stopped:
+        if debugging():
+            raise
+        raise SystemExit(stopped.exit_code) from None
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         if debugging():
             raise
@@ -279,8 +437,8 @@ def run(args: list[str]) -> CLI:
         for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
-        if args[0] != "fit":
-            args[:] = expand_run(args)
+        command = list(args)
+        args[:] = expand_run(args)
         return CLI(
             LightningModule,
             LightningDataModule,
@@ -295,4 +453,5 @@ def run(args: list[str]) -> CLI:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             args=args,
+            command=command,
         )

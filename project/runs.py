@@ -13,14 +13,15 @@ from pathlib import Path
 
 import yaml
 
+from project import record
+from project.record import RunError
+
 CONFIG = "config.yaml"
+METRICS = "metrics.csv"
 STAGES = {"validate": "val", "test": "test"}  # what a command measures
-BEST = Path("checkpoints", "best.ckpt")
+BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
-
-
-class RunError(Exception):
-    """A run was named that does not exist or is not complete."""
+RESULTS = "results.json"
 
 
 def create_folder(parent: Path) -> Path:
@@ -46,21 +47,27 @@ def name_of(configs: Sequence[str]) -> str:
     return "-".join(names) or "default"
 
 
+def all_runs(runs_dir: Path) -> list[Path]:
+    """Return the folders of all runs, in the order they were started."""
+    runs = [config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")]
+    return sorted(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run.name)])
+
+
 def find_run(name: str, runs_dir: Path) -> Path:
     """Return the folder of a run that is named by its path or as "last", the run that was started last.
 
     Raises:
         RunError: There is no such run.
     """
-    runs = [config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")]
+    runs = all_runs(runs_dir)
     if name == "last":
         if not runs:
             raise RunError(f"Expected a run in {runs_dir} for `last`, but there is none. Start one with `fit`.")
-        return max(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run.name)])
+        return runs[-1]
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
-    known = ", ".join(map(str, sorted(runs)[-3:])) or f"none in {runs_dir}"
+    known = ", ".join(map(str, runs[-3:])) or f"none in {runs_dir}"
     raise RunError(f"Expected the folder of a run, with {CONFIG} in it, or `last`, but got {name}. Runs: {known}.")
 
 
@@ -73,6 +80,9 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
 def expand_run(args: list[str]) -> list[str]:
     """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
 
+    ``fit`` goes on from the last checkpoint, or from the start if there is none yet; with ``--run auto`` it goes on
+    with the latest run of the same command line unless that is running or finished, and starts a new one otherwise.
+
     Raises:
         RunError: There is no such run, or it has no best checkpoint.
     """
@@ -84,6 +94,8 @@ def expand_run(args: list[str]) -> list[str]:
     except ArgumentError as error:
         raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
     run = None
+    if args[0] == "fit":
+        return _expand_fit(args, given.run, Path(given.runs_dir or "runs"), given.ckpt_path is not None)
     if given.run is not None:
         run = find_run(given.run, Path(given.runs_dir or "runs"))
     elif given.ckpt_path is not None and given.config is None and given.c is None:
@@ -99,6 +111,34 @@ def expand_run(args: list[str]) -> list[str]:
             )
         expanded += ["--ckpt_path", str(run / BEST)]
     return expanded
+
+
+def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoint: bool) -> list[str]:
+    if name is None:
+        return args
+    if name == "auto":
+        run = _latest_of(args, runs_dir)
+        if run is None:
+            return _without_run(args)
+        args = args[:1]  # the run's config holds them
+    else:
+        run = find_run(name, runs_dir)
+    expanded = ["fit", "--config", str(run / CONFIG), *_without_run(args)[1:], "--run", str(run)]
+    checkpoint = next((run / one for one in (LAST, BEST) if (run / one).is_file()), None)
+    return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
+
+
+def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
+    """Return the latest run of a command line, if it neither runs nor is finished."""
+    runs = [run for run in all_runs(runs_dir) if record.read(run).get("command") == command]
+    return runs[-1] if runs and record.state_of(runs[-1]) not in ("running", "finished") else None
+
+
+def _without_run(args: list[str]) -> list[str]:
+    """Return a command line without ``--run``."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run")
+    return parser.parse_known_args(args)[1]
 
 
 def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
@@ -135,6 +175,11 @@ def measured(output: Path) -> str:
     return f"{found[0]} by {weights}{part}"
 
 
+def times_tested(run: Path) -> int:
+    """Return how often a run has been tested."""
+    return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))
+
+
 def shown(value: float, metric: str) -> str:
     """Return an accuracy in percent, or a loss in four digits."""
     return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
@@ -155,7 +200,9 @@ def summary(run: Path, output: Path) -> str:
         what = "Accuracy    " if metric == "acc" else "Loss        "
         lines.append(f"{what} {words} (best validation, epoch {known['epoch'] + 1:.0f})")
     if output != run and (words := measured(output)):
-        lines.append(f"Measured     {words}")
+        tested = times_tested(run) if output.parent.name == "test" else 0
+        times = f"; test {tested} of this run: no choice may follow from it" if tested > 1 else ""
+        lines.append(f"Measured     {words}{times}")
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {_python()} -m tensorboard.main --logdir {shlex.quote(str(run))}")
@@ -166,7 +213,7 @@ def summary(run: Path, output: Path) -> str:
 
 def _metrics(folder: Path) -> list[dict[str, str]]:
     try:
-        with (folder / "metrics.csv").open(newline="") as file:
+        with (folder / METRICS).open(newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         return []

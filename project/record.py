@@ -1,0 +1,159 @@
+"""What is written down of a run beside its results, in ``run.json``: who ran it, on what, and how it ended. No torch.
+
+A process that trains holds a lock on its run's folder, which the operating system frees when the process ends, however
+it ends. So a run whose file says "running" but whose lock is free was killed.
+"""
+
+import fcntl
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+FILE, LOCK, DIFF = "run.json", ".lock", "uncommitted.diff"
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
+MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
+_held: dict[Path, IO[str]] = {}
+
+
+class RunError(Exception):
+    """A run was named that does not exist, is not complete, or is not to be had now."""
+
+
+def read(run: Path) -> dict[str, Any]:
+    """Return what ``run.json`` holds, or nothing of a run without."""
+    try:
+        found = json.loads((run / FILE).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def state_of(run: Path) -> str:
+    """Return "running", "finished", "failed", "interrupted", "killed", or "" of a run without ``run.json``."""
+    state = str(read(run).get("state", ""))
+    return "killed" if state == "running" and not _is_locked(run) else state
+
+
+def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
+    """Lock a run's folder and write down that it is running, and what it runs with.
+
+    Args:
+        run: Folder of the run.
+        command: Command line, without ``python -m project``.
+        facts: What else is to be written down: ``seed``, ``hardware`` and the like.
+
+    Raises:
+        RunError: Another process trains it.
+    """
+    lock = (run / LOCK).open("a")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise RunError(
+            f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
+            f"{read(run).get('host')}. Stop that one, or wait for its end."
+        ) from error
+    _held[run.resolve()] = lock
+    before = read(run)
+    now = _now()
+    record = {
+        "state": "running",
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "started": before.get("started", now),
+        "seconds": before.get("seconds", 0.0),
+        "command": before.get("command", list(command)),
+        **({"resumed": [*before.get("resumed", []), {"at": now, "command": list(command)}]} if before else {}),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git(run),
+        **facts,
+    }
+    _write(run, record)
+
+
+def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
+    """Write down how a run ended, and free its folder; does nothing if it is not held.
+
+    Args:
+        run: Folder of the run.
+        state: "finished", "failed" or "interrupted".
+        seconds: Time since ``begin``.
+        error: Why it failed, in one line.
+    """
+    lock = _held.pop(run.resolve(), None)
+    if lock is None:
+        return
+    record = read(run)
+    record |= {"state": state, "ended": _now(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
+    _write(run, record | ({"error": error} if error else {}))
+    lock.close()
+
+
+def processor() -> dict[str, Any]:
+    """Return the name of the processor, and the number of cores that this process may use."""
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:  # not Linux
+        found = None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": found[1] if found else platform.processor() or platform.machine(), "cores": cores}
+
+
+def _is_locked(run: Path) -> bool:
+    if run.resolve() in _held:  # to close another handle of the file would free the lock
+        return True
+    try:
+        with (run / LOCK).open("r+") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _write(run: Path, record: dict[str, Any]) -> None:
+    beside = run / f"{FILE}.{os.getpid()}.tmp"
+    beside.write_text(json.dumps(record, indent=2) + "\n")
+    beside.replace(run / FILE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(run: Path) -> dict[str, Any] | None:
+    """Return commit and state of this code, and write what is not committed into the run's folder."""
+    code = Path(__file__).parents[1]
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(code), *args]
+        return subprocess.run(command, capture_output=True, check=True, timeout=10, text=True, errors="replace").stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        diff = git("diff", "--binary", "HEAD")
+        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
+    except (OSError, subprocess.SubprocessError):  # no git, or no repository: a copy of the files
+        return None
+    if diff:
+        (run / DIFF).write_text(diff[:MOST_DIFF])
+    return {"commit": commit, "dirty": bool(diff or untracked), "untracked": untracked[:100]}

@@ -1,0 +1,89 @@
+"""Ctrl-C and SIGTERM: training ends behind a whole step, with a checkpoint; everything else ends at once."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal ended a command.
+
+    Args:
+        number: Of the signal; a shell knows a process that it ended by the exit code of 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Stopper(Callback):
+    """Handles both signals while it is entered as a context manager, and knows as a callback whether a step is running.
+
+    In training, Lightning's own handler of SIGTERM lets a step end, and raises behind it. It is called only where a run
+    can go on exactly: not before a validation, whose step and epoch would be neither done nor to be done again.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._training = False
+        self._process = os.getpid()
+        self._before: dict[int, Any] = {}
+        self._end_step: Any = None
+
+    def __enter__(self) -> "Stopper":
+        if threading.current_thread() is threading.main_thread():  # Python allows no other to set handlers
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.number is not None and error is not None:  # whatever it is: workers may have met the signal first
+            raise Stopped(self.number) from error
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._training = True
+        if self._before:  # Lightning's handler, by now in place, would let a validation end in its middle
+            self._end_step = signal.signal(signal.SIGTERM, self._handle)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.number is None or trainer.is_last_batch:
+            return
+        until_validation = getattr(trainer, "val_check_batch", None) or float("inf")
+        if (batch_idx + 1) % until_validation:
+            self._end_step(signal.SIGTERM, None)  # Lightning stops all devices, once it is through with this step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._training = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._training = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker that loads images, forked: its process says when it is to end
+            if number == signal.SIGTERM:
+                os._exit(128 + number)
+            return
+        first, self.number = self.number is None, self.number or number
+        if not first:
+            if number == signal.SIGINT:
+                print("\nStopped at once.", file=sys.stderr, flush=True)
+                os._exit(128 + number)
+        elif not self._training:
+            raise KeyboardInterrupt
+        else:
+            print(
+                "\nStopping behind this step, or validation; Ctrl-C again stops at once.", file=sys.stderr, flush=True
+            )
