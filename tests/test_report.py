@@ -12,8 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from report_runs import CLASSES, PARAMETERS, PICTURES, STEPS, write_config, write_epoch, write_run, write_test
+from report_runs import (
+    CLASSES,
+    PARAMETERS,
+    PICTURES,
+    STEPS,
+    write_config,
+    write_epoch,
+    write_resumed_run,
+    write_run,
+    write_test,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from project.__main__ import main
@@ -95,6 +107,46 @@ def test_the_latest_picture_of_a_tag_is_kept(tmp_path: Path) -> None:
             writer.add_image("kernels/a", np.full((3, 4 + step, 4), step, np.uint8), step)
     picture = read_events(tmp_path).pictures["kernels/a"]
     assert (picture.step, picture.height) == (19, 23)
+
+
+def test_resumed_run_holds_each_step_once_as_tensorboard_shows_it(tmp_path: Path) -> None:
+    folder = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
+    found = read_events(folder)
+    theirs = EventAccumulator(str(folder), {"scalars": 0, "histograms": 0}).Reload()
+    for tag, series in found.scalars.items():
+        latest = {one.step: one.value for one in theirs.Scalars(tag)}
+        assert [(one.step, one.value) for one in series] == list(latest.items())
+    assert [one.step for one in found.histograms["weights/fc.bias"]] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+    assert found.pictures["kernels/a"].step == 2 * STEPS - 1
+    assert "4 of 4 planned epochs: best validation accuracy 75.00% at epoch 4" in sentence(read_run(folder))
+
+
+def test_files_that_hold_the_same_steps_give_the_latest_of_each_in_order(tmp_path: Path) -> None:
+    for number, steps in enumerate([(0, 10, 20, 30), (5, 20, 25)]):
+        with SummaryWriter(tmp_path) as writer:
+            for step in steps:
+                writer.add_scalar("a", number, step)
+        (file,) = tmp_path.glob("*tfevents.1*")
+        file.rename(tmp_path / f"events.out.tfevents.{number}")
+    series = read_events(tmp_path).scalars["a"]
+    assert [(one.step, one.value) for one in series] == [(0, 0), (5, 1), (10, 0), (20, 1), (25, 1), (30, 0)]
+
+
+def test_pause_before_a_run_was_resumed_is_not_counted(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
+    for number, times in enumerate([(0, 60), (9000, 9120)]):
+        with (folder / f"events.out.tfevents.{number}").open("wb") as file:
+            for time in times:
+                RecordWriter(file).write(Event(wall_time=time).SerializeToString())
+    assert read_run(folder).minutes == 3
+
+
+def test_earlier_settings_of_a_run_are_on_its_page(tmp_path: Path) -> None:
+    folder = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
+    write_config(folder / "before/2026-11-21_11-00-00", planned=77)
+    assert "before/2026-11-21_11-00-00/config.yaml" in page_of(folder).text
+    assert "max_epochs: 77" in page_of(folder).text
+    assert "of 4 planned epochs" in page_of(folder).text
 
 
 def test_folders_below_the_run_are_not_read_as_the_run(run: Path) -> None:

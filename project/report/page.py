@@ -150,7 +150,12 @@ def _missing(section: Section, run: Run) -> str:
 
 
 def _config(run: Run) -> str:
-    return details("config.yaml", f"<pre>{escape(run.config_text)}</pre>")
+    """Return the settings of the latest start, and those of earlier ones from which it differs."""
+    earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"), reverse=True)
+    texts = {CONFIG: run.config_text} | {
+        str(file.relative_to(run.folder)): file.read_text(errors="replace") for file in earlier
+    }
+    return "".join(details(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
 
 
 def _made(run: Run, output: Path) -> str:

@@ -59,8 +59,8 @@ class Run:
 
     @property
     def minutes(self) -> float:
-        """Return the time from the first event to the last."""
-        return (self.events.last - self.events.first) / 60
+        """Return how long it trained, without the time between its starts."""
+        return self.events.seconds / 60
 
     @property
     def epochs_trained(self) -> int:
