@@ -203,8 +203,9 @@ def test_quantiles_of_few_values_lie_in_their_buckets() -> None:
 
 def test_steps_are_told_in_epochs(run: Path) -> None:
     found = read_run(run)
-    assert found.epoch_ends() == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
+    assert found.epoch_ends == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
     assert found.epochs([-1, 4, 9, 29, 34]) == pytest.approx([0, 0.5, 1, 3, 3.5])
+    assert found.epoch_ends is found.epoch_ends  # it takes a look at every step that was logged
 
 
 def test_sentence_says_what_came_out(run: Path) -> None:

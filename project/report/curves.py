@@ -87,7 +87,7 @@ def _chart(runs: Sequence[Run], charts: Charts, title: str, names: dict[str, str
 
 
 def _unit(run: Run) -> str:
-    return "epoch" if run.epoch_ends() else "step"
+    return "epoch" if run.epoch_ends else "step"
 
 
 def _grid(charts: Sequence[str]) -> str:

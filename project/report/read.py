@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ class Run:
     @property
     def epochs_trained(self) -> int:
         """Return the number of finished epochs."""
-        return max(self.epoch_ends(), default=0)
+        return max(self.epoch_ends, default=0)
 
     def setting(self, key: str) -> Any:
         """Return a value of the config by its dotted key, or None."""
@@ -74,6 +75,7 @@ class Run:
             value = value.get(name) if isinstance(value, dict) else None
         return value
 
+    @cached_property  # all steps that are logged are looked through
     def epoch_ends(self) -> dict[int, int]:
         """Return the number of each finished epoch, from 1, with its last step."""
         epochs = {scalar.step: int(scalar.value) + 1 for scalar in self.scalars.get("epoch", [])}
@@ -84,8 +86,12 @@ class Run:
         return {}
 
     def epochs(self, steps: Sequence[int]) -> np.ndarray | None:
-        """Return steps in epochs, float ``(N,)``: 1.0 is the end of the first; None if the files do not tell."""
-        ends = self.epoch_ends()
+        """Return steps of scalars in epochs, float ``(N,)``; None if the files do not tell.
+
+        1.0 is the end of the first epoch. Scalars bear the number of their step, from 0; what callbacks draw bears the
+        number of steps so far, which is that of the next: take one off.
+        """
+        ends = self.epoch_ends
         if not ends:
             return None
         known = sorted((step, epoch) for epoch, step in ends.items())
