@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 from report_runs import (
     CLASSES,
     PARAMETERS,
@@ -27,7 +29,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from watching import fit
 
+from callbacks.loggers import Log
 from project.__main__ import main
 from project.report import write_report
 from project.report.compare import differences
@@ -206,6 +210,38 @@ def test_steps_are_told_in_epochs(run: Path) -> None:
     assert found.epoch_ends == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
     assert found.epochs([-1, 4, 9, 29, 34]) == pytest.approx([0, 0.5, 1, 3, 3.5])
     assert found.epoch_ends is found.epoch_ends  # it takes a look at every step that was logged
+
+
+def test_pictures_say_how_long_training_was_under_way(run: Path) -> None:
+    page = page_of(run)
+    assert "grad_cam/conv2, step 30, after 3 epochs" in page.text
+    assert "training_batch, step 20, after 2 epochs" in page.text
+
+
+def test_steps_of_several_optimizers_are_those_that_scalars_bear(tmp_path: Path) -> None:
+    class Adversaries(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.networks = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)])
+
+        def configure_optimizers(self) -> list[torch.optim.SGD]:
+            return [torch.optim.SGD(network.parameters()) for network in self.networks]
+
+        def training_step(self, batch: list[torch.Tensor]) -> None:
+            for optimizer in self.optimizers():
+                optimizer.step()
+            self.log("train/loss", 0.0, on_step=False, on_epoch=True)
+
+        def validation_step(self, batch: list[torch.Tensor]) -> None: ...
+
+    class Draws(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            Log(trainer).image("mine", torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+    write_config(tmp_path / "a/b")
+    fit(Adversaries(), tmp_path / "a/b", [Draws()], epochs=2)
+    assert "mine, step 6, after 2 epochs" in page_of(tmp_path / "a/b").text
 
 
 def test_sentence_says_what_came_out(run: Path) -> None:
