@@ -37,7 +37,7 @@ from project.report import write_report
 from project.report.compare import differences
 from project.report.events import QUANTILES, quantiles, read_events
 from project.report.makers import maker_of
-from project.report.outcome import sentence, warnings
+from project.report.outcome import numbers, sentence, warnings
 from project.report.read import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -252,6 +252,17 @@ def test_sentence_says_what_came_out(run: Path) -> None:
     write_test(run, 0.5, "2026-11-21_11-00-00")
     write_test(run, 0.625)
     assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in sentence(read_run(run))
+
+
+def test_unfinished_test_hides_no_finished_one(run: Path) -> None:
+    write_config(run / "test/2026-11-21_12-00-00")
+    assert "at epoch 3, a test was begun but found nothing, " in sentence(read_run(run))
+    write_test(run, 0.625, "2026-11-21_11-00-00")
+    found = read_run(run)
+    assert "test 62.50% by checkpoints/best.ckpt, then a test was begun but found nothing, " in sentence(found)
+    assert numbers(found)["test accuracy"] == (0.625, "acc")
+    assert "confusion_matrix/test" in found.pictures
+    assert "Most confident mistakes, test images" in page_of(run).text
 
 
 def test_first_of_equal_validations_is_the_best(tmp_path: Path) -> None:

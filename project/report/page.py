@@ -54,7 +54,7 @@ def _mistakes(run: Run, charts: Charts) -> str:
 
 
 def _of_stages(run: Run, make: Callable[[Run, str], str]) -> str:
-    content = make(run, "val") + (make(run.tests[-1], "test") if run.tests else "")
+    content = make(run, "val") + (make(run.test, "test") if run.test else "")
     return f'<div class="tables">{content}</div>' if content else ""
 
 

@@ -50,13 +50,18 @@ class Run:
         return f"{folder.parent.name}/{folder.name}"
 
     @property
+    def test(self) -> "Run | None":
+        """Return the latest test that found something."""
+        return next((test for test in reversed(self.tests) if test.scalars), None)
+
+    @property
     def scalars(self) -> dict[str, list[Scalar]]:
         return self.events.scalars
 
     @property
     def pictures(self) -> dict[str, Picture]:
         """Return the latest picture of each tag, those of the latest test among them."""
-        return self.events.pictures | (self.tests[-1].events.pictures if self.tests else {})
+        return self.events.pictures | (self.test.events.pictures if self.test else {})
 
     @property
     def minutes(self) -> float:
