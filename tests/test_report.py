@@ -325,6 +325,23 @@ def test_everything_of_a_run_is_shown(run: Path) -> None:
     ) in labels
 
 
+def test_every_scalar_is_drawn_or_said_to_be_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    drawn = ["lr-SGD/my-group", "lr-SGD-1", "lr-SGD/my-group-momentum", "lr-SGD/my-group-weight_decay", "epochs_lost"]
+    with SummaryWriter(folder) as writer:
+        for tag in [*drawn, "hp/own", "hp/val/acc", "hp/epochs"]:
+            writer.add_scalar(tag, 1.0, 29)
+    page = page_of(folder)
+    labels = {one["aria-label"].split(",")[0]: one["aria-label"] for one in page.all("svg") if "role" in one}
+    assert "SGD/my-group: 1 at" in labels["Learning rate"]
+    assert "SGD-1: 1 at" in labels["Learning rate"]
+    assert "momentum" not in labels["Learning rate"]
+    assert "SGD/my-group: 1 at" in labels["Momentum"]
+    assert "SGD/my-group: 1 at" in labels["Weight decay"]
+    assert {"epochs_lost", "hp/own"} <= set(labels)
+    assert not {"epoch", "hp/val/acc", "hp/epochs"} & set(labels)
+
+
 def test_page_needs_nothing_but_itself(run: Path) -> None:
     write_test(run)
     text = write_report(run).read_text()
