@@ -300,6 +300,17 @@ def test_makers_are_found_by_their_docstrings() -> None:
     assert maker_of("kernel") is None
 
 
+def test_callback_that_is_just_being_edited_stops_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks/__init__.py").touch()
+    (tmp_path / "callbacks/half.py").write_text("class Half(")
+    (tmp_path / "callbacks/null.py").write_bytes(b"a = 0\0")
+    (tmp_path / "callbacks/whole.py").write_text('class Whole:\n    """Tags: ``kernels/<layer>``."""\n')
+    code = "from project.report.makers import maker_of; assert maker_of('kernels') == 'callbacks.Whole'"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_run_without_tensorboard_shows_what_its_csv_holds(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     (folder / "metrics.csv").write_text("epoch,step,val/acc,lr-SGD\n0,9,0.5,\n,14,,0.1\n1,19,0.25,\n")
@@ -383,6 +394,12 @@ def test_class_that_is_never_predicted_has_no_precision(run: Path) -> None:
     row = re.search(r'<tr><th scope="row">déjà vu</th>(<td[^>]*>\d+</td>.*?)</tr>', text[text.index('id="classes"') :])
     assert row is not None
     assert re.findall(r">([^<]+)</td>", row[1])[1:] == ["50.00%", "\N{EN DASH}", "60.00%", "0.25"]
+
+
+@pytest.mark.parametrize("left", ["true \\ predicted,a,b\na,1,2\nb,", "true \\ predicted,a,b\na,1", "x,é\né,1\n"])
+def test_matrix_that_is_not_whole_is_said_to_be(run: Path, left: str) -> None:
+    (run / "confusion_matrix_val.csv").write_bytes(left.encode("latin-1"))
+    assert "confusion_matrix_val.csv is not whole" in page_of(run).text
 
 
 def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def _missing(section: Section, run: Run) -> str:
             continue
         maker = maker_of(kind)
         if maker is None:
-            parts.append(f"Not in this run: `{kind}`. No callback of this template makes it.")
+            parts.append(f"Not in this run: `{kind}`. No callback that can be read makes it.")
         elif maker in run.config_text:
             parts.append(f"Not in this run: `{kind}`. `{maker}` of the config found nothing to write, or not yet.")
         else:

@@ -31,7 +31,8 @@ def confusion_matrix(run: Run, stage: str) -> str:
     file = run.folder / f"confusion_matrix_{stage}.csv"
     names, counts = _matrix(file)
     if not names:
-        return ""
+        broken = f"`{file.name}` is not whole: it is still being written, or damaged."
+        return paragraph(broken, "warning") if file.exists() else ""
     confusions = sorted(
         ((counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]),
         reverse=True,
@@ -61,15 +62,16 @@ def has_matrix(run: Run, stage: str) -> bool:
 
 
 def _matrix(file: Path) -> tuple[list[str], list[list[int]]]:
-    """Return class names and counts, rows true and columns predicted; nothing if there is no such file."""
+    """Return class names and counts, rows true and columns predicted; nothing if there is no file, or half of one."""
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream))
-    except FileNotFoundError:
+            header, *rows = csv.reader(stream)
+        counts = [[int(float(count)) for count in row[1:]] for row in rows]
+    except (FileNotFoundError, ValueError):  # ValueError: no line, half a number, or half a letter
         return [], []
-    counts = [[int(float(count)) for count in row[1:]] for row in rows[1:]]
-    names = [row[0] for row in rows[1:]]
-    return (names, counts) if all(len(row) == len(names) for row in counts) else ([], [])  # still being written
+    names = header[1:]
+    whole = [row[:1] for row in rows] == [[name] for name in names] and {len(row) for row in counts} == {len(names)}
+    return (names, counts) if whole else ([], [])
 
 
 def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
