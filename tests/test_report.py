@@ -402,6 +402,14 @@ def test_matrix_that_is_not_whole_is_said_to_be(run: Path, left: str) -> None:
     assert "confusion_matrix_val.csv is not whole" in page_of(run).text
 
 
+def test_names_of_classes_stay_as_they_are(tmp_path: Path) -> None:
+    classes = ["0.50", "nan", "1e3", "007"]
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00", classes=classes)
+    text = write_report(run).read_text()
+    (row,) = re.findall(r'<tr><th scope="row">val/nan/3.png</th>(.*?)</tr>', text)
+    assert re.findall(r">([^<]+)</td>", row) == ["nan", "0.50", "96.00%", "4.5"]
+
+
 def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with SummaryWriter(folder) as writer:

@@ -9,6 +9,7 @@ from project.report.read import Run
 
 WORDS = {"val": "validation", "test": "test"}
 SHARES = ("recall", "precision", "f1", "confidence")  # columns
+NUMBERS = (*SHARES, "images", "loss")  # all others are words, names of classes such as "0.50" or "nan" among them
 MOST_CLASSES = 20  # with more, a matrix of numbers cannot be read
 MOST_ROWS = {"class_report": 50, "mistakes": 20}
 MOST_CONFUSIONS = 10
@@ -87,6 +88,8 @@ def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
 
 
 def _cell(column: str, text: str) -> str | Bar:
+    if column not in NUMBERS:
+        return text
     try:
         value = float(text)
     except ValueError:
