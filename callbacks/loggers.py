@@ -28,7 +28,7 @@ class Log:
 
     Attributes:
         writers: TensorBoard's, for what only TensorBoard takes.
-        step: Number of optimizer steps so far.
+        step: Number of steps so far; of several optimizers one counts, as for the scalars that Lightning logs.
         epoch: Number of the epoch, from 1.
         weights: "averaged weights" if those of a ``WeightAveraging`` callback are in place of the trained ones.
         folder: Folder of the run.
@@ -37,7 +37,7 @@ class Log:
     def __init__(self, trainer: Trainer) -> None:
         self.writers = tensorboard_writers(trainer)
         self._others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]  # Weights & Biases, ...
-        self.step = trainer.global_step
+        self.step = trainer.global_step // max(len(trainer.optimizers), 1)
         self.epoch = trainer.current_epoch + 1
         self.weights = weights_shown(trainer)
         self.folder = Path(trainer.default_root_dir)

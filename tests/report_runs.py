@@ -24,7 +24,7 @@ PICTURES = {
     "mistakes/val": (3, 120, 600),
     "roc/val": (3, 300, 300),
     "gradient_flow": (3, 200, 700),
-}
+}  # drawn behind the last step, but for training_batch
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
 trainer:
@@ -71,7 +71,8 @@ def write_run(
             write_epoch(writer, epoch, 0.9 / (epoch + 1), min(0.5 + 0.1 * epoch + seed / 1000, 1), random)
         if pictures:
             for tag, shape in PICTURES.items():
-                writer.add_image(tag, random.integers(0, 256, shape, np.uint8), epochs * STEPS)
+                step = (epochs - (tag == "training_batch")) * STEPS
+                writer.add_image(tag, random.integers(0, 256, shape, np.uint8), step)
     write_tables(folder, "val", classes, random)
     return folder
 
@@ -89,9 +90,28 @@ def write_epoch(writer: SummaryWriter, epoch: int, loss: float, accuracy: float,
         writer.add_scalar(tag, value, last)
     for i, name in enumerate(PARAMETERS):
         for kind, scale in (("weights", 0.1), ("gradients", 0.01 * (i + 1)), ("updates", 1e-4)):
-            writer.add_histogram(f"{kind}/{name}", torch.from_numpy(random.normal(0, scale / (epoch + 1), 500)), last)
+            writer.add_histogram(
+                f"{kind}/{name}", torch.from_numpy(random.normal(0, scale / (epoch + 1), 500)), last + 1
+            )
     for layer in ("conv1", "conv2"):
-        writer.add_histogram(f"activations/{layer}", np.abs(random.normal(size=500)), last)
+        writer.add_histogram(f"activations/{layer}", np.abs(random.normal(size=500)), last + 1)
+
+
+def write_resumed_run(folder: Path) -> Path:
+    """Write a run that was stopped within its third epoch, an hour before it was resumed behind the second."""
+    write_config(folder, planned=4)
+    random = np.random.default_rng(0)
+    with SummaryWriter(folder) as writer:
+        for epoch in range(3):
+            write_epoch(writer, epoch, 9.0, 0.1 * epoch, random)
+        writer.add_image("kernels/a", random.integers(0, 256, (3, 9, 8), np.uint8), 2 * STEPS - 1)
+        writer.add_image("kernels/a", random.integers(0, 256, (3, 9, 9), np.uint8), 3 * STEPS)
+    (file,) = folder.glob("*tfevents*")
+    file.rename(folder / "events.out.tfevents.1")
+    with SummaryWriter(folder, purge_step=2 * STEPS + 1) as writer:  # what is drawn behind the epoch bears 2 * STEPS
+        for epoch in (2, 3):
+            write_epoch(writer, epoch, 1.0, 0.5 + 0.1 * epoch, random)
+    return folder
 
 
 def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.random.Generator) -> None:

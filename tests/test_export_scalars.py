@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
-from report_runs import write_config, write_run
+from report_runs import write_config, write_resumed_run, write_run
 from torch.utils.tensorboard import SummaryWriter
 
 from project.__main__ import main
@@ -19,6 +19,12 @@ def test_scalars_are_exported_as_tensorboards_writers_did(tmp_path: Path, capsys
     assert [step for _, step, _ in scalars["val/loss"]] == [9, 19, 29]
     assert scalars["train/loss"][0][2] == pytest.approx(0.9)
     assert all(time > 1e9 for series in scalars.values() for time, _, _ in series)
+
+
+def test_each_step_of_a_run_that_was_resumed_is_exported_once(tmp_path: Path) -> None:
+    run = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
+    scalars = json.loads(main(["export-scalars", str(run)]).read_text())
+    assert [(step, value) for _, step, value in scalars["train/loss"]] == [(9, 9), (19, 9), (29, 1), (39, 1)]
 
 
 def test_values_that_are_not_finite_are_strings_that_numbers_can_be_made_of(tmp_path: Path) -> None:

@@ -11,17 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from report_runs import CLASSES, PARAMETERS, PICTURES, STEPS, write_config, write_epoch, write_run, write_test
+from lightning.pytorch import Callback, LightningModule, Trainer
+from report_runs import (
+    CLASSES,
+    PARAMETERS,
+    PICTURES,
+    STEPS,
+    write_config,
+    write_epoch,
+    write_resumed_run,
+    write_run,
+    write_test,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from watching import fit
 
+from callbacks.loggers import Log
 from project.__main__ import main
 from project.report import write_report
 from project.report.compare import differences
 from project.report.events import QUANTILES, quantiles, read_events
 from project.report.makers import maker_of
-from project.report.outcome import sentence, warnings
+from project.report.outcome import numbers, sentence, warnings
 from project.report.read import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +113,46 @@ def test_the_latest_picture_of_a_tag_is_kept(tmp_path: Path) -> None:
     assert (picture.step, picture.height) == (19, 23)
 
 
+def test_resumed_run_holds_each_step_once_as_tensorboard_shows_it(tmp_path: Path) -> None:
+    folder = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
+    found = read_events(folder)
+    theirs = EventAccumulator(str(folder), {"scalars": 0, "histograms": 0}).Reload()
+    for tag, series in found.scalars.items():
+        latest = {one.step: one.value for one in theirs.Scalars(tag)}
+        assert [(one.step, one.value) for one in series] == list(latest.items())
+    assert [one.step for one in found.histograms["weights/fc.bias"]] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+    assert found.pictures["kernels/a"].step == 2 * STEPS - 1
+    assert "4 of 4 planned epochs: best validation accuracy 75.00% at epoch 4" in sentence(read_run(folder))
+
+
+def test_files_that_hold_the_same_steps_give_the_latest_of_each_in_order(tmp_path: Path) -> None:
+    for number, steps in enumerate([(0, 10, 20, 30), (5, 20, 25)]):
+        with SummaryWriter(tmp_path) as writer:
+            for step in steps:
+                writer.add_scalar("a", number, step)
+        (file,) = tmp_path.glob("*tfevents.1*")
+        file.rename(tmp_path / f"events.out.tfevents.{number}")
+    series = read_events(tmp_path).scalars["a"]
+    assert [(one.step, one.value) for one in series] == [(0, 0), (5, 1), (10, 0), (20, 1), (25, 1), (30, 0)]
+
+
+def test_pause_before_a_run_was_resumed_is_not_counted(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
+    for number, times in enumerate([(0, 60), (9000, 9120)]):
+        with (folder / f"events.out.tfevents.{number}").open("wb") as file:
+            for time in times:
+                RecordWriter(file).write(Event(wall_time=time).SerializeToString())
+    assert read_run(folder).minutes == 3
+
+
+def test_earlier_settings_of_a_run_are_on_its_page(tmp_path: Path) -> None:
+    folder = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
+    write_config(folder / "before/2026-11-21_11-00-00", planned=77)
+    assert "before/2026-11-21_11-00-00/config.yaml" in page_of(folder).text
+    assert "max_epochs: 77" in page_of(folder).text
+    assert "of 4 planned epochs" in page_of(folder).text
+
+
 def test_folders_below_the_run_are_not_read_as_the_run(run: Path) -> None:
     before = read_events(run)
     with SummaryWriter(run / "curves_loss_train") as writer:
@@ -151,8 +207,41 @@ def test_quantiles_of_few_values_lie_in_their_buckets() -> None:
 
 def test_steps_are_told_in_epochs(run: Path) -> None:
     found = read_run(run)
-    assert found.epoch_ends() == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
+    assert found.epoch_ends == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
     assert found.epochs([-1, 4, 9, 29, 34]) == pytest.approx([0, 0.5, 1, 3, 3.5])
+    assert found.epoch_ends is found.epoch_ends  # it takes a look at every step that was logged
+
+
+def test_pictures_say_how_long_training_was_under_way(run: Path) -> None:
+    page = page_of(run)
+    assert "grad_cam/conv2, step 30, after 3 epochs" in page.text
+    assert "training_batch, step 20, after 2 epochs" in page.text
+
+
+def test_steps_of_several_optimizers_are_those_that_scalars_bear(tmp_path: Path) -> None:
+    class Adversaries(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.networks = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)])
+
+        def configure_optimizers(self) -> list[torch.optim.SGD]:
+            return [torch.optim.SGD(network.parameters()) for network in self.networks]
+
+        def training_step(self, batch: list[torch.Tensor]) -> None:
+            for optimizer in self.optimizers():
+                optimizer.step()
+            self.log("train/loss", 0.0, on_step=False, on_epoch=True)
+
+        def validation_step(self, batch: list[torch.Tensor]) -> None: ...
+
+    class Draws(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            Log(trainer).image("mine", torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+    write_config(tmp_path / "a/b")
+    fit(Adversaries(), tmp_path / "a/b", [Draws()], epochs=2)
+    assert "mine, step 6, after 2 epochs" in page_of(tmp_path / "a/b").text
 
 
 def test_sentence_says_what_came_out(run: Path) -> None:
@@ -163,6 +252,17 @@ def test_sentence_says_what_came_out(run: Path) -> None:
     write_test(run, 0.5, "2026-11-21_11-00-00")
     write_test(run, 0.625)
     assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in sentence(read_run(run))
+
+
+def test_unfinished_test_hides_no_finished_one(run: Path) -> None:
+    write_config(run / "test/2026-11-21_12-00-00")
+    assert "at epoch 3, a test was begun but found nothing, " in sentence(read_run(run))
+    write_test(run, 0.625, "2026-11-21_11-00-00")
+    found = read_run(run)
+    assert "test 62.50% by checkpoints/best.ckpt, then a test was begun but found nothing, " in sentence(found)
+    assert numbers(found)["test accuracy"] == (0.625, "acc")
+    assert "confusion_matrix/test" in found.pictures
+    assert "Most confident mistakes, test images" in page_of(run).text
 
 
 def test_first_of_equal_validations_is_the_best(tmp_path: Path) -> None:
@@ -200,6 +300,17 @@ def test_makers_are_found_by_their_docstrings() -> None:
     assert maker_of("kernel") is None
 
 
+def test_callback_that_is_just_being_edited_stops_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks/__init__.py").touch()
+    (tmp_path / "callbacks/half.py").write_text("class Half(")
+    (tmp_path / "callbacks/null.py").write_bytes(b"a = 0\0")
+    (tmp_path / "callbacks/whole.py").write_text('class Whole:\n    """Tags: ``kernels/<layer>``."""\n')
+    code = "from project.report.makers import maker_of; assert maker_of('kernels') == 'callbacks.Whole'"
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_run_without_tensorboard_shows_what_its_csv_holds(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     (folder / "metrics.csv").write_text("epoch,step,val/acc,lr-SGD\n0,9,0.5,\n,14,,0.1\n1,19,0.25,\n")
@@ -223,6 +334,23 @@ def test_everything_of_a_run_is_shown(run: Path) -> None:
         "Accuracy, by epoch. train: 50.40% at epoch 1, 70.40% at epoch 3; lowest 50.40% at 1, highest 70.40% at 3. "
         "val: 45.40% at epoch 1, 65.40% at epoch 3; lowest 45.40% at 1, highest 65.40% at 3."
     ) in labels
+
+
+def test_every_scalar_is_drawn_or_said_to_be_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    drawn = ["lr-SGD/my-group", "lr-SGD-1", "lr-SGD/my-group-momentum", "lr-SGD/my-group-weight_decay", "epochs_lost"]
+    with SummaryWriter(folder) as writer:
+        for tag in [*drawn, "hp/own", "hp/val/acc", "hp/epochs"]:
+            writer.add_scalar(tag, 1.0, 29)
+    page = page_of(folder)
+    labels = {one["aria-label"].split(",")[0]: one["aria-label"] for one in page.all("svg") if "role" in one}
+    assert "SGD/my-group: 1 at" in labels["Learning rate"]
+    assert "SGD-1: 1 at" in labels["Learning rate"]
+    assert "momentum" not in labels["Learning rate"]
+    assert "SGD/my-group: 1 at" in labels["Momentum"]
+    assert "SGD/my-group: 1 at" in labels["Weight decay"]
+    assert {"epochs_lost", "hp/own"} <= set(labels)
+    assert not {"epoch", "hp/val/acc", "hp/epochs"} & set(labels)
 
 
 def test_page_needs_nothing_but_itself(run: Path) -> None:
@@ -266,6 +394,20 @@ def test_class_that_is_never_predicted_has_no_precision(run: Path) -> None:
     row = re.search(r'<tr><th scope="row">déjà vu</th>(<td[^>]*>\d+</td>.*?)</tr>', text[text.index('id="classes"') :])
     assert row is not None
     assert re.findall(r">([^<]+)</td>", row[1])[1:] == ["50.00%", "\N{EN DASH}", "60.00%", "0.25"]
+
+
+@pytest.mark.parametrize("left", ["true \\ predicted,a,b\na,1,2\nb,", "true \\ predicted,a,b\na,1", "x,é\né,1\n"])
+def test_matrix_that_is_not_whole_is_said_to_be(run: Path, left: str) -> None:
+    (run / "confusion_matrix_val.csv").write_bytes(left.encode("latin-1"))
+    assert "confusion_matrix_val.csv is not whole" in page_of(run).text
+
+
+def test_names_of_classes_stay_as_they_are(tmp_path: Path) -> None:
+    classes = ["0.50", "nan", "1e3", "007"]
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00", classes=classes)
+    text = write_report(run).read_text()
+    (row,) = re.findall(r'<tr><th scope="row">val/nan/3.png</th>(.*?)</tr>', text)
+    assert re.findall(r">([^<]+)</td>", row) == ["nan", "0.50", "96.00%", "4.5"]
 
 
 def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:

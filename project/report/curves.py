@@ -25,7 +25,15 @@ ELSEWHERE = {
     "val/acc",
     "train/loss_step",
     *TIMES,
-}  # shown by the other functions
+    "epoch",
+    "hp/epochs",
+    "hp_metric",
+}  # shown by the other functions, or told elsewhere on the page
+OF_GROUPS = {
+    "Learning rate": r"lr-.*(?<!-momentum)(?<!-weight_decay)",
+    "Momentum": r"lr-.*-momentum",
+    "Weight decay": r"lr-.*-weight_decay",
+}  # by LearningRateMonitor; every tag that begins with lr- is one of them
 
 
 def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> tuple[Line, str]:
@@ -38,13 +46,12 @@ def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> t
 
 
 def curves(runs: Sequence[Run], charts: Charts) -> str:
-    """Return charts of loss, accuracy, learning rate and momentum."""
+    """Return charts of loss, accuracy, and the settings of the optimizer."""
     found = [
         _chart(runs, charts, "Loss", {"train/loss": "train", "val/loss": "val"}),
         _chart(runs, charts, "Accuracy", {"train/acc": "train", "val/acc": "val"}, "acc"),
         _chart(runs, charts, "Loss of single training steps", {"train/loss_step": "train"}),
-        *_groups(runs, charts, "Learning rate", r"lr-[^-]*"),
-        *_groups(runs, charts, "Momentum", r"lr-.*-momentum"),
+        *(part for title, pattern in OF_GROUPS.items() for part in _groups(runs, charts, title, pattern)),
     ]
     return _grid(found)
 
@@ -57,7 +64,8 @@ def times(runs: Sequence[Run], charts: Charts) -> str:
 def others(runs: Sequence[Run], charts: Charts) -> str:
     """Return charts of the scalars that no other section shows."""
     tags = dict.fromkeys(tag for run in runs for tag in run.scalars)
-    rest = [tag for tag in tags if tag not in ELSEWHERE and not tag.startswith(("epoch", "lr-", "hp/", "hp_metric"))]
+    best = {f"hp/{tag}" for tag in tags}  # by Hyperparameters: one value of a scalar that has a chart
+    rest = [tag for tag in tags if tag not in ELSEWHERE | best and not tag.startswith("lr-")]
     found = [_chart(runs, charts, tag, {tag: ""}, "acc" if "/acc" in tag else "") for tag in rest[:MOST_CHARTS]]
     left = paragraph(f"{len(rest) - MOST_CHARTS} more scalars are in TensorBoard.") if len(rest) > MOST_CHARTS else ""
     return _grid(found) + left
@@ -66,7 +74,7 @@ def others(runs: Sequence[Run], charts: Charts) -> str:
 def _groups(runs: Sequence[Run], charts: Charts, title: str, pattern: str) -> list[str]:
     """Return a chart of one setting of the optimizer, in as many groups as there are colours."""
     tags = list(dict.fromkeys(tag for run in runs for tag in run.scalars if re.fullmatch(pattern, tag)))
-    names = {tag: tag.removeprefix("lr-").removesuffix("-momentum") for tag in tags[: len(COLOURS)]}
+    names = {tag: re.sub("^lr-|-momentum$|-weight_decay$", "", tag) for tag in tags[: len(COLOURS)]}
     chart = _chart(runs, charts, title, names)
     left = f"{title} of {len(tags) - len(names)} more groups: TensorBoard, `{tags[-1]}` and the like." if tags else ""
     return [chart, paragraph(left, "note") if len(tags) > len(names) else ""]
@@ -87,7 +95,7 @@ def _chart(runs: Sequence[Run], charts: Charts, title: str, names: dict[str, str
 
 
 def _unit(run: Run) -> str:
-    return "epoch" if run.epoch_ends() else "step"
+    return "epoch" if run.epoch_ends else "step"
 
 
 def _grid(charts: Sequence[str]) -> str:

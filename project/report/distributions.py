@@ -65,7 +65,7 @@ def _bands(run: Run, charts: Charts, tags: list[str]) -> str:
     drawn = []
     for tag in tags:
         times = spread_evenly(run.events.histograms[tag], MOST_TIMES)
-        epochs = run.epochs([one.step for one in times])
+        epochs = run.epochs([one.step - 1 for one in times])
         x = np.array([one.step for one in times], float) if epochs is None else epochs
         spread = np.array([one.quantiles for one in times])
         drawn.append(charts.bands(tag.partition("/")[2], x, spread, "step" if epochs is None else "epoch"))

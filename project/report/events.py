@@ -1,7 +1,9 @@
 """Read TensorBoard's event files into plain data. No torch in here."""
 
+import math
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 HEAD, TAIL = struct.Struct("<QI"), 4  # of a record: length of the event with its checksum; checksum of the event, bytes
 QUANTILES = (0.0, 0.0668, 0.1587, 0.3085, 0.5, 0.6915, 0.8413, 0.9332, 1.0)  # TensorBoard's: half standard deviations
@@ -44,34 +46,38 @@ class Distribution(NamedTuple):
 
 @dataclass
 class Events:
-    """All that the event files of one folder hold, by tag, in the order it was written.
+    """All that the event files of one folder hold, by tag: one value a step, the latest, in the order of steps.
 
     Attributes:
         pictures: The latest of each tag.
-        first: Time of the first event, in seconds since 1970; NaN if there is none.
-        last: Time of the last event.
+        seconds: Time from the first event of a file to its last, all files together: a run that was resumed has
+            several, and the pauses between do not count. NaN if there are no events.
         cut: Names of files that end within a record: they are still being written, or damaged.
     """
 
     scalars: dict[str, list[Scalar]] = field(default_factory=dict)
     pictures: dict[str, Picture] = field(default_factory=dict)
     histograms: dict[str, list[Distribution]] = field(default_factory=dict)
-    first: float = float("nan")
-    last: float = float("nan")
+    seconds: float = math.nan
     cut: list[str] = field(default_factory=list)
 
 
 def read_events(folder: Path, scalars_only: bool = False) -> Events:
     """Read the event files of a folder, but not of those below it."""
     found = Events()
-    for file in sorted(folder.glob("*tfevents*")):  # by name, which holds the time it was made
+    scalars: dict[str, dict[int, Scalar]] = defaultdict(dict)
+    histograms: dict[str, dict[int, Distribution]] = defaultdict(dict)
+    durations = []
+    for file, end in _files(folder):
+        first = last = math.nan
         for event in _events(file, found.cut):
-            found.first = min(event.wall_time, found.first)  # the time first: min and max keep it if the other is NaN
-            found.last = max(event.wall_time, found.last)
+            first = min(event.wall_time, first)  # the time first: min and max keep it if the other is NaN
+            last = max(event.wall_time, last)
+            if event.step >= end:
+                continue
             for value in event.summary.value:
                 if value.HasField("simple_value"):
-                    scalar = Scalar(event.step, event.wall_time, value.simple_value)
-                    found.scalars.setdefault(value.tag, []).append(scalar)
+                    scalars[value.tag][event.step] = Scalar(event.step, event.wall_time, value.simple_value)
                 elif scalars_only:
                     continue
                 elif value.HasField("image"):
@@ -79,7 +85,11 @@ def read_events(folder: Path, scalars_only: bool = False) -> Events:
                     picture = Picture(event.step, image.width, image.height, image.encoded_image_string)
                     found.pictures[value.tag] = picture
                 elif value.HasField("histo"):
-                    found.histograms.setdefault(value.tag, []).append(_distribution(event.step, value.histo))
+                    histograms[value.tag][event.step] = _distribution(event.step, value.histo)
+        durations.append(last - first)
+    found.scalars = {tag: sorted(series.values()) for tag, series in scalars.items()}
+    found.histograms = {tag: sorted(series.values()) for tag, series in histograms.items()}
+    found.seconds = float(np.nansum(durations)) or math.nan
     return found
 
 
@@ -110,6 +120,22 @@ def _distribution(step: int, histogram: Any) -> Distribution:
     spread = quantiles(histogram.bucket_limit, histogram.bucket, histogram.min, histogram.max)
     rms = (histogram.sum_squares / histogram.num) ** 0.5 if histogram.num else float("nan")
     return Distribution(step, histogram.num, rms, spread)
+
+
+def _files(folder: Path) -> list[tuple[Path, float]]:
+    """Return event files in the order they were begun, each with the step from which on a later one takes its place.
+
+    That is the step at which a run was resumed: TensorBoard's writers put a START into the file that they begin then.
+    """
+    files, end = [], math.inf
+    for file in sorted(folder.glob("*tfevents*"), reverse=True):  # by name, which holds the time it was made
+        files.append((file, end))
+        for event in _events(file, []):
+            if event.session_log.status == SessionLog.START:
+                end = min(end, event.step)
+            if event.HasField("summary"):
+                break
+    return files[::-1]
 
 
 def _events(file: Path, cut: list[str]) -> Iterator[Event]:

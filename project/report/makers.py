@@ -20,10 +20,14 @@ def maker_of(tag: str) -> str | None:
 def _docstrings() -> dict[str, str]:
     spec = importlib.util.find_spec("callbacks")
     folders = [] if spec is None else spec.submodule_search_locations or []
-    return {
-        f"callbacks.{node.name}": ast.get_docstring(node) or ""
-        for folder in folders
-        for file in sorted(Path(folder).glob("*.py"))
-        for node in ast.parse(file.read_text()).body
-        if isinstance(node, ast.ClassDef)
-    }
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.py"))]
+    classes = [node for file in files for node in _body(file) if isinstance(node, ast.ClassDef)]
+    return {f"callbacks.{node.name}": ast.get_docstring(node) or "" for node in classes}
+
+
+def _body(file: Path) -> list[ast.stmt]:
+    """Return the statements of a file, none if it is just being edited and cannot be parsed."""
+    try:
+        return ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):  # ValueError: a null byte, before Python 3.12
+        return []

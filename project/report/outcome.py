@@ -49,7 +49,7 @@ def numbers(run: Run) -> dict[str, tuple[float, str]]:
             if series := run.scalars.get(f"{stage}/{metric}"):
                 found[f"{words} {name}"] = (series[-1].value, metric)
     for metric, name in METRICS.items():
-        if run.tests and (series := run.tests[-1].scalars.get(f"test/{metric}")):
+        if run.test and (series := run.test.scalars.get(f"test/{metric}")):
             found[f"test {name}"] = (series[-1].value, metric)
     found["minutes"] = (run.minutes, "")
     if series := run.scalars.get("time/images_per_second"):
@@ -81,7 +81,10 @@ def _progress(run: Run) -> str:
 def _tested(run: Run) -> str:
     if not run.tests:
         return "not tested"
-    latest = run.tests[-1]
-    found = measured(latest.folder).replace(f"{run.folder}/", "")
-    more = f" (the latest of {len(run.tests)} tests)" if len(run.tests) > 1 else ""
-    return f"{found}{more}" if found else "a test was begun but found nothing"
+    nothing = "a test was begun but found nothing"
+    if run.test is None:
+        return nothing
+    found = measured(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # without metrics.csv
+    count = sum(bool(test.scalars) for test in run.tests)
+    more = f" (the latest of {count} tests)" if count > 1 else ""
+    return f"{found}{more}" + ("" if run.test is run.tests[-1] else f", then {nothing}")

@@ -54,7 +54,7 @@ def _mistakes(run: Run, charts: Charts) -> str:
 
 
 def _of_stages(run: Run, make: Callable[[Run, str], str]) -> str:
-    content = make(run, "val") + (make(run.tests[-1], "test") if run.tests else "")
+    content = make(run, "val") + (make(run.test, "test") if run.test else "")
     return f'<div class="tables">{content}</div>' if content else ""
 
 
@@ -141,7 +141,7 @@ def _missing(section: Section, run: Run) -> str:
             continue
         maker = maker_of(kind)
         if maker is None:
-            parts.append(f"Not in this run: `{kind}`. No callback of this template makes it.")
+            parts.append(f"Not in this run: `{kind}`. No callback that can be read makes it.")
         elif maker in run.config_text:
             parts.append(f"Not in this run: `{kind}`. `{maker}` of the config found nothing to write, or not yet.")
         else:
@@ -150,7 +150,12 @@ def _missing(section: Section, run: Run) -> str:
 
 
 def _config(run: Run) -> str:
-    return details("config.yaml", f"<pre>{escape(run.config_text)}</pre>")
+    """Return the settings of the latest start, and those of earlier ones from which it differs."""
+    earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"), reverse=True)
+    texts = {CONFIG: run.config_text} | {
+        str(file.relative_to(run.folder)): file.read_text(errors="replace") for file in earlier
+    }
+    return "".join(details(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
 
 
 def _made(run: Run, output: Path) -> str:

@@ -67,10 +67,16 @@ def _images(run: Run, tags: Sequence[str]) -> str:
 
 def _image(run: Run, tag: str) -> str:
     picture = run.pictures[tag]
-    epochs = run.epochs([picture.step])
-    when = f"step {picture.step}" + ("" if epochs is None else f", epoch {max(round(float(epochs[0])), 1)}")
+    epochs = run.epochs([picture.step - 1])
+    when = f"step {picture.step}" + ("" if epochs is None else f", {_in_words(float(epochs[0]))}")
     if tag not in run.events.pictures:
         when = "latest test"
     what = WHAT.get(kind_of(tag), "Picture")
     widest = WIDEST if kind_of(tag) in REDUCED else picture.width
     return image(picture, f"{what}: {tag.partition('/')[2] or tag}, {when}.", f"{tag}, {when}", widest)
+
+
+def _in_words(epochs: float) -> str:
+    """Return how long training was under way: where an epoch ends, steps do not tell it from the one that begins."""
+    count = f"{epochs:.1f}".removesuffix(".0")
+    return f"after {count} epoch{'' if count == '1' else 's'}"

@@ -4,6 +4,7 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,23 +50,28 @@ class Run:
         return f"{folder.parent.name}/{folder.name}"
 
     @property
+    def test(self) -> "Run | None":
+        """Return the latest test that found something."""
+        return next((test for test in reversed(self.tests) if test.scalars), None)
+
+    @property
     def scalars(self) -> dict[str, list[Scalar]]:
         return self.events.scalars
 
     @property
     def pictures(self) -> dict[str, Picture]:
         """Return the latest picture of each tag, those of the latest test among them."""
-        return self.events.pictures | (self.tests[-1].events.pictures if self.tests else {})
+        return self.events.pictures | (self.test.events.pictures if self.test else {})
 
     @property
     def minutes(self) -> float:
-        """Return the time from the first event to the last."""
-        return (self.events.last - self.events.first) / 60
+        """Return how long it trained, without the time between its starts."""
+        return self.events.seconds / 60
 
     @property
     def epochs_trained(self) -> int:
         """Return the number of finished epochs."""
-        return max(self.epoch_ends(), default=0)
+        return max(self.epoch_ends, default=0)
 
     def setting(self, key: str) -> Any:
         """Return a value of the config by its dotted key, or None."""
@@ -74,6 +80,7 @@ class Run:
             value = value.get(name) if isinstance(value, dict) else None
         return value
 
+    @cached_property  # all steps that are logged are looked through
     def epoch_ends(self) -> dict[int, int]:
         """Return the number of each finished epoch, from 1, with its last step."""
         epochs = {scalar.step: int(scalar.value) + 1 for scalar in self.scalars.get("epoch", [])}
@@ -84,8 +91,12 @@ class Run:
         return {}
 
     def epochs(self, steps: Sequence[int]) -> np.ndarray | None:
-        """Return steps in epochs, float ``(N,)``: 1.0 is the end of the first; None if the files do not tell."""
-        ends = self.epoch_ends()
+        """Return steps of scalars in epochs, float ``(N,)``; None if the files do not tell.
+
+        1.0 is the end of the first epoch. Scalars bear the number of their step, from 0; what callbacks draw bears the
+        number of steps so far, which is that of the next: take one off.
+        """
+        ends = self.epoch_ends
         if not ends:
             return None
         known = sorted((step, epoch) for epoch, step in ends.items())

@@ -9,6 +9,7 @@ from project.report.read import Run
 
 WORDS = {"val": "validation", "test": "test"}
 SHARES = ("recall", "precision", "f1", "confidence")  # columns
+NUMBERS = (*SHARES, "images", "loss")  # all others are words, names of classes such as "0.50" or "nan" among them
 MOST_CLASSES = 20  # with more, a matrix of numbers cannot be read
 MOST_ROWS = {"class_report": 50, "mistakes": 20}
 MOST_CONFUSIONS = 10
@@ -31,7 +32,8 @@ def confusion_matrix(run: Run, stage: str) -> str:
     file = run.folder / f"confusion_matrix_{stage}.csv"
     names, counts = _matrix(file)
     if not names:
-        return ""
+        broken = f"`{file.name}` is not whole: it is still being written, or damaged."
+        return paragraph(broken, "warning") if file.exists() else ""
     confusions = sorted(
         ((counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]),
         reverse=True,
@@ -61,15 +63,16 @@ def has_matrix(run: Run, stage: str) -> bool:
 
 
 def _matrix(file: Path) -> tuple[list[str], list[list[int]]]:
-    """Return class names and counts, rows true and columns predicted; nothing if there is no such file."""
+    """Return class names and counts, rows true and columns predicted; nothing if there is no file, or half of one."""
     try:
         with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream))
-    except FileNotFoundError:
+            header, *rows = csv.reader(stream)
+        counts = [[int(float(count)) for count in row[1:]] for row in rows]
+    except (FileNotFoundError, ValueError):  # ValueError: no line, half a number, or half a letter
         return [], []
-    counts = [[int(float(count)) for count in row[1:]] for row in rows[1:]]
-    names = [row[0] for row in rows[1:]]
-    return (names, counts) if all(len(row) == len(names) for row in counts) else ([], [])  # still being written
+    names = header[1:]
+    whole = [row[:1] for row in rows] == [[name] for name in names] and {len(row) for row in counts} == {len(names)}
+    return (names, counts) if whole else ([], [])
 
 
 def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
@@ -85,6 +88,8 @@ def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
 
 
 def _cell(column: str, text: str) -> str | Bar:
+    if column not in NUMBERS:
+        return text
     try:
         value = float(text)
     except ValueError:
