@@ -103,8 +103,9 @@ class CLI(LightningCLI):
             "--run",
             type=str | None,
             default=None,
-            help="Folder of a run, or `last`. validate, test: measure its best checkpoint. fit: go on with it; `auto` "
-            "goes on with the latest run of this command line unless that is finished, or starts one.",
+            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: measure its best checkpoint. "
+            "fit: go on with it; `auto` goes on with the latest run of this command line unless that is finished, or "
+            "starts one.",
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
@@ -162,7 +163,7 @@ class CLI(LightningCLI):
         weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
             raise MisconfigurationException(
-                f"Expected weights to {self.config.subcommand}: give --run last, --run FOLDER, --ckpt_path FILE or "
+                f"Expected weights to {self.config.subcommand}: give --run last, best or FOLDER, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
 

@@ -1,6 +1,7 @@
 """Run folders: where they are, what is in them, and what they say of a run. No torch in here."""
 
 import csv
+import math
 import os
 import re
 import shlex
@@ -8,13 +9,18 @@ import shutil
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
+from difflib import get_close_matches
+from operator import itemgetter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
 from project import record
 from project.record import RunError
+from project.settings import setting
 
 CONFIG = "config.yaml"
 METRICS = "metrics.csv"
@@ -22,6 +28,17 @@ STAGES = {"validate": "val", "test": "test"}  # what a command measures
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
 RESULTS = "results.json"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C's is seven times as fast
+PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
+
+
+class Measured(NamedTuple):
+    """What a validation or test found, with which weights, on how many of the images (None: all)."""
+
+    metric: str  # "acc" or "loss"
+    value: float
+    weights: str
+    limit: float | None
 
 
 def create_folder(parent: Path) -> Path:
@@ -48,27 +65,55 @@ def name_of(configs: Sequence[str]) -> str:
 
 
 def all_runs(runs_dir: Path) -> list[Path]:
-    """Return the folders of all runs, in the order they were started."""
-    runs = [config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")]
-    return sorted(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run.name)])
+    """Return the folders of all runs, in the order of their start."""
+    return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
+
+
+def by_start(run: Path) -> tuple[list[int], str]:
+    """Return what sorts runs by their start, which their names tell."""
+    return [int(number) for number in re.findall(r"\d+", run.name)], str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
-    """Return the folder of a run that is named by its path or as "last", the run that was started last.
+    """Return the folder of a run.
+
+    Args:
+        name: Its path; or the end of it that no other run has ("lenet/2026-11-21_14-54-20", or the time alone); "last",
+            the run that was started last; or "best", that of the highest validation accuracy, on whatever data.
+        runs_dir: Folder of all runs.
 
     Raises:
-        RunError: There is no such run.
+        RunError: There is no such run, or more than one.
     """
     runs = all_runs(runs_dir)
     if name == "last":
         if not runs:
             raise RunError(f"Expected a run in {runs_dir} for `last`, but there is none. Start one with `fit`.")
         return runs[-1]
+    if name == "best":
+        accuracies = {run: best["val"] for run in runs if (best := best_validation(run))}
+        if not accuracies:
+            raise RunError(
+                f"Expected a run with a validation accuracy in {runs_dir} for `best`, but there is none. "
+                "Start one with `fit`."
+            )
+        return max(accuracies, key=lambda run: accuracies[run])  # the first of equals
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
-    known = ", ".join(map(str, runs[-3:])) or f"none in {runs_dir}"
-    raise RunError(f"Expected the folder of a run, with {CONFIG} in it, or `last`, but got {name}. Runs: {known}.")
+    found = [run for run in runs if folder.parts and run.parts[-len(folder.parts) :] == folder.parts]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RunError(f"Expected the name of one run, but {name} is that of {', '.join(map(str, found))}.")
+    names = {label: str(run) for run in runs for label in (run.name, f"{run.parent.name}/{run.name}", str(run))}
+    names |= {"last": "`last`", "best": "`best`"}
+    near = dict.fromkeys(names[label] for label in get_close_matches(name, names))
+    known = ", ".join(near or map(str, runs[-3:])) or f"none in {runs_dir}"
+    raise RunError(
+        f"Expected the folder of a run, with {CONFIG} in it, its name in {runs_dir}, `last` or `best`, but got {name}. "
+        f"{'Near' if near else 'Runs'}: {known}."
+    )
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
@@ -146,33 +191,45 @@ def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
 
     A figure that the files do not hold is left out.
     """
-    rows = _metrics(run)
-    validations = [row for row in rows if row.get(f"val/{metric}")]
+    return best_of(read_metrics(run, PER_EPOCH), metric)
+
+
+def best_of(rows: list[dict[str, float]], metric: str) -> dict[str, float]:
+    """Return the same of the rows of metrics.csv. A validation that is not finite is never the best."""
+    validations = [row for row in rows if math.isfinite(row.get(f"val/{metric}", math.nan))]
     if not validations:
         return {}
     choose = max if metric == "acc" else min
-    best = choose(validations, key=lambda row: float(row[f"val/{metric}"]))  # the first of equals, as ModelCheckpoint
-    found = {"epoch": float(best["epoch"]), "val": float(best[f"val/{metric}"])}
-    train = [row[f"train/{metric}"] for row in rows if row.get(f"train/{metric}") and row["epoch"] == best["epoch"]]
-    return found | ({"train": float(train[-1])} if train else {})
+    best = choose(validations, key=lambda row: row[f"val/{metric}"])  # the first of equals, as ModelCheckpoint
+    found = {"epoch": best["epoch"], "val": best[f"val/{metric}"]}
+    train = [row[f"train/{metric}"] for row in rows if f"train/{metric}" in row and row["epoch"] == best["epoch"]]
+    return found | ({"train": train[-1]} if train else {})
+
+
+def measurement(output: Path) -> Measured | None:
+    """Return what a validation or test found, as its folder says it; None if it found nothing."""
+    stage = STAGES.get(output.parent.name)
+    tags = [f"{stage}/{metric}" for metric in ("acc", "loss")]
+    rows = read_metrics(output, tags)
+    for tag in tags:
+        for row in rows:
+            if tag in row:
+                config = load_config(output)
+                weights = setting(config, "ckpt_path") or setting(config, "model.init_args.pretrained")
+                limit = setting(config, f"trainer.limit_{stage}_batches")
+                return Measured(tag.rpartition("/")[2], row[tag], str(weights), limit)
+    return None
 
 
 def measured(output: Path) -> str:
-    """Return what a validation or test found, as its folder says it: "test 71.20% by checkpoints/best.ckpt"."""
-    stage = STAGES.get(output.parent.name)
-    found = [
-        f"{stage} {'' if metric == 'acc' else 'loss '}{shown(float(row[key]), metric)}"
-        for metric in ("acc", "loss")
-        for row in _metrics(output)
-        if row.get(key := f"{stage}/{metric}")
-    ]
-    if not found:
+    """Return the same in words: "test 71.20% by checkpoints/best.ckpt"."""
+    found = measurement(output)
+    if found is None:
         return ""
-    config = yaml.safe_load((output / CONFIG).read_text())
-    limit = config["trainer"].get(f"limit_{stage}_batches")
-    part = "" if limit is None else f", on a part of the images (limit_{stage}_batches {limit})"
-    weights = config.get("ckpt_path") or config["model"]["init_args"].get("pretrained")
-    return f"{found[0]} by {weights}{part}"
+    stage = STAGES[output.parent.name]
+    part = "" if found.limit is None else f", on a part of the images (limit_{stage}_batches {found.limit})"
+    metric = "" if found.metric == "acc" else "loss "
+    return f"{stage} {metric}{shown(found.value, found.metric)} by {found.weights}{part}"
 
 
 def times_tested(run: Path) -> int:
@@ -211,12 +268,50 @@ def summary(run: Path, output: Path) -> str:
     return "\n".join(lines)
 
 
-def _metrics(folder: Path) -> list[dict[str, str]]:
+def load_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a run, or of a validation or test; nothing if its file is empty.
+
+    Raises:
+        RunError: It is not YAML.
+    """
     try:
-        with (folder / METRICS).open(newline="") as file:
-            return list(csv.DictReader(file))
+        config = yaml.load((folder / CONFIG).read_text(), Loader=LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv that hold one of the tags, with ``epoch``, as numbers.
+
+    A row that is damaged, or half written at the end of the file, is left out.
+    """
+    try:
+        text = (folder / METRICS).read_text(errors="replace")
     except FileNotFoundError:
         return []
+    top, *lines = text[: text.rfind("\n") + 1].split("\n")
+    header = next(csv.reader([top]), [])  # a class's name may hold a comma, a number does not
+    names = ["epoch", *(tag for tag in tags if tag in header)]
+    if len(names) == 1 or "epoch" not in header:
+        return []
+    pick = itemgetter(*map(header.index, names))
+    rows = []
+    for line in lines:
+        cells = line.split(",")
+        if len(cells) == len(header) and any((picked := pick(cells))[1:]):  # most rows hold none of the tags
+            with suppress(ValueError):
+                rows.append({name: float(cell) for name, cell in zip(names, picked, strict=True) if cell})
+    return [row for row in rows if "epoch" in row]
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a cell of metrics.csv holds a number, NaN among them."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _python() -> str:
