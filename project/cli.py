@@ -103,7 +103,7 @@ class CLI(LightningCLI):
             "--run",
             type=str | None,
             default=None,
-            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: measure its best checkpoint. "
+            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: take its best checkpoint. "
             "fit: go on with it; `auto` goes on with the latest run of this command line unless that is finished, or "
             "starts one.",
         )
