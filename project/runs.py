@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -290,19 +289,15 @@ def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
         text = (folder / METRICS).read_text(errors="replace")
     except FileNotFoundError:
         return []
-    top, *lines = text[: text.rfind("\n") + 1].split("\n")
+    top, _, body = text[: text.rfind("\n") + 1].partition("\n")
     header = next(csv.reader([top]), [])  # a class's name may hold a comma, a number does not
-    names = ["epoch", *(tag for tag in tags if tag in header)]
-    if len(names) == 1 or "epoch" not in header:
-        return []
-    pick = itemgetter(*map(header.index, names))
+    without = ",".join("" if tag in tags else "[^,\n]*" for tag in header)  # most rows, and a regex drops them fast
     rows = []
-    for line in lines:
-        cells = line.split(",")
-        if len(cells) == len(header) and any((picked := pick(cells))[1:]):  # most rows hold none of the tags
-            with suppress(ValueError):
-                rows.append({name: float(cell) for name, cell in zip(names, picked, strict=True) if cell})
-    return [row for row in rows if "epoch" in row]
+    for line in re.sub(f"^{without}\n", "", body, flags=re.MULTILINE).splitlines():
+        with suppress(ValueError):  # no number, or too few or many
+            cells = zip(header, line.split(","), strict=True)
+            rows.append({tag: float(cell) for tag, cell in cells if cell and (tag in tags or tag == "epoch")})
+    return [row for row in rows if "epoch" in row and len(row) > 1]
 
 
 def is_number(text: str) -> bool:
