@@ -27,18 +27,16 @@ import datamodules
 from callbacks.finite_loss import FiniteLoss, NotFiniteError
 from project import COMMANDS, record
 from project.light import debugging
+from project.measured import METRICS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.report import write_report
-from project.report.compare import differences
 from project.resume import KEY, Checkpoint
 from project.runs import (
     BEST,
-    CONFIG,
     LAST,
-    METRICS,
     RESULTS,
     RunError,
     create_folder,
@@ -48,6 +46,7 @@ from project.runs import (
     summary,
     times_tested,
 )
+from project.settings import CONFIG, differences
 from project.stop import Stopped, Stopper
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"

@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from project import record
-from project.runs import BEST, CONFIG, PER_EPOCH, RunError, best_of, by_start, load_config, measurement, read_metrics
-from project.settings import EXPECTED, flatten, setting
+from project.measured import PER_EPOCH, best_of, measurement, read_metrics
+from project.record import RunError
+from project.runs import BEST, by_start
+from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
 CIRCUMSTANCES = ("git", "versions", "hardware")  # of run.json
@@ -187,7 +189,6 @@ def _read_record(run: Path, result: Result) -> None:
         result.started = datetime.fromisoformat(found["started"]).isoformat()
     result.minutes = found["seconds"] / 60 if found.get("seconds") else None  # 0 until a run first ends
     result.digest = setting(found, "data.digest")
-    result.seed = found.get("seed")
     result.circumstances = {name: json.dumps(found.get(name), sort_keys=True) for name in CIRCUMSTANCES}
 
 
@@ -197,8 +198,7 @@ def _read_config(run: Path, result: Result) -> None:
     config = load_config(run)
     result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
-    if result.seed is None and not isinstance(seed, bool):
-        result.seed = seed
+    result.seed = None if seed is False else seed
     result.planned_epochs = None if epochs == -1 else epochs
     if config:
         result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])

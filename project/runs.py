@@ -1,7 +1,5 @@
-"""Run folders: where they are, what is in them, and what they say of a run. No torch in here."""
+"""Run folders: where they are, what is in them, how to name one. No torch in here."""
 
-import csv
-import math
 import os
 import re
 import shlex
@@ -9,35 +7,18 @@ import shutil
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
 
 from project import record
+from project.measured import best_validation, measured, shown
 from project.record import RunError
-from project.settings import setting
+from project.settings import CONFIG
 
-CONFIG = "config.yaml"
-METRICS = "metrics.csv"
-STAGES = {"validate": "val", "test": "test"}  # what a command measures
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
 RESULTS = "results.json"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C's is seven times as fast
-PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
-
-
-class Measured(NamedTuple):
-    """What a validation or test found, with which weights, on how many of the images (None: all)."""
-
-    metric: str  # "acc" or "loss"
-    value: float
-    weights: str
-    limit: float | None
 
 
 def create_folder(parent: Path) -> Path:
@@ -185,60 +166,9 @@ def _without_run(args: list[str]) -> list[str]:
     return parser.parse_known_args(args)[1]
 
 
-def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best validation.
-
-    A figure that the files do not hold is left out.
-    """
-    return best_of(read_metrics(run, PER_EPOCH), metric)
-
-
-def best_of(rows: list[dict[str, float]], metric: str) -> dict[str, float]:
-    """Return the same of the rows of metrics.csv. A validation that is not finite is never the best."""
-    validations = [row for row in rows if math.isfinite(row.get(f"val/{metric}", math.nan))]
-    if not validations:
-        return {}
-    choose = max if metric == "acc" else min
-    best = choose(validations, key=lambda row: row[f"val/{metric}"])  # the first of equals, as ModelCheckpoint
-    found = {"epoch": best["epoch"], "val": best[f"val/{metric}"]}
-    train = [row[f"train/{metric}"] for row in rows if f"train/{metric}" in row and row["epoch"] == best["epoch"]]
-    return found | ({"train": train[-1]} if train else {})
-
-
-def measurement(output: Path) -> Measured | None:
-    """Return what a validation or test found, as its folder says it; None if it found nothing."""
-    stage = STAGES.get(output.parent.name)
-    tags = [f"{stage}/{metric}" for metric in ("acc", "loss")]
-    rows = read_metrics(output, tags)
-    for tag in tags:
-        for row in rows:
-            if tag in row:
-                config = load_config(output)
-                weights = setting(config, "ckpt_path") or setting(config, "model.init_args.pretrained")
-                limit = setting(config, f"trainer.limit_{stage}_batches")
-                return Measured(tag.rpartition("/")[2], row[tag], str(weights), limit)
-    return None
-
-
-def measured(output: Path) -> str:
-    """Return the same in words: "test 71.20% by checkpoints/best.ckpt"."""
-    found = measurement(output)
-    if found is None:
-        return ""
-    stage = STAGES[output.parent.name]
-    part = "" if found.limit is None else f", on a part of the images (limit_{stage}_batches {found.limit})"
-    metric = "" if found.metric == "acc" else "loss "
-    return f"{stage} {metric}{shown(found.value, found.metric)} by {found.weights}{part}"
-
-
 def times_tested(run: Path) -> int:
     """Return how often a run has been tested."""
     return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))
-
-
-def shown(value: float, metric: str) -> str:
-    """Return an accuracy in percent, or a loss in four digits."""
-    return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
 
 
 def summary(run: Path, output: Path) -> str:
@@ -265,48 +195,6 @@ def summary(run: Path, output: Path) -> str:
     if (run / BEST).is_file():
         lines.append(f"Test         {_python()} -m project test --run {shlex.quote(str(run))}")
     return "\n".join(lines)
-
-
-def load_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a run, or of a validation or test; nothing if its file is empty.
-
-    Raises:
-        RunError: It is not YAML.
-    """
-    try:
-        config = yaml.load((folder / CONFIG).read_text(), Loader=LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
-    return config if isinstance(config, dict) else {}
-
-
-def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
-    """Return the rows of metrics.csv that hold one of the tags, with ``epoch``, as numbers.
-
-    A row that is damaged, or half written at the end of the file, is left out.
-    """
-    try:
-        text = (folder / METRICS).read_text(errors="replace")
-    except FileNotFoundError:
-        return []
-    top, _, body = text[: text.rfind("\n") + 1].partition("\n")
-    header = next(csv.reader([top]), [])  # a class's name may hold a comma, a number does not
-    without = ",".join("" if tag in tags else "[^,\n]*" for tag in header)  # most rows, and a regex drops them fast
-    rows = []
-    for line in re.sub(f"^{without}\n", "", body, flags=re.MULTILINE).splitlines():
-        with suppress(ValueError):  # no number, or too few or many
-            cells = zip(header, line.split(","), strict=True)
-            rows.append({tag: float(cell) for tag, cell in cells if cell and (tag in tags or tag == "epoch")})
-    return [row for row in rows if "epoch" in row and len(row) > 1]
-
-
-def is_number(text: str) -> bool:
-    """Tell whether a cell of metrics.csv holds a number, NaN among them."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _python() -> str:

@@ -1,8 +1,15 @@
 """Settings of runs: what their configs hold, and in what two of them differ. No torch in here."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from project.record import RunError
+
+CONFIG = "config.yaml"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C's is seven times as fast
 MISSING = "(not in this config)"
 EXPECTED = {
     "runs_dir": "where runs are kept",
@@ -13,6 +20,19 @@ EXPECTED = {
     "test_after_fit": "what follows training",
     "report": "what follows training",
 }
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """Return the config of a run, or of a validation or test; nothing if its file is empty.
+
+    Raises:
+        RunError: It is not YAML.
+    """
+    try:
+        config = yaml.load((folder / CONFIG).read_text(), Loader=LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
+    return config if isinstance(config, dict) else {}
 
 
 def setting(config: dict[str, Any], key: str) -> Any:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from project.measured import best_validation
 from project.runs import (
     RunError,
-    best_validation,
     create_folder,
     expand_run,
     find_run,

@@ -11,8 +11,9 @@ from typing import Any
 
 from project import record
 from project.light import LightParser, json_number, told_in_one_line
+from project.measured import shown
 from project.results import CIRCUMSTANCES, Repeats, Result, read_results, repeats
-from project.runs import find_run, shown
+from project.runs import find_run
 from project.settings import MISSING, differences
 from project.table import print_table
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from project.measured import PER_EPOCH, is_number
 from project.report.events import Events, Picture, Scalar, read_events
-from project.runs import CONFIG, PER_EPOCH, is_number, load_config
-from project.settings import setting
+from project.settings import CONFIG, load_config, setting
 
 
 class Best(NamedTuple):
