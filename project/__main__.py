@@ -20,6 +20,7 @@ commands:
   prepare   get the images ready and say what they hold: python -m project prepare --config configs/resnet.yaml
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
   report    write report.html of a run, or of two side by side: python -m project report last
+  runs      list all runs, or tell what differs between two: python -m project runs [compare last best]
   export-scalars  write a run's curves as JSON: python -m project export-scalars last
 
 options:

@@ -27,18 +27,16 @@ import datamodules
 from callbacks.finite_loss import FiniteLoss, NotFiniteError
 from project import COMMANDS, record
 from project.light import debugging
+from project.measured import METRICS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.report import write_report
-from project.report.compare import differences
 from project.resume import KEY, Checkpoint
 from project.runs import (
     BEST,
-    CONFIG,
     LAST,
-    METRICS,
     RESULTS,
     RunError,
     create_folder,
@@ -48,6 +46,7 @@ from project.runs import (
     summary,
     times_tested,
 )
+from project.settings import CONFIG, differences
 from project.stop import Stopped, Stopper
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -103,8 +102,9 @@ class CLI(LightningCLI):
             "--run",
             type=str | None,
             default=None,
-            help="Folder of a run, or `last`. validate, test: measure its best checkpoint. fit: go on with it; `auto` "
-            "goes on with the latest run of this command line unless that is finished, or starts one.",
+            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: take its best checkpoint. "
+            "fit: go on with it; `auto` goes on with the latest run of this command line unless that is finished, or "
+            "starts one.",
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
@@ -162,7 +162,7 @@ class CLI(LightningCLI):
         weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
             raise MisconfigurationException(
-                f"Expected weights to {self.config.subcommand}: give --run last, --run FOLDER, --ckpt_path FILE or "
+                f"Expected weights to {self.config.subcommand}: give --run last, best or FOLDER, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
 

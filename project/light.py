@@ -1,9 +1,10 @@
 """What commands share that work without torch, which takes seconds to import."""
 
+import math
 import os
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -13,10 +14,11 @@ from project.runs import RunError
 class LightParser(ArgumentParser):
     """Parser that says a mistake in one line."""
 
-    def __init__(self, command: str, description: str) -> None:
+    def __init__(self, command: str, description: str, runs: Sequence[str] = ("run",)) -> None:
         super().__init__(prog=f"python -m project {command}", description=description, allow_abbrev=False)
-        self.add_argument("run", metavar="RUN", help="Folder of a run, or `last`.")
-        self.add_argument("--runs_dir", default="runs", help="Folder of all runs, for `last`.")
+        for run in runs:
+            self.add_argument(run, metavar=run.upper(), help="Folder of a run, its name in runs_dir, `last` or `best`.")
+        self.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
 
     def error(self, message: str) -> NoReturn:
         """Say what argparse would print below its usage."""
@@ -30,17 +32,34 @@ def debugging() -> bool:
     return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
 
 
+def json_number(value: float) -> float | str:
+    """Return a number for JSON, which has no word for those that are not finite: they become strings.
+
+    "NaN", "Infinity" and "-Infinity" are what TensorBoard's own server answers, and what Python's ``float`` and
+    JavaScript's ``Number`` read.
+    """
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
     """Turn an error about a run's folder into one line.
 
     Raises:
-        SystemExit: With code 2.
+        SystemExit: With code 2; with 130 if it was interrupted, with 1 if nobody reads what it prints.
     """
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has had enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush complains
+        raise SystemExit(1) from None
     except (RunError, OSError) as error:
         if debugging():
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

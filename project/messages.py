@@ -83,7 +83,7 @@ def parser_message(message: str, args: list[str]) -> str:
     if re.search(r"arguments are required: \w+\.(data|model)", message):
         if args[0] == "fit":
             return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
-        return f"Expected what to {args[0]}: give --run last, --run FOLDER, or --config FILE and --ckpt_path FILE."
+        return f"Expected what to {args[0]}: give --run last, best or FOLDER, or --config FILE and --ckpt_path FILE."
     if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
         path = next(filter(None, found.groups()))
         if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):

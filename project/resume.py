@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from project.runs import METRICS
+from project.measured import METRICS
 
 KEY = "resume"  # of what is kept in a checkpoint beside Lightning's own
 

@@ -1,6 +1,5 @@
-"""Run folders: where they are, what is in them, and what they say of a run. No torch in here."""
+"""Run folders: where they are, what is in them, how to name one. No torch in here."""
 
-import csv
 import os
 import re
 import shlex
@@ -9,16 +8,14 @@ import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from project import record
+from project.measured import best_validation, measured, shown
 from project.record import RunError
+from project.settings import CONFIG
 
-CONFIG = "config.yaml"
-METRICS = "metrics.csv"
-STAGES = {"validate": "val", "test": "test"}  # what a command measures
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
 RESULTS = "results.json"
@@ -48,27 +45,55 @@ def name_of(configs: Sequence[str]) -> str:
 
 
 def all_runs(runs_dir: Path) -> list[Path]:
-    """Return the folders of all runs, in the order they were started."""
-    runs = [config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")]
-    return sorted(runs, key=lambda run: [int(number) for number in re.findall(r"\d+", run.name)])
+    """Return the folders of all runs, in the order of their start."""
+    return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
+
+
+def by_start(run: Path) -> tuple[list[int], str]:
+    """Return what sorts runs by their start, which their names tell."""
+    return [int(number) for number in re.findall(r"\d+", run.name)], str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
-    """Return the folder of a run that is named by its path or as "last", the run that was started last.
+    """Return the folder of a run.
+
+    Args:
+        name: Its path; or the end of it that no other run has ("lenet/2026-11-21_14-54-20", or the time alone); "last",
+            the run that was started last; or "best", that of the highest validation accuracy, on whatever data.
+        runs_dir: Folder of all runs.
 
     Raises:
-        RunError: There is no such run.
+        RunError: There is no such run, or more than one.
     """
     runs = all_runs(runs_dir)
     if name == "last":
         if not runs:
             raise RunError(f"Expected a run in {runs_dir} for `last`, but there is none. Start one with `fit`.")
         return runs[-1]
+    if name == "best":
+        accuracies = {run: best["val"] for run in runs if (best := best_validation(run))}
+        if not accuracies:
+            raise RunError(
+                f"Expected a run with a validation accuracy in {runs_dir} for `best`, but there is none. "
+                "Start one with `fit`."
+            )
+        return max(accuracies, key=lambda run: accuracies[run])  # the first of equals
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
-    known = ", ".join(map(str, runs[-3:])) or f"none in {runs_dir}"
-    raise RunError(f"Expected the folder of a run, with {CONFIG} in it, or `last`, but got {name}. Runs: {known}.")
+    found = [run for run in runs if folder.parts and run.parts[-len(folder.parts) :] == folder.parts]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RunError(f"Expected the name of one run, but {name} is that of {', '.join(map(str, found))}.")
+    names = {label: str(run) for run in runs for label in (run.name, f"{run.parent.name}/{run.name}", str(run))}
+    names |= {"last": "`last`", "best": "`best`"}
+    near = dict.fromkeys(names[label] for label in get_close_matches(name, names))
+    known = ", ".join(near or map(str, runs[-3:])) or f"none in {runs_dir}"
+    raise RunError(
+        f"Expected the folder of a run, with {CONFIG} in it, its name in {runs_dir}, `last` or `best`, but got {name}. "
+        f"{'Near' if near else 'Runs'}: {known}."
+    )
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
@@ -141,48 +166,9 @@ def _without_run(args: list[str]) -> list[str]:
     return parser.parse_known_args(args)[1]
 
 
-def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best validation.
-
-    A figure that the files do not hold is left out.
-    """
-    rows = _metrics(run)
-    validations = [row for row in rows if row.get(f"val/{metric}")]
-    if not validations:
-        return {}
-    choose = max if metric == "acc" else min
-    best = choose(validations, key=lambda row: float(row[f"val/{metric}"]))  # the first of equals, as ModelCheckpoint
-    found = {"epoch": float(best["epoch"]), "val": float(best[f"val/{metric}"])}
-    train = [row[f"train/{metric}"] for row in rows if row.get(f"train/{metric}") and row["epoch"] == best["epoch"]]
-    return found | ({"train": float(train[-1])} if train else {})
-
-
-def measured(output: Path) -> str:
-    """Return what a validation or test found, as its folder says it: "test 71.20% by checkpoints/best.ckpt"."""
-    stage = STAGES.get(output.parent.name)
-    found = [
-        f"{stage} {'' if metric == 'acc' else 'loss '}{shown(float(row[key]), metric)}"
-        for metric in ("acc", "loss")
-        for row in _metrics(output)
-        if row.get(key := f"{stage}/{metric}")
-    ]
-    if not found:
-        return ""
-    config = yaml.safe_load((output / CONFIG).read_text())
-    limit = config["trainer"].get(f"limit_{stage}_batches")
-    part = "" if limit is None else f", on a part of the images (limit_{stage}_batches {limit})"
-    weights = config.get("ckpt_path") or config["model"]["init_args"].get("pretrained")
-    return f"{found[0]} by {weights}{part}"
-
-
 def times_tested(run: Path) -> int:
     """Return how often a run has been tested."""
     return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))
-
-
-def shown(value: float, metric: str) -> str:
-    """Return an accuracy in percent, or a loss in four digits."""
-    return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
 
 
 def summary(run: Path, output: Path) -> str:
@@ -209,14 +195,6 @@ def summary(run: Path, output: Path) -> str:
     if (run / BEST).is_file():
         lines.append(f"Test         {_python()} -m project test --run {shlex.quote(str(run))}")
     return "\n".join(lines)
-
-
-def _metrics(folder: Path) -> list[dict[str, str]]:
-    try:
-        with (folder / METRICS).open(newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
 
 
 def _python() -> str:

@@ -24,7 +24,8 @@ import torch
 
 import project.cli  # noqa: F401  # here, and not in every process
 from project.__main__ import main as run_command
-from project.runs import BEST, LAST, METRICS, find_run
+from project.measured import METRICS
+from project.runs import BEST, LAST, find_run
 
 KINDS = {
     "dropout, average of weights, OneCycle": [

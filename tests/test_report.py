@@ -34,7 +34,6 @@ from watching import fit
 from callbacks.loggers import Log
 from project.__main__ import main
 from project.report import write_report
-from project.report.compare import differences
 from project.report.events import QUANTILES, quantiles, read_events
 from project.report.makers import maker_of
 from project.report.outcome import numbers, sentence, warnings
@@ -450,15 +449,6 @@ def test_pictures_that_would_make_the_page_large_are_left_out_with_a_word(
     page = page_of(run)
     assert len(page.all("img")) < len(PICTURES)
     assert "Left out to keep this page small: 1 such as" in page.text
-
-
-def test_configs_differ_by_class_and_key_not_by_place() -> None:
-    one = yaml.safe_load("a: {b: 1, c: [1, 2]}\ncallbacks: [{class_path: X, init_args: {n: 1}}, {class_path: Y}]")
-    other = yaml.safe_load(
-        "a: {b: 2, c: [1, 2]}\ncallbacks: [{class_path: Y}, {class_path: X, init_args: {n: 1}}]\nd: null"
-    )
-    assert differences(one, other) == [("a.b", "1", "2"), ("d", "(not in this config)", "None")]
-    assert differences(one, one) == []
 
 
 def test_two_runs_stand_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

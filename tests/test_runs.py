@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from project.runs import RunError, best_validation, create_folder, find_run, name_of, run_of_checkpoint, summary
+from project.measured import best_validation
+from project.runs import (
+    RunError,
+    create_folder,
+    expand_run,
+    find_run,
+    name_of,
+    run_of_checkpoint,
+    summary,
+)
 
 
 def make_run(folder: Path) -> Path:
@@ -31,11 +40,51 @@ def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> Non
     assert find_run("last", tmp_path) == tmp_path / "a/2026-01-02_03-04-05_10"
 
 
-def test_run_is_found_by_its_folder_and_others_are_named_if_not(tmp_path: Path) -> None:
+def write_accuracies(run: Path, *accuracies: float) -> Path:
+    rows = [f"{epoch},{9 + epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies)]
+    (run / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", *rows, ""]))
+    return run
+
+
+def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but there is none"):
+        find_run("best", tmp_path)
+    make_run(tmp_path / "a/2026-01-01_00-00-00")
+    (make_run(tmp_path / "a/2026-01-02_00-00-00") / "metrics.csv").write_text("epoch,step,val/loss\n0,9,99.0\n")
+    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but there is none"):
+        find_run("best", tmp_path)
+    write_accuracies(make_run(tmp_path / "b/2026-01-03_00-00-00"), float("nan"), 0.8)
+    best = write_accuracies(make_run(tmp_path / "z/2026-01-04_00-00-00"), 0.9, 0.1)
+    write_accuracies(make_run(tmp_path / "a/2026-01-05_00-00-00"), 0.9, float("inf"))
+    assert find_run("best", tmp_path) == best
+    (best / "checkpoints/best.ckpt").touch()
+    expanded = expand_run(["test", "--run", "best", "--runs_dir", str(tmp_path)])
+    assert expanded[-2:] == ["--ckpt_path", str(best / "checkpoints/best.ckpt")]
+
+
+def test_run_is_found_by_its_folder_or_the_end_of_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    assert find_run(str(run), tmp_path) == run
-    with pytest.raises(RunError, match=f"got {tmp_path}/b. Runs: {run}"):
-        find_run(f"{tmp_path}/b", tmp_path)
+    make_run(tmp_path / "a/2026-01-02_03-04-06")
+    make_run(tmp_path / "b/2026-01-02_03-04-06")
+    for name in (str(run), "a/2026-01-02_03-04-05", "a/2026-01-02_03-04-05/", "2026-01-02_03-04-05"):
+        assert find_run(name, tmp_path) == run
+    with pytest.raises(RunError, match=r"name of one run, but 2026-01-02_03-04-06 is that of .*/a/2026.*, .*/b/2026"):
+        find_run("2026-01-02_03-04-06", tmp_path)
+
+
+def test_name_of_no_run_is_an_error_that_tells_those_near_or_the_latest(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"got x. Runs: none in {tmp_path}"):
+        find_run("x", tmp_path)
+    runs = [make_run(tmp_path / f"lenet/2026-01-0{day}_03-04-05") for day in range(1, 6)]
+    with pytest.raises(RunError, match=f"got x. Runs: {', '.join(map(str, runs[-3:]))}."):
+        find_run("x", tmp_path)
+    with pytest.raises(RunError, match=f"got lent/2026-01-04_03-04-05. Near: {runs[3]}"):
+        find_run("lent/2026-01-04_03-04-05", tmp_path)
+    with pytest.raises(RunError, match=r"got lst. Near: `last`."):
+        find_run("lst", tmp_path)
+    for name in ("", ".", "/"):
+        with pytest.raises(RunError):
+            find_run(name, tmp_path)
 
 
 def test_checkpoint_knows_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
 """``export-scalars``: all scalars of a run as JSON."""
 
 import json
-import math
 from pathlib import Path
 
-from project.light import LightParser, told_in_one_line
+from project.light import LightParser, json_number, told_in_one_line
 from project.report.events import read_events
 from project.runs import RunError, find_run
 
@@ -12,8 +11,7 @@ from project.runs import RunError, find_run
 def run(args: list[str]) -> Path:
     """Write ``{tag: [[wall_time, step, value], ...]}``, as TensorBoard's writers did, and return where it lies.
 
-    JSON has no word for values that are not finite: they are the strings "NaN", "Infinity" and "-Infinity", as in the
-    answers of TensorBoard's own server. Python's ``float`` and JavaScript's ``Number`` read them.
+    Values that are not finite are strings: see ``json_number``.
 
     Raises:
         SystemExit: There is no such run, or it has no event files.
@@ -40,12 +38,8 @@ def write_scalars(folder: Path, path: Path) -> None:
         raise RunError(
             f"Expected scalars in the event files of {folder}, but there are none: train with TensorBoardLogger."
         )
-    rows = {tag: [[one.wall_time, one.step, _json(one.value)] for one in series] for tag, series in scalars.items()}
+    rows = {
+        tag: [[one.wall_time, one.step, json_number(one.value)] for one in series] for tag, series in scalars.items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _json(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from project.measured import measured
 from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
-from project.runs import measured
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series

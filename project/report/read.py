@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from project.measured import PER_EPOCH, is_number
 from project.report.events import Events, Picture, Scalar, read_events
-from project.runs import CONFIG, RunError
-
-PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from project.settings import CONFIG, load_config, setting
 
 
 class Best(NamedTuple):
@@ -75,10 +72,7 @@ class Run:
 
     def setting(self, key: str) -> Any:
         """Return a value of the config by its dotted key, or None."""
-        value: Any = self.config
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        return value
+        return setting(self.config, key)
 
     @cached_property  # all steps that are logged are looked through
     def epoch_ends(self) -> dict[int, int]:
@@ -135,12 +129,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunError: The config is not YAML.
     """
-    text = (folder / CONFIG).read_text()
-    try:
-        config = yaml.load(text, Loader=LOADER)
-    except yaml.YAMLError as error:
-        raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
-    run = Run(folder, config if isinstance(config, dict) else {}, text, read_events(folder))
+    config = load_config(folder)
+    run = Run(folder, config, (folder / CONFIG).read_text(), read_events(folder))
     if not run.scalars:
         run.events.scalars = _scalars_of_csv(run.table("metrics.csv"))
     tests = sorted(path.parent for path in folder.glob(f"test/*/{CONFIG}"))
@@ -153,6 +143,6 @@ def _scalars_of_csv(rows: list[dict[str, str]]) -> dict[str, list[Scalar]]:
     found: dict[str, list[Scalar]] = {}
     for row in rows:
         for tag, value in row.items():
-            if value and tag != "step" and row.get("step"):
+            if tag != "step" and is_number(value) and is_number(row.get("step", "")):
                 found.setdefault(tag, []).append(Scalar(int(row["step"]), float("nan"), float(value)))
     return found

@@ -1,0 +1,223 @@
+"""What came out of all runs: one result a run, and one for runs that differ in their seed alone. No torch in here."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, stdev
+
+from project import record
+from project.measured import PER_EPOCH, best_of, measurement, read_metrics
+from project.record import RunError
+from project.runs import BEST, by_start
+from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
+
+OUTPUTS = ("test", "validate", "predict")  # below a run
+CIRCUMSTANCES = ("git", "versions", "hardware")  # of run.json
+
+
+@dataclass
+class Result:
+    """What the files of a run say. None or "" is what they do not.
+
+    Attributes:
+        name: Its folder, below that of all runs.
+        config: Name of its configs.
+        state: See ``project.record.state_of``.
+        started: In UTC, as ISO 8601.
+        minutes: Of all its starts together.
+        data: Class of its data.
+        root: Folder of its data.
+        digest: Of its data.
+        epochs: How many it finished, of those planned.
+        metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
+        val: The best validation, at the end of ``val_epoch``, from 1.
+        test: The latest of its ``tests``, of these weights, on this part of the images (None: all).
+    """
+
+    name: str
+    config: str
+    state: str = ""
+    started: str | None = None
+    minutes: float | None = None
+    data: str | None = None
+    root: str | None = None
+    digest: str | None = None
+    seed: int | None = None
+    epochs: int | None = None
+    planned_epochs: int | None = None
+    metric: str | None = None
+    val: float | None = None
+    val_epoch: int | None = None
+    test: float | None = None
+    tests: int = 0
+    test_weights: str | None = None
+    test_limit: float | None = None
+    settings: str = field(default="", repr=False)  # those that repeats of the run share
+    circumstances: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether it ended as planned; of a run without run.json, by its epochs."""
+        return self.state == "finished" or (
+            not self.state and self.epochs is not None and self.epochs == self.planned_epochs
+        )
+
+    @property
+    def is_usual_test(self) -> bool:
+        """Tell whether it was its own best checkpoint that was tested, on all images."""
+        run, folder, file = ("", "", *Path(self.test_weights or "").parts)[-3:]
+        return self.test_limit is None and (folder, file) == BEST.parts and run in ("", Path(self.name).name)
+
+
+@dataclass
+class Repeats:
+    """Mean and sample standard deviation (n - 1) over runs that differ in their seed alone.
+
+    Attributes:
+        name: The latest run among them.
+        n: Number of runs, finished and each of another seed.
+        test_n: How many of them were tested, with their own best checkpoint on all images.
+        left_out: What of the same settings does not count: unfinished runs, earlier ones of the same seed, other tests.
+        differ: What else than the seed was not the same: "git", "versions", "hardware".
+    """
+
+    name: str
+    config: str
+    data: str | None
+    root: str | None
+    digest: str | None
+    metric: str | None
+    n: int
+    seeds: list[int | None]
+    val_mean: float
+    val_std: float
+    test_n: int
+    test_mean: float | None
+    test_std: float | None
+    minutes_mean: float | None
+    left_out: list[str]
+    differ: list[str]
+
+
+def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
+    """Return the results of all runs, in the order of their start, and what could not be read of them."""
+    results, problems = [], []
+    for run in sorted(filter(_is_run, runs_dir.glob("*/*")), key=by_start):
+        result = Result(f"{run.parent.name}/{run.name}", run.parent.name)
+        for read in (_read_record, _read_config, _read_metrics, _read_tests):
+            try:
+                read(run, result)
+            except (RunError, OSError) as error:
+                problems.append(str(error))
+            except (TypeError, ValueError) as error:  # of values that another hand wrote
+                problems.append(f"Expected {run} as `fit` leaves it, but got {type(error).__name__}: {error}.")
+        results.append(result)
+    return results, problems
+
+
+def repeats(results: Sequence[Result]) -> list[Repeats]:
+    """Return a summary of each setting that two or more seeds finished.
+
+    Data are the same if their digests are, or their folders where run.json does not tell.
+    """
+    groups: dict[tuple[str, str | None], list[Result]] = {}
+    for result in results:
+        if result.settings:
+            groups.setdefault((result.settings, result.digest or result.root), []).append(result)
+    return [_summarise(group) for group in groups.values() if len(_counted(group)) > 1]
+
+
+def _counted(group: list[Result]) -> list[Result]:
+    """Return the latest finished run of each seed; runs that were not seeded are all different."""
+    finished = [result for result in group if result.is_finished and result.val is not None]
+    return list({result.name if result.seed is None else result.seed: result for result in finished}.values())
+
+
+def _summarise(group: list[Result]) -> Repeats:
+    counted = _counted(group)
+    last = max(counted, key=group.index)
+    tests = [one.test for one in counted if one.test is not None and one.is_usual_test]
+    minutes = [one.minutes for one in counted if one.minutes is not None]
+    left_out = Counter(map(_why_not, group))
+    left_out["of the same seed"] -= len(counted)
+    left_out["tested otherwise"] = sum(one.test is not None for one in counted) - len(tests)
+    values = [one.val for one in counted if one.val is not None]
+    return Repeats(
+        *(last.name, last.config, last.data, last.root, last.digest, last.metric),
+        n=len(counted),
+        seeds=[one.seed for one in counted],
+        val_mean=mean(values),
+        val_std=stdev(values),
+        test_n=len(tests),
+        test_mean=mean(tests) if tests else None,
+        test_std=stdev(tests) if len(tests) > 1 else None,
+        minutes_mean=mean(minutes) if len(minutes) == len(counted) else None,
+        left_out=[f"{number} {what}" for what, number in left_out.items() if number],
+        differ=[name for name in CIRCUMSTANCES if len({one.circumstances.get(name) for one in counted}) > 1],
+    )
+
+
+def _why_not(result: Result) -> str:
+    if result.is_finished:
+        return "without validation" if result.val is None else "of the same seed"
+    return result.state or "unfinished"
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run's, be it only begun; not if it holds tests of weights that are no run's."""
+    if (folder / CONFIG).is_file() or (folder / record.FILE).is_file():
+        return True
+    return folder.is_dir() and _time_of(folder) is not None and not any((folder / one).is_dir() for one in OUTPUTS)
+
+
+def _time_of(run: Path) -> str | None:
+    """Return when a run was started by its name, in UTC."""
+    try:
+        return datetime.strptime(run.name[:19], "%Y-%m-%d_%H-%M-%S").astimezone(UTC).isoformat()
+    except ValueError:  # renamed
+        return None
+
+
+def _read_record(run: Path, result: Result) -> None:
+    found = record.read(run)
+    result.state = record.state_of(run)
+    result.started = _time_of(run)
+    if "started" in found:
+        result.started = datetime.fromisoformat(found["started"]).isoformat()
+    result.minutes = found["seconds"] / 60 if found.get("seconds") else None  # 0 until a run first ends
+    result.digest = setting(found, "data.digest")
+    result.circumstances = {name: json.dumps(found.get(name), sort_keys=True) for name in CIRCUMSTANCES}
+
+
+def _read_config(run: Path, result: Result) -> None:
+    if not (run / CONFIG).is_file():
+        raise RunError(f"Expected {run / CONFIG}, but it does not exist: the run ended as it began, or was damaged.")
+    config = load_config(run)
+    result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
+    seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
+    result.seed = None if seed is False else seed
+    result.planned_epochs = None if epochs == -1 else epochs
+    if config:
+        result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
+
+
+def _read_metrics(run: Path, result: Result) -> None:
+    rows = read_metrics(run, PER_EPOCH)
+    for tag in PER_EPOCH[::-1]:
+        epochs = [row["epoch"] for row in rows if tag in row]
+        result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
+    for metric in ("acc", "loss"):
+        if best := best_of(rows, metric):
+            result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
+            return
+
+
+def _read_tests(run: Path, result: Result) -> None:
+    for metrics in sorted(run.glob("test/*/metrics.csv"), key=lambda path: by_start(path.parent)):
+        found = measurement(metrics.parent)
+        if found and result.metric in (None, found.metric):
+            result.tests += 1
+            result.metric, result.test, result.test_weights, result.test_limit = found

@@ -1,0 +1,157 @@
+import math
+from pathlib import Path
+from statistics import stdev
+
+import pytest
+from run_folders import write_run, write_test
+
+from project import record
+from project.results import Result, read_results, repeats
+
+TOLD = {"state": "finished", "seconds": 90.0, "started": "2026-11-21T09:00:00+00:00", "data": {"digest": "d1"}}
+
+
+def results_of(runs_dir: Path) -> list[Result]:
+    results, problems = read_results(runs_dir)
+    assert not problems
+    return results
+
+
+def test_result_holds_what_the_files_of_a_run_say(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=4, **TOLD)
+    write_test(run, 0.25, "2026-11-22_00-00-00_2")
+    write_test(run, 0.625, "2026-11-22_00-00-00_10")
+    (result,) = results_of(tmp_path)
+    assert (result.name, result.config, result.state) == ("lenet/2026-11-21_10-00-00", "lenet", "finished")
+    assert (result.started, result.minutes, result.digest) == ("2026-11-21T09:00:00+00:00", 1.5, "d1")
+    assert (result.data, result.root, result.seed) == ("datamodules.SampleDataModule", "data/sample", 4)
+    assert (result.epochs, result.planned_epochs) == (3, 3)
+    assert (result.metric, result.val, result.val_epoch) == ("acc", 0.75, 2)
+    assert (result.test, result.tests, result.test_limit) == (0.625, 2, None)
+    assert result.test_weights == f"{run}/checkpoints/best.ckpt"
+
+
+def test_run_without_accuracy_tells_its_loss(tmp_path: Path) -> None:
+    write_test(write_run(tmp_path / "a/2026-11-21_10-00-00", metric="loss"), 0.4, metric="loss")
+    (result,) = results_of(tmp_path)
+    assert (result.metric, result.val, result.test) == ("loss", 0.5, 0.4)
+
+
+def test_run_without_a_record_tells_its_start_by_its_name_and_no_state(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/2026-11-21_10-00-00_2")
+    write_run(tmp_path / "b/renamed")
+    renamed, dated = results_of(tmp_path)
+    assert dated.started is not None
+    assert dated.started.startswith("2026-11-2")
+    assert (dated.state, dated.minutes) == ("", None)
+    assert renamed.started is None
+
+
+def test_run_is_running_while_its_process_holds_it_and_killed_if_none_does(tmp_path: Path) -> None:
+    held = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    write_run(tmp_path / "a/2026-11-21_11-00-00", state="running")
+    record.begin(held, [])
+    assert [result.state for result in results_of(tmp_path)] == ["running", "killed"]
+    record.end(held, "interrupted", 60)
+    assert [result.state for result in results_of(tmp_path)] == ["interrupted", "killed"]
+    assert results_of(tmp_path)[0].minutes == 1
+
+
+def test_value_that_is_not_finite_or_half_written_is_no_best_validation(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00", (math.nan, 0.5, math.inf))
+    with (run / "metrics.csv").open("a") as file:
+        file.write("3,,20,damaged,,0.9\n3,,0.8\n4,,30,,,0.7")
+    (result,) = results_of(tmp_path)
+    assert (result.val, result.val_epoch) == (0.5, 2)
+
+
+def test_tests_of_weights_that_are_no_runs_are_no_runs(tmp_path: Path) -> None:
+    write_test(tmp_path / "lenet/2026-11-21_10-00-00", 0.5)
+    (tmp_path / "notes" / "of mine").mkdir(parents=True)
+    (tmp_path / "notes" / ".DS_Store").touch()
+    assert results_of(tmp_path) == []
+
+
+def test_whatever_is_broken_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
+    names = [f"a/2026-11-21_10-00-0{i}" for i in range(8)]
+    for name in names[1:]:
+        write_test(write_run(tmp_path / name, seed=3, **TOLD), 0.5)
+    (tmp_path / names[0]).mkdir()
+    (tmp_path / names[1] / "config.yaml").write_text("trainer: {max_epo")
+    (tmp_path / names[2] / "config.yaml").write_bytes(b"\xff\0\0")
+    (tmp_path / names[3] / "metrics.csv").write_bytes(b"\0" * 200_000)
+    (tmp_path / names[4] / "test/2026-11-22_00-00-00/config.yaml").unlink()
+    (tmp_path / names[5] / "run.json").write_text('{"state": "fini')
+    (tmp_path / names[6] / "run.json").write_text('{"state": "finished", "started": "yesterday"}')
+    (tmp_path / names[7] / "config.yaml").write_text("[trainer, {1: {2: 3}}]")
+    results, problems = read_results(tmp_path)
+    assert [result.name for result in results] == names
+    assert [result.val for result in results] == [None, 0.75, 0.75, None, *[0.75] * 4]
+    assert [result.test for result in results] == [None, 0.5, 0.5, 0.5, None, *[0.5] * 3]
+    assert [result.state for result in results] == ["", *["finished"] * 4, "", "finished", "finished"]
+    assert [name in problem for name, problem in zip((*names[:3], names[4], names[6]), problems, strict=True)] == [
+        True
+    ] * 5
+
+
+def test_repeats_are_summarised_by_mean_and_sample_std(tmp_path: Path) -> None:
+    vals, tests = (0.7, 0.8, 0.75), (0.6, 0.7, 0.62)
+    for seed, (val, test) in enumerate(zip(vals, tests, strict=True)):
+        run = write_run(tmp_path / f"lenet/2026-11-21_1{seed}-00-00", (0.1, 0.2, val), seed, **TOLD)
+        write_test(run, test)
+    (found,) = repeats(results_of(tmp_path))
+    assert (found.name, found.n, found.seeds) == ("lenet/2026-11-21_12-00-00", 3, [0, 1, 2])
+    assert found.val_mean == pytest.approx(0.75)
+    assert found.val_std == pytest.approx(0.05)
+    assert (found.test_n, found.test_std) == (3, stdev(tests))
+    assert (found.minutes_mean, found.left_out, found.differ) == (1.5, [], [])
+
+
+def test_other_settings_and_other_data_are_no_repeats(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/2026-11-21_10-00-00", seed=0, **TOLD)
+    write_run(tmp_path / "a/2026-11-21_11-00-00", seed=1, lr=0.2, **TOLD)
+    write_run(tmp_path / "a/2026-11-21_12-00-00", seed=2, **TOLD | {"data": {"digest": "d2"}})
+    write_run(tmp_path / "a/2026-11-21_13-00-00", seed=3)
+    write_run(tmp_path / "a/2026-11-21_14-00-00", seed=4, root="other")
+    assert repeats(results_of(tmp_path)) == []
+    write_run(tmp_path / "b/2026-11-21_15-00-00", seed=5, root="moved", **TOLD)  # the same data elsewhere
+    (found,) = repeats(results_of(tmp_path))
+    assert (found.seeds, found.digest) == ([0, 5], "d1")
+
+
+def test_what_does_not_count_among_repeats_is_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/2026-11-21_10-00-00", (0.1, 0.1, 0.1), 0, **TOLD)
+    write_run(tmp_path / "a/2026-11-21_11-00-00", (0.7, 0.7, 0.7), 0, **TOLD)
+    write_run(tmp_path / "a/2026-11-21_12-00-00", (0.8, 0.8, 0.8), 1, **TOLD | {"versions": {"torch": "3"}})
+    write_run(tmp_path / "a/2026-11-21_13-00-00", (0.9,), 2, **TOLD | {"state": "running"})
+    write_run(tmp_path / "a/2026-11-21_14-00-00", (0.9,), 3, **TOLD | {"state": "interrupted"})
+    write_run(tmp_path / "a/2026-11-21_15-00-00", (), 4, **TOLD)
+    (found,) = repeats(results_of(tmp_path))
+    assert found.val_mean == pytest.approx(0.75)
+    assert found.left_out == ["1 of the same seed", "1 killed", "1 interrupted", "1 without validation"]
+    assert found.differ == ["versions"]
+
+
+def test_runs_without_a_record_are_finished_with_their_last_epoch(tmp_path: Path) -> None:
+    for seed, epochs in enumerate((3, 3, 2)):
+        write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", [0.5] * epochs, seed)
+    (found,) = repeats(results_of(tmp_path))
+    assert (found.seeds, found.left_out) == ([0, 1], ["1 unfinished"])
+
+
+def test_runs_without_a_seed_are_all_different(tmp_path: Path) -> None:
+    for hour in (10, 11):
+        write_run(tmp_path / f"a/2026-11-21_{hour}-00-00", seed="false")
+    assert repeats(results_of(tmp_path))[0].seeds == [None, None]
+
+
+def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed) for seed in range(5)]
+    write_test(runs[0], 0.5)
+    write_test(runs[1], 0.7, weights="checkpoints/best.ckpt")  # from within the run's folder
+    write_test(runs[2], 0.1, limit="2")
+    write_test(runs[3], 0.1, weights=f"{runs[3]}/checkpoints/last.ckpt")
+    write_test(runs[4], 0.1, weights=f"{runs[0]}/checkpoints/best.ckpt")
+    (found,) = repeats(results_of(tmp_path))
+    assert (found.n, found.test_n, found.test_mean) == (5, 2, pytest.approx(0.6))
+    assert found.left_out == ["3 tested otherwise"]

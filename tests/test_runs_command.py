@@ -1,0 +1,205 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_folders import write_run, write_test
+
+from project.__main__ import main
+from project.measured import best_validation
+from project.report.compare import NOTHING
+
+ROOT = Path(__file__).parents[1]
+TOLD = {"state": "finished", "seconds": 90.0, "started": "2026-11-21T09:00:00+00:00", "data": {"digest": "d1d1d1d1d1"}}
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    """Return a folder of three runs: two seeds of one setting, and an interrupted autoencoder."""
+    one = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=7, **TOLD)
+    write_test(one, 0.5, "2026-11-22_00-00-00")
+    write_test(one, 0.625, "2026-11-22_00-00-01")
+    write_run(tmp_path / "lenet/2026-11-21_11-00-00", (0.5, 0.6, 0.65), 8, **TOLD)
+    write_run(tmp_path / "auto/2026-11-21_12-00-00", (0.25,), metric="loss", state="interrupted")
+    return tmp_path
+
+
+def printed(args: list[str], capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """Return the words of each line that a command prints."""
+    main(args)
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_runs_are_listed_in_a_table_and_repeats_below_it(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head, one, two, auto, _, title, mean_head, mean = printed(["runs", f"--runs_dir={runs_dir}"], capsys)
+    assert head == ["name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state"]
+    assert one[:8] == ["lenet/2026-11-21_10-00-00", "Sample", "data/sample", "7", "3/3", "75.00%", "62.50%", "(2"]
+    assert one[8:10] + one[-1:] == ["tests)", "1.5", "finished"]
+    assert "62.50%" not in two
+    assert auto[3:7] == ["0", "1/3", "loss", "0.25"]
+    assert auto[-1] == "interrupted"
+    assert " ".join(title).startswith("Mean ± sample std (n - 1)")
+    assert mean_head == ["name", "data", "n", "seeds", "val", "test", "minutes"]
+    assert " ".join(mean[1:]) == "Sample d1d1d1d1 2 7 8 70.00 ± 7.07 % 62.50% (n = 1) 1.5"
+
+
+def test_table_leaves_out_columns_that_a_terminal_has_no_room_for(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed(["runs", f"--runs_dir={runs_dir}"], capsys)
+    assert {"name", "seed", "val", "test", "state"} <= set(lines[0])
+    assert lines[4][:7] == ["Not", "shown,", "for", "want", "of", "width:", "started,"]
+    main(["runs", f"--runs_dir={runs_dir}"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_runs_are_sorted_by_any_column_and_the_unknown_are_last(
+    runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def names(*options: str) -> str:
+        lines = printed(["runs", f"--runs_dir={runs_dir}", *options], capsys)
+        return " ".join(line[0].partition("/")[2][11:13] for line in lines[1:4])
+
+    assert names() == "10 11 12"
+    assert names("--reverse") == "12 11 10"
+    assert names("--sort=val") == "11 10 12"  # accuracies, then losses
+    assert names("--sort=val", "--reverse") == "10 11 12"
+    assert names("--sort=minutes", "--reverse") == "10 11 12"
+    assert names("--sort=name") == "12 10 11"
+
+
+def test_what_is_left_out_of_a_mean_is_told_below_it(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(runs_dir / "lenet/2026-11-21_13-00-00", seed=9, **TOLD | {"state": "failed"})
+    write_run(runs_dir / "lenet/2026-11-21_14-00-00", seed=8, **TOLD | {"git": {"commit": "c"}})
+    main(["runs", f"--runs_dir={runs_dir}", "--seeds"])
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "lenet/2026-11-21_14-00-00: left out 1 of the same seed, 1 failed; not the same git."
+
+
+def test_json_and_csv_hold_exact_values(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(runs_dir / "lenet/2026-11-21_13-00-00", (1 / 3,), **TOLD)
+    write_test(runs_dir / "auto/2026-11-21_12-00-00", float("nan"), metric="loss")
+    main(["runs", f"--runs_dir={runs_dir}", "--json"])
+    rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [row["val"] for row in rows] == [0.75, 0.65, 0.25, 1 / 3]
+    assert [row["tests"] for row in rows] == [2, 0, 1, 0]
+    assert [row["test"] for row in rows] == [0.625, None, "NaN", None]
+    main(["runs", f"--runs_dir={runs_dir}", "--csv"])
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert list(table[0]) == list(rows[0])
+    assert [[row[key] for key in row] for row in table] == [
+        ["" if row[key] is None else str(row[key]) for key in row] for row in rows
+    ]
+
+
+def test_seeds_alone_are_told_and_as_json_and_csv(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(["runs", f"--runs_dir={runs_dir}", "--seeds"], capsys)
+    assert lines[0][:2] == ["Mean", "±"]
+    main(["runs", f"--runs_dir={runs_dir}", "--seeds", "--json", "--sort=val"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["n"], row["seeds"], row["test_n"], row["test_std"]) == (2, [7, 8], 1, None)
+    main(["runs", f"--runs_dir={runs_dir}", "--seeds", "--csv"])
+    (cells,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (cells["seeds"], float(cells["val_std"])) == ("7; 8", row["val_std"])
+    write_run(runs_dir / "other/auto/2026-11-21_12-00-00")
+    main(["runs", f"--runs_dir={runs_dir}/other", "--seeds"])
+    assert "No settings were run to the end with two seeds" in capsys.readouterr().out
+
+
+def test_test_of_other_weights_or_of_a_part_is_marked(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs_dir / "lenet/2026-11-21_11-00-00"
+    write_test(run, 0.4, weights="last.ckpt", limit="2")
+    main(["runs", f"--runs_dir={runs_dir}"])
+    out = capsys.readouterr().out
+    assert " 40.00%* " in out
+    told = f"* lenet/{run.name}: tested by last.ckpt, on a part of the images (limit_test_batches 2).\n"
+    assert told in out
+
+
+def test_broken_run_is_listed_and_its_problem_is_told(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs_dir / "lenet/2026-11-21_10-00-00/config.yaml").write_text("trainer: {max_epo")
+    (runs_dir / "lenet/2026-11-21_14-00-00").mkdir()
+    assert len(main(["runs", f"--runs_dir={runs_dir}"])) == 4
+    told = capsys.readouterr()
+    assert "lenet/2026-11-21_14-00-00" in told.out
+    first, second = told.err.splitlines()
+    assert first.startswith(f"Expected YAML in {runs_dir}/lenet/2026-11-21_10-00-00/config.yaml, but got")
+    assert second.startswith(f"Expected {runs_dir}/lenet/2026-11-21_14-00-00/config.yaml, but it does not exist")
+
+
+def test_without_runs_it_is_told_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = "Start one: python -m project fit --config configs/resnet.yaml\n"
+    assert main(["runs", f"--runs_dir={tmp_path}"]) == []
+    assert capsys.readouterr() == ("", f"No runs in {tmp_path}/*/*. {start}")
+    assert main(["runs", f"--runs_dir={tmp_path}/typo", "--json"]) == []
+    assert capsys.readouterr() == ("[]\n", f"No runs in {tmp_path}/typo/*/*, which does not exist. {start}")
+
+
+def test_two_runs_are_compared(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = runs_dir / "lenet/2026-11-21_10-00-00", runs_dir / "auto/2026-11-21_12-00-00"
+    main(["runs", f"--runs_dir={runs_dir}", "compare", "best", "2026-11-21_12-00-00"])
+    out = capsys.readouterr().out
+    assert f"A  {a}\n" in out
+    assert f"B  {b}\n" in out
+    assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "seed_everything 7 0" in lines
+    assert "state finished interrupted" in lines
+    assert f"data.digest d1d1d1d1d1 {NOTHING}" in lines
+    assert f"best validation accuracy 75.00% {NOTHING} {NOTHING}" in lines
+    assert "epochs trained 3 1 -2" in lines
+    main(["runs", "compare", str(a), str(a)])
+    assert "The two configs are the same." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--sort=vall"], "invalid choice: 'vall' (choose from"),
+        (["--csv", "--json"], "not allowed with argument"),
+        (["compare", "last"], "the following arguments are required: B"),
+        (["compare", "last", "lest"], "but got lest. Near: `last`, `best`."),
+    ],
+)
+def test_mistake_is_told_in_one_line(
+    args: list[str], words: str, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["runs", *args, f"--runs_dir={runs_dir}"])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: Expected")
+    assert told.count("\n") == 1
+    assert words in told
+
+
+def test_runs_imports_no_torch(runs_dir: Path) -> None:
+    commands = "".join(
+        f"main(['runs', '--runs_dir={runs_dir}', {more}]); " for more in ("", "'compare', 'last', 'best'")
+    )
+    check = "assert not {'torch', 'lightning'} & {*sys.modules}"
+    code = f"import sys; from project.__main__ import main; {commands}{check}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_run_of_fit_and_its_test_is_listed_as_they_tell_it(finished_run: Path) -> None:
+    (found,) = main(["runs", f"--runs_dir={finished_run.parents[1]}"])
+    known = best_validation(finished_run)
+    assert (found.val, found.val_epoch) == (known["val"], known["epoch"] + 1)
+    assert (found.epochs, found.planned_epochs, found.seed) == (2, 2, 0)
+    assert found.data == "datamodules.SampleDataModule"
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+def test_reader_that_has_had_enough_is_no_error(form: list[str], runs_dir: Path) -> None:
+    command = [sys.executable, "-m", "project", "runs", f"--runs_dir={runs_dir}", *form]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
