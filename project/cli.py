@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import callbacks
 import datamodules
 from project import COMMANDS
+from project.checkpoints import DiskFullError, keep_whole, told_if_full
 from project.light import debugging
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.parser import LINKED, Parser, UsageError
@@ -30,7 +31,7 @@ from project.report import write_report
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-USER_ERRORS = (datamodules.DataError, MisconfigurationException, RunError, OSError)
+USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, RunError, OSError)
 
 
 class CLI(LightningCLI):
@@ -159,7 +160,9 @@ class CLI(LightningCLI):
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, Progress()]
         config["profiler"] = config["profiler"] or NoProfiler()
-        return super()._instantiate_trainer(config, always)
+        trainer = super()._instantiate_trainer(config, always)
+        keep_whole(trainer, config["plugins"])
+        return trainer
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""
@@ -195,6 +198,11 @@ class CLI(LightningCLI):
             rank_zero_warn(
                 f"No report was written ({reason}). PROJECT_DEBUG=1 shows all of it: `report {self.run_dir}`."
             )
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; Lightning calls this in the place of ``Trainer.fit``."""
+        with told_if_full(self.run_dir):
+            self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
         """Say what came out."""
