@@ -29,6 +29,7 @@ from project.profiler import NoProfiler
 from project.progress import Progress
 from project.report import write_report
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
+from project.weights import check_weights
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, RunError, OSError)
@@ -95,9 +96,8 @@ class CLI(LightningCLI):
                 "Expected --run with validate or test, but got it with fit, which starts a new run. Take it away."
             )
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-            raise MisconfigurationException(
-                f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} does not exist."
-            )
+            what = "is a folder" if Path(config.ckpt_path).is_dir() else "does not exist"
+            raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
             raise MisconfigurationException(
@@ -130,6 +130,7 @@ class CLI(LightningCLI):
         command = self.subcommand
         assert command is not None
         config = self.config[command]
+        check_weights(command, config, self.model)
         self._make_folders(config)
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
