@@ -1,5 +1,6 @@
 # make fit    install the project into .venv and train on a small sample
-# make check  lint, check formatting and types
+# make check  lint, check formatting and types, and compare the locked packages with known vulnerabilities (without a
+#             network it says that it could not)
 # make test   run the tests; those of web pages want Chromium (apt-get install chromium) and are skipped without it,
 #             or fail without it if REQUIRE_BROWSER=1 is set
 # make lock   resolve the dependencies anew (needs uv)
@@ -17,6 +18,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/audit.py requirements.lock requirements-dev.lock
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

@@ -15,6 +15,7 @@ from datamodules.index import STAGES, Entry
 from datamodules.split import Fractions, check_fractions, divide
 
 ARCHIVE = CIFAR10.filename
+ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
 
 
@@ -115,7 +116,7 @@ class CIFAR10DataModule(ImageDataModule):
             if place.exists():
                 return place
         try:
-            download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5)
+            download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5, ARCHIVE_BYTES)
         except DataError as error:
             raise DataError(
                 f"CIFAR-10 is not here. Looked for {', '.join(map(str, places))}. {error}. Three ways on: put "

@@ -21,8 +21,14 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def download(url: str, target: Path, md5: str) -> None:
+def download(url: str, target: Path, md5: str, size: int) -> None:
     """Download ``url`` to ``target``, which appears only when it is complete and its MD5 is right.
+
+    Args:
+        url: Address.
+        target: Where to put it.
+        md5: MD5 in 32 hexadecimal digits.
+        size: Bytes; what goes on behind them is not stored.
 
     Raises:
         DataError: The site cannot be reached, breaks off, or sends something else.
@@ -37,9 +43,12 @@ def download(url: str, target: Path, md5: str) -> None:
             partial.open("wb") as file,
             Progress(*columns, TimeRemainingColumn()) as progress,
         ):
-            size = response.headers["Content-Length"]
-            task = progress.add_task(target.name, total=int(size) if size else None)
+            task = progress.add_task(target.name, total=size)
             while chunk := response.read(CHUNK):
+                if file.tell() + len(chunk) > size:
+                    raise DataError(
+                        f"Expected {size} bytes from {url}, but got more: it is another file. Fetch it by another way."
+                    )
                 file.write(chunk)
                 digest.update(chunk)
                 progress.update(task, advance=len(chunk))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.losses import per_image
+from lightning_modules.safe_load import LoadError, load_safely
 
 
 class Distiller(ImageClassifier):
@@ -90,11 +91,13 @@ def load_teacher(file: str) -> ImageClassifier:
     """
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
+    expected = f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file}"
     try:
+        load_safely(file)  # for its words: torch's advise to load what is refused
         teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no checkpoint raises almost anything
-        raise MisconfigurationException(
-            f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file} cannot be loaded: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+    except LoadError as error:
+        raise MisconfigurationException(f"{expected} {error}. Give one that `fit` wrote.") from error
+    except Exception as error:  # one of something else raises almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MisconfigurationException(f"{expected} cannot be loaded: {reason}. Give one that `fit` wrote.") from error
     return teacher.eval().requires_grad_(False)

@@ -1,20 +1,17 @@
 """Load weights into a network, and say what matched."""
 
-import re
-import warnings
-import zipfile
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from rich.markup import escape
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from lightning_modules.safe_load import LoadError, load_safely
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep it; the first is Lightning's
 WRAPPERS = ("network", "model", "net", "module", "_orig_mod")  # attributes, DataParallel or an average, torch.compile
@@ -30,7 +27,7 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     Args:
         network: Network to load into.
         file: A state_dict, or a checkpoint with one under ``NESTED``, as written by ``torch.save``; or .safetensors.
-            It is loaded with ``weights_only``, so that it cannot run code.
+            It cannot run code; see ``load_safely``.
         whole: Insist on weights for all of the network, as for measuring it.
 
     Raises:
@@ -38,9 +35,34 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     """
     own, loaded = network.state_dict(), read_state_dict(file)
     prefix = _prefix(loaded, own)
+    found = compare(own, loaded, prefix)
+    matched = found["loaded"]
+    title = f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"
+    if prefix:
+        title += f", without {prefix!r} before their names"
+    if not matched or (whole and len(matched) < len(own)):
+        del found["loaded"]
+        raise MisconfigurationException(
+            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; {in_words(found)}."
+        )
+    network.load_state_dict({name: loaded[f"{prefix}{name}"] for name in matched}, strict=False)
+    table = Table("pretrained", "tensors", "names", title=escape(title))
+    for what, names in found.items():
+        table.add_row(what, f"{len(names)}", escape(_some(names)))
+    rank_zero_only(rich_print)(table)
+
+
+def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:
+    """Return which tensors of a network's own state_dict a loaded one has, and which not, by what is the matter.
+
+    Args:
+        own: The network's.
+        loaded: Another, of any values.
+        prefix: Beginning of the names in ``loaded`` that are the network's.
+    """
     inner = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
     here, there = _shapes(own), _shapes(inner)
-    found = {
+    return {
         "loaded": [name for name in own if there.get(name) == here[name]],
         "mismatched": [
             f"{name} is {there[name]}, not {here[name]}" for name in own if there.get(name, here[name]) != here[name]
@@ -50,21 +72,11 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
             name for name in loaded if not name.startswith(prefix) or name.removeprefix(prefix) not in own
         ],
     }
-    matched = found["loaded"]
-    title = f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"
-    if prefix:
-        title += f", without {prefix!r} before their names"
-    if not matched or (whole and len(matched) < len(own)):
-        del found["loaded"]
-        others = "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names)
-        raise MisconfigurationException(
-            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; {others}."
-        )
-    network.load_state_dict({name: inner[name] for name in matched}, strict=False)
-    table = Table("pretrained", "tensors", "names", title=escape(title))
-    for what, names in found.items():
-        table.add_row(what, f"{len(names)}", escape(_some(names)))
-    rank_zero_only(rich_print)(table)
+
+
+def in_words(found: dict[str, list[str]]) -> str:
+    """Return names by what is the matter with them in a line."""
+    return "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names)
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
@@ -76,9 +88,9 @@ def read_state_dict(file: str) -> dict[str, Any]:
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
     try:
-        loaded = load_file(file) if file.endswith(".safetensors") else _torch_load(file)
-    except Exception as error:  # a file that is no checkpoint raises almost anything
-        raise _not_weights(file, _reason(file, error)) from error
+        loaded = load_safely(file)
+    except LoadError as error:
+        raise _not_weights(file, str(error)) from error
     for key in NESTED:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
@@ -87,33 +99,6 @@ def read_state_dict(file: str) -> dict[str, Any]:
     if not any(isinstance(value, Tensor) for value in loaded.values()):
         raise _not_weights(file, f"holds {_some(list(loaded)) or 'nothing'}")
     return loaded
-
-
-def _torch_load(file: str) -> Any:
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if damaged := archive.testzip():  # torch does not look at checksums
-                raise ValueError(f"wrong checksum of {damaged}")
-    with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused a line later
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _reason(file: str, error: Exception) -> str:
-    """Return why a file cannot be loaded, from torch's page of advice to load it unsafely."""
-    with Path(file).open("rb") as stream:
-        start = stream.read(100).strip()
-    if not start:
-        return "is empty"
-    if start.startswith(b"<"):
-        return "is a web page"
-    text = str(error)
-    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-        return f"needs code of {found[1]} to be run, as a whole network or an optimizer does"
-    if found := re.search(r"TorchScript archive|legacy \.tar format", text):
-        return f"is of a kind that cannot be loaded safely ({found[0]})"
-    if found := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
-        text = found[0]
-    return f"is damaged or of another kind ({text.splitlines()[0].partition('. ')[0] or type(error).__name__})"
 
 
 def _not_weights(file: str, reason: str) -> MisconfigurationException:

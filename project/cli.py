@@ -26,6 +26,7 @@ import callbacks
 import datamodules
 from callbacks.finite_loss import FiniteLoss, NotFiniteError
 from project import COMMANDS, record
+from project.checkpoints import DiskFullError, keep_whole, told_if_full
 from project.light import debugging
 from project.measured import METRICS
 from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
@@ -48,9 +49,10 @@ from project.runs import (
 )
 from project.settings import CONFIG, differences
 from project.stop import Stopped, Stopper
+from project.weights import check_weights
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-USER_ERRORS = (datamodules.DataError, MisconfigurationException, NotFiniteError, RunError, OSError)
+USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 # settings that a checkpoint holds, too: its values would win unless these are said to have changed
 OF_TRAINING = (
     *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
@@ -140,9 +142,8 @@ class CLI(LightningCLI):
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-            raise MisconfigurationException(
-                f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} does not exist."
-            )
+            what = "is a folder" if Path(config.ckpt_path).is_dir() else "does not exist"
+            raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
             raise MisconfigurationException(
@@ -177,6 +178,7 @@ class CLI(LightningCLI):
         command = self.subcommand
         assert command is not None
         config = self.config[command]
+        check_weights(command, config, self.model)
         self._make_folders(config)
         if command == "fit" and is_rank_zero():
             self._begin_record(config)
@@ -212,7 +214,9 @@ class CLI(LightningCLI):
             always = [*always, FiniteLoss()]
         always = [*always, self.stopper]
         config["profiler"] = config["profiler"] or NoProfiler()
-        return super()._instantiate_trainer(config, always)
+        trainer = super()._instantiate_trainer(config, always)
+        keep_whole(trainer, config["plugins"])
+        return trainer
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""
@@ -322,6 +326,11 @@ class CLI(LightningCLI):
             rank_zero_warn(
                 f"No report was written ({reason}). PROJECT_DEBUG=1 shows all of it: `report {self.run_dir}`."
             )
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; Lightning calls this in the place of ``Trainer.fit``."""
+        with told_if_full(self.run_dir):
+            self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
         """Say what came out."""

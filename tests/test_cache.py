@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_safe_load import RunsCode
 
 from datamodules.cache import cache_path, chunk_of, fingerprint, open_cache, scan
 from datamodules.png import encode_pngs
@@ -99,6 +100,18 @@ def test_a_damaged_cache_is_not_opened(tmp_path: Path, files: list[str], damage:
         assert open_cache(path, COUNT + 1, 6) is None
         return
     assert open_cache(path, COUNT, 6) is None
+
+
+def test_a_cache_with_code_is_not_opened(tmp_path: Path, files: list[str]) -> None:
+    path = keep(tmp_path, files)
+    np.save(path, np.array([RunsCode(tmp_path / "trace")], dtype=object))
+    stat = path.stat()
+    facts = json.loads(path.with_suffix(".json").read_text()) | {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    assert open_cache(path, COUNT, 6) is None
+    assert not (tmp_path / "trace").exists()
+    np.load(path, allow_pickle=True)
+    assert (tmp_path / "trace").exists()  # the code was real
 
 
 def test_a_copied_cache_is_taken_by_its_content(tmp_path: Path, files: list[str]) -> None:

@@ -1,0 +1,66 @@
+"""Read a file of weights without running code in it, or say in a few words why it cannot be."""
+
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+
+class LoadError(Exception):
+    """A file cannot be loaded; the message goes on where its name ends: "is empty"."""
+
+
+def load_safely(file: str | Path) -> Any:
+    """Return what a file of ``torch.save`` or a .safetensors file holds, on the CPU.
+
+    It is loaded with ``weights_only``, which knows tensors and plain values, and calls nothing.
+
+    Raises:
+        LoadError: The file is missing, empty, damaged, of another kind, or needs code to be run.
+    """
+    file = Path(file)
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        _check_archive(file)
+        with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused a line later
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint raises almost anything
+        raise LoadError(_reason(file, error)) from error
+
+
+def _check_archive(file: Path) -> None:
+    """Look at what torch does not: whether members are whole, and no larger than the file that they are in."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save packs nothing
+            raise ValueError("it would unpack to more bytes than it has")
+        if damaged := archive.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """Return why a file cannot be loaded, from torch's page of advice to load it unsafely."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(100).strip()
+    except OSError as problem:
+        return "is a folder" if isinstance(problem, IsADirectoryError) else f"cannot be read ({problem.strerror})"
+    if not start:
+        return "is empty"
+    if start.startswith(b"<"):
+        return "is a web page"
+    text = str(error)
+    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"needs code of {found[1]} to be run, as a whole network or an optimizer does"
+    if found := re.search(r"TorchScript archive|legacy \.tar format", text):
+        return f"is of a kind that cannot be loaded safely ({found[0]})"
+    if found := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
+        text = found[0]
+    first = text.strip().partition("\n")[0].partition(". ")[0]
+    return f"is damaged or of another kind ({first or type(error).__name__})"

@@ -1,0 +1,95 @@
+"""Look at the files of weights that a command names, before it leaves the folder of a run behind."""
+
+from typing import Any
+
+import lightning.pytorch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_modules.distiller import load_teacher
+from lightning_modules.module import ImageModule
+from lightning_modules.pretrained import compare, in_words, read_state_dict
+from lightning_modules.safe_load import LoadError, load_safely
+
+ADVICE = "Give one that `fit` wrote, as RUN/checkpoints/last.ckpt"
+WEIGHTS = "Give its weights alone as --model.pretrained, without --ckpt_path"
+
+
+def check_weights(command: str, config: Any, module: LightningModule) -> None:
+    """Check checkpoint, pretrained weights and teacher, as far as a command will load them.
+
+    Args:
+        command: "fit", "validate" or "test".
+        config: Its options.
+        module: What they are to be loaded into.
+
+    Raises:
+        MisconfigurationException: One of them is not as expected.
+    """
+    if config.ckpt_path is None:
+        if (pretrained := getattr(module, "pretrained", None)) is not None:
+            read_state_dict(pretrained)
+    elif config.weights_only is False:
+        rank_zero_warn(
+            f"--weights_only false: whatever code is in {config.ckpt_path} will be run. Load only files that you trust "
+            "as you trust a program."
+        )
+    else:
+        check_checkpoint(str(config.ckpt_path), module, command == "fit")
+    if command == "fit" and (teacher := getattr(module, "teacher", None)) is not None:
+        load_teacher(teacher)
+
+
+def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
+    """Check that a file is a checkpoint of a module.
+
+    Args:
+        file: Path of the file.
+        module: Module that it is to be loaded into.
+        resume: Whether training is to go on from it, which needs more than weights.
+
+    Raises:
+        MisconfigurationException: It is not.
+    """
+    expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
+    try:
+        loaded = load_safely(file)
+    except LoadError as error:
+        own = ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
+        raise MisconfigurationException(f"{expected} {error}. {ADVICE}{own}.") from error
+    if not isinstance(loaded, dict):
+        raise MisconfigurationException(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
+    state_dict, version = loaded.get("state_dict"), str(loaded.get("pytorch-lightning_version", ""))
+    if not isinstance(state_dict, dict) or not version:
+        raise MisconfigurationException(f"{expected} is none of Lightning's. {ADVICE}. {WEIGHTS}, if it has any.")
+    here = lightning.pytorch.__version__
+    if version.partition(".")[0] != here.partition(".")[0]:
+        raise MisconfigurationException(
+            f"{expected} was written by Lightning {version[:20]}, and this is {here}. {WEIGHTS}."
+        )
+    if resume and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
+        raise MisconfigurationException(
+            f"{expected} holds weights alone, and no state of optimizer and loops to go on from. {WEIGHTS}."
+        )
+    if isinstance(module, ImageModule):
+        _check_network(file, loaded, module)
+
+
+def _check_network(file: str, loaded: dict[str, Any], module: ImageModule) -> None:
+    """Compare the network's tensors with the checkpoint's, so that the words are ours and not torch's page."""
+    state_dict = {name: value for name, value in loaded["state_dict"].items() if str(name).startswith("network.")}
+    found = compare(module.network.state_dict(), state_dict, "network.")
+    del found["loaded"]
+    if not any(found.values()):
+        return
+    known = loaded.get("hyper_parameters", {}).get("class_names", module.class_names)
+    classes = (
+        f" (it tells {len(known)} classes apart, the data has {len(module.class_names)})"
+        if len(known) != len(module.class_names)
+        else ""
+    )
+    raise MisconfigurationException(
+        f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another{classes}: "
+        f"{in_words(found)}. Give the config that it was trained with, or what fits of it as --model.pretrained."
+    )

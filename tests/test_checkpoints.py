@@ -1,0 +1,185 @@
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
+
+from lightning_modules import ImageClassifier
+from project.__main__ import main
+from project.checkpoints import DiskFullError, WholeCheckpointIO, keep_whole
+
+ROOT = Path(__file__).parents[1]
+QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+
+
+def test_what_is_saved_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
+    for epoch in (0, 1):
+        WholeCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(3)}, tmp_path / "new/last.ckpt")
+    loaded = WholeCheckpointIO().load_checkpoint(tmp_path / "new/last.ckpt")
+    assert loaded["epoch"] == 1
+    assert torch.equal(loaded["weights"], torch.ones(3))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
+
+
+def test_what_a_killed_process_left_goes_at_the_next_save(tmp_path: Path) -> None:
+    for name in ("best.ckpt.partial", "mine.txt.partial", "running.ckpt.partial"):
+        (tmp_path / name).write_text("half")
+    for name in ("best.ckpt.partial", "mine.txt.partial"):
+        os.utime(tmp_path / name, (0, 0))
+    WholeCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"last.ckpt", "mine.txt.partial", "running.ckpt.partial"}  # the last may be a process at work
+
+
+class Own(TorchCheckpointIO):
+    """A user's way of saving."""
+
+
+@pytest.mark.parametrize(
+    ("plugins", "kinds"),
+    [
+        (None, (WholeCheckpointIO, None)),
+        (TorchCheckpointIO(), (TorchCheckpointIO, None)),
+        ([Own()], (Own, None)),
+        ([AsyncCheckpointIO()], (AsyncCheckpointIO, WholeCheckpointIO)),
+        ([AsyncCheckpointIO(Own())], (AsyncCheckpointIO, Own)),
+    ],
+)
+def test_plugin_of_the_user_is_kept(plugins: object, kinds: tuple[type, type | None]) -> None:
+    trainer = Trainer(accelerator="cpu", plugins=plugins, **QUIET)
+    keep_whole(trainer, plugins)
+    found = trainer.strategy.checkpoint_io
+    assert type(found) is kinds[0]
+    assert kinds[1] is None or type(found.checkpoint_io) is kinds[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to kill many processes in a short time")
+def test_killed_at_any_moment_each_checkpoint_is_whole_and_none_is_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "tests/kill_saving.py", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    actions, moments = done.stdout.strip().splitlines()
+    assert int(actions.split()[-2]) >= 12  # an opening and a renaming for each of two files in three epochs
+    assert moments.startswith("killed at 30 moments")
+
+
+FILLS = """
+import resource
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+class Fills(Callback):
+    def __init__(self, folder: str, left: int):
+        self.folder, self.left = folder, left
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch != 1:
+            return
+        if not self.folder:  # no disk to fill
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.left, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            return
+        with (Path(self.folder) / "filling").open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                file.truncate(max(0, file.tell() - self.left))
+        if not self.left:
+            trainer.logger.experiment.add_text("long", "x" * 100_000)
+            trainer.logger.experiment.flush()
+"""
+
+
+@pytest.fixture
+def limits() -> Iterator[None]:
+    """Give back what a test may have taken: the size that files may have."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return where a file system of 4 MB is mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    if sys.platform != "linux" or not shutil.which("mount"):
+        pytest.skip("needs Linux to mount a small file system")
+    if (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+        pytest.skip(f"may not mount a small file system: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill(
+    tmp_path: Path, fast: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable:
+    """Return a function that trains until there is no room, and returns exit code, words and the run's folder."""
+    (tmp_path / "filling.py").write_text(FILLS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "filling", raising=False)
+
+    def train(runs: Path, folder: str, left: int, *options: str) -> tuple[int, str, Path]:
+        callback = f'[{{class_path: filling.Fills, init_args: {{folder: "{folder}", left: {left}}}}}]'
+        args = [*fast, f"--trainer.callbacks={callback}", "--trainer.max_epochs=3", f"--runs_dir={runs}", *options]
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *args])
+        (run,) = (runs / "lenet").iterdir()
+        return stop.value.code, capsys.readouterr().err, run
+
+    return train
+
+
+def check_what_is_left(code: int, err: str, run: Path, room: str) -> None:
+    """Check that a full disk in the second epoch is told in a line, and has cost nothing of the first."""
+    last = run / "checkpoints/last.ckpt"
+    assert code == 2
+    told = err.splitlines()[-1]
+    assert re.match(rf"error: Expected room {room}, but the disk is full; ", told), told
+    assert told.endswith(
+        f"; the last good checkpoint is {last} of epoch 1. Make room and go on from it: the same command with "
+        f"--ckpt_path {last}."
+    )
+    assert "Traceback" not in err
+    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+    for name in ("best.ckpt", "last.ckpt"):
+        assert torch.load(last.parent / name, weights_only=True)["epoch"] == 0
+        ImageClassifier.load_from_checkpoint(last.parent / name)
+
+
+def test_full_disk_costs_no_checkpoint_and_is_told_in_a_line(small_disk: Path, fill: Callable) -> None:
+    code, err, run = fill(small_disk, str(small_disk), 200_000)
+    check_what_is_left(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_full_disk_that_loggers_meet_is_told_in_the_same_line(small_disk: Path, fill: Callable) -> None:
+    code, err, run = fill(small_disk, str(small_disk), 0)
+    check_what_is_left(code, err, run, f"in {run}")
+
+
+@pytest.mark.usefixtures("limits")
+def test_file_that_may_not_grow_is_told_as_a_full_disk(tmp_path: Path, fill: Callable) -> None:
+    code, err, run = fill(tmp_path / "runs", "", 200_000)
+    check_what_is_left(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
+
+
+@pytest.mark.usefixtures("limits")
+def test_no_room_for_a_first_checkpoint_is_said(tmp_path: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(DiskFullError, match=f"for 4 MB in {tmp_path}"):
+        WholeCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,60 @@
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules.safe_load import LoadError, load_safely
+
+
+def test_tensors_and_plain_values_are_loaded(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "names": ["a"], "weights": torch.ones(2)}, tmp_path / "a.ckpt")
+    loaded = load_safely(tmp_path / "a.ckpt")
+    assert (loaded["epoch"], loaded["names"], loaded["weights"].tolist()) == (3, ["a"], [1, 1])
+
+
+class RunsCode:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
+def test_code_in_a_file_is_never_run(tmp_path: Path, how: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if forced:  # what advice on the internet says to set for old files
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    file, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
+    if how == "pickle":
+        file.write_bytes(pickle.dumps(RunsCode(trace), protocol=2))
+    else:
+        torch.save({"state_dict": RunsCode(trace)}, file, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(LoadError, match="needs code of"):
+        load_safely(file)
+    assert not trace.exists()
+    torch.load(file, weights_only=False) if how != "pickle" else pickle.loads(file.read_bytes())
+    assert trace.exists()  # the code was real
+
+
+def test_file_that_would_unpack_to_more_than_it_has_is_refused(tmp_path: Path) -> None:
+    saved = io.BytesIO()
+    torch.save({"weights": torch.zeros(1_000_000)}, saved)
+    with zipfile.ZipFile(saved) as plain, zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "a.pt").stat().st_size < 10_000
+    with pytest.raises(LoadError, match="would unpack to more bytes than it has"):
+        load_safely(tmp_path / "a.pt")
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="is a folder"):
+        load_safely(tmp_path)
+    with pytest.raises(LoadError, match=r"^cannot be read \(No such file"):
+        load_safely(tmp_path / "gone.ckpt")
