@@ -124,7 +124,5 @@ def _what_is_left(run: Path) -> str:
     if not found:
         return "there is no checkpoint yet. Make room and start again."
     _, epoch, file = max(found)
-    return (
-        f"the last good checkpoint is {file} of epoch {epoch + 1}. Make room and go on from it: the same command with "
-        f"--ckpt_path {file}."
-    )
+    kept = f"the last good checkpoint is {file} of epoch {epoch + 1}"
+    return f"{kept}. Make room and go on:  python -m project fit --run {run}"

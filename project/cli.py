@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ class CLI(LightningCLI):
             if hasattr(self, "run_dir"):
                 state = "interrupted" if isinstance(error, Stopped) else "failed"
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-                record.end(self.run_dir, state, time.monotonic() - self.began, reason)
+                with suppress(OSError):  # of a full disk
+                    record.end(self.run_dir, state, time.monotonic() - self.began, reason)
                 if isinstance(error, Stopped):
                     self._say_how_to_go_on()
             raise

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from project.checkpoints import DiskFullError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -48,7 +50,8 @@ class Stopper(Callback):
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self.number is not None and error is not None:  # whatever it is: workers may have met the signal first
+        # whatever else it is: workers may have met the signal first
+        if self.number is not None and error is not None and not isinstance(error, DiskFullError):
             raise Stopped(self.number) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

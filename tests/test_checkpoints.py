@@ -150,8 +150,7 @@ def check_what_is_left(code: int, err: str, run: Path, room: str) -> None:
     told = err.splitlines()[-1]
     assert re.match(rf"error: Expected room {room}, but the disk is full; ", told), told
     assert told.endswith(
-        f"; the last good checkpoint is {last} of epoch 1. Make room and go on from it: the same command with "
-        f"--ckpt_path {last}."
+        f"; the last good checkpoint is {last} of epoch 1. Make room and go on:  python -m project fit --run {run}"
     )
     assert "Traceback" not in err
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
