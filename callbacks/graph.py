@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from callbacks.gather import network_of
 from callbacks.loggers import Log
-from callbacks.watcher import Watcher
+from callbacks.watcher import Watcher, is_sharded
 
 
 class NetworkGraph(Watcher):
@@ -20,12 +20,15 @@ class NetworkGraph(Watcher):
     """
 
     takes = ("graph",)
+    needs_network = True
 
     def __init__(self) -> None:
         super().__init__()
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_sharded(trainer):
+            return
         example = pl_module.example_input_array
         if not isinstance(example, Tensor):
             rank_zero_warn("NetworkGraph needs a module with an example_input_array. Nothing of it is logged.")

@@ -12,7 +12,7 @@ from callbacks.gather import to_cpu
 from callbacks.loggers import Log
 from callbacks.looking import convolutions
 from callbacks.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
-from callbacks.watcher import Watcher
+from callbacks.watcher import Watcher, is_sharded
 
 MOST_FRAMES = 200  # of the video, after which every other one is left out
 
@@ -35,6 +35,8 @@ class ConvolutionKernels(Watcher):
         max_layers: Draw so many layers, spread over the depth, if there are more.
     """
 
+    needs_network = True
+
     def __init__(
         self,
         every_n_epochs: PositiveInt = 5,
@@ -52,6 +54,8 @@ class ConvolutionKernels(Watcher):
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if is_sharded(trainer):
+            return
         layers = convolutions(pl_module, self.max_layers if self.due(trainer) else 1)
         weights: dict[str, Any] = {name: layer.weight for name, layer in layers.items()}
         if not weights:

@@ -8,17 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from callbacks.gather import network_of
 from callbacks.pictures import min_max
-from callbacks.watcher import Watcher
-
-SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+from callbacks.watcher import Watcher, is_sharded
 
 
 class Shown(NamedTuple):
@@ -41,6 +37,8 @@ class ImageWatcher(Watcher):
         every_n_epochs: Look at each n-th epoch, and the last.
     """
 
+    needs_network = True
+
     def __init__(self, images: int | list[int] = 4, random: bool = False, every_n_epochs: int = 1) -> None:
         super().__init__(every_n_epochs)
         if images == [] or (isinstance(images, int) and images < 1):
@@ -54,20 +52,12 @@ class ImageWatcher(Watcher):
         self.images = images
         self.random = random
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and isinstance(trainer.strategy, SHARDED):
-            rank_zero_warn(
-                f"{type(self).__name__} shows images to one process, which has but a part of the network under "
-                f"{type(trainer.strategy).__name__}. Nothing of it is logged."
-            )
-
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        if isinstance(trainer.strategy, SHARDED):  # the others would have to take part
+        if is_sharded(trainer):  # the others would have to take part
             return
         if not trainer.sanity_checking and not self.due(trainer):
             return

@@ -65,6 +65,7 @@ class StepWatcher(Watcher):
     """
 
     takes = ("histograms",)
+    needs_network = True
     _waiting = False
     _step: Step | None = None
 

@@ -9,11 +9,13 @@ from weakref import WeakKeyDictionary
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from callbacks.loggers import Log, warn_if_blind
 
+SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cannot take
 
 
@@ -27,6 +29,7 @@ class Watcher(Callback):
     """
 
     takes: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_if_blind``
+    needs_network = False  # all of it, in the process of rank zero
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
@@ -34,6 +37,11 @@ class Watcher(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             warn_if_blind(trainer, self, self.takes)
+            if self.needs_network and is_sharded(trainer):
+                rank_zero_warn(
+                    f"{type(self).__name__} looks at the whole network, of which each process has but a part under "
+                    f"{type(trainer.strategy).__name__}. Nothing of it is logged."
+                )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         finish_drawing(trainer)
@@ -43,7 +51,7 @@ class Watcher(Callback):
 
     def due(self, trainer: Trainer) -> bool:
         """Tell whether to look now: in ``validate`` and ``test`` always, in the sanity check never."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or (self.needs_network and is_sharded(trainer)):
             return False
         epoch = trainer.current_epoch + 1
         return trainer.state.fn != TrainerFn.FITTING or not epoch % self.every_n_epochs or epoch == trainer.max_epochs
@@ -57,6 +65,11 @@ class Watcher(Callback):
     def draw(self, log: Log, *gathered: Any) -> None:
         """Draw and log; not in the thread that trains, so without a look at module or trainer."""
         raise NotImplementedError
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Tell whether each process has but a part of the network."""
+    return isinstance(trainer.strategy, SHARDED)
 
 
 def finish_drawing(trainer: Trainer) -> None:
