@@ -181,9 +181,8 @@ class ImageModule(LightningModule):
         total = int(weights.sum())
         for name in means[0]:
             values = torch.stack([step[name] for step in means]).float()
-            # by its batch size Lightning weighs the mean of one device among those of others
             mean = (values * weights).sum() / max(total, 1)
-            self.log(f"train/{name}", mean, batch_size=max(total, 1), sync_dist=True, prog_bar=name == "acc")
+            self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -232,6 +231,11 @@ class ImageModule(LightningModule):
         self._steps.append((count, means))
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
+
+    def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
+        # Lightning divides the sum of counts by the number of devices, and cuts off what is no whole number
+        self.log(name, mean, batch_size=count * self.trainer.world_size, sync_dist=True, prog_bar=prog_bar)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
