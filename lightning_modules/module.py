@@ -269,7 +269,8 @@ class ImageModule(LightningModule):
     def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
         """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
         # Lightning divides the sum of counts by the number of devices, and cuts off what is no whole number
-        self.log(name, mean, batch_size=count * self.trainer.world_size, sync_dist=True, prog_bar=prog_bar)
+        devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be tried out without a trainer
+        self.log(name, mean, batch_size=count * devices, sync_dist=True, prog_bar=prog_bar)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
