@@ -75,13 +75,12 @@ def compare_devices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     before = checkpoint.get(KEY)
     if before is None or trainer.state.fn != TrainerFn.FITTING or before["devices"] == trainer.world_size:
         return
-    now = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
+    now: dict[str, Any] = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
     words = [f"{one['batch_size']} images on each of {one['devices']} devices" for one in (before, now)]
+    images = [one["devices"] * (one["batch_size"] or 0) for one in (before, now)]
     advice = ""
-    if None not in (before["batch_size"], now["batch_size"]):
-        images = before["devices"] * before["batch_size"]
-        if images != now["devices"] * now["batch_size"]:
-            advice = f" For steps of as many images as before, give --data.batch_size {images // trainer.world_size}."
+    if all(images) and images[0] != images[1]:
+        advice = f" For steps of as many images as before, give --data.batch_size {images[0] // trainer.world_size}."
     rank_zero_warn(
         f"The checkpoint was trained with {words[0]}, and goes on with {words[1]}. Learning rates and the length of "
         f"schedules are the checkpoint's, whatever --model.scale_lr says.{advice}"

@@ -26,7 +26,15 @@ from project.messages import is_of_another_network, one_line, parser_message, ro
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
-from project.ranks import follow_parent, is_first_to_fail, is_loss_of_another, is_rank_zero, leave_at_once, world_size
+from project.ranks import (
+    follow_parent,
+    is_first_to_fail,
+    is_loss_of_another,
+    is_rank_zero,
+    leave_at_once,
+    rank,
+    world_size,
+)
 from project.report import write_report
 from project.runs import BEST, CONFIG, RunError, create_folder, expand_run, name_of, run_of_checkpoint, summary
 
@@ -248,12 +256,12 @@ def told_shortly(args: list[str]) -> Iterator[None]:
         first = is_first_to_fail()
         if not debugging() and first:
             if world_size() > 1 and not is_loss_of_another(error):
-                print(f"Rank {rank_zero_only.rank} of {world_size()} failed first:", file=sys.stderr)
+                print(f"Rank {rank()} of {world_size()} failed first:", file=sys.stderr)
             code = tell(root_cause(error), args)
         leave_at_once(code)
         if debugging():
             if world_size() > 1:
-                error.add_note(f"(rank {rank_zero_only.rank} of {world_size()})")
+                error.add_note(f"(rank {rank()} of {world_size()})")
             raise
         raise SystemExit(code) from error
 
@@ -270,7 +278,7 @@ def tell(error: BaseException, args: list[str]) -> int:
     elif is_loss_of_another(error):
         print(
             "error: Another process of this training is gone and did not say why: was it killed, for want of memory? "
-            f"Rank {rank_zero_only.rank} noticed: {' '.join(str(error).split())}",
+            f"Rank {rank()} noticed: {' '.join(str(error).split())}",
             file=sys.stderr,
         )
         return 1

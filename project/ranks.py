@@ -15,10 +15,15 @@ GRACE = 30  # seconds that a process may go on without the one that started it
 LINGER = 3  # seconds that the process which counts the failed waits for others to fail of the same
 
 
+def rank() -> int:
+    """Return which process of a training this is."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
+
+
 def is_rank_zero() -> bool:
     """Tell whether this is the process that writes, before there is a trainer to ask."""
     first_node = os.environ.get("NODE_RANK", "0") == "0"  # Lightning's launcher gives no other rank to a node's first
-    return rank_zero_only.rank == 0 and first_node  # type: ignore[attr-defined]  # Lightning sets it on the function
+    return rank() == 0 and first_node
 
 
 def world_size() -> int:
@@ -54,7 +59,7 @@ def leave_at_once(code: int) -> None:
         return
 
     def leave() -> None:
-        if rank_zero_only.rank == 0 and not _launched_by_torchrun():  # type: ignore[attr-defined]  # see above
+        if rank() == 0 and not _launched_by_torchrun():
             _wait_for_others()
         sys.stdout.flush()
         sys.stderr.flush()

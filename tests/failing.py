@@ -31,22 +31,22 @@ class Seen(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loader: Any = trainer.train_dataloader
-        self._note(trainer, f"train{trainer.current_epoch}", loader.paths(batch_idx))
+        self._note(trainer, f"train{trainer.current_epoch}", loader, batch_idx)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if not trainer.sanity_checking:
             loader: Any = trainer.val_dataloaders
-            self._note(trainer, f"val{trainer.current_epoch}", loader.paths(batch_idx))
+            self._note(trainer, f"val{trainer.current_epoch}", loader, batch_idx)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         loader: Any = trainer.test_dataloaders
-        self._note(trainer, "test", loader.paths(batch_idx))
+        self._note(trainer, "test", loader, batch_idx)
 
-    def _note(self, trainer: Trainer, stage: str, paths: list[str]) -> None:
+    def _note(self, trainer: Trainer, stage: str, loader: Any, batch_idx: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{trainer.global_rank}.txt").open("a") as file:
-            file.writelines(f"{stage} {path}\n" for path in paths)
+            file.writelines(f"{stage} {Path(path).name}\n" for path in loader.paths(batch_idx))
