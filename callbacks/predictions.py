@@ -111,7 +111,8 @@ class PredictionWatcher(Watcher):
         found = self._collector.compute()  # on every rank: it gathers from all of them
         self._collector = None
         # torchmetrics takes the dimensions of a single image away
-        found = Predictions(*map(torch.atleast_1d, found[:-1]), torch.atleast_2d(found.probabilities))
+        targets, preds, confidences, losses = map(torch.atleast_1d, found[:-1])
+        found = Predictions(targets, preds, confidences, losses, torch.atleast_2d(found.probabilities))
         if trainer.is_global_zero and len(found.targets):
             self.show(trainer, pl_module, stage, found)
 

@@ -11,7 +11,8 @@ class Throughput(Callback):
     """Log how long training and validation take.
 
     Tags, once an epoch: ``time/train_seconds`` (without validation), ``time/val_seconds`` and
-    ``time/images_per_second`` (trained, on all devices). The rest of an epoch that a run was resumed in has none.
+    ``time/images_per_second`` (trained, on all devices). Of several devices, means. The rest of an epoch that a run was
+    resumed in has none.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Throughput(Callback):
             "time/val_seconds": self._validating,
             "time/images_per_second": self._images * trainer.world_size / max(seconds, 1e-9),
         }
-        pl_module.log_dict(values, rank_zero_only=True)
+        pl_module.log_dict(values, sync_dist=True)
 
     def _now(self, pl_module: LightningModule) -> float:
         """Return seconds on a clock, once the device has done what it was given: three times an epoch."""

@@ -61,7 +61,7 @@ class Watcher(Callback):
 
     def due(self, trainer: Trainer) -> bool:
         """Tell whether to look now: in ``validate`` and ``test`` always, in the sanity check never."""
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or self.sharded:
             return False
         if trainer.state.fn != TrainerFn.FITTING or trainer.should_stop:
             return True

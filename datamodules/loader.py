@@ -182,11 +182,15 @@ class ImageLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on behind the batches that were given out before a checkpoint, with its seed.
 
+        The number of devices may be another, if their batches together are as large as before.
+
         Raises:
             DataError: The checkpoint lies within an epoch whose batches were of another size, or of other images.
         """
         now = self.state_dict()
-        changed = [key for key in ("batch_size", "world_size", "images") if state[key] != now[key]]
+        changed = ["images"] * (state["images"] != now["images"])
+        if state["batch_size"] * state["world_size"] != now["batch_size"] * now["world_size"]:
+            changed += [key for key in ("batch_size", "world_size") if state[key] != now[key]]
         changed = changed or ["batches"] * (state["batches"] != now["batches"])
         if changed and 0 < state["batch"] < state["batches"]:
             raise DataError(

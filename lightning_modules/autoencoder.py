@@ -51,12 +51,12 @@ class Autoencoder(ImageModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure a batch of validation images."""
         _, shown = self._compare(batch[0])
-        self.log("val/loss", shown, prog_bar=True, batch_size=len(batch[0]), sync_dist=True)
+        self.log_mean("val/loss", shown, len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure a batch of test images."""
         _, shown = self._compare(batch[0])
-        self.log("test/loss", shown, batch_size=len(batch[0]), sync_dist=True)
+        self.log_mean("test/loss", shown, len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the images of a batch as the network makes them, from 0 to 1."""

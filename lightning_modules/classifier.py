@@ -94,7 +94,8 @@ class ImageClassifier(ImageModule):
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of each class."""
         per_class = enumerate(zip(self.class_names, self.test_acc_per_class.compute(), strict=True))
-        self.log_dict({f"test/acc/{name}": value for i, (name, value) in per_class if i != self._ignored})
+        accuracies = {f"test/acc/{name}": value for i, (name, value) in per_class if i != self._ignored}
+        self.log_dict(accuracies, sync_dist=True)  # they are those of all devices already; Lightning warns if not told
         self.test_acc_per_class.reset()
 
     # Beyond Lightning's hooks
@@ -144,7 +145,7 @@ class ImageClassifier(ImageModule):
         loss = per_image(self.loss, self._measure(logits, targets), count)
         preds = logits.argmax(1)
         accuracy.update(preds, targets)
-        self.log(f"{stage}/loss", loss, batch_size=int(count), sync_dist=True)  # a schedule may watch it on each rank
+        self.log_mean(f"{stage}/loss", loss, int(count))
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
         return {"loss": loss, "preds": preds, "logits": logits}
 

@@ -22,6 +22,7 @@ def build_scheduler(
     trainer: Trainer,
     rules: Sequence[ParamGroup] = (),
     interval: Interval | None = None,
+    lr_factor: float = 1.0,
 ) -> dict[str, Any]:
     """Return a schedule as Lightning wants it configured.
 
@@ -31,6 +32,7 @@ def build_scheduler(
         trainer: Which knows the length of the training.
         rules: What the groups come from.
         interval: When to step it; by default what its class is made for.
+        lr_factor: What all learning rates of the optimizer were multiplied by; those of the class's options follow.
 
     Raises:
         MisconfigurationException: The class refuses its options or the groups, or training has no end.
@@ -46,7 +48,9 @@ def build_scheduler(
         for key in ("base_lr", "max_lr"):
             if isinstance(given.get(key), int | float):
                 shares = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
-                extra[key] = [given[key] * share for share in shares]
+                extra[key] = [given[key] * share * lr_factor for share in shares]
+            elif key in given:
+                extra[key] = [one * lr_factor for one in given[key]]
     try:
         scheduler = make(optimizer, **extra)
     except ValueError as error:

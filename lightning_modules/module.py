@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_modules.build import build_network, output_shape
+from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, shard, tell_step
 from lightning_modules.group_schedules import GroupSchedules, Interval, build_scheduler, check_monitors
 from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.new_settings import NewSettings
@@ -45,6 +46,8 @@ class ImageModule(LightningModule):
             own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of
             lightning.pytorch.cli's class. A param group that a callback adds in training moves in proportion to the
             others.
+        scale_lr: Multiply the learning rates of all groups by the number of devices, "linear", or by its root, "sqrt":
+            each device adds a batch of its own to a step.
         lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
         param_groups: Ordered rules of learning rate, weight decay, freezing and so on by parameter name.
         no_decay: No weight decay for parameters of one dimension: norms and biases.
@@ -71,6 +74,7 @@ class ImageModule(LightningModule):
         width: int,
         class_counts: list[int] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        scale_lr: ScaleLR = "none",
         lr_interval: Interval | None = None,
         param_groups: list[ParamGroup] | None = None,
         no_decay: bool = False,
@@ -86,6 +90,7 @@ class ImageModule(LightningModule):
         self.network = build_network(network, width, image_size)
         self.optimizer_class = optimizer
         self.lr_scheduler_class = lr_scheduler
+        self.scale_lr: ScaleLR = scale_lr
         self.lr_interval = lr_interval
         self.param_groups = param_groups or []
         self.no_decay = no_decay
@@ -120,25 +125,47 @@ class ImageModule(LightningModule):
         else:
             super().__setattr__(name, value)
 
+    def configure_model(self) -> None:
+        """Divide the network among devices, if ``ModelParallelStrategy`` trains it.
+
+        Raises:
+            MisconfigurationException: It is to be compiled, or divided in another way.
+        """
+        if self.device_mesh is not None:
+            if self.compiled:
+                raise MisconfigurationException(
+                    "Expected --model.compiled false under ModelParallelStrategy: the compiled network would have but "
+                    "a part of its weights."
+                )
+            shard(self.network, self.device_mesh)
+
     def configure_optimizers(self) -> Any:
         """Build param groups, optimizer and schedule, and print the groups."""
         self._freeze_until(None)
         optimizer = self._build_optimizer()
         self._check_trainer(optimizer)
+        factor = lr_factor(self.scale_lr, self.trainer.world_size)
+        if factor != 1:
+            for group in [*optimizer.param_groups, optimizer.defaults]:
+                group["lr"] = group["lr"] * factor
+        tell_step(self.trainer, self.scale_lr)
         configured: dict[str, Any] = {"optimizer": optimizer}
         self._schedules = GroupSchedules(optimizer, self.param_groups, self.trainer)
         if self.lr_scheduler_class is not None:
             configured["lr_scheduler"] = build_scheduler(
-                self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval
+                self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval, factor
             )
         if self.trainer.is_global_zero:
-            rich_print(
-                param_group_table(self.network, self.param_groups, optimizer.param_groups, self._schedules.base_lrs)
-            )
+            base_lrs = self._schedules.base_lrs
+            table = param_group_table(self.network, self.param_groups, optimizer.param_groups, base_lrs)
+            if factor != 1:
+                table.title = f"{table.title}, lr times {factor:g}"
+            rich_print(table)
         return configured
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the means of this epoch are made of so far."""
+        """Keep on how many devices it was trained, and what the means of this epoch are made of so far."""
+        note_devices(self.trainer, checkpoint)
         if self._steps:
             counts, means = zip(*self._steps, strict=True)
             checkpoint["steps"] = {
@@ -151,6 +178,8 @@ class ImageModule(LightningModule):
 
         The checkpoint's are here, and the file may be on another machine.
         """
+        if self._trainer is not None:  # rather than load_from_checkpoint
+            compare_devices(self.trainer, checkpoint)
         self._resumed_steps = checkpoint.get("steps")
         if self._new_settings is not None:
             self._new_settings.take_from(checkpoint)
@@ -161,6 +190,8 @@ class ImageModule(LightningModule):
     def on_fit_start(self) -> None:
         if self._new_settings is not None:
             self._new_settings.keep(self.trainer.optimizers[0])
+        if self.trainer.global_rank:  # or dropout would leave out the same on each device
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
         self._load_pretrained()
@@ -210,9 +241,8 @@ class ImageModule(LightningModule):
         total = int(weights.sum())
         for name in means[0]:
             values = torch.stack([step[name] for step in means]).float()
-            # by its batch size Lightning weighs the mean of one device among those of others
             mean = (values * weights).sum() / max(total, 1)
-            self.log(f"train/{name}", mean, batch_size=max(total, 1), sync_dist=True, prog_bar=name == "acc")
+            self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
@@ -269,6 +299,12 @@ class ImageModule(LightningModule):
             forget_moments: Begin without momentum and the like: the optimizer is of another class.
         """
         self._new_settings = NewSettings(forget_moments)
+
+    def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
+        # Lightning divides the sum of counts by the number of devices, and cuts off what is no whole number
+        devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be tried out without a trainer
+        self.log(name, mean, batch_size=count * devices, sync_dist=True, prog_bar=prog_bar)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""

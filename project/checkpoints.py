@@ -34,9 +34,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     Loading is ``weights_only``, unless the caller says otherwise.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Save to a file; to what has an address, as s3://, by Lightning's own.
 
         Raises:
@@ -67,10 +65,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
             raise
 
     def load_checkpoint(
-        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Load to the CPU, if nothing else is said."""
-        return super().load_checkpoint(path, map_location or "cpu", weights_only is not False)
+        map_location = map_location or torch.device("cpu")
+        return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
 def keep_whole(trainer: Trainer, plugins: Any) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
@@ -33,6 +33,15 @@ from project.messages import is_of_another_network, one_line, parser_message, ro
 from project.parser import LINKED, Parser, UsageError
 from project.profiler import NoProfiler
 from project.progress import Progress
+from project.ranks import (
+    follow_parent,
+    is_first_to_fail,
+    is_loss_of_another,
+    is_rank_zero,
+    leave_at_once,
+    rank,
+    world_size,
+)
 from project.report import write_report
 from project.resume import KEY, Checkpoint
 from project.runs import (
@@ -335,15 +344,14 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say what came out."""
-        config = self.config["fit"]
         record.end(self.run_dir, "finished", time.monotonic() - self.began)  # whatever a test of it does
-        best = self.run_dir / BEST
-        if not config.test_after_fit or not best.is_file():
-            self._finish(report=True)
-        elif self.trainer.world_size == 1:
-            run(["test", "--run", str(self.run_dir)])
+        # the folder that rank zero made, which the others learn here
+        found = (str(self.run_dir), (self.run_dir / BEST).is_file())
+        folder, has_best = self.trainer.strategy.broadcast(found)
+        self.run_dir = Path(folder)
+        if self.config["fit"].test_after_fit and has_best:
+            run(["test", "--run", folder])
         else:
-            rank_zero_info("--test_after_fit tests with one device, and this run has several: test it by its command.")
             self._finish(report=True)
 
     def after_validate(self) -> None:
@@ -361,11 +369,6 @@ class CLI(LightningCLI):
             }
             (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
         self._finish(report=True)
-
-
-def is_rank_zero() -> bool:
-    """Tell whether this is the process that writes, before there is a trainer to ask."""
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning sets it on the function
 
 
 def _how_far(checkpoint: Path) -> tuple[int, int]:
@@ -415,24 +418,43 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     except Stopped as stopped:
         if debugging():
             raise
+        leave_at_once(stopped.exit_code)
         raise SystemExit(stopped.exit_code) from None
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
+        code = 1
+        first = is_first_to_fail()
+        if not debugging() and first:
+            if world_size() > 1 and not is_loss_of_another(error):
+                print(f"Rank {rank()} of {world_size()} failed first:", file=sys.stderr)
+            code = tell(root_cause(error), args)
+        leave_at_once(code)
         if debugging():
+            if world_size() > 1:
+                error.add_note(f"(rank {rank()} of {world_size()})")
             raise
-        cause = root_cause(error)
-        if isinstance(cause, UsageError):
-            print(f"error: {parser_message(str(cause), args)}", file=sys.stderr)
-        elif isinstance(cause, USER_ERRORS):
-            print(f"error: {one_line(cause)}", file=sys.stderr)
-        elif is_of_another_network(cause):
-            first = " ".join(str(cause).split())[:200]
-            print(
-                f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr
-            )
-        else:
-            print(short_traceback(cause), file=sys.stderr)
-            raise SystemExit(1) from error
-        raise SystemExit(2) from error
+        raise SystemExit(code) from error
+
+
+def tell(error: BaseException, args: list[str]) -> int:
+    """Print an error, and return the code to exit with: 2 for a mistake of the user, 1 for any other."""
+    if isinstance(error, UsageError):
+        print(f"error: {parser_message(str(error), args)}", file=sys.stderr)
+    elif isinstance(error, USER_ERRORS):
+        print(f"error: {one_line(error)}", file=sys.stderr)
+    elif is_of_another_network(error):
+        first = " ".join(str(error).split())[:200]
+        print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
+    elif is_loss_of_another(error):
+        print(
+            "error: Another process of this training is gone and did not say why: was it killed, for want of memory? "
+            f"Rank {rank()} noticed: {' '.join(str(error).split())}",
+            file=sys.stderr,
+        )
+        return 1
+    else:
+        print(short_traceback(error), file=sys.stderr)
+        return 1
+    return 2
 
 
 def run(args: list[str]) -> CLI:
@@ -443,6 +465,7 @@ def run(args: list[str]) -> CLI:
     Raises:
         SystemExit: See ``told_shortly``.
     """
+    follow_parent()
     with told_shortly(args):
         for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
             importlib.import_module(f"callbacks.{module.name}")

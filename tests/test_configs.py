@@ -11,6 +11,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.yaml") if "# Overlay: " not in path.read_text())
 OVERLAYS = {  # what each is made for
     "sample.yaml": RECIPES,
+    "ddp.yaml": RECIPES,
+    "fsdp.yaml": RECIPES,
     "airbench_sgd.yaml": ["airbench.yaml"],
     "airbench_cpu_15.yaml": ["airbench_cpu.yaml"],
 }

@@ -217,6 +217,18 @@ def test_another_batch_size_within_an_epoch_is_refused() -> None:
     loader(batch_size=5).load_state_dict(first.state_dict())  # at the end of an epoch it is no matter
 
 
+def test_another_number_of_devices_goes_on_within_an_epoch_if_steps_are_as_large() -> None:
+    first = loader()
+    next(iter(first))
+    halves = [loader(batch_size=5, rank=rank, world_size=2) for rank in range(2)]
+    for half in halves:
+        half.load_state_dict(first.state_dict())
+    both = [one + other for one, other in zip(*map(shown, halves), strict=True)]
+    assert both == shown(loader())[1:]
+    with pytest.raises(DataError, match=r"batch_size 10 and world_size 1 as in the checkpoint.*but got 4 and 2"):
+        loader(batch_size=4, rank=0, world_size=2).load_state_dict(first.state_dict())
+
+
 class Recorder(Callback):
     """Notes a digest of every training batch."""
 

@@ -1,0 +1,52 @@
+"""Callbacks for trainings of several processes: one that fails, one that notes which images came."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Fail(Callback):
+    """Fail in a hook on one rank, or on all (-1), by an error or as one that the system kills, and note when."""
+
+    def __init__(self, note: str, hook: str, rank: int = 1, how: Literal["raise", "kill"] = "raise") -> None:
+        def fail(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+            if rank not in (-1, trainer.global_rank) or trainer.sanity_checking:
+                return
+            Path(note).touch()
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError(f"this went wrong in {hook}")
+
+        setattr(self, hook, fail)
+
+
+class Seen(Callback):
+    """Write ``<folder>/<rank>.txt``: the epoch and file of each training image, and the file of each one tested."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        loader: Any = trainer.train_dataloader
+        self._note(trainer, f"train{trainer.current_epoch}", loader, batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if not trainer.sanity_checking:
+            loader: Any = trainer.val_dataloaders
+            self._note(trainer, f"val{trainer.current_epoch}", loader, batch_idx)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        loader: Any = trainer.test_dataloaders
+        self._note(trainer, "test", loader, batch_idx)
+
+    def _note(self, trainer: Trainer, stage: str, loader: Any, batch_idx: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{trainer.global_rank}.txt").open("a") as file:
+            file.writelines(f"{stage} {Path(path).name}\n" for path in loader.paths(batch_idx))

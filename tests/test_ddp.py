@@ -1,0 +1,187 @@
+"""Several processes that train together: as one does, on all images, and to an end if one of them fails."""
+
+import csv
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from project.__main__ import main
+
+TESTS = Path(__file__).parent
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+FIT = [
+    *("--config=configs/lenet.yaml", "--data=datamodules.SampleDataModule", "--data.num_workers=0"),
+    *("--data.batch_transforms=null", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=4"),
+    *("--trainer.enable_progress_bar=false", "--test_after_fit=true"),
+]
+CPU = ["--config=configs/ddp.yaml", "--trainer.accelerator=cpu"]
+
+
+def run(*args: str, launcher: tuple[str, ...] = (), timeout: int = 240, **env: str) -> tuple[int, str, float]:
+    """Return exit code, output and time of the end of ``python -m project fit``, or of torchrun with it."""
+    command = [sys.executable, "-m", *launcher, *(["-m"] if launcher else []), "project", "fit", *args]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, env={**ENV, **env}
+    )
+    return done.returncode, done.stdout, time.time()
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    return ("torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", "--nnodes=1")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def fail(folder: Path, hook: str, how: str) -> list[str]:
+    """Return the options that make rank 1 fail in a hook; it touches ``<folder>/failed`` then."""
+    options = {"note": folder / "failed", "hook": hook, "how": how}
+    return ["--trainer.callbacks+=failing.Fail", *(f"--trainer.callbacks.{key}={one}" for key, one in options.items())]
+
+
+def only(folder: Path) -> Path:
+    (found,) = (one for one in folder.glob("*/*") if one.is_dir())
+    return found
+
+
+def numbers(file: Path) -> list[dict[str, float | str]]:
+    """Return the rows of a CSV file, with numbers as such, without times and what belongs to rank zero alone."""
+    found: list[dict[str, float | str]] = []
+    for row in csv.DictReader(file.open(newline="")):
+        kept = {key: value for key, value in row.items() if value and not re.match("time/|train/loss_step", key)}
+        found.append(
+            {key: float(value) if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) else value for key, value in kept.items()}
+        )
+    return [row for row in found if not {*row} <= {"epoch", "step"} and not any(key.startswith("lr-") for key in row)]
+
+
+def differences(one: Path, other: Path, first_epoch: int = 0) -> dict[str, float]:
+    """Return by how much the weights, metrics and tables of two runs differ at most, from an epoch on.
+
+    Numbers above 1 are compared in relation to them. Of single images (mistakes), rounding shows more than in means.
+    """
+    states = [torch.load(run / "checkpoints/last.ckpt", weights_only=False)["state_dict"] for run in (one, other)]
+    found = {"weights": max((states[0][key] - states[1][key]).abs().max().item() for key in states[0])}
+    files = sorted(file.relative_to(one) for file in one.glob("*.csv"))
+    tests = [next((run / "test").iterdir()) for run in (one, other)]
+    pairs = [(one / file, other / file) for file in files]
+    pairs += [(file, tests[1] / file.name) for file in sorted(tests[0].glob("*.csv"))]
+    assert len(pairs) > 4
+    for here, there in pairs:
+        rows = [[row for row in numbers(file) if row.get("epoch", 9) >= first_epoch] for file in (here, there)]
+        assert len(rows[0]) == len(rows[1]) > 0, here
+        for left, right in zip(*rows, strict=True):
+            assert left.keys() == right.keys(), here
+            for key in left:
+                a, b = left[key], right[key]
+                name = f"{here.name} {key}" if here.name != "metrics.csv" else key
+                if isinstance(a, float) and isinstance(b, float):
+                    found[name] = max(found.get(name, 0.0), abs(a - b) / max(abs(a), 1.0))
+                else:
+                    assert a == b, (here, key)
+    return found
+
+
+def seen(folder: Path, stage: str) -> Counter[str]:
+    """Return how often each image was shown in a stage, over all ranks."""
+    lines = [line.split(" ", 1) for file in folder.iterdir() for line in file.read_text().splitlines()]
+    return Counter(path for its, path in lines if its == stage)
+
+
+@pytest.fixture(scope="module")
+def alone(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the run of one process (``runs``) and the images it saw (``seen``)."""
+    folder = tmp_path_factory.mktemp("alone")
+    options = [
+        *("fit", *FIT, f"--data.root={sample_root}", "--data.batch_size=32", f"--runs_dir={folder / 'runs'}"),
+        *("--trainer.callbacks+=failing.Seen", f"--trainer.callbacks.folder={folder / 'seen'}"),
+        *("--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_top_k=-1"),
+        *("--trainer.callbacks.every_n_train_steps=20", f"--trainer.callbacks.dirpath={folder}"),
+        "--trainer.callbacks.filename={step}",
+    ]
+    main(options)
+    return folder
+
+
+def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root: Path, tmp_path: Path) -> None:
+    code, output, _ = run(
+        *(*FIT, *CPU, "--trainer.devices=2", f"--data.root={sample_root}", "--data.batch_size=16"),
+        *("--model.optimizer.lr=0.025", "--model.scale_lr=linear"),  # lenet.yaml's is 0.05
+        *("--trainer.callbacks+=failing.Seen", f"--trainer.callbacks.folder={tmp_path / 'seen'}"),
+        f"--runs_dir={tmp_path / 'runs'}",
+    )
+    assert code == 0, output[-3000:]
+    found = differences(only(alone / "runs"), only(tmp_path / "runs"))
+    print({name: one for name, one in found.items() if one})
+    assert all(one < 1e-4 if "mistakes" in name else one < 1e-5 for name, one in found.items()), found
+    assert {"weights", "train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= found.keys()
+    for stage in ("train0", "train1", "val0", "val1", "test"):
+        images = seen(tmp_path / "seen", stage)
+        assert images == seen(alone / "seen", stage), stage
+        assert set(images.values()) == {1}
+    for once in (
+        "A step takes 32 images: 16 on each of 2 devices. Learning rates are multiplied by 2 (--model.scale_lr linear)",
+        "Parameter groups, lr times 2",
+        "Measured  ",
+        "Report  ",
+    ):
+        assert output.count(once) == 1, (once, output)
+    assert "sync_dist" not in output
+
+
+def test_four_processes_prepare_and_go_on_where_one_stopped(alone: Path, tmp_path: Path) -> None:
+    code, output, _ = run(
+        *(*FIT, *CPU, "--trainer.devices=4", f"--data.root={tmp_path / 'data'}", "--data.batch_size=8"),
+        *("--trainer.callbacks+=failing.Seen", f"--trainer.callbacks.folder={tmp_path / 'seen'}"),
+        *(f"--runs_dir={tmp_path / 'runs'}", f"--ckpt_path={alone / 'step=20.ckpt'}"),
+        launcher=torchrun(4),
+    )
+    assert code == 0, output[-3000:]
+    assert "32 images on each of 1 devices, and goes on with 8 images on each of 4 devices" in output
+    found = differences(only(alone / "runs"), only(tmp_path / "runs"), first_epoch=1)
+    print({name: one for name, one in found.items() if one})
+    assert all(one < 1e-4 if "mistakes" in name else one < 1e-5 for name, one in found.items()), found
+    assert seen(tmp_path / "seen", "train1") == seen(alone / "seen", "train1")
+    rest = seen(tmp_path / "seen", "train0")
+    assert rest < seen(alone / "seen", "train0")
+    assert len(rest) == 32 * 19  # of 39 steps
+    assert output.count("Reading 1797 images") == 1
+
+
+def test_an_error_of_one_process_ends_all_and_is_told_once(sample_root: Path, tmp_path: Path) -> None:
+    code, output, end = run(
+        *(*FIT, *CPU, "--trainer.devices=2", f"--data.root={sample_root}", f"--runs_dir={tmp_path / 'runs'}"),
+        *fail(tmp_path, "on_train_batch_end", "raise"),
+    )
+    assert code != 0
+    assert output.count("this went wrong in on_train_batch_end") == 1, output
+    assert output.count("Rank 1 of 2 failed first:") == 1
+    assert "Another process" not in output
+    assert end - (tmp_path / "failed").stat().st_mtime < 60
+
+
+def test_a_task_of_slurm_that_is_killed_ends_the_other(sample_root: Path, tmp_path: Path) -> None:
+    port = str(free_port())
+    options = [*FIT, *CPU, "--trainer.devices=1", "--trainer.num_nodes=2", f"--data.root={sample_root}"]
+    options += [f"--runs_dir={tmp_path / 'runs'}", *fail(tmp_path, "on_validation_batch_end", "kill")]
+    slurm = {"NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2", "LOCALID": "0", "JOB_ID": "1", "JOB_NAME": "train"}
+    env = {f"SLURM_{key}": value for key, value in slurm.items()} | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with ThreadPoolExecutor() as pool:  # as srun starts them, on two machines that are this one
+        ranks = [{**env, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in range(2)]
+        ends = list(pool.map(lambda its: run(*options, **its), ranks))
+    assert [code for code, _, _ in ends] == [1, -9]
+    assert "error: Another process of this training is gone" in ends[0][1]
+    assert ends[0][2] - (tmp_path / "failed").stat().st_mtime < 60
+    assert only(tmp_path / "runs").is_dir()  # one, made by rank zero
