@@ -2,14 +2,11 @@
 
 import importlib
 import json
-import logging
 import pkgutil
 import shutil
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +20,19 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
-import datamodules
-from callbacks.finite_loss import FiniteLoss, NotFiniteError
+from callbacks.finite_loss import FiniteLoss
 from project import COMMANDS, record
-from project.checkpoints import DiskFullError, keep_whole, told_if_full
+from project.checkpoints import keep_whole, told_if_full
 from project.light import debugging
-from project.measured import METRICS
-from project.messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
-from project.parser import LINKED, Parser, UsageError
+from project.parser import LINKED, Parser
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.ranks import (
     follow_parent,
-    is_first_to_fail,
-    is_loss_of_another,
     is_rank_zero,
-    leave_at_once,
-    rank,
-    world_size,
 )
 from project.report import write_report
-from project.resume import KEY, Checkpoint
+from project.resume import Checkpoint, how_far, open_table
 from project.runs import (
     BEST,
     LAST,
@@ -58,10 +47,10 @@ from project.runs import (
 )
 from project.settings import CONFIG, differences
 from project.stop import Stopped, Stopper
+from project.telling import told_shortly
 from project.weights import check_weights
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 # settings that a checkpoint holds, too: its values would win unless these are said to have changed
 OF_TRAINING = (
     *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
@@ -195,14 +184,14 @@ class CLI(LightningCLI):
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
             resumed = command == "fit" and config.ckpt_path is not None and config.run is not None
-            rows, step = _how_far(Path(config.ckpt_path)) if resumed else (0, None)
+            rows, step = how_far(Path(config.ckpt_path)) if resumed else (0, None)
             table = CSVLogger(self.output_dir, name="", version="")
             board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
             loggers = [table, board]
             kwargs["logger"] = loggers[::-1]
         if is_rank_zero():
             if loggers:
-                _open_table(table, rows)
+                open_table(table, rows)
                 _ = board.experiment
             self._save_config(config)
             print(f"Run: {self.output_dir}", flush=True)
@@ -369,92 +358,6 @@ class CLI(LightningCLI):
             }
             (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
         self._finish(report=True)
-
-
-def _how_far(checkpoint: Path) -> tuple[int, int]:
-    """Return how many rows of metrics.csv a checkpoint has behind it, and the first step of events that it has not."""
-    found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return found.get(KEY, {}).get("rows", 0), found["global_step"] + 1  # pictures of a validation bear its step
-
-
-def _open_table(logger: CSVLogger, rows: int) -> None:
-    """Open metrics.csv with the rows that came before a checkpoint: the logger itself would begin an empty one."""
-    path = Path(logger.log_dir) / METRICS
-    lines = path.read_text().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        table = logger.experiment
-    if lines:
-        path.write_text("".join(lines))
-        table.metrics_keys = lines[0].strip().split(",")
-
-
-def is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is none of Lightning's tips to install another product."""
-    return "Tip: For seamless" not in record.getMessage()
-
-
-@contextmanager
-def told_shortly(args: list[str]) -> Iterator[None]:
-    """Turn an error into words for the person at the command line.
-
-    Args:
-        args: Command line that the errors are about.
-
-    Raises:
-        SystemExit: With code 2 for a mistake of the user, told in one line; with code 1 for any other error, told by
-            the frames of its traceback that are the user's or the project's.
-    """
-    # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message="`torch.jit.trace", category=FutureWarning)  # TensorBoard's graphs use it
-    warnings.filterwarnings(
-        "ignore", message="Checkpoint directory .* exists and is not empty"
-    )  # of a run that goes on
-    warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
-    try:
-        yield
-    except Stopped as stopped:
-        if debugging():
-            raise
-        leave_at_once(stopped.exit_code)
-        raise SystemExit(stopped.exit_code) from None
-    except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
-        code = 1
-        first = is_first_to_fail()
-        if not debugging() and first:
-            if world_size() > 1 and not is_loss_of_another(error):
-                print(f"Rank {rank()} of {world_size()} failed first:", file=sys.stderr)
-            code = tell(root_cause(error), args)
-        leave_at_once(code)
-        if debugging():
-            if world_size() > 1:
-                error.add_note(f"(rank {rank()} of {world_size()})")
-            raise
-        raise SystemExit(code) from error
-
-
-def tell(error: BaseException, args: list[str]) -> int:
-    """Print an error, and return the code to exit with: 2 for a mistake of the user, 1 for any other."""
-    if isinstance(error, UsageError):
-        print(f"error: {parser_message(str(error), args)}", file=sys.stderr)
-    elif isinstance(error, USER_ERRORS):
-        print(f"error: {one_line(error)}", file=sys.stderr)
-    elif is_of_another_network(error):
-        first = " ".join(str(error).split())[:200]
-        print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
-    elif is_loss_of_another(error):
-        print(
-            "error: Another process of this training is gone and did not say why: was it killed, for want of memory? "
-            f"Rank {rank()} noticed: {' '.join(str(error).split())}",
-            file=sys.stderr,
-        )
-        return 1
-    else:
-        print(short_traceback(error), file=sys.stderr)
-        return 1
-    return 2
 
 
 def run(args: list[str]) -> CLI:

@@ -2,6 +2,7 @@
 
 import csv
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,21 @@ def _rows(trainer: Trainer) -> int:
                 with path.open(newline="") as file:
                     return sum(1 for _ in csv.reader(file)) - 1
     return 0
+
+
+def how_far(checkpoint: Path) -> tuple[int, int]:
+    """Return how many rows of metrics.csv a checkpoint has behind it, and the first step of events that it has not."""
+    found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return found.get(KEY, {}).get("rows", 0), found["global_step"] + 1  # pictures of a validation bear its step
+
+
+def open_table(logger: CSVLogger, rows: int) -> None:
+    """Open metrics.csv with the rows that came before a checkpoint: the logger itself would begin an empty one."""
+    path = Path(logger.log_dir) / METRICS
+    lines = path.read_text().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        table = logger.experiment
+    if lines:
+        path.write_text("".join(lines))
+        table.metrics_keys = lines[0].strip().split(",")

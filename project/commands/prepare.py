@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules import DataError, Description, ImageDataModule
-from project.cli import told_shortly
 from project.commands.data import data_parser, parse_data
+from project.telling import told_shortly
 
 SHOWN = 5  # groups of identical images, and problems, that are printed
 

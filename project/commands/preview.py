@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from datamodules import ImageDataModule
-from project.cli import told_shortly
 from project.commands.data import data_parser, parse_data
+from project.telling import told_shortly
 
 
 def run(args: list[str]) -> Path:
