@@ -35,6 +35,7 @@ class Result:
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
         val: The best validation, at the end of ``val_epoch``, from 1.
         test: The latest of its ``tests``, of these weights, on this part of the images (None: all).
+        changed: Whether it went on with other settings than it was started with.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Result:
     tests: int = 0
     test_weights: str | None = None
     test_limit: float | None = None
+    changed: bool = False
     settings: str = field(default="", repr=False)  # those that repeats of the run share
     circumstances: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -80,7 +82,7 @@ class Repeats:
         name: The latest run among them.
         n: Number of runs, finished and each of another seed.
         test_n: How many of them were tested, with their own best checkpoint on all images.
-        left_out: What of the same settings does not count: unfinished runs, earlier ones of the same seed, other tests.
+        left_out: What of the same settings does not count: unfinished or changed runs, earlier of a seed, other tests.
         differ: What else than the seed was not the same: "git", "versions", "hardware".
     """
 
@@ -132,8 +134,8 @@ def repeats(results: Sequence[Result]) -> list[Repeats]:
 
 def _counted(group: list[Result]) -> list[Result]:
     """Return the latest finished run of each seed; runs that were not seeded are all different."""
-    finished = [result for result in group if result.is_finished and result.val is not None]
-    return list({result.name if result.seed is None else result.seed: result for result in finished}.values())
+    finished = [one for one in group if one.is_finished and one.val is not None and not one.changed]
+    return list({one.name if one.seed is None else one.seed: one for one in finished}.values())
 
 
 def _summarise(group: list[Result]) -> Repeats:
@@ -161,9 +163,11 @@ def _summarise(group: list[Result]) -> Repeats:
 
 
 def _why_not(result: Result) -> str:
-    if result.is_finished:
-        return "without validation" if result.val is None else "of the same seed"
-    return result.state or "unfinished"
+    if not result.is_finished:
+        return result.state or "unfinished"
+    if result.changed:
+        return "changed on the way"
+    return "without validation" if result.val is None else "of the same seed"
 
 
 def _is_run(folder: Path) -> bool:
@@ -200,6 +204,7 @@ def _read_config(run: Path, result: Result) -> None:
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
     result.seed = None if seed is False else seed
     result.planned_epochs = None if epochs == -1 else epochs
+    result.changed = (run / "before").is_dir()  # the configs of its earlier starts
     if config:
         result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
 

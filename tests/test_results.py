@@ -126,9 +126,11 @@ def test_what_does_not_count_among_repeats_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "a/2026-11-21_13-00-00", (0.9,), 2, **TOLD | {"state": "running"})
     write_run(tmp_path / "a/2026-11-21_14-00-00", (0.9,), 3, **TOLD | {"state": "interrupted"})
     write_run(tmp_path / "a/2026-11-21_15-00-00", (), 4, **TOLD)
+    (write_run(tmp_path / "a/2026-11-21_16-00-00", seed=5, **TOLD) / "before").mkdir()
     (found,) = repeats(results_of(tmp_path))
     assert found.val_mean == pytest.approx(0.75)
-    assert found.left_out == ["1 of the same seed", "1 killed", "1 interrupted", "1 without validation"]
+    left_out = ["1 of the same seed", "1 killed", "1 interrupted", "1 without validation", "1 changed on the way"]
+    assert found.left_out == left_out
     assert found.differ == ["versions"]
 
 
