@@ -30,7 +30,7 @@ def read(run: Path) -> dict[str, Any]:
     """Return what ``run.json`` holds, or nothing of a run without."""
     try:
         found = json.loads((run / FILE).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):  # of a disk that lost it, say
         return {}
     return found if isinstance(found, dict) else {}
 
