@@ -2,4 +2,4 @@
 
 __version__ = "0.1.0"
 COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
-FURTHER = ("prepare", "preview", "report", "export-scalars")  # one file each in project/commands/
+FURTHER = ("prepare", "preview", "report", "export-scalars", "predict", "export")  # one file each in project/commands/

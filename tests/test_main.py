@@ -41,5 +41,5 @@ def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]
     assert stop.value.code == 2
     assert (
         capsys.readouterr().err == "error: Expected a command (fit, validate, test, prepare, preview, report, "
-        "export-scalars), but got 'fitt'. Did you mean fit?\n"
+        "export-scalars, predict, export), but got 'fitt'. Did you mean fit?\n"
     )
