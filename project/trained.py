@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,10 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
         if run is not None:  # a class of the user's own is found once its module is imported
             importlib.import_module(read_config(run)["model"]["class_path"].rpartition(".")[0])
         module = LightningModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch would advise to run whatever is in the file
+        raise RunError(
+            f"Expected the checkpoint of a run, but {checkpoint} is none, or holds more than weights and plain values."
+        ) from error
     except Exception as error:  # a file that is no checkpoint raises almost anything
         raise RunError(
             f"Expected the checkpoint of a run, but {checkpoint} cannot be loaded: {shortened(error)}"

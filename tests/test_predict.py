@@ -177,7 +177,7 @@ def test_without_an_image_nothing_is_left_and_one_line_says_why(
     ]
     code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
     assert code == 2
-    assert lines[-1] == "error: Expected images, but none of 1 files can be read. Give others, as a folder of images."
+    assert lines[-1] == "error: Expected images, but of 1 files none can be read. Give others, or a folder of them."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
 

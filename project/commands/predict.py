@@ -50,10 +50,10 @@ def predict(
     from datamodules.files import find_files
     from project.trained import load_classifier, predict_files, reader_of
 
-    classifier = load_classifier(folder, checkpoint)
     found = find_files(expand(paths))
     if not found.files and not found.problems:
         raise RunError(f"Expected images in {', '.join(paths)}, but got none.{_passed_over(found)}")
+    classifier = load_classifier(folder, checkpoint)
     answers = predict_files(classifier, reader_of(folder, classifier, found.files), batch_size)
     names = classifier.class_names
     width = max(map(len, names))
@@ -78,7 +78,8 @@ def predict(
             say(f"{'  '.join(words)}  {printable(file)}")
         if not count:
             raise RunError(
-                f"Expected images, but none of {len(skipped)} files can be read. Give others, as a folder of images."
+                f"Expected images, but of {len(skipped)} files none can be read.{_passed_over(found)} Give others, or "
+                "a folder of them."
             )
     say(f"\nPredicted    {count} images by {checkpoint}{_passed_over(found)}")
     if skipped:
