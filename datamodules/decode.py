@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 
 Resize = Literal["crop", "pad", "squash"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -61,7 +61,7 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     as 0 to 255, higher ones as 0 to 65535.
 
     Raises:
-        DataError: The file is missing, damaged, no image, or of floats or integers beyond these ranges.
+        ImageError: The file is missing, damaged, no image, or of floats or integers beyond these ranges.
     """
     return np.array(_read(path)[0])
 
@@ -104,7 +104,7 @@ def _read(path: str | os.PathLike[str], size: int | None = None, resize: Resize 
             width, height = drafted[1][2:] if drafted else image.size
             return _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
-        raise DataError(_complaint(path, error)) from error
+        raise _complaint(path, error) from error
 
 
 def _draft_size(image: Image.Image, size: int, resize: Resize) -> tuple[int, int]:
@@ -188,23 +188,28 @@ def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image
     return image.resize((size, size), bilinear, (left, top, left + shorter, top + shorter))
 
 
-def _complaint(path: str | os.PathLike[str], error: Exception) -> str:
-    """Return one line: the file, what is wrong with it, and the way out."""
-    name = _printable(os.fsdecode(path))
+def _complaint(path: str | os.PathLike[str], error: Exception) -> ImageError:
+    """Return an error whose one line is the file, what is wrong with it, and the way out."""
+    remedy = "Take its line out of the index file."
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"{name} is missing. Put it back, or take its line out of the index file."
-    if os.path.isdir(path):
-        return f"{name} is a folder, but an image was expected. Take its line out of the index file."
-    if isinstance(error, PermissionError):
-        return f"{name} may not be read by this user. Change its permissions, or take its line out of the index file."
-    if isinstance(error, UnidentifiedImageError):
-        reason = (
-            "damaged, or of no picture format that Pillow knows" if os.path.getsize(path) else "it is empty: 0 bytes"
-        )
+        reason, remedy = "is missing", "Put it back, or take its line out of the index file."
+    elif os.path.isdir(path):
+        reason = "is a folder, but an image was expected"
+    elif isinstance(error, PermissionError):
+        reason = "may not be read by this user"
+        remedy = "Change its permissions, or take its line out of the index file."
     else:
-        reason = _printable(str(error)) or type(error).__name__
-    return f"{name} is not a readable image ({reason}). Replace it, or take its line out of the index file."
+        if isinstance(error, UnidentifiedImageError):
+            damaged = "damaged, or of no picture format that Pillow knows"
+            why = damaged if os.path.getsize(path) else "it is empty: 0 bytes"
+        else:
+            why = printable(str(error)) or type(error).__name__
+        reason, remedy = f"is not a readable image ({why})", "Replace it, or take its line out of the index file."
+    complaint = ImageError(f"{printable(os.fsdecode(path))} {reason}. {remedy}")
+    complaint.reason = reason
+    return complaint
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return text as it is, or in quotes, with what a terminal cannot show escaped."""
     return text if text.isprintable() else repr(text)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.decode import IMAGE_SUFFIXES
 from datamodules.description import load_description
 from datamodules.errors import DataError
+from datamodules.files import walk
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry, index_path, read_index
 from datamodules.split import Fractions, check_fractions, divide
@@ -58,11 +59,8 @@ class FolderDataModule(ImageDataModule):
         self.images = Path(images) if images is not None else self.root
         self.fractions = fractions
         self.split_seed = split_seed
-        if not self.images.is_dir():
-            raise DataError(
-                f"Expected a folder of images at --data.{'root' if images is None else 'images'}, but {self.images} "
-                f"{'is a file' if self.images.exists() else 'does not exist'}."
-            )
+        if self.images.exists():  # what a run has trained is of use without its images
+            self._check_folder()
         self._given = self._is_given()
         self.store.base = self._base()
 
@@ -112,6 +110,7 @@ class FolderDataModule(ImageDataModule):
         return [str(label) for label in labels]
 
     def prepare_data(self) -> None:
+        self._check_folder()
         first = self._description is None
         super().prepare_data()
         if first and not self._given:
@@ -129,6 +128,13 @@ class FolderDataModule(ImageDataModule):
                 )
 
     # Helpers
+
+    def _check_folder(self) -> None:
+        if not self.images.is_dir():
+            raise DataError(
+                f"Expected a folder of images at --data.{'root' if self.images == self.root else 'images'}, but "
+                f"{self.images} {'is a file' if self.images.exists() else 'does not exist'}."
+            )
 
     def _is_given(self) -> bool:
         """Tell whether index files were put here by somebody else."""
@@ -197,18 +203,9 @@ def find_images(folder: Path, below: str = "") -> dict[str, list[str]]:
         classes = sorted(place.name for place in places if place.is_dir() and not place.name.startswith("."))
     for name in classes:
         files = []
-        seen = set()
-        for here, inner, names in os.walk(folder / below / name, followlinks=True):
-            seen.add(os.path.realpath(here))
-            inner[:] = [
-                one for one in inner if not one.startswith(".") and os.path.realpath(f"{here}/{one}") not in seen
-            ]
+        for here, names in walk(folder / below / name):
             relative = Path(here).relative_to(folder).as_posix()
-            files += [
-                f"{relative}/{one}"
-                for one in names
-                if not one.startswith(".") and os.path.splitext(one)[1].lower() in IMAGE_SUFFIXES
-            ]
+            files += [f"{relative}/{one}" for one in names if os.path.splitext(one)[1].lower() in IMAGE_SUFFIXES]
         if files or not OURS.fullmatch(name):
             found[name] = sorted(files)
     return found

@@ -22,8 +22,10 @@ from datamodules.dataset import ImageDataset, read_images, seeded
 from datamodules.decode import Resize
 from datamodules.description import FILE, Description, load_description, write_description
 from datamodules.errors import DataError
+from datamodules.files import FileDataset
 from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, write_index
 from datamodules.loader import Batch, ImageLoader
+from datamodules.normalize import Normalize
 from datamodules.split import fold_of
 from datamodules.store import ImageStore
 from datamodules.transforms import ImageTransform, compose
@@ -118,7 +120,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
         self._description: Description | None = None
         self._fitted: list[Any] = []
-        self._scale_and_shift: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
+        self._normalizer: Normalize | None = None
 
     # What a subclass says
 
@@ -208,6 +210,22 @@ class ImageDataModule(LightningDataModule, ABC):
     def std(self) -> list[float]:
         """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1."""
         return self.description.pixels[self.store.key].std if self.normalize else [1.0, 1.0, 1.0]
+
+    def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
+        """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
+
+        The dataset itself may be gone, unless transforms are fitted to it, or begin with a size that it alone knows.
+
+        Args:
+            files: Their paths.
+            trained_size: Side in pixels that the network was trained with: behind ``eval_transforms``.
+        """
+        transforms = self.eval_transforms
+        if transforms and self.store.resize is None:
+            assert self.description, "whose making finds the size"
+        size = self.store.size if transforms or self.store.resize is not None else trained_size
+        self._fit(transforms)
+        return FileDataset(files, size, self.store.resize or "crop", compose(transforms) if transforms else None)
 
     # Lightning's hooks, in the order of their calls
 
@@ -315,19 +333,15 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._to_network(images, 255 if images.dtype == torch.uint8 else 1), targets
 
     def _to_network(self, images: Tensor, white: int) -> Tensor:
-        """Return normalised images, float32, of uint8 or float images on a scale of 0 to ``white``."""
-        key = images.device, white
-        if key not in self._scale_and_shift:
-            mean, std = (torch.tensor(one, device=images.device).view(3, 1, 1) for one in (self.mean, self.std))
-            self._scale_and_shift[key] = 1 / std / white, -mean / std
-        scale, shift = self._scale_and_shift[key]
-        return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
+        if self._normalizer is None:
+            self._normalizer = Normalize(self.mean, self.std)
+        return self._normalizer(images, white)
 
     def _fit(self, transforms: Sequence[Any]) -> None:
         """Fit once what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
-        entries = self.store.readable(self.description)["train"]
         for transform in transforms:
             if hasattr(transform, "fit") and transform not in self._fitted:
+                entries = self.store.readable(self.description)["train"]
                 some = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
                 paths = [f"{self.store.base / file}" for file, _ in some]
                 transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))

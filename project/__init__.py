@@ -2,4 +2,5 @@
 
 __version__ = "0.1.0"
 COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
-FURTHER = ("prepare", "preview", "report", "export-scalars", "runs")  # one file each in project/commands/
+# one file each in project/commands/
+FURTHER = ("prepare", "preview", "predict", "export", "report", "export-scalars", "runs")

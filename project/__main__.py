@@ -22,6 +22,8 @@ commands:
   report    write report.html of a run, or of two side by side: python -m project report last
   runs      list all runs, or tell what differs between two: python -m project runs [compare last best]
   export-scalars  write a run's curves as JSON: python -m project export-scalars last
+  predict   say what images show:              python -m project predict --run last cat.png photos/
+  export    write a classifier that needs none of this code: python -m project export --run last --format onnx
 
 options:
   -h, --help      show this; `python -m project <command> --help` lists all options of a command

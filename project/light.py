@@ -3,20 +3,33 @@
 import math
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from project.runs import RunError
 
 
 class LightParser(ArgumentParser):
-    """Parser that says a mistake in one line."""
+    """Parser that says a mistake in one line.
 
-    def __init__(self, command: str, description: str, runs: Sequence[str] = ("run",)) -> None:
+    Args:
+        command: Name of the command.
+        description: What it does.
+        runs: Names of the runs that it takes by their position.
+        with_checkpoint: Take --run or --ckpt_path, as validate and test do, rather than runs by their position.
+    """
+
+    def __init__(
+        self, command: str, description: str, runs: Sequence[str] = ("run",), with_checkpoint: bool = False
+    ) -> None:
         super().__init__(prog=f"python -m project {command}", description=description, allow_abbrev=False)
-        for run in runs:
+        if with_checkpoint:
+            self.add_argument("--run", help="Folder of a run, `last` or `best`; its best checkpoint.")
+            self.add_argument("--ckpt_path", type=Path, metavar="FILE", help="Checkpoint, instead of the run's best.")
+        for run in () if with_checkpoint else runs:
             self.add_argument(run, metavar=run.upper(), help="Folder of a run, its name in runs_dir, `last` or `best`.")
         self.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
 
@@ -25,6 +38,13 @@ class LightParser(ArgumentParser):
         usage = " ".join(self.format_usage().removeprefix("usage: ").split())
         print(f"error: Expected `{usage}`, but got a mistake: {message}.", file=sys.stderr)
         raise SystemExit(2)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of 1 or more, as the type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"expected a whole number of 1 or more, but got {text!r}")
+    return int(text)
 
 
 def debugging() -> bool:

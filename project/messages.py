@@ -48,6 +48,12 @@ def one_line(error: BaseException) -> str:
     return f"{message}{place}"
 
 
+def shortened(error: BaseException, length: int = 300) -> str:
+    """Return what an error of a library says, in one line of some length, or its name if it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
 def is_of_another_network(error: BaseException) -> bool:
     """Tell whether a checkpoint did not fit the network."""
     return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)

@@ -129,12 +129,7 @@ def expand_run(args: list[str]) -> list[str]:
         return args
     expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
     if given.ckpt_path is None:
-        if not (run / BEST).is_file():
-            raise RunError(
-                f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
-                "checkpoints. Give another --run, or --ckpt_path."
-            )
-        expanded += ["--ckpt_path", str(run / BEST)]
+        expanded += ["--ckpt_path", str(best_checkpoint(run))]
     return expanded
 
 
@@ -151,6 +146,38 @@ def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoi
     expanded = ["fit", "--config", str(run / CONFIG), *_without_run(args)[1:], "--run", str(run)]
     checkpoint = next((run / one for one in (LAST, BEST) if (run / one).is_file()), None)
     return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
+
+
+def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -> tuple[Path | None, Path]:
+    """Return the folder of a run and a checkpoint: that which is given, or the run's best.
+
+    The folder is None if only a checkpoint is given, and lies in no run.
+
+    Raises:
+        RunError: There is no such run or checkpoint, or neither is given.
+    """
+    if checkpoint is None:
+        if name is None:
+            raise RunError("Expected a run: give --run last, --run best, --run FOLDER, or --ckpt_path FILE.")
+        run = find_run(name, runs_dir)
+        return run, best_checkpoint(run)
+    if not checkpoint.is_file():
+        raise RunError(f"Expected a checkpoint at --ckpt_path, but {checkpoint} does not exist.")
+    return run_of_checkpoint(checkpoint) if name is None else find_run(name, runs_dir), checkpoint
+
+
+def best_checkpoint(run: Path) -> Path:
+    """Return the best checkpoint of a run.
+
+    Raises:
+        RunError: It has none.
+    """
+    if not (run / BEST).is_file():
+        raise RunError(
+            f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
+            "checkpoints. Give another --run, or --ckpt_path."
+        )
+    return run / BEST
 
 
 def _latest_of(command: list[str], runs_dir: Path) -> Path | None:

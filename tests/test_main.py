@@ -40,6 +40,6 @@ def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]
         main(["fitt"])
     assert stop.value.code == 2
     assert (
-        capsys.readouterr().err == "error: Expected a command (fit, validate, test, prepare, preview, report, "
-        "export-scalars, runs), but got 'fitt'. Did you mean fit?\n"
+        capsys.readouterr().err == "error: Expected a command (fit, validate, test, prepare, preview, "
+        "predict, export, report, export-scalars, runs), but got 'fitt'. Did you mean fit?\n"
     )

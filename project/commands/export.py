@@ -1,0 +1,88 @@
+"""``export``: a run's classifier as a file that needs none of this project's code."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from project.light import LightParser, told_in_one_line
+from project.runs import RunError, find_checkpoint
+
+SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # the extra `export`
+
+
+def run(args: list[str]) -> Path:
+    """Write the file, checked against the checkpoint, and return where it lies.
+
+    Raises:
+        SystemExit: There is no such run, or its network cannot be exported.
+    """
+    parser = LightParser(
+        "export", "Write a run's classifier as a file that needs no code of here.", with_checkpoint=True
+    )
+    parser.add_argument("--format", required=True, choices=SUFFIXES, help="Kind of the file.")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="By default export/model.* in the run's folder.")
+    parser.add_argument("--no_tta", action="store_true", help="Leave the views of model.tta out.")
+    options = parser.parse_args(args)
+    with told_in_one_line():
+        folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
+        if options.format == "onnx":
+            check_packages()
+        home = folder or checkpoint.parent
+        path: Path = options.output or home / "export" / f"model{SUFFIXES[options.format]}"
+        if path.is_dir():
+            raise RunError(f"Expected a file at --output, but {path} is a folder.")
+    from project.cli import told_shortly  # takes seconds, and a mistake so far none
+
+    with told_shortly(["export", *args]):
+        export(folder, checkpoint, options.format, path, options.no_tta)
+    return path
+
+
+def check_packages() -> None:
+    """Raise RunError if a package is missing that ONNX needs."""
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        raise RunError(
+            f"Expected {', '.join(PACKAGES)} for --format onnx, but got no {', '.join(missing)}. Install it: "
+            f"python -m pip install {' '.join(missing)}."
+        )
+
+
+def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
+    """Do as ``run`` says, and say what is in the file."""
+    from project.exported import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
+    from project.trained import load_classifier, read_config
+
+    classifier = load_classifier(folder, checkpoint)
+    views, size, count = classifier.tta, classifier.hparams["image_size"], len(classifier.class_names)
+    if no_tta:
+        classifier.tta = []
+    difference = export_classifier(classifier, kind, path)
+    transforms = read_config(folder)["data"]["init_args"].get("eval_transforms") if folder is not None else None
+    print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
+    print(f"             greatest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")
+    print(f"Takes        {INPUT}: uint8 (N, 3, {size}, {size}), RGB, N from 1 on")
+    print(f"Returns      {OUTPUT}: float32 (N, {count})")
+    if views:
+        print(f"Views        {', '.join(views)}: {'left out' if no_tta else 'their mean is inside'}")
+    if transforms:
+        names = ", ".join(one["class_path"].rpartition(".")[2] for one in transforms)
+        print(f"Not inside   {names} of --data.eval_transforms: apply them before")
+    print("To read it, and the names of the classes in it:")
+    print("\n".join(f"  {line}" for line in HOW[kind].format(path=str(path)).splitlines()))
+
+
+HOW = {
+    "torch_export": """\
+extra = {{"class_names": ""}}
+model = torch.export.load({path!r}, extra_files=extra).module()
+class_names = json.loads(extra["class_names"])""",
+    "torchscript": """\
+extra = {{"class_names": ""}}
+model = torch.jit.load({path!r}, _extra_files=extra)
+class_names = json.loads(extra["class_names"])""",
+    "onnx": """\
+model = onnxruntime.InferenceSession({path!r})
+class_names = json.loads(model.get_modelmeta().custom_metadata_map["class_names"])""",
+}

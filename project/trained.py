@@ -1,0 +1,123 @@
+"""What a run has trained, put to use: its classifier, and its way to read images."""
+
+import importlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from lightning.fabric import Fabric
+from lightning.pytorch import LightningModule
+
+from datamodules.files import FileDataset
+from datamodules.loader import ImageLoader
+from datamodules.normalize import Normalize
+from lightning_modules import ImageClassifier
+from project.commands.data import data_parser, parse_data
+from project.messages import shortened
+from project.runs import CONFIG, RunError
+
+CHANGED = "could be read at the second try only: it changes at this moment"
+NOT_FINITE = "has no probabilities: what the network makes of it is infinite or not a number"
+
+
+class Reader(NamedTuple):
+    """How a run reads images."""
+
+    dataset: FileDataset
+    batch_size: int
+    num_workers: int
+    seed: int
+    precision: Any  # as --trainer.precision
+
+
+def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
+    """Return the classifier of a checkpoint on the CPU, in eval mode.
+
+    Raises:
+        RunError: The file is no checkpoint, or of a module that is no classifier.
+    """
+    try:
+        if run is not None:  # a class of the user's own is found once its module is imported
+            importlib.import_module(read_config(run)["model"]["class_path"].rpartition(".")[0])
+        module = LightningModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch would advise to run whatever is in the file
+        raise RunError(
+            f"Expected the checkpoint of a run, but {checkpoint} is none, or holds more than weights and plain values."
+        ) from error
+    except Exception as error:  # a file that is no checkpoint raises almost anything
+        raise RunError(
+            f"Expected the checkpoint of a run, but {checkpoint} cannot be loaded: {shortened(error)}"
+        ) from error
+    if not isinstance(module, ImageClassifier):
+        raise RunError(
+            f"Expected the checkpoint of an ImageClassifier, but {checkpoint} is of {type(module).__name__}, which "
+            "makes no probabilities of classes. Give another --run."
+        )
+    return module.eval()
+
+
+def read_config(run: Path) -> Any:
+    """Return what a run's config says."""
+    return yaml.load((run / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str]) -> Reader:
+    """Return how a run reads image files, or how a checkpoint that lies in none has them cropped to its size.
+
+    Raises:
+        DataError: The run's data is not as expected, and needed to know how.
+    """
+    size = classifier.hparams["image_size"]
+    if run is None:
+        return Reader(FileDataset(files, size), 128, 0, 0, None)
+    config = read_config(run)
+    options = ["--data", json.dumps(config["data"]), "--seed_everything", json.dumps(config.get("seed_everything", 0))]
+    data, _ = parse_data(data_parser("predict"), options)
+    precision = config["trainer"].get("precision")
+    return Reader(data.dataset_of(files, size), data.batch_size, data.num_workers, data.seed, precision)
+
+
+def predict_files(
+    classifier: ImageClassifier, reader: Reader, batch_size: int | None = None
+) -> Iterator[tuple[str, list[float] | str]]:
+    """Yield each file with the probability of each class, or with the reason why it has none.
+
+    Batches are those of ``test`` for as many images, so that the answers are the same to the last bit.
+    """
+    torch.set_float32_matmul_precision("high")  # as fit and test do
+    fabric = Fabric(accelerator="auto", devices=1, precision=reader.precision)
+    fabric.setup_module(classifier)  # in place, for the run's precision too
+    normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
+    dataset = reader.dataset
+    if not len(dataset):
+        return
+    batch_size = batch_size or reader.batch_size
+    loader = ImageLoader(
+        dataset,
+        batch_size,
+        lambda images, positions, _: (normalize(images, 255 if images.dtype == torch.uint8 else 1), positions),
+        fabric.device,
+        num_workers=reader.num_workers if len(dataset) > batch_size else 0,  # they take a while to start
+        seed=reader.seed,
+    )
+    following = 0
+    for step, (images, positions) in enumerate(loader):
+        if not len(images):
+            continue
+        with torch.inference_mode(), fabric.autocast():
+            probabilities = classifier.predict_step((images, positions), step).float().cpu()
+        finite = probabilities.isfinite().all(1)
+        for position, answer, whole in zip(positions.tolist(), probabilities.tolist(), finite.tolist(), strict=True):
+            yield from _problems(dataset, following, position)
+            yield dataset.files[position], answer if whole else NOT_FINITE
+            following = position + 1
+    yield from _problems(dataset, following, len(dataset))
+
+
+def _problems(dataset: FileDataset, start: int, stop: int) -> Iterator[tuple[str, str]]:
+    for position in range(start, stop):
+        yield dataset.files[position], dataset.problem(position) or CHANGED

@@ -1,0 +1,215 @@
+"""An exported file answers as the checkpoint does, or is not there."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from test_predict import QUICK, stop_of
+from test_readme import block
+from torch import Tensor, nn
+from training import module_of
+
+from lightning_modules import ImageClassifier
+from project.__main__ import main
+from project.commands import export
+from project.exported import READERS, TOLERANCE, WRITERS, export_classifier, varied_images
+from project.runs import RunError
+
+NETWORKS = {
+    "LeNet": "network: lightning_modules.networks.LeNet\ntta: [crops]",
+    "ResNet": "network: {class_path: lightning_modules.networks.ResNet, init_args: {depth: 20}}\nchannels_last: true",
+    "Airbench": "network: {class_path: lightning_modules.networks.Airbench, init_args: {widths: [8, 16, 16]}}\n"
+    "tta: [flip, translate]",
+    "LSTM": "network: {class_path: lightning_modules.networks.Recurrent, init_args: {cell: lstm, bidirectional: true, "
+    "hidden_size: 8, num_layers: 2}}",
+    "SqueezeNet": "network: {class_path: lightning_modules.networks.LibraryNetwork, init_args: {function: "
+    "torchvision.models.squeezenet1_1}}\ncompiled: true",
+}
+
+
+class Branching(nn.Module):
+    """A network that takes another way for bright batches."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.fc(images.mean((2, 3)))
+        return x if images.mean() < 0 else -x
+
+
+class Broken(nn.Module):
+    """A network whose answers are not numbers."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(images.mean((2, 3))) * torch.inf * 0
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_file_answers_as_the_network_for_any_number_of_images(network: str, kind: str, tmp_path: Path) -> None:
+    classifier = module_of("ImageClassifier", NETWORKS[network]).eval()
+    assert isinstance(classifier, ImageClassifier)
+    for parameter in classifier.network.parameters():  # so that images of random weights differ in their answers
+        parameter.data.mul_(1.5)
+    path = tmp_path / "new" / "model.file"
+    assert export_classifier(classifier, kind, path) < TOLERANCE
+    assert [one.name for one in path.parent.iterdir()] == ["model.file"]
+    answer = READERS[kind](path)
+    for count in (1, 3, 33):
+        images = varied_images(count, 32)
+        got = torch.as_tensor(answer(images))
+        assert got.shape == (count, 3)
+        assert torch.allclose(got, classifier.classify(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "message"),
+    [
+        (Branching, "torchscript", "gives others, off by"),
+        (Branching, "torch_export", "cannot be exported (Could not guard on data-dependent expression"),
+        (Branching, "onnx", "Branching cannot be exported ("),
+        (Broken, "torchscript", "gives others, off by nan"),
+    ],
+)
+def test_network_that_a_format_cannot_hold_is_told_and_leaves_no_file(
+    network: type[nn.Module], kind: str, message: str, make_classifier: Callable[..., ImageClassifier], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError) as caught:
+        export_classifier(make_classifier(network=network).eval(), kind, tmp_path / "new/model")
+    assert message in str(caught.value)
+    assert "ry another --format" in str(caught.value) or "Try --format" in str(caught.value)
+    assert ".." not in str(caught.value).replace("...", "")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_older_file_stays_if_the_new_one_is_not_good(
+    make_classifier: Callable[..., ImageClassifier], tmp_path: Path
+) -> None:
+    (tmp_path / "model.pt").write_text("old")
+    with pytest.raises(RunError):
+        export_classifier(make_classifier(network=Branching).eval(), "torchscript", tmp_path / "model.pt")
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"model.pt": "old"}
+
+
+def test_images_to_check_on_are_of_many_kinds(make_classifier: Callable[..., ImageClassifier]) -> None:
+    images = varied_images(40, 32)
+    assert images.dtype == torch.uint8
+    assert images.shape == (40, 3, 32, 32)
+    spreads = images.float().std((1, 2, 3))
+    assert spreads.min() < 40 < 70 < spreads.max()
+    assert torch.equal(images, varied_images(40, 32))
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run: Path) -> tuple[list[Path], str]:
+    """Return the files of a run in each format, and what the commands print."""
+    out = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(out):
+        warnings.simplefilter("error")
+        paths = [main(["export", f"--run={finished_run}", f"--format={kind}"]) for kind in WRITERS]
+    return paths, out.getvalue()
+
+
+def test_command_exports_the_best_checkpoint_and_says_how_to_read_it(
+    finished_run: Path, exported: tuple[list[Path], str]
+) -> None:
+    paths, out = exported
+    names = [path.relative_to(finished_run).as_posix() for path in paths]
+    assert names == ["export/model.pt2", "export/model.pt", "export/model.onnx"]
+    assert out.count("Checked      40 random images in batches of 1, 2, 7, 30 by ") == 3
+    assert out.count("greatest difference of a probability ") == 3
+    assert "Views" not in out
+    told: dict[str, Any] = {"torch": torch, "json": json, "onnxruntime": onnxruntime}
+    for lines in out.split("To read it, and the names of the classes in it:\n")[1:]:
+        told["class_names"] = None
+        exec(textwrap.dedent(lines.partition("Export ")[0]), told)
+        assert told["class_names"] == list("0123456789")
+
+
+def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "views.yaml"
+    overlay.write_text(
+        "model:\n  init_args:\n    tta: [flip]\n"
+        "data:\n  init_args:\n    eval_transforms:\n"
+        "    - {class_path: torchvision.transforms.v2.CenterCrop, init_args: {size: 32}}\n"
+    )
+    run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
+    command = ["export", f"--run={run}", "--format=torchscript"]
+    inside = main(command)
+    assert "Views        flip: their mean is inside\nNot inside   CenterCrop of" in capsys.readouterr().out
+    outside = main([*command, "--no_tta", f"--output={tmp_path / 'plain'}"])
+    assert "Views        flip: left out\n" in capsys.readouterr().out
+    images = varied_images(4, 32)
+    answers = [torch.jit.load(path)(images) for path in (inside, outside)]
+    mirrored = torch.jit.load(inside)(images.flip(-1))
+    assert torch.allclose(answers[0], mirrored, atol=1e-6)
+    assert not torch.allclose(answers[0], answers[1], atol=1e-6)
+
+
+def test_example_of_the_readme_needs_no_code_of_the_project(exported: tuple[list[Path], str], tmp_path: Path) -> None:
+    for path in exported[0]:
+        shutil.copy(path, tmp_path)
+    code = block("python", "onnxruntime")
+    code += "\nimport sys\nassert not {'project', 'lightning_modules', 'lightning'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.split()
+    assert len(names) == 3
+    assert len(set(names)) == 1  # all three say the same
+    assert names[0] in list("0123456789")
+
+
+def test_onnx_file_says_its_names_and_takes_any_number(exported: tuple[list[Path], str]) -> None:
+    session = onnxruntime.InferenceSession(exported[0][-1])
+    (images,) = session.get_inputs()
+    assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [3, 32, 32])
+    assert isinstance(images.shape[0], str)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["class_names"]) == list("0123456789")
+    assert json.loads(facts["image_size"]) == 32
+
+
+def test_mistakes_are_told_in_one_line(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = f"--run={finished_run}"
+    for args, message in (
+        ([run], "arguments are required: --format"),
+        ([run, "--format=tflite"], "invalid choice: 'tflite'"),
+        (["--format=onnx"], "error: Expected a run: give --run last"),
+        ([run, "--format=onnx", f"--output={tmp_path}"], f"error: Expected a file at --output, but {tmp_path} is a"),
+    ):
+        code, lines = stop_of(["export", *args], capsys)
+        assert code == 2
+        assert len(lines) == 1
+        assert message in lines[0]
+    found = importlib.util.find_spec
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
+    code, lines = stop_of(["export", run, "--format=onnx", f"--output={tmp_path / 'new/model'}"], capsys)
+    assert code == 2
+    assert lines == [
+        "error: Expected onnx, onnxruntime, onnxscript for --format onnx, but got no onnx, onnxruntime, onnxscript. "
+        "Install it: python -m pip install onnx onnxruntime onnxscript."
+    ]
+    assert not list(tmp_path.iterdir())

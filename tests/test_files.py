@@ -1,0 +1,82 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.files import FileDataset, find_files
+from datamodules.transforms import compose
+
+
+def save(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return str(path)
+
+
+def test_folders_are_looked_through_but_for_what_is_hidden_or_no_image(tmp_path: Path) -> None:
+    files = [save(tmp_path / name) for name in ("a b.png", "b/10.JPG", "b/9.png", "c/d/e.webp")]
+    for name in (".hidden.png", ".thumbs/a.png", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "c/loop").symlink_to(tmp_path)
+    found = find_files([str(tmp_path)])
+    assert found.files == files
+    assert found.passed_over == [str(tmp_path / "b/notes.txt")]
+    assert not found.problems
+
+
+def test_globs_are_expanded_and_each_file_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a1.png", "a[1].png", "b.png", "deep/er/c.png"):
+        save(tmp_path / name)
+    assert find_files(["a*.png", "a1.png", "."]).files == ["a1.png", "a[1].png", "./a1.png", "./a[1].png", "./b.png",
+                                                           "./deep/er/c.png"]  # fmt: skip
+    assert find_files(["a[1].png"]).files == ["a[1].png"]  # a file of this name comes before a pattern
+    assert find_files(["**/c.png"]).files == ["deep/er/c.png"]
+    assert find_files(["deep*"]).files == ["deep/er/c.png"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_files(["~/b*.png"]).files == [str(tmp_path / "b.png")]
+
+
+def test_what_leads_to_no_file_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # which would be waited for
+    (tmp_path / "link.png").symlink_to("gone.png")
+    names = [*(str(tmp_path / name) for name in ("pipe.png", "link.png", "gone.png", "*.jpg")), "a\0b.png"]
+    found = find_files(names)
+    assert found.files == []
+    reasons = ["is neither a file nor a folder", "leads to nothing", "is missing", "matches no file", "is missing"]
+    assert found.problems == dict(zip(names, reasons, strict=True))
+    within = find_files([str(tmp_path)])
+    assert set(within.problems) == set(names[:2])
+
+
+def test_batch_holds_what_can_be_read_and_problems_have_reasons(tmp_path: Path) -> None:
+    good = [save(tmp_path / f"{colour}.png", colour=colour) for colour in ("red", "blue")]
+    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
+    empty.touch()
+    text.write_text("no image")
+    dataset = FileDataset([str(empty), good[0], str(text), good[1], str(tmp_path / "gone.png")], 8)
+    images, positions = dataset.__getitems__((0, torch.arange(5)))
+    assert positions.tolist() == [1, 3]
+    assert images[:, :, 0, 0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert images.shape == (2, 3, 8, 8)
+    assert dataset.problem(0) == "is not a readable image (it is empty: 0 bytes)"
+    assert dataset.problem(1) is None
+    assert dataset.problem(4) == "is missing"
+    images, positions = dataset.__getitems__((0, torch.tensor([0, 2])))
+    assert len(images) == len(positions) == 0
+
+
+def no_red(image: torch.Tensor) -> torch.Tensor:
+    if image[0].any():
+        raise ValueError("red")
+    return image
+
+
+def test_image_that_a_transform_fails_on_is_missing_in_its_batch(tmp_path: Path) -> None:
+    files = [save(tmp_path / f"{colour}.png", colour=colour) for colour in ("red", "blue")]
+    dataset = FileDataset(files, 8, transform=compose([no_red]))
+    assert dataset.__getitems__((0, torch.arange(2)))[1].tolist() == [1]
+    assert dataset.problem(0) == "no_red failed on Tensor uint8 (3, 8, 8): red"

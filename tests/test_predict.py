@@ -1,0 +1,243 @@
+"""What predict says is what test measures."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from PIL import Image
+
+from datamodules.decode import read_square
+from datamodules.index import read_index
+from lightning_modules import ImageClassifier
+from project.__main__ import main
+from project.commands.predict import NAMES, results
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
+
+
+class KeepLogits(Callback):
+    """Keep what ``test_step`` returns."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self.logits.append(outputs["logits"])
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / NAMES[0]).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / NAMES[1]).read_text(), parse_constant=pytest.fail)
+
+
+def probabilities(folder: Path) -> torch.Tensor:
+    return torch.tensor([one["probabilities"] for one in content(folder)["images"]])
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, paths: list[str]) -> None:
+    text = io.BytesIO(b"".join(os.fsencode(path) + b"\n" for path in paths))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(text))
+
+
+def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    """Return the exit code of a command that fails, and the lines that it says on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    return stop.value.code, capsys.readouterr().err.strip().splitlines()
+
+
+def compare_with_test(run: Path, root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Predict the test images of a run and assert that all is as ``test`` has it, to the last bit."""
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.callbacks+=test_predict.KeepLogits"]
+    cli = main(["test", f"--run={run}", *quiet])
+    (kept,) = (one for one in cli.trainer.callbacks if isinstance(one, KeepLogits))
+    entries = read_index(root / "test.txt")
+    stdin(monkeypatch, [f"{root}/{path}" for path, _ in entries])
+    folder = main(["predict", f"--run={run}", "-", f"--output={output}"])
+    assert torch.equal(probabilities(folder), torch.cat(kept.logits).softmax(1).float())
+    found = rows(folder)
+    assert [row["path"] for row in found] == [f"{root}/{path}" for path, _ in entries]
+    right = [row["predicted"] == str(label) for row, (_, label) in zip(found, entries, strict=True)]
+    assert float(np.float32(np.mean(right))) == cli.trainer.callback_metrics["test/acc"].item()
+    return found
+
+
+def test_accuracy_and_probabilities_are_those_of_test(
+    finished_run: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = compare_with_test(finished_run, sample_root, tmp_path / "out", monkeypatch)
+    assert list(found[0]) == ["path", "predicted", "confidence", *"0123456789"]
+    for row in found:
+        shares = [float(row[name]) for name in "0123456789"]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert float(row["confidence"]) == max(shares) == shares[int(row["predicted"])]
+
+
+def test_views_augmentation_workers_and_precision_are_those_of_test(
+    fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = tmp_path / "views.yaml"
+    overlay.write_text(
+        "trainer: {precision: bf16-mixed}\n"
+        "model:\n  init_args:\n    tta: [flip]\n    channels_last: true\n"
+        "data:\n  init_args:\n    num_workers: 1\n    eval_transforms:\n"
+        "    - {class_path: torchvision.transforms.v2.Pad, init_args: {padding: 2}}\n"
+        "    - {class_path: torchvision.transforms.v2.FiveCrop, init_args: {size: 32}}\n"
+    )
+    run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
+    compare_with_test(run, sample_root, tmp_path / "out", monkeypatch)
+
+
+def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
+    fast: list[str], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    generator = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = generator.integers(0, 256, (24, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(photos / name / f"{i}.png")
+    options = [*fast[:2], "--data=datamodules.FolderDataModule", f"--data.root={photos}", "--data.resize=pad"]
+    options += ["--data.batch_size=4", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path / 'runs'}"]
+    run = main(["fit", *options, *QUICK]).run_dir
+    upright = Image.open(photos / "cat/0.png")
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 8  # a viewer turns it by 90 degrees to the left
+    upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
+    upright.convert("RGBA").save(tmp_path / "alpha.png")
+    shutil.rmtree(photos)
+    found = probabilities(main(["predict", f"--run={run}", f"{tmp_path}/*.png"]))
+    assert found.shape == (3, 2)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])
+    module = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt").eval()
+    pixels = torch.from_numpy(read_square(tmp_path / "upright.png", 32, "pad")).permute(2, 0, 1)
+    assert torch.allclose(found[0], module.classify(pixels[None])[0], atol=1e-6)
+
+
+def test_likeliest_classes_are_printed_and_bad_files_are_named_skipped_and_counted(
+    finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "my images"
+    images.mkdir()
+    source = sample_root / read_index(sample_root / "test.txt")[0][0]
+    names = ["a.png", "b c.png", os.fsdecode(b"caf\xe9.png"), "d.png"]
+    for name in names:
+        shutil.copy(source, images / name)
+    (images / "broken.png").write_bytes(source.read_bytes()[:500])
+    (images / "notes.txt").write_text("x")
+    capsys.readouterr()
+    folder = main(["predict", f"--run={finished_run}", str(images), "gone.png", "--top=2", "--batch_size=2"])
+    out, err = capsys.readouterr()
+    assert folder.parent == finished_run / "predict"
+    assert [os.path.basename(one["file"]) for one in content(folder)["images"]] == sorted(names)
+    assert os.fsencode(content(folder)["images"][2]["file"]).endswith(b"/caf\xe9.png")
+    assert "\\udce9" in rows(folder)[2]["path"]  # the table is UTF-8 throughout
+    lines = out.splitlines()
+    assert lines[0].count("%") == 2
+    assert lines[0].endswith(f"  {images}/a.png")
+    assert "caf\\udce9.png'" in out
+    assert f"Predicted    4 images by {finished_run}/checkpoints/best.ckpt (1 files in folders have no suffix" in out
+    assert "Skipped      2 files" in out
+    assert err.splitlines()[0] == "skipped: gone.png is missing"
+    assert err.splitlines()[1].startswith(f"skipped: {images}/broken.png is not a readable image (")
+    assert len(err.splitlines()) == 2
+    assert {os.path.basename(one["file"]) for one in content(folder)["skipped"]} == {"gone.png", "broken.png"}
+
+
+def test_without_an_image_nothing_is_left_and_one_line_says_why(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("x")
+    output = f"--output={tmp_path / 'out'}"
+    code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in"), output], capsys)
+    assert code == 2
+    assert lines == [
+        f"error: Expected images in {tmp_path}/in, but got none. (1 files in folders have no suffix of an image, as "
+        f"{tmp_path}/in/a.txt: passed over)"
+    ]
+    code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
+    assert code == 2
+    assert lines[-1] == "error: Expected images, but of 1 files none can be read. Give others, or a folder of them."
+    assert "a.txt is not a readable image" in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def interrupted(parent: Path) -> None:
+    with results(None, parent, parent / "a.ckpt", ["a"], []) as (folder, write):
+        write("a.png", "a", [1.0])
+        assert len(list(folder.iterdir())) == 2
+        raise KeyboardInterrupt
+
+
+def test_interrupted_prediction_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path)
+    assert not list((tmp_path / "predict").iterdir())
+
+
+def test_a_checkpoint_alone_predicts_and_last_is_found(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
+    image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
+    shutil.copy(finished_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
+    alone = main(["predict", f"--ckpt_path={tmp_path / 'mine.ckpt'}", image])
+    assert alone.parent == tmp_path / "predict"
+    last = main(["predict", "--run=last", f"--runs_dir={finished_run.parents[1]}", image])
+    assert last.parent == finished_run / "predict"
+    assert torch.allclose(probabilities(alone), probabilities(last))
+
+
+def test_mistakes_are_told_in_one_line(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "no.ckpt").write_text("no checkpoint")
+    for args, message in (
+        (["a.png"], "error: Expected a run: give --run last, --run best, --run FOLDER, or --ckpt_path FILE."),
+        (["--run=last", f"--runs_dir={tmp_path}", "a.png"], "error: Expected a run in "),
+        (["--ckpt_path=gone.ckpt", "a.png"], "error: Expected a checkpoint at --ckpt_path, but gone.ckpt does not"),
+        ([f"--ckpt_path={tmp_path / 'no.ckpt'}", "a.png"], f"error: Expected the checkpoint of a run, but {tmp_path}"),
+        ([f"--run={finished_run}"], "arguments are required: PATH"),
+        ([f"--run={finished_run}", "a.png", "--top=0"], "--top: expected a whole number of 1 or more, but got '0'"),
+    ):
+        code, lines = stop_of(["predict", *args], capsys)
+        assert code == 2
+        assert len(lines) == 1
+        assert message in lines[0]
+
+
+def test_embeddings_are_no_predictions(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*QUICK, "--config=configs/metric.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options]).run_dir
+    for command in (["predict", "a.png"], ["export", "--format=torchscript"]):
+        code, lines = stop_of([*command, f"--run={run}"], capsys)
+        assert code == 2
+        assert lines == [
+            f"error: Expected the checkpoint of an ImageClassifier, but {run}/checkpoints/best.ckpt is of "
+            "MetricLearner, which makes no probabilities of classes. Give another --run."
+        ]
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_help_comes_without_torch(command: str) -> None:
+    code = (
+        "import sys\nfrom project.__main__ import main\n"
+        f"try:\n    main(['{command}', '--help'])\nfinally:\n    assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--ckpt_path FILE" in done.stdout
