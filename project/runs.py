@@ -183,7 +183,10 @@ def best_checkpoint(run: Path) -> Path:
 def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
     """Return the latest run of a command line, if it neither runs nor is finished."""
     runs = [run for run in all_runs(runs_dir) if record.read(run).get("command") == command]
-    return runs[-1] if runs and record.state_of(runs[-1]) not in ("running", "finished") else None
+    # to the other processes of a training, the run that rank zero goes on with may be running by now
+    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    others = ("running", "finished") if first else ("finished",)
+    return runs[-1] if runs and record.state_of(runs[-1]) not in others else None
 
 
 def _without_run(args: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project import record
 from project.__main__ import main
-from project.runs import LAST
+from project.runs import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
 HOLD = """
@@ -166,17 +166,22 @@ def test_a_name_that_is_no_run_never_starts_one(
 
 
 def test_a_run_that_is_running_is_not_started_twice(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    auto = ["fit", "--run", "auto", f"--runs_dir={tmp_path}"]
     found = record.read(run)
-    (run / record.FILE).write_text(json.dumps(found | {"state": "running", "pid": 77}))
+    (run / record.FILE).write_text(json.dumps(found | {"state": "running", "pid": 77, "command": auto}))
     assert record.state_of(run) == "killed"
     config = (run / "config.yaml").read_bytes()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run / record.LOCK)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         assert record.state_of(run) == "running"
+        assert "--ckpt_path" not in expand_run(auto)  # but a new run
+        monkeypatch.setenv("RANK", "1")  # a process of the training that runs it
+        assert expand_run(auto)[-2:] == ["--ckpt_path", str(run / LAST)]
+        monkeypatch.delenv("RANK")
         with pytest.raises(SystemExit) as info:
             main(["fit", "--run", str(run), "--trainer.max_epochs=2"])
         other.kill()
