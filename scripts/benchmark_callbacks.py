@@ -4,12 +4,16 @@ python scripts/benchmark_callbacks.py --root data/cifar10 --output callbacks.md
 
 Histograms of the weights and gradients of ResNet-18 are gathered as the callbacks do, and logged by a loop over
 ``SummaryWriter.add_histogram`` as tutorials do, in turn; the script compares the counts of both. Then a recipe is
-trained with all its callbacks and with none, in turn, and the weights that both end with are compared. Whole runs are
-timed from the first batch until everything is drawn and written.
+trained with all its callbacks and with none, by turns of ten seconds, so that a machine whose speed wanders is the same
+to both, and the weights that both end with are compared. Whole runs are timed from the first batch until everything is
+drawn and written.
 """
 
 import argparse
+import multiprocessing
+import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -17,6 +21,7 @@ import time
 from collections import Counter, defaultdict
 from contextlib import redirect_stdout
 from io import StringIO
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import lightning
@@ -31,6 +36,8 @@ from callbacks.gather import gather
 from callbacks.steps import Step
 from lightning_modules.networks import ResNet
 from project.cli import CLI
+
+TURN = 10  # seconds that a whole run trains before the other goes on
 
 
 def resnet18(device: torch.device) -> tuple[LightningModule, dict[str, Tensor]]:
@@ -110,21 +117,23 @@ def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list
 
 
 class Clock(Callback):
-    """Time a fit from its first batch until the last callback has finished."""
+    """Tell when the first batch is about to be trained."""
 
-    begin = 0.0
+    def __init__(self, tell: Connection) -> None:
+        self.tell = tell
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begin = now()
+        self.tell.send("begin")
 
 
-def train(args: list[str], folder: Path, with_callbacks: bool) -> tuple[float, CLI]:
-    """Train with all callbacks of a recipe or with none; return the seconds, and what ran."""
-    clock = Clock()
-    options = [] if with_callbacks else ["--trainer.callbacks=null"]
+def train(args: list[str], folder: Path, weights: Path, tell: Connection) -> None:
+    """Train in a process of its own, tell its beginning and end, and write the weights that it ends with."""
+    os.setpgrp()  # workers are to pause with it
     with redirect_stdout(StringIO()):
-        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}", *options], clock)
-        return now() - clock.begin, cli
+        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Clock(tell))
+    now()
+    torch.save(cli.model.network.state_dict(), weights)
+    tell.send((costs(cli), cli.trainer.current_epoch))
 
 
 def costs(cli: CLI) -> Counter[str]:
@@ -138,25 +147,60 @@ def costs(cli: CLI) -> Counter[str]:
     return Counter({name: seconds for name, seconds in found.items() if name in ours})
 
 
+def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Counter[str], int]]:
+    """Train with all callbacks of a recipe and with none, by turns of some seconds, so that both see the same machine.
+
+    Returns:
+        With callbacks and without: seconds from the first batch on, pauses left out; those of each callback; epochs.
+    """
+    context = multiprocessing.get_context("spawn")
+    pairs, processes = {}, {}
+    for with_callbacks in (False, True):
+        pairs[with_callbacks], theirs = context.Pipe()
+        options = [] if with_callbacks else ["--trainer.callbacks=null"]
+        weights = folder / f"{with_callbacks}.pt"
+        process = context.Process(target=train, args=([*args, *options], folder / "runs", weights, theirs))
+        process.start()
+        processes[with_callbacks] = process
+        pairs[with_callbacks].recv()  # it is about to train
+        os.killpg(process.pid, signal.SIGSTOP)
+    seconds = {False: 0.0, True: 0.0}
+    found: dict[bool, tuple[float, Counter[str], int]] = {}
+    try:
+        while len(found) < 2:
+            for which in seconds.keys() - found.keys():
+                os.killpg(processes[which].pid, signal.SIGCONT)
+                start = time.perf_counter()
+                done = pairs[which].poll(TURN)
+                seconds[which] += time.perf_counter() - start
+                if done:
+                    found[which] = (seconds[which], *pairs[which].recv())
+                    processes[which].join()
+                else:
+                    os.killpg(processes[which].pid, signal.SIGSTOP)
+    finally:
+        for process in processes.values():
+            process.kill()
+    return found
+
+
 def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
     """Return the lines about whole runs."""
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    weights = {}
     held: list[Counter[str]] = []
-    epochs = 0
+    folder.mkdir(parents=True, exist_ok=True)
     for repeat in range(repeats):
-        for with_callbacks in (True, False) if repeat % 2 == 0 else (False, True):
-            took, cli = train(args, folder, with_callbacks)
+        found = train_in_turn(args, folder)
+        held.append(found[True][1])
+        epochs = found[True][2]
+        for with_callbacks, (took, _, _) in found.items():
             seconds[with_callbacks].append(took)
-            weights[with_callbacks] = {name: one.cpu().clone() for name, one in cli.model.network.state_dict().items()}
-            epochs = cli.trainer.current_epoch
-            if with_callbacks:
-                held.append(costs(cli))
             print(f"{repeat} callbacks {'on' if with_callbacks else 'off'}: {took:.1f} s", file=sys.stderr, flush=True)
+    weights = {which: torch.load(folder / f"{which}.pt", weights_only=True) for which in (True, False)}
     same = all(torch.equal(one, weights[False][name]) for name, one in weights[True].items())
     ratios = [on / off for on, off in zip(seconds[True], seconds[False], strict=True)]
     lines = [
-        f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, in turn.",
+        f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, by turns of {TURN} s.",
         f"Weights of both at the end are {'equal to the bit' if same else 'NOT EQUAL'}.",
         "",
         "| callbacks | seconds, median (min to max) | over none |",
