@@ -58,9 +58,10 @@ def only(folder: Path) -> Path:
 
 
 def numbers(file: Path) -> list[dict[str, float | str]]:
-    """Return the rows of a CSV file, with numbers as such, without times and what belongs to rank zero alone."""
+    """Return the rows of a CSV file, with numbers as such, without folders, times and what is rank zero's alone."""
     found: list[dict[str, float | str]] = []
     for row in csv.DictReader(file.open(newline="")):
+        row |= {"path": Path(row["path"]).name} if "path" in row else {}
         kept = {key: value for key, value in row.items() if value and not re.match("time/|train/loss_step", key)}
         found.append(
             {key: float(value) if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) else value for key, value in kept.items()}
