@@ -21,6 +21,8 @@ from lightning_modules.optimizers import build_optimizer
 from lightning_modules.param_groups import ParamGroup, freeze, param_group_table
 from lightning_modules.pretrained import load_pretrained
 
+Step = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means over them
+
 WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
 
 
@@ -111,8 +113,8 @@ class ImageModule(LightningModule):
             self.network.to(memory_format=torch.channels_last)
         self._log_every = 0
         self._schedules: GroupSchedules | None = None
-        self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
-        self._resumed_steps: dict[str, Any] | None = None
+        self._steps: list[Step] = []
+        self._resumed_steps: list[dict[str, Any]] | None = None  # of each device
         self._new_settings: NewSettings | None = None
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
@@ -166,12 +168,11 @@ class ImageModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep on how many devices it was trained, and what the means of this epoch are made of so far."""
         note_devices(self.trainer, checkpoint)
-        if self._steps:
-            counts, means = zip(*self._steps, strict=True)
-            checkpoint["steps"] = {
-                "counts": torch.stack([torch.as_tensor(count).cpu() for count in counts]),
-                "means": {name: torch.stack([step[name] for step in means]) for name in means[0]},
-            }
+        steps: list[Any] = [self._steps]
+        if self.trainer.world_size > 1:
+            steps = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(steps, self._steps)
+        checkpoint["steps"] = [_stacked(one) for one in steps]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the means of the epoch that the checkpoint lies in, and forget the pretrained weights.
@@ -200,12 +201,9 @@ class ImageModule(LightningModule):
 
     def on_train_start(self) -> None:
         self._steps.clear()  # of a training that was interrupted
-        if self._resumed_steps is not None:
-            counts, means = self._resumed_steps["counts"], self._resumed_steps["means"]
-            columns = {name: column.to(self.device) for name, column in means.items()}
-            steps = [{name: column[i] for name, column in columns.items()} for i in range(len(counts))]
-            self._steps = list(zip(counts, steps, strict=True))
-            self._resumed_steps = None
+        for one in (self._resumed_steps or [])[self.global_rank :: self.trainer.world_size]:
+            self._steps += _unstacked(one, self.device)
+        self._resumed_steps = None
         if self._new_settings is not None:
             self._new_settings.apply(self.trainer, self.lr_scheduler_step)
             self._new_settings = None
@@ -367,3 +365,15 @@ class ImageModule(LightningModule):
         """Freeze the parameters that begin to train after this epoch, or none of them."""
         for name, first in self._unfreeze_epochs.items():
             self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
+
+
+def _stacked(steps: list[Step]) -> dict[str, Any]:
+    """Return steps as few tensors on the CPU."""
+    counts = torch.tensor([int(count) for count, _ in steps])
+    names = steps[0][1] if steps else ()
+    return {"counts": counts, "means": {name: torch.stack([means[name] for _, means in steps]).cpu() for name in names}}
+
+
+def _unstacked(stacked: dict[str, Any], device: torch.device) -> list[Step]:
+    means = {name: column.to(device) for name, column in stacked["means"].items()}
+    return [(count, {name: means[name][i] for name in means}) for i, count in enumerate(stacked["counts"].tolist())]

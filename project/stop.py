@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from project.checkpoints import DiskFullError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OFTEN = 10  # steps after which several devices ask one another whether to stop
 
 
 class Stopped(BaseException):
@@ -62,11 +63,15 @@ class Stopper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.number is None or trainer.is_last_batch:
-            return
         until_validation = getattr(trainer, "val_check_batch", None) or float("inf")
-        if (batch_idx + 1) % until_validation:
-            self._end_step(signal.SIGTERM, None)  # Lightning stops all devices, once it is through with this step
+        if self._end_step is None or trainer.is_last_batch or not (batch_idx + 1) % until_validation:
+            return
+        stop = self.number is not None
+        if trainer.world_size > 1:  # all devices behind the same step, whichever has got the signal
+            stop = batch_idx % OFTEN == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            self.number = self.number or signal.SIGTERM
+            self._end_step(signal.SIGTERM, None)  # Lightning raises, once it is through with this step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = False

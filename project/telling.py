@@ -50,8 +50,9 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     except Stopped as stopped:
         if debugging():
             raise
-        leave_at_once(stopped.exit_code)
-        raise SystemExit(stopped.exit_code) from None
+        code = 0 if rank() else stopped.exit_code  # of Lightning's launcher: rank zero is killed once another fails
+        leave_at_once(code)
+        raise SystemExit(code) from None
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         code = 1
         first = is_first_to_fail()

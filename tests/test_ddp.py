@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -154,6 +155,23 @@ def test_four_processes_of_torchrun_prepare_once_and_train_as_one_does(alone: Pa
     for stage in ("train0", "train1", "val0", "val1", "test"):
         assert seen(tmp_path / "seen", stage) == seen(alone / "seen", stage), stage
     assert output.count("Reading 1797 images") == 1
+
+
+def test_a_signal_to_one_process_stops_all_and_they_go_on_as_if_it_had_not(
+    alone: Path, sample_root: Path, tmp_path: Path
+) -> None:
+    options = [*FIT, *CPU, "--trainer.devices=2", f"--data.root={sample_root}", "--data.batch_size=16"]
+    stop = f"{{class_path: test_resume.StopAt, init_args: {{step: 45, number: {signal.SIGTERM}, rank: 1}}}}"
+    code, output, _ = run(*options, f"--trainer.callbacks+={stop}", f"--runs_dir={tmp_path / 'runs'}")
+    assert code == 143, output[-3000:]
+    stopped = only(tmp_path / "runs")
+    assert torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)["global_step"] in (50, 60)
+    assert output.count(f"Go on:  python -m project fit --run {stopped}") == 1
+    code, output, _ = run("--run", str(stopped))
+    assert code == 0, output[-3000:]
+    found = differences(only(alone / "runs"), stopped)
+    print({name: one for name, one in found.items() if one})
+    assert max(found.values()) < 1e-5, found
 
 
 def test_an_error_of_one_process_ends_all_and_is_told_once(sample_root: Path, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ time.sleep(99)
 
 
 class StopAt(Callback):
-    """Send this process a signal behind a step, once."""
+    """Send the process of a rank a signal behind a step."""
 
-    def __init__(self, step: int, number: int) -> None:
-        self.step, self.number = step, number
+    def __init__(self, step: int, number: int, rank: int = 0) -> None:
+        self.step, self.number, self.rank = step, number, rank
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
 
 
