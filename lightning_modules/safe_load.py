@@ -38,6 +38,8 @@ def _check_archive(file: Path) -> None:
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
+        if any("/code/" in name for name in archive.namelist()):  # which is packed
+            raise ValueError("TorchScript archive")
         if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save packs nothing
             raise ValueError("it would unpack to more bytes than it has")
         if damaged := archive.testzip():
