@@ -55,8 +55,8 @@ OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 OF_TRAINING = (
     *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
     *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
+    *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", "data.init_args.batch_size"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
-    *("trainer.devices", "trainer.num_nodes", "data.init_args.batch_size"),
 )
 OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.resplit")  # no settings
 
@@ -183,8 +183,9 @@ class CLI(LightningCLI):
             self._begin_record(config)
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
-            resumed = command == "fit" and config.ckpt_path is not None and config.run is not None
-            rows, step = how_far(Path(config.ckpt_path)) if resumed else (0, None)
+            rows, step = 0, None
+            if command == "fit" and config.run is not None:
+                rows, step = (0, 0) if config.ckpt_path is None else how_far(Path(config.ckpt_path))
             table = CSVLogger(self.output_dir, name="", version="")
             board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
             loggers = [table, board]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from project import record
 from project.__main__ import main
@@ -117,6 +119,20 @@ def test_the_command_line_wins_over_the_checkpoint(fast: list[str], tmp_path: Pa
     assert min(TraceLr.seen) == 12
     for step, pair in TraceLr.seen.items():  # OneCycle over three epochs, as if from the start
         assert pair == pytest.approx(wanted[step]), step
+
+
+def test_a_run_without_a_checkpoint_begins_again(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    before = rows(run)
+    shutil.rmtree(run / "checkpoints")
+    (run / record.FILE).write_text(json.dumps(record.read(run) | {"state": "running"}))
+    main(["fit", "--run", str(run)])
+    assert f"{run} has no checkpoint yet: it begins again." in capsys.readouterr().out
+    assert rows(run) == before
+    steps = [event.step for event in EventAccumulator(str(run)).Reload().Scalars("train/loss_step")]
+    assert steps == [3, 7, 11]
 
 
 def test_another_optimizer_begins_without_the_old_ones_momentum(
