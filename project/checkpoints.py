@@ -94,7 +94,7 @@ def told_if_full(run: Path) -> Iterator[None]:
     threading.excepthook = lambda args: None if _missing_room(args.exc_value, run) else hook(args)
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a full disk may reach us as whatever a logger, or torch, makes of it
         if (room := _missing_room(error, run)) is None:
             raise
         raise DiskFullError(f"Expected room {room}, but the disk is full; {_what_is_left(run)}") from error

@@ -1,10 +1,6 @@
 """What benchmarks share: a run of ``fit`` that is watched, the machine in words, and a clock."""
 
-import os
-import platform
-import re
 import time
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -12,6 +8,7 @@ from lightning.pytorch import Callback, Trainer
 
 import project.cli
 from project.__main__ import main
+from project.record import processor
 
 
 def fit(args: list[str], callback: Callback) -> project.cli.CLI:
@@ -31,11 +28,8 @@ def hardware() -> str:
     """Return the machine in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpuinfo = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M) if cpuinfo.is_file() else None
-    name = found[1] if found else platform.processor() or platform.machine()
-    return f"{cores} CPU cores ({name}), {torch.get_num_threads()} threads"
+    found = processor()
+    return f"{found['cores']} CPU cores ({found['cpu']}), {torch.get_num_threads()} threads"
 
 
 def now() -> float:
