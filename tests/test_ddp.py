@@ -1,6 +1,7 @@
 """Several processes that train together: as one does, on all images, and to an end if one of them fails."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -172,6 +173,29 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_as_if_it_had_not(
     found = differences(only(alone / "runs"), stopped)
     print({name: one for name, one in found.items() if one})
     assert max(found.values()) < 1e-5, found
+
+
+def test_a_divided_network_trains_as_copies_do_goes_on_and_is_tested_by_one_process(
+    sample_root: Path, tmp_path: Path
+) -> None:
+    short = [*FIT[:-1], "--trainer.max_epochs=1", f"--data.root={sample_root}", "--data.batch_size=16"]
+    # as on two devices with whole copies, for it knows no doubles
+    code, output, _ = run(*short, *CPU, "--trainer.devices=2", f"--runs_dir={tmp_path / 'whole'}")
+    assert code == 0, output[-3000:]
+    options = [*short, "--config=configs/fsdp.yaml", "--trainer.accelerator=cpu"]
+    stop = f"{{class_path: test_resume.StopAt, init_args: {{step: 15, number: {signal.SIGTERM}, rank: 1}}}}"
+    code, output, _ = run(*options, f"--trainer.callbacks+={stop}", f"--runs_dir={tmp_path / 'runs'}")
+    assert code == 143, output[-3000:]
+    divided = only(tmp_path / "runs")
+    code, output, _ = run("--run", str(divided))
+    assert code == 0, output[-3000:]
+    found = differences(only(tmp_path / "whole"), divided)
+    print({name: one for name, one in found.items() if one})
+    assert max(found.values()) < 1e-5, found
+    tested = main(["test", f"--run={divided}", "--trainer.strategy=auto", "--trainer.devices=1"]).output_dir
+    (before,) = (one for one in (divided / "test").iterdir() if one != tested)
+    metrics = [json.loads((folder / "results.json").read_text())["metrics"] for folder in (before, tested)]
+    assert metrics[0] == pytest.approx(metrics[1])
 
 
 def test_an_error_of_one_process_ends_all_and_is_told_once(sample_root: Path, tmp_path: Path) -> None:
