@@ -78,6 +78,8 @@ class Stopper(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._training = False
+        if self._before:  # or Lightning would be deaf to a second Ctrl-C, once the first has ended a test, say
+            signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker that loads images, forked: its process says when it is to end
