@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
@@ -24,10 +25,13 @@ class Fail(Callback):
 
 
 class Seen(Callback):
-    """Write ``<folder>/<rank>.txt``: the epoch and file of each training image, and the file of each one tested."""
+    """Write ``<folder>/<rank>.txt``: the epoch and file of each training image, the file of each one tested, a seed."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, [f"seed {torch.initial_seed()}\n"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loader: Any = trainer.train_dataloader
@@ -47,6 +51,9 @@ class Seen(Callback):
         self._note(trainer, "test", loader, batch_idx)
 
     def _note(self, trainer: Trainer, stage: str, loader: Any, batch_idx: int) -> None:
+        self._write(trainer, [f"{stage} {Path(path).name}\n" for path in loader.paths(batch_idx)])
+
+    def _write(self, trainer: Trainer, lines: list[str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{trainer.global_rank}.txt").open("a") as file:
-            file.writelines(f"{stage} {Path(path).name}\n" for path in loader.paths(batch_idx))
+            file.writelines(lines)

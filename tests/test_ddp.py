@@ -155,6 +155,7 @@ def test_four_processes_of_torchrun_prepare_once_and_train_as_one_does(alone: Pa
     assert max(found.values()) < 1e-5, found
     for stage in ("train0", "train1", "val0", "val1", "test"):
         assert seen(tmp_path / "seen", stage) == seen(alone / "seen", stage), stage
+    assert seen(tmp_path / "seen", "seed") == {str(rank): 1 for rank in range(4)}  # each leaves out others in dropout
     assert output.count("Reading 1797 images") == 1
 
 
