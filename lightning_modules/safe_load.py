@@ -1,13 +1,22 @@
 """Read a file of weights without running code in it, or say in a few words why it cannot be."""
 
+import importlib.util
 import re
+import sysconfig
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+
+# what networks, losses, optimizers and schedules are made of
+HARMLESS = (
+    *("lightning_modules.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.models."),
+    *("lightning.pytorch.cli.instantiate_module", "lightning.pytorch.cli.ReduceLROnPlateau"),
+)
 
 
 class LoadError(Exception):
@@ -31,6 +40,39 @@ def load_safely(file: str | Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint raises almost anything
         raise LoadError(_reason(file, error)) from error
+
+
+def check_names(checkpoint: Any) -> None:
+    """Look at what a stranger's checkpoint names: ``load_from_checkpoint`` calls it, to build the network.
+
+    Your own files are as trusted as you are; of what is installed, only what networks are made of is harmless.
+
+    Raises:
+        LoadError: It names other installed code, as ``torch.hub.load``, which runs code of any repository.
+    """
+    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    hyperparameters = {key: value for key, value in (found or {}).items() if key != "class_names"}
+    for path in _strings(hyperparameters):
+        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path) and not path.startswith(HARMLESS) and _installed(path):
+            raise LoadError(f"names {path} to be called, which need not be a part of a network")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def _installed(path: str) -> bool:
+    """Tell whether an import path begins with a module of Python, or with an installed package."""
+    try:
+        spec = importlib.util.find_spec(path.partition(".")[0])
+    except (ImportError, ValueError):
+        return False
+    folders = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return spec is not None and (spec.origin or "built-in").startswith((*folders, "built-in", "frozen"))
 
 
 def _check_archive(file: Path) -> None:

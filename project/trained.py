@@ -15,7 +15,7 @@ from datamodules.files import FileDataset
 from datamodules.loader import ImageLoader
 from datamodules.normalize import Normalize
 from lightning_modules import ImageClassifier
-from lightning_modules.safe_load import LoadError, load_safely
+from lightning_modules.safe_load import LoadError, check_names, load_safely
 from project.commands.data import data_parser, parse_data
 from project.messages import shortened
 from project.runs import CONFIG, RunError
@@ -43,11 +43,14 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
     try:
         if run is not None:  # a class of the user's own is found once its module is imported
             importlib.import_module(read_config(run)["model"]["class_path"].rpartition(".")[0])
-        load_safely(checkpoint)  # for its words: torch's advise to load what is refused
+        loaded = load_safely(checkpoint)  # for its words: torch's advise to load what is refused
+        if run is None:  # whose folder is trusted
+            check_names(loaded)
         module = LightningModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
     except LoadError as error:
         raise RunError(
-            f"Expected the checkpoint of a run, but {checkpoint} {error}. Give one that `fit` wrote."
+            f"Expected the checkpoint of a run, but {checkpoint} {error}. Give one that `fit` wrote, in its run's "
+            "folder: --run FOLDER."
         ) from error
     except Exception as error:  # a file that is no checkpoint raises almost anything
         raise RunError(

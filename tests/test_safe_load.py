@@ -2,11 +2,12 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lightning_modules.safe_load import LoadError, load_safely
+from lightning_modules.safe_load import LoadError, check_names, load_safely
 
 
 def test_tensors_and_plain_values_are_loaded(tmp_path: Path) -> None:
@@ -58,3 +59,30 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         load_safely(tmp_path)
     with pytest.raises(LoadError, match=r"^cannot be read \(No such file"):
         load_safely(tmp_path / "gone.ckpt")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {
+            "class_path": "lightning_modules.networks.LeNet",
+            "init_args": {"pattern": "conv1.weight", "act": "torch.nn.GELU"},
+        },
+        {"class_path": "lightning_modules.networks.LibraryNetwork", "init_args": {"function": "timm.models.resnet18"}},
+        {"class_path": "failing.MyNetwork", "init_args": {"names": ["a.b", "fc3.*", "e.g. os.system", ".os"]}},
+        "torchvision.models.resnet18",
+    ],
+)
+def test_a_checkpoint_may_name_parts_of_networks_and_files_of_your_own(network: Any) -> None:
+    check_names({"hyper_parameters": {"network": network, "class_names": ["os.path", "re"]}})
+    check_names({"state_dict": {}})
+    check_names(["os.path"])
+
+
+@pytest.mark.parametrize(
+    "path", ["torch.hub.load", "os.system", "sys.exit", "json.loads", "numpy.load", "yaml.unsafe_load"]
+)
+def test_a_checkpoint_that_names_other_code_is_refused(path: str) -> None:
+    for network in (path, {"class_path": path}, {"init_args": {"arguments": [{"deep": (path,)}]}}):
+        with pytest.raises(LoadError, match=f"names {path} to be called"):
+            check_names({"hyper_parameters": {"network": network}})

@@ -198,7 +198,9 @@ def test_checkpoint_with_code_is_not_loaded_in_python(good: dict[str, Any], tmp_
     assert not (tmp_path / "trace").exists()
 
 
-def test_code_that_hyperparameters_name_is_not_run(good: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
+def test_code_that_hyperparameters_name_is_not_run(
+    good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "hubconf.py").write_text(
         f"open({str(tmp_path / 'trace')!r}, 'w')\nfrom lightning_modules.networks import LeNet\n\n"
         "def net(num_classes):\n    return LeNet(num_classes)\n"
@@ -214,6 +216,11 @@ def test_code_that_hyperparameters_name_is_not_run(good: dict[str, Any], fast: l
     main(["test", *options, f"--ckpt_path={file}"])
     main(["fit", *options, f"--ckpt_path={file}", "--trainer.max_epochs=2", "--trainer.callbacks=[]"])
     main(["test", *options, f"--model.pretrained={file}"])
+    capsys.readouterr()
+    for command in (["predict", "a.png"], ["export", "--format=onnx"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command, f"--ckpt_path={file}"])
+        assert "evil.ckpt names torch.hub.load to be called, which need not be a part" in capsys.readouterr().err
     assert not (tmp_path / "trace").exists()
     ImageClassifier.load_from_checkpoint(file)  # SECURITY.md warns of this
     assert (tmp_path / "trace").exists()
