@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from callbacks.gather import network_of
 from callbacks.looking import hooked
+from callbacks.watcher import SHARDED
 
 OFTEN = 50  # steps from look to look on a device, if nothing is logged
 
@@ -22,8 +23,8 @@ class FiniteLoss(Callback):
     """Stop a run, or warn, when its loss or a weight is NaN or infinite, and say where in the network that began.
 
     On a CPU every step is looked at, before its loss reaches the weights. On other devices, which would have to be
-    waited for, all steps since the last look are, every ``log_every_n_steps``. Weights are looked at behind validation
-    and epoch, before a checkpoint is written, so that the last one holds finite weights. Writes no tag.
+    waited for, all steps since the last look are, every ``log_every_n_steps``. Weights are looked at before validation,
+    at an epoch's end and before each checkpoint, so that none holds others. Writes no tag.
 
     Args:
         action: "stop" ends the run; "warn" tells the first time, and lets it go on.
@@ -35,11 +36,12 @@ class FiniteLoss(Callback):
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
         self._told = False
+        self._seen = -1  # the last step of which the weights were looked at
         self._losses: list[tuple[int, Tensor]] = []  # of the steps since the last look
         self._batch: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._told = False
+        self._told, self._seen = False, -1
         self._losses.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -59,6 +61,9 @@ class FiniteLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look_at_all(trainer, pl_module)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look_at_all(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batch = None
 
@@ -74,8 +79,9 @@ class FiniteLoss(Callback):
 
     def _look_at_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights, too: a last step may have spoilt them with a finite loss."""
-        if trainer.sanity_checking or self._told or self._batch is None:
+        if trainer.sanity_checking or self._told or self._batch is None or self._seen == trainer.global_step:
             return
+        self._seen = trainer.global_step
         self._look(trainer, pl_module)
         weights = [parameter.detach() for parameter in pl_module.parameters()]
         if not self._told and not get_total_norm(weights).isfinite():
@@ -88,11 +94,13 @@ class FiniteLoss(Callback):
         )
         text = (
             f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}. "
-            f"Learning rates: {rates}. {where_it_begins(pl_module, self._batch)}"
+            f"Learning rates: {rates}."
         )
+        if not isinstance(trainer.strategy, SHARDED):  # of which all processes would have to look together
+            text = f"{text} {where_it_begins(pl_module, self._batch)}"
         if self.action == "stop":
             raise NotFiniteError(
-                f"{text} The last checkpoint is of before. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
+                f"{text} No checkpoint holds it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
                 "1 or a warmup may help; to go on all the same, add callbacks.FiniteLoss with `action: warn` to "
                 "trainer.callbacks."
             )
