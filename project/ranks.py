@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from project.processes import is_first_process
+
 GRACE = 30  # seconds that a process may go on without the one that started it
 LINGER = 3  # seconds that the process which counts the failed waits for others to fail of the same
 
@@ -22,8 +24,7 @@ def rank() -> int:
 
 def is_rank_zero() -> bool:
     """Tell whether this is the process that writes, before there is a trainer to ask."""
-    first_node = os.environ.get("NODE_RANK", "0") == "0"  # Lightning's launcher gives no other rank to a node's first
-    return rank() == 0 and first_node
+    return rank() == 0 and is_first_process()
 
 
 def world_size() -> int:
@@ -51,6 +52,23 @@ def is_first_to_fail() -> bool:
         return store is None or store.add(_failed(), 1) == 1
     except RuntimeError:
         return True
+
+
+def reason_of_first(reason: str) -> str:
+    """Return why the first process to fail did: for ``reason``, if this is the first.
+
+    Args:
+        reason: Why this one fails; the others learn it from here.
+    """
+    store, key = _store(), f"{_failed()}/reason"
+    try:
+        if store is None or is_first_to_fail():
+            if store is not None:
+                store.set(key, reason)
+            return reason
+        return store.get(key).decode()
+    except RuntimeError:  # whoever kept it is gone
+        return reason
 
 
 def leave_at_once(code: int) -> None:
