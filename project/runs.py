@@ -13,17 +13,20 @@ from pathlib import Path
 
 from project import record
 from project.measured import best_validation, measured, shown
+from project.processes import is_first_process, started_by_lightning
 from project.record import RunError
 from project.settings import CONFIG
 
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
 RESULTS = "results.json"
+TIME = "%Y-%m-%d_%H-%M-%S"  # in names of folders
+FOUND = "PROJECT_RUN"  # environment variable: which run the first process has found
 
 
 def create_folder(parent: Path) -> Path:
     """Make and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, with ``_2``, ``_3``, ... behind it if that exists."""
-    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    name = datetime.now().strftime(TIME)
     parent.mkdir(parents=True, exist_ok=True)
     attempt = 1
     while True:
@@ -49,9 +52,17 @@ def all_runs(runs_dir: Path) -> list[Path]:
     return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
 
 
-def by_start(run: Path) -> tuple[list[int], str]:
-    """Return what sorts runs by their start, which their names tell."""
-    return [int(number) for number in re.findall(r"\d+", run.name)], str(run)
+def by_start(run: Path) -> tuple[float, list[int], str]:
+    """Return what sorts runs by their start, which ``run.json`` tells, or else the name."""
+    numbers = [int(number) for number in re.findall(r"\d+", run.name)]
+    try:
+        started = datetime.fromisoformat(str(record.read(run).get("started"))).timestamp()
+    except ValueError:  # no such file
+        try:
+            started = datetime.strptime(run.name[:19], TIME).timestamp()
+        except ValueError:  # a name of the user's own
+            started = 0.0
+    return started, numbers, str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
@@ -106,7 +117,9 @@ def expand_run(args: list[str]) -> list[str]:
     """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
 
     ``fit`` goes on from the last checkpoint, or from the start if there is none yet; with ``--run auto`` it goes on
-    with the latest run of the same command line unless that is running or finished, and starts a new one otherwise.
+    with the latest run of the same command line that is neither running nor finished, as the files which the command
+    line names have it now, and starts a new one if there is none. Processes that Lightning starts take the run of the
+    one that started them.
 
     Raises:
         RunError: There is no such run, or it has no best checkpoint.
@@ -136,14 +149,16 @@ def expand_run(args: list[str]) -> list[str]:
 def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoint: bool) -> list[str]:
     if name is None:
         return args
-    if name == "auto":
-        run = _latest_of(args, runs_dir)
-        if run is None:
-            return _without_run(args)
-        args = args[:1]  # the run's config holds them
+    run: Path | None
+    if started_by_lightning() and FOUND in os.environ:  # by now, another may be the last
+        run = Path(os.environ[FOUND]) if os.environ[FOUND] else None
     else:
-        run = find_run(name, runs_dir)
-    expanded = ["fit", "--config", str(run / CONFIG), *_without_run(args)[1:], "--run", str(run)]
+        run = _latest_of(args, runs_dir) if name == "auto" else find_run(name, runs_dir)
+        os.environ[FOUND] = str(run or "")
+    if run is None:
+        return _without_run(args)
+    config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line says the same again
+    expanded = ["fit", *config, *_without_run(args)[1:], "--run", str(run)]
     checkpoint = next((run / one for one in (LAST, BEST) if (run / one).is_file()), None)
     return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
 
@@ -181,12 +196,11 @@ def best_checkpoint(run: Path) -> Path:
 
 
 def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
-    """Return the latest run of a command line, if it neither runs nor is finished."""
-    runs = [run for run in all_runs(runs_dir) if record.read(run).get("command") == command]
+    """Return the latest run of a command line that neither runs nor is finished."""
     # to the other processes of a training, the run that rank zero goes on with may be running by now
-    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    others = ("running", "finished") if first else ("finished",)
-    return runs[-1] if runs and record.state_of(runs[-1]) not in others else None
+    others = ("running", "finished") if is_first_process() else ("finished",)
+    runs = [run for run in all_runs(runs_dir) if record.read(run).get("command") == command]
+    return next((run for run in reversed(runs) if record.state_of(run) not in others), None)
 
 
 def _without_run(args: list[str]) -> list[str]:
