@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.finite_loss import NotFiniteError
 from project.checkpoints import DiskFullError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,7 +32,7 @@ class Stopper(Callback):
     """Handles both signals while it is entered as a context manager, and knows as a callback whether a step is running.
 
     In training, Lightning's own handler of SIGTERM lets a step end, and raises behind it. It is called only where a run
-    can go on exactly: not before a validation, whose step and epoch would be neither done nor to be done again.
+    can go on exactly: not before a validation, which would be neither done nor to be done again, but behind it.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class Stopper(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         # whatever else it is: workers may have met the signal first
-        if self.number is not None and error is not None and not isinstance(error, DiskFullError):
+        if self.number is not None and error is not None and not isinstance(error, DiskFullError | NotFiniteError):
             raise Stopped(self.number) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,15 +64,19 @@ class Stopper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        until_validation = getattr(trainer, "val_check_batch", None) or float("inf")
-        if self._end_step is None or trainer.is_last_batch or not (batch_idx + 1) % until_validation:
+        loop: Any = trainer.fit_loop
+        if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             return
-        stop = self.number is not None
-        if trainer.world_size > 1:  # all devices behind the same step, whichever has got the signal
-            stop = batch_idx % OFTEN == 0 and trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            self.number = self.number or signal.SIGTERM
-            self._end_step(signal.SIGTERM, None)  # Lightning raises, once it is through with this step
+        if trainer.world_size == 1 or not (batch_idx + 1) % OFTEN:
+            self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._training and not trainer.is_last_batch:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 != trainer.max_epochs:  # which is the end anyway
+            self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = False
@@ -81,10 +86,22 @@ class Stopper(Callback):
         if self._before:  # or Lightning would be deaf to a second Ctrl-C, once the first has ended a test, say
             signal.signal(signal.SIGINT, self._handle)
 
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        """Have Lightning raise, once it is through with this step, validation or epoch."""
+        if self._end_step is None:
+            return
+        stop = self.number is not None
+        if trainer.world_size > 1:  # all devices behind the same step, whichever has got the signal
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            self.number = self.number or signal.SIGTERM
+            self._end_step(signal.SIGTERM, None)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker that loads images, forked: its process says when it is to end
-            if number == signal.SIGTERM:
+            if number == signal.SIGTERM and self.number is not None:  # the first may have been meant for all processes
                 os._exit(128 + number)
+            self.number = number
             return
         first, self.number = self.number is None, self.number or number
         if not first:
