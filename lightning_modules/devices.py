@@ -70,8 +70,14 @@ def note_devices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     checkpoint[KEY] = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
 
 
-def compare_devices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Say if a training goes on with another number of devices than before."""
+def compare_devices(trainer: Trainer, checkpoint: dict[str, Any], new_settings: bool) -> None:
+    """Say if a training goes on with another number of devices than before.
+
+    Args:
+        trainer: Of the training.
+        checkpoint: That it goes on from.
+        new_settings: Whether learning rates and schedules are those of this training, rather than the checkpoint's.
+    """
     before = checkpoint.get(KEY)
     if before is None or trainer.state.fn != TrainerFn.FITTING or before["devices"] == trainer.world_size:
         return
@@ -81,10 +87,11 @@ def compare_devices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     advice = ""
     if all(images) and images[0] != images[1]:
         advice = f" For steps of as many images as before, give --data.batch_size {images[0] // trainer.world_size}."
-    rank_zero_warn(
-        f"The checkpoint was trained with {words[0]}, and goes on with {words[1]}. Learning rates and the length of "
-        f"schedules are the checkpoint's, whatever --model.scale_lr says.{advice}"
-    )
+    if not new_settings:
+        advice = (
+            f" Learning rates and the length of schedules are the checkpoint's, whatever --model.scale_lr says.{advice}"
+        )
+    rank_zero_warn(f"The checkpoint was trained with {words[0]}, and goes on with {words[1]}.{advice}")
 
 
 def _batch_size(trainer: Trainer) -> int | None:

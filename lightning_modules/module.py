@@ -116,6 +116,7 @@ class ImageModule(LightningModule):
         self._steps: list[Step] = []
         self._resumed_steps: list[dict[str, Any]] | None = None  # of each device
         self._new_settings: NewSettings | None = None
+        self._steps_apart = 0  # of schedules from the optimizer's, where training went on with steps of another size
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # for its errors, before there is data
 
@@ -173,6 +174,7 @@ class ImageModule(LightningModule):
             steps = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(steps, self._steps)
         checkpoint["steps"] = [_stacked(one) for one in steps]
+        checkpoint["steps_apart"] = self._steps_apart
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the means of the epoch that the checkpoint lies in, and forget the pretrained weights.
@@ -180,8 +182,9 @@ class ImageModule(LightningModule):
         The checkpoint's are here, and the file may be on another machine.
         """
         if self._trainer is not None:  # rather than load_from_checkpoint
-            compare_devices(self.trainer, checkpoint)
+            compare_devices(self.trainer, checkpoint, new_settings=self._new_settings is not None)
         self._resumed_steps = checkpoint.get("steps")
+        self._steps_apart = checkpoint.get("steps_apart", 0)
         if self._new_settings is not None:
             self._new_settings.take_from(checkpoint)
         if self.pretrained is not None:
@@ -205,7 +208,7 @@ class ImageModule(LightningModule):
             self._steps += _unstacked(one, self.device)
         self._resumed_steps = None
         if self._new_settings is not None:
-            self._new_settings.apply(self.trainer, self.lr_scheduler_step)
+            self._steps_apart = self._new_settings.apply(self.trainer, self.lr_scheduler_step)
             self._new_settings = None
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
         self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
@@ -290,13 +293,14 @@ class ImageModule(LightningModule):
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
 
-    def take_new_settings(self, forget_moments: bool = False) -> None:
+    def take_new_settings(self, forget_moments: bool = False, length_only: bool = False) -> None:
         """Let the optimizer and schedule of this config win over those of the checkpoint that training goes on from.
 
         Args:
             forget_moments: Begin without momentum and the like: the optimizer is of another class.
+            length_only: No more has changed than the length of training, or of its steps.
         """
-        self._new_settings = NewSettings(forget_moments)
+        self._new_settings = NewSettings(forget_moments, length_only)
 
     def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
         """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
@@ -359,7 +363,7 @@ class ImageModule(LightningModule):
 
     def _set_own_schedules(self) -> None:
         if self._schedules is not None:
-            self._schedules.set(self.trainer.optimizers[0], self.global_step)
+            self._schedules.set(self.trainer.optimizers[0], self.global_step + self._steps_apart)
 
     def _freeze_until(self, epoch: int | None) -> None:
         """Freeze the parameters that begin to train after this epoch, or none of them."""

@@ -14,19 +14,24 @@ class NewSettings:
     """What the config says of optimizer and schedule, kept while Lightning restores what a checkpoint says.
 
     The optimizer's momentum and the like are the checkpoint's. The schedule stands where it would if it had been this
-    one from the first step; ``ReduceLROnPlateau`` begins anew.
+    one from the first step; ``ReduceLROnPlateau`` begins anew, unless only the length of training has changed.
 
     Args:
         forget_moments: Leave momentum and the like, too: the optimizer is of another class.
+        length_only: No more has changed than how long training is, or how many images its steps take.
     """
 
-    def __init__(self, forget_moments: bool) -> None:
+    def __init__(self, forget_moments: bool, length_only: bool = False) -> None:
         self._forget_moments = forget_moments
+        self._length_only = length_only
         self._saved: list[tuple[str, int]] = []  # name and number of parameters of each group in the checkpoint
         self._groups: list[dict[str, Any]] = []
 
     def take_from(self, checkpoint: dict[str, Any]) -> None:
         """Leave in the checkpoint only what is to be restored."""
+        schedules = checkpoint["lr_schedulers"]
+        if self._length_only and schedules and all("num_bad_epochs" in one for one in schedules):
+            return  # ReduceLROnPlateau, which knows of no length
         checkpoint["lr_schedulers"] = []
         state = checkpoint["optimizer_states"][0]
         self._saved = [(str(group.get("name")), len(group["params"])) for group in state["param_groups"]]
@@ -49,24 +54,33 @@ class NewSettings:
                 "start a new run with --model.pretrained and the checkpoint."
             )
 
-    def apply(self, trainer: Trainer, step: Callable[[Any, Any], None]) -> None:
+    def apply(self, trainer: Trainer, step: Callable[[Any, Any], None]) -> int:
         """Bring groups and schedule to where training is.
 
         Args:
             trainer: Which has restored the checkpoint.
             step: Steps a schedule; takes it, and a metric.
+
+        Returns:
+            How many steps more than were made there would be by now, had all been of the size that they have now.
         """
-        if not self._saved:  # no checkpoint was loaded
-            return
+        loop = trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.ready if loop.restarted_mid_epoch else 0
+        done, within = divmod(batches, int(trainer.num_training_batches))  # an epoch that is about to end is done
+        epochs = trainer.current_epoch + done
+        steps = epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        steps += within // trainer.accumulate_grad_batches
+        if not self._saved:  # no checkpoint was loaded, or all of it is restored
+            return steps - trainer.global_step
         for group, wanted in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
             group.update(wanted)
-        steps_of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         for config in trainer.lr_scheduler_configs:
             if not config.reduce_on_plateau:
-                done = trainer.global_step // (1 if config.interval == "step" else steps_of_epoch)
+                done = steps if config.interval == "step" else epochs
                 with warnings.catch_warnings():  # torch expects a step of the optimizer before each
                     warnings.filterwarnings(
                         "ignore", message="Detected call of `lr_scheduler.step", category=UserWarning
                     )
                     for _ in range(done // config.frequency):
                         step(config.scheduler, None)
+        return steps - trainer.global_step

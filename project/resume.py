@@ -1,33 +1,44 @@
 """Checkpoints from which a run goes on as if nothing had happened."""
 
 import csv
+import os
 import random
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from project.measured import METRICS
+from project.settings import setting
 
 KEY = "resume"  # of what is kept in a checkpoint beside Lightning's own
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, which writes the last one behind every validation, and one more when a signal ends training.
+    """Lightning's, which writes the last one behind every validation and epoch, and when a signal ends training.
 
     They hold what Lightning leaves out: the states of all random numbers, gradients that are being accumulated, the
-    metric that a ReduceLROnPlateau is yet to see, and how many rows of metrics.csv came before.
+    metrics that EarlyStopping and ReduceLROnPlateau are yet to see, how many rows of metrics.csv came before, and the
+    settings of the run.
+
+    Attributes:
+        settings: The run's config; what a run goes on with is compared with it.
     """
 
+    settings: dict[str, Any] | None = None
     _resumed: dict[str, Any] | None = None
     _within = False  # an epoch that training went on in
+    _kept: tuple[int, int] | None = None  # step and batch of the last one
+    _ending_epoch = False
+    _nothing_left = False  # of the epoch that training went on in, not even a validation
+    _own = True  # whether training goes on from a checkpoint of this folder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -35,10 +46,24 @@ class Checkpoint(ModelCheckpoint):
         if found is None:
             return
         self._within = not trainer.is_last_batch
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        if trainer.is_last_batch and progress.ready != trainer.num_training_batches:  # of another size now
+            for name in vars(progress):
+                setattr(progress, name, trainer.num_training_batches)
+        if not trainer.is_last_batch and progress.ready > trainer.num_training_batches:
+            raise MisconfigurationException(
+                f"Expected at least {progress.ready} batches an epoch, as the checkpoint has behind it in its own, but "
+                f"got {trainer.num_training_batches}. Leave --trainer.limit_train_batches as it was."
+            )
+        loop: Any = trainer.fit_loop.epoch_loop
+        if trainer.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            # or Lightning would train a batch more before it ends the epoch
+            loop.val_loop._has_run = self._nothing_left = True
+        if self._within and _accumulation(self.settings) == _accumulation(found["settings"]):
+            trainer.accumulate_grad_batches = found["accumulated"]  # a callback may have set it as the epoch began
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found["metrics"].items()})
         _show_to_plateaus(trainer, found["watched"])
-        for name, gradient in found["gradients"].items():
-            parameter = pl_module.get_parameter(name)
-            parameter.grad = gradient.to(parameter.device)
+        _set_gradients(trainer, pl_module, found["gradients"])
         # Lightning forgets it if a schedule asked for the length of training before
         loader: Any = trainer.train_dataloader
         if found["loaders"] and hasattr(loader, "load_state_dict"):
@@ -48,46 +73,77 @@ class Checkpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        # Lightning writes the last one only where it wrote the best one
-        due = self.save_last and not (trainer.sanity_checking or self._should_skip_saving_checkpoint(trainer))
-        if due and not self._should_save_on_train_epoch_end(trainer):
-            self._save_last(trainer)
+        if not trainer.sanity_checking:  # Lightning writes the last one only where it wrote the best one
+            self.keep_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._nothing_left:
+            loop: Any = trainer.fit_loop.epoch_loop
+            loop.on_iteration_done()  # which a loop that begins at its end never comes to
+            loop.val_loop._has_run = loop.val_loop.restarting = self._nothing_left = False
         super().on_train_epoch_end(trainer, pl_module)
         if self._within:  # Lightning steps them in no epoch that it did not begin
             self._within = False
             _show_to_plateaus(trainer, _watched(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._should_save_on_train_epoch_end(trainer):  # else the last one is there, and of the same step
-            super().on_train_end(trainer, pl_module)
+        """Write none: the last one is there, of the same step, and from before the epoch's end was logged."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         # Lightning raises it behind whole steps alone, on all devices at once
         within = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
         if isinstance(exception, SIGTERMException) and within and not trainer.is_last_batch:
-            self._save_last(trainer)
+            self.keep_last(trainer)
+
+    def keep_last(self, trainer: Trainer, ending_epoch: bool = False) -> None:
+        """Write the last checkpoint, unless there is one of this batch.
+
+        Args:
+            trainer: Which trains; otherwise nothing is written.
+            ending_epoch: The epoch's batches are done, and nothing else of its end is.
+        """
+        now = (trainer.global_step, trainer.fit_loop.total_batch_idx)
+        if not self.save_last or self._kept == now or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            return
+        assert self.dirpath is not None
+        self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        self._ending_epoch = ending_epoch
+        trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+        self._kept, self._ending_epoch = now, False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        gradients = {}
-        if trainer.accumulate_grad_batches > 1:
-            gradients = {name: one.grad for name, one in pl_module.named_parameters() if one.grad is not None}
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        if self._ending_epoch:  # it is to be ended again
+            for one in (progress["current"], progress["total"]):
+                one["processed"] -= 1
         checkpoint[KEY] = {
             "random": _of_all_ranks(random_state(), trainer),
-            "gradients": gradients,
+            "gradients": _of_all_ranks(_gradients(trainer, pl_module), trainer),
+            "accumulated": trainer.accumulate_grad_batches,
+            "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "watched": _watched(trainer),
             "rows": _rows(trainer),
+            "settings": self.settings,
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        self._own = Path(str(trainer.ckpt_path)).parent.resolve() == Path(self.dirpath).resolve()
         if trainer.state.fn == TrainerFn.FITTING and KEY in checkpoint:
             states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
             self._resumed = checkpoint[KEY] | {"loaders": states}
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            if isinstance(callback, EarlyStopping) and callback.state_key in checkpoint["callbacks"]:
+                checkpoint["callbacks"][callback.state_key]["patience"] = callback.patience  # a setting, no state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the files' names, in the folder where they are now: a run may have been moved."""
+        """Take the files' names, in the folder where they are now: a run may have been moved.
+
+        Those of another run, whose checkpoint training goes on from, are not taken.
+        """
+        if not self._own:
+            return
         assert self.dirpath is not None
         folder = Path(self.dirpath)
 
@@ -99,9 +155,21 @@ class Checkpoint(ModelCheckpoint):
         moved |= {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         super().load_state_dict(state_dict | moved)
 
-    def _save_last(self, trainer: Trainer) -> None:
-        assert self.dirpath is not None
-        trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        self.keep_last(trainer)  # in the place of Lightning's, which would take the version behind an epoch's end
+
+
+class EpochKeeper(Callback):
+    """Has the last checkpoint written before an epoch ends that has no validation, or is cut off by ``max_steps``.
+
+    Lightning calls a ModelCheckpoint itself behind everything that an epoch's end does, which is then neither in the
+    checkpoint nor done again.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for one in trainer.checkpoint_callbacks:
+            if isinstance(one, Checkpoint):
+                one.keep_last(trainer, ending_epoch=True)
 
 
 def random_state() -> dict[str, Any]:
@@ -152,6 +220,39 @@ def _show_to_plateaus(trainer: Trainer, watched: dict[int, float]) -> None:
             trainer.lightning_module.lr_scheduler_step(trainer.lr_scheduler_configs[i].scheduler, value)
 
 
+def _accumulation(settings: dict[str, Any] | None) -> Any:
+    return setting(settings or {}, "trainer.accumulate_grad_batches")
+
+
+def _gradients(trainer: Trainer, pl_module: LightningModule) -> dict[str, torch.Tensor]:
+    """Return what this process has accumulated for a step that is yet to be made."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    if trainer.is_last_batch or not batches % trainer.accumulate_grad_batches:
+        return {}
+    named = pl_module.named_parameters()
+    return {name: _local(one.grad).cpu() for name, one in named if one.grad is not None}
+
+
+def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[dict[str, torch.Tensor]]) -> None:
+    if not any(of_ranks):
+        return
+    if len(of_ranks) != trainer.world_size:
+        raise MisconfigurationException(
+            f"Expected {len(of_ranks)} devices as in the checkpoint, which lies within a step of several batches "
+            f"(accumulate_grad_batches), but got {trainer.world_size}. Go on with as many, or from a checkpoint of an "
+            "epoch's end."
+        )
+    for name, gradient in of_ranks[trainer.global_rank].items():
+        parameter = pl_module.get_parameter(name)
+        parameter.grad = torch.zeros_like(parameter)
+        _local(parameter.grad).copy_(gradient)
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's part of a tensor that is divided among several, or else the tensor."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def _rows(trainer: Trainer) -> int:
     """Write all rows of metrics.csv, and return how many they are."""
     for logger in trainer.loggers:
@@ -164,19 +265,38 @@ def _rows(trainer: Trainer) -> int:
     return 0
 
 
-def how_far(checkpoint: Path) -> tuple[int, int]:
-    """Return how many rows of metrics.csv a checkpoint has behind it, and the first step of events that it has not."""
-    found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return found.get(KEY, {}).get("rows", 0), found["global_step"] + 1  # pictures of a validation bear its step
+def kept_in(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
+    """Return what a checkpoint of ``fit`` says of its run; nothing of another file, or one that cannot be loaded.
+
+    Returns:
+        "rows" of metrics.csv that it has behind it, "step", the first of events that it has not, and "settings".
+    """
+    try:
+        found = torch.load(checkpoint, map_location="cpu", weights_only=weights_only, mmap=True)
+        kept = found[KEY]
+        # pictures of a validation bear its step
+        return {"rows": kept["rows"], "step": found["global_step"] + 1, "settings": kept["settings"]}
+    except Exception:  # a file that is no checkpoint raises almost anything; check_weights says it in words
+        return {}
+
+
+class Table(ExperimentWriter):
+    """Lightning's writer of metrics.csv, which goes on in a file that is there, rather than to delete it."""
+
+    def _check_log_dir_exists(self) -> None:
+        pass
 
 
 def open_table(logger: CSVLogger, rows: int) -> None:
-    """Open metrics.csv with the rows that came before a checkpoint: the logger itself would begin an empty one."""
+    """Open metrics.csv with the rows that came before a checkpoint."""
     path = Path(logger.log_dir) / METRICS
     lines = path.read_text().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        table = logger.experiment
     if lines:
-        path.write_text("".join(lines))
-        table.metrics_keys = lines[0].strip().split(",")
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(lines))
+        os.replace(partial, path)
+    else:
+        path.unlink(missing_ok=True)
+    table = Table(log_dir=logger.log_dir)
+    table.metrics_keys = lines[0].strip().split(",") if lines else []
+    logger._experiment = table

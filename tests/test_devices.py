@@ -49,7 +49,10 @@ def test_going_on_with_another_number_of_devices_is_said(finished_run: Path, rec
     trainer.datamodule = SampleDataModule(batch_size=16)
     trainer.state.fn = TrainerFn.FITTING
     recwarn.clear()
-    compare_devices(trainer, checkpoint)
+    compare_devices(trainer, checkpoint, new_settings=False)
     assert not recwarn
-    with pytest.warns(UserWarning, match=r"8 images on each of 4 devices, and goes on with 16.*--data.batch_size 32\."):
-        compare_devices(trainer, {"devices": {"devices": 4, "batch_size": 8}})
+    rates = "Learning rates and the length of schedules are the checkpoint's"
+    for new_settings in (False, True):
+        with pytest.warns(UserWarning, match=r"8 images on each of 4 devices, and goes on with 16.*size 32\.") as told:
+            compare_devices(trainer, {"devices": {"devices": 4, "batch_size": 8}}, new_settings)
+        assert (rates in str(told[0].message)) != new_settings
