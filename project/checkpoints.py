@@ -5,7 +5,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -83,21 +83,24 @@ def keep_whole(trainer: Trainer, plugins: Any) -> None:
 
 
 @contextmanager
-def told_if_full(run: Path) -> Iterator[None]:
+def told_if_full(run: Callable[[], Path]) -> Iterator[None]:
     """Say of a full disk, whoever met it, which checkpoint of a run is left.
+
+    Args:
+        run: Returns the run's folder, which other processes than the first learn late.
 
     Raises:
         DiskFullError: The disk is full.
     """
     hook = threading.excepthook
     # TensorBoard's writer prints what ends its thread, and raises it at its next call too
-    threading.excepthook = lambda args: None if _missing_room(args.exc_value, run) else hook(args)
+    threading.excepthook = lambda args: None if _missing_room(args.exc_value, run()) else hook(args)
     try:
         yield
     except Exception as error:  # a full disk may reach us as whatever a logger, or torch, makes of it
-        if (room := _missing_room(error, run)) is None:
+        if (room := _missing_room(error, run())) is None:
             raise
-        raise DiskFullError(f"Expected room {room}, but the disk is full; {_what_is_left(run)}") from error
+        raise DiskFullError(f"Expected room {room}, but the disk is full; {_what_is_left(run())}") from error
     finally:
         threading.excepthook = hook
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -27,12 +27,9 @@ from project.light import debugging
 from project.parser import LINKED, Parser
 from project.profiler import NoProfiler
 from project.progress import Progress
-from project.ranks import (
-    follow_parent,
-    is_rank_zero,
-)
+from project.ranks import follow_parent, is_rank_zero, reason_of_first
 from project.report import write_report
-from project.resume import Checkpoint, how_far, open_table
+from project.resume import Checkpoint, EpochKeeper, kept_in, open_table
 from project.runs import (
     BEST,
     LAST,
@@ -45,7 +42,7 @@ from project.runs import (
     summary,
     times_tested,
 )
-from project.settings import CONFIG, differences
+from project.settings import CONFIG, differences, load_config, setting
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_weights
@@ -58,6 +55,7 @@ OF_TRAINING = (
     *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", "data.init_args.batch_size"),
     *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
 )
+OF_LENGTH = OF_TRAINING[-5:]  # of training, and of its steps
 OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.resplit")  # no settings
 
 
@@ -74,18 +72,24 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
         self.command = command
-        self.changes: list[tuple[str, str, str]] = []  # of a run's config by the command line: key, before, now
+        self.changes: list[tuple[str, str, str]] = []  # from what a checkpoint was trained with: key, before, now
+        self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
+        self.settings: dict[str, Any] = {}
+        self.training = False
         self.stopper = Stopper()
         self.began = time.monotonic()
         try:
             with self.stopper:
                 super().__init__(*args, **kwargs)
         except BaseException as error:  # whatever it is, the run's folder says how it ended
-            if hasattr(self, "run_dir"):
+            if hasattr(self, "run_dir") and self.subcommand == "fit":
                 state = "interrupted" if isinstance(error, Stopped) else "failed"
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+                reason = reason_of_first(" ".join(f"{type(error).__name__}: {error}".split())[:500])
                 with suppress(OSError):  # of a full disk
-                    record.end(self.run_dir, state, time.monotonic() - self.began, reason)
+                    if self.training or self.config["fit"].run is None:
+                        record.end(self.run_dir, state, time.monotonic() - self.began, reason)
+                    else:  # a run that was to go on is as it was
+                        record.take_back(self.run_dir)
                 if isinstance(error, Stopped):
                     self._say_how_to_go_on()
             raise
@@ -138,6 +142,9 @@ class CLI(LightningCLI):
             raise MisconfigurationException(
                 "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
             )
+        kept = config.checkpoint
+        if kept.save_on_train_epoch_end is None:  # behind a validation, an epoch's own means are yet to be logged
+            kept.save_on_train_epoch_end = config.trainer.limit_val_batches == 0
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
@@ -151,9 +158,6 @@ class CLI(LightningCLI):
         teacher = config.get("model.init_args.teacher")
         if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
             raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
-        kept = config.checkpoint
-        if kept.save_on_train_epoch_end is None:  # behind a validation, an epoch's own means are yet to be logged
-            kept.save_on_train_epoch_end = config.trainer.limit_val_batches == 0
         if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
             raise MisconfigurationException(
                 "Expected --checkpoint.dirpath, filename and save_top_k as they are, because --run takes "
@@ -185,7 +189,7 @@ class CLI(LightningCLI):
         if config.trainer.logger in (None, True):
             rows, step = 0, None
             if command == "fit" and config.run is not None:
-                rows, step = (0, 0) if config.ckpt_path is None else how_far(Path(config.ckpt_path))
+                rows, step = self.kept.get("rows", 0), self.kept.get("step", 0)
             table = CSVLogger(self.output_dir, name="", version="")
             board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
             loggers = [table, board]
@@ -194,7 +198,8 @@ class CLI(LightningCLI):
             if loggers:
                 open_table(table, rows)
                 _ = board.experiment
-            self._save_config(config)
+            if command != "fit" or config.run is None:
+                self._save_config(config)
             print(f"Run: {self.output_dir}", flush=True)
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
@@ -212,7 +217,11 @@ class CLI(LightningCLI):
             always = [*always, Progress()]
         if not any(isinstance(one, FiniteLoss) for one in given):
             always = [*always, FiniteLoss()]
-        always = [*always, self.stopper]
+        always = [*always, self.stopper, LambdaCallback(on_train_start=self._note_start)]
+        for callback in always:
+            if isinstance(callback, Checkpoint):
+                callback.settings = self.settings
+        config["callbacks"] = [EpochKeeper(), *(one for one in given if one is not None)]  # before all others
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         keep_whole(trainer, config["plugins"])
@@ -233,34 +242,46 @@ class CLI(LightningCLI):
             self.output_dir = create_folder(self.run_dir / str(self.subcommand))
 
     def _compare_with_run(self) -> None:
-        """See what the command line changes of the run that training goes on from.
+        """See what the command line changes of what the checkpoint that training goes on from was trained with.
+
+        The run's config may say otherwise: of a start that came to no checkpoint of its own.
 
         Raises:
             RunError: There is no such run, or it is finished, and is not to be trained for longer.
         """
         config = self.config["fit"]
-        if config.run is None and config.ckpt_path is None:
-            return
-        run = Path(config.run) if config.run is not None else run_of_checkpoint(Path(config.ckpt_path))
-        if run is None:  # a checkpoint of which nothing is known
-            return
-        if not (run / CONFIG).is_file():
-            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
-        before = yaml.safe_load((run / CONFIG).read_text())
         now = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
-        self.changes = [one for one in differences(before, now) if one[0] not in OF_STARTING]
-        finished = config.run is not None and record.state_of(run) == "finished"
-        if finished and not any(key.startswith(OF_TRAINING) for key, *_ in self.changes):
-            raise RunError(
-                f"Expected a run that is not finished, but {run} has trained for its {before['trainer']['max_epochs']} "
-                "epochs. To train on, give a larger --trainer.max_epochs."
-            )
+        self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
+        if config.run is not None and not (Path(config.run) / CONFIG).is_file():
+            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {config.run}.")
+        if config.ckpt_path is not None:
+            self.kept = kept_in(Path(config.ckpt_path), weights_only=config.weights_only is not False)
+        before = self.kept.get("settings") or (load_config(Path(config.run)) if config.run is not None else None)
+        if before is None:  # a new run, or a checkpoint of which nothing is known
+            return
+        self.changes = [one for one in differences(before, self.settings) if one[0] not in OF_STARTING]
+        for key, old, new in self.changes:
+            if key == "seed_everything" and config.ckpt_path is not None:
+                raise RunError(
+                    f"Expected --seed_everything {old} as before, but got {new}: order and random numbers go on where "
+                    "the checkpoint has them. For another seed, start a new run."
+                )
+        if config.run is not None and record.state_of(Path(config.run)) == "finished":
+            limits = [
+                [_limit(one, key) for key in ("trainer.max_epochs", "trainer.max_steps")] for one in (before, now)
+            ]
+            callbacks_too = any(key.startswith(("trainer.callbacks", "trainer.max_time")) for key, *_ in self.changes)
+            if not callbacks_too and not any(new > old for old, new in zip(*limits, strict=True)):
+                raise RunError(
+                    f"Expected a run that is not finished, but {config.run} is: max_epochs {limits[0][0]:g}, max_steps "
+                    f"{limits[0][1]:g}. To train on, give a larger --trainer.max_epochs or max_steps."
+                )
 
     def _begin_record(self, config: Any) -> None:
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self.datamodule
         digest = getattr(data, "digest", None)
-        before = record.read(self.run_dir).get("data", {}).get("digest", digest)
+        before = (record.read(self.run_dir).get("data") or {}).get("digest", digest)
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
@@ -283,9 +304,11 @@ class CLI(LightningCLI):
         """Let what the command line says win over the checkpoint."""
         keys = [key for key, *_ in self.changes if key.startswith(OF_TRAINING)]
         config = self.config["fit"]
-        unknown = config.ckpt_path is not None and run_of_checkpoint(Path(config.ckpt_path)) is None
-        if (unknown or (keys and config.ckpt_path is not None)) and hasattr(self.model, "take_new_settings"):
-            self.model.take_new_settings("model.init_args.optimizer.class_path" in keys)
+        if config.ckpt_path is None or not hasattr(self.model, "take_new_settings"):
+            return
+        if keys or not self.kept:  # of another program's checkpoint, nothing is known
+            forget_moments = "model.init_args.optimizer.class_path" in keys
+            self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
 
     def _save_config(self, config: Any) -> None:
         """Write the config by which this can be repeated: without what was meant for this start alone."""
@@ -294,11 +317,19 @@ class CLI(LightningCLI):
             config["data.init_args.resplit"] = False
         if self.subcommand == "fit" and config.run is not None:
             config.run = config.ckpt_path = None
-            if self.changes:
+            before = load_config(self.run_dir)
+            if any(key not in OF_STARTING for key, *_ in differences(before, self.settings)):
                 shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
         partial = self.output_dir / f"{CONFIG}.partial"
         self._parser(str(self.subcommand)).save(config, partial, skip_none=False, overwrite=True)
         partial.replace(self.output_dir / CONFIG)
+
+    def _note_start(self, trainer: Trainer, *_: Any) -> None:
+        """Training begins: all processes learn the run's folder; only now a run that goes on has other settings."""
+        self.training = True
+        self.run_dir = Path(trainer.strategy.broadcast(str(self.run_dir)))
+        if self.config["fit"].run is not None and is_rank_zero():
+            self._save_config(self.config["fit"])
 
     def _say_how_to_go_on(self) -> None:
         if self.subcommand == "fit" and is_rank_zero():
@@ -329,20 +360,23 @@ class CLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; Lightning calls this in the place of ``Trainer.fit``."""
-        with told_if_full(self.run_dir):
+        with told_if_full(lambda: self.run_dir):
             self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
         """Say what came out."""
-        record.end(self.run_dir, "finished", time.monotonic() - self.began)  # whatever a test of it does
-        # the folder that rank zero made, which the others learn here
-        found = (str(self.run_dir), (self.run_dir / BEST).is_file())
-        folder, has_best = self.trainer.strategy.broadcast(found)
-        self.run_dir = Path(folder)
-        if self.config["fit"].test_after_fit and has_best:
-            run(["test", "--run", folder])
-        else:
-            self._finish(report=True)
+        state = "finished"
+        try:
+            if self.config["fit"].test_after_fit and self.trainer.strategy.broadcast((self.run_dir / BEST).is_file()):
+                run(["test", "--run", str(self.run_dir)])
+            else:
+                self._finish(report=True)
+        except SystemExit as stop:
+            if stop.code in (130, 143):  # the test is still to be made
+                state = "interrupted"
+            raise
+        finally:
+            record.end(self.run_dir, state, time.monotonic() - self.began)
 
     def after_validate(self) -> None:
         """Say what came out."""
@@ -359,6 +393,12 @@ class CLI(LightningCLI):
             }
             (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
         self._finish(report=True)
+
+
+def _limit(config: dict[str, Any], key: str) -> float:
+    """Return the largest number of epochs or steps that a config allows."""
+    value = setting(config, key)
+    return float("inf") if value in (None, -1) else float(value)
 
 
 def run(args: list[str]) -> CLI:

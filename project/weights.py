@@ -1,5 +1,6 @@
 """Look at the files of weights that a command names, before it leaves the folder of a run behind."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
@@ -11,6 +12,7 @@ from lightning_modules.distiller import load_teacher
 from lightning_modules.module import ImageModule
 from lightning_modules.pretrained import compare, in_words, read_state_dict
 from lightning_modules.safe_load import LoadError, load_safely
+from project.runs import BEST, LAST
 
 ADVICE = "Give one that `fit` wrote, as RUN/checkpoints/last.ckpt"
 WEIGHTS = "Give its weights alone as --model.pretrained, without --ckpt_path"
@@ -56,8 +58,11 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
     try:
         loaded = load_safely(file)
     except LoadError as error:
+        best = Path(file).with_name(BEST.name)
+        damaged_last = Path(file).name == LAST.name and best.is_file()
+        advice = f"{ADVICE}, or go on from --ckpt_path {best}" if damaged_last else ADVICE
         own = ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
-        raise MisconfigurationException(f"{expected} {error}. {ADVICE}{own}.") from error
+        raise MisconfigurationException(f"{expected} {error}. {advice}{own}.") from error
     if not isinstance(loaded, dict):
         raise MisconfigurationException(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
     state_dict, version = loaded.get("state_dict"), str(loaded.get("pytorch-lightning_version", ""))

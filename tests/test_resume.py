@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from project import record
 from project.__main__ import main
+from project.resume import open_table
 from project.runs import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
@@ -83,14 +85,39 @@ def test_a_run_goes_on_in_its_folder(fast: list[str], tmp_path: Path, capsys: py
     with pytest.raises(SystemExit) as info:
         main(["fit", "--run", str(second)])
     assert info.value.code == 2
-    assert "has trained for its 2 epochs. To train on, give a larger --trainer.max_epochs" in capsys.readouterr().err
+    assert f"{second} is: max_epochs 2, max_steps inf. To train on, give a larger" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("step", "number"), [(7, signal.SIGTERM), (12, signal.SIGINT), (20, signal.SIGINT)])
+EARLY = (
+    "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/loss, patience: 0, min_delta: 9}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "number", "more"),
+    [
+        (7, signal.SIGTERM, []),
+        (12, signal.SIGINT, []),
+        (20, signal.SIGINT, ["--trainer.check_val_every_n_epoch=2"]),
+        (12, signal.SIGTERM, ["--trainer.check_val_every_n_epoch=2"]),
+        (17, signal.SIGTERM, ["--trainer.limit_val_batches=0"]),
+        (
+            12,
+            signal.SIGTERM,
+            [
+                "--trainer.limit_val_batches=0",
+                "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
+            ],
+        ),
+        (12, signal.SIGTERM, [f"--trainer.callbacks=[{EARLY}]", "--trainer.max_epochs=4"]),
+        (5, signal.SIGTERM, ["--trainer.val_check_interval=1"]),
+        (3, signal.SIGINT, ["--trainer.limit_train_batches=1", "--trainer.max_epochs=6"]),
+    ],
+)
 def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
-    fast: list[str], step: int, number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fast: list[str], step: int, number: int, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [*fast, "--trainer.callbacks=null", "--model.optimizer.momentum=0.8"]
+    options = [*fast, "--trainer.callbacks=null", "--model.optimizer.momentum=0.8", *more]
     whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     stop = [f"--trainer.callbacks+={{class_path: test_resume.StopAt, init_args: {{step: {step}, number: {number}}}}}"]
     with pytest.raises(SystemExit) as info:
@@ -99,10 +126,9 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     (run,) = tmp_path.glob("lenet/*")
     assert record.state_of(run) == "interrupted"
     assert f"python -m project fit --run {run}" in capsys.readouterr().err
-    # an epoch's last step has a validation behind it, which ends, and the next step too
-    assert torch.load(run / LAST, weights_only=True)["global_step"] == step + (step == 12)
+    assert torch.load(run / LAST, weights_only=True)["global_step"] == step
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    main(["fit", "--run", str(run), "--trainer.callbacks=null"])
+    main(["fit", "--run", str(run), "--trainer.callbacks=null", *more])
     assert equal(run, whole)
     assert rows(run) == rows(whole)
 
@@ -168,6 +194,158 @@ def test_auto_starts_a_run_or_goes_on_with_one_that_has_not_finished(
     with pytest.raises(SystemExit, match="143"):
         main(list(command))
     assert len(list(tmp_path.glob("lenet/*"))) == 2
+
+
+def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model:\n  init_args:\n    optimizer:\n      init_args:\n        lr: 0.3\n")
+    fail = ["--trainer.callbacks=[test_resume.Fail]"]
+    command = ["fit", *fast, f"--config={mine}", *CONSTANT[:1], *fail, "--run=auto", f"--runs_dir={tmp_path / 'runs'}"]
+    with pytest.raises(SystemExit, match="1"):
+        main(list(command))
+    (first,) = (tmp_path / "runs").glob("*/*")
+    second = first.with_name("9999")  # a later one of the same command line, which has finished
+    shutil.copytree(first, second)
+    (second / record.FILE).write_text(json.dumps(record.read(second) | {"state": "finished"}))
+    assert expand_run(command)[-2:] == ["--run", str(first)]
+    (second / record.FILE).write_text(json.dumps(record.read(second) | {"state": "interrupted"}))
+    assert expand_run(command)[-2:] == ["--run", str(second)]
+    monkeypatch.setenv("LOCAL_RANK", "1")  # a process that Lightning starts takes the run that the first has found
+    shutil.rmtree(second)
+    assert expand_run(command)[-2:] == ["--run", str(second)]
+    monkeypatch.delenv("LOCAL_RANK")
+
+    mine.write_text(mine.read_text().replace("0.3", "0.001"))
+    TraceLr.seen.clear()
+    monkeypatch.setattr(Fail, "on_train_batch_end", TraceLr.on_train_batch_start)
+    monkeypatch.setattr(Fail, "seen", TraceLr.seen, raising=False)
+    cli = main(list(command))
+    assert cli.run_dir.resolve() == first.resolve()
+    assert {lr for lr, _ in TraceLr.seen.values()} == {0.001}
+    assert "optimizer.init_args.lr: 0.3 -> 0.001" in capsys.readouterr().out
+
+
+def test_an_override_that_came_to_no_checkpoint_still_holds(fast: list[str], tmp_path: Path) -> None:
+    run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    override = ["--trainer.max_epochs=2", "--model.optimizer.lr=0.01", "--trainer.callbacks=[test_resume.Fail]"]
+    with pytest.raises(SystemExit, match="1"):
+        main(["fit", "--run", str(run), *override])
+    assert record.state_of(run) == "failed"
+    TraceLr.seen.clear()
+    main(["fit", "--run", str(run), "--trainer.callbacks=[test_resume.TraceLr]"])
+    assert set(TraceLr.seen) == set(range(12, 24))
+    assert {lr for lr, _ in TraceLr.seen.values()} == {0.01}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["--trainer.max_epochs=2", "--trainer.accelerator=gpu"], "No supported gpu backend found!"),
+        (["--trainer.max_epochs=2", "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
+        (["--trainer.max_epochs=2", "--seed_everything=5"], "Expected --seed_everything 0 as before, but got 5"),
+        (["--model.optimizer.lr=0.5"], "To train on, give a larger --trainer.max_epochs"),
+    ],
+)
+def test_a_change_that_is_refused_leaves_a_run_as_it_was(
+    fast: list[str], change: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    files = ("config.yaml", record.FILE, "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    before = [(run / name).read_bytes() for name in files]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--run", str(run), *change])
+    assert told in capsys.readouterr().err
+    assert [(run / name).read_bytes() for name in files] == before
+    assert not (run / "before").exists()
+    assert record.state_of(run) == "finished"
+
+
+def test_the_last_checkpoint_is_of_the_last_step(fast: list[str], tmp_path: Path) -> None:
+    whole = main(["fit", *fast, *CONSTANT, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    run = main(["fit", *fast, *CONSTANT, "--trainer.max_steps=20", f"--runs_dir={tmp_path}"]).run_dir
+    assert torch.load(run / LAST, weights_only=True)["global_step"] == 20
+    main(["fit", "--run", str(run), "--trainer.max_steps=24"])
+    assert equal(run, whole)
+
+
+def test_a_checkpoint_of_another_run_keeps_nothing_from_the_new_ones_best(fast: list[str], tmp_path: Path) -> None:
+    old = main(["fit", *fast, *CONSTANT, f"--runs_dir={tmp_path}"]).run_dir
+    worse = ["--trainer.max_epochs=3", "--model.optimizer.lr=5", "--trainer.gradient_clip_val=1"]
+    new = main(["fit", *fast, *CONSTANT, *worse, f"--ckpt_path={old / LAST}", f"--runs_dir={tmp_path}"]).run_dir
+    assert new != old
+    assert (new / "checkpoints/best.ckpt").is_file()
+
+
+def test_a_plateau_goes_on_if_training_is_only_made_longer(fast: list[str], tmp_path: Path) -> None:
+    plateau = "{monitor: val/loss, patience: 0, threshold: 9}"
+    plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
+    options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]"]
+    TraceLr.seen.clear()
+    main(["fit", *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"])
+    wanted = dict(TraceLr.seen)
+    assert len({lr for lr, _ in wanted.values()}) > 2
+    TraceLr.seen.clear()
+    run = main(["fit", *options, f"--runs_dir={tmp_path}"]).run_dir
+    main(["fit", "--run", str(run), "--trainer.max_epochs=4"])
+    assert TraceLr.seen == wanted
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(16, 78), (64, 19)])
+def test_steps_of_another_size_begin_behind_an_epochs_end(
+    fast: list[str], batch_size: int, steps: int, tmp_path: Path
+) -> None:
+    trace = ["--trainer.callbacks=[test_resume.TraceLr]", "--trainer.limit_train_batches=1.0"]
+    size = [f"--data.batch_size={batch_size}"]
+    TraceLr.seen.clear()
+    main(["fit", *fast, *trace, *size, f"--runs_dir={tmp_path}"])
+    wanted = [TraceLr.seen[step] for step in range(steps, 2 * steps)]
+    TraceLr.seen.clear()
+    run = main(["fit", *fast, *trace, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    TraceLr.seen.clear()
+    main(["fit", "--run", str(run), "--trainer.max_epochs=2", *size])
+    assert [TraceLr.seen[step] for step in range(39, 39 + steps)] == [pytest.approx(one) for one in wanted]
+    assert max(TraceLr.seen) == 38 + steps
+
+
+def test_patience_of_the_command_line_wins(fast: list[str], tmp_path: Path) -> None:
+    options = [*fast, *CONSTANT[:1], f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options, f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]).run_dir
+    more = ["--trainer.max_epochs=5", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 3')}]"]
+    assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best, and three that are not
+
+
+def test_unsafe_loading_goes_on_with_an_object_of_ones_own(fast: list[str], tmp_path: Path) -> None:
+    run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    torch.save(torch.load(run / LAST, weights_only=True) | {"mine": Path("object")}, run / LAST)
+    more = ["--trainer.max_epochs=2", "--weights_only=false"]
+    with pytest.warns(UserWarning, match="weights_only"):
+        again = main(["fit", "--run", str(run), *more])
+    assert again.trainer.global_step == 24
+    assert [row["step"] for row in rows(run) if "val/loss" in row] == ["11", "23"]
+
+
+def test_rows_are_kept_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "metrics.csv"
+    table.write_text("a,step\n1,0\n2,1\n3,2\n")
+    seen = []
+
+    def audit(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("open", "os.remove", "os.rename") and str(tmp_path) in str(args):
+            seen.append(table.read_text() if table.exists() else "gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", lambda *pair: (audit("os.rename", pair), os.rename(*pair)))
+        patched.setattr(os, "remove", lambda path: (audit("os.remove", (path,)), Path(path).unlink()))
+        logger = CSVLogger(tmp_path, name="", version="")
+        open_table(logger, 2)
+    assert seen
+    assert all("2,1" in text for text in seen)
+    assert table.read_text() == "a,step\n1,0\n2,1\n"
+    logger.log_metrics({"a": 4, "b": 5}, 2)
+    logger.save()
+    assert table.read_text().split() == ["a,b,step", "1,,0", "2,,1", "4,5,2"]
 
 
 def test_a_name_that_is_no_run_never_starts_one(
