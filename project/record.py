@@ -1,10 +1,10 @@
 """What is written down of a run beside its results, in ``run.json``: who ran it, on what, and how it ended. No torch.
 
 A process that trains holds a lock on its run's folder, which the operating system frees when the process ends, however
-it ends. So a run whose file says "running" but whose lock is free was killed.
+it ends. So a run whose file says "running" but whose lock is free was killed. Where the file system has no locks, a run
+is running if a process of its number is on this machine.
 """
 
-import fcntl
 import json
 import os
 import platform
@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
+
+from project.held import HeldError, hold, is_held
 
 FILE, LOCK, DIFF = "run.json", ".lock", "uncommitted.diff"
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
@@ -37,8 +39,14 @@ def read(run: Path) -> dict[str, Any]:
 
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" of a run without ``run.json``."""
-    state = str(read(run).get("state", ""))
-    return "killed" if state == "running" and not _is_locked(run) else state
+    told = read(run)
+    state = str(told.get("state", ""))
+    if state != "running" or run.resolve() in _held:  # whoever holds the lock may not ask for it
+        return state
+    held = is_held(run / LOCK)
+    if held is None:
+        held = told.get("host") == platform.node() and _lives(told.get("pid"))
+    return state if held else "killed"
 
 
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
@@ -52,11 +60,9 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     Raises:
         RunError: Another process trains it.
     """
-    lock = (run / LOCK).open("a")
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+        lock = hold(run / LOCK)
+    except HeldError as error:
         raise RunError(
             f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that one, or wait for its end."
@@ -107,17 +113,15 @@ def processor() -> dict[str, Any]:
     return {"cpu": found[1] if found else platform.processor() or platform.machine(), "cores": cores}
 
 
-def _is_locked(run: Path) -> bool:
-    if run.resolve() in _held:  # to close another handle of the file would free the lock
-        return True
+def _lives(pid: Any) -> bool:
+    """Tell whether this machine has a process of this number."""
     try:
-        with (run / LOCK).open("r+") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+        os.kill(int(pid), 0)
+    except PermissionError:  # of another user
         return True
-    return False
+    except (OSError, TypeError, ValueError):  # a number of no process, or none
+        return False
+    return True
 
 
 def _write(run: Path, record: dict[str, Any]) -> None:
