@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,10 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from project.held import HeldError, hold, is_held
+from project.uncommitted import read_code
 
-FILE, LOCK, DIFF = "run.json", ".lock", "uncommitted.diff"
+FILE, LOCK = "run.json", ".lock"
+CIRCUMSTANCES = ("git", "versions", "hardware")  # what may differ between the starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
+
+
 _held: dict[Path, IO[str]] = {}
 
 
@@ -52,6 +55,9 @@ def state_of(run: Path) -> str:
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run's folder and write down that it is running, and what it runs with.
 
+    Of a run that goes on, versions, git and hardware stay those of its first start; each later start tells those of its
+    own that differ.
+
     Args:
         run: Folder of the run.
         command: Command line, without ``python -m project``.
@@ -67,9 +73,14 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
             f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that one, or wait for its end."
         ) from error
+    before, now = read(run), _now()
+    start = 1 if not before else 2 + len(before.get("resumed", []))
+    diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
     _held[run.resolve()] = lock
-    before = read(run)
-    now = _now()
+    git, diff = read_code()
+    facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
+    own = {name: facts.pop(name) for name in CIRCUMSTANCES if name in facts}
+    first = {name: before[name] for name in CIRCUMSTANCES if name in before} if before else own
     record = {
         "state": "running",
         "host": platform.node(),
@@ -77,11 +88,15 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         "started": before.get("started", now),
         "seconds": before.get("seconds", 0.0),
         "command": before.get("command", list(command)),
-        **({"resumed": [*before.get("resumed", []), {"at": now, "command": list(command)}]} if before else {}),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git(run),
+        **first,
         **facts,
     }
+    if before:
+        others = {name: value for name, value in own.items() if name not in first or value != first[name]}
+        record["resumed"] = [*before.get("resumed", []), {"at": now, "command": list(command), **others}]
+    known = (before.get("git") or {}).get("diff_sha256")
+    if git and git.get("diff_sha256", known) != known:
+        diff_file.write_bytes(diff[:MOST_DIFF])
     _write(run, record)
 
 
@@ -142,22 +157,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _git(run: Path) -> dict[str, Any] | None:
-    """Return commit and state of this code, and write what is not committed into the run's folder."""
-    code = Path(__file__).parents[1]
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(code), *args]
-        return subprocess.run(command, capture_output=True, check=True, timeout=10, text=True, errors="replace").stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        diff = git("diff", "--binary", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
-    except (OSError, subprocess.SubprocessError):  # no git, or no repository: a copy of the files
-        return None
-    if diff:
-        (run / DIFF).write_text(diff[:MOST_DIFF])
-    return {"commit": commit, "dirty": bool(diff or untracked), "untracked": untracked[:100]}

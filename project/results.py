@@ -10,12 +10,11 @@ from statistics import mean, stdev
 
 from project import record
 from project.measured import PER_EPOCH, best_of, measurement, read_metrics
-from project.record import RunError
+from project.record import CIRCUMSTANCES, RunError
 from project.runs import BEST, by_start
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
-CIRCUMSTANCES = ("git", "versions", "hardware")  # of run.json
 
 
 @dataclass
@@ -193,7 +192,10 @@ def _read_record(run: Path, result: Result) -> None:
         result.started = datetime.fromisoformat(found["started"]).isoformat()
     result.minutes = found["seconds"] / 60 if found.get("seconds") else None  # 0 until a run first ends
     result.digest = setting(found, "data.digest")
-    result.circumstances = {name: json.dumps(found.get(name), sort_keys=True) for name in CIRCUMSTANCES}
+    starts = [found, *found.get("resumed", [])]  # a later one tells what differs from the first
+    for name in CIRCUMSTANCES:
+        told = [json.dumps(one[name], sort_keys=True) for one in starts if name in one]
+        result.circumstances[name] = "\n".join(dict.fromkeys(told))
 
 
 def _read_config(run: Path, result: Result) -> None:
