@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from project.held import HeldError, hold, is_held
 from project.uncommitted import read_code
@@ -24,7 +24,13 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse",
 MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
 
 
-_held: dict[Path, IO[str]] = {}
+class _Held(NamedTuple):
+    lock: IO[str]
+    before: bytes | None  # what run.json was
+    diff: Path  # of this start, if it has one
+
+
+_held: dict[Path, _Held] = {}
 
 
 class RunError(Exception):
@@ -76,7 +82,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     before, now = read(run), _now()
     start = 1 if not before else 2 + len(before.get("resumed", []))
     diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
-    _held[run.resolve()] = lock
+    _held[run.resolve()] = _Held(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
     git, diff = read_code()
     facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
     own = {name: facts.pop(name) for name in CIRCUMSTANCES if name in facts}
@@ -100,6 +106,19 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     _write(run, record)
 
 
+def take_back(run: Path) -> None:
+    """Leave a run as it was before ``begin``, and free its folder: for a start that was refused before it trained."""
+    held = _held.pop(run.resolve(), None)
+    if held is None:
+        return
+    held.diff.unlink(missing_ok=True)
+    if held.before is None:
+        (run / FILE).unlink(missing_ok=True)
+    else:
+        _replace(run, held.before)
+    held.lock.close()
+
+
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
     """Write down how a run ended, and free its folder; does nothing if it is not held.
 
@@ -109,13 +128,13 @@ def end(run: Path, state: str, seconds: float, error: str | None = None) -> None
         seconds: Time since ``begin``.
         error: Why it failed, in one line.
     """
-    lock = _held.pop(run.resolve(), None)
-    if lock is None:
+    held = _held.pop(run.resolve(), None)
+    if held is None:
         return
     record = read(run)
     record |= {"state": state, "ended": _now(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
     _write(run, record | ({"error": error} if error else {}))
-    lock.close()
+    held.lock.close()
 
 
 def processor() -> dict[str, Any]:
@@ -140,8 +159,12 @@ def _lives(pid: Any) -> bool:
 
 
 def _write(run: Path, record: dict[str, Any]) -> None:
+    _replace(run, f"{json.dumps(record, indent=2)}\n".encode())
+
+
+def _replace(run: Path, content: bytes) -> None:
     beside = run / f"{FILE}.{os.getpid()}.tmp"
-    beside.write_text(json.dumps(record, indent=2) + "\n")
+    beside.write_bytes(content)
     beside.replace(run / FILE)
 
 

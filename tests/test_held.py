@@ -81,7 +81,7 @@ def test_without_locks_a_run_is_told_by_its_process(
         record.begin(tmp_path, ["fit"])
     assert record.state_of(tmp_path) == "running"
     found = record.read(tmp_path)
-    record._held.pop(tmp_path.resolve()).close()  # as another process sees it
+    record._held.pop(tmp_path.resolve()).lock.close()  # as another process sees it
     assert record.state_of(tmp_path) == "running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass

@@ -1,6 +1,7 @@
 import json
+import os
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,34 @@ def test_a_record_of_older_form_is_gone_on_with(code: Path, tmp_path: Path) -> N
     assert (found["git"], found["versions"], found["seconds"]) == (old, {}, 65.0)
     assert "hardware" not in found  # which is not known of its first start
     assert set(found["resumed"][1]) == {"at", "command", "versions", "hardware"}
+
+
+def write_killed(run: Path, **told: Any) -> Path:
+    """Write a run that was killed ten minutes behind its start, half an hour after its last checkpoint but one."""
+    (run / "checkpoints").mkdir(parents=True)
+    (run / record.FILE).write_text(json.dumps({"state": "running", "started": STARTED.isoformat()} | told))
+    for name, minutes in (("best", -20), ("last", 10)):
+        file = run / f"checkpoints/{name}.ckpt"
+        file.touch()
+        written = (STARTED + timedelta(minutes=minutes)).timestamp()
+        os.utime(file, (written, written))
+    return run
+
+
+def test_a_start_that_is_taken_back_leaves_the_run_as_it_was(code: Path, tmp_path: Path) -> None:
+    run = write_killed(tmp_path / "run")
+    before = (run / record.FILE).read_bytes()
+    files = {*run.iterdir()}
+    (code / "network.py").write_text("width = 2\n")
+    record.begin(run, ["fit", "--run", "last"])
+    record.take_back(run)
+    assert (run / record.FILE).read_bytes() == before
+    assert {*run.iterdir()} == files | {run / record.LOCK}
+    assert record.state_of(run) == "killed"
+    record.end(run, "failed", 5)  # as the process ends
+    assert (run / record.FILE).read_bytes() == before
+
+    (tmp_path / "new").mkdir()
+    record.begin(tmp_path / "new", ["fit"])
+    record.take_back(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [record.LOCK]
