@@ -58,6 +58,20 @@ def state_of(run: Path) -> str:
     return state if held else "killed"
 
 
+def seconds(run: Path) -> float:
+    """Return how long a run trained, all its starts together.
+
+    A start that has not ended, or was killed, counts to the last checkpoint: what came behind it was lost.
+    """
+    told = read(run)
+    total = told.get("seconds", 0.0)
+    if told.get("state") == "running" and "started" in told:
+        at = (told.get("resumed") or [{"at": told["started"]}])[-1]["at"]
+        began = datetime.fromisoformat(at).timestamp()
+        total += max([began, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - began
+    return round(total, 1)
+
+
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run's folder and write down that it is running, and what it runs with.
 
@@ -92,7 +106,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         "host": platform.node(),
         "pid": os.getpid(),
         "started": before.get("started", now),
-        "seconds": before.get("seconds", 0.0),
+        "seconds": seconds(run),
         "command": before.get("command", list(command)),
         **first,
         **facts,

@@ -190,7 +190,7 @@ def _read_record(run: Path, result: Result) -> None:
     result.started = _time_of(run)
     if "started" in found:
         result.started = datetime.fromisoformat(found["started"]).isoformat()
-    result.minutes = found["seconds"] / 60 if found.get("seconds") else None  # 0 until a run first ends
+    result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(found, "data.digest")
     starts = [found, *found.get("resumed", [])]  # a later one tells what differs from the first
     for name in CIRCUMSTANCES:

@@ -132,6 +132,17 @@ def write_killed(run: Path, **told: Any) -> Path:
     return run
 
 
+def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
+    killed = write_killed(tmp_path / "lenet/2026-11-21_10-00-00")
+    at = {"at": (STARTED + timedelta(minutes=4)).isoformat(), "command": []}
+    write_killed(tmp_path / "lenet/2026-11-21_11-00-00", seconds=60.0, resumed=[at])
+    late = {"at": (STARTED + timedelta(hours=1)).isoformat(), "command": []}
+    write_killed(tmp_path / "lenet/2026-11-21_12-00-00", seconds=60.0, resumed=[at, late])  # before a checkpoint
+    results, _ = read_results(tmp_path)
+    assert [(result.state, result.minutes) for result in results] == [("killed", 10), ("killed", 7), ("killed", 1)]
+    assert start(killed)["seconds"] == 11 * 60
+
+
 def test_a_start_that_is_taken_back_leaves_the_run_as_it_was(code: Path, tmp_path: Path) -> None:
     run = write_killed(tmp_path / "run")
     before = (run / record.FILE).read_bytes()

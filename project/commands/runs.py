@@ -98,7 +98,8 @@ def _compare(args: list[str]) -> list[Any]:
 def _circumstances(run: Path) -> dict[str, Any]:
     """Return what run.json tells beside the config; ``seconds`` are those of all starts, setting up among them."""
     told = record.read(run)
-    found = {"state": record.state_of(run)} | {name: told.get(name) for name in ("seconds", "data", *CIRCUMSTANCES)}
+    found = {"state": record.state_of(run), "seconds": record.seconds(run)}
+    found |= {name: told.get(name) for name in ("data", *CIRCUMSTANCES)}
     for start, one in enumerate(told.get("resumed", []), 2):
         found[f"start {start}"] = {name: one[name] for name in CIRCUMSTANCES if name in one}
     return {name: value for name, value in found.items() if value}
