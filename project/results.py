@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from project import record
 from project.measured import PER_EPOCH, best_of, measurement, read_metrics
 from project.record import CIRCUMSTANCES, RunError
-from project.runs import BEST, by_start
+from project.runs import BEST, by_start, times_tested
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
@@ -33,7 +33,8 @@ class Result:
         epochs: How many it finished, of those planned.
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
         val: The best validation, at the end of ``val_epoch``, from 1.
-        test: The latest of its ``tests``, of these weights, on this part of the images (None: all).
+        test: The latest of its tests, of these weights, on this part of the images (None: all).
+        tests: How often it was tested, to whatever logger.
         changed: Whether it went on with other settings than it was started with.
     """
 
@@ -223,8 +224,8 @@ def _read_metrics(run: Path, result: Result) -> None:
 
 
 def _read_tests(run: Path, result: Result) -> None:
+    result.tests = times_tested(run)
     for metrics in sorted(run.glob("test/*/metrics.csv"), key=lambda path: by_start(path.parent)):
         found = measurement(metrics.parent)
         if found and result.metric in (None, found.metric):
-            result.tests += 1
             result.metric, result.test, result.test_weights, result.test_limit = found
