@@ -30,7 +30,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         RunError: It is not YAML.
     """
     try:
-        config = yaml.load((folder / CONFIG).read_text(), Loader=LOADER)
+        config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader=LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
     return config if isinstance(config, dict) else {}
