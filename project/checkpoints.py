@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 
 from lightning_modules.safe_load import LoadError, load_safely
+from project.runs import typed
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of the user's share, of what a file may hold
 PARTIAL = ".ckpt.partial"
@@ -127,4 +128,4 @@ def _what_is_left(run: Path) -> str:
         return "there is no checkpoint yet. Make room and start again."
     _, epoch, file = max(found)
     kept = f"the last good checkpoint is {file} of epoch {epoch + 1}"
-    return f"{kept}. Make room and go on:  python -m project fit --run {run}"
+    return f"{kept}. Make room and go on:  {typed('project', 'fit', '--run', run)}"

@@ -41,6 +41,7 @@ from project.runs import (
     run_of_checkpoint,
     summary,
     times_tested,
+    typed,
 )
 from project.settings import CONFIG, differences, load_config, setting
 from project.stop import Stopped, Stopper
@@ -335,7 +336,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and is_rank_zero():
             last = self.run_dir / LAST
             kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
-            print(f"\nStopped{kept}. Go on:  python -m project fit --run {self.run_dir}", file=sys.stderr)
+            print(f"\nStopped{kept}. Go on:  {typed('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
 
     @rank_zero_only
     def _finish(self, report: bool) -> None:

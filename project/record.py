@@ -1,25 +1,36 @@
 """What is written down of a run beside its results, in ``run.json``: who ran it, on what, and how it ended. No torch.
 
 A process that trains holds a lock on its run's folder, which the operating system frees when the process ends, however
-it ends. So a run whose file says "running" but whose lock is free was killed.
+it ends. So a run whose file says "running" but whose lock is free was killed. Where the file system has no locks, a run
+is running if a process of its number is on this machine.
 """
 
-import fcntl
 import json
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
-FILE, LOCK, DIFF = "run.json", ".lock", "uncommitted.diff"
+from project.held import HeldError, hold, is_held
+from project.uncommitted import read_code
+
+FILE, LOCK = "run.json", ".lock"
+CIRCUMSTANCES = ("git", "versions", "hardware")  # what may differ between the starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
-_held: dict[Path, IO[str]] = {}
+
+
+class _Held(NamedTuple):
+    lock: IO[str]
+    before: bytes | None  # what run.json was
+    diff: Path  # of this start, if it has one
+
+
+_held: dict[Path, _Held] = {}
 
 
 class RunError(Exception):
@@ -37,12 +48,35 @@ def read(run: Path) -> dict[str, Any]:
 
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" of a run without ``run.json``."""
-    state = str(read(run).get("state", ""))
-    return "killed" if state == "running" and not _is_locked(run) else state
+    told = read(run)
+    state = str(told.get("state", ""))
+    if state != "running" or run.resolve() in _held:  # whoever holds the lock may not ask for it
+        return state
+    held = is_held(run / LOCK)
+    if held is None:
+        held = told.get("host") == platform.node() and _lives(told.get("pid"))
+    return state if held else "killed"
+
+
+def seconds(run: Path) -> float:
+    """Return how long a run trained, all its starts together.
+
+    A start that has not ended, or was killed, counts to the last checkpoint: what came behind it was lost.
+    """
+    told = read(run)
+    total = told.get("seconds", 0.0)
+    if told.get("state") == "running" and "started" in told:
+        at = (told.get("resumed") or [{"at": told["started"]}])[-1]["at"]
+        began = datetime.fromisoformat(at).timestamp()
+        total += max([began, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - began
+    return round(total, 1)
 
 
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run's folder and write down that it is running, and what it runs with.
+
+    Of a run that goes on, versions, git and hardware stay those of its first start; each later start tells those of its
+    own that differ.
 
     Args:
         run: Folder of the run.
@@ -52,31 +86,51 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     Raises:
         RunError: Another process trains it.
     """
-    lock = (run / LOCK).open("a")
     try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+        lock = hold(run / LOCK)
+    except HeldError as error:
         raise RunError(
             f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that one, or wait for its end."
         ) from error
-    _held[run.resolve()] = lock
-    before = read(run)
-    now = _now()
+    before, now = read(run), _now()
+    start = 1 if not before else 2 + len(before.get("resumed", []))
+    diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
+    _held[run.resolve()] = _Held(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
+    git, diff = read_code()
+    facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
+    own = {name: facts.pop(name) for name in CIRCUMSTANCES if name in facts}
+    first = {name: before[name] for name in CIRCUMSTANCES if name in before} if before else own
     record = {
         "state": "running",
         "host": platform.node(),
         "pid": os.getpid(),
         "started": before.get("started", now),
-        "seconds": before.get("seconds", 0.0),
+        "seconds": seconds(run),
         "command": before.get("command", list(command)),
-        **({"resumed": [*before.get("resumed", []), {"at": now, "command": list(command)}]} if before else {}),
-        "versions": {"python": platform.python_version(), **_versions()},
-        "git": _git(run),
+        **first,
         **facts,
     }
+    if before:
+        others = {name: value for name, value in own.items() if name not in first or value != first[name]}
+        record["resumed"] = [*before.get("resumed", []), {"at": now, "command": list(command), **others}]
+    known = (before.get("git") or {}).get("diff_sha256")
+    if git and git.get("diff_sha256", known) != known:
+        diff_file.write_bytes(diff[:MOST_DIFF])
     _write(run, record)
+
+
+def take_back(run: Path) -> None:
+    """Leave a run as it was before ``begin``, and free its folder: for a start that was refused before it trained."""
+    held = _held.pop(run.resolve(), None)
+    if held is None:
+        return
+    held.diff.unlink(missing_ok=True)
+    if held.before is None:
+        (run / FILE).unlink(missing_ok=True)
+    else:
+        _replace(run, held.before)
+    held.lock.close()
 
 
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
@@ -88,13 +142,13 @@ def end(run: Path, state: str, seconds: float, error: str | None = None) -> None
         seconds: Time since ``begin``.
         error: Why it failed, in one line.
     """
-    lock = _held.pop(run.resolve(), None)
-    if lock is None:
+    held = _held.pop(run.resolve(), None)
+    if held is None:
         return
     record = read(run)
     record |= {"state": state, "ended": _now(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
     _write(run, record | ({"error": error} if error else {}))
-    lock.close()
+    held.lock.close()
 
 
 def processor() -> dict[str, Any]:
@@ -107,22 +161,24 @@ def processor() -> dict[str, Any]:
     return {"cpu": found[1] if found else platform.processor() or platform.machine(), "cores": cores}
 
 
-def _is_locked(run: Path) -> bool:
-    if run.resolve() in _held:  # to close another handle of the file would free the lock
-        return True
+def _lives(pid: Any) -> bool:
+    """Tell whether this machine has a process of this number."""
     try:
-        with (run / LOCK).open("r+") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+        os.kill(int(pid), 0)
+    except PermissionError:  # of another user
         return True
-    return False
+    except (OSError, TypeError, ValueError):  # a number of no process, or none
+        return False
+    return True
 
 
 def _write(run: Path, record: dict[str, Any]) -> None:
+    _replace(run, f"{json.dumps(record, indent=2)}\n".encode())
+
+
+def _replace(run: Path, content: bytes) -> None:
     beside = run / f"{FILE}.{os.getpid()}.tmp"
-    beside.write_text(json.dumps(record, indent=2) + "\n")
+    beside.write_bytes(content)
     beside.replace(run / FILE)
 
 
@@ -138,22 +194,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _git(run: Path) -> dict[str, Any] | None:
-    """Return commit and state of this code, and write what is not committed into the run's folder."""
-    code = Path(__file__).parents[1]
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(code), *args]
-        return subprocess.run(command, capture_output=True, check=True, timeout=10, text=True, errors="replace").stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        diff = git("diff", "--binary", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
-    except (OSError, subprocess.SubprocessError):  # no git, or no repository: a copy of the files
-        return None
-    if diff:
-        (run / DIFF).write_text(diff[:MOST_DIFF])
-    return {"commit": commit, "dirty": bool(diff or untracked), "untracked": untracked[:100]}

@@ -10,12 +10,11 @@ from statistics import mean, stdev
 
 from project import record
 from project.measured import PER_EPOCH, best_of, measurement, read_metrics
-from project.record import RunError
-from project.runs import BEST, by_start
+from project.record import CIRCUMSTANCES, RunError
+from project.runs import BEST, by_start, times_tested
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
-CIRCUMSTANCES = ("git", "versions", "hardware")  # of run.json
 
 
 @dataclass
@@ -34,7 +33,8 @@ class Result:
         epochs: How many it finished, of those planned.
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
         val: The best validation, at the end of ``val_epoch``, from 1.
-        test: The latest of its ``tests``, of these weights, on this part of the images (None: all).
+        test: The latest of its tests, of these weights, on this part of the images (None: all).
+        tests: How often it was tested, to whatever logger.
         changed: Whether it went on with other settings than it was started with.
     """
 
@@ -191,9 +191,12 @@ def _read_record(run: Path, result: Result) -> None:
     result.started = _time_of(run)
     if "started" in found:
         result.started = datetime.fromisoformat(found["started"]).isoformat()
-    result.minutes = found["seconds"] / 60 if found.get("seconds") else None  # 0 until a run first ends
+    result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(found, "data.digest")
-    result.circumstances = {name: json.dumps(found.get(name), sort_keys=True) for name in CIRCUMSTANCES}
+    starts = [found, *found.get("resumed", [])]  # a later one tells what differs from the first
+    for name in CIRCUMSTANCES:
+        told = [json.dumps(one[name], sort_keys=True) for one in starts if name in one]
+        result.circumstances[name] = "\n".join(dict.fromkeys(told))
 
 
 def _read_config(run: Path, result: Result) -> None:
@@ -221,8 +224,8 @@ def _read_metrics(run: Path, result: Result) -> None:
 
 
 def _read_tests(run: Path, result: Result) -> None:
+    result.tests = times_tested(run)
     for metrics in sorted(run.glob("test/*/metrics.csv"), key=lambda path: by_start(path.parent)):
         found = measurement(metrics.parent)
         if found and result.metric in (None, found.metric):
-            result.tests += 1
             result.metric, result.test, result.test_weights, result.test_limit = found

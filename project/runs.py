@@ -235,14 +235,18 @@ def summary(run: Path, output: Path) -> str:
         lines.append(f"Measured     {words}{times}")
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
-    lines.append(f"TensorBoard  {_python()} -m tensorboard.main --logdir {shlex.quote(str(run))}")
+    lines.append(f"TensorBoard  {typed('tensorboard.main', '--logdir', run)}")
     if (run / BEST).is_file():
-        lines.append(f"Test         {_python()} -m project test --run {shlex.quote(str(run))}")
+        lines.append(f"Test         {typed('project', 'test', '--run', run)}")
     return "\n".join(lines)
 
 
+def typed(module: str, *args: str | Path) -> str:
+    """Return how the user can start a module by this very Python, with arguments that a shell leaves whole."""
+    return f"{_python()} -m {module} {shlex.join(map(str, args))}"
+
+
 def _python() -> str:
-    """Return how the user can start this very Python."""
     found = shutil.which("python")
     if found and Path(found).absolute() == Path(sys.executable).absolute():
         return "python"

@@ -11,6 +11,7 @@ from project.record import RunError
 CONFIG = "config.yaml"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C's is seven times as fast
 MISSING = "(not in this config)"
+UNORDERED = "trainer.callbacks"  # a command line that a run goes on with appends there
 EXPECTED = {
     "runs_dir": "where runs are kept",
     "run": "where runs are kept",
@@ -29,7 +30,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         RunError: It is not YAML.
     """
     try:
-        config = yaml.load((folder / CONFIG).read_text(), Loader=LOADER)
+        config = yaml.load((folder / CONFIG).read_text(encoding="utf-8"), Loader=LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"Expected YAML in {folder / CONFIG}, but got: {' '.join(str(error).split())}.") from error
     return config if isinstance(config, dict) else {}
@@ -44,12 +45,17 @@ def setting(config: dict[str, Any], key: str) -> Any:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of a config; a class in a list is named by its class, not by its place."""
+    """Yield dotted keys and values of a config.
+
+    A class in a list is named by its class, not by its place: what the list holds is the order of its classes.
+    """
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
         seen: dict[str, int] = {}
+        if prefix != UNORDERED and any("class_path" in one for one in value if isinstance(one, dict)):
+            yield prefix, [one.get("class_path", one) if isinstance(one, dict) else one for one in value]
         for i, one in enumerate(value):
             name = str(one.get("class_path", i)) if isinstance(one, dict) else str(i)
             seen[name] = seen.get(name, 0) + 1

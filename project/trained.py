@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
@@ -18,7 +17,8 @@ from lightning_modules import ImageClassifier
 from lightning_modules.safe_load import LoadError, check_names, load_safely
 from project.commands.data import data_parser, parse_data
 from project.messages import shortened
-from project.runs import CONFIG, RunError
+from project.record import RunError
+from project.settings import CONFIG, load_config, setting
 
 CHANGED = "could be read at the second try only: it changes at this moment"
 NOT_FINITE = "has no probabilities: what the network makes of it is infinite or not a number"
@@ -38,11 +38,14 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
     """Return the classifier of a checkpoint on the CPU, in eval mode.
 
     Raises:
-        RunError: The file is no checkpoint, or of a module that is no classifier.
+        RunError: The run's config is damaged, or the file is no checkpoint, or of a module that is no classifier.
     """
+    name = None if run is None else setting(load_config(run), "model.class_path")
+    if run is not None and not isinstance(name, str):
+        raise RunError(f"Expected model.class_path in {run / CONFIG}, but got {name}. Give another --run.")
     try:
-        if run is not None:  # a class of the user's own is found once its module is imported
-            importlib.import_module(read_config(run)["model"]["class_path"].rpartition(".")[0])
+        if name is not None:  # a class of the user's own is found once its module is imported
+            importlib.import_module(name.rpartition(".")[0])
         loaded = load_safely(checkpoint)  # for its words: torch's advise to load what is refused
         if run is None:  # whose folder is trusted
             check_names(loaded)
@@ -64,11 +67,6 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
     return module.eval()
 
 
-def read_config(run: Path) -> Any:
-    """Return what a run's config says."""
-    return yaml.load((run / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-
-
 def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str]) -> Reader:
     """Return how a run reads image files, or how a checkpoint that lies in none has them cropped to its size.
 
@@ -78,10 +76,11 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     size = classifier.hparams["image_size"]
     if run is None:
         return Reader(FileDataset(files, size), 128, 0, 0, None)
-    config = read_config(run)
-    options = ["--data", json.dumps(config["data"]), "--seed_everything", json.dumps(config.get("seed_everything", 0))]
+    config = load_config(run)
+    seed = json.dumps(config.get("seed_everything", 0))
+    options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
     data, _ = parse_data(data_parser("predict"), options)
-    precision = config["trainer"].get("precision")
+    precision = setting(config, "trainer.precision")
     return Reader(data.dataset_of(files, size), data.batch_size, data.num_workers, data.seed, precision)
 
 

@@ -1,6 +1,7 @@
 """Folders of runs as callbacks leave them, made in a second without training."""
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
+
+from project.runs import RESULTS
 
 CLASSES = ("cat", 'a <b>&"$x$', "déjà vu")
 STEPS = 10  # of an epoch
@@ -136,6 +139,7 @@ def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00
         writer.add_scalar("test/acc", accuracy, 0)
         writer.add_image("confusion_matrix/test", np.full((3, 40, 40), 99, np.uint8), 0)
     _write(folder / "metrics.csv", ["epoch", "step", "test/acc"], [[0, 0, accuracy]])
+    (folder / RESULTS).write_text(json.dumps({"metrics": {"test/acc": accuracy}}))
     write_tables(folder, "test", CLASSES, np.random.default_rng(0))
     return folder
 

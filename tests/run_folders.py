@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from project import record
+from project.runs import RESULTS
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
@@ -56,6 +57,7 @@ def write_test(
     config = CONFIG.format(seed=0, lr=0.1, root="data/sample", folder="runs", limit=limit, weights=weights)
     (folder / "config.yaml").write_text(config)
     _write(folder / "metrics.csv", ["epoch", "step", f"test/{metric}", 'test/acc/"a, b"'], [[0, 0, value, 0.5]])
+    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}}))
     return folder
 
 

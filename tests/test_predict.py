@@ -221,6 +221,22 @@ def test_mistakes_are_told_in_one_line(finished_run: Path, tmp_path: Path, capsy
         assert message in lines[0]
 
 
+@pytest.mark.parametrize("command", [["predict", "a.png"], ["export", "--format=torchscript"]])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("model: {class_pa", "Expected YAML in {}, but got: "), ("", "Expected model.class_path in {}, but got None. ")],
+)
+def test_a_damaged_config_is_not_told_of_the_checkpoint(
+    command: list[str], text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").touch()
+    (tmp_path / "config.yaml").write_text(text)
+    code, (line,) = stop_of([*command, f"--run={tmp_path}"], capsys)
+    assert code == 2
+    assert line.startswith(f"error: {words.format(tmp_path / 'config.yaml')}")
+
+
 def test_embeddings_are_no_predictions(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*QUICK, "--config=configs/metric.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
     run = main(["fit", *options]).run_dir

@@ -7,6 +7,7 @@ from run_folders import write_run, write_test
 
 from project import record
 from project.results import Result, read_results, repeats
+from project.runs import times_tested
 
 TOLD = {"state": "finished", "seconds": 90.0, "started": "2026-11-21T09:00:00+00:00", "data": {"digest": "d1"}}
 
@@ -29,6 +30,15 @@ def test_result_holds_what_the_files_of_a_run_say(tmp_path: Path) -> None:
     assert (result.metric, result.val, result.val_epoch) == ("acc", 0.75, 2)
     assert (result.test, result.tests, result.test_limit) == (0.625, 2, None)
     assert result.test_weights == f"{run}/checkpoints/best.ckpt"
+
+
+def test_every_test_that_was_carried_out_counts_and_no_other(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00")
+    write_test(run, 0.25, "2026-11-22_00-00-00")
+    (write_test(run, 0.5, "2026-11-22_01-00-00") / "metrics.csv").unlink()  # --trainer.logger=false
+    (write_test(run, 0.75, "2026-11-22_02-00-00", "loss") / "results.json").unlink()  # killed
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.tests, times_tested(run)) == (0.25, 2, 2)
 
 
 def test_run_without_accuracy_tells_its_loss(tmp_path: Path) -> None:

@@ -402,17 +402,6 @@ def test_changed_images_are_told(fast: list[str], sample_root: Path, tmp_path: P
         main(["fit", "--run", str(run), "--trainer.max_epochs=2"])
 
 
-def test_a_run_writes_down_what_it_ran_with(finished_run: Path) -> None:
-    found = record.read(finished_run)
-    assert found["command"][0] == "fit"
-    assert found["seed"] == 0
-    assert found["versions"]["torch"] == torch.__version__.partition("+")[0] or "+" in torch.__version__
-    assert len(found["data"]["digest"]) == 64
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    assert found["seconds"] > 0
-    assert set(found["git"] or {"commit": 1}) >= {"commit"}
-
-
 def test_a_failed_run_says_why(fast: list[str], tmp_path: Path) -> None:
     class_path = "--trainer.callbacks=[test_resume.Fail]"
     with pytest.raises(SystemExit, match="1"):

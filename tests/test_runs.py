@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from project.runs import (
     name_of,
     run_of_checkpoint,
     summary,
+    typed,
 )
 
 
@@ -140,6 +142,12 @@ def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
     assert "Measured" not in text
     assert f"-m tensorboard.main --logdir {run}" in text
     assert f"-m project test --run {run}" in text
+
+
+def test_what_to_type_next_is_typed_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "my $runs.json"
+    file.write_text("{}")
+    assert subprocess.check_output(typed("json.tool", file), shell=True) == b"{}\n"
 
 
 def test_summary_of_a_run_without_accuracies_tells_its_losses(tmp_path: Path) -> None:

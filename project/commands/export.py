@@ -5,6 +5,7 @@ from pathlib import Path
 
 from project.light import LightParser, told_in_one_line
 from project.runs import RunError, find_checkpoint
+from project.settings import load_config, setting
 
 SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # the extra `export`
@@ -51,14 +52,14 @@ def check_packages() -> None:
 def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
     """Do as ``run`` says, and say what is in the file."""
     from project.exported import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
-    from project.trained import load_classifier, read_config
+    from project.trained import load_classifier
 
     classifier = load_classifier(folder, checkpoint)
     views, size, count = classifier.tta, classifier.hparams["image_size"], len(classifier.class_names)
     if no_tta:
         classifier.tta = []
     difference = export_classifier(classifier, kind, path)
-    transforms = read_config(folder)["data"]["init_args"].get("eval_transforms") if folder is not None else None
+    transforms = None if folder is None else setting(load_config(folder), "data.init_args.eval_transforms")
     print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
     print(f"             greatest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")

@@ -12,7 +12,8 @@ from typing import Any
 from project import record
 from project.light import LightParser, json_number, told_in_one_line
 from project.measured import shown
-from project.results import CIRCUMSTANCES, Repeats, Result, read_results, repeats
+from project.record import CIRCUMSTANCES
+from project.results import Repeats, Result, read_results, repeats
 from project.runs import find_run
 from project.settings import MISSING, differences
 from project.table import print_table
@@ -97,7 +98,10 @@ def _compare(args: list[str]) -> list[Any]:
 def _circumstances(run: Path) -> dict[str, Any]:
     """Return what run.json tells beside the config; ``seconds`` are those of all starts, setting up among them."""
     told = record.read(run)
-    found = {"state": record.state_of(run)} | {name: told.get(name) for name in ("seconds", "data", *CIRCUMSTANCES)}
+    found = {"state": record.state_of(run), "seconds": record.seconds(run)}
+    found |= {name: told.get(name) for name in ("data", *CIRCUMSTANCES)}
+    for start, one in enumerate(told.get("resumed", []), 2):
+        found[f"start {start}"] = {name: one[name] for name in CIRCUMSTANCES if name in one}
     return {name: value for name, value in found.items() if value}
 
 

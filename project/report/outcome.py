@@ -8,6 +8,7 @@ from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
+from project.runs import times_tested
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series
@@ -85,6 +86,6 @@ def _tested(run: Run) -> str:
     if run.test is None:
         return nothing
     found = measured(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # without metrics.csv
-    count = sum(bool(test.scalars) for test in run.tests)
+    count = times_tested(run.folder)
     more = f" (the latest of {count} tests)" if count > 1 else ""
     return f"{found}{more}" + ("" if run.test is run.tests[-1] else f", then {nothing}")
