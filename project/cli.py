@@ -29,7 +29,7 @@ from project.profiler import NoProfiler
 from project.progress import Progress
 from project.ranks import follow_parent, is_rank_zero, reason_of_first
 from project.report import write_report
-from project.resume import Checkpoint, EpochKeeper, kept_in, open_table
+from project.resume import Checkpoint, EpochKeeper, Table, cut, kept_in, open_table
 from project.runs import (
     BEST,
     LAST,
@@ -76,6 +76,7 @@ class CLI(LightningCLI):
         self.changes: list[tuple[str, str, str]] = []  # from what a checkpoint was trained with: key, before, now
         self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
         self.settings: dict[str, Any] = {}
+        self.table: Table | None = None
         self.training = False
         self.stopper = Stopper()
         self.began = time.monotonic()
@@ -188,16 +189,14 @@ class CLI(LightningCLI):
             self._begin_record(config)
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
-            rows, step = 0, None
-            if command == "fit" and config.run is not None:
-                rows, step = self.kept.get("rows", 0), self.kept.get("step", 0)
+            step = self.kept.get("step", 0) if command == "fit" and config.run is not None else None
             table = CSVLogger(self.output_dir, name="", version="")
             board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
             loggers = [table, board]
             kwargs["logger"] = loggers[::-1]
         if is_rank_zero():
             if loggers:
-                open_table(table, rows)
+                self.table = open_table(table)
                 _ = board.experiment
             if command != "fit" or config.run is None:
                 self._save_config(config)
@@ -330,6 +329,8 @@ class CLI(LightningCLI):
         self.training = True
         self.run_dir = Path(trainer.strategy.broadcast(str(self.run_dir)))
         if self.config["fit"].run is not None and is_rank_zero():
+            if self.table is not None:
+                cut(self.table, self.kept.get("rows", 0))
             self._save_config(self.config["fit"])
 
     def _say_how_to_go_on(self) -> None:

@@ -287,16 +287,20 @@ class Table(ExperimentWriter):
         pass
 
 
-def open_table(logger: CSVLogger, rows: int) -> None:
-    """Open metrics.csv with the rows that came before a checkpoint."""
-    path = Path(logger.log_dir) / METRICS
-    lines = path.read_text().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
-    if lines:
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(lines))
-        os.replace(partial, path)
-    else:
+def open_table(logger: CSVLogger) -> Table:
+    """Open metrics.csv of a run for further rows, and return what writes them."""
+    logger._experiment = table = Table(log_dir=logger.log_dir)
+    return table
+
+
+def cut(table: Table, rows: int) -> None:
+    """Leave in metrics.csv only the rows that came before a checkpoint."""
+    path = Path(table.metrics_file_path)
+    lines = path.read_bytes().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
+    if not lines:
         path.unlink(missing_ok=True)
-    table = Table(log_dir=logger.log_dir)
-    table.metrics_keys = lines[0].strip().split(",") if lines else []
-    logger._experiment = table
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(b"".join(lines))
+    os.replace(partial, path)
+    table.metrics_keys = lines[0].decode().strip().split(",")

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from project import record
 from project.__main__ import main
-from project.resume import open_table
+from project.resume import cut, open_table
 from project.runs import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
@@ -339,7 +339,7 @@ def test_rows_are_kept_at_every_moment(tmp_path: Path, monkeypatch: pytest.Monke
         patched.setattr(os, "replace", lambda *pair: (audit("os.rename", pair), os.rename(*pair)))
         patched.setattr(os, "remove", lambda path: (audit("os.remove", (path,)), Path(path).unlink()))
         logger = CSVLogger(tmp_path, name="", version="")
-        open_table(logger, 2)
+        cut(open_table(logger), 2)
     assert seen
     assert all("2,1" in text for text in seen)
     assert table.read_text() == "a,step\n1,0\n2,1\n"
