@@ -6,7 +6,7 @@ Every round is killed (SIGKILL) or stopped (SIGTERM, SIGINT) one to three times,
 it is finished. Its last and best checkpoint must equal those of the undisturbed training to the bit, and its
 metrics.csv, but for times, to the last row. Needs an operating system with fork. Trains on scikit-learn's digits, one
 thread, by turns with what makes going on hard: dropout, average of weights and OneCycle; ReduceLROnPlateau, momentum
-and accumulated gradients.
+and accumulated gradients; EarlyStopping; epochs without a validation.
 """
 
 import argparse
@@ -41,6 +41,15 @@ KINDS = {
         "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
         "--model.lr_scheduler.monitor=val/loss",
         "--model.lr_scheduler.patience=0",
+    ],
+    "EarlyStopping": [
+        "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, "
+        "init_args: {monitor: val/loss, patience: 1, min_delta: 9}}]",
+    ],
+    "validation every third epoch, StepLR": [
+        "--trainer.callbacks=null",
+        "--trainer.check_val_every_n_epoch=3",
+        "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
     ],
 }
 TIMES = ("time", "images_per_second", "seconds")  # in names of columns that no two runs share

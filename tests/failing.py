@@ -24,6 +24,22 @@ class Fail(Callback):
         setattr(self, hook, fail)
 
 
+class SameOnAll(Callback):
+    """Fail if the processes do not train alike: with one learning rate, to the same weights."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._compare(trainer, trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._compare(trainer, float(sum(parameter.sum() for parameter in pl_module.parameters())))
+
+    def _compare(self, trainer: Trainer, value: float) -> None:
+        values: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            raise ValueError(f"Expected the same on all processes, but got {values}.")
+
+
 class Seen(Callback):
     """Write ``<folder>/<rank>.txt``: the epoch and file of each training image, the file of each one tested, a seed."""
 

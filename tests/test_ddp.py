@@ -176,6 +176,30 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_as_if_it_had_not(
     assert max(found.values()) < 1e-5, found
 
 
+def test_accumulated_gradients_and_new_settings_are_those_of_each_process(sample_root: Path, tmp_path: Path) -> None:
+    options = [*FIT, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=1", f"--data.root={sample_root}"]
+    options += ["--test_after_fit=false"]
+    whole = main(["fit", *options, "--data.batch_size=32", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    same = "--trainer.callbacks+=failing.SameOnAll"
+    ddp = [*options, *CPU, "--trainer.devices=2", "--data.batch_size=16", f"--runs_dir={tmp_path / 'runs'}", same]
+    stop = f"{{class_path: test_resume.StopAt, init_args: {{step: 5, number: {signal.SIGTERM}, rank: 1}}}}"
+    code, output, _ = run(*ddp, f"--trainer.callbacks+={stop}")
+    assert code == 143, output[-3000:]
+    stopped = only(tmp_path / "runs")
+    found = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
+    assert found["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] % 3  # within a step
+    gradients = found["resume"]["gradients"]
+    assert any(not torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    code, output, _ = run("--run", str(stopped))
+    assert code == 0, output[-3000:]
+    states = [torch.load(one / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for one in (whole, stopped)]
+    assert max((states[0][key] - states[1][key]).abs().max().item() for key in states[0]) < 1e-5
+    more = ["--trainer.max_epochs=2", "--model.optimizer.lr=0.3", "--model.lr_scheduler=null"]
+    code, output, _ = run("--run", str(stopped), *more)
+    assert code == 0, output[-3000:]
+    assert "Changed      model.init_args.optimizer.init_args.lr: 0.05 -> 0.3" in output
+
+
 def test_a_divided_network_trains_as_copies_do_goes_on_and_is_tested_by_one_process(
     sample_root: Path, tmp_path: Path
 ) -> None:
