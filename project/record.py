@@ -178,7 +178,10 @@ def _write(run: Path, record: dict[str, Any]) -> None:
 
 def _replace(run: Path, content: bytes) -> None:
     beside = run / f"{FILE}.{os.getpid()}.tmp"
-    beside.write_bytes(content)
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # or, when the power fails, the new name might come before the content
     beside.replace(run / FILE)
 
 

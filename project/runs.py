@@ -199,8 +199,13 @@ def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
     """Return the latest run of a command line that neither runs nor is finished."""
     # to the other processes of a training, the run that rank zero goes on with may be running by now
     others = ("running", "finished") if is_first_process() else ("finished",)
-    runs = [run for run in all_runs(runs_dir) if record.read(run).get("command") == command]
-    return next((run for run in reversed(runs) if record.state_of(run) not in others), None)
+    for run in reversed(all_runs(runs_dir)):
+        told = record.read(run)
+        if not told:  # of a disk that lost it, say
+            print(f"No {record.FILE} can be read in {run}: it may be another's. To go on with it, give --run {run}")
+        elif told.get("command") == command and record.state_of(run) not in others:
+            return run
+    return None
 
 
 def _without_run(args: list[str]) -> list[str]:

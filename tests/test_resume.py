@@ -212,6 +212,11 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     assert expand_run(command)[-2:] == ["--run", str(first)]
     (second / record.FILE).write_text(json.dumps(record.read(second) | {"state": "interrupted"}))
     assert expand_run(command)[-2:] == ["--run", str(second)]
+    capsys.readouterr()
+    (second / record.FILE).write_text("")
+    assert expand_run(command)[-2:] == ["--run", str(first)]
+    assert capsys.readouterr().out.startswith(f"No run.json can be read in {second}: it may be another's.")
+    os.environ["PROJECT_RUN"] = str(second)
     monkeypatch.setenv("LOCAL_RANK", "1")  # a process that Lightning starts takes the run that the first has found
     shutil.rmtree(second)
     assert expand_run(command)[-2:] == ["--run", str(second)]
@@ -314,6 +319,13 @@ def test_patience_of_the_command_line_wins(fast: list[str], tmp_path: Path) -> N
     run = main(["fit", *options, f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]).run_dir
     more = ["--trainer.max_epochs=5", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 3')}]"]
     assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best, and three that are not
+
+
+def test_a_config_with_a_device_in_it_can_be_read_again(fast: list[str], tmp_path: Path) -> None:
+    average = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01}}"
+    options = [*fast, "--model.lr_scheduler=null", f"--trainer.callbacks=[{average}]", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options, "--trainer.max_epochs=1"]).run_dir
+    assert main(["fit", "--run", str(run), "--trainer.max_epochs=2"]).trainer.global_step == 24
 
 
 def test_unsafe_loading_goes_on_with_an_object_of_ones_own(fast: list[str], tmp_path: Path) -> None:
