@@ -334,7 +334,7 @@ class CLI(LightningCLI):
             self._save_config(self.config["fit"])
 
     def _say_how_to_go_on(self) -> None:
-        if self.subcommand == "fit" and is_rank_zero():
+        if self.subcommand == "fit" and is_rank_zero() and (self.run_dir / CONFIG).is_file():
             last = self.run_dir / LAST
             kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
             print(f"\nStopped{kept}. Go on:  {typed('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
