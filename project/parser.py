@@ -4,11 +4,14 @@ import re
 from argparse import SUPPRESS
 from typing import Any, NoReturn
 
+import torch
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 import datamodules
 import lightning_modules
 
+register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
 
 
