@@ -52,6 +52,8 @@ def told_shortly(args: list[str]) -> Iterator[None]:
             raise
         code = 0 if rank() else stopped.exit_code  # of Lightning's launcher: rank zero is killed once another fails
         leave_at_once(code)
+    # of the loss, by which a checkpoint alone is built anew
+    warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
         raise SystemExit(code) from None
     except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
         code = 1
