@@ -64,6 +64,16 @@ def test_an_average_of_weights_is_validated_kept_and_tested(
     assert not [one for one in [*map(str, caught), caplog.text] if "WeightAveraging" in one]
 
 
+def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], tmp_path: Path) -> None:
+    options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.fast_dev_run=true"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
+    told = "".join(str(one.message) for one in caught)
+    assert "WeightAveraging" not in told
+    assert "is an instance of `nn.Module`" not in told
+
+
 def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +228,22 @@ def test_mistake_is_one_line_with_the_nearest_right_name(
 ) -> None:
     code, err = stop_of(["fit", *BASE, *options], capsys)
     assert code == 2
+    (
+        (
+            ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
+            "Expected a value for step_size of StepLR, but got none: add --model.lr_scheduler.step_size VALUE.",
+        ),
+    )
+    ((["--model.lr_scheduler=lightning_modules.schedules.ShapeLR"], "add --model.lr_scheduler.shape VALUE."),)
+    ((["--model.network=lightning_modules.networks.LibraryNetwork"], "add --model.network.function VALUE."),)
+    ((["--data=datamodules.FolderDataModule"], "add --data.root VALUE."),)
+    ((["--data.batch_transforms+=datamodules.Cutout"], "add --data.batch_transforms.size VALUE."),)
+    (
+        (
+            ["--data.batch_transforms", "[datamodules.Cutout, datamodules.RandomHorizontalFlip]"],
+            "size of Cutout, but got none: add `init_args: {size: VALUE}` to it.",
+        ),
+    )
     assert err.count("\n") == 1, err
     assert err.startswith("error: Expected")
     assert message in err

@@ -50,16 +50,22 @@ def test_network_of_the_readme_is_taken(fast: list[str], tmp_path: Path) -> None
     assert type(cli.model.network).__name__ == "VGG"
 
 
-OPTIONS = re.findall(r"`(--(?:model|trainer)\.[^`]+)`", README)
+OPTIONS = re.findall(r"`(--(?:model|trainer|data\.batch_transforms\+)[.=][^`]+)`", README)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_option_of_the_readme_is_accepted(option: str) -> None:
+def test_option_of_the_readme_is_accepted(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"FILE": "README.md", "my_file.MyNetwork": "lightning_modules.networks.NiN"}
     words = [files.get(word, word) for word in option.split()]
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "--config=configs/lenet.yaml", *words, "--print_config"])
-    assert not stop.value.code
+    with pytest.raises(SystemExit):  # --print_config would not miss what a class has to be given
+        main(["fit", "--config=configs/lenet.yaml", *words, "--ckpt_path=gone.ckpt"])
+    assert "gone.ckpt does not exist" in capsys.readouterr().err
+
+
+def test_torchrun_is_kept_from_the_options_of_fit() -> None:
+    lines = re.findall(r"^torchrun .*", README, re.MULTILINE)
+    assert lines
+    assert all(" -m -- project " in line for line in lines)
 
 
 def test_the_readme_tells_of_many_options() -> None:
