@@ -206,7 +206,7 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     with pytest.raises(SystemExit, match="1"):
         main(list(command))
     (first,) = (tmp_path / "runs").glob("*/*")
-    second = first.with_name("9999")  # a later one of the same command line, which has finished
+    second = first.with_name("2099-01-01_00-00-00")  # a later one of the same command line, which has finished
     shutil.copytree(first, second)
     (second / record.FILE).write_text(json.dumps(record.read(second) | {"state": "finished"}))
     assert expand_run(command)[-2:] == ["--run", str(first)]
