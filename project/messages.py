@@ -111,10 +111,9 @@ def parser_message(message: str, args: list[str]) -> str:
             f"Expected a transform of whole batches, as datamodules.RandomCrop, but got {found[1]}: transforms of "
             "single images belong below train_transforms."
         )
-    if found := re.search(r"arguments are required: ([\w.]+)", message):
-        place = re.search(r"Given value: (.{,100})$", message, re.M)
-        return f"Expected a value for {found[1]}, but got none" + (f" in {place[1]}." if place else ".")
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
+    if found := re.search(r"arguments are required: ([\w.]+)", message):
+        return _required(found[1], message, keys)
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:
         wanted = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
@@ -140,6 +139,27 @@ def _unknown_key(key: str, args: list[str]) -> str:
     hint = f" Did you mean {near[0]}?" if near else f" `python -m project {args[0]} --help` lists the options."
     place = next((f" in {file}:{number}" for file, number in _lines_with(wrong, args)), "")
     return f"Expected a known option, but got {'.'.join(names)!r}{place}.{hint}"
+
+
+def _required(name: str, message: str, keys: list[str]) -> str:
+    """Name the option that gives a class what it was not given."""
+    given = rf"((\w+)=|Given value: )?Namespace\(class_path='([\w.]+)', init_args=Namespace\([^()]*?\b{name}=None"
+    found = next((one for one in re.finditer(given, message) if _has_no_default(one[3], name)), None)
+    if found is None:
+        return f"Expected a value for {name}, but got none."
+    alone, key, path = found.groups()
+    behind = message[found.end() :].partition("\n")[0]
+    option = ".".join([*keys, *([key] if key and key not in keys else []), name])
+    # in a list, an option is for the last
+    how = f"--{option} VALUE" if alone or ", Namespace(" not in behind else f"`init_args: {{{name}: VALUE}}` to it"
+    return f"Expected a value for {name} of {path.rpartition('.')[2]}, but got none: add {how}."
+
+
+def _has_no_default(path: str, name: str) -> bool:
+    module, _, cls = path.rpartition(".")
+    found = getattr(sys.modules.get(module), cls, None)
+    parameter = inspect.signature(found).parameters.get(name) if inspect.isclass(found) else None
+    return parameter is None or parameter.default is inspect.Parameter.empty  # None: a base class has it
 
 
 def _missing_file(file: Path) -> str:

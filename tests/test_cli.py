@@ -208,6 +208,18 @@ TYPOS = [
     (["--model.param_groups", "[{lr: 1}]"], "Expected a value for pattern"),
     (["--checkpoint.save_top_k=-1"], "--run takes checkpoints/best.ckpt"),
     (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
+    (
+        ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
+        "Expected a value for step_size of StepLR, but got none: add --model.lr_scheduler.step_size VALUE.",
+    ),
+    (["--model.lr_scheduler=lightning_modules.schedules.ShapeLR"], "add --model.lr_scheduler.shape VALUE."),
+    (["--model.network=lightning_modules.networks.LibraryNetwork"], "add --model.network.function VALUE."),
+    (["--data=datamodules.FolderDataModule"], "add --data.root VALUE."),
+    (["--data.batch_transforms+=datamodules.Cutout"], "add --data.batch_transforms.size VALUE."),
+    (
+        ["--data.batch_transforms", "[datamodules.Cutout, datamodules.RandomHorizontalFlip]"],
+        "size of Cutout, but got none: add `init_args: {size: VALUE}` to it.",
+    ),
     (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
 ]
 
