@@ -1,7 +1,11 @@
 """An average of weights, validated and kept instead of the weights themselves."""
 
+import warnings
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from callbacks.watcher import SHARDED
 
 
 class EMA(EMAWeightAveraging):
@@ -17,6 +21,12 @@ class EMA(EMAWeightAveraging):
 
     def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
         super().__init__(decay=decay, update_every_n_steps=update_every_n_steps)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        with warnings.catch_warnings():
+            if not isinstance(trainer.strategy, SHARDED):  # which Lightning fears, as the module can be divided
+                warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding")
+            super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
