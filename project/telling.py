@@ -1,6 +1,7 @@
 """How a command ends, in words for the person at the command line."""
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from project.messages import is_of_another_network, one_line, parser_message, ro
 from project.parser import UsageError
 from project.ranks import is_first_to_fail, is_loss_of_another, leave_at_once, rank, world_size
 from project.runs import RunError
-from project.stop import Stopped
+from project.stop import Stopped, Stopper
 
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
@@ -24,6 +25,13 @@ USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, 
 def is_no_advertisement(record: logging.LogRecord) -> bool:
     """Tell whether a log record is none of Lightning's tips to install another product."""
     return "Tip: For seamless" not in record.getMessage()
+
+
+def is_no_echo(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is not "Received SIGTERM" for a Ctrl-C, of which Lightning is told as of one."""
+    stopper = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    pressed = isinstance(stopper, Stopper) and stopper.number == signal.SIGINT
+    return not (pressed and "Received SIGTERM" in record.getMessage())
 
 
 @contextmanager
@@ -47,6 +55,7 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     # of the loss, by which a checkpoint alone is built anew
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").addFilter(is_no_echo)
     try:
         yield
     except Stopped as stopped:

@@ -1,5 +1,6 @@
 """Signals, outside training."""
 
+import logging
 import os
 import signal
 from typing import Any, NoReturn
@@ -9,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from project.stop import Stopped, Stopper
+from project.telling import told_shortly
 
 
 class InterruptTwice(Callback):
@@ -58,3 +60,17 @@ def test_a_signal_ends_a_validation(number: int) -> None:
         trainer(stopper, Interrupt()).validate(BoringModel(), verbose=False)
     assert info.value.exit_code == 128 + number
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_not_told_as_sigterm(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: BoringModel, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                os.kill(os.getpid(), number)
+
+    stopper = Stopper()
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, told_shortly(["fit"]), stopper:
+        trainer(stopper, Interrupt()).fit(BoringModel())
+    assert info.value.code == 128 + number
+    assert ("Received SIGTERM" in caplog.text) == (number == signal.SIGTERM)
