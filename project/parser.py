@@ -1,10 +1,13 @@
 """The parser of the command line: mistakes as errors of ours, and a help that can be read."""
 
+import os
 import re
 from argparse import SUPPRESS
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lightning_modules
@@ -18,6 +21,13 @@ class UsageError(Exception):
 
 class Parser(LightningArgumentParser):
     """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, and compare devices with processes: Lightning does so once there is a run."""
+        config = super().parse_args(*args, **kwargs)
+        if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:
+            compare_with_torchrun(config[config.subcommand].trainer)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print below a page of usage."""
@@ -33,6 +43,20 @@ class Parser(LightningArgumentParser):
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
         return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
+
+
+def compare_with_torchrun(trainer: Any) -> None:
+    """Raise MisconfigurationException unless a Trainer's devices are as many as the processes that torchrun started."""
+    size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    devices, nodes = trainer.devices, trainer.num_nodes
+    if devices == "auto":  # a CPU counts as one
+        gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        devices = torch.cuda.device_count() if gpus else 1
+    if str(devices).isdecimal() and int(devices) * nodes != size:  # what is no number names single devices
+        raise MisconfigurationException(
+            f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines: "
+            f"give --trainer.devices {here} --trainer.num_nodes {size // here}."
+        )
 
 
 def shorten_help(text: str) -> str:
