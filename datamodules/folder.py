@@ -21,6 +21,7 @@ from datamodules.store import CLASSES
 STAGE_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 OURS = re.compile(r"cache|folds_\d+")  # folders that this project makes in a data folder
 GIVEN = {"name": "given"}
+FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # of a first split
 
 
 class FolderDataModule(ImageDataModule):
@@ -39,8 +40,8 @@ class FolderDataModule(ImageDataModule):
     Args:
         root: Data folder. Index files, ``dataset.json`` and decoded images are written there.
         images: Folder of the images, if it is another, as one that cannot be written to.
-        fractions: Shares of train, val and test.
-        split_seed: Seed of the split.
+        fractions: Shares of train, val and test; by default those of the split that is there, or 0.8, 0.1 and 0.1.
+        split_seed: Seed of the split; by default that of the split that is there, or 666.
         image_size: Side that all images are brought to, in pixels; None if they have one size.
         **kwargs: See ``ImageDataModule``.
     """
@@ -49,18 +50,21 @@ class FolderDataModule(ImageDataModule):
         self,
         root: str,
         images: str | None = None,
-        fractions: Fractions = (0.8, 0.1, 0.1),
-        split_seed: int = 666,
+        fractions: Fractions | None = None,
+        split_seed: int | None = None,
         image_size: PositiveInt | None = 32,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, image_size=image_size, **kwargs)
-        check_fractions(fractions)
         self.images = Path(images) if images is not None else self.root
-        self.fractions = fractions
-        self.split_seed = split_seed
         if self.images.exists():  # what a run has trained is of use without its images
             self._check_folder()
+        # read once: a split made anew is by the same recipe, though what tells it is set aside meanwhile
+        known = load_description(self.store.folder) or load_description(self.root)
+        before = known.split if known is not None else {}
+        self.fractions = fractions or before.get("fractions", FRACTIONS)
+        self.split_seed = before.get("seed", SPLIT_SEED) if split_seed is None else split_seed
+        check_fractions(self.fractions)
         self._given = self._is_given()
         self.store.base = self._base()
 

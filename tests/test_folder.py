@@ -156,6 +156,21 @@ def test_other_fractions_are_refused_until_they_are_asked_for_and_nothing_is_los
     assert (photos / "train.txt.old").read_text() == before
 
 
+def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> None:
+    data(photos, fractions=(0.6, 0.2, 0.2), split_seed=1)
+    data(photos, fractions=(0.4, 0.3, 0.3), folds=2)
+    before = (photos / "train.txt").read_text()
+    assert data(photos).class_counts == [6, 6]
+    assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
+    assert data(photos, folds=2).fractions == [0.4, 0.3, 0.3]
+    for others in ({"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
+        with pytest.raises(DataError, match=r"'seed': 1\}, but .*--data\.resplit true"):
+            data(photos, **others)
+    assert (photos / "train.txt").read_text() == before
+    save(photos / "dogs" / "new.png")
+    assert data(photos, resplit=True).description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 1}
+
+
 def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos)
     save(photos / "dogs" / "new.png")
