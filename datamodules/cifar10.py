@@ -27,7 +27,8 @@ class CIFAR10DataModule(ImageDataModule):
 
     Args:
         root: Data folder.
-        archive: ``cifar-10-python.tar.gz``, or the folder ``cifar-10-batches-py`` extracted from it.
+        archive: ``cifar-10-python.tar.gz``, the folder ``cifar-10-batches-py`` extracted from it, or a folder that
+            holds one of them.
         split: "official" makes val of a tenth of the 50,000 training images and tests on the 10,000 test images;
             "tutorial" divides the 10,000 test images 8:1:1 and leaves the others alone; three fractions, as
             ``[0.8, 0.1, 0.1]``, divide all 60,000.
@@ -104,13 +105,13 @@ class CIFAR10DataModule(ImageDataModule):
     def _find_archive(self) -> Path:
         """Return the archive to read, downloaded if need be."""
         if self.archive is not None:
-            if self.archive.is_dir() and (self.archive / FOLDER).is_dir():
-                return self.archive / FOLDER
-            if not self.archive.exists():
-                raise DataError(
-                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {self.archive} does not exist."
-                )
-            return self.archive
+            inside = (self.archive / name for name in (FOLDER, ARCHIVE))
+            found = next((place for place in inside if place.exists()), self.archive)
+            empty = found.is_dir() and not any((found / name).is_file() for name in BATCHES)
+            if empty or not found.exists():
+                problem = "is a folder without its batches" if empty else "does not exist"
+                raise DataError(f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {found} {problem}.")
+            return found
         places = [folder / name for folder in (self.root, self.root.parent) for name in (FOLDER, ARCHIVE)]
         for place in places:
             if place.exists():

@@ -83,6 +83,22 @@ def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_p
     assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
 
 
+def test_folder_that_holds_the_archive_is_accepted_and_an_empty_one_is_named(
+    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(folder))
+    with (
+        caplog.at_level("INFO"),
+        pytest.raises(DataError, match=r"--data\.archive, but .*downloads is a folder without"),
+    ):
+        module.prepare_data()
+    assert "MD5" not in caplog.text
+    shutil.copy(archive, folder / CIFAR10.filename)
+    assert module.num_classes == 10
+
+
 def test_unofficial_archive_is_told_in_one_line(
     archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
