@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ class LightParser(ArgumentParser):
     Args:
         command: Name of the command.
         description: What it does.
-        runs: Names of the runs that it takes by their position.
+        runs: Names of the runs that it takes by their position; `run` as `--run RUN`, too.
         with_checkpoint: Take --run or --ckpt_path, as validate and test do, rather than runs by their position.
     """
 
@@ -29,9 +29,16 @@ class LightParser(ArgumentParser):
         if with_checkpoint:
             self.add_argument("--run", help="Folder of a run, `last` or `best`; its best checkpoint.")
             self.add_argument("--ckpt_path", type=Path, metavar="FILE", help="Checkpoint, instead of the run's best.")
+        self.by_place = not with_checkpoint and "run" in runs
         for run in () if with_checkpoint else runs:
             self.add_argument(run, metavar=run.upper(), help="Folder of a run, its name in runs_dir, `last` or `best`.")
         self.add_argument("--runs_dir", default="runs", help="Folder of all runs.")
+
+    def parse_args(self, args: Sequence[str]) -> Namespace:  # type: ignore[override]  # no namespace to fill
+        """Parse, and take `--run RUN`, as other commands want it, for a run by its position."""
+        if self.by_place:
+            args = [arg.removeprefix("--run=") for arg in args if arg != "--run"]
+        return super().parse_args(args)
 
     def error(self, message: str) -> NoReturn:
         """Say what argparse would print below its usage."""

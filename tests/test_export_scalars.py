@@ -21,6 +21,14 @@ def test_scalars_are_exported_as_tensorboards_writers_did(tmp_path: Path, capsys
     assert all(time > 1e9 for series in scalars.values() for time, _, _ in series)
 
 
+def test_a_run_may_be_named_as_for_commands_that_take_a_checkpoint(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    other = write_run(tmp_path / "a/2026-11-21_11-00-00")
+    assert main(["export-scalars", "--run", "last", f"--runs_dir={tmp_path}"]) == other / "scalars.json"
+    assert main(["export-scalars", f"--run={run}"]) == run / "scalars.json"
+    assert main(["report", "--run", str(run), "last", f"--runs_dir={tmp_path}"]).parent == other
+
+
 def test_each_step_of_a_run_that_was_resumed_is_exported_once(tmp_path: Path) -> None:
     run = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
     scalars = json.loads(main(["export-scalars", str(run)]).read_text())
