@@ -423,6 +423,18 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
     assert "NaN" in page.text
 
 
+def test_settings_that_changed_on_the_way_are_named(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "a/2026-11-21_10-00-00", planned=5)
+    assert not warnings(read_run(folder))
+    write_config(folder / "before/2026-11-21_11-00-00", planned=2)
+    write_config(folder / "before/2026-11-21_12-00-00", planned=3)
+    for config in folder.glob("before/*/config.yaml"):
+        config.write_text(config.read_text().replace(str(config.parents[1]), str(folder.parent)))
+    (told,) = warnings(read_run(folder))
+    assert "trainer.max_epochs 2 -> 3 (2026-11-21_11-00-00), trainer.max_epochs 3 -> 5 (2026-11-21_12-00-00)." in told
+    assert "trainer.max_epochs 2 -> 3" in page_of(folder).text
+
+
 def test_network_without_pictures_has_a_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mlp/2026-11-21_10-00-00", epochs=1, pictures=False)
     page = page_of(folder)

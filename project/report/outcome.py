@@ -8,9 +8,11 @@ from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
+from project.settings import CONFIG, differences, load_config
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series
+MOST_CHANGES = 4  # of settings
 MOST_ARGUMENTS = 3  # of a network, in the sentence
 DEFAULT_EPOCHS = 1000  # Lightning's, if the config gives neither epochs nor steps
 
@@ -31,11 +33,11 @@ def sentence(run: Run) -> str:
 
 
 def warnings(run: Run) -> list[str]:
-    """Return what a reader has to know before the numbers: values that are not finite, files that end early."""
+    """Return what a reader has to know before the numbers: what changed, is not finite, or ends early."""
     found = list(filter(None, (not_finite(*line_of(run, tag, tag)) for tag in run.scalars)))
     more = [f"{len(found) - MOST_WARNINGS} more series are not finite."] if len(found) > MOST_WARNINGS else []
     cut = "ends within a record: it is still being written, or damaged. What is whole is shown."
-    return [*found[:MOST_WARNINGS], *more, *(f"{name} {cut}" for name in run.events.cut)]
+    return [*_changes(run), *found[:MOST_WARNINGS], *more, *(f"{name} {cut}" for name in run.events.cut)]
 
 
 def numbers(run: Run) -> dict[str, tuple[float, str]]:
@@ -55,6 +57,22 @@ def numbers(run: Run) -> dict[str, tuple[float, str]]:
     if series := run.scalars.get("time/images_per_second"):
         found["images a second, last epoch"] = (series[-1].value, "")
     return found
+
+
+def _changes(run: Run) -> list[str]:
+    """Return in one line what later starts of a run changed of its settings, if they did."""
+    earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"))
+    configs = [*(load_config(file.parent) for file in earlier), run.config]
+    changes = [
+        f"{key} {old} -> {new} ({file.parent.name})"
+        for file, before, after in zip(earlier, configs, configs[1:], strict=False)  # each with what came after it
+        for key, old, new in differences(before, after)
+    ]
+    if not changes:
+        return []
+    more = f" and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
+    shown = ", ".join(changes[:MOST_CHANGES])
+    return [f"The settings shown are the last; they changed on the way: {shown}{more}. before/ keeps the earlier ones."]
 
 
 def _class(run: Run, key: str, arguments: bool = False) -> str:
