@@ -26,7 +26,11 @@ def run(args: list[str]) -> Path:
     """
     parser = LightParser("predict", "Say what a run takes images for.", with_checkpoint=True)
     parser.add_argument(
-        "paths", metavar="PATH", nargs="+", help="Image file, folder, glob in quotes, or - for a list of them on stdin."
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="Image file, folder, glob in quotes, or - for a list of them on stdin. What is of another size "
+        "or shape is brought to the run's as its data is (--data.resize): by default, the middle square is taken.",
     )
     parser.add_argument("--top", type=positive, default=3, help="Classes to print of each image.")
     parser.add_argument("--batch_size", type=positive, help="Images at a time; by default as in the run.")
