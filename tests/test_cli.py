@@ -64,11 +64,13 @@ def test_an_average_of_weights_is_validated_kept_and_tested(
     assert not [one for one in [*map(str, caught), caplog.text] if "WeightAveraging" in one]
 
 
-def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], tmp_path: Path) -> None:
-    options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.fast_dev_run=true"]
+def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
+    options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.max_epochs=1"]
+    image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
+        run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
+        main(["predict", f"--run={run}", image])  # which builds the loss from the checkpoint
     told = "".join(str(one.message) for one in caught)
     assert "WeightAveraging" not in told
     assert "is an instance of `nn.Module`" not in told
