@@ -23,13 +23,15 @@ import callbacks
 from callbacks.finite_loss import FiniteLoss
 from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
+from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
 from project.light import debugging
+from project.metrics_file import Table, cut, open_table
 from project.parser import LINKED, Parser
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.ranks import follow_parent, is_rank_zero, reason_of_first
 from project.report import write_report
-from project.resume import Checkpoint, EpochKeeper, Table, cut, kept_in, open_table
+from project.resume import Checkpoint, EpochKeeper, kept_in
 from project.runs import (
     BEST,
     LAST,
@@ -43,21 +45,12 @@ from project.runs import (
     times_tested,
     typed,
 )
-from project.settings import CONFIG, differences, load_config, setting
+from project.settings import CONFIG, load_config
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_weights
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-# settings that a checkpoint holds, too: its values would win unless these are said to have changed
-OF_TRAINING = (
-    *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
-    *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
-    *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", "data.init_args.batch_size"),
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
-)
-OF_LENGTH = OF_TRAINING[-5:]  # of training, and of its steps
-OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.resplit")  # no settings
 
 
 class CLI(LightningCLI):
@@ -73,7 +66,7 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
         self.command = command
-        self.changes: list[tuple[str, str, str]] = []  # from what a checkpoint was trained with: key, before, now
+        self.changes: Changes = []  # from what a checkpoint was trained with
         self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
         self.settings: dict[str, Any] = {}
         self.table: Table | None = None
@@ -247,35 +240,24 @@ class CLI(LightningCLI):
         The run's config may say otherwise: of a start that came to no checkpoint of its own.
 
         Raises:
-            RunError: There is no such run, or it is finished, and is not to be trained for longer.
+            RunError: There is no such run, or it cannot go on so.
         """
         config = self.config["fit"]
         now = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
         self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
-        if config.run is not None and not (Path(config.run) / CONFIG).is_file():
-            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {config.run}.")
+        run = Path(config.run) if config.run is not None else None
+        if run is not None and not (run / CONFIG).is_file():
+            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
         if config.ckpt_path is not None:
             self.kept = kept_in(Path(config.ckpt_path), weights_only=config.weights_only is not False)
-        before = self.kept.get("settings") or (load_config(Path(config.run)) if config.run is not None else None)
+        before = self.kept.get("settings") or (load_config(run) if run is not None else None)
         if before is None:  # a new run, or a checkpoint of which nothing is known
             return
-        self.changes = [one for one in differences(before, self.settings) if one[0] not in OF_STARTING]
-        for key, old, new in self.changes:
-            if key == "seed_everything" and config.ckpt_path is not None:
-                raise RunError(
-                    f"Expected --seed_everything {old} as before, but got {new}: order and random numbers go on where "
-                    "the checkpoint has them. For another seed, start a new run."
-                )
-        if config.run is not None and record.state_of(Path(config.run)) == "finished":
-            limits = [
-                [_limit(one, key) for key in ("trainer.max_epochs", "trainer.max_steps")] for one in (before, now)
-            ]
-            callbacks_too = any(key.startswith(("trainer.callbacks", "trainer.max_time")) for key, *_ in self.changes)
-            if not callbacks_too and not any(new > old for old, new in zip(*limits, strict=True)):
-                raise RunError(
-                    f"Expected a run that is not finished, but {config.run} is: max_epochs {limits[0][0]:g}, max_steps "
-                    f"{limits[0][1]:g}. To train on, give a larger --trainer.max_epochs or max_steps."
-                )
+        self.changes = changes_of(before, self.settings)
+        if config.ckpt_path is not None:
+            check_seed(self.changes)
+        if run is not None:
+            check_unfinished(run, before, self.settings)
 
     def _begin_record(self, config: Any) -> None:
         """Write down what the run runs with, and say what has changed since it was started."""
@@ -317,8 +299,7 @@ class CLI(LightningCLI):
             config["data.init_args.resplit"] = False
         if self.subcommand == "fit" and config.run is not None:
             config.run = config.ckpt_path = None
-            before = load_config(self.run_dir)
-            if any(key not in OF_STARTING for key, *_ in differences(before, self.settings)):
+            if changes_of(load_config(self.run_dir), self.settings):
                 shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
         partial = self.output_dir / f"{CONFIG}.partial"
         self._parser(str(self.subcommand)).save(config, partial, skip_none=False, overwrite=True)
@@ -395,12 +376,6 @@ class CLI(LightningCLI):
             }
             (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
         self._finish(report=True)
-
-
-def _limit(config: dict[str, Any], key: str) -> float:
-    """Return the largest number of epochs or steps that a config allows."""
-    value = setting(config, key)
-    return float("inf") if value in (None, -1) else float(value)
 
 
 def run(args: list[str]) -> CLI:

@@ -1,21 +1,16 @@
 """Checkpoints from which a run goes on as if nothing had happened."""
 
-import csv
-import os
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from project.measured import METRICS
+from project.metrics_file import written_rows
+from project.random_numbers import random_state, set_random_state
 from project.settings import setting
 
 KEY = "resume"  # of what is kept in a checkpoint beside Lightning's own
@@ -46,19 +41,7 @@ class Checkpoint(ModelCheckpoint):
         if found is None:
             return
         self._within = not trainer.is_last_batch
-        progress = trainer.fit_loop.epoch_loop.batch_progress.current
-        if trainer.is_last_batch and progress.ready != trainer.num_training_batches:  # of another size now
-            for name in vars(progress):
-                setattr(progress, name, trainer.num_training_batches)
-        if not trainer.is_last_batch and progress.ready > trainer.num_training_batches:
-            raise MisconfigurationException(
-                f"Expected at least {progress.ready} batches an epoch, as the checkpoint has behind it in its own, but "
-                f"got {trainer.num_training_batches}. Leave --trainer.limit_train_batches as it was."
-            )
-        loop: Any = trainer.fit_loop.epoch_loop
-        if trainer.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
-            # or Lightning would train a batch more before it ends the epoch
-            loop.val_loop._has_run = self._nothing_left = True
+        self._set_progress(trainer)
         if self._within and _accumulation(self.settings) == _accumulation(found["settings"]):
             trainer.accumulate_grad_batches = found["accumulated"]  # a callback may have set it as the epoch began
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found["metrics"].items()})
@@ -123,7 +106,7 @@ class Checkpoint(ModelCheckpoint):
             "accumulated": trainer.accumulate_grad_batches,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "watched": _watched(trainer),
-            "rows": _rows(trainer),
+            "rows": written_rows(trainer),
             "settings": self.settings,
         }
 
@@ -134,7 +117,7 @@ class Checkpoint(ModelCheckpoint):
             states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
             self._resumed = checkpoint[KEY] | {"loaders": states}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
-            if isinstance(callback, EarlyStopping) and callback.state_key in checkpoint["callbacks"]:
+            if isinstance(callback, EarlyStopping) and callback.state_key in checkpoint.get("callbacks", {}):
                 checkpoint["callbacks"][callback.state_key]["patience"] = callback.patience  # a setting, no state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -155,6 +138,22 @@ class Checkpoint(ModelCheckpoint):
         moved |= {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         super().load_state_dict(state_dict | moved)
 
+    def _set_progress(self, trainer: Trainer) -> None:
+        """Have Lightning's loop begin where the checkpoint lies, with epochs of as many batches as they have now."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        progress, batches = loop.batch_progress.current, trainer.num_training_batches
+        if trainer.is_last_batch:
+            for name in vars(progress):
+                setattr(progress, name, batches)
+            if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+                # or Lightning would train a batch more before it ends the epoch
+                loop.val_loop._has_run = self._nothing_left = True
+        elif progress.ready > batches:
+            raise MisconfigurationException(
+                f"Expected at least {progress.ready} batches an epoch, as the checkpoint has behind it in its own, but "
+                f"got {batches}. Leave --trainer.limit_train_batches as it was."
+            )
+
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
         self.keep_last(trainer)  # in the place of Lightning's, which would take the version behind an epoch's end
 
@@ -170,30 +169,6 @@ class EpochKeeper(Callback):
         for one in trainer.checkpoint_callbacks:
             if isinstance(one, Checkpoint):
                 one.keep_last(trainer, ending_epoch=True)
-
-
-def random_state() -> dict[str, Any]:
-    """Return the states of the random numbers of Python, NumPy and torch, as plain values and tensors."""
-    numpy = np.random.get_state(legacy=False)
-    return {
-        "python": random.getstate(),
-        "numpy": {
-            **numpy,
-            "state": {**numpy["state"], "key": torch.from_numpy(numpy["state"]["key"].astype(np.int64))},
-        },
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Set what ``random_state`` returned."""
-    inner = state["numpy"]["state"]
-    random.setstate(state["python"])
-    np.random.set_state({**state["numpy"], "state": {**inner, "key": inner["key"].numpy().astype(np.uint32)}})
-    torch.set_rng_state(state["torch"].cpu())
-    if len(state["cuda"]) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
 
 
 def _of_all_ranks(value: Any, trainer: Trainer) -> list[Any]:
@@ -253,18 +228,6 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _rows(trainer: Trainer) -> int:
-    """Write all rows of metrics.csv, and return how many they are."""
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger) and trainer.is_global_zero:
-            logger.save()
-            path = Path(logger.log_dir) / METRICS
-            if path.is_file():
-                with path.open(newline="") as file:
-                    return sum(1 for _ in csv.reader(file)) - 1
-    return 0
-
-
 def kept_in(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
     """Return what a checkpoint of ``fit`` says of its run; nothing of another file, or one that cannot be loaded.
 
@@ -278,29 +241,3 @@ def kept_in(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
         return {"rows": kept["rows"], "step": found["global_step"] + 1, "settings": kept["settings"]}
     except Exception:  # a file that is no checkpoint raises almost anything; check_weights says it in words
         return {}
-
-
-class Table(ExperimentWriter):
-    """Lightning's writer of metrics.csv, which goes on in a file that is there, rather than to delete it."""
-
-    def _check_log_dir_exists(self) -> None:
-        pass
-
-
-def open_table(logger: CSVLogger) -> Table:
-    """Open metrics.csv of a run for further rows, and return what writes them."""
-    logger._experiment = table = Table(log_dir=logger.log_dir)
-    return table
-
-
-def cut(table: Table, rows: int) -> None:
-    """Leave in metrics.csv only the rows that came before a checkpoint."""
-    path = Path(table.metrics_file_path)
-    lines = path.read_bytes().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
-    if not lines:
-        path.unlink(missing_ok=True)
-        return
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(lines))
-    os.replace(partial, path)
-    table.metrics_keys = lines[0].decode().strip().split(",")

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from project import record
 from project.__main__ import main
-from project.resume import cut, open_table
+from project.metrics_file import cut, open_table
 from project.runs import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
