@@ -1,6 +1,7 @@
 """Batches in an order that seed and epoch decide, from memory, from the accelerator or from worker processes."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -254,9 +255,15 @@ class ImageLoader:
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=self.device.type == "cuda",
+                worker_init_fn=_leave_group,
                 generator=torch.Generator(),  # without one, every epoch would draw from the network's random numbers
             )
         yield from self._workers
+
+
+def _leave_group(worker: int) -> None:
+    """Leave the process group: its signals are for the main process, which may need more images to end well."""
+    os.setpgid(0, 0)
 
 
 def _as_is(batch: Any) -> Any:

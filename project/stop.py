@@ -99,9 +99,8 @@ class Stopper(Callback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a worker that loads images, forked: its process says when it is to end
-            if number == signal.SIGTERM and self.number is not None:  # the first may have been meant for all processes
+            if number == signal.SIGTERM:
                 os._exit(128 + number)
-            self.number = number
             return
         first, self.number = self.number is None, self.number or number
         if not first:

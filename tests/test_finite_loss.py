@@ -1,5 +1,7 @@
 """A run whose numbers are lost stops, keeps the checkpoint of before, and says where it began."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,28 @@ def test_a_run_stops_with_a_finite_checkpoint(
 def test_a_last_step_that_spoils_the_weights_reaches_no_checkpoint(make_classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=r"weights that are not finite in epoch 1, step 2.*fc2.weight"):
         fit(make_classifier(), tmp_path, [Spoil("gradient", 2), FiniteLoss()], epochs=2)
+
+
+def test_a_signal_writes_no_spoilt_weights_over_the_last_good_ones(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*fast, "--trainer.callbacks=[test_finite_loss.SpoilAndStop]", f"--runs_dir={tmp_path}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *options])
+    assert "but got weights that are not finite in epoch 2, step 16." in capsys.readouterr().err
+    (run,) = tmp_path.glob("lenet/*")
+    found = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert found["global_step"] == 12
+    assert all(one.isfinite().all() for one in found["state_dict"].values())
+
+
+class SpoilAndStop(Callback):
+    """Make a weight NaN behind a step, which comes to an end by SIGTERM."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if trainer.global_step == 17:
+            next(pl_module.parameters()).data.view(-1)[0] = torch.nan
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_warning_comes_once_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_modules import ImageClassifier
 from project import record
 from project.__main__ import main
 from project.metrics_file import cut, open_table
@@ -319,6 +320,60 @@ def test_patience_of_the_command_line_wins(fast: list[str], tmp_path: Path) -> N
     run = main(["fit", *options, f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]).run_dir
     more = ["--trainer.max_epochs=5", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 3')}]"]
     assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best, and three that are not
+
+
+def test_accumulation_that_a_callback_sets_goes_on(fast: list[str], tmp_path: Path) -> None:
+    growing = "lightning.pytorch.callbacks.GradientAccumulationScheduler, init_args: {scheduling: {0: 1, 1: 3}}"
+    options = [*fast, *CONSTANT[:1], f"--trainer.callbacks=[{{class_path: {growing}}}]"]
+    whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    stop = [
+        f"--trainer.callbacks+={{class_path: test_resume.StopAt, init_args: {{step: 14, number: {signal.SIGTERM}}}}}"
+    ]
+    with pytest.raises(SystemExit, match="143"):
+        main(["fit", *options, *stop, f"--runs_dir={tmp_path}"])
+    (run,) = tmp_path.glob("lenet/*")
+    assert main(["fit", "--run", str(run), options[-1]]).trainer.global_step == 16
+    assert equal(run, whole)
+
+
+class StopGroup(Callback):
+    """Send SIGTERM to all processes, those that load images among them, in a validation."""
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if not trainer.sanity_checking and args[2] == 1:
+            os.killpg(0, signal.SIGTERM)
+
+
+def test_a_signal_to_all_processes_lets_a_validation_end(fast: list[str], tmp_path: Path) -> None:
+    workers = ["--data.num_workers=2", "--data.cache=none", "--trainer.callbacks=[test_resume.StopGroup]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "project", "fit", *fast, *workers, f"--runs_dir={tmp_path}"],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 143, done.stderr[-2000:]
+    (run,) = tmp_path.glob("lenet/*")
+    assert torch.load(run / LAST, weights_only=True)["global_step"] == 12
+
+
+def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], tmp_path: Path) -> None:
+    command = ["fit", *fast, *CONSTANT, "--test_after_fit=true", "--run=auto", f"--runs_dir={tmp_path}"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit, match="143"):
+            main(list(command))
+    (run,) = tmp_path.glob("lenet/*")
+    assert record.state_of(run) == "interrupted"
+    assert not list(run.glob("test/*/results.json"))
+    before = weights(run)
+    assert main(list(command)).run_dir.resolve() == run.resolve()
+    assert record.state_of(run) == "finished"
+    assert len(list(run.glob("test/*/results.json"))) == 1
+    assert all(torch.equal(before[name], after) for name, after in weights(run).items())
+    assert rows(run)[-1]["step"] == "23"
 
 
 def test_a_config_with_a_device_in_it_can_be_read_again(fast: list[str], tmp_path: Path) -> None:
