@@ -3,11 +3,13 @@
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from project import record
-from project.runs import RESULTS
+from project.runs import RESULTS, TIME
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
@@ -28,7 +30,10 @@ def write_run(
     metric: str = "acc",
     **told: Any,
 ) -> Path:
-    """Write a run with a validation an epoch; ``told`` is for run.json, which is not written without."""
+    """Write a run with a validation an epoch; ``told`` is for run.json, which is not written without.
+
+    It was started when its name says so, unless told.
+    """
     folder.mkdir(parents=True)
     config = CONFIG.format(seed=seed, lr=lr, root=root, folder=folder.parents[1], limit="null", weights="null")
     (folder / "config.yaml").write_text(config)
@@ -38,6 +43,8 @@ def write_run(
         rows += [[epoch, "", 10, "", "", val], [epoch, "", 10, 0.9, "", ""]]
     _write(folder / "metrics.csv", ["epoch", "lr", "step", f"train/{metric}", "train/loss_step", f"val/{metric}"], rows)
     if told:
+        with suppress(ValueError):  # a name of the user's own
+            told = {"started": datetime.strptime(folder.name[:19], TIME).astimezone().isoformat()} | told
         (folder / record.FILE).write_text(json.dumps(told))
     return folder
 

@@ -179,7 +179,7 @@ def test_file_that_may_not_grow_is_told_as_a_full_disk(tmp_path: Path, fill: Cal
 def test_full_disk_tells_how_to_go_on_with_a_run_whatever_its_name(tmp_path: Path) -> None:
     run = tmp_path / "my runs"
     WholeCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
-    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), told_if_full(run):
+    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), told_if_full(lambda: run):
         raise OSError(errno.ENOSPC, "full")
 
 

@@ -9,7 +9,7 @@ from project import record
 from project.results import Result, read_results, repeats
 from project.runs import times_tested
 
-TOLD = {"state": "finished", "seconds": 90.0, "started": "2026-11-21T09:00:00+00:00", "data": {"digest": "d1"}}
+TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
 
 
 def results_of(runs_dir: Path) -> list[Result]:
@@ -19,12 +19,13 @@ def results_of(runs_dir: Path) -> list[Result]:
 
 
 def test_result_holds_what_the_files_of_a_run_say(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=4, **TOLD)
+    started = "2026-11-21T09:00:00+00:00"
+    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=4, **TOLD, started=started)
     write_test(run, 0.25, "2026-11-22_00-00-00_2")
     write_test(run, 0.625, "2026-11-22_00-00-00_10")
     (result,) = results_of(tmp_path)
     assert (result.name, result.config, result.state) == ("lenet/2026-11-21_10-00-00", "lenet", "finished")
-    assert (result.started, result.minutes, result.digest) == ("2026-11-21T09:00:00+00:00", 1.5, "d1")
+    assert (result.started, result.minutes, result.digest) == (started, 1.5, "d1")
     assert (result.data, result.root, result.seed) == ("datamodules.SampleDataModule", "data/sample", 4)
     assert (result.epochs, result.planned_epochs) == (3, 3)
     assert (result.metric, result.val, result.val_epoch) == ("acc", 0.75, 2)
@@ -61,10 +62,10 @@ def test_run_is_running_while_its_process_holds_it_and_killed_if_none_does(tmp_p
     held = write_run(tmp_path / "a/2026-11-21_10-00-00")
     write_run(tmp_path / "a/2026-11-21_11-00-00", state="running")
     record.begin(held, [])
-    assert [result.state for result in results_of(tmp_path)] == ["running", "killed"]
+    assert [result.state for result in results_of(tmp_path)] == ["killed", "running"]  # in the order of their start
     record.end(held, "interrupted", 60)
-    assert [result.state for result in results_of(tmp_path)] == ["interrupted", "killed"]
-    assert results_of(tmp_path)[0].minutes == 1
+    assert [result.state for result in results_of(tmp_path)] == ["killed", "interrupted"]
+    assert results_of(tmp_path)[1].minutes == 1
 
 
 def test_value_that_is_not_finite_or_half_written_is_no_best_validation(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> Non
     assert find_run("last", tmp_path) == tmp_path / "a/2026-01-02_03-04-05_10"
 
 
+def test_last_is_told_by_the_record_of_a_run_that_was_renamed(tmp_path: Path) -> None:
+    for name, day in (("a/lr_3000", 1), ("b/2026-01-02_03-04-05", 2)):
+        make_run(tmp_path / name)
+        (tmp_path / name / "run.json").write_text(f'{{"started": "2026-01-0{day}T00:00:00+00:00"}}')
+    assert find_run("last", tmp_path) == tmp_path / "b/2026-01-02_03-04-05"
+
+
 def write_accuracies(run: Path, *accuracies: float) -> Path:
     rows = [f"{epoch},{9 + epoch},{accuracy}" for epoch, accuracy in enumerate(accuracies)]
     (run / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", *rows, ""]))

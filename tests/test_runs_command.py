@@ -13,7 +13,7 @@ from project.measured import best_validation
 from project.report.compare import NOTHING
 
 ROOT = Path(__file__).parents[1]
-TOLD = {"state": "finished", "seconds": 90.0, "started": "2026-11-21T09:00:00+00:00", "data": {"digest": "d1d1d1d1d1"}}
+TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}
 
 
 @pytest.fixture
