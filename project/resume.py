@@ -87,7 +87,8 @@ class Checkpoint(ModelCheckpoint):
             ending_epoch: The epoch's batches are done, and nothing else of its end is.
         """
         now = (trainer.global_step, trainer.fit_loop.total_batch_idx)
-        if not self.save_last or self._kept == now or trainer.state.fn != TrainerFn.FITTING or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if not self.save_last or self._kept == now or trainer.state.fn != TrainerFn.FITTING or trial:
             return
         assert self.dirpath is not None
         self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")

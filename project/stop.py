@@ -64,10 +64,10 @@ class Stopper(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loop: Any = trainer.fit_loop
-        if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        if trainer.is_last_batch or (self.number is None if trainer.world_size == 1 else (batch_idx + 1) % OFTEN):
             return
-        if trainer.world_size == 1 or not (batch_idx + 1) % OFTEN:
+        loop: Any = trainer.fit_loop
+        if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             self._stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
