@@ -1,5 +1,6 @@
 """Checkpoints from which a run goes on as if nothing had happened."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from project.checkpoints import PARTIAL
 from project.metrics_file import written_rows
 from project.random_numbers import random_state, set_random_state
 from project.settings import setting
@@ -41,6 +43,10 @@ class Checkpoint(ModelCheckpoint):
         if found is None:
             return
         self._within = not trainer.is_last_batch
+        # at an epoch's end, a checkpoint written now would have a part of that end in it, and have it done again
+        self._kept = (trainer.global_step, trainer.fit_loop.total_batch_idx)
+        if self._own and trainer.is_global_zero:
+            self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
         if self._within and _accumulation(self.settings) == _accumulation(found["settings"]):
             trainer.accumulate_grad_batches = found["accumulated"]  # a callback may have set it as the epoch began
@@ -138,6 +144,14 @@ class Checkpoint(ModelCheckpoint):
         moved = {"dirpath": self.dirpath, "best_k_models": best_k_models}
         moved |= {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         super().load_state_dict(state_dict | moved)
+
+    def _complete_last(self, checkpoint: Path) -> None:
+        """Make the run's only checkpoint its last one too: the process was killed after it wrote the best one."""
+        last = checkpoint.with_name(f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        if self.save_last and not last.exists():
+            partial = last.with_name(f"{last.stem}{PARTIAL}")
+            shutil.copyfile(checkpoint, partial)
+            partial.replace(last)
 
     def _set_progress(self, trainer: Trainer) -> None:
         """Have Lightning's loop begin where the checkpoint lies, with epochs of as many batches as they have now."""

@@ -23,6 +23,7 @@ from project.metrics_file import cut, open_table
 from project.runs import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
+PLATEAU = ["--model.lr_scheduler.monitor=val/loss", "--model.lr_scheduler.patience=0"]
 HOLD = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -41,6 +42,17 @@ class StopAt(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
+
+
+class FailAt(Callback):
+    """Fail after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("out of memory, for example")
 
 
 class TraceLr(Callback):
@@ -130,6 +142,45 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     assert torch.load(run / LAST, weights_only=True)["global_step"] == step
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     main(["fit", "--run", str(run), "--trainer.callbacks=null", *more])
+    assert equal(run, whole)
+    assert rows(run) == rows(whole)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--trainer.val_check_interval=0.4"],
+        ["--trainer.check_val_every_n_epoch=2"],
+        ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", *PLATEAU],
+        ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", *PLATEAU, "--trainer.val_check_interval=0.4"],
+    ],
+    ids=["validation at the end", "validations within", "every second epoch", "plateau", "plateau within"],
+)
+def test_failing_twice_after_one_checkpoint_changes_nothing(fast: list[str], more: list[str], tmp_path: Path) -> None:
+    options = [*fast, "--trainer.callbacks=null", "--trainer.max_epochs=3", *more]
+    whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    fail = "--trainer.callbacks=[{class_path: test_resume.FailAt, init_args: {step: 26}}]"
+    for start in (options, ["--run", "last"]):
+        with pytest.raises(SystemExit) as info:
+            main(["fit", *start, fail, f"--runs_dir={tmp_path}"])
+        assert info.value.code == 1
+    main(["fit", "--run", "last", "--trainer.callbacks=null", f"--runs_dir={tmp_path}"])
+    (run,) = tmp_path.glob("lenet/*")
+    assert equal(run, whole)
+    assert rows(run) == rows(whole)
+
+
+def test_a_run_that_is_killed_before_its_last_checkpoint_resumes_from_the_best(fast: list[str], tmp_path: Path) -> None:
+    options = [*fast, *CONSTANT, "--trainer.max_epochs=1"]
+    whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    arguments = f"{{note: {tmp_path / 'note'}, hook: on_train_epoch_end, rank: 0}}"
+    fail = f"--trainer.callbacks=[{{class_path: failing.Fail, init_args: {arguments}}}]"
+    with pytest.raises(SystemExit):
+        main(["fit", *options, fail, f"--runs_dir={tmp_path}"])
+    (run,) = tmp_path.glob("lenet/*")
+    (run / LAST).unlink()  # both are written after the validation, the best first
+    main(["fit", "--run", str(run), "--trainer.callbacks=null"])
     assert equal(run, whole)
     assert rows(run) == rows(whole)
 
