@@ -1,26 +1,37 @@
-"""Stop training at random moments, go on, and compare with a training that nobody disturbed.
+"""Stop training, resume it, and compare the results with those of a run that was never stopped.
 
 python scripts/kill_fit.py --rounds 50
 
-Every round is killed (SIGKILL) or stopped (SIGTERM, SIGINT) one to three times, and goes on by ``fit --run auto`` until
-it is finished. Its last and best checkpoint must equal those of the undisturbed training to the bit, and its
-metrics.csv, but for times, to the last row. Needs an operating system with fork. Trains on scikit-learn's digits, one
-thread, by turns with what makes going on hard: dropout, average of weights and OneCycle; ReduceLROnPlateau, momentum
-and accumulated gradients; EarlyStopping; epochs without a validation.
+In every round, training is stopped one to three times by SIGKILL, SIGTERM or SIGINT, and resumed by ``fit --run auto``
+until it finishes. last.ckpt and best.ckpt must equal those of the uninterrupted run to the bit, and metrics.csv, except
+for times, to the last row.
+
+One signal in four is sent after a random time. The others are sent at a random line of Lightning's or this project's
+code that runs while an epoch ends, a validation runs, a schedule steps or a checkpoint is written or read, because a
+random time rarely meets these. Needs an operating system with fork. Trains on scikit-learn's digits with one thread, in
+turn with what makes resuming hard: dropout, weight averaging and OneCycle; ReduceLROnPlateau, momentum and accumulated
+gradients; EarlyStopping; epochs without validation; validations within an epoch.
 """
 
 import argparse
 import csv
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 import project.cli  # noqa: F401  # here, and not in every process
 from project.__main__ import main as run_command
@@ -51,28 +62,93 @@ KINDS = {
         "--trainer.check_val_every_n_epoch=3",
         "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
     ],
+    "validations within an epoch, ReduceLROnPlateau": [
+        "--trainer.callbacks=null",
+        "--trainer.val_check_interval=0.4",
+        "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+        "--model.lr_scheduler.monitor=val/loss",
+        "--model.lr_scheduler.patience=0",
+    ],
 }
+AIMS = {  # what signals are aimed at: the function that runs it
+    "epoch start": (_FitLoop, "on_advance_start"),
+    "epoch end": (_FitLoop, "on_advance_end"),
+    "validation": (_TrainingEpochLoop, "on_advance_end"),
+    "schedule step": (_TrainingEpochLoop, "_update_learning_rates"),
+    "checkpoint": (Trainer, "save_checkpoint"),
+    "resume": (_FitLoop, "on_run_start"),
+}
+TRACED = ("/lightning/pytorch/loops/", "/lightning/pytorch/trainer/", "/lightning/pytorch/callbacks/", "/project/")
 TIMES = ("time", "images_per_second", "seconds")  # in names of columns that no two runs share
 
 
-def start(root: Path, runs_dir: Path, options: list[str], log: Path) -> int:
-    """Go on with a training in a process of its own, or begin one, and return its number."""
+class Sight:
+    """Counts the lines of code that run within each of ``AIMS``, or sends a signal at one of them.
+
+    Args:
+        aim: Key of ``AIMS``; None to count only.
+        line: Number of the line within ``aim``, from 0.
+        number: The signal.
+    """
+
+    def __init__(self, aim: str | None = None, line: int = 0, number: int = signal.SIGKILL) -> None:
+        self.line, self.number = line, number
+        self.counts = dict.fromkeys(AIMS if aim is None else [aim], 0)
+        self.aim = aim
+        for name in self.counts:
+            owner, function = AIMS[name]
+            setattr(owner, function, self._traced(name, getattr(owner, function)))
+
+    def _traced(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            if not any(part in frame.f_code.co_filename for part in TRACED):
+                return None
+            if event == "line":
+                if self.aim is not None and self.counts[name] == self.line:
+                    print(f"{signal.Signals(self.number).name} in {name}, {frame}", flush=True)
+                    os.kill(os.getpid(), self.number)
+                self.counts[name] += 1
+            return trace
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                sys.settrace(before)
+
+        return traced
+
+
+def start(root: Path, runs_dir: Path, options: list[str], sight: tuple[Any, ...] | None = None) -> int:
+    """Resume a run in a process of its own, or start one, and return the process's number.
+
+    Args:
+        root: Data folder.
+        runs_dir: Folder of the run; log.txt in it gets the output, counts.json the lines counted if there is no signal.
+        options: Of ``fit``.
+        sight: Arguments of ``Sight``; None for no tracing.
+    """
     process = os.fork()
     if process == 0:
         code = 1
         try:
-            with log.open("ab") as file:
+            with (runs_dir / "log.txt").open("ab") as file:
                 for stream in (1, 2):
                     os.dup2(file.fileno(), stream)
             torch.set_num_threads(1)
+            counts = Sight(*sight).counts if sight is not None else {}
             # fmt: off
             run_command([
                 "fit", "--config", "configs/lenet.yaml", "--data", "datamodules.SampleDataModule",
                 f"--data.root={root}", "--data.batch_size=32", "--data.num_workers=0", f"--runs_dir={runs_dir}",
-                "--trainer.max_epochs=4", "--trainer.log_every_n_steps=5", "--trainer.enable_progress_bar=false",
-                "--trainer.enable_model_summary=false", "--report=false", "--run=auto", *options,
+                "--trainer.max_epochs=4", "--trainer.limit_train_batches=20", "--trainer.log_every_n_steps=5",
+                "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--report=false",
+                "--run=auto", *options,
             ])
             # fmt: on
+            (runs_dir / "counts.json").write_text(json.dumps(counts))
             code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
@@ -122,35 +198,42 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(options.keep or name)
-        wanted, seconds = {}, {}
+        wanted, seconds, lines = {}, {}, {}
         for number, (kind, extra) in enumerate(KINDS.items()):
-            runs_dir = folder / f"undisturbed_{number}"
+            runs_dir = folder / f"uninterrupted_{number}"
             runs_dir.mkdir(parents=True)
-            for _ in range(2 if number == 0 else 1):  # the first prepares the data
+            if number == 0:  # prepares the data
+                finish(start(folder / "data", runs_dir, ["--trainer.max_epochs=1"]))
+            for sight in (None, ()):
                 begin = time.perf_counter()
-                if finish(start(folder / "data", runs_dir, extra, runs_dir / "log.txt")) != 0:
-                    raise SystemExit(f"The undisturbed training failed:\n{(runs_dir / 'log.txt').read_text()}")
-                seconds[kind] = time.perf_counter() - begin
+                if finish(start(folder / "data", runs_dir, extra, sight)) != 0:
+                    raise SystemExit(f"The uninterrupted run failed:\n{(runs_dir / 'log.txt').read_text()}")
+                seconds.setdefault(kind, time.perf_counter() - begin)
+            lines[kind] = json.loads((runs_dir / "counts.json").read_text())
             wanted[kind] = result(find_run("last", runs_dir))
-            print(f"undisturbed, {kind}: {seconds[kind]:.1f} s", flush=True)
+            print(f"uninterrupted, {kind}: {seconds[kind]:.1f} s", flush=True)
 
         counts = {signal.SIGKILL: 0, signal.SIGTERM: 0, signal.SIGINT: 0}
         for number in range(options.rounds):
             kind = list(KINDS)[number % len(KINDS)]
             runs_dir = folder / f"round_{number}"
             runs_dir.mkdir()
-            log = runs_dir / "log.txt"
             problems = []
             for _ in range(moments.randint(1, 3)):
-                process = start(folder / "data", runs_dir, KINDS[kind], log)
-                time.sleep(moments.uniform(0, seconds[kind]))
                 sent = moments.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-                os.kill(process, sent)
                 counts[sent] += 1
+                if moments.random() < 0.25:
+                    process = start(folder / "data", runs_dir, KINDS[kind])
+                    time.sleep(moments.uniform(0, seconds[kind]))
+                    os.kill(process, sent)
+                else:
+                    aim = moments.choice(list(AIMS))
+                    sight = (aim, moments.randrange(lines[kind][aim]), sent)
+                    process = start(folder / "data", runs_dir, KINDS[kind], sight)
                 code = finish(process)
                 if code not in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + sent):  # SIGTERM: before it is handled
                     problems.append(f"exit code {code} after {sent.name}")
-            if (code := finish(start(folder / "data", runs_dir, KINDS[kind], log))) != 0:
+            if (code := finish(start(folder / "data", runs_dir, KINDS[kind]))) != 0:
                 problems.append(f"exit code {code} at the end")
             else:
                 found = result(find_run("last", runs_dir))
@@ -159,6 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
             wrong += bool(problems)
             if problems:
                 print(f"round {number}, {kind}: differs in {', '.join(problems)}", flush=True)
+            elif options.keep is None:
+                shutil.rmtree(runs_dir)
         words = ", ".join(f"{count} times {sent.name}" for sent, count in counts.items())
         print(f"{options.rounds} rounds, {words}: {wrong} results differ", flush=True)
     return wrong
