@@ -27,7 +27,7 @@ from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, wri
 from datamodules.loader import Batch, ImageLoader
 from datamodules.normalize import Normalize
 from datamodules.split import fold_of
-from datamodules.store import ImageStore
+from datamodules.store import ImageStore, first_few
 from datamodules.transforms import ImageTransform, compose
 
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
@@ -263,6 +263,11 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read the index files that ``stage`` needs, and open the decoded images."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         description = self.description
+        if stage == "fit":
+            numbers = ", ".join(f"{sum(counts.values())} {one}" for one, counts in description.counts.items())
+            rank_zero_info(
+                f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
+            )
         pixels, rows = self._open()
         entries = self.store.readable(description)
         self.datasets = {}

@@ -171,6 +171,37 @@ def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> 
     assert data(photos, resplit=True).description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 1}
 
 
+def test_split_of_another_rounding_stays_as_it_is(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("datamodules.folder.divide", lambda entries, *_: [entries[6:], entries[:4], entries[4:6]])
+        before = data(photos).description
+    with caplog.at_level("INFO"):
+        for options in ({}, {"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
+            assert data(photos, **options).description == before
+        data(photos, folds=2)
+    assert "edited" not in caplog.text
+    assert read_index(photos / "folds_2/0/test.txt") == read_index(photos / "test.txt")
+    assert data(photos, resplit=True).class_counts == [8, 8]
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_few_photos_of_many_classes_are_divided_as_a_whole(
+    tmp_path: Path, folds: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in range(20):
+        for i in range(6):
+            save(tmp_path / f"{name:02}" / f"{i}.png")
+    with caplog.at_level("INFO"):
+        counts = data(tmp_path, folds=folds).description.counts
+    assert [sum(of_class.values()) for of_class in counts.values()] == ([96, 12, 12] if folds is None else [72, 36, 12])
+    assert min(counts["train"].values()) > 0
+    without = [name for name, count in counts["test"].items() if count == 0]
+    folder = tmp_path if folds is None else tmp_path / "folds_3/0"
+    assert f"{folder}/test.txt has no image of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
+
+
 def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos)
     save(photos / "dogs" / "new.png")
@@ -390,7 +421,10 @@ def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message
     assert "\n" not in str(error.value)
 
 
-def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path: Path) -> None:
+def test_photos_train_and_are_tested_by_one_command_each(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     fit = main(
         [
             *("fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={photos}"),
@@ -399,5 +433,6 @@ def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path:
         ]
     )
     assert fit.trainer.global_step == 2
+    assert f"2 classes (dogs, my cats) in {photos}; images: 16 train, 2 val, 2 test." in caplog.messages
     tested = main(["test", "--run", str(fit.run_dir)])
     assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()
