@@ -428,7 +428,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _write_part(
         self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
     ) -> None:
-        digests, unwritten = {}, set(parts)
+        digests, unwritten = store.digests(), set(parts)  # of a list of classes, too
         for stage, entries in parts.items():
             path = store.index(stage)
             digests[path.name] = digest_of(text_of(entries))

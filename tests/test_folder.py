@@ -202,6 +202,19 @@ def test_few_photos_of_many_classes_are_divided_as_a_whole(
     assert f"{folder}/test.txt has no image of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
 
 
+def test_list_of_classes_does_not_make_an_unfinished_preparation_an_edited_one(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "classes.txt").write_text("of another program\n")
+    (photos / "dogs" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        data(photos)
+    (photos / "dogs" / "bad.png").unlink()
+    with caplog.at_level("INFO"):
+        assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
+    assert "were edited" not in caplog.text
+
+
 def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos)
     save(photos / "dogs" / "new.png")
