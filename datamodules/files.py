@@ -16,7 +16,7 @@ from datamodules.errors import DataError, ImageError
 # folders that file servers, desktops and archives put beside images: thumbnails, copies, what was deleted
 OF_OTHER_PROGRAMS = {
     *("@eadir", "@__thumb", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),
-    *("$recycle.bin", "system volume information", "lost+found", "__macosx", "__pycache__"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "__pycache__"),
     *("network trash folder", "temporary items"),
 }
 

@@ -21,13 +21,13 @@ from datamodules.cache import scan
 from datamodules.dataset import ImageDataset, read_images, seeded
 from datamodules.decode import Resize
 from datamodules.description import FILE, Description, load_description, write_description
-from datamodules.errors import DataError
+from datamodules.errors import DataError, first_few
 from datamodules.files import FileDataset
 from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, write_index
 from datamodules.loader import Batch, ImageLoader
 from datamodules.normalize import Normalize
 from datamodules.split import fold_of
-from datamodules.store import ImageStore, first_few
+from datamodules.store import ImageStore
 from datamodules.transforms import ImageTransform, compose
 
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`

@@ -8,10 +8,9 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from datamodules.decode import IMAGE_SUFFIXES
-from datamodules.errors import DataError
+from datamodules.errors import DataError, first_few
 from datamodules.files import is_data, walk
 from datamodules.index import STAGES
-from datamodules.store import first_few
 
 OURS = re.compile(r"cache|folds_\d+")  # folders that this project makes in a data folder
 # what stands around it, as in training_set, seg_train, PublicTest

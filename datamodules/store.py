@@ -13,12 +13,11 @@ from datamodules.cache import Scan, cache_path, fingerprint, open_cache, scan
 from datamodules.dataset import paths_of
 from datamodules.decode import Resize, read_rgb
 from datamodules.description import FILE, Description, Pixels, load_description, write_description
-from datamodules.errors import DataError
+from datamodules.errors import SHOWN, DataError, first_few
 from datamodules.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.statistics import Sums, channel_mean_std
 
 CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
-SHOWN = 5  # names in a message
 Entries = dict[str, list[Entry]]  # by stage
 
 
@@ -249,8 +248,3 @@ def find_identical(entries: Entries, found: Scan, row_of: dict[str, int]) -> lis
         for file, _ in listed:
             groups[found.digests[row_of[file]]].append((stage, file))
     return [[file for _, file in group] for group in groups.values() if len({stage for stage, _ in group}) > 1]
-
-
-def first_few(names: Sequence[str]) -> str:
-    """Return the first few names, for a message."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

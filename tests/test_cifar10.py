@@ -14,6 +14,7 @@ from datamodules.archive import FOLDER, read_batches
 from datamodules.convert import verify
 from datamodules.description import FILE
 from datamodules.index import read_index
+from project.__main__ import main
 
 BATCH = 10 * PER_CLASS
 
@@ -95,6 +96,11 @@ def test_folder_that_holds_the_archive_is_accepted_and_an_empty_one_is_named(
     ):
         module.prepare_data()
     assert "MD5" not in caplog.text
+    (folder / "cifar-100-python").mkdir()
+    with pytest.raises(
+        DataError, match=r"without its batches \(it holds cifar-100-python\)\. Get one from https.*Folder"
+    ):
+        module.prepare_data()
     shutil.copy(archive, folder / CIFAR10.filename)
     assert module.num_classes == 10
 
@@ -107,6 +113,17 @@ def test_unofficial_archive_is_told_in_one_line(
     told = [record.getMessage() for record in caplog.records if "MD5" in record.getMessage()]
     assert len(told) == 1
     assert "not the official one" in told[0]
+
+
+def test_file_of_another_kind_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(1000))
+    options = ["--data=datamodules.CIFAR10DataModule", f"--data.root={tmp_path}", f"--data.archive={tmp_path}/a.zip"]
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        main(["prepare", *options])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not caplog.messages
 
 
 def test_prepared_images_need_no_archive(archive: Path, tmp_path: Path) -> None:
