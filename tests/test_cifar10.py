@@ -13,7 +13,8 @@ from datamodules import CIFAR10DataModule, DataError
 from datamodules.archive import FOLDER, read_batches
 from datamodules.convert import verify
 from datamodules.description import FILE
-from datamodules.index import read_index
+from datamodules.index import digest_of, read_index, text_of
+from datamodules.split import divide
 from project.__main__ import main
 
 BATCH = 10 * PER_CLASS
@@ -46,6 +47,16 @@ def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: 
     stages = {stage: {path for path, _ in read_index(data.root / f"{stage}.txt")} for stage in ("train", "val", "test")}
     assert len(stages["train"] | stages["val"] | stages["test"]) == 6 * BATCH
     assert all(path.startswith("images/test/") for path in stages["test"])
+
+
+def test_official_split_never_changes_between_versions(archive: Path, tmp_path: Path) -> None:
+    # written down by the first version: folders that were prepared then go on being what a preparation would write
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
+    digests = data.description.digests
+    assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
+    labels = [7 * i % 10 for i in range(50_000)]  # as many as the real one has
+    train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
+    assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
