@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from datamodules.convert import ImageBatch
-from datamodules.errors import DataError
+from datamodules.decode import printable
+from datamodules.errors import DataError, first_few
 
-FOLDER = "cifar-10-batches-py"
+ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
+PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {f"data_batch_{i}": ("train", 10_000 * (i - 1)) for i in range(1, 6)} | {"test_batch": ("test", 0)}
 
@@ -31,6 +33,17 @@ MAX_KEY = 100  # characters of a key in a dict
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 # members that tell of long names, times and the like for the next one: nothing that is of use here
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+# how files begin that are given in its place
+KINDS = {
+    b"PK\x03\x04": "a zip file",
+    b"7z\xbc\xaf": "a 7z file",
+    b"Rar!": "a rar file",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"PAR1": "a Parquet file",
+    b"<": "a web page",
+}
 
 
 class Name(str):
@@ -142,20 +155,36 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
     ``tarfile.open`` would believe what members say of sizes, and follow extensions of the format without end.
     """
     with archive.open("rb") as packed, gzip.open(packed) as unpacked:
-        file = unpacked if packed.peek(2)[:2] == b"\x1f\x8b" else packed
+        start = packed.peek(tarfile.BLOCKSIZE)
+        for magic, kind in KINDS.items():
+            if start.lstrip().startswith(magic):
+                raise _other(archive, f"is {kind}")
+        file = unpacked if start[:2] == b"\x1f\x8b" else packed
         seen = set()
+        tops: set[str] = set()  # names of what the archive holds, without what that holds
         for _ in range(MAX_MEMBERS):
             header = file.read(tarfile.BLOCKSIZE)
             # gzip compares its checksum at the very end, a few KiB behind the tar file's
             if header == bytes(tarfile.BLOCKSIZE) and len(file.read(MAX_BYTES)) < MAX_BYTES:
-                return
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+                if FOLDER in tops:
+                    return
+                raise _other(archive, _held(tops))
+            try:
+                member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            except tarfile.HeaderError as error:
+                if tops or len(header) < tarfile.BLOCKSIZE:  # damaged, or cut off
+                    raise
+                raise _other(archive, "is no tar file") from error
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or member.type not in (*FILES, tarfile.DIRTYPE, *EXTENSIONS):
                 raise DataError(
                     f"{archive} is refused: its member {member.name!r} is a link, a device, a sparse file or a "
                     "path out of the archive, which CIFAR-10's own does not have. Get it from a place that you trust."
                 )
+            if member.type not in EXTENSIONS:
+                tops.update(map(printable, path.parts[:1]))
+                if member.size > MAX_BYTES and FOLDER not in tops:
+                    raise _other(archive, _held(tops))
             if not 0 <= member.size <= MAX_BYTES:
                 raise DataError(
                     f"{archive} is refused: its member {member.name!r} has {member.size} bytes, but expected at most "
@@ -172,9 +201,24 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                     raise DataError(f"Expected {path} once in {archive}, but it is there twice. Get the archive again.")
                 seen.add(path.name)
                 yield path.name, content
+    if FOLDER not in tops:
+        raise _other(archive, f"{_held(tops)}, and more than {MAX_MEMBERS} members")
     raise DataError(
         f"{archive} is refused: it has more than {MAX_MEMBERS} members, but CIFAR-10's own has 9. Get it from a place "
         "that you trust."
+    )
+
+
+def _held(names: set[str]) -> str:
+    """Return what an archive is in which CIFAR-10's folder is not."""
+    return "is CIFAR-100's archive" if "cifar-100-python" in names else f"holds {first_few(sorted(names)) or 'nothing'}"
+
+
+def _other(archive: Path, what: str) -> DataError:
+    """Return the error for a file that may be sound, but is not CIFAR-10's python archive."""
+    return DataError(
+        f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} {what}. Get one from {PAGE}, or unpack this if that "
+        "folder is in it; other images are for --data datamodules.FolderDataModule."
     )
 
 

@@ -1,20 +1,20 @@
 """CIFAR-10 as PNG files (Krizhevsky, 2009, "Learning multiple layers of features from tiny images")."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets import CIFAR10
 
-from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER, read_batches
+from datamodules.archive import ARCHIVE, BATCHES, CLASS_NAMES, FOLDER, PAGE, read_batches
 from datamodules.convert import check_free, convert, is_converted, list_converted, read_source, verify
 from datamodules.download import download, md5_of
-from datamodules.errors import DataError
+from datamodules.errors import DataError, first_few
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry
 from datamodules.split import Fractions, check_fractions, divide
 
-ARCHIVE = CIFAR10.filename
 ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
 
@@ -72,10 +72,12 @@ class CIFAR10DataModule(ImageDataModule):
         missing = self._missing()
         check_free(self.root / "images", missing)
         archive = self._find_archive()
-        source = {"name": "CIFAR-10", "archive": archive.name, **self._check_md5(archive)}
+        source = {"name": "CIFAR-10", "archive": archive.name, **md5_facts(archive)}
         total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
         batches = read_batches(archive, missing)
         convert(batches, self.root / "images", CLASS_NAMES, total, source, self.png_compression)
+        if not source["official"]:
+            rank_zero_info(f"The MD5 of {archive} is not the official one, so its pixels may differ from CIFAR-10's.")
 
     def source(self) -> dict[str, Any]:
         return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
@@ -107,10 +109,16 @@ class CIFAR10DataModule(ImageDataModule):
         if self.archive is not None:
             inside = (self.archive / name for name in (FOLDER, ARCHIVE))
             found = next((place for place in inside if place.exists()), self.archive)
-            empty = found.is_dir() and not any((found / name).is_file() for name in BATCHES)
-            if empty or not found.exists():
-                problem = "is a folder without its batches" if empty else "does not exist"
-                raise DataError(f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {found} {problem}.")
+            problem = "" if found.exists() else "does not exist"
+            if found.is_dir() and not any((found / name).is_file() for name in BATCHES):
+                problem = (
+                    f"is a folder without its batches (it holds {first_few(sorted(os.listdir(found))) or 'nothing'})"
+                )
+            if problem:
+                raise DataError(
+                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {found} {problem}. Get one from "
+                    f"{PAGE}; other images are for --data datamodules.FolderDataModule."
+                )
             return found
         places = [folder / name for folder in (self.root, self.root.parent) for name in (FOLDER, ARCHIVE)]
         for place in places:
@@ -126,18 +134,11 @@ class CIFAR10DataModule(ImageDataModule):
             ) from error
         return self.root / ARCHIVE
 
-    def _check_md5(self, archive: Path) -> dict[str, Any]:
-        """Return checksum and whether it is the official one; say so if not."""
-        if archive.is_dir():
-            found: dict[str, str] | str = {
-                name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()
-            }
-            official = found == {name: BATCH_MD5[name] for name in BATCHES}
-            what = "the batches in it have MD5 sums that are"
-        else:
-            found = md5_of(archive)
-            official = found == CIFAR10.tgz_md5
-            what = f"its MD5 {found} is"
-        if not official:
-            rank_zero_info(f"{archive}: {what} not the official one, so its pixels may differ from CIFAR-10's.")
-        return {"md5": found, "official": official}
+
+def md5_facts(archive: Path) -> dict[str, Any]:
+    """Return the checksum of an archive, or those of a folder's batches, and whether it is the official one."""
+    if archive.is_dir():
+        found = {name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()}
+        return {"md5": found, "official": found == {name: BATCH_MD5[name] for name in BATCHES}}
+    md5 = md5_of(archive)
+    return {"md5": md5, "official": md5 == CIFAR10.tgz_md5}

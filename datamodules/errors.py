@@ -1,5 +1,9 @@
 """The errors that every step of the data path raises."""
 
+from collections.abc import Sequence
+
+SHOWN = 5  # names in a message
+
 
 class DataError(Exception):
     """The data is not as expected: the message names the file, what was expected, what came, and the way out."""
@@ -13,3 +17,8 @@ class ImageError(DataError):
     """
 
     reason = ""
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return the first few names, for a message."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -13,6 +13,13 @@ from datamodules.dataset import ImageDataset
 from datamodules.decode import IMAGE_SUFFIXES, Resize
 from datamodules.errors import DataError, ImageError
 
+# folders that file servers, desktops and archives put beside images: thumbnails, copies, what was deleted
+OF_OTHER_PROGRAMS = {
+    *("@eadir", "@__thumb", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "~snapshot"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "__pycache__"),
+    *("network trash folder", "temporary items"),
+}
+
 
 class Found(NamedTuple):
     """What some paths lead to."""
@@ -25,7 +32,7 @@ class Found(NamedTuple):
 def find_files(paths: Iterable[str]) -> Found:
     """Return the files that paths of files and folders, and globs, lead to.
 
-    Folders are looked through to their ends, but for what is hidden.
+    Folders are looked through to their ends, but for what is hidden, and folders of other programs.
     """
     found = Found([], {}, [])
     for path in paths:
@@ -45,14 +52,20 @@ def find_files(paths: Iterable[str]) -> Found:
 def walk(
     folder: str | os.PathLike[str], on_error: Callable[[OSError], None] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder from one on down, linked ones too, and the names of its files, but for what is hidden."""
+    """Yield each folder from one on down, linked ones too, and the names of its files.
+
+    What is hidden and folders of other programs (``is_data``) are passed over.
+    """
     seen = set()
     for here, inner, names in os.walk(folder, onerror=on_error, followlinks=True):
         seen.add(os.path.realpath(here))
-        inner[:] = sorted(
-            one for one in inner if not one.startswith(".") and os.path.realpath(f"{here}/{one}") not in seen
-        )
+        inner[:] = sorted(one for one in inner if is_data(one) and os.path.realpath(f"{here}/{one}") not in seen)
         yield here, sorted(one for one in names if not one.startswith("."))
+
+
+def is_data(name: str) -> bool:
+    """Tell whether a folder may hold data: it is not hidden, nor one that other programs make, as ``@eaDir``."""
+    return not name.startswith(".") and name.lower() not in OF_OTHER_PROGRAMS
 
 
 class FileDataset(ImageDataset):

@@ -1,25 +1,21 @@
 """Your own images: a folder for each class, or index files."""
 
-import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from datamodules.decode import IMAGE_SUFFIXES
 from datamodules.description import load_description
 from datamodules.errors import DataError
 from datamodules.files import walk
 from datamodules.images import ImageDataModule
 from datamodules.index import STAGES, Entry, index_path, read_index
+from datamodules.layout import find_images, find_others, find_stages
 from datamodules.split import Fractions, check_fractions, divide
 from datamodules.store import CLASSES
 
-STAGE_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-OURS = re.compile(r"cache|folds_\d+")  # folders that this project makes in a data folder
 GIVEN = {"name": "given"}
 FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # of a first split
 
@@ -33,9 +29,11 @@ class FolderDataModule(ImageDataModule):
       relative to ``root``, or else to the folder that the command was started in. Classes are named by ``classes.txt``
       (a name a line), or else by the folders of the images.
     - ``root/train/<class>/...``, and ``val`` and ``test`` beside ``train``; what is not there is taken from train.
+      Names like ``Training``, ``valid`` and ``test_set`` do as well.
     - ``root/<class>/...``, divided by ``fractions``.
 
-    Whatever it was, the index files written then are the split from then on.
+    A folder that holds nothing but one other may stand around each. Whatever it was, the index files written then are
+    the split from then on.
 
     Args:
         root: Data folder. Index files, ``dataset.json`` and decoded images are written there.
@@ -91,23 +89,22 @@ class FolderDataModule(ImageDataModule):
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
         """Return the names in ``classes.txt``, or else of the folders in which images of one label lie."""
         if self._given and (self.root / CLASSES).is_file():
-            lines = (self.root / CLASSES).read_text("utf-8-sig").splitlines()
+            try:
+                lines = (self.root / CLASSES).read_text("utf-8-sig").split("\n")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"Expected UTF-8 in {self.root / CLASSES}, but got {error}. Save it as UTF-8."
+                ) from error
             names = [line.strip() for line in lines if line.strip()]
             if twice := {name for name in names if names.count(name) > 1}:
                 raise DataError(f"Expected each name once in {self.root / CLASSES}, but got {twice.pop()!r} again.")
             return names
-        every = [entry for listed in entries.values() for entry in listed]
+        every = [(file.split("/"), label) for listed in entries.values() for file, label in listed]
         labels = range(max(label for _, label in every) + 1)
-        by_folder: list[Callable[[list[str]], str]] = [
-            lambda parts: parts[0],
-            lambda parts: parts[1],  # behind train/ and the like
-            lambda parts: parts[-2],  # the folder of the image
-        ]
-        for name_of in by_folder:
+        for level in (*range(max(len(parts) for parts, _ in every) - 1), -2):  # from the top; then, around the image
             names_of: dict[int, set[str]] = {label: set() for label in labels}
-            for file, label in every:
-                parts = file.split("/")
-                names_of[label].add(name_of(parts) if len(parts) > 1 else "")
+            for parts, label in every:
+                names_of[label].add(parts[level] if level < len(parts) - 1 and len(parts) > 1 else "")
             found = [next(iter(names)) if len(names) == 1 else "" for names in names_of.values()]
             if all(found) and len(set(found)) == len(found):
                 return found
@@ -118,18 +115,7 @@ class FolderDataModule(ImageDataModule):
         first = self._description is None
         super().prepare_data()
         if first and not self._given:
-            listed = set(self.store.files())
-            new = [file for files in find_images(self.images).values() for file in files if file not in listed]
-            if others := find_others(self.images):
-                rank_zero_info(
-                    f"{len(others)} files in {self.images} are passed over, as {others[0]}: they lie in no class's "
-                    "folder, or have no suffix of an image that Pillow reads."
-                )
-            if new:
-                rank_zero_info(
-                    f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.resplit true "
-                    "divides all images anew."
-                )
+            self._report_left_out()
 
     # Helpers
 
@@ -165,83 +151,51 @@ class FolderDataModule(ImageDataModule):
         return self.images
 
     def _divide(self) -> dict[str, list[Entry]]:
-        folders = {}
-        there = sorted(os.listdir(self.images))
-        for stage, usual in STAGE_FOLDERS.items():
-            if found := [name for name in there if name.lower() in usual and holds_folders(self.images / name)]:
-                folders[stage] = found[0]
-        if "train" not in folders:
-            entries = label_entries(find_images(self.images), self.images)
-            return dict(zip(STAGES, divide(entries, self.fractions, self.split_seed), strict=True))
-        listed = {stage: find_images(self.images, name) for stage, name in folders.items()}
+        folders = find_stages(self.images)
+        listed = {stage: find_images(folder, self.images) for stage, folder in folders.items()}
         names = sorted(listed["train"])
         for stage, classes in listed.items():
             if unknown := sorted(classes.keys() - set(names)):
                 raise DataError(
-                    f"Expected the classes of {self.images / folders['train']} ({', '.join(names)}) in "
-                    f"{self.images / folders[stage]} too, but got {', '.join(unknown)}."
+                    f"Expected the classes of {folders['train']} ({', '.join(names)}) in {folders[stage]} too, but got "
+                    f"{', '.join(unknown)}. Rename what is a class of train, and move away what is none."
                 )
-        parts = {stage: label_entries(one, self.images / folders[stage], names) for stage, one in listed.items()}
+        parts = {stage: label_entries(one, folders[stage], names) for stage, one in listed.items()}
         missing = [stage for stage in STAGES if stage not in parts]
         shares = [share for stage, share in zip(STAGES, self.fractions, strict=True) if stage in ("train", *missing)]
         divided = divide(parts["train"], [share / sum(shares) for share in shares], self.split_seed)
         return {**parts, **dict(zip(["train", *missing], divided, strict=True))}
 
-
-def holds_folders(folder: Path) -> bool:
-    """Tell whether there is a folder in this one: that of a stage holds classes, that of a class holds images."""
-    return folder.is_dir() and any(inner.is_dir() for inner in folder.iterdir() if not inner.name.startswith("."))
-
-
-def find_images(folder: Path, below: str = "") -> dict[str, list[str]]:
-    """Return the image files in each class folder, as paths relative to ``folder`` in alphabetical order.
-
-    What is hidden (".DS_Store") or has no suffix of an image is passed over.
-
-    Args:
-        folder: Data folder.
-        below: Folder within it that holds the class folders.
-    """
-    found: dict[str, list[str]] = {}
-    with os.scandir(folder / below) as places:
-        classes = sorted(place.name for place in places if place.is_dir() and not place.name.startswith("."))
-    for name in classes:
-        files = []
-        for here, names in walk(folder / below / name):
-            relative = Path(here).relative_to(folder).as_posix()
-            files += [f"{relative}/{one}" for one in names if os.path.splitext(one)[1].lower() in IMAGE_SUFFIXES]
-        if files or not OURS.fullmatch(name):
-            found[name] = sorted(files)
-    return found
+    def _report_left_out(self) -> None:
+        """Report images that are in no index file, and files that are no images of a class."""
+        try:
+            stages = [find_images(folder, self.images) for folder in find_stages(self.images).values()]
+        except DataError as error:  # the split stays what it is, though it would be refused by now
+            rank_zero_warn(f"The split of {self.root} could not be made again. {error}")
+            return
+        images = {file for found in stages for files in found.values() for file in files}
+        if others := find_others(self.images, images):
+            some = ", ".join(f"{files[0]} ({len(files)} {cause})" for cause, files in others.items())
+            number = sum(map(len, others.values()))
+            rank_zero_info(f"{number} files in {self.images} are passed over, as {some}.")
+        if new := sorted(images.difference(self.store.files())):
+            folds = "" if self.folds is None else f", without --data.folds; then delete {self.store.folder.parent}"
+            rank_zero_info(
+                f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.resplit true divides "
+                f"all images anew{folds}."
+            )
 
 
-def find_others(folder: Path) -> list[str]:
-    """Return the files, but hidden ones and ours, that ``find_images`` passes over, as paths relative to ``folder``."""
-    others = []
-    for here, inner, names in os.walk(folder):
-        top = Path(here) == folder
-        inner[:] = [one for one in inner if not one.startswith(".") and not (top and OURS.fullmatch(one))]
-        for name in names:
-            ours = top and (name == "preview.png" or re.search(r"\.(txt|json|partial|old\d*)$", name))
-            image = not top and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-            if not (ours or image or name.startswith(".")):
-                others.append((Path(here) / name).relative_to(folder).as_posix())
-    return others
-
-
-def label_entries(found: dict[str, list[str]], folder: Path, names: Sequence[str] | None = None) -> list[Entry]:
-    """Return path and label of each image, classes numbered in alphabetical order.
+def label_entries(found: dict[str, list[str]], folder: Path, names: Sequence[str]) -> list[Entry]:
+    """Return path and label of each image; labels are positions in ``names``.
 
     Raises:
-        DataError: There are no classes, or one has no image.
+        DataError: A class has no image.
     """
-    if not found:
-        raise DataError(
-            f"Expected a folder of images for each class in {folder}, as {folder}/cats and {folder}/dogs, but it holds "
-            "no folder."
-        )
     for name, files in found.items():
         if not files:
-            raise DataError(f"Expected images in {folder / name}, but got none. Add some, or take the folder away.")
-    label_of = {name: label for label, name in enumerate(names or sorted(found))}
+            other = next((f"{here}/{inner[0]}" for here, inner in walk(folder / name) if inner), "")
+            got = f"files without the suffix of one that Pillow reads, as {other}" if other else "none"
+            raise DataError(f"Expected images in {folder / name}, but got {got}. Add some, or take the folder away.")
+    label_of = {name: label for label, name in enumerate(names)}
     return [(file, label_of[name]) for name, files in found.items() for file in files]

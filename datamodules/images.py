@@ -21,7 +21,7 @@ from datamodules.cache import scan
 from datamodules.dataset import ImageDataset, read_images, seeded
 from datamodules.decode import Resize
 from datamodules.description import FILE, Description, load_description, write_description
-from datamodules.errors import DataError
+from datamodules.errors import DataError, first_few
 from datamodules.files import FileDataset
 from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, write_index
 from datamodules.loader import Batch, ImageLoader
@@ -263,6 +263,11 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read the index files that ``stage`` needs, and open the decoded images."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         description = self.description
+        if stage == "fit":
+            numbers = ", ".join(f"{sum(counts.values())} {one}" for one, counts in description.counts.items())
+            rank_zero_info(
+                f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
+            )
         pixels, rows = self._open()
         entries = self.store.readable(description)
         self.datasets = {}
@@ -423,7 +428,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _write_part(
         self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
     ) -> None:
-        digests, unwritten = {}, set(parts)
+        digests, unwritten = store.digests(), set(parts)  # of a list of classes, too
         for stage, entries in parts.items():
             path = store.index(stage)
             digests[path.name] = digest_of(text_of(entries))

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 from datamodules.errors import DataError
 from datamodules.index import Entry
@@ -26,18 +27,41 @@ def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> l
 
     Args:
         entries: Paths and labels.
-        fractions: Share of each part; they add up to 1.
+        fractions: Share of each part, two or three of them; they add up to 1.
         seed: Seed of the shuffle within each class.
 
     Returns:
-        A list for each fraction, in the order of ``entries``; every entry is in exactly one.
+        A list for each fraction, in the order of ``entries``; every entry is in exactly one. Each part has its share
+        of all entries and, rounded up or down, of each class. The first part has an entry of each class, even if that
+        makes it larger.
     """
     parts: list[list[int]] = [[] for _ in fractions]
-    for positions in _shuffled_by_class(entries, seed):
-        cuts = [round(len(positions) * share) for share in itertools.accumulate(fractions)]
-        for part, (start, stop) in zip(parts, itertools.pairwise([0, *cuts]), strict=True):
+    shuffled = list(_shuffled_by_class(entries, seed))
+    for positions, counts in zip(shuffled, _counts([len(one) for one in shuffled], fractions), strict=True):
+        cuts = itertools.accumulate(counts, initial=0)
+        for part, (start, stop) in zip(parts, itertools.pairwise(cuts), strict=True):
             part.extend(positions[start:stop])
     return [[entries[position] for position in sorted(part)] for part in parts]
+
+
+def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]:
+    """Return how many entries of each class go to each part.
+
+    A class whose shares are not whole gives its odd entries to the parts that are furthest behind their share of all
+    classes so far. With two or three parts, none is ever behind or ahead by 1 or more.
+    """
+    shares = [Fraction(share).limit_denominator(10**9) for share in fractions]  # exact: 0.29 of 100 is 29
+    counts = [[int(size * share) for share in shares] for size in sizes]
+    behind = [Fraction(0)] * len(shares)
+    for size, row in sorted(zip(sizes, counts, strict=True), key=lambda pair: pair[1][0] > 0):
+        exact = [size * share for share in shares]
+        behind = [late + wanted - count for late, wanted, count in zip(behind, exact, row, strict=True)]
+        odd = [part for part, count in enumerate(row) if exact[part] > count]
+        odd.sort(key=lambda part: (part > 0 or row[0] > 0, -behind[part]))  # the first part must lack no class
+        for part in odd[: size - sum(row)]:
+            row[part] += 1
+            behind[part] -= 1
+    return counts
 
 
 def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple[list[Entry], list[Entry]]:

@@ -13,12 +13,11 @@ from datamodules.cache import Scan, cache_path, fingerprint, open_cache, scan
 from datamodules.dataset import paths_of
 from datamodules.decode import Resize, read_rgb
 from datamodules.description import FILE, Description, Pixels, load_description, write_description
-from datamodules.errors import DataError
+from datamodules.errors import SHOWN, DataError, first_few
 from datamodules.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.statistics import Sums, channel_mean_std
 
 CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
-SHOWN = 5  # names in a message
 Entries = dict[str, list[Entry]]  # by stage
 
 
@@ -116,7 +115,7 @@ class ImageStore:
         if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
         self._check_readable(pixels.unreadable, listed)
-        self._report_unreadable(pixels)
+        self._report_missing(known.counts, pixels)
         return known
 
     def describe(
@@ -140,14 +139,14 @@ class ImageStore:
         keep_at = cache_path(self.root, self.size, self.resize, key) if self.keep else None
         found = scan(self.base, files, self.size, self.resize, keep_at)
         unreadable = {files[row]: str(error) for row, error in sorted(found.unreadable.items())}
-        self._check_readable(unreadable, listed)
         entries_of = {stage: [one for one in entries if one[0] not in unreadable] for stage, entries in listed.items()}
         counts = {stage: count_labels(entries, names) for stage, entries in entries_of.items()}
+        self._check_any_readable(names, unreadable)
+        self._check_readable(unreadable, listed)
         if empty := [name for name, count in counts["train"].items() if count == 0]:
             raise DataError(
-                f"Expected training images of each class, but {self.index('train')} lists none of "
-                f"{', '.join(empty[:SHOWN])}{', ...' if len(empty) > SHOWN else ''}. Labels count from 0 without gaps: "
-                "add images, or take the class out."
+                f"Expected training images of each class, but {self.index('train')} lists none of {first_few(empty)}. "
+                "Labels count from 0 without gaps: add images, or take the class out."
             )
         row_of = {file: row for row, file in enumerate(files)}
         train = [row_of[file] for file, _ in entries_of["train"]]
@@ -157,7 +156,13 @@ class ImageStore:
         others = known.pixels if known is not None and self.is_described_by(known) else {}
         description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
         write_description(self.folder, description)
-        self._report(pixels)
+        self._report_missing(counts, pixels)
+        if pixels.identical:
+            rank_zero_info(
+                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel at "
+                f"{self.size}x{self.size}, as "
+                f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
+            )
         return description
 
     def open(self, description: Description) -> np.ndarray | None:
@@ -171,21 +176,41 @@ class ImageStore:
     def _find_size(self, files: Sequence[str]) -> None:
         if self._size is not None:
             return
+        problems = []
         for first in paths_of(self.base, files):
             try:
                 height, width, _ = read_rgb(first).shape
                 break
-            except DataError:
+            except DataError as error:
                 if not self.skip:
                     raise
+                problems.append(error)
         else:
-            raise DataError(f"Expected images in {self.base}, but none of {len(files)} files can be read.")
+            raise DataError(
+                f"Expected readable images in {self.base}, but none of {len(files)} can be read. The first: "
+                f"{problems[0]}"
+            )
         if height != width:
             raise DataError(
                 f"Expected square images, but {first} has {width}x{height} pixels. Give --data.image_size to bring all "
                 "images to one size."
             )
         self._size = height
+
+    def _check_any_readable(self, names: Sequence[str], unreadable: dict[str, str]) -> None:
+        """Raise DataError if none of the images of a stage, or of a class of train, can be read."""
+        groups = defaultdict(list)
+        for stage, entries in self.listed().items() if unreadable else ():
+            for file, label in entries:
+                groups[f"in {self.index(stage)}"].append(file)
+                if stage == "train":
+                    groups[f"of {names[label]} in {self.index(stage)}"].append(file)
+        for where, files in groups.items():
+            if unreadable.keys() >= set(files):
+                raise DataError(
+                    f"Expected readable images {where}, but none of {len(files)} can be read. The first: "
+                    f"{unreadable[files[0]]}"
+                )
 
     def _check_readable(self, unreadable: dict[str, str], listed: Entries) -> None:
         if not unreadable or self.skip:
@@ -197,20 +222,22 @@ class ImageStore:
             f"{reason} ({index}:{line_of(index, file)}){more} Or leave such images out: --data.on_bad_image skip."
         )
 
-    def _report_unreadable(self, pixels: Pixels) -> None:
+    def _report_missing(self, counts: dict[str, dict[str, int]], pixels: Pixels) -> None:
+        """Report unreadable images, and classes of which val or test has none."""
         if pixels.unreadable:
             some = " ".join(list(pixels.unreadable.values())[:SHOWN])
             rank_zero_info(
                 f"{len(pixels.unreadable)} unreadable images are left out ({self.folder / FILE} lists them): {some}"
             )
-
-    def _report(self, pixels: Pixels) -> None:
-        self._report_unreadable(pixels)
-        if pixels.identical:
+        for stage in STAGES[1:]:
+            absent = {label: name for label, (name, count) in enumerate(counts[stage].items()) if count == 0}
+            if not absent:
+                continue
+            lost = [file for file, label in self.listed()[stage] if label in absent]
+            cause = f", of which {len(lost)} images cannot be read, as {lost[0]}" if lost else ""
             rank_zero_info(
-                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel at "
-                f"{self.size}x{self.size}, as "
-                f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
+                f"{self.index(stage)} has no image of {len(absent)} of {len(counts[stage])} classes "
+                f"({first_few([*absent.values()])}){cause}: {stage} measures nothing of them."
             )
 
 

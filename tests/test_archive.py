@@ -1,10 +1,14 @@
+import bz2
 import contextlib
 import gzip
+import io
+import lzma
 import os
 import pickle
 import subprocess
 import tarfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -337,13 +341,70 @@ def test_flipped_bit_is_noticed(archive: Path) -> None:
             list(read_batches(archive))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0", b"<html>Not found</html>" * 100, os.urandom(600), b"\x1f\x8b", b"BZh9"]
-)
-def test_file_that_is_no_tar_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"\0", b"\x1f\x8b", b"cifar-10-batches-py"])
+def test_file_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tar\.gz is damaged or no tar file \(.+\)\. Delete it and get it again\.$"):
         list(read_batches(tmp_path / "a.tar.gz"))
+
+
+def zipped() -> bytes:
+    with zipfile.ZipFile(io.BytesIO(), "w") as file:
+        file.writestr(f"{FOLDER}/data_batch_1", batch_content(0))
+        assert file.fp is not None
+        file.fp.seek(0)
+        return file.fp.read()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (zipped(), "is a zip file"),
+        (b"<!DOCTYPE html>\n<html>Not found</html>", "is a web page"),
+        (b"\n<html>Not found</html>" * 100, "is a web page"),
+        (bz2.compress(bytes(1000)), "is packed by bzip2"),
+        (lzma.compress(bytes(1000)), "is packed by xz"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "is a 7z file"),
+        (b"PAR1" + bytes(600), "is a Parquet file"),
+        (b"\xff\xd8\xff\xe0" + bytes(600), "is no tar file"),
+        (batch_content(0), "is no tar file"),
+        (gzip.compress(batch_content(0)), "is no tar file"),
+    ],
+)
+def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content: bytes, kind: str) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        list(read_batches(tmp_path / "a.tar.gz"))
+    assert str(error.value) == (
+        f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz {kind}. Get one "
+        "from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack this if that folder is in it; other images are "
+        "for --data datamodules.FolderDataModule."
+    )
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(
+    ("members", "kind"),
+    [
+        ({"cifar-100-python/train": MAX_BYTES + 1, "cifar-100-python/test": 9}, "is CIFAR-100's archive"),
+        ({"cifar-100-python/meta": 9, "cifar-100-python/test": 9}, "is CIFAR-100's archive"),
+        ({"cifar-10-batches-bin/data_batch_1.bin": 9}, "holds cifar-10-batches-bin"),
+        ({f"data/{FOLDER}/data_batch_1": 9, "data_batch_1": 9}, "holds data, data_batch_1"),
+        ({f"photos/{i}.png": 9 for i in range(60)}, "holds photos, and more than 50 members"),
+        ({}, "holds nothing"),
+    ],
+)
+def test_archive_of_other_things_is_named_with_what_it_holds(
+    tmp_path: Path, members: dict[str, int], kind: str, mode: Any
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", mode) as tar:
+        for name, size in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = size
+            tar.addfile(info, io.BytesIO(bytes(size)))
+    with pytest.raises(DataError, match=rf"a\.tar {kind}\. Get one from https.*, or unpack this") as error:
+        list(read_batches(tmp_path / "a.tar"))
+    assert "elete" not in str(error.value)
 
 
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from datamodules import CIFAR10DataModule, DataError
 from datamodules.archive import FOLDER, read_batches
 from datamodules.convert import verify
 from datamodules.description import FILE
-from datamodules.index import read_index
+from datamodules.index import digest_of, read_index, text_of
+from datamodules.split import divide
+from project.__main__ import main
 
 BATCH = 10 * PER_CLASS
 
@@ -45,6 +47,16 @@ def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: 
     stages = {stage: {path for path, _ in read_index(data.root / f"{stage}.txt")} for stage in ("train", "val", "test")}
     assert len(stages["train"] | stages["val"] | stages["test"]) == 6 * BATCH
     assert all(path.startswith("images/test/") for path in stages["test"])
+
+
+def test_official_split_never_changes_between_versions(archive: Path, tmp_path: Path) -> None:
+    # written down by the first version: folders that were prepared then go on being what a preparation would write
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
+    digests = data.description.digests
+    assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
+    labels = [7 * i % 10 for i in range(50_000)]  # as many as the real one has
+    train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
+    assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
@@ -95,6 +107,11 @@ def test_folder_that_holds_the_archive_is_accepted_and_an_empty_one_is_named(
     ):
         module.prepare_data()
     assert "MD5" not in caplog.text
+    (folder / "cifar-100-python").mkdir()
+    with pytest.raises(
+        DataError, match=r"without its batches \(it holds cifar-100-python\)\. Get one from https.*Folder"
+    ):
+        module.prepare_data()
     shutil.copy(archive, folder / CIFAR10.filename)
     assert module.num_classes == 10
 
@@ -107,6 +124,17 @@ def test_unofficial_archive_is_told_in_one_line(
     told = [record.getMessage() for record in caplog.records if "MD5" in record.getMessage()]
     assert len(told) == 1
     assert "not the official one" in told[0]
+
+
+def test_file_of_another_kind_is_told_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(1000))
+    options = ["--data=datamodules.CIFAR10DataModule", f"--data.root={tmp_path}", f"--data.archive={tmp_path}/a.zip"]
+    with caplog.at_level("INFO"), pytest.raises(SystemExit):
+        main(["prepare", *options])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not caplog.messages
 
 
 def test_prepared_images_need_no_archive(archive: Path, tmp_path: Path) -> None:

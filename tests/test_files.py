@@ -27,6 +27,13 @@ def test_folders_are_looked_through_but_for_what_is_hidden_or_no_image(tmp_path:
     assert not found.problems
 
 
+def test_folders_of_other_programs_are_passed_over_wherever_they_lie(tmp_path: Path) -> None:
+    file = save(tmp_path / "a/0.png")
+    for name in ("@eaDir", "a/@eaDir/0.png", "__MACOSX/a", "#recycle", "a/$Recycle.Bin", "lost+found", "@__thumb"):
+        save(tmp_path / name / "1.png")
+    assert find_files([str(tmp_path)]).files == [file]
+
+
 def test_globs_are_expanded_and_each_file_comes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a1.png", "a[1].png", "b.png", "deep/er/c.png"):

@@ -1,5 +1,8 @@
+import json
 import os
 import random
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +174,50 @@ def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> 
     assert data(photos, resplit=True).description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 1}
 
 
+def test_split_of_another_rounding_stays_as_it_is(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("datamodules.folder.divide", lambda entries, *_: [entries[6:], entries[:4], entries[4:6]])
+        before = data(photos).description
+    with caplog.at_level("INFO"):
+        for options in ({}, {"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
+            assert data(photos, **options).description == before
+        data(photos, folds=2)
+    assert "edited" not in caplog.text
+    assert read_index(photos / "folds_2/0/test.txt") == read_index(photos / "test.txt")
+    assert data(photos, resplit=True).class_counts == [8, 8]
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_few_photos_of_many_classes_are_divided_as_a_whole(
+    tmp_path: Path, folds: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in range(20):
+        for i in range(6):
+            save(tmp_path / f"{name:02}" / f"{i}.png")
+    with caplog.at_level("INFO"):
+        counts = data(tmp_path, folds=folds).description.counts
+    assert [sum(of_class.values()) for of_class in counts.values()] == ([96, 12, 12] if folds is None else [72, 36, 12])
+    assert min(counts["train"].values()) > 0
+    without = [name for name, count in counts["test"].items() if count == 0]
+    folder = tmp_path if folds is None else tmp_path / "folds_3/0"
+    assert f"{folder}/test.txt has no image of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
+
+
+def test_list_of_classes_does_not_make_an_unfinished_preparation_an_edited_one(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "classes.txt").write_text("of another program\n")
+    (photos / "dogs" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        data(photos)
+    (photos / "dogs" / "bad.png").unlink()
+    with caplog.at_level("INFO"):
+        assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
+    assert "were edited" not in caplog.text
+
+
 def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos)
     save(photos / "dogs" / "new.png")
@@ -320,6 +367,104 @@ def test_folds_are_made_of_the_folders_own_split(photos: Path) -> None:
     assert len(read_index(photos / "folds_2/0/val.txt")) + len(read_index(photos / "folds_2/1/val.txt")) == 17
 
 
+@pytest.mark.parametrize("folders", [("training_set/training_set", "test_set/test_set"), ("all/Train", "all/Test")])
+def test_stage_folders_within_others_are_the_split(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for folder, count in zip(folders, (9, 4), strict=True):
+        for name in ("cats", "dogs"):
+            for i in range(count):
+                save(tmp_path / folder / name / "2021" / f"{i}.png")
+    module = data(tmp_path)
+    assert module.class_names == ["cats", "dogs"]
+    assert {stage: set(counts.values()) for stage, counts in module.description.counts.items()} == {
+        "train": {8},
+        "val": {1},
+        "test": {4},
+    }
+    assert {file.rpartition("/2021/")[0] for file, _ in read_index(tmp_path / "test.txt")} == {
+        f"{folders[1]}/{name}" for name in ("cats", "dogs")
+    }
+
+
+def test_images_without_a_class_in_train_and_test_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in ("train", "test"):
+        for i in range(10):
+            save(tmp_path / "flat" / stage / f"cat.{i}.png")
+    with pytest.raises(SystemExit):
+        main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={tmp_path / 'flat'}"])
+    told = capsys.readouterr().err.strip()
+    train = tmp_path / "flat" / "train"
+    assert told == (
+        f"error: Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds "
+        "no folder."
+    )
+    assert not (tmp_path / "flat" / "train.txt").exists()
+
+
+def test_split_whose_folders_would_be_refused_stays_and_is_warned_of(tmp_path: Path) -> None:
+    for stage in ("train", "test"):
+        for i in range(10):
+            save(tmp_path / stage / f"{i}.png")
+    for stage, rows in (("train", range(8)), ("val", [8]), ("test", [9])):
+        lines = [f"{folder}/{i}.png {label}\n" for label, folder in enumerate(("test", "train")) for i in rows]
+        (tmp_path / f"{stage}.txt").write_text("".join(lines))
+    module = data(tmp_path)
+    known = json.loads((tmp_path / "dataset.json").read_text())
+    known["split"] = {"fractions": [0.8, 0.1, 0.1], "seed": 666}  # as an earlier version divided it
+    (tmp_path / "dataset.json").write_text(json.dumps(known))
+    with pytest.warns(
+        UserWarning, match=r"could not be made again\. Expected a folder of images for each class in .*train"
+    ):
+        assert data(tmp_path).class_counts == module.class_counts == [8, 8]
+
+
+@pytest.mark.parametrize("resplit", [False, True])
+def test_test_images_without_a_class_are_left_to_predict(
+    tmp_path: Path, resplit: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        for i in range(9):
+            save(tmp_path / "train" / name / f"{i}.png")
+            save(tmp_path / "val" / name / f"{i}.png")
+            save(tmp_path / "test" / f"{name}{i}.png")
+    with caplog.at_level("INFO"):
+        counts = data(tmp_path, resplit=resplit).description.counts
+    assert counts == {"train": {"a": 8, "b": 8}, "val": {"a": 9, "b": 9}, "test": {"a": 1, "b": 1}}
+    assert "18 in no class folder in use: `predict` takes such" in caplog.text
+    assert "resplit" not in caplog.text
+
+
+def test_new_photos_come_into_folds_as_told(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data(photos, folds=3)
+    for i in range(10):
+        save(photos / "dogs" / f"new {i}.png")
+    with caplog.at_level("INFO"):
+        data(photos, folds=3)
+    advice = f"--data.resplit true divides all images anew, without --data.folds; then delete {photos / 'folds_3'}."
+    assert advice in caplog.text
+    data(photos, resplit=True)
+    shutil.rmtree(photos / "folds_3")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        module = data(photos, folds=3)
+    assert module.description.counts["test"] == {"dogs": 2, "my cats": 1}
+    assert sum(module.class_counts) + sum(module.description.counts["val"].values()) == 27
+    assert "in no index file" not in caplog.text
+
+
+def test_thumbnails_of_a_file_server_are_counted_and_not_trained_on(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(10):
+        save(photos / "dogs" / "@eaDir" / f"photo {i}.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    (photos / "lost+found").mkdir()
+    with caplog.at_level("INFO"):
+        assert data(photos).class_counts == [8, 8]
+    first = r"dogs/@eaDir/photo \d\.jpg/SYNOPHOTO_THUMB_M\.jpg \(10 in a folder of another program\)"
+    assert re.search(rf"10 files in {photos} are passed over, as {first}\.", caplog.text)
+
+
 def test_stage_folders_may_be_written_in_capitals(tmp_path: Path) -> None:
     for stage in ("Training", "Testing"):
         for name in ("a", "b"):
@@ -347,6 +492,9 @@ def test_a_changed_list_of_classes_is_noticed_and_a_wrong_one_refused(tmp_path: 
     assert data(tmp_path).class_names == ["night", "day"]
     (tmp_path / "classes.txt").write_text("day\nday\n")
     with pytest.raises(DataError, match=r"each name once.*'day'"):
+        data(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("Säge\nday\n".encode("latin1"))
+    with pytest.raises(DataError, match=r"Expected UTF-8 in .*classes\.txt, but got .*0xe4.*Save it as UTF-8\."):
         data(tmp_path)
 
 
@@ -379,6 +527,11 @@ def test_splitting_anew_is_not_repeated_by_whoever_repeats_the_run(photos: Path,
         (lambda root: root.mkdir(), "holds no folder"),
         (lambda root: save(root / "loose.png"), "holds no folder"),
         (lambda root: (root / "empty").mkdir(parents=True), "empty, but got none"),
+        (lambda root: [(root / "a").mkdir(parents=True), (root / "a/0.heif.txt").touch()], r"as .*a/0\.heif\.txt\."),
+        (
+            lambda root: [save(root / f"{stage}/a/0.png") for stage in ("val", "test")],
+            "Expected .*train, with a folder",
+        ),
         (lambda root: [save(root / "a" / f"{i}.png") for i in range(20)], "two classes or more.*but got a"),
         (lambda root: [save(root / name / "0.png") for name in "ab"], r"leaves none for val"),
     ],
@@ -390,7 +543,10 @@ def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message
     assert "\n" not in str(error.value)
 
 
-def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path: Path) -> None:
+def test_photos_train_and_are_tested_by_one_command_each(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     fit = main(
         [
             *("fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={photos}"),
@@ -399,5 +555,6 @@ def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path:
         ]
     )
     assert fit.trainer.global_step == 2
+    assert f"2 classes (dogs, my cats) in {photos}; images: 16 train, 2 val, 2 test." in caplog.messages
     tested = main(["test", "--run", str(fit.run_dir)])
     assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()

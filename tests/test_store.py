@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def data(root: Path, **options: object) -> FolderDataModule:
-    return FolderDataModule(root=str(root), image_size=None, **options)
+    return FolderDataModule(**({"root": str(root), "image_size": None} | options))
 
 
 def prepared(root: Path, **options: object) -> FolderDataModule:
@@ -89,6 +89,51 @@ def test_an_unreadable_image_is_named_with_its_line_or_left_out(
     assert list(skipped.description.pixels["8"].unreadable) == ["train/dog/1.png"]
     with pytest.raises(DataError, match=r"train\.txt:4\)"):
         prepared(root)
+
+
+@pytest.mark.parametrize("options", [{"on_bad_image": "skip"}, {"image_size": 8, "on_bad_image": "error"}])
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("train/*/*", r"in .*train\.txt, but none of 4 can be read\. The first: .*train/cat/0\.png .* empty: 0 bytes"),
+        ("val/*/*", r"in .*val\.txt, but none of 4 can be read\. The first: .*val/cat/0\.png is not a readable"),
+        ("test/*/*", r"in .*test\.txt, but none of 4 can be read\. The first: .*test/cat/0\.png is not a readable"),
+        ("train/dog/*", r"of dog in .*train\.txt, but none of 2 can be read\. The first: .*train/dog/0\.png is not"),
+    ],
+)
+def test_stage_or_class_of_which_no_image_can_be_read_is_named_with_the_first(
+    root: Path, pattern: str, message: str, options: dict
+) -> None:
+    for path in root.glob(pattern):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^Expected readable images {message}") as error:
+        prepared(root, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_without_any_readable_image_the_first_is_named(root: Path) -> None:
+    for path in root.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of 12 can be read\. The first: .*test/cat/0\.png is missing"):
+        prepared(root, on_bad_image="skip")
+
+
+def test_class_without_readable_images_in_one_stage_is_reported_each_time(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in root.glob("val/dog/*"):
+        path.write_bytes(b"")
+    lines = (root / "test.txt").read_text().splitlines(keepends=True)
+    (root / "test.txt").write_text("".join(line for line in lines if "cat" not in line))
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert prepared(root, on_bad_image="skip").description.counts["val"] == {"cat": 2, "dog": 0}
+        assert (
+            f"{root}/val.txt has no image of 1 of 2 classes (dog), of which 2 images cannot be read, as val/dog/0.png: "
+            "val measures nothing of them."
+        ) in caplog.text
+        assert f"{root}/test.txt has no image of 1 of 2 classes (cat): test measures nothing of them." in caplog.text
 
 
 def test_an_image_in_two_stages_is_reported(root: Path) -> None:

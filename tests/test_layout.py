@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from datamodules import DataError
+from datamodules.layout import find_images, find_others, find_stages
+
+
+def make(root: Path, *files: str) -> Path:
+    """Make empty files, and return the folder that they lie in."""
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "folders"),
+    [
+        (["cats/0.png", "dogs/0.png"], {"train": ""}),
+        (["PetImages/cats/0.png", "PetImages/dogs/0.png"], {"train": "PetImages"}),
+        (["train/cats/0.png", "train/dogs/0.png"], {"train": "train"}),
+        (["a/b/cats/0.png", "a/b/dogs/0.png", "a/readme.md"], {"train": "a/b"}),
+        (["train/0.png", "ship/0.png"], {"train": ""}),
+        (["Train/0.png", "Ship/0.png"], {"train": ""}),
+        (["train/a/0.png", "val/a/0.png", "test/a/0.png"], {"train": "train", "val": "val", "test": "test"}),
+        (["Train/a/0.png", "Val/a/0.png"], {"train": "Train", "val": "Val"}),
+        (["TRAINING/a/0.png", "Testing/a/0.png"], {"train": "TRAINING", "test": "Testing"}),
+        (["training_set/a/0.png", "test_set/a/0.png"], {"train": "training_set", "test": "test_set"}),
+        (["training_set/training_set/a/0.png", "training_set/training_set/b/0.png", "test_set/test_set/a/0.png"],
+         {"train": "training_set/training_set", "test": "test_set/test_set"}),
+        (["train_images/a/0.png", "dev-set/a/0.png"], {"train": "train_images", "val": "dev-set"}),
+        (["seg_train/seg_train/a/0.png", "seg_test/seg_test/a/0.png", "seg_pred/seg_pred/0.png"],
+         {"train": "seg_train/seg_train", "test": "seg_test/seg_test"}),
+        (["images/train/a/0.png", "images/train/b/0.png", "images/val/a/0.png"],
+         {"train": "images/train", "val": "images/val"}),
+        (["train/images/a/0.png", "train/images/b/0.png", "val/images/a/0.png"],
+         {"train": "train/images", "val": "val/images"}),
+        (["train/a/0.png", "train/b/0.png", "val/a/2021/0.png"], {"train": "train", "val": "val"}),
+        (["train/a/0.png", "val/a/0.png", "test/0.png"], {"train": "train", "val": "val"}),
+        (["train/a/0.png", "test/0.png", "test_set/a/0.png"], {"train": "train", "test": "test_set"}),
+        (["train/a/0.png", "@eaDir/train/0.png", "train/@eaDir/0.png"], {"train": "train"}),
+    ],
+)  # fmt: skip
+def test_folders_of_stages_are_found(tmp_path: Path, files: list[str], folders: dict[str, str]) -> None:
+    assert find_stages(make(tmp_path, *files)) == {stage: tmp_path / folder for stage, folder in folders.items()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["train/0.png", "test/0.png"],
+        ["train/0.png", "val/0.png", "test/0.png"],
+        ["train/train/0.png", "test/test/0.png"],
+        ["data/Train/0.png", "data/Val/0.png"],
+        ["training_set/0.png", "test_set/0.png"],
+        ["train/0.png"],
+        ["train/0.png", "train/@eaDir/0.png", "test/0.png"],
+        ["train/0.png", "ship/0.png", "val/0.png"],
+        ["training/0.png", "a/0.png"],
+    ],
+)
+def test_train_without_class_folders_is_refused_with_the_layout_that_is_wanted(
+    tmp_path: Path, files: list[str]
+) -> None:
+    train = (tmp_path / files[0]).parent
+    with pytest.raises(DataError) as error:
+        find_stages(make(tmp_path, *files))
+    assert str(error.value) == (
+        f"Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds no "
+        "folder."
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["val/a/0.png", "test/a/0.png"], r"Expected .*/train, with a folder for each class, .* but got test, val\."),
+        (["cats/0.png", "dogs/0.png", "test/0.png"], r"Expected .*/train, .* beside test, but got cats, dogs, test\."),
+        (["a/0.png", "validation/a/0.png"], r"Expected .*/train, .* beside validation, but got a, validation\."),
+        (["train/a/0.png", "dev/a/0.png", "val/a/0.png"], r"one folder for val, but got .*/dev and .*/val\."),
+        (["train/a/0.png", "training/a/0.png"], r"one folder for train, but got .*/train and .*/training\."),
+        (["Training/a/0.png", "PublicTest/a/0.png", "PrivateTest/a/0.png"], "one folder for test, but got .*Private"),
+        (["a/train/0.png", "a/test/0.png", "b/train/0.png", "b/test/0.png"], r"within test, but got .*/a/test\. Put"),
+    ],
+)
+def test_folders_of_stages_that_are_not_clear_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        find_stages(make(tmp_path, *files))
+    assert "\n" not in str(error.value)
+
+
+def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path: Path) -> None:
+    others = (
+        "@eaDir/0.png",
+        "cats/@eaDir/0.png/thumb.jpg",
+        "__MACOSX/cats/0.png",
+        "#recycle/0.png",
+        "$RECYCLE.BIN/0.png",
+    )
+    make(tmp_path, "cats/0.png", "cats/young/0.png", "cats/a.txt", "cats/.0.png", "dogs/0.png", "0.png", *others)
+    (tmp_path / "lost+found").mkdir()
+    assert find_images(tmp_path, tmp_path) == {"cats": ["cats/0.png", "cats/young/0.png"], "dogs": ["dogs/0.png"]}
+    found = find_others(tmp_path, {"cats/0.png", "cats/young/0.png", "dogs/0.png"})
+    assert {cause: sorted(files) for cause, files in found.items()} == {
+        "in a folder of another program": sorted(others),
+        "in no class folder in use: `predict` takes such": ["0.png"],
+        "without the suffix of an image that Pillow reads": ["cats/a.txt"],
+    }
