@@ -47,7 +47,7 @@ def find_stages(root: Path) -> dict[str, Path]:
     if "train" not in stages:
         raise DataError(
             f"Expected {top / 'train'}, with a folder for each class, beside {named[0]}, but got {first_few(inner)}. "
-            " Move the class folders into it; or rename a class that has the name of a stage."
+            "Move the class folders into it; or rename a class that has the name of a stage."
         )
     folders: dict[str, Path] = {}
     for stage in [one for one in STAGES if one in stages]:
