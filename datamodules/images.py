@@ -149,7 +149,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def verify(self) -> list[str]:
         """Return what is wrong with the images on disk, a line each."""
-        assert self.description, "which makes them"
+        self.prepare_data()
         files = self.store.files()
         found = scan(self.store.base, files, self.store.size, self.store.resize, None)
         return [str(error) for _, error in sorted(found.unreadable.items())]
@@ -222,7 +222,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         transforms = self.eval_transforms
         if transforms and self.store.resize is None:
-            assert self.description, "whose making finds the size"
+            self.prepare_data()  # which finds the size
         size = self.store.size if transforms or self.store.resize is not None else trained_size
         self._fit(transforms)
         return FileDataset(files, size, self.store.resize or "crop", compose(transforms) if transforms else None)
