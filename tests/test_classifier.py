@@ -150,6 +150,20 @@ def test_logged_accuracies_are_those_of_the_predictions(make_classifier: Make) -
         assert results[f"test/acc/{name}"] == pytest.approx(right)
 
 
+def test_a_class_without_test_images_has_no_accuracy(make_classifier: Make) -> None:
+    module = make_classifier(network=LeNet)
+    images, targets = (torch.cat(parts) for parts in zip(*batches(4), strict=True))
+    known = targets != 3
+    loader = DataLoader(TensorDataset(images[known], targets[known]), 32)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (results,) = trainer.test(module, loader, verbose=False)
+    with torch.no_grad():
+        hits = (module.eval()(images).argmax(1) == targets).float()
+    assert f"test/acc/{module.class_names[3]}" not in results
+    for label in set(targets[known].tolist()):
+        assert results[f"test/acc/{module.class_names[label]}"] == pytest.approx(hits[targets == label].mean().item())
+
+
 def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Make) -> None:
     torch.manual_seed(0)
     plain = make_classifier(network=partial(ResNet, depth=20)).eval()
