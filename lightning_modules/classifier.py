@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_modules.losses import for_classes, ignored_class, losses_of_images, per_image
 from lightning_modules.module import ImageModule
-from lightning_modules.views import View, mean_over_views
+from lightning_modules.views import View, mean_over_views, predicted_classes, probabilities
 
 
 class ImageClassifier(ImageModule):
@@ -22,7 +22,8 @@ class ImageClassifier(ImageModule):
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>`` of each class that has test images, and
     ``train/loss_step`` (one step on one device). Images of a class that the loss ignores (``ignore_index``) count in
-    none of these. Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
+    none of these. Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}``
+    for callbacks. ``preds`` are the most probable classes; of equal ones, those of the lowest index.
 
     Args:
         class_names: Name of each class, from the data.
@@ -65,7 +66,7 @@ class ImageClassifier(ImageModule):
         logits = self(images)
         loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
-        hits = logits.detach().argmax(1) == labels
+        hits = logits.detach().argmax(1) == labels  # the first of equals too, and without a softmax in each step
         if self._ignored is not None:
             hits = hits & (labels != self._ignored)
         count = self._count(labels)
@@ -89,7 +90,7 @@ class ImageClassifier(ImageModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the probability of each class, ``(N, num_classes)``, for the images of a batch."""
-        return mean_over_views(self, batch[0], self.tta).softmax(1)
+        return probabilities(mean_over_views(self, batch[0], self.tta))
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracy of each class that has test images."""
@@ -120,7 +121,7 @@ class ImageClassifier(ImageModule):
             )
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
-        return mean_over_views(self, self.normalize(images), self.tta).softmax(1)
+        return probabilities(mean_over_views(self, self.normalize(images), self.tta))
 
     def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         """Return the loss of each image, float ``(N,)``, as validation measures it; None if the loss cannot tell.
@@ -144,8 +145,8 @@ class ImageClassifier(ImageModule):
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
         count = self._count(targets)
-        loss = per_image(self.loss, self._measure(logits, targets), count)
-        preds = logits.argmax(1)
+        loss = per_image(self.loss, self._measure(logits.to(self.dtype), targets), count)  # bf16-true casts its weight
+        preds = predicted_classes(logits)
         accuracy.update(preds, targets)
         self.log_mean(f"{stage}/loss", loss, int(count))
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)

@@ -164,6 +164,16 @@ def test_a_class_without_test_images_has_no_accuracy(make_classifier: Make) -> N
         assert results[f"test/acc/{module.class_names[label]}"] == pytest.approx(hits[targets == label].mean().item())
 
 
+def test_a_loss_with_class_weights_is_measured_under_bf16_true(make_classifier: Make) -> None:
+    weight = torch.arange(1.0, 11.0)  # which bfloat16 holds exactly
+    module = make_classifier(loss=nn.CrossEntropyLoss(weight)).to(torch.bfloat16).eval()
+    images, targets = next(iter(batches()))
+    outputs = module.validation_step((images, targets), 0)
+    expected = nn.functional.cross_entropy(outputs["logits"], targets, weight, reduction="none")
+    torch.testing.assert_close(module.image_losses(outputs["logits"], targets), expected)
+    torch.testing.assert_close(outputs["loss"].float(), expected.sum() / weight[targets].sum(), rtol=0.02, atol=0)
+
+
 def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Make) -> None:
     torch.manual_seed(0)
     plain = make_classifier(network=partial(ResNet, depth=20)).eval()

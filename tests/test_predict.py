@@ -15,6 +15,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from PIL import Image
+from torch import nn
 
 from datamodules.decode import read_square
 from datamodules.index import read_index
@@ -24,6 +25,17 @@ from project.commands.predict import NAMES, results
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
+
+
+class Twins(nn.Module):
+    """Make equal logits of each two classes, and small ones, whose probabilities bfloat16 cannot tell apart."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, num_classes // 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (0.01 * self.fc(images.flatten(1))).repeat_interleave(2, 1)
 
 
 class KeepLogits(Callback):
@@ -102,6 +114,28 @@ def test_views_augmentation_workers_and_precision_are_those_of_test(
     )
     run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
     compare_with_test(run, sample_root, tmp_path / "out", monkeypatch)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_of_equally_probable_classes_the_first_is_predicted_and_tested(
+    precision: str, fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model.network=test_predict.Twins", f"--trainer.precision={precision}", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *fast, *QUICK, *options]).run_dir
+    labels = [str(label) for _, label in read_index(sample_root / "test.txt")]
+    callbacks = ["--trainer.callbacks+=ConfusionMatrix", "--trainer.callbacks+=ClassReport"]
+    cli = main(["test", f"--run={run}", *callbacks, "--trainer.enable_progress_bar=false"])
+    stdin(monkeypatch, [f"{sample_root}/{path}" for path, _ in read_index(sample_root / "test.txt")])
+    predicted = [row["predicted"] for row in rows(main(["predict", f"--run={run}", "-"]))]
+    assert {int(name) % 2 for name in predicted} == {0}
+    right = [one == label for one, label in zip(predicted, labels, strict=True)]
+    assert float(np.float32(np.mean(right))) == cli.trainer.callback_metrics["test/acc"].item()
+    with (cli.output_dir / "confusion_matrix_test.csv").open(newline="") as file:
+        _, *matrix = csv.reader(file)
+    pairs = list(zip(labels, predicted, strict=True))
+    assert [[int(count) for count in row] for row in matrix] == [
+        [int(true), *(pairs.count((true, str(one))) for one in range(10))] for true in map(str, range(10))
+    ]
 
 
 def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
