@@ -222,7 +222,7 @@ def find_others(folder: Path) -> list[str]:
         top = Path(here) == folder
         inner[:] = [one for one in inner if not one.startswith(".") and not (top and OURS.fullmatch(one))]
         for name in names:
-            ours = top and (name == "preview.png" or re.search(r"\.(txt|json|partial|old\d*)$", name))
+            ours = top and re.search(r"^preview(_\d+)?\.png$|\.(txt|json|partial|old\d*)$", name)
             image = not top and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
             if not (ours or image or name.startswith(".")):
                 others.append((Path(here) / name).relative_to(folder).as_posix())

@@ -22,6 +22,7 @@ from datamodules.index import read_index
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands.predict import NAMES, results
+from project.runs import RunError
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
@@ -215,6 +216,36 @@ def test_without_an_image_nothing_is_left_and_one_line_says_why(
     assert lines[-1] == "error: Expected images, but of 1 files none can be read. Give others, or a folder of them."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_replaced_by_those_of_other_images(
+    finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:2])
+    command = ["predict", f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").touch()  # of the user's own
+    main([*command, first])
+    code, lines = stop_of([*command, second], capsys)
+    assert code == 2
+    assert lines == [
+        f"error: Expected a folder without results at --output, but {tmp_path / 'out'} holds predictions.csv. Give "
+        "another, or remove it."
+    ]
+    assert [row["path"] for row in rows(tmp_path / "out")] == [first]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", *NAMES]
+
+
+def overtaken(folder: Path) -> None:
+    with results(folder, folder, folder / "a.ckpt", ["a"], []) as (_, write):
+        write("late.png", "a", [1.0])
+        (folder / NAMES[0]).write_text("of another process")
+
+
+def test_of_two_predictions_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="Expected a folder without results at --output"):
+        overtaken(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {NAMES[0]: "of another process"}
 
 
 def interrupted(parent: Path) -> None:
