@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -16,6 +17,20 @@ from project.runs import BEST, LAST
 
 ADVICE = "Give one that `fit` wrote, as RUN/checkpoints/last.ckpt"
 WEIGHTS = "Give its weights alone as --model.pretrained, without --ckpt_path"
+
+
+def facts_of(file: str, weights_only: bool = True) -> dict[str, Any]:
+    """Return epoch, step and hyperparameters of a checkpoint of ``fit``; an empty dict for any other file.
+
+    Returns:
+        "epoch", from 1, "step", and "hyper_parameters".
+    """
+    try:
+        loaded = load_safely(file) if weights_only else torch.load(file, map_location="cpu", weights_only=False)
+        epoch, step = int(loaded["epoch"]) + 1, int(loaded["global_step"])
+        return {"epoch": epoch, "step": step, "hyper_parameters": dict(loaded["hyper_parameters"])}
+    except Exception:  # a file that is no checkpoint raises almost anything; check_weights reports it
+        return {}
 
 
 def check_weights(command: str, config: Any, module: LightningModule) -> None:
