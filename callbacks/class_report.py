@@ -15,7 +15,7 @@ MOST_ROWS = 50  # of the table in TensorBoard; the file has all
 
 
 class Row(NamedTuple):
-    """One class; NaN is a share of nothing."""
+    """One class; NaN is a share of nothing, as all shares of a class without images are."""
 
     name: str
     images: int
@@ -63,10 +63,13 @@ def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> 
     """
     size = len(names)
     true, chosen = (torch.bincount(one, minlength=size).double() for one in (targets, preds))
+    true[true == 0] = torch.nan  # what is 0 of such a class says nothing of the network
     right = torch.bincount(targets[targets == preds], minlength=size).double()
     loss = torch.zeros(size, dtype=torch.double).index_add_(0, targets, losses.double()) / true
-    values = torch.stack([right / true, right / chosen, 2 * right / (true + chosen), loss], 1).tolist()
-    return [Row(name, int(count), *of_class) for name, count, of_class in zip(names, true, values, strict=True)]
+    precision = (right / chosen).where(true > 0, torch.nan)
+    values = torch.stack([right / true, precision, 2 * right / (true + chosen), loss], 1).tolist()
+    counts = true.nan_to_num(0).int().tolist()
+    return [Row(name, count, *of_class) for name, count, of_class in zip(names, counts, values, strict=True)]
 
 
 def markdown(rows: list[Row]) -> str:

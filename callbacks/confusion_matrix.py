@@ -23,9 +23,10 @@ class ConfusionMatrix(PredictionWatcher):
     has ``class_names``.
 
     Tags: ``confusion_matrix/val`` and ``confusion_matrix/test`` (number of images; rows true, columns predicted;
-    recall in percent at the end of a row, precision at the end of a column), ``confusion_matrix_normalised/val`` and
-    ``.../test`` (percent of the images of a row). The latest is also written to ``confusion_matrix_val.png`` and
-    ``confusion_matrix_val.csv``, ``..._test.png`` and ``..._test.csv`` in the run's folder.
+    recall in percent at the end of a row, precision at the end of a column, a dash for a class without images),
+    ``confusion_matrix_normalised/val`` and ``.../test`` (percent of the images of a row). The latest is also written to
+    ``confusion_matrix_val.png`` and ``confusion_matrix_val.csv``, ``..._test.png`` and ``..._test.csv`` in the run's
+    folder.
 
     Args:
         every_n_epochs: Draw each n-th epoch, and the last planned one.
@@ -60,7 +61,8 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
     size = len(class_names)
     names = np.array([name.replace("$", r"\$") for name in class_names])  # which would begin a formula
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
-    recall, precision = right / np.maximum(true, 1), right / np.maximum(predicted, 1)
+    with np.errstate(invalid="ignore"):  # shares of nothing
+        recall, precision = right / true, np.where(true > 0, right / predicted, np.nan)
     side = min(max(3.5 + 0.55 * size, 5), 16)
     figure = Figure(figsize=(side, side), layout="constrained", dpi=100)
     axes = figure.subplots()
@@ -78,12 +80,17 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
     axes.set_xticks(ticks, names[ticks], rotation=45, ha="right")
     axes.set_yticks(ticks, names[ticks])
     right_axis = axes.secondary_yaxis("right")
-    right_axis.set_yticks(ticks, [f"{recall[tick]:.1%}" for tick in ticks])
+    right_axis.set_yticks(ticks, [in_words(recall[tick]) for tick in ticks])
     right_axis.set_ylabel("recall")
     top_axis = axes.secondary_xaxis("top")
-    top_axis.set_xticks(ticks, [f"{precision[tick]:.1%}" for tick in ticks], rotation=45, ha="left")
+    top_axis.set_xticks(ticks, [in_words(precision[tick]) for tick in ticks], rotation=45, ha="left")
     top_axis.set_xlabel("precision")
     return figure
+
+
+def in_words(share: float) -> str:
+    """Return a share in percent, or a dash for a share of nothing."""
+    return "\N{EN DASH}" if np.isnan(share) else f"{share:.1%}"
 
 
 def in_percent(figure: Figure, counts: np.ndarray) -> None:

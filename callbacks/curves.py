@@ -20,8 +20,9 @@ class Curves(PredictionWatcher):
 
     Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
 
-    Tags: ``pr/<class>`` (PR curve of TensorBoard), ``pr/right_or_wrong`` (likewise: does confidence tell right
-    predictions from wrong ones?), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with the area below each).
+    Tags: ``pr/<class>`` (PR curve of TensorBoard, of each class that has images), ``pr/right_or_wrong`` (likewise: does
+    confidence tell right predictions from wrong ones?), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with
+    the area below each).
 
     Args:
         max_classes: Draw the first so many classes, at most 100.
@@ -43,6 +44,8 @@ class Curves(PredictionWatcher):
         names = names[: probabilities.shape[1]]
         for name, tp, fp in zip(names, *counts_above(probabilities, found.targets), strict=True):
             positives, negatives = tp[0], fp[0]
+            if not positives:
+                continue
             for writer in log.writers:
                 writer.add_pr_curve_raw(
                     f"pr/{name}",
@@ -51,7 +54,7 @@ class Curves(PredictionWatcher):
                     negatives - fp,
                     positives - tp,
                     tp / np.maximum(tp + fp, 1),
-                    tp / max(positives, 1),
+                    tp / positives,
                     log.step,
                     THRESHOLDS,
                 )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from callbacks.gather import network_of, to_cpu
 from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, denormalized, forward, hooked, names_of
+from callbacks.looking import ImageWatcher, Shown, denormalized, forward, hooked, names_of, predicted_classes
 
 THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
 
@@ -58,7 +58,7 @@ class Embeddings(ImageWatcher):
         names = names_of(pl_module, int(shown.targets.max()) + 1)
         # an output of another width is not of logits
         logits = output.ndim == 2 and output.shape[1] == len(names)
-        preds = output.argmax(1) if logits else torch.full_like(shown.targets, -1)
+        preds = predicted_classes(output) if logits else torch.full_like(shown.targets, -1)
         tensors = {"vectors": torch.cat(vectors), "images": images, "targets": shown.targets, "preds": preds}
         return (to_cpu(tensors), names)
 

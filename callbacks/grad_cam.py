@@ -25,6 +25,7 @@ from callbacks.looking import (
     forward,
     hooked,
     names_of,
+    predicted_classes,
 )
 from callbacks.pictures import sheet
 
@@ -103,7 +104,7 @@ class GradCAM(ImageWatcher):
                     f"Expected layer {name!r} of GradCAM to make maps (N, C, H, W), but it makes "
                     f"{[tuple(one.shape) for one in kept[-1:]]}. Name another layer, or take GradCAM out."
                 )
-            classes = torch.stack([shown.targets.clone(), logits.argmax(1)], 1)
+            classes = torch.stack([shown.targets.clone(), predicted_classes(logits.detach())], 1)
             shares = logits.detach().float().softmax(1).gather(1, classes)
             maps = [self._map(logits, classes[:, column], kept[-1]) for column in range(2)]
         return classes, shares, torch.stack(maps, 1)

@@ -143,6 +143,14 @@ def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Ten
         return pl_module(images)
 
 
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the most probable class of each image, int64 ``(N,)``, as ``ImageClassifier`` does: the first of equals.
+
+    By float32 probabilities, because unlike logits may have equal ones.
+    """
+    return logits.float().softmax(1).argmax(1)
+
+
 def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
     """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
     if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):

@@ -59,11 +59,11 @@ class Mistakes(PredictionWatcher):
             "batches": torch.full_like(sure, batch_idx),
             "places": number.float(),
         }
-        best = here["confidences"].topk(min(self.count, len(sure))).indices
+        best = highest(here["confidences"], self.count)
         here = {name: values[best] for name, values in here.items()} | {"images": images[best]}
         if self._worst:
             here = {name: torch.cat([self._worst[name], values]) for name, values in here.items()}
-            best = here["confidences"].topk(min(self.count, len(here["confidences"]))).indices
+            best = highest(here["confidences"], self.count)
             here = {name: values[best] for name, values in here.items()}
         self._worst = here
 
@@ -96,7 +96,7 @@ class Mistakes(PredictionWatcher):
     def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         worst, self._worst = self._worst, {}
         confidences = worst["confidences"]
-        order = [i for i in confidences.argsort(descending=True).tolist() if confidences[i] >= 0][: self.count]
+        order = [i for i in highest(confidences, self.count).tolist() if confidences[i] >= 0]
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
         rows = [
             (
@@ -131,3 +131,11 @@ class Mistakes(PredictionWatcher):
             captions = [[f"{predicted} {sure:.0%}", f"is {true}"] for _, true, predicted, sure, _ in rows]
             caption = f"The surest of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
             log.image(f"mistakes/{stage}", sheet(images, captions), caption)
+
+
+def highest(values: Tensor, count: int) -> Tensor:
+    """Return the positions of the ``count`` highest values, int64, the highest first; of equal ones, the first.
+
+    ``topk`` leaves open which of equal ones it takes.
+    """
+    return values.argsort(descending=True, stable=True)[:count]

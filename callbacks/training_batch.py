@@ -45,6 +45,6 @@ def labels(target: Tensor, names: list[str]) -> list[str]:
     """Return a target in words: a class, or shares ``(classes,)`` of several."""
     if target.ndim == 0:
         return [names[int(target)]]
-    shares, classes = target.topk(min(2, len(target)))
-    pairs = zip(shares.tolist(), classes.tolist(), strict=True)
+    shares, classes = target.sort(descending=True, stable=True)
+    pairs = zip(shares.tolist()[:2], classes.tolist()[:2], strict=True)
     return [f"{names[index]} {share:.0%}" for share, index in pairs if share > 0]

@@ -115,7 +115,7 @@ def find_others(root: Path, images: AbstractSet[str]) -> dict[str, list[str]]:
         inner[:] = [one for one in inner if not one.startswith(".") and not (top and OURS.fullmatch(one))]
         for name in names:
             file = name if top else f"{folder.as_posix()}/{name}"
-            ours = top and (name == "preview.png" or re.search(r"\.(txt|json|partial|old\d*)$", name))
+            ours = top and re.search(r"^preview(_\d+)?\.png$|\.(txt|json|partial|old\d*)$", name)
             if ours or name.startswith(".") or file in images:
                 continue
             if not all(map(is_data, folder.parts)):

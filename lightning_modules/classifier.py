@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_modules.losses import for_classes, ignored_class, losses_of_images, per_image
 from lightning_modules.module import ImageModule
-from lightning_modules.views import View, mean_over_views
+from lightning_modules.views import View, mean_over_views, predicted_classes, probabilities
 
 
 class ImageClassifier(ImageModule):
@@ -20,9 +20,10 @@ class ImageClassifier(ImageModule):
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
     ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
-    all devices; accuracies from 0 to 1), ``test/acc/<class>``, and ``train/loss_step`` (one step on one device).
-    Images of a class that the loss ignores (``ignore_index``) count in none of these.
-    Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
+    all devices; accuracies from 0 to 1), ``test/acc/<class>`` of each class that has test images, and
+    ``train/loss_step`` (one step on one device). Images of a class that the loss ignores (``ignore_index``) count in
+    none of these. Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}``
+    for callbacks. ``preds`` are the most probable classes; of equal ones, those of the lowest index.
 
     Args:
         class_names: Name of each class, from the data.
@@ -57,7 +58,7 @@ class ImageClassifier(ImageModule):
         options: dict[str, Any] = {"ignore_index": self._ignored, "validate_args": False}
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", **options)
         self.test_acc = self.val_acc.clone()
-        self.test_acc_per_class = MulticlassAccuracy(len(class_names), average="none", **options)
+        self.test_scores = MulticlassStatScores(len(class_names), average="none", **options)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -65,7 +66,7 @@ class ImageClassifier(ImageModule):
         logits = self(images)
         loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
-        hits = logits.detach().argmax(1) == labels
+        hits = logits.detach().argmax(1) == labels  # the first of equals too, and without a softmax in each step
         if self._ignored is not None:
             hits = hits & (labels != self._ignored)
         count = self._count(labels)
@@ -84,19 +85,21 @@ class ImageClassifier(ImageModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch of test images."""
         outputs = self._evaluate("test", batch, self.test_acc)
-        self.test_acc_per_class.update(outputs["preds"], batch[1])
+        self.test_scores.update(outputs["preds"], batch[1])
         return outputs
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the probability of each class, ``(N, num_classes)``, for the images of a batch."""
-        return mean_over_views(self, batch[0], self.tta).softmax(1)
+        return probabilities(mean_over_views(self, batch[0], self.tta))
 
     def on_test_epoch_end(self) -> None:
-        """Log the accuracy of each class."""
-        per_class = enumerate(zip(self.class_names, self.test_acc_per_class.compute(), strict=True))
-        accuracies = {f"test/acc/{name}": value for i, (name, value) in per_class if i != self._ignored}
+        """Log the accuracy of each class that has test images."""
+        scores = self.test_scores.compute()
+        right, images = scores[:, 0].tolist(), scores[:, -1].tolist()
+        per_class = zip(self.class_names, right, images, strict=True)
+        accuracies = {f"test/acc/{name}": hits / count for name, hits, count in per_class if count}
         self.log_dict(accuracies, sync_dist=True)  # they are those of all devices already; Lightning warns if not told
-        self.test_acc_per_class.reset()
+        self.test_scores.reset()
 
     # Beyond Lightning's hooks
 
@@ -118,7 +121,7 @@ class ImageClassifier(ImageModule):
             )
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
-        return mean_over_views(self, self.normalize(images), self.tta).softmax(1)
+        return probabilities(mean_over_views(self, self.normalize(images), self.tta))
 
     def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         """Return the loss of each image, float ``(N,)``, as validation measures it; None if the loss cannot tell.
@@ -142,8 +145,8 @@ class ImageClassifier(ImageModule):
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
         count = self._count(targets)
-        loss = per_image(self.loss, self._measure(logits, targets), count)
-        preds = logits.argmax(1)
+        loss = per_image(self.loss, self._measure(logits.to(self.dtype), targets), count)  # bf16-true casts its weight
+        preds = predicted_classes(logits)
         accuracy.update(preds, targets)
         self.log_mean(f"{stage}/loss", loss, int(count))
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)

@@ -159,7 +159,7 @@ def losses_of_images(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor
     inner = getattr(loss, "loss", loss)
     if not hasattr(inner, "reduction"):
         return None
-    each = copy.deepcopy(loss)  # of a few numbers; the loss itself may be in use by a compiled step
+    each = copy.deepcopy(loss).float()  # of a few numbers; the loss itself may be in use by a compiled step
     reduction, getattr(each, "loss", each).reduction = inner.reduction, "none"
     values = each(logits.float(), targets)
     if values.ndim == 0 or len(values) != len(targets):

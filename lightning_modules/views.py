@@ -1,8 +1,10 @@
-"""Test-time augmentation: average what a network says of several views of each image."""
+"""From logits to probabilities and classes, of one or of several views of each image (test-time augmentation)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -10,7 +12,7 @@ View = Literal["flip", "translate", "crops"]
 
 
 def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: Sequence[View]) -> Tensor:
-    """Return the weighted mean of the logits of all views, ``(N, num_classes)``.
+    """Return the weighted mean of the logits of all views, ``(N, num_classes)``, float32 unless they are float64.
 
     Args:
         network: Makes logits of images.
@@ -24,10 +26,23 @@ def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: 
     views = [(1.0, images)]
     for kind in kinds:
         views = [(weight * share, view) for weight, whole in views for share, view in MAKERS[kind](whole)]
-    logits = views[0][0] * network(views[0][1])
-    for weight, view in views[1:]:
-        logits = logits + weight * network(view)
-    return logits
+    logits = [network(view) for _, view in views]
+    dtype = torch.promote_types(logits[0].dtype, torch.float32)  # in bfloat16, means of unlike logits are often equal
+    weighted = (weight * one.to(dtype) for (weight, _), one in zip(views, logits, strict=True))
+    return functools.reduce(torch.add, weighted)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each class, float32 ``(N, num_classes)``."""
+    return logits.float().softmax(1)
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the most probable class of each image, int64 ``(N,)``; of equal ones, the one of the lowest index.
+
+    By their float32 probabilities, because these are what ``predict`` writes: unlike logits may have equal ones.
+    """
+    return probabilities(logits).argmax(1)
 
 
 def flip(images: Tensor) -> list[tuple[float, Tensor]]:

@@ -25,6 +25,7 @@ from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
 from project.light import debugging
+from project.measured import digest_of
 from project.metrics_file import Table, cut, open_table
 from project.parser import LINKED, Parser
 from project.profiler import NoProfiler
@@ -48,7 +49,7 @@ from project.runs import (
 from project.settings import CONFIG, load_config
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
-from project.weights import check_weights
+from project.weights import check_classes, check_weights, data_of, facts_of
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 
@@ -69,6 +70,8 @@ class CLI(LightningCLI):
         self.changes: Changes = []  # from what a checkpoint was trained with
         self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
         self.settings: dict[str, Any] = {}
+        self.weights: dict[str, Any] = {}  # path, digest, epoch, step and hyperparameters of the checkpoint in use
+        self.trained: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
         self.table: Table | None = None
         self.training = False
         self.stopper = Stopper()
@@ -124,7 +127,13 @@ class CLI(LightningCLI):
             }
         )
         for name in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+            def of_checkpoint_or(value: Any, name: str = name) -> Any:
+                known = self.trained.get(name)
+                return value if known is None else known
+
+            link = f"data.{name}", f"model.init_args.{name}", of_checkpoint_or
+            parser.link_arguments(*link, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then check what no type can say."""
@@ -164,6 +173,12 @@ class CLI(LightningCLI):
                 f"Expected weights to {self.config.subcommand}: give --run last, best or FOLDER, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
+        if config.ckpt_path is not None or self.config.subcommand != "fit":
+            self.weights = {"file": weights, **facts_of(str(weights), config.weights_only is not False)}
+            module, _, name = config.model.class_path.rpartition(".")
+            module_class = getattr(importlib.import_module(module), name)
+            self.trained = data_of(self.weights.get("hyper_parameters", {}), module_class)
+            self.weights["digest"] = digest_of(Path(weights))  # now, because training may replace it during a test
 
     def _parse_ckpt_path(self) -> None:
         """Keep the config as it was given: Lightning would let the checkpoint's values win over the command line."""
@@ -177,6 +192,7 @@ class CLI(LightningCLI):
         assert command is not None
         config = self.config[command]
         check_weights(command, config, self.model)
+        self._match_data(command)
         self._make_folders(config)
         if command == "fit" and is_rank_zero():
             self._begin_record(config)
@@ -220,6 +236,24 @@ class CLI(LightningCLI):
         keep_whole(trainer, config["plugins"])
         return trainer
 
+    def _match_data(self, command: str) -> None:
+        """Make the data match the classes and the normalisation of the checkpoint.
+
+        Raises:
+            DataError: --data.normalize contradicts the checkpoint.
+            MisconfigurationException: The data has other classes.
+        """
+        if not self.trained:
+            return
+        data, names = self.datamodule, self.trained["class_names"]
+        if names is not None:
+            check_classes(str(self.weights["file"]), names, data, training=command == "fit")
+        if hasattr(data, "match"):
+            data.match(names, self.trained["mean"], self.trained["std"])
+        size = self.weights["hyper_parameters"].get("image_size")
+        if (given := getattr(data, "image_size", size)) != size:
+            rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""
         run = Path(config.run) if config.run is not None else None
@@ -261,18 +295,17 @@ class CLI(LightningCLI):
 
     def _begin_record(self, config: Any) -> None:
         """Write down what the run runs with, and say what has changed since it was started."""
-        data = self.datamodule
-        digest = getattr(data, "digest", None)
-        before = (record.read(self.run_dir).get("data") or {}).get("digest", digest)
+        data = self._describe_data()
+        before = (record.read(self.run_dir).get("data") or {}).get("digest", data["digest"])
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
             self.command,
             seed=config.seed_everything,
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
-            data={"class": type(data).__name__, "root": str(getattr(data, "root", "")), "digest": digest},
+            data=data,
         )
-        if digest != before:
+        if data["digest"] != before:
             rank_zero_warn(
                 f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
                 "on others than what came before. Start a new run, unless that is meant."
@@ -281,6 +314,11 @@ class CLI(LightningCLI):
             print(f"{self.run_dir} has no checkpoint yet: it begins again.")
         for key, old, new in self.changes:
             print(f"Changed      {key}: {old} -> {new}")
+
+    def _describe_data(self) -> dict[str, Any]:
+        data = self.datamodule
+        root, digest = str(getattr(data, "root", "")), getattr(data, "digest", None)
+        return {"class": type(data).__name__, "root": root, "digest": digest}
 
     def before_fit(self) -> None:
         """Let what the command line says win over the checkpoint."""
@@ -363,19 +401,28 @@ class CLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Say what came out."""
+        self._write_results()
         self._finish(report=False)
 
     def after_test(self) -> None:
         """Say what came out, in the run's report too, and how often its test images have been looked at."""
-        if is_rank_zero():
-            config = self.config["test"]
-            found = {
-                "checkpoint": config.ckpt_path or config.get("model.init_args.pretrained"),
-                "times_tested": times_tested(self.run_dir) + 1,
-                "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
-            }
-            (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
+        self._write_results(times_tested=times_tested(self.run_dir) + 1)
         self._finish(report=True)
+
+    @rank_zero_only
+    def _write_results(self, **facts: int) -> None:
+        """Write results.json: metrics, checkpoint and data."""
+        config = self.config[self.subcommand]
+        found = {
+            "checkpoint": config.ckpt_path or config.get("model.init_args.pretrained"),
+            "checkpoint_digest": self.weights["digest"],
+            "epoch": self.weights.get("epoch"),
+            "step": self.weights.get("step"),
+            "data": self._describe_data(),
+            **facts,
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+        }
+        (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
 
 
 def run(args: list[str]) -> CLI:

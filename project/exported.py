@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules import ImageClassifier
-from lightning_modules.views import mean_over_views
+from lightning_modules.views import mean_over_views, probabilities
 from project.commands.export import SUFFIXES
 from project.messages import shortened
 from project.runs import RunError
@@ -41,7 +41,7 @@ class Probabilities(nn.Module):
         self.register_buffer("std", classifier.std)
 
     def forward(self, images: Tensor) -> Tensor:
-        return mean_over_views(self.network, (images / 255 - self.mean) / self.std, self.tta).softmax(1)
+        return probabilities(mean_over_views(self.network, (images / 255 - self.mean) / self.std, self.tta))
 
 
 def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> float:

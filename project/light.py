@@ -1,5 +1,6 @@
 """What commands share that work without torch, which takes seconds to import."""
 
+import itertools
 import math
 import os
 import sys
@@ -52,6 +53,24 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"expected a whole number of 1 or more, but got {text!r}")
     return int(text)
+
+
+def check_new(path: Path) -> None:
+    """Check that a file is not there yet which the user names as --output: it may hold what cannot be made again.
+
+    Raises:
+        RunError: It is there, or is a folder.
+    """
+    if path.is_dir():
+        raise RunError(f"Expected a file at --output, but {path} is a folder.")
+    if path.is_file():  # rather than a pipe
+        raise RunError(f"Expected a new file at --output, but {path} exists. Give another name, or remove it.")
+
+
+def numbered(path: Path) -> Path:
+    """Return a path with ``_2``, ``_3``, ... before its suffix if there is a file already."""
+    names = itertools.chain([path.name], (f"{path.stem}_{number}{path.suffix}" for number in itertools.count(2)))
+    return next(one for one in map(path.with_name, names) if not one.exists())
 
 
 def debugging() -> bool:

@@ -1,27 +1,47 @@
 """What training, validation and tests found, as their folders say it. No torch in here."""
 
 import csv
+import hashlib
+import json
 import math
 import re
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from project.settings import load_config, setting
+from project import record
+from project.record import RunError
+from project.settings import BEST, RESULTS, load_config, setting
 
 METRICS = "metrics.csv"
 STAGES = {"validate": "val", "test": "test"}  # what a command measures
 PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
 
 
+class Circumstances(NamedTuple):
+    """Weights and images that a validation or test used."""
+
+    weights: str
+    epoch: int | None  # epoch of the weights, from 1; None if unknown
+    of_best: bool  # whether they were the run's best.ckpt at the time
+    is_old: bool  # whether best.ckpt was replaced since
+    limit: float | None  # number or share of the batches; None if all
+    other_data: str  # root and digest of the data if it is not the run's, or ""
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it used the run's present best checkpoint, and all images of the run's data."""
+        return self.of_best and not self.is_old and self.limit is None and not self.other_data
+
+
 class Measured(NamedTuple):
-    """What a validation or test found, with which weights, on how many of the images (None: all)."""
+    """Result of a validation or test."""
 
     metric: str  # "acc" or "loss"
     value: float
-    weights: str
-    limit: float | None
+    under: Circumstances
 
 
 def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
@@ -52,11 +72,64 @@ def measurement(output: Path) -> Measured | None:
     for tag in tags:
         for row in rows:
             if tag in row:
-                config = load_config(output)
-                weights = setting(config, "ckpt_path") or setting(config, "model.init_args.pretrained")
-                limit = setting(config, f"trainer.limit_{stage}_batches")
-                return Measured(tag.rpartition("/")[2], row[tag], str(weights), limit)
+                return Measured(tag.rpartition("/")[2], row[tag], circumstances(output))
     return None
+
+
+def circumstances(output: Path) -> Circumstances:
+    """Return the weights and images that a validation or test used.
+
+    A test belongs to the checkpoint whose digest is in its results.json. Without a digest (a test by an earlier
+    version), it belongs to best.ckpt unless that file is newer than the test's.
+
+    Raises:
+        RunError: The config is not YAML.
+        OSError: The config cannot be read.
+    """
+    config, run = load_config(output), output.parents[1]
+    try:
+        found = dict(json.loads((output / RESULTS).read_text()))
+    except (FileNotFoundError, ValueError, TypeError):  # the command is running, or was killed
+        found = {}
+    weights = str(setting(config, "ckpt_path") or setting(config, "model.init_args.pretrained"))
+    name, *file = ("", "", *Path(weights).parts)[-3:]
+    of_best = tuple(file) == BEST.parts and name in ("", run.name)
+    is_old = False
+    if of_best and (run / BEST).is_file():
+        digest = found.get("checkpoint_digest")
+        written = max(path.stat().st_mtime for path in output.iterdir())
+        is_old = (run / BEST).stat().st_mtime > written if digest is None else digest != digest_of(run / BEST)
+    limit = setting(config, f"trainer.limit_{STAGES[output.parent.name]}_batches")
+    return Circumstances(weights, found.get("epoch"), of_best, is_old, limit, _other_data(run, config, found))
+
+
+def digest_of(checkpoint: Path) -> str:
+    """Return a digest of the content of a checkpoint.
+
+    torch.save writes a ZIP archive. The digest is that of its table of contents, which holds a CRC-32 of each tensor:
+    fast for large files too.
+    """
+    if zipfile.is_zipfile(checkpoint):
+        with zipfile.ZipFile(checkpoint) as archive:
+            members = [(one.filename, one.file_size, one.CRC) for one in archive.infolist()]
+        return hashlib.sha256(repr(members).encode()).hexdigest()
+    with checkpoint.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _other_data(run: Path, config: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return root and digest of the data of a validation or test, or "" if it is the run's data."""
+    data, of_run = found.get("data") or {}, record.read(run).get("data") or {}
+    root, digest = data.get("root") or str(setting(config, "data.init_args.root")), data.get("digest")
+    if digest and of_run.get("digest"):
+        same = digest == of_run["digest"]
+    else:  # results or a run of an earlier version
+        keys = ("data.class_path", "data.init_args.root")
+        before = config
+        with suppress(RunError, OSError):  # the run's config is damaged, or the weights are of no run
+            before = load_config(run) or config
+        same = all(setting(config, key) == setting(before, key) for key in keys)
+    return "" if same else f"{root} ({digest[:8]})" if digest else root
 
 
 def measured(output: Path) -> str:
@@ -65,9 +138,22 @@ def measured(output: Path) -> str:
     if found is None:
         return ""
     stage = STAGES[output.parent.name]
-    part = "" if found.limit is None else f", on a part of the images (limit_{stage}_batches {found.limit})"
     metric = "" if found.metric == "acc" else "loss "
-    return f"{stage} {metric}{shown(found.value, found.metric)} by {found.weights}{part}"
+    return f"{stage} {metric}{shown(found.value, found.metric)} by {in_words(found.under, stage)}"
+
+
+def in_words(under: Circumstances, stage: str = "test") -> str:
+    """Return weights, other data and limit in words."""
+    epoch = "" if under.epoch is None else f" of epoch {under.epoch}"
+    data = f", on other data than the run's: {under.other_data}" if under.other_data else ""
+    part = "" if under.limit is None else f", on a part of the images (limit_{stage}_batches {under.limit})"
+    return f"{under.weights}{epoch}{data}{part}"
+
+
+def age_in_words(under: Circumstances) -> str:
+    """Return the epoch of a test whose checkpoint was replaced, in words."""
+    epoch = "an unknown checkpoint" if under.epoch is None else f"epoch {under.epoch}"
+    return f"tested at {epoch}; best.ckpt is newer"
 
 
 def shown(value: float, metric: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from project import record
-from project.measured import PER_EPOCH, best_of, measurement, read_metrics
+from project.measured import METRICS, PER_EPOCH, age_in_words, best_of, in_words, measurement, read_metrics, shown
 from project.record import CIRCUMSTANCES, RunError
-from project.runs import BEST, by_start, times_tested
+from project.runs import by_start, tests_of, times_tested
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
@@ -33,8 +33,15 @@ class Result:
         epochs: How many it finished, of those planned.
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
         val: The best validation, at the end of ``val_epoch``, from 1.
-        test: The latest of its tests, of these weights, on this part of the images (None: all).
+        test: The latest test of its best checkpoint on all images of its data, or else its latest test. None if
+            best.ckpt is newer than that.
         tests: How often it was tested, to whatever logger.
+        test_weights: The checkpoint that was tested.
+        test_epoch: Epoch of that checkpoint, from 1.
+        test_limit: Number or share of the batches; None if all.
+        test_data: Root and digest of the data, if it is not the run's.
+        test_note: How the test differs from one of the best checkpoint on all images of the run's data; None if it does
+            not.
         changed: Whether it went on with other settings than it was started with.
     """
 
@@ -55,7 +62,10 @@ class Result:
     test: float | None = None
     tests: int = 0
     test_weights: str | None = None
+    test_epoch: int | None = None
     test_limit: float | None = None
+    test_data: str | None = None
+    test_note: str | None = None
     changed: bool = False
     settings: str = field(default="", repr=False)  # those that repeats of the run share
     circumstances: dict[str, str] = field(default_factory=dict, repr=False)
@@ -66,12 +76,6 @@ class Result:
         return self.state == "finished" or (
             not self.state and self.epochs is not None and self.epochs == self.planned_epochs
         )
-
-    @property
-    def is_usual_test(self) -> bool:
-        """Tell whether it was its own best checkpoint that was tested, on all images."""
-        run, folder, file = ("", "", *Path(self.test_weights or "").parts)[-3:]
-        return self.test_limit is None and (folder, file) == BEST.parts and run in ("", Path(self.name).name)
 
 
 @dataclass
@@ -141,11 +145,12 @@ def _counted(group: list[Result]) -> list[Result]:
 def _summarise(group: list[Result]) -> Repeats:
     counted = _counted(group)
     last = max(counted, key=group.index)
-    tests = [one.test for one in counted if one.test is not None and one.is_usual_test]
+    tests = [one.test for one in counted if one.test is not None and one.test_note is None]
     minutes = [one.minutes for one in counted if one.minutes is not None]
     left_out = Counter(map(_why_not, group))
     left_out["of the same seed"] -= len(counted)
     left_out["tested otherwise"] = sum(one.test is not None for one in counted) - len(tests)
+    left_out["tested before best.ckpt"] = sum(one.test is None and one.test_note is not None for one in counted)
     values = [one.val for one in counted if one.val is not None]
     return Repeats(
         *(last.name, last.config, last.data, last.root, last.digest, last.metric),
@@ -225,7 +230,17 @@ def _read_metrics(run: Path, result: Result) -> None:
 
 def _read_tests(run: Path, result: Result) -> None:
     result.tests = times_tested(run)
-    for metrics in sorted(run.glob("test/*/metrics.csv"), key=lambda path: by_start(path.parent)):
-        found = measurement(metrics.parent)
-        if found and result.metric in (None, found.metric):
-            result.metric, result.test, result.test_weights, result.test_limit = found
+    for file in run.glob(f"test/*/{METRICS}"):
+        if not (file.parent / CONFIG).is_file():
+            raise RunError(f"Expected {file.parent / CONFIG}, but it does not exist.")
+    found = list(filter(None, map(measurement, tests_of(run))))
+    if not (fitting := [one for one in found if result.metric in (None, one.metric)]):
+        return
+    metric, value, under = fitting[-1]
+    result.metric = metric
+    if under.is_old:
+        result.test_note = f"{age_in_words(under)} ({shown(value, metric)} is the older one's)"
+        return
+    result.test, result.test_note = value, None if under.is_usual else f"tested by {in_words(under)}"
+    result.test_weights, result.test_epoch, result.test_limit = under.weights, under.epoch, under.limit
+    result.test_data = under.other_data or None

@@ -7,19 +7,19 @@ import shutil
 import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from project import record
-from project.measured import best_validation, measured, shown
+from project.measured import age_in_words, best_validation, circumstances, measured, shown
 from project.processes import is_first_process, started_by_lightning
 from project.record import RunError
-from project.settings import CONFIG
+from project.settings import BEST, CONFIG, LAST, RESULTS
 
-BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 REPORT = "report.html"
-RESULTS = "results.json"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of folders
 FOUND = "PROJECT_RUN"  # environment variable: which run the first process has found
 
@@ -215,6 +215,23 @@ def _without_run(args: list[str]) -> list[str]:
     return parser.parse_known_args(args)[1]
 
 
+def tests_of(run: Path) -> list[Path]:
+    """Return the folders of the tests of a run; the one to show is last.
+
+    Tests of the present best checkpoint on all of the run's data come after others, and later tests after earlier ones.
+
+    Raises:
+        RunError: The config of a test is not YAML.
+        OSError: A file of a test cannot be read.
+    """
+
+    def order(test: Path) -> Any:
+        under = circumstances(test)
+        return not under.is_old, under.is_usual, by_start(test)
+
+    return sorted({file.parent for file in run.glob(f"test/*/{CONFIG}")}, key=order)
+
+
 def times_tested(run: Path) -> int:
     """Return how often a run has been tested."""
     return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))
@@ -238,6 +255,10 @@ def summary(run: Path, output: Path) -> str:
         tested = times_tested(run) if output.parent.name == "test" else 0
         times = f"; test {tested} of this run: no choice may follow from it" if tested > 1 else ""
         lines.append(f"Measured     {words}{times}")
+    elif output == run:
+        with suppress(RunError, OSError):  # a test is damaged
+            if (tests := tests_of(run)) and (under := circumstances(tests[-1])).is_old:
+                lines.append(f"Measured     {age_in_words(under)}")
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {typed('tensorboard.main', '--logdir', run)}")

@@ -8,7 +8,8 @@ import yaml
 
 from project.record import RunError
 
-CONFIG = "config.yaml"
+CONFIG, RESULTS = "config.yaml", "results.json"
+BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C's is seven times as fast
 MISSING = "(not in this config)"
 UNORDERED = "trainer.callbacks"  # a command line that a run goes on with appends there

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from project import record
-from project.runs import RESULTS, TIME
+from project.measured import digest_of
+from project.runs import TIME
+from project.settings import BEST, RESULTS
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
@@ -56,16 +59,26 @@ def write_test(
     metric: str = "acc",
     weights: str = "",
     limit: str = "null",
+    **found: Any,
 ) -> Path:
-    """Write what a test of a run leaves, by default of its best checkpoint."""
+    """Write what a test of a run leaves, by default of its best checkpoint; ``found`` is for results.json too."""
     folder = run / "test" / time
     folder.mkdir(parents=True)
     weights = weights or f"{run}/checkpoints/best.ckpt"
     config = CONFIG.format(seed=0, lr=0.1, root="data/sample", folder="runs", limit=limit, weights=weights)
     (folder / "config.yaml").write_text(config)
     _write(folder / "metrics.csv", ["epoch", "step", f"test/{metric}", 'test/acc/"a, b"'], [[0, 0, value, 0.5]])
-    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}}))
+    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}} | found))
     return folder
+
+
+def write_best(run: Path, epoch: int) -> dict[str, Any]:
+    """Write a file in place of the best checkpoint of an epoch; return what results.json of its test holds."""
+    file = run / BEST
+    file.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", str(epoch))
+    return {"checkpoint_digest": digest_of(file), "epoch": epoch}
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

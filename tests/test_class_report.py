@@ -24,6 +24,7 @@ def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
     precision, recall, f1, support = precision_recall_fscore_support(
         targets, preds, labels=range(classes), zero_division=np.nan
     )
+    precision[support == 0] = f1[support == 0] = np.nan  # it gives 0 where such a class was chosen
     np.testing.assert_allclose([row.recall for row in rows], recall)
     np.testing.assert_allclose([row.precision for row in rows], precision)
     np.testing.assert_allclose([row.f1 for row in rows], f1)
@@ -33,11 +34,17 @@ def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
 
 def test_what_cannot_be_divided_is_not_a_number_and_not_a_zero() -> None:
     no_image, never_chosen = report(["a", "b"], torch.tensor([1, 1]), torch.tensor([0, 0]), torch.ones(2))
-    assert math.isnan(no_image.recall)
-    assert no_image.precision == 0
+    assert no_image.images == 0
+    assert all(math.isnan(share) for share in no_image[2:])  # though it was chosen
     assert never_chosen.recall == 0
     assert math.isnan(never_chosen.precision)
     assert never_chosen.f1 == 0
+
+
+def test_means_are_over_the_classes_that_have_images() -> None:
+    targets, preds = torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 1, 2])
+    mean = markdown(report(["a", "b", "c"], targets, preds, torch.ones(4))).splitlines()[-1]
+    assert mean == "| mean over classes | 4 | 83.3% | 100.0% | 90.0% | 1.000 |"
 
 
 def test_table_begins_with_the_worst_class_and_escapes_names() -> None:

@@ -150,6 +150,30 @@ def test_logged_accuracies_are_those_of_the_predictions(make_classifier: Make) -
         assert results[f"test/acc/{name}"] == pytest.approx(right)
 
 
+def test_a_class_without_test_images_has_no_accuracy(make_classifier: Make) -> None:
+    module = make_classifier(network=LeNet)
+    images, targets = (torch.cat(parts) for parts in zip(*batches(4), strict=True))
+    known = targets != 3
+    loader = DataLoader(TensorDataset(images[known], targets[known]), 32)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    (results,) = trainer.test(module, loader, verbose=False)
+    with torch.no_grad():
+        hits = (module.eval()(images).argmax(1) == targets).float()
+    assert f"test/acc/{module.class_names[3]}" not in results
+    for label in set(targets[known].tolist()):
+        assert results[f"test/acc/{module.class_names[label]}"] == pytest.approx(hits[targets == label].mean().item())
+
+
+def test_a_loss_with_class_weights_is_measured_under_bf16_true(make_classifier: Make) -> None:
+    weight = torch.arange(1.0, 11.0)  # which bfloat16 holds exactly
+    module = make_classifier(loss=nn.CrossEntropyLoss(weight)).to(torch.bfloat16).eval()
+    images, targets = next(iter(batches()))
+    outputs = module.validation_step((images, targets), 0)
+    expected = nn.functional.cross_entropy(outputs["logits"], targets, weight, reduction="none")
+    torch.testing.assert_close(module.image_losses(outputs["logits"], targets), expected)
+    torch.testing.assert_close(outputs["loss"].float(), expected.sum() / weight[targets].sum(), rtol=0.02, atol=0)
+
+
 def test_channels_last_changes_the_layout_and_not_the_result(make_classifier: Make) -> None:
     torch.manual_seed(0)
     plain = make_classifier(network=partial(ResNet, depth=20)).eval()
@@ -307,12 +331,12 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
 def test_means_of_an_epoch_are_exact_under_bf16_true(make_classifier: Make) -> None:
     module = make_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
     trainer = Trainer(accelerator="cpu", max_epochs=1, precision="bf16-true", logger=False, enable_checkpointing=False)
-    targets = torch.zeros(257, dtype=torch.int64)
+    targets = torch.full((257,), 7)
+    targets[200:] = 8
     images = torch.zeros(257, 3, 32, 32)
     with torch.no_grad():
-        targets[:200] = module.to(torch.bfloat16)(images[:1]).argmax(1)
-        targets[200:] = (targets[0] + 1) % 10
-    trainer.fit(module.float(), DataLoader(TensorDataset(images, targets), 16))
+        module.network.fc3.bias[7] = 10  # chosen by far, however a processor rounds
+    trainer.fit(module, DataLoader(TensorDataset(images, targets), 16))
     assert trainer.callback_metrics["train/acc"].item() == pytest.approx(200 / 257, abs=1e-6)
 
 

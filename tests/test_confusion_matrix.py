@@ -40,6 +40,12 @@ def test_a_class_without_images_or_predictions_is_drawn() -> None:
     assert draw_confusion_matrix(np.zeros((2, 2), int), ["cat", "dog"])
 
 
+def test_a_class_without_images_has_neither_recall_nor_precision() -> None:
+    found = texts(draw_confusion_matrix(np.array([[0, 0, 0], [1, 4, 0], [0, 0, 0]]), ["cat", "dog", "fox"]))
+    assert {text for text in found if "%" in text and "right" not in text} == {"80.0%", "100.0%"}
+    assert "\N{EN DASH}" in found
+
+
 def test_a_hundred_classes_have_no_numbers_in_their_cells() -> None:
     figure = draw_confusion_matrix(np.eye(100, dtype=int), [f"class {i}" for i in range(100)])
     assert len(figure.axes[0].texts) == 0

@@ -167,6 +167,18 @@ def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
     assert not torch.allclose(answers[0], answers[1], atol=1e-6)
 
 
+def test_no_file_is_replaced(exported: tuple[list[Path], str], capsys: pytest.CaptureFixture[str]) -> None:
+    first = exported[0][1]
+    before = first.read_bytes()
+    command = ["export", f"--run={first.parents[1]}", "--format=torchscript"]
+    code, lines = stop_of([*command, f"--output={first}"], capsys)
+    assert code == 2
+    assert lines == [f"error: Expected a new file at --output, but {first} exists. Give another name, or remove it."]
+    assert main(command) == first.with_name("model_2.pt")
+    assert main(command) == first.with_name("model_3.pt")
+    assert first.read_bytes() == before
+
+
 def test_example_of_the_readme_needs_no_code_of_the_project(exported: tuple[list[Path], str], tmp_path: Path) -> None:
     for path in exported[0]:
         shutil.copy(path, tmp_path)

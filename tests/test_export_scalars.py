@@ -46,6 +46,23 @@ def test_values_that_are_not_finite_are_strings_that_numbers_can_be_made_of(tmp_
     assert [str(float(value)) for value in values] == ["nan", "inf", "-inf", "0.5"]
 
 
+def test_a_file_that_is_there_is_replaced_only_where_it_is_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    for command, usual in (("export-scalars", "scalars.json"), ("report", "report.html")):
+        with pytest.raises(SystemExit) as stop:
+            main([command, str(run), f"--output={mine}"])
+        assert stop.value.code == 2
+        told = f"error: Expected a new file at --output, but {mine} exists. Give another name, or remove it.\n"
+        assert capsys.readouterr().err == told
+        (run / usual).write_text("of an earlier epoch")
+        assert main([command, str(run)]).read_text() != "of an earlier epoch"
+    assert mine.read_text() == "mine"
+
+
 def test_run_without_scalars_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with pytest.raises(SystemExit) as stop:

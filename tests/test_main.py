@@ -1,6 +1,6 @@
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,10 @@ def test_light_answers_import_no_torch_and_come_at_once(option: str) -> None:
     code = f"import sys; from project.__main__ import main; main(['{option}']); assert 'torch' not in sys.modules"
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = os.times()
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
+        end = os.times()  # of the processor, which other work on the machine does not lengthen
+        times.append(end.children_user + end.children_system - start.children_user - start.children_system)
     assert done.stdout
     assert min(times) < 0.3
 

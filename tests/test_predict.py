@@ -15,15 +15,28 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from PIL import Image
+from torch import nn
 
 from datamodules.decode import read_square
 from datamodules.index import read_index
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands.predict import NAMES, results
+from project.runs import RunError
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
+
+
+class Twins(nn.Module):
+    """Make equal logits of each two classes, and small ones, whose probabilities bfloat16 cannot tell apart."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 32 * 32, num_classes // 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (0.01 * self.fc(images.flatten(1))).repeat_interleave(2, 1)
 
 
 class KeepLogits(Callback):
@@ -104,6 +117,28 @@ def test_views_augmentation_workers_and_precision_are_those_of_test(
     compare_with_test(run, sample_root, tmp_path / "out", monkeypatch)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+def test_of_equally_probable_classes_the_first_is_predicted_and_tested(
+    precision: str, fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--model.network=test_predict.Twins", f"--trainer.precision={precision}", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *fast, *QUICK, *options]).run_dir
+    labels = [str(label) for _, label in read_index(sample_root / "test.txt")]
+    callbacks = ["--trainer.callbacks+=ConfusionMatrix", "--trainer.callbacks+=ClassReport"]
+    cli = main(["test", f"--run={run}", *callbacks, "--trainer.enable_progress_bar=false"])
+    stdin(monkeypatch, [f"{sample_root}/{path}" for path, _ in read_index(sample_root / "test.txt")])
+    predicted = [row["predicted"] for row in rows(main(["predict", f"--run={run}", "-"]))]
+    assert {int(name) % 2 for name in predicted} == {0}
+    right = [one == label for one, label in zip(predicted, labels, strict=True)]
+    assert float(np.float32(np.mean(right))) == cli.trainer.callback_metrics["test/acc"].item()
+    with (cli.output_dir / "confusion_matrix_test.csv").open(newline="") as file:
+        _, *matrix = csv.reader(file)
+    pairs = list(zip(labels, predicted, strict=True))
+    assert [[int(count) for count in row] for row in matrix] == [
+        [int(true), *(pairs.count((true, str(one))) for one in range(10))] for true in map(str, range(10))
+    ]
+
+
 def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
     fast: list[str], tmp_path: Path
 ) -> None:
@@ -124,7 +159,8 @@ def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
     upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
     upright.convert("RGBA").save(tmp_path / "alpha.png")
     shutil.rmtree(photos)
-    found = probabilities(main(["predict", f"--run={run}", f"{tmp_path}/*.png"]))
+    # one by one: within a batch, a processor may add up the same numbers in several orders
+    found = probabilities(main(["predict", f"--run={run}", f"{tmp_path}/*.png", "--batch_size=1"]))
     assert found.shape == (3, 2)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[1], found[2])
@@ -180,6 +216,36 @@ def test_without_an_image_nothing_is_left_and_one_line_says_why(
     assert lines[-1] == "error: Expected images, but of 1 files none can be read. Give others, or a folder of them."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_replaced_by_those_of_other_images(
+    finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:2])
+    command = ["predict", f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").touch()  # of the user's own
+    main([*command, first])
+    code, lines = stop_of([*command, second], capsys)
+    assert code == 2
+    assert lines == [
+        f"error: Expected a folder without results at --output, but {tmp_path / 'out'} holds predictions.csv. Give "
+        "another, or remove it."
+    ]
+    assert [row["path"] for row in rows(tmp_path / "out")] == [first]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", *NAMES]
+
+
+def overtaken(folder: Path) -> None:
+    with results(folder, folder, folder / "a.ckpt", ["a"], []) as (_, write):
+        write("late.png", "a", [1.0])
+        (folder / NAMES[0]).write_text("of another process")
+
+
+def test_of_two_predictions_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="Expected a folder without results at --output"):
+        overtaken(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {NAMES[0]: "of another process"}
 
 
 def interrupted(parent: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from datamodules import RandomCrop, SampleDataModule
@@ -14,6 +15,18 @@ def test_preview_writes_a_picture_and_says_where(sample_root: Path, tmp_path: Pa
     assert f"Preview: {path}" in capsys.readouterr().out
     with Image.open(path) as image:
         assert min(image.size) > 200
+
+
+def test_pictures_of_other_settings_stay(tmp_path: Path, capsys) -> None:
+    options = ["--data=datamodules.SampleDataModule", f"--data.root={tmp_path}", "--images=1", "--epochs=1"]
+    names = [main(["preview", *options]).name for _ in range(3)]
+    assert names == ["preview.png", "preview_2.png", "preview_3.png"]
+    (tmp_path / "mine.png").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        main(["preview", *options, f"--output={tmp_path / 'mine.png'}"])
+    assert stop.value.code == 2
+    assert f"Expected a new file at --output, but {tmp_path / 'mine.png'} exists." in capsys.readouterr().err
+    assert (tmp_path / "mine.png").read_text() == "mine"
 
 
 def test_each_row_is_one_image_and_what_the_network_sees_of_it(sample_root: Path) -> None:

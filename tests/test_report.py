@@ -33,10 +33,11 @@ from watching import fit
 from callbacks.loggers import Log
 from project.__main__ import main
 from project.report import write_report
-from project.report.events import QUANTILES, quantiles, read_events
+from project.report.events import QUANTILES, Events, quantiles, read_events
 from project.report.makers import maker_of
 from project.report.outcome import numbers, sentence, warnings
-from project.report.read import read_run
+from project.report.read import Run, read_run
+from project.report.tables import confusion_matrix
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -553,3 +554,12 @@ def test_report_that_fails_does_not_fail_the_run(
         cli = main(["fit", *fast, *options])
     assert (cli.run_dir / "checkpoints/best.ckpt").is_file()
     assert "Report  " not in capsys.readouterr().out
+
+
+def test_of_equally_frequent_confusions_the_first_classes_come_first_and_no_images_have_no_recall(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "confusion_matrix_test.csv").write_text("true,a,b,c\na,0,0,0\nb,2,1,1\nc,0,2,0\n")
+    found = confusion_matrix(Run(tmp_path, {}, "", Events()), "test")
+    assert re.findall(r">(\w → \w)<", found) == ["b → a", "c → b", "b → c"]
+    assert re.findall(r"<td>(.*?)</td></tr>", found)[:3] == ["\N{EN DASH}", "25.0%", "0.0%"]

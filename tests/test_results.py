@@ -1,9 +1,11 @@
 import math
+import os
+import shutil
 from pathlib import Path
 from statistics import stdev
 
 import pytest
-from run_folders import write_run, write_test
+from run_folders import write_best, write_run, write_test
 
 from project import record
 from project.results import Result, read_results, repeats
@@ -156,6 +158,64 @@ def test_runs_without_a_seed_are_all_different(tmp_path: Path) -> None:
     for hour in (10, 11):
         write_run(tmp_path / f"a/2026-11-21_{hour}-00-00", seed="false")
     assert repeats(results_of(tmp_path))[0].seeds == [None, None]
+
+
+def test_a_test_belongs_to_the_checkpoint_that_it_was_made_of(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    write_test(run, 0.625, "2026-11-22_00-00-00", **write_best(run, epoch=1))
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.test_epoch, result.test_note) == (0.625, 1, None)
+
+    of_newer = write_best(run, epoch=2)  # the run was resumed
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.test_epoch, result.tests) == (None, None, 1)
+    assert result.test_note == "tested at epoch 1; best.ckpt is newer (62.50% is the older one's)"
+
+    write_test(run, 0.5, "2026-11-22_01-00-00", **of_newer)
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.test_epoch, result.test_note, result.tests) == (0.5, 2, None, 2)
+
+    shutil.copytree(run, tmp_path / "a/copy", copy_function=shutil.copyfile)  # with new times
+    assert [one.test for one in results_of(tmp_path)] == [0.5, 0.5]
+
+
+def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
+    write_test(run, 0.625)
+    write_best(run, epoch=1)
+    os.utime(run / "checkpoints/best.ckpt", (1, 1))
+    assert [(one.test, one.test_note) for one in results_of(tmp_path)] == [(0.625, None)]
+    os.utime(run / "checkpoints/best.ckpt", (4e9, 4e9))
+    (result,) = results_of(tmp_path)
+    assert result.test is None
+    assert result.test_note is not None
+    assert result.test_note.startswith("tested at an unknown checkpoint; best.ckpt is newer")
+
+
+def test_a_test_of_older_weights_enters_no_mean(tmp_path: Path) -> None:
+    for seed in range(3):
+        run = write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed, **TOLD)
+        write_test(run, 0.1 + seed, **write_best(run, epoch=1))
+    write_best(run, epoch=2)
+    (found,) = repeats(results_of(tmp_path))
+    assert (found.n, found.test_n, found.test_mean) == (3, 2, pytest.approx(0.6))
+    assert found.left_out == ["1 tested before best.ckpt"]
+
+
+def test_a_test_on_other_data_or_of_other_weights_has_a_note_and_comes_after_the_usual_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00", **TOLD)
+    best = write_best(run, epoch=2)
+    data = {"data": {"root": "data/dark", "digest": "d2d2d2d2d2"}}
+    write_test(run, 0.25, "2026-11-22_00-00-00", **best, **data)
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.test_data) == (0.25, "data/dark (d2d2d2d2)")
+    assert result.test_note == (
+        f"tested by {run}/checkpoints/best.ckpt of epoch 2, on other data than the run's: data/dark (d2d2d2d2)"
+    )
+    write_test(run, 0.75, "2026-11-22_01-00-00", **best, data={"root": "moved", "digest": "d1"})
+    write_test(run, 0.5, "2026-11-22_02-00-00", weights=f"{run}/checkpoints/last.ckpt", epoch=3)
+    (result,) = results_of(tmp_path)
+    assert (result.test, result.test_data, result.test_note, result.tests) == (0.75, None, None, 3)
 
 
 def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_folders import write_run, write_test
+from run_folders import write_best, write_run, write_test
 
 from project.__main__ import main
 from project.measured import best_validation
@@ -118,6 +118,24 @@ def test_test_of_other_weights_or_of_a_part_is_marked(runs_dir: Path, capsys: py
     assert " 40.00%* " in out
     told = f"* lenet/{run.name}: tested by last.ckpt, on a part of the images (limit_test_batches 2).\n"
     assert told in out
+
+
+def test_an_old_test_is_not_that_of_a_newer_checkpoint(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs_dir / "lenet/2026-11-21_11-00-00"
+    write_test(run, 0.4, **write_best(run, epoch=1))
+    write_best(run, epoch=3)
+    main(["runs", f"--runs_dir={runs_dir}"])
+    out = capsys.readouterr().out
+    note = f"* lenet/{run.name}: tested at epoch 1; best.ckpt is newer (40.00% is the older one's).\n"
+    assert note in out
+    assert " ".join(next(line for line in out.splitlines() if run.name in line).split()[6:8]) == f"{NOTHING}* 1.5"
+    main(["runs", f"--runs_dir={runs_dir}", "--json"])
+    row = json.loads(capsys.readouterr().out)[1]
+    assert (row["test"], row["test_epoch"]) == (None, None)
+    assert f"* {row['name']}: {row['test_note']}.\n" == note
+    found = main(["runs", f"--runs_dir={runs_dir}", "compare", "2026-11-21_10-00-00", run.name])
+    assert ["test accuracy", "62.50%", NOTHING, NOTHING] in found
+    assert "tested at epoch 1; best.ckpt is newer" in capsys.readouterr().out
 
 
 def test_broken_run_is_listed_and_its_problem_is_told(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from callbacks.looking import predicted_classes as as_callbacks
 from lightning_modules import ImageClassifier
-from lightning_modules.views import mean_over_views
+from lightning_modules.views import mean_over_views, predicted_classes, probabilities
 
 Make = Callable[..., ImageClassifier]
 
@@ -104,3 +105,25 @@ def test_classify_uses_the_views_that_the_test_was_made_with(make_classifier: Ma
     plain = make_classifier(network=partial(Linear), image_size=8).eval()
     plain.load_state_dict(module.state_dict())
     assert not torch.allclose(plain.classify(raw), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("predict", [predicted_classes, as_callbacks])
+def test_of_equally_probable_classes_the_first_is_predicted(
+    predict: Callable[[Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    for classes in (2, 3, 10, 17, 100, 1000):
+        logits = torch.randn(64, classes, generator=torch.Generator().manual_seed(classes)).round().to(dtype)
+        first = [row.index(max(row)) for row in probabilities(logits).tolist()]
+        assert predict(logits).tolist() == first
+        assert predict(logits).tolist() == [row.index(max(row)) for row in logits.tolist()]
+    unlike = torch.tensor([[0.0, 1e-9, 2e-9]], dtype=dtype)  # but of equal probability
+    assert predict(unlike).tolist() == [0]
+
+
+def test_means_over_views_are_no_coarser_than_float32(images: Tensor) -> None:
+    network = Linear().to(torch.bfloat16)
+    seen = [network(view.bfloat16()) for view in (images, images.flip(-1))]
+    mean = mean_over_views(network, images.bfloat16(), ["flip"])
+    assert torch.equal(mean, 0.5 * seen[0].float() + 0.5 * seen[1].float())
+    assert mean_over_views(Linear().double(), images.double(), []).dtype == torch.float64

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from project.light import LightParser, told_in_one_line
+from project.light import LightParser, check_new, numbered, told_in_one_line
 from project.runs import RunError, find_checkpoint
 from project.settings import load_config, setting
 
@@ -21,7 +21,9 @@ def run(args: list[str]) -> Path:
         "export", "Write a run's classifier as a file that needs no code of here.", with_checkpoint=True
     )
     parser.add_argument("--format", required=True, choices=SUFFIXES, help="Kind of the file.")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="By default export/model.* in the run's folder.")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="A new file; by default export/model.* in the run's folder."
+    )
     parser.add_argument("--no_tta", action="store_true", help="Leave the views of model.tta out.")
     options = parser.parse_args(args)
     with told_in_one_line():
@@ -29,9 +31,8 @@ def run(args: list[str]) -> Path:
         if options.format == "onnx":
             check_packages()
         home = folder or checkpoint.parent
-        path: Path = options.output or home / "export" / f"model{SUFFIXES[options.format]}"
-        if path.is_dir():
-            raise RunError(f"Expected a file at --output, but {path} is a folder.")
+        path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
+        check_new(path)
     from project.cli import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["export", *args]):

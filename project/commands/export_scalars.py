@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from project.light import LightParser, json_number, told_in_one_line
+from project.light import LightParser, check_new, json_number, told_in_one_line
 from project.report.events import read_events
 from project.runs import RunError, find_run
 
@@ -17,10 +17,16 @@ def run(args: list[str]) -> Path:
         SystemExit: There is no such run, or it has no event files.
     """
     parser = LightParser("export-scalars", "Write all scalars of a run as JSON.")
-    parser.add_argument("--output", type=Path, help="JSON file; by default scalars.json in the run's folder.")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="A new JSON file; by default scalars.json in the run's folder, then replaced.",
+    )
     options = parser.parse_args(args)
     with told_in_one_line():
         folder = find_run(options.run, Path(options.runs_dir))
+        if options.output is not None:
+            check_new(options.output)
         path = options.output or folder / "scalars.json"
         write_scalars(folder, path)
     print(f"Scalars: {path}")

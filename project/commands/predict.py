@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,12 @@ def run(args: list[str]) -> Path:
     )
     parser.add_argument("--top", type=positive, default=3, help="Classes to print of each image.")
     parser.add_argument("--batch_size", type=positive, help="Images at a time; by default as in the run.")
-    parser.add_argument("--output", type=Path, help="Folder of the results; by default predict/<time> in the run's.")
+    parser.add_argument("--output", type=Path, help="Folder without results; by default predict/<time> in the run's.")
     options = parser.parse_args(args)
     with told_in_one_line():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.output is not None and options.output.exists() and not options.output.is_dir():
-            raise RunError(f"Expected a folder at --output, but {options.output} is a file.")
+        if options.output is not None:
+            check_output(options.output)
     from project.cli import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["predict", *args]):
@@ -92,6 +92,20 @@ def predict(
     return target
 
 
+def check_output(folder: Path) -> None:
+    """Check that a folder for results holds none yet.
+
+    Raises:
+        RunError: It does, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"Expected a folder at --output, but {folder} is a file.")
+    if there := [name for name in NAMES if (folder / name).exists()]:
+        raise RunError(
+            f"Expected a folder without results at --output, but {folder} holds {there[0]}. Give another, or remove it."
+        )
+
+
 def expand(paths: Iterable[str]) -> Iterator[str]:
     """Yield paths, and those that stdin lists in the place of ``-``, whatever bytes their names are made of."""
     for path in paths:
@@ -114,7 +128,7 @@ def results(
     made = output is None or not output.exists()
     folder = output or create_folder(parent / "predict")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = [folder / f"{name}.partial" for name in NAMES]
+    partial = [folder / f"{name}.{os.getpid()}.partial" for name in NAMES]  # another process may write there too
     try:
         with (
             partial[0].open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
@@ -136,13 +150,15 @@ def results(
 
             yield folder, write
             document.write(f'\n], "skipped": {json.dumps(skipped, indent=0)}}}\n')
+        check_output(folder)
         for path, name in zip(partial, NAMES, strict=True):
             os.replace(path, folder / name)
     except BaseException:  # an interruption too: half of the predictions would pass for all
         for path in partial:
             path.unlink(missing_ok=True)
         if made:
-            folder.rmdir()
+            with suppress(OSError):  # another process may have written there too
+                folder.rmdir()
         raise
 
 

@@ -10,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from datamodules import ImageDataModule
 from project.commands.data import data_parser, parse_data
+from project.light import check_new, numbered
 from project.telling import told_shortly
 
 
@@ -23,11 +24,13 @@ def run(args: list[str]) -> Path:
         parser = data_parser("preview")
         parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, a row each.")
         parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, a column each.")
-        parser.add_argument("--output", type=str | None, default=None, help="PNG file; by default in the data folder.")
+        parser.add_argument("--output", type=str | None, default=None, help="A new PNG file; by default in the data's.")
         data, options = parse_data(parser, args)
+        if options.output is not None:
+            check_new(Path(options.output))
         data.prepare_data()
         data.setup("fit")
-        path = Path(options.output) if options.output is not None else data.root / "preview.png"
+        path = Path(options.output) if options.output is not None else numbered(data.root / "preview.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(data, options.images, options.epochs).savefig(path)
         print(f"Preview: {path}")

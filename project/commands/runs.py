@@ -130,14 +130,14 @@ def _cell(value: Any) -> Any:
 def _print_results(results: Sequence[Result]) -> None:
     print_table("", RESULT, list(map(_result_cells, results)), FIRST_TO_GO)
     for one in results:
-        if one.test is not None and not one.is_usual_test:
-            part = "" if one.test_limit is None else f", on a part of the images (limit_test_batches {one.test_limit})"
-            print(f"* {one.name}: tested by {one.test_weights}{part}.")
+        if one.test_note is not None:
+            print(f"* {one.name}: {one.test_note}.")
 
 
 def _result_cells(one: Result) -> list[str]:
     done = NOTHING if one.epochs is None else str(one.epochs)
-    test = _score(one.test, one.metric) + (f" ({one.tests} tests)" if one.tests > 1 else "")
+    test = _score(one.test, one.metric) or (NOTHING if one.test_note is not None else "")
+    test += f" ({one.tests} tests)" if one.tests > 1 else ""
     return [
         one.name,
         _class(one.data),
@@ -145,7 +145,7 @@ def _result_cells(one: Result) -> list[str]:
         "" if one.seed is None else str(one.seed),
         done if one.planned_epochs is None else f"{done}/{one.planned_epochs}",
         _score(one.val, one.metric),
-        test if one.test is None or one.is_usual_test else f"{test}*",
+        test if one.test_note is None else f"{test}*",
         _minutes(one.minutes),
         datetime.fromisoformat(one.started).astimezone().strftime("%Y-%m-%d %H:%M") if one.started else "",
         one.state,

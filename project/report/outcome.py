@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
-from project.measured import measured
+from project.measured import circumstances, measured
 from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
-from project.runs import times_tested
+from project.runs import by_start, times_tested
 from project.settings import CONFIG, differences, load_config
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
@@ -52,7 +52,7 @@ def numbers(run: Run) -> dict[str, tuple[float, str]]:
             if series := run.scalars.get(f"{stage}/{metric}"):
                 found[f"{words} {name}"] = (series[-1].value, metric)
     for metric, name in METRICS.items():
-        if run.test and (series := run.test.scalars.get(f"test/{metric}")):
+        if run.test and circumstances(run.test.folder).is_usual and (series := run.test.scalars.get(f"test/{metric}")):
             found[f"test {name}"] = (series[-1].value, metric)
     found["minutes"] = (run.minutes, "")
     if series := run.scalars.get("time/images_per_second"):
@@ -99,11 +99,12 @@ def _progress(run: Run) -> str:
 
 def _tested(run: Run) -> str:
     if not run.tests:
-        return "not tested"
+        return run.old_test or "not tested"
     nothing = "a test was begun but found nothing"
     if run.test is None:
         return nothing
     found = measured(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # without metrics.csv
     count = times_tested(run.folder)
     more = f" (the latest of {count} tests)" if count > 1 else ""
-    return f"{found}{more}" + ("" if run.test is run.tests[-1] else f", then {nothing}")
+    latest = max(run.tests, key=lambda test: by_start(test.folder))
+    return f"{found}{more}" + ("" if latest.scalars else f", then {nothing}")

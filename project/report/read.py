@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from project.measured import PER_EPOCH, is_number
+from project.measured import PER_EPOCH, age_in_words, circumstances, is_number
 from project.report.events import Events, Picture, Scalar, read_events
+from project.runs import tests_of
 from project.settings import CONFIG, load_config, setting
 
 
@@ -31,7 +32,8 @@ class Run:
         config: The resolved config; empty if the file is.
         config_text: The same as it lies in the file, with comments that tell versions.
         events: The content of the event files; scalars from metrics.csv if there are no event files.
-        tests: What was measured in ``test/<time>``, the latest last.
+        tests: Tests in ``test/<time>``, the one to show last. Tests of a best.ckpt that was replaced are left out.
+        old_test: Words about these, if there are no others.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class Run:
     config_text: str
     events: Events
     tests: list["Run"] = field(default_factory=list)
+    old_test: str = ""
 
     @property
     def name(self) -> str:
@@ -133,8 +136,9 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, config, (folder / CONFIG).read_text(), read_events(folder))
     if not run.scalars:
         run.events.scalars = _scalars_of_csv(run.table("metrics.csv"))
-    tests = sorted(path.parent for path in folder.glob(f"test/*/{CONFIG}"))
-    run.tests = [read_run(test) for test in tests]
+    tests = [(test, circumstances(test)) for test in tests_of(folder)]
+    run.tests = [read_run(test) for test, under in tests if not under.is_old]
+    run.old_test = age_in_words(tests[-1][1]) if tests and not run.tests else ""
     return run
 
 

@@ -13,6 +13,7 @@ NUMBERS = (*SHARES, "images", "loss")  # all others are words, names of classes 
 MOST_CLASSES = 20  # with more, a matrix of numbers cannot be read
 MOST_ROWS = {"class_report": 50, "mistakes": 20}
 MOST_CONFUSIONS = 10
+NOTHING = "\N{EN DASH}"
 
 
 def class_report(run: Run, stage: str) -> str:
@@ -36,7 +37,7 @@ def confusion_matrix(run: Run, stage: str) -> str:
         return paragraph(broken, "warning") if file.exists() else ""
     confusions = sorted(
         ((counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]),
-        reverse=True,
+        key=lambda one: -one[0],  # of equal ones, the first classes first
     )
     rows: list[list[str | Bar]] = [
         [f"{names[i]} → {names[j]}", f"{count}", Bar(f"{count / sum(counts[i]):.1%}", count / sum(counts[i]))]
@@ -49,7 +50,7 @@ def confusion_matrix(run: Run, stage: str) -> str:
         return paragraph(f"A matrix of {len(names)} classes is not drawn here: `{file.name}` holds it.", "note") + pairs
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     cells: list[list[str | Bar]] = [
-        [name, *(Bar(f"{count}", share) for count, share in zip(row, part, strict=True)), f"{part[i]:.1%}"]
+        [name, *(Bar(f"{n}", x) for n, x in zip(row, part, strict=True)), f"{part[i]:.1%}" if any(row) else NOTHING]
         for i, (name, row, part) in enumerate(zip(names, counts, shares, strict=True))
     ]
     caption = f"Number of {WORDS[stage]} images; rows: true class, columns: predicted class"
@@ -93,7 +94,7 @@ def _cell(column: str, text: str) -> str | Bar:
     try:
         value = float(text)
     except ValueError:
-        return text or "\N{EN DASH}"  # undefined, as the precision of a class that is never predicted
+        return text or NOTHING  # undefined, as the precision of a class that is never predicted
     if column in SHARES and math.isfinite(value):
         return Bar(number(value, "acc"), value)
     return text if text.isdigit() else number(value)
