@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from project import record
-from project.measured import PER_EPOCH, best_of, measurement, read_metrics
+from project.measured import PER_EPOCH, best_of, measurement, monitor_of, read_metrics
 from project.record import CIRCUMSTANCES, RunError
 from project.runs import BEST, by_start, times_tested
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
@@ -32,7 +32,7 @@ class Result:
         digest: Of its data.
         epochs: How many it finished, of those planned.
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
-        val: The best validation, at the end of ``val_epoch``, from 1.
+        val: The validation of the best checkpoint, at the end of ``val_epoch``, from 1.
         test: The latest of its tests, of these weights, on this part of the images (None: all).
         tests: How often it was tested, to whatever logger.
         changed: Whether it went on with other settings than it was started with.
@@ -213,12 +213,13 @@ def _read_config(run: Path, result: Result) -> None:
 
 
 def _read_metrics(run: Path, result: Result) -> None:
-    rows = read_metrics(run, PER_EPOCH)
+    monitor, mode = monitor_of(run)
+    rows = read_metrics(run, (*PER_EPOCH, monitor))
     for tag in PER_EPOCH[::-1]:
         epochs = [row["epoch"] for row in rows if tag in row]
         result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
     for metric in ("acc", "loss"):
-        if best := best_of(rows, metric):
+        if best := best_of(rows, metric, monitor, mode):
             result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
             return
 
