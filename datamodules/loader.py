@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -265,7 +266,7 @@ def _leave_group(worker: int) -> None:
     os.setpgid(0, 0)
 
 
-def _shared(batch: Batch) -> Batch:
+def _shared(batch: Any) -> Any:
     """Return what the dataset has put together, and lay it in shared memory in a worker.
 
     torch itself would do so in a thread whose errors are lost: the main process would wait for the batch for ever.
