@@ -50,8 +50,9 @@ def check_monitors(trainer: Trainer, of_training: bool) -> None:
     for monitor, name in watched.items():
         if is_of_training(monitor) == of_training and monitor not in trainer.callback_metrics:
             logged = sorted(one for one in trainer.callback_metrics if is_of_training(one) == of_training)
+            moment = " in the sanity check" if trainer.sanity_checking else ""  # which callbacks may log nothing in
             raise MisconfigurationException(
-                f"Expected a logged metric as monitor of {name}, but got {monitor}. "
+                f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. "
                 f"{'Training' if of_training else 'Validation'} logs {', '.join(logged)}."
             )
 

@@ -96,7 +96,8 @@ def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
     options = [*SHORT, f"--trainer.num_sanity_val_steps={sanity_steps}", *change, f"--runs_dir={tmp_path}"]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *options])
-    assert f"error: Expected a logged metric as {told}\n" in capsys.readouterr().err
+    moment = " in the sanity check" if sanity_steps else ""
+    assert f"error: Expected a metric that is logged{moment} as {told}\n" in capsys.readouterr().err
     (run,) = tmp_path.glob("lenet/*")
     assert not list(run.glob("checkpoints/*"))
 
@@ -108,6 +109,7 @@ def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])
     told = (
-        "Expected a logged metric as monitor of EarlyStopping, but got train_loss. Training logs train/acc, train/loss."
+        "Expected a metric that is logged as monitor of EarlyStopping, but got train_loss. "
+        "Training logs train/acc, train/loss."
     )
     assert f"error: {told}\n" in capsys.readouterr().err
