@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, SequentialSampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
 
 from datamodules.augment import Batch, Draw
 from datamodules.dataset import ImageDataset, paths_of
@@ -251,7 +251,7 @@ class ImageLoader:
             self._workers = DataLoader(
                 self.dataset,
                 batch_sampler=self._plan,  # type: ignore[arg-type]  # the dataset takes a seed beside the positions
-                collate_fn=_as_is,
+                collate_fn=_shared,
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=self.device.type == "cuda",
@@ -266,6 +266,23 @@ def _leave_group(worker: int) -> None:
     os.setpgid(0, 0)
 
 
-def _as_is(batch: Any) -> Any:
-    """Return what the dataset has put together; a function of its own, since workers may have to pickle it."""
+def _shared(batch: Any) -> Any:
+    """Return what the dataset has put together, and lay it in shared memory in a worker.
+
+    torch itself would do so in a thread whose errors are lost: the main process would wait for the batch for ever.
+
+    Raises:
+        DataError: There is not enough shared memory.
+    """
+    if get_worker_info() is not None:
+        try:
+            for tensor in batch:
+                tensor.share_memory_()
+        except RuntimeError as error:
+            size = sum(tensor.nbytes for tensor in batch) / 1e6
+            raise DataError(
+                f"Expected shared memory (/dev/shm) for each batch of {size:.3g} MB that workers have ready, but got: "
+                f"{str(error).rpartition(': ')[2]}. Give more of it (docker run --shm-size 2g), --data.num_workers 0 "
+                "or a smaller --data.batch_size."
+            ) from error
     return batch

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from lightning_modules.build import unwrap
+from lightning_modules.monitors import is_of_training
 from lightning_modules.param_groups import ParamGroup, rule_of
 from lightning_modules.schedules import ShapeLR
 
@@ -69,6 +70,8 @@ def build_scheduler(
     configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
         configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set
+        if configured["interval"] == "epoch" and not is_of_training(configured["monitor"]):
+            configured["frequency"] = epochs_to_validation(trainer)  # in between there is no value, or an old one
     return configured
 
 
@@ -84,15 +87,23 @@ def total_steps(trainer: Trainer, interval: Interval | None = None) -> int:
     return int(steps)
 
 
-def check_monitors(trainer: Trainer) -> None:
-    """Say after the sanity check, before training, if a schedule watches what validation does not log."""
-    for config in trainer.lr_scheduler_configs:
-        logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-        if config.monitor is not None and config.monitor.startswith("val/") and config.monitor not in logged:
-            raise MisconfigurationException(
-                f"Expected a logged metric as monitor of {type(config.scheduler).__name__}, but got "
-                f"{config.monitor}. Validation logs {', '.join(logged)}."
-            )
+def epochs_to_validation(trainer: Trainer) -> int:
+    """Return after how many epochs there is a new validation each time.
+
+    Raises:
+        MisconfigurationException: After some more and some less.
+    """
+    if trainer.check_val_every_n_epoch is not None:
+        return trainer.check_val_every_n_epoch
+    trainer.fit_loop.setup_data()  # or the length of an epoch is not known
+    every, batches = trainer.val_check_batch, trainer.num_training_batches
+    if every is None or (every > batches and every % batches):
+        raise MisconfigurationException(
+            "Expected validation in each epoch, or at the end of each n-th, for ReduceLROnPlateau, but got "
+            f"--trainer.val_check_interval {trainer.val_check_interval} with epochs of {batches} batches. Give "
+            "--trainer.check_val_every_n_epoch."
+        )
+    return int(every / batches) if every > batches else 1
 
 
 class GroupSchedules:

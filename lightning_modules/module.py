@@ -14,8 +14,9 @@ from torch.optim import LBFGS, Optimizer
 
 from lightning_modules.build import build_network, output_shape
 from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, shard, tell_step
-from lightning_modules.group_schedules import GroupSchedules, Interval, build_scheduler, check_monitors
+from lightning_modules.group_schedules import GroupSchedules, Interval, build_scheduler
 from lightning_modules.initializers import Initializer, initialize, initializer_table
+from lightning_modules.monitors import check_monitors
 from lightning_modules.new_settings import NewSettings
 from lightning_modules.optimizers import build_optimizer
 from lightning_modules.param_groups import ParamGroup, freeze, param_group_table
@@ -244,13 +245,10 @@ class ImageModule(LightningModule):
             values = torch.stack([step[name] for step in means]).float()
             mean = (values * weights).sum() / max(total, 1)
             self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
+        check_monitors(self.trainer, of_training=True)
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)
-
-    def on_validation_end(self) -> None:
-        if self.trainer.sanity_checking:
-            check_monitors(self.trainer)
 
     def on_test_start(self) -> None:
         self._load_pretrained(whole=True)

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 from callbacks.finite_loss import FiniteLoss
+from lightning_modules.monitors import MonitorCheck, is_of_training
 from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
@@ -28,6 +29,7 @@ from project.light import debugging
 from project.measured import digest_of
 from project.metrics_file import Table, cut, open_table
 from project.parser import LINKED, Parser
+from project.preflight import check_config
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.ranks import follow_parent, is_rank_zero, reason_of_first
@@ -146,9 +148,15 @@ class CLI(LightningCLI):
             raise MisconfigurationException(
                 "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
             )
+        check_config(
+            self.config.subcommand,
+            config,
+            given=lambda: LightningArgumentParser.parse_args(parser, args, defaults=False)[self.config.subcommand],
+        )
         kept = config.checkpoint
-        if kept.save_on_train_epoch_end is None:  # behind a validation, an epoch's own means are yet to be logged
-            kept.save_on_train_epoch_end = config.trainer.limit_val_batches == 0
+        of_training = is_of_training(str(kept.monitor))
+        if kept.save_on_train_epoch_end is None or of_training:  # after a validation, it is not logged yet
+            kept.save_on_train_epoch_end = of_training or config.trainer.limit_val_batches == 0
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
@@ -230,7 +238,11 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.settings = self.settings
-        config["callbacks"] = [EpochKeeper(), *(one for one in given if one is not None)]  # before all others
+        config["callbacks"] = [
+            MonitorCheck(),
+            EpochKeeper(),
+            *(one for one in given if one is not None),
+        ]  # before all others
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         keep_whole(trainer, config["plugins"])
@@ -382,7 +394,16 @@ class CLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; Lightning calls this in the place of ``Trainer.fit``."""
         with told_if_full(lambda: self.run_dir):
-            self.trainer.fit(**kwargs)
+            try:
+                self.trainer.fit(**kwargs)
+            except ValueError as error:
+                if "`val_check_interval`" not in str(error):
+                    raise
+                raise MisconfigurationException(
+                    "Expected --trainer.val_check_interval of at most an epoch's batches "
+                    f"({self.trainer.num_training_batches}), but got {self.trainer.val_check_interval}. To count "
+                    "across epochs, add --trainer.check_val_every_n_epoch null."
+                ) from error
 
     def after_fit(self) -> None:
         """Say what came out."""

@@ -45,20 +45,37 @@ class Measured(NamedTuple):
 
 
 def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best validation.
+    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best checkpoint.
 
     A figure that the files do not hold is left out.
     """
-    return best_of(read_metrics(run, PER_EPOCH), metric)
+    monitor, mode = monitor_of(run)
+    return best_of(read_metrics(run, (*PER_EPOCH, monitor)), metric, monitor, mode)
 
 
-def best_of(rows: list[dict[str, float]], metric: str) -> dict[str, float]:
-    """Return the same of the rows of metrics.csv. A validation that is not finite is never the best."""
+def monitor_of(run: Path) -> tuple[str, str]:
+    """Return what the best checkpoint of a run is chosen by, and "max" or "min"; "" of a config that does not tell."""
+    with suppress(RunError, OSError):
+        config = load_config(run)
+        return str(setting(config, "checkpoint.monitor")), str(setting(config, "checkpoint.mode"))
+    return "", ""
+
+
+def best_of(rows: list[dict[str, float]], metric: str, monitor: str = "", mode: str = "") -> dict[str, float]:
+    """Return the same of the rows of metrics.csv: of the best ``monitor``, or ``val/<metric>`` if it has no values.
+
+    A validation that is not finite is never the best.
+    """
     validations = [row for row in rows if math.isfinite(row.get(f"val/{metric}", math.nan))]
     if not validations:
         return {}
-    choose = max if metric == "acc" else min
-    best = choose(validations, key=lambda row: row[f"val/{metric}"])  # the first of equals, as ModelCheckpoint
+    watched = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
+    if not watched:
+        monitor, mode, watched = f"val/{metric}", "max" if metric == "acc" else "min", validations
+    choose = max if mode == "max" else min
+    best = choose(watched, key=lambda row: row[monitor])  # the first of equals, as ModelCheckpoint
+    if f"val/{metric}" not in best:  # it was chosen by what training logs
+        best = next((row for row in validations if row["epoch"] >= best["epoch"]), validations[-1])
     found = {"epoch": best["epoch"], "val": best[f"val/{metric}"]}
     train = [row[f"train/{metric}"] for row in rows if f"train/{metric}" in row and row["epoch"] == best["epoch"]]
     return found | ({"train": train[-1]} if train else {})

@@ -9,7 +9,17 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from project import record
-from project.measured import METRICS, PER_EPOCH, age_in_words, best_of, in_words, measurement, read_metrics, shown
+from project.measured import (
+    METRICS,
+    PER_EPOCH,
+    age_in_words,
+    best_of,
+    in_words,
+    measurement,
+    monitor_of,
+    read_metrics,
+    shown,
+)
 from project.record import CIRCUMSTANCES, RunError
 from project.runs import by_start, tests_of, times_tested
 from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
@@ -32,7 +42,7 @@ class Result:
         digest: Of its data.
         epochs: How many it finished, of those planned.
         metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
-        val: The best validation, at the end of ``val_epoch``, from 1.
+        val: The validation of the best checkpoint, at the end of ``val_epoch``, from 1.
         test: The latest test of its best checkpoint on all images of its data, or else its latest test. None if
             best.ckpt is newer than that.
         tests: How often it was tested, to whatever logger.
@@ -218,12 +228,13 @@ def _read_config(run: Path, result: Result) -> None:
 
 
 def _read_metrics(run: Path, result: Result) -> None:
-    rows = read_metrics(run, PER_EPOCH)
+    monitor, mode = monitor_of(run)
+    rows = read_metrics(run, (*PER_EPOCH, monitor))
     for tag in PER_EPOCH[::-1]:
         epochs = [row["epoch"] for row in rows if tag in row]
         result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
     for metric in ("acc", "loss"):
-        if best := best_of(rows, metric):
+        if best := best_of(rows, metric, monitor, mode):
             result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
             return
 

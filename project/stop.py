@@ -1,9 +1,10 @@
-"""Ctrl-C and SIGTERM: training ends behind a whole step, with a checkpoint; everything else ends at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: training ends behind a whole step, with a checkpoint; everything else ends at once."""
 
 import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,8 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.finite_loss import NotFiniteError
 from project.checkpoints import DiskFullError
+from project.ranks import world_size
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REPEATED = 1.0  # seconds; `timeout` and the like send one request both to a process and to its group
 OFTEN = 10  # steps after which several devices ask one another whether to stop
 
 
@@ -29,7 +32,9 @@ class Stopped(BaseException):
 
 
 class Stopper(Callback):
-    """Handles both signals while it is entered as a context manager, and knows as a callback whether a step is running.
+    """Handles signals while it is entered as a context manager, and knows as a callback whether a step is running.
+
+    A signal that is ignored at the start, as by nohup or in a shell script's background job, stays ignored.
 
     In training, Lightning's own handler of SIGTERM lets a step end, and raises behind it. It is called only where a run
     can go on exactly: not before a validation, which would be neither done nor to be done again, but behind it.
@@ -37,6 +42,7 @@ class Stopper(Callback):
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._asked = 0.0  # when the signal came
         self._training = False
         self._process = os.getpid()
         self._before: dict[int, Any] = {}
@@ -44,7 +50,8 @@ class Stopper(Callback):
 
     def __enter__(self) -> "Stopper":
         if threading.current_thread() is threading.main_thread():  # Python allows no other to set handlers
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(
@@ -59,7 +66,8 @@ class Stopper(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = True
         if self._before:  # Lightning's handler, by now in place, would let a validation end in its middle
-            self._end_step = signal.signal(signal.SIGTERM, self._handle)
+            handler = self._handle if signal.SIGTERM in self._before else signal.SIG_IGN
+            self._end_step = signal.signal(signal.SIGTERM, handler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +91,7 @@ class Stopper(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._training = False
-        if self._before:  # or Lightning would be deaf to a second Ctrl-C, once the first has ended a test, say
+        if signal.SIGINT in self._before:  # or Lightning would be deaf to a second one, once the first has ended a test
             signal.signal(signal.SIGINT, self._handle)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
@@ -102,14 +110,20 @@ class Stopper(Callback):
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        first, self.number = self.number is None, self.number or number
-        if not first:
-            if number == signal.SIGINT:
+        now, alone = time.monotonic(), world_size() == 1  # of several, Lightning itself sends SIGTERM to some
+        if self.number is not None:  # Lightning hands SIGTERM on without a frame when it is told to stop
+            if number == signal.SIGINT or (alone and frame and now - self._asked > REPEATED):
                 print("\nStopped at once.", file=sys.stderr, flush=True)
                 os._exit(128 + number)
-        elif not self._training:
+            return
+        self.number, self._asked = number, now
+        if not self._training:
             raise KeyboardInterrupt
-        else:
-            print(
-                "\nStopping behind this step, or validation; Ctrl-C again stops at once.", file=sys.stderr, flush=True
-            )
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        again = f"; {name} again stops at once" if alone or number == signal.SIGINT else ""
+        try:
+            print(f"\nStopping after this step or validation{again}.", file=sys.stderr, flush=True)
+        except OSError:  # the terminal is closed: the progress bar would fail, too
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)

@@ -95,6 +95,13 @@ def tell(error: BaseException, args: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    elif isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        print(
+            f"error: {str(error).strip(' .')}: it loads images, and may have run out of memory. Give fewer "
+            "--data.num_workers or a smaller --data.batch_size.",
+            file=sys.stderr,
+        )
+        return 1
     else:
         print(short_traceback(error), file=sys.stderr)
         return 1

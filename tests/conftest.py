@@ -3,8 +3,9 @@
 import io
 import logging
 import pickle
+import signal
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def write_archive(path: Path, contents: dict[str, bytes]) -> Path:
 def _told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let caplog see what Lightning logs, which some versions keep from the root logger."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+
+
+@pytest.fixture(autouse=True)
+def _not_ignored() -> Iterator[None]:
+    """Let signals through, here and in child processes: a shell's background job, or nohup, ignores some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

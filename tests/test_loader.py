@@ -1,4 +1,7 @@
 import hashlib
+import multiprocessing
+import re
+import resource
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from torchvision.transforms import v2
 from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
 from datamodules.dataset import ImageDataset
 from datamodules.loader import ImageLoader, Order
+from project.__main__ import main
 
 COUNT = 103
 
@@ -379,3 +383,36 @@ def test_render_shows_chosen_images_of_an_epoch(sample_root: Path) -> None:
     assert not torch.equal(batches.render(torch.tensor([5, 2]), 1)[0], first)
     assert targets.tolist() == data.datasets["train"].targets[[5, 2]].tolist()
     np.testing.assert_equal(first.shape, (2, 3, 32, 32))
+
+
+def leave_no_shared_memory(image: Tensor) -> Tensor:
+    """Let this process, a worker, make no file of more than a byte, which shared memory is one of."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return image
+
+
+def test_too_little_shared_memory_is_told_rather_than_waited_for() -> None:
+    batches = loader(num_workers=1)
+    batches.dataset.transform = leave_no_shared_memory
+    with pytest.raises(DataError, match=r"for each batch of 0\.000\d+ MB .* File too large \(27\)\. Give more of it"):
+        next(iter(batches))
+
+
+class KillWorker(Callback):
+    """Kill a process that loads images, as the system does for want of memory."""
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        if trainer.global_step == 1:
+            multiprocessing.active_children()[0].kill()
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_a_line(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--data.num_workers=1", "--data.cache=none", "--trainer.callbacks=[test_loader.KillWorker]"]
+    with pytest.raises(SystemExit, match="1"):
+        main(["fit", *fast, *more, "--trainer.num_sanity_val_steps=0", f"--runs_dir={tmp_path}"])
+    told = capsys.readouterr().err
+    assert re.search(
+        r"(?m)^error: DataLoader worker \(pid.*: it loads images, and may have run out of memory\.", told
+    ), told

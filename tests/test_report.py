@@ -273,6 +273,18 @@ def test_first_of_equal_validations_is_the_best(tmp_path: Path) -> None:
     assert "4 of 30 planned epochs" in sentence(read_run(folder))
 
 
+def test_best_validation_is_that_of_the_best_checkpoint(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
+    with (folder / "config.yaml").open("a") as file:
+        file.write("checkpoint: {monitor: val/loss, mode: min}\n")
+    with SummaryWriter(folder) as writer:
+        for epoch, (accuracy, loss) in enumerate([(0.5, 0.9), (0.75, 0.8), (0.6, 0.7)]):
+            writer.add_scalar("epoch", epoch, epoch)
+            writer.add_scalar("val/acc", accuracy, epoch)
+            writer.add_scalar("val/loss", loss, epoch)
+    assert read_run(folder).best() == ("acc", 3, pytest.approx(0.6))
+
+
 def test_module_without_accuracy_is_told_by_its_loss(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with SummaryWriter(folder) as writer:

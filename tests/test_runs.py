@@ -137,6 +137,25 @@ METRICS = """epoch,step,train/acc,val/acc,test/acc
 """
 
 
+@pytest.mark.parametrize(
+    ("monitor", "mode", "epoch", "val"),
+    [
+        ("val/loss", "min", 2, 0.6),
+        ("val/loss", "max", 0, 0.5),
+        ("train/loss", "min", 1, 0.75),
+        ("val/f1", "max", 1, 0.75),
+    ],
+)
+def test_the_best_validation_is_that_of_the_best_checkpoint(
+    monitor: str, mode: str, epoch: int, val: float, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    (run / "config.yaml").write_text(f"checkpoint: {{monitor: {monitor}, mode: {mode}}}")
+    rows = ["0,10,,0.5,0.9", "0,10,0.4,,", "1,20,,0.75,0.8", "1,20,0.2,,", "2,30,,0.6,0.7", "2,30,0.3,,"]
+    (run / "metrics.csv").write_text("\n".join(["epoch,step,train/loss,val/acc,val/loss", *rows, ""]))
+    assert best_validation(run) == {"epoch": epoch, "val": val}
+
+
 def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     assert best_validation(run) == {}

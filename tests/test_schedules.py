@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
+from lightning_modules.monitors import MonitorCheck
 from lightning_modules.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
 
 # The same as LightningCLI's own call, which jsonargparse 5 will refuse
@@ -200,8 +201,30 @@ def test_plateau_that_watches_what_validation_does_not_log_is_refused_before_tra
     yaml = "lr_scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/los}}"
     trace = TraceLr()
     with pytest.raises(MisconfigurationException, match=r"but got val/los\. Validation logs val/acc, val/loss\."):
-        lrs_of(classifier(yaml), 1, trace)
+        lrs_of(classifier(yaml), 1, MonitorCheck(), trace)
     assert not trace.before
+
+
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        ({"check_val_every_n_epoch": 2}, (1, 1, 0.1, 0.1, 0.01)),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 3 * STEPS}, (1, 1, 1, 0.1, 0.1)),
+        ({"check_val_every_n_epoch": None, "val_check_interval": STEPS - 1}, (1, 0.1, 0.01, 1e-3, 1e-4)),
+    ],
+)
+def test_plateau_is_stepped_when_there_was_a_validation(options: dict[str, Any], factors: tuple[float, ...]) -> None:
+    plateau = "{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}"
+    lrs = lrs_of(classifier(f"lr_scheduler: {plateau}"), 5, **options)
+    assert lrs["default"] == pytest.approx(by_epoch(*(0.1 * factor for factor in factors)))
+
+
+def test_plateau_with_validations_at_irregular_moments_is_refused() -> None:
+    yaml = "lr_scheduler: {class_path: torchs.ReduceLROnPlateau}"
+    with pytest.raises(
+        MisconfigurationException, match=r"but got --trainer\.val_check_interval 6 with epochs of 4 batches"
+    ):
+        lrs_of(classifier(yaml), 1, check_val_every_n_epoch=None, val_check_interval=6)
 
 
 MAIN = {

@@ -1,8 +1,10 @@
-"""Signals, outside training."""
+"""Signals, mostly outside training."""
 
 import logging
 import os
+import pty
 import signal
+import sys
 from typing import Any, NoReturn
 
 import pytest
@@ -27,9 +29,20 @@ class EndedAtOnce(BaseException):
     """In the place of the process's end."""
 
 
+class SignalAt(Callback):
+    """Send this process a signal in some training steps, as often as a step is given."""
+
+    def __init__(self, number: int, *steps: int) -> None:
+        self.number, self.steps = number, steps
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: BoringModel, batch: Any, batch_idx: int) -> None:
+        for _ in range(self.steps.count(batch_idx)):
+            os.kill(os.getpid(), self.number)
+
+
 def trainer(stopper: Stopper, *more: Callback) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return Trainer(callbacks=[stopper, *more], **quiet)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    return Trainer(accelerator="cpu", callbacks=[stopper, *more], max_steps=4, **quiet)
 
 
 def test_a_second_ctrl_c_ends_a_validation_at_once(
@@ -50,7 +63,7 @@ def test_a_second_ctrl_c_ends_a_validation_at_once(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_validation(number: int) -> None:
     class Interrupt(Callback):
         def on_validation_batch_end(self, *args: Any) -> None:
@@ -64,13 +77,51 @@ def test_a_signal_ends_a_validation(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_is_not_told_as_sigterm(number: int, caplog: pytest.LogCaptureFixture) -> None:
-    class Interrupt(Callback):
-        def on_train_batch_start(self, trainer: Trainer, pl_module: BoringModel, batch: Any, batch_idx: int) -> None:
-            if batch_idx == 2:
-                os.kill(os.getpid(), number)
-
     stopper = Stopper()
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, told_shortly(["fit"]), stopper:
-        trainer(stopper, Interrupt()).fit(BoringModel())
+        trainer(stopper, SignalAt(number, 2)).fit(BoringModel())
     assert info.value.code == 128 + number
     assert ("Received SIGTERM" in caplog.text) == (number == signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(number: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Stopper() as stopper:
+            trainer(stopper, SignalAt(number, 2)).fit(BoringModel())
+        assert stopper.number is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize(("pause", "ended"), [(0.0, True), (60.0, False)])
+def test_a_second_sigterm_ends_at_once_unless_it_is_of_the_same_moment(
+    pause: float, ended: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(code: int) -> NoReturn:
+        raise EndedAtOnce(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr("project.stop.REPEATED", pause)
+    with pytest.raises(Stopped) as info, Stopper() as stopper:
+        trainer(stopper, SignalAt(signal.SIGTERM, 2, 2)).fit(BoringModel())
+    assert isinstance(info.value.__cause__, EndedAtOnce) == ended
+    assert info.value.exit_code == 143
+    assert "Stopping after this step or validation; SIGTERM again stops at once." in capsys.readouterr().err
+
+
+def test_a_closed_terminal_stops_training_after_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, end = pty.openpty()
+    silenced, dup2 = [], os.dup2
+    monkeypatch.setattr(os, "dup2", lambda null, file: silenced.append(file) or dup2(null, end))
+    with open(end, "w") as closed:
+        os.close(terminal)
+        monkeypatch.setattr(sys, "stderr", closed)
+        with pytest.raises(Stopped) as info, Stopper() as stopper:
+            (run := trainer(stopper, SignalAt(signal.SIGHUP, 2))).fit(BoringModel())
+        monkeypatch.undo()
+    assert info.value.exit_code == 129
+    assert run.global_step == 3
+    assert silenced == [1, 2]

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
 import datamodules
 from project.parser import Parser
+from project.preflight import check_seed_range
 
 IGNORED = ["trainer", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path"]
 IGNORED += ["weights_only", "verbose", "report"]  # of fit, validate and test, in their configs
@@ -31,8 +32,10 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
     Raises:
         UsageError: The command line is not as expected.
         DataError: The DataModule is not one of images.
+        MisconfigurationException: The seed is out of range.
     """
     options = parser.parse_args(args)
+    check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     data = parser.instantiate_classes(options).data

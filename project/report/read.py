@@ -103,11 +103,19 @@ class Run:
         return np.where(after > x[-1], y[-1] + (after - x[-1]) * rate, np.interp(after, x, y))
 
     def best(self) -> Best | None:
-        """Return the first of the best validations by accuracy, or by loss where there is none; NaN is never best."""
+        """Return accuracy, or loss where there is none, of the validation that the best checkpoint was chosen by.
+
+        Without its values, the first of the best is returned. NaN is never best.
+        """
+        monitor, mode = self.setting("checkpoint.monitor"), self.setting("checkpoint.mode")
+        watched = [scalar for scalar in self.scalars.get(monitor, []) if math.isfinite(scalar.value)]
         for metric, choose in (("acc", max), ("loss", min)):
             values = [scalar for scalar in self.scalars.get(f"val/{metric}", []) if math.isfinite(scalar.value)]
             if values:
                 best = choose(values, key=lambda scalar: scalar.value)
+                if watched:
+                    chosen = (max if mode == "max" else min)(watched, key=lambda scalar: scalar.value)
+                    best = next((scalar for scalar in values if scalar.step >= chosen.step), values[-1])
                 epochs = self.epochs([best.step])
                 return Best(metric, float("nan") if epochs is None else float(epochs[0]), best.value)
         return None

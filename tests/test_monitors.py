@@ -1,0 +1,115 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules.monitors import better_mode
+from project.__main__ import main
+from project.runs import BEST
+
+CALLBACK = "lightning.pytorch.callbacks"
+PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
+SHORT = ["--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "names"),
+    [
+        (
+            "min",
+            [
+                "val/loss",
+                "train/loss_step",
+                "val_loss",
+                "valLoss",
+                "val/error_rate",
+                "val/cross_entropy",
+                "val/acc_loss",
+            ],
+        ),
+        (
+            "max",
+            ["val/acc", "val/acc/loss of power", "val_f1", "val/F1Score", "val/top5_acc", "val/AUROC", "recall_macro"],
+        ),
+        (None, ["val/size", "lr-SGD", "val/acc_gap", "epoch", "step", ""]),
+    ],
+)
+def test_a_metrics_name_tells_which_way_it_is_better(mode: str | None, names: list[str]) -> None:
+    assert {better_mode(name) for name in names} == {mode}
+
+
+def values(run: Path, name: str) -> dict[int, float]:
+    """Return a metric of each epoch."""
+    with (run / "metrics.csv").open(newline="") as file:
+        return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row[name]}
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])
+def test_the_best_checkpoint_is_that_of_the_lowest_loss(fast: list[str], monitor: str, tmp_path: Path) -> None:
+    options = ["--trainer.callbacks=null", "--trainer.max_epochs=3", f"--checkpoint.monitor={monitor}"]
+    run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
+    losses = values(run, monitor)
+    assert len(losses) == 3
+    assert torch.load(run / BEST, weights_only=True)["epoch"] == min(losses, key=lambda epoch: losses[epoch])
+    assert "  mode: min" in (run / "config.yaml").read_text()
+
+
+def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list[str], tmp_path: Path) -> None:
+    callbacks = ", ".join(
+        f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: val/acc, {more}}}}}"
+        for name, more in (("EarlyStopping", "patience: 3"), ("ModelCheckpoint", "filename: mine"))
+    )
+    options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", f"--model.lr_scheduler={PLATEAU}"]
+    options += ["--model.lr_scheduler.monitor=val/acc", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
+    trainer = main(["fit", *fast, *options]).trainer
+    monitoring = [one for one in trainer.callbacks if getattr(one, "monitor", None) is not None]
+    assert [one.mode for one in [*monitoring, trainer.lr_scheduler_configs[0].scheduler]] == ["max"] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            ["--checkpoint.monitor=val_acc"],
+            "monitor of Checkpoint, but got val_acc. Validation logs val/acc, val/loss.",
+        ),
+        (
+            [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
+            "monitor of EarlyStopping, but got val_loss. Validation logs val/acc, val/loss.",
+        ),
+        (
+            [f"--model.lr_scheduler={PLATEAU}", "--model.lr_scheduler.monitor=validation/loss"],
+            "monitor of ReduceLROnPlateau, but got validation/loss. Validation logs val/acc, val/loss.",
+        ),
+    ],
+)
+@pytest.mark.parametrize("sanity_steps", [2, 0])
+def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
+    fast: list[str],
+    change: list[str],
+    told: str,
+    sanity_steps: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [*SHORT, f"--trainer.num_sanity_val_steps={sanity_steps}", *change, f"--runs_dir={tmp_path}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *fast, *options])
+    moment = " in the sanity check" if sanity_steps else ""
+    assert f"error: Expected a metric that is logged{moment} as {told}\n" in capsys.readouterr().err
+    (run,) = tmp_path.glob("lenet/*")
+    assert not list(run.glob("checkpoints/*"))
+
+
+def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=train_loss"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])
+    told = (
+        "Expected a metric that is logged as monitor of EarlyStopping, but got train_loss. "
+        "Training logs train/acc, train/loss."
+    )
+    assert f"error: {told}\n" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+
+from project.__main__ import main
+
+CALLBACK = "lightning.pytorch.callbacks"
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+
+
+def stopping(monitor: str) -> list[str]:
+    return [f"--trainer.callbacks={CALLBACK}.EarlyStopping", f"--trainer.callbacks.monitor={monitor}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            ["--checkpoint.monitor=val/size"],
+            "Expected --checkpoint.mode as well, min or max, because the name val/size ",
+        ),
+        (stopping("val/size"), "Expected mode of EarlyStopping as well, min or max, because the name val/size "),
+        (
+            ["--checkpoint.monitor=val/loss", "--checkpoint.mode=max"],
+            "Expected --checkpoint.mode min for val/loss, but got max",
+        ),
+        (
+            [*stopping("val/acc"), "--trainer.callbacks.mode=min"],
+            "Expected mode of EarlyStopping max for val/acc, but got min",
+        ),
+        (
+            [f"--model.lr_scheduler={PLATEAU}", "--model.lr_scheduler.mode=max"],
+            "Expected --model.lr_scheduler.mode min for val/loss, but got max",
+        ),
+        (
+            ["--trainer.limit_val_batches=0", *stopping("val/loss")],
+            "Expected a metric of training for EarlyStopping, because --trainer.limit_val_batches is 0",
+        ),
+        ([f"--trainer.callbacks={CALLBACK}.LearningRateFinder"], "Give --model.optimizer.lr.\n"),
+        ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Give --data.batch_size.\n"),
+        (
+            [f"--trainer.callbacks={CALLBACK}.OnExceptionCheckpoint", "--trainer.callbacks.dirpath=x"],
+            "Expected no OnExceptionCheckpoint in trainer.callbacks, because a new run would start from what another",
+        ),
+        (["--trainer.strategy=ddp_fork"], "but got ddp_fork, with which a run hangs when a process fails. Give ddp.\n"),
+        (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Give ddp_find_unused_parameters_true.\n"),
+        (["--trainer.strategy=ddp_spawn"], "Give ddp.\n"),
+        (
+            ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy", "--trainer.strategy.start_method=fork"],
+            "but got start_method fork, with which a run hangs when a process fails. Give start_method popen.\n",
+        ),
+        (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run has logs and checkpoints"),
+        (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0"),
+        (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0"),
+        (["--trainer.max_steps=0"], "Expected --trainer.max_steps other than 0"),
+        (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1.\n"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_there_is_a_run(
+    fast: list[str], change: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *fast, "--trainer.callbacks=null", *change, f"--runs_dir={tmp_path / 'runs'}"])
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_may_be_without_validation(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = ["--trainer.callbacks=null", "--trainer.limit_val_batches=0", "--trainer.max_epochs=1"]
+    run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
+    assert "No best.ckpt will be written, because --trainer.limit_val_batches is 0" in caplog.text
+    assert [file.name for file in run.glob("checkpoints/*")] == ["last.ckpt"]
+
+
+def test_validation_later_than_an_epochs_end_is_refused(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *fast, "--trainer.callbacks=null", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
+    assert "of at most an epoch's batches (12), but got 13. To count across epochs" in capsys.readouterr().err
+
+
+def test_the_mode_of_a_saved_config_is_one_that_was_given(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+    run = main(["fit", *fast, *options, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    longer = ["fit", "--run", str(run), "--trainer.max_epochs=2"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*longer, "--checkpoint.monitor=val/loss"])
+    assert "Expected --checkpoint.mode min for val/loss, but got max" in capsys.readouterr().err
+    callback = main([*longer, "--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]).trainer.checkpoint_callback
+    assert callback.best_model_score < 10
