@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
 
@@ -117,7 +118,9 @@ class ImageLoader:
         # Lightning sets the epoch of what it finds by this name
         shuffled = Order(len(self.dataset), self.seed, self.weights)
         self.sampler: Order | InOrder = shuffled if self.shuffle else InOrder(self.dataset)
-        self.drop_last = self.drop_last and len(self.dataset) >= self._global_batch
+        if self.drop_last and len(self.dataset) < self._global_batch:
+            self.drop_last = False
+            rank_zero_info(f"All {len(self.dataset)} training images make one batch of less than {self._global_batch}.")
         self.batch_sampler = None  # Lightning looks for one where there is a sampler
         self._done = 0  # batches of this epoch that were given out
         self._resume: dict[str, int] = {}

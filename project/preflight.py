@@ -14,6 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_modules.monitors import better_mode
 
 MAX_SEED = 2**32 - 1  # NumPy's
+NOT_ZERO = (
+    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
+    *("check_val_every_n_epoch", "val_check_interval"),
+)
 CHECKPOINT = "--checkpoint.mode"
 REFUSED = {
     LearningRateFinder: "it sets one learning rate for all param groups. Give --model.optimizer.lr",
@@ -42,9 +46,9 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         )
     _check_strategy(trainer.strategy)
     if command == "fit":
-        for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        for name in NOT_ZERO:
             if trainer[name] == 0:
-                raise MisconfigurationException(f"Expected --trainer.{name} other than 0, which trains nothing.")
+                raise MisconfigurationException(f"Expected --trainer.{name} other than 0, but got 0.")
         _check_callbacks(trainer.callbacks)
         _complete_modes(config, given)
 

@@ -385,6 +385,11 @@ def test_render_shows_chosen_images_of_an_epoch(sample_root: Path) -> None:
     np.testing.assert_equal(first.shape, (2, 3, 32, 32))
 
 
+def test_fewer_images_than_a_whole_batch_are_shown_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert flat(shown(loader(count=5, batch_size=8, drop_last=True, shuffle=False))) == [0, 1, 2, 3, 4]
+    assert "All 5 training images make one batch of less than 8." in caplog.text
+
+
 def leave_no_shared_memory(image: Tensor) -> Tensor:
     """Let this process, a worker, make no file of more than a byte, which shared memory is one of."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

@@ -50,9 +50,9 @@ def stopping(monitor: str) -> list[str]:
             "but got start_method fork, with which a run hangs when a process fails. Give start_method popen.\n",
         ),
         (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run has logs and checkpoints"),
-        (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0"),
-        (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0"),
-        (["--trainer.max_steps=0"], "Expected --trainer.max_steps other than 0"),
+        (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0, but got 0.\n"),
+        (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0, but got 0.\n"),
+        (["--trainer.val_check_interval=0.0"], "Expected --trainer.val_check_interval other than 0, but got 0.\n"),
         (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1.\n"),
     ],
 )
