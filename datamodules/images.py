@@ -30,6 +30,7 @@ from datamodules.split import fold_of
 from datamodules.store import ImageStore
 from datamodules.transforms import ImageTransform, compose
 
+PLAIN = ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])  # mean and std without normalisation
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
 
 
@@ -58,7 +59,8 @@ class ImageDataModule(LightningDataModule, ABC):
             views of an image, whose logits are averaged.
         batch_transforms: Augmentation of whole training batches on the device, behind ``train_transforms``, see
             ``datamodules.augment``.
-        normalize: Subtract mean and divide by standard deviation of the training images.
+        normalize: Subtract mean and divide by standard deviation of the training images; with weights of a checkpoint,
+            of the images that it was trained on.
         sampler: "shuffle" shows each training image once an epoch, "balanced" draws as many of each class.
         drop_last: Leave an incomplete last training batch out; one image alone would break batch norm.
         folds: Number of parts for cross-validation: all but the test images are divided anew, by class. Each fold has
@@ -119,6 +121,7 @@ class ImageDataModule(LightningDataModule, ABC):
         skip = on_bad_image == "skip"
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
         self._description: Description | None = None
+        self._trained: tuple[list[str] | None, list[float], list[float]] | None = None  # see match
         self._fitted: list[Any] = []
         self._normalizer: Normalize | None = None
 
@@ -160,6 +163,28 @@ class ImageDataModule(LightningDataModule, ABC):
 
     # What the dataset is; the first look prepares it
 
+    def match(self, class_names: list[str] | None, mean: list[float], std: list[float]) -> None:
+        """Make batches for a network that was trained on other data: with its labels, mean and standard deviation.
+
+        Args:
+            class_names: Its classes in their order; None if it takes images of any class.
+            mean: Mean of R, G and B that its images were normalised with, on the scale of 0 to 1.
+            std: Standard deviation of R, G and B, on the same scale.
+
+        Raises:
+            DataError: An image is of a class that the network does not know, or ``normalize`` is not as it was.
+        """
+        own = self.description.class_names
+        if unknown := set(own).difference(own if class_names is None else class_names):
+            raise DataError(f"Expected classes that the network knows in {self.root}, but got {min(unknown)}.")
+        normalized = (mean, std) != PLAIN
+        if normalized != self.normalize:
+            raise DataError(
+                f"Expected --data.normalize {str(normalized).lower()}, as the checkpoint was trained, but got "
+                f"{str(self.normalize).lower()}."
+            )
+        self._trained, self._normalizer = (class_names, mean, std), None
+
     @property
     def description(self) -> Description:
         """What ``dataset.json`` says."""
@@ -177,13 +202,15 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def class_names(self) -> list[str]:
-        """Name of each label."""
-        return self.description.class_names
+        """Name of each label, as batches hold it."""
+        trained = self._trained[0] if self._trained is not None else None
+        return self.description.class_names if trained is None else trained
 
     @property
     def class_counts(self) -> list[int]:
         """Number of training images of each label."""
-        return list(self.description.counts["train"].values())
+        counts = self.description.counts["train"]
+        return [counts.get(name, 0) for name in self.class_names]
 
     @property
     def num_classes(self) -> int:
@@ -204,12 +231,16 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def mean(self) -> list[float]:
         """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1."""
-        return self.description.pixels[self.store.key].mean if self.normalize else [0.0, 0.0, 0.0]
+        if self._trained is not None:
+            return self._trained[1]
+        return self.description.pixels[self.store.key].mean if self.normalize else PLAIN[0]
 
     @property
     def std(self) -> list[float]:
         """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1."""
-        return self.description.pixels[self.store.key].std if self.normalize else [1.0, 1.0, 1.0]
+        if self._trained is not None:
+            return self._trained[2]
+        return self.description.pixels[self.store.key].std if self.normalize else PLAIN[1]
 
     def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
         """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
@@ -265,13 +296,14 @@ class ImageDataModule(LightningDataModule, ABC):
         description = self.description
         pixels, rows = self._open()
         entries = self.store.readable(description)
+        labels = [self.class_names.index(name) for name in description.class_names]
         self.datasets = {}
         for one in stages:
             transforms = self.train_transforms if one == "train" else self.eval_transforms
             self._fit(transforms)
             self.datasets[one] = ImageDataset(
                 self.store.base,
-                entries[one],
+                [(file, labels[label]) for file, label in entries[one]],
                 self.store.size,
                 self.store.resize,
                 compose(transforms) if transforms else None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.losses import per_image
+from lightning_modules.pretrained import LIMIT
 from lightning_modules.safe_load import LoadError, load_safely
 
 
@@ -25,7 +26,7 @@ class Distiller(ImageClassifier):
     Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
 
     Args:
-        teacher: Checkpoint of an ``ImageClassifier`` of the same classes and image size.
+        teacher: Checkpoint of an ``ImageClassifier`` of the same classes, in any order, and image size.
         temperature: The higher, the more the teacher tells of classes that it thinks unlikely.
         alpha: Share of the teacher in the loss, from 0 to 1.
         **kwargs: See ``ImageClassifier``.
@@ -54,12 +55,19 @@ class Distiller(ImageClassifier):
         super().setup(stage)
         if stage == "fit":
             self._teacher[:] = [load_teacher(self.teacher)]
-            for name in ("class_names", "image_size"):
-                own, got = self.hparams[name], self._teacher[0].hparams[name]
-                if own != got:
-                    raise MisconfigurationException(
-                        f"Expected a --model.teacher with {name} {own}, but {self.teacher} has {got}."
-                    )
+            known, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
+            own = [name for name in self.class_names if name not in known]
+            others = [name for name in known if name not in self.class_names]
+            if own or others:  # those that both have are not named
+                raise MisconfigurationException(
+                    f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has "
+                    f"{others[:LIMIT]} in their place."
+                )
+            if size != self.hparams["image_size"]:
+                raise MisconfigurationException(
+                    f"Expected a --model.teacher with image_size {self.hparams['image_size']}, but {self.teacher} has "
+                    f"{size}."
+                )
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -79,6 +87,8 @@ class Distiller(ImageClassifier):
         with torch.no_grad():
             # normalised as it learnt them: its training images may have been others
             answers = teacher((images * self.std + self.mean - teacher.mean) / teacher.std)
+            if teacher.class_names != self.class_names:
+                answers = answers[:, [teacher.class_names.index(name) for name in self.class_names]]
         student = (logits.float() / self.temperature).log_softmax(1)
         return self.divergence(student, (answers.float() / self.temperature).softmax(1)) * self.temperature**2
 

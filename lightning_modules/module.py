@@ -30,8 +30,8 @@ class ImageModule(LightningModule):
     """A network with optimizer, schedule and starting weights; subclasses say what it learns.
 
     ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config, and
-    are kept in the checkpoint. That of a module made by the command line needs nothing else:
-    ``load_from_checkpoint(file)``.
+    are kept in the checkpoint, whose values the command line uses on other data too. A checkpoint of the command line
+    needs nothing else: ``load_from_checkpoint(file)``.
 
     Args:
         network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an

@@ -48,7 +48,7 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     network.load_state_dict({name: loaded[f"{prefix}{name}"] for name in matched}, strict=False)
     table = Table("pretrained", "tensors", "names", title=escape(title))
     for what, names in found.items():
-        table.add_row(what, f"{len(names)}", escape(_some(names)))
+        table.add_row(what, f"{len(names)}", escape(some(names)))
     rank_zero_only(rich_print)(table)
 
 
@@ -76,7 +76,7 @@ def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> di
 
 def in_words(found: dict[str, list[str]]) -> str:
     """Return names by what is the matter with them in a line."""
-    return "; ".join(f"{len(names)} {what} ({_some(names)})" for what, names in found.items() if names)
+    return "; ".join(f"{len(names)} {what} ({some(names)})" for what, names in found.items() if names)
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def read_state_dict(file: str) -> dict[str, Any]:
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         raise _not_weights(file, f"holds a {type(loaded).__name__}")
     if not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise _not_weights(file, f"holds {_some(list(loaded)) or 'nothing'}")
+        raise _not_weights(file, f"holds {some(list(loaded)) or 'nothing'}")
     return loaded
 
 
@@ -125,5 +125,6 @@ def _shapes(state_dict: dict[str, Any]) -> dict[str, tuple[int, ...] | str]:
     }
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """Return the first of some names, and how many there are beside them."""
     return ", ".join(names[:LIMIT]) + (f", and {len(names) - LIMIT} more" if len(names) > LIMIT else "")

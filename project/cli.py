@@ -49,7 +49,7 @@ from project.runs import (
 from project.settings import CONFIG, load_config
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
-from project.weights import check_weights, facts_of
+from project.weights import check_classes, check_weights, data_of, facts_of
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 
@@ -71,6 +71,7 @@ class CLI(LightningCLI):
         self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
         self.settings: dict[str, Any] = {}
         self.weights: dict[str, Any] = {}  # path, digest, epoch, step and hyperparameters of the checkpoint in use
+        self.trained: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
         self.table: Table | None = None
         self.training = False
         self.stopper = Stopper()
@@ -126,7 +127,13 @@ class CLI(LightningCLI):
             }
         )
         for name in LINKED:
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+            def of_checkpoint_or(value: Any, name: str = name) -> Any:
+                known = self.trained.get(name)
+                return value if known is None else known
+
+            link = f"data.{name}", f"model.init_args.{name}", of_checkpoint_or
+            parser.link_arguments(*link, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, then check what no type can say."""
@@ -168,6 +175,9 @@ class CLI(LightningCLI):
             )
         if config.ckpt_path is not None or self.config.subcommand != "fit":
             self.weights = {"file": weights, **facts_of(str(weights), config.weights_only is not False)}
+            module, _, name = config.model.class_path.rpartition(".")
+            module_class = getattr(importlib.import_module(module), name)
+            self.trained = data_of(self.weights.get("hyper_parameters", {}), module_class)
             self.weights["digest"] = digest_of(Path(weights))  # now, because training may replace it during a test
 
     def _parse_ckpt_path(self) -> None:
@@ -182,6 +192,7 @@ class CLI(LightningCLI):
         assert command is not None
         config = self.config[command]
         check_weights(command, config, self.model)
+        self._match_data(command)
         self._make_folders(config)
         if command == "fit" and is_rank_zero():
             self._begin_record(config)
@@ -224,6 +235,24 @@ class CLI(LightningCLI):
         trainer = super()._instantiate_trainer(config, always)
         keep_whole(trainer, config["plugins"])
         return trainer
+
+    def _match_data(self, command: str) -> None:
+        """Make the data match the classes and the normalisation of the checkpoint.
+
+        Raises:
+            DataError: --data.normalize contradicts the checkpoint.
+            MisconfigurationException: The data has other classes.
+        """
+        if not self.trained:
+            return
+        data, names = self.datamodule, self.trained["class_names"]
+        if names is not None:
+            check_classes(str(self.weights["file"]), names, data, training=command == "fit")
+        if hasattr(data, "match"):
+            data.match(names, self.trained["mean"], self.trained["std"])
+        size = self.weights["hyper_parameters"].get("image_size")
+        if (given := getattr(data, "image_size", size)) != size:
+            rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""

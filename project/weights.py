@@ -9,9 +9,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_modules import ImageClassifier
 from lightning_modules.distiller import load_teacher
 from lightning_modules.module import ImageModule
-from lightning_modules.pretrained import compare, in_words, read_state_dict
+from lightning_modules.pretrained import compare, in_words, read_state_dict, some
 from lightning_modules.safe_load import LoadError, load_safely
 from project.runs import BEST, LAST
 
@@ -33,6 +34,50 @@ def facts_of(file: str, weights_only: bool = True) -> dict[str, Any]:
         return {}
 
 
+def data_of(hyper_parameters: dict[str, Any], module_class: Any) -> dict[str, Any]:
+    """Return properties of the data that weights were trained on, from the hyperparameters of their checkpoint.
+
+    Returns:
+        "class_names", "class_counts", "mean" and "std"; the first two are None if the module is no classifier, because
+        it takes images of any class. Empty if the checkpoint lacks them.
+    """
+    names, mean, std = (hyper_parameters.get(name) for name in ("class_names", "mean", "std"))
+    if not all(isinstance(one, list) for one in (names, mean, std)):
+        return {}
+    if not (isinstance(module_class, type) and issubclass(module_class, ImageClassifier)):
+        return {"class_names": None, "class_counts": None, "mean": mean, "std": std}
+    counts = hyper_parameters.get("class_counts")
+    return {"class_names": names, "class_counts": counts, "mean": mean, "std": std}
+
+
+def check_classes(file: str, known: list[str], data: Any, training: bool) -> None:
+    """Check that a checkpoint knows all classes of the data and, for training, that the data has all of its classes.
+
+    Their order matters only for a DataModule without ``match``, which maps labels to the checkpoint's order.
+
+    Raises:
+        MisconfigurationException: The classes differ.
+    """
+    own = list(getattr(data, "class_names", known))
+    unknown, missing = [name for name in own if name not in known], [name for name in known if name not in own]
+    if unknown:
+        lack = f" (and the data has no {some(missing)})" if missing else ""
+        new = f" To train on other classes: {WEIGHTS[0].lower()}{WEIGHTS[1:]}." if training else ""
+        raise MisconfigurationException(
+            f"Expected a checkpoint of the data's classes, but {file} does not know {some(unknown)}{lack}. Name them "
+            f"alike (by folders, or classes.txt), or give another checkpoint.{new}"
+        )
+    if training and missing:
+        raise MisconfigurationException(
+            f"Expected data with all classes of {file} to train on, but it has no {some(missing)}. Add images of them."
+        )
+    if not hasattr(data, "match") and own != known:
+        raise MisconfigurationException(
+            f"Expected a checkpoint of the data's classes in their order, but {file} is of others: give "
+            f"{type(data).__name__} the same class_names, or a method match as datamodules.ImageDataModule has it."
+        )
+
+
 def check_weights(command: str, config: Any, module: LightningModule) -> None:
     """Check checkpoint, pretrained weights and teacher, as far as a command will load them.
 
@@ -47,6 +92,13 @@ def check_weights(command: str, config: Any, module: LightningModule) -> None:
     if config.ckpt_path is None:
         if (pretrained := getattr(module, "pretrained", None)) is not None:
             read_state_dict(pretrained)
+            if command == "fit" and isinstance(module, ImageClassifier):
+                names = data_of(facts_of(pretrained).get("hyper_parameters", {}), type(module)).get("class_names")
+                if names and names != module.class_names and set(names) == set(module.class_names):
+                    rank_zero_warn(
+                        f"{pretrained} was trained on these classes in another order: the last layer begins as that of "
+                        "other classes."
+                    )
     elif config.weights_only is False:
         rank_zero_warn(
             f"--weights_only false: whatever code is in {config.ckpt_path} will be run. Load only files that you trust "
@@ -103,13 +155,7 @@ def _check_network(file: str, loaded: dict[str, Any], module: ImageModule) -> No
     del found["loaded"]
     if not any(found.values()):
         return
-    known = loaded.get("hyper_parameters", {}).get("class_names", module.class_names)
-    classes = (
-        f" (it tells {len(known)} classes apart, the data has {len(module.class_names)})"
-        if len(known) != len(module.class_names)
-        else ""
-    )
     raise MisconfigurationException(
-        f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another{classes}: "
+        f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another: "
         f"{in_words(found)}. Give the config that it was trained with, or what fits of it as --model.pretrained."
     )

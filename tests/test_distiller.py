@@ -75,6 +75,13 @@ def test_teacher_that_agrees_adds_nothing(make: Callable[..., Distiller]) -> Non
     assert loss_of(module) == pytest.approx(0, abs=1e-6)
 
 
+def test_classes_of_the_teacher_are_mapped_by_name(make: Callable[..., Distiller]) -> None:
+    answers = {"a": log(16), "b": 0.0, "c": log(4)}
+    same = loss_of(make(Says(3, tuple(answers.values()))))
+    other = make(Says(3, (answers["c"], answers["a"], answers["b"])), class_names=["c", "a", "b"])
+    assert loss_of(other) == pytest.approx(same, rel=1e-6)
+
+
 def test_teacher_gets_images_as_it_learnt_them(make: Callable[..., Distiller]) -> None:
     module = make(Reads(3), alpha=1.0, mean=[0.5, 0.25, 0.5], std=[0.25, 0.25, 0.25])
     # normalised zeros are 0.5, which the teacher takes for 0, 1, 0: at temperature 2 it says 1, e to the 1/2, 1
@@ -101,6 +108,10 @@ def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
     teacher = str(finished_run / "checkpoints" / "best.ckpt")
     module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=teacher, **DATA)
     with pytest.raises(MisconfigurationException, match=r"with class_names \['a', 'b', 'c'\].*has \['0', '1'"):
+        module.setup("fit")
+    data = DATA | {"class_names": [*"987654310", "x"]}
+    module = Distiller(network=partial(Says, logits=(0.0,) * 10), optimizer=OPTIMIZER, teacher=teacher, **data)
+    with pytest.raises(MisconfigurationException, match=r"with class_names \['x'\], but .* has \['2'\] in their place"):
         module.setup("fit")
 
 

@@ -2,20 +2,29 @@
 
 import argparse
 import io
+import json
 import re
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from test_cli import stop_of
 from test_safe_load import RunsCode
 
+from datamodules import DataError, SampleDataModule
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
+from project.measured import digest_of
+from project.report.outcome import numbers, sentence
+from project.report.read import read_run
+from project.runs import summary
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ WRONG = {
     ),
     "another number of classes": (
         of_three_classes,
-        r"of another \(it tells 3 classes apart, the data has 10\): 2 mismatched \(fc3\.weight is \(3, 84\), not",
+        r"does not know 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Name them alike",
     ),
     "other layers": (
         of_other_layers,
@@ -224,3 +233,217 @@ def test_code_that_hyperparameters_name_is_not_run(
     assert not (tmp_path / "trace").exists()
     ImageClassifier.load_from_checkpoint(file)  # SECURITY.md warns of this
     assert (tmp_path / "trace").exists()
+
+
+# A checkpoint and data that it was not trained on
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture(scope="module")
+def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of images of three classes, by stage; not to be changed."""
+    root = tmp_path_factory.mktemp("insects")
+    generator = np.random.default_rng(0)
+    for number, name in enumerate(CLASSES):
+        for stage, count in (("train", 16), ("val", 4), ("test", 4 + number)):
+            (root / stage / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(40 * number, 40 * number + 100, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(root / stage / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def insects_run(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run on that folder; not to be changed but by adding to it."""
+    options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
+    options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=2", "--report=false"]
+    options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", "--model.optimizer.lr=0.01"]
+    return main(["fit", *options, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
+
+
+@pytest.fixture
+def other_order(insects: Path, tmp_path: Path) -> Path:
+    """Return a folder that lists the same images with the classes in another order."""
+    root, names = tmp_path / "other order", ("cat", "ant", "bee")
+    root.mkdir()
+    (root / "classes.txt").write_text("\n".join(names))
+    for stage in ("train", "val", "test"):
+        files = sorted((insects / stage).rglob("*.png"))
+        lines = (f"{file.absolute()} {names.index(file.parent.name)}\n" for file in files)
+        (root / f"{stage}.txt").write_text("".join(lines))
+    return root
+
+
+def outcome(command: str, run: Path, *options: str) -> dict[str, Any]:
+    """Return the content of results.json of a validation or test."""
+    cli = main([command, f"--run={run}", "--report=false", *options])
+    return json.loads((cli.output_dir / "results.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_classes_in_another_order_are_mapped_by_name(
+    command: str, insects_run: Path, other_order: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = outcome(command, insects_run)
+    assert own["data"]["digest"] == json.loads((insects_run / "run.json").read_text())["data"]["digest"]
+    assert "other data" not in capsys.readouterr().out
+    matrix = ["--trainer.callbacks=[ConfusionMatrix]"]
+    cli = main([command, f"--run={insects_run}", f"--data.root={other_order}", *matrix, "--report=false"])
+    other = json.loads((cli.output_dir / "results.json").read_text())
+    assert cli.model.class_names == cli.datamodule.class_names == list(CLASSES)
+    assert other["metrics"] == pytest.approx(own["metrics"])
+    assert (other["data"]["class"], other["data"]["root"]) == ("FolderDataModule", str(other_order))
+    assert other["data"]["digest"] not in (None, own["data"]["digest"])
+    words = f"of epoch {own['epoch']}, on other data than the run's: {other_order} ({other['data']['digest'][:8]})"
+    assert words in capsys.readouterr().out
+    (drawn,) = cli.output_dir.glob("confusion_matrix_*.csv")
+    assert drawn.read_text().splitlines()[0] == r"true \ predicted,ant,bee,cat"
+
+
+def test_a_test_names_its_checkpoint_and_is_not_that_of_a_newer_one(insects_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/lenet/copy"
+    shutil.copytree(insects_run, run)
+    shutil.rmtree(run / "test", ignore_errors=True)
+    best = run / "checkpoints/best.ckpt"
+    saved = torch.load(best, weights_only=True)
+    found = outcome("test", run)
+    assert found["checkpoint_digest"] == digest_of(best)
+    assert (found["epoch"], found["step"]) == (saved["epoch"] + 1, saved["global_step"])
+    newer = "tested at|best.ckpt is newer"
+    assert not re.search(newer, summary(run, run) + sentence(read_run(run)))
+    torch.save(saved | {"epoch": 8}, best)
+    words = f"tested at epoch {saved['epoch'] + 1}; best.ckpt is newer"
+    assert f"Measured     {words}\n" in summary(run, run)
+    assert words in sentence(read_run(run))
+    assert read_run(run).test is None
+    assert "test accuracy" not in numbers(read_run(run))
+    assert outcome("test", run)["epoch"] == 9
+    assert not re.search(newer, summary(run, run) + sentence(read_run(run)))
+    assert "test accuracy" in numbers(read_run(run))
+
+
+def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(insects, tmp_path / "dark", ignore=shutil.ignore_patterns("*.txt", "*.json", "cache"))
+    for file in (tmp_path / "dark").rglob("*.png"):
+        Image.fromarray((np.array(Image.open(file)) * 0.3).astype(np.uint8)).save(file)
+    found = outcome("test", insects_run, f"--data.root={tmp_path / 'dark'}")
+    folder = main(["predict", f"--run={insects_run}", str(tmp_path / "dark/test")])
+    images = json.loads((folder / "predictions.json").read_text())["images"]
+    true = [CLASSES.index(Path(one["file"]).parent.name) for one in images]
+    losses = [-np.log(one["probabilities"][label]) for one, label in zip(images, true, strict=True)]
+    assert found["metrics"]["test/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    right = [one["predicted"] == CLASSES[label] for one, label in zip(images, true, strict=True)]
+    assert found["metrics"]["test/acc"] == pytest.approx(np.mean(right))
+
+
+def test_weights_without_their_run_keep_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
+    shutil.copy(insects_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
+    own = outcome("test", insects_run)["metrics"]
+    config = [f"--config={insects_run}/config.yaml", f"--data.root={other_order}", f"--runs_dir={tmp_path}/runs"]
+    for option in ("--ckpt_path", "--model.pretrained"):
+        cli = main(["test", *config, f"{option}={tmp_path}/mine.ckpt", "--report=false"])
+        assert cli.trainer.callback_metrics["test/loss"].item() == pytest.approx(own["test/loss"])
+
+
+def test_data_may_lack_classes_of_the_checkpoint(insects: Path, insects_run: Path, tmp_path: Path) -> None:
+    for stage in ("train", "val", "test"):
+        for name in ("ant", "cat"):
+            shutil.copytree(insects / stage / name, tmp_path / stage / name)
+    own = outcome("test", insects_run)["metrics"]
+    found = outcome("test", insects_run, f"--data.root={tmp_path}")["metrics"]
+    assert {name for name in found if "/acc/" in name} == {"test/acc/ant", "test/acc/cat"}
+    assert (found["test/acc/ant"], found["test/acc/cat"]) == (own["test/acc/ant"], own["test/acc/cat"])
+
+
+def test_data_of_other_classes_is_refused_with_both_lists(
+    insects: Path, insects_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(insects, other, ignore=shutil.ignore_patterns("*.txt", "*.json", "cache"))
+    for stage in ("train", "val", "test"):
+        (other / stage / "cat").rename(other / stage / "cats")
+    before = sorted(insects_run.rglob("*"))
+    for command in ("fit", "validate", "test"):
+        options = [f"--run={insects_run}", f"--data.root={other}", "--trainer.max_epochs=3"]
+        code, err = stop_of([command, *options], capsys)
+        assert code == 2
+        assert err == (
+            f"error: Expected a checkpoint of the data's classes, but {insects_run}/checkpoints/"
+            f"{'last' if command == 'fit' else 'best'}.ckpt does not know cats (and the data has no cat). Name them "
+            "alike (by folders, or classes.txt), or give another checkpoint."
+            + " To train on other classes: give its weights alone as --model.pretrained, without --ckpt_path."
+            * (command == "fit")
+            + "\n"
+        )
+    assert sorted(insects_run.rglob("*")) == before
+
+
+def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
+    insects: Path, insects_run: Path, other_order: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs/lenet/copy"
+    shutil.copytree(insects_run, run)
+    longer = ["--trainer.max_epochs=3", "--report=false"]
+    cli = main(["fit", f"--run={run}", f"--data.root={other_order}", *longer])
+    saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+    known = torch.load(insects_run / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+    for name in ("class_names", "mean", "std", "class_counts"):
+        assert saved[name] == known[name]
+    labels = dict(zip(cli.datamodule.datasets["train"].files, cli.datamodule.datasets["train"].targets, strict=True))
+    assert all(CLASSES[label] == Path(file).parent.name for file, label in labels.items())
+
+    shutil.copytree(insects, tmp_path / "few", ignore=shutil.ignore_patterns("*.txt", "*.json", "cache", "bee"))
+    code, err = stop_of(["fit", f"--run={insects_run}", f"--data.root={tmp_path / 'few'}", *longer], capsys)
+    assert code == 2
+    assert err.endswith("last.ckpt to train on, but it has no bee. Add images of them.\n")
+
+
+def test_normalize_must_be_as_in_the_checkpoint(insects_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = stop_of(["test", f"--run={insects_run}", "--data.normalize=false"], capsys)
+    assert code == 2
+    assert err == "error: Expected --data.normalize true, as the checkpoint was trained, but got false.\n"
+
+
+def test_pretrained_head_of_the_same_classes_in_another_order_is_reported(
+    insects: Path, insects_run: Path, other_order: Path, tmp_path: Path
+) -> None:
+    options = [f"--config={insects_run}/config.yaml", f"--runs_dir={tmp_path}", "--trainer.max_epochs=1"]
+    options += [f"--model.pretrained={insects_run}/checkpoints/best.ckpt"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*another order")
+        main(["fit", *options])
+    with pytest.warns(UserWarning, match=r"best\.ckpt was trained on these classes in another order"):
+        main(["fit", *options, f"--data.root={other_order}"])
+
+
+def test_images_of_another_size_are_reported(insects_run: Path) -> None:
+    with pytest.warns(UserWarning, match="Images have 33 pixels, but the checkpoint was trained on images of 32"):
+        outcome("test", insects_run, "--data.image_size=33")
+
+
+def test_embeddings_are_measured_on_other_classes(fast: list[str], insects: Path, tmp_path: Path) -> None:
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.callbacks=[]"]
+    run = main(["fit", "--config=configs/metric.yaml", *fast[2:], *quick, f"--runs_dir={tmp_path}"]).run_dir
+    other = ["--data=datamodules.FolderDataModule", f"--data.root={insects}", "--data.batch_size=8"]
+    cli = main(["test", f"--run={run}", *other, "--report=false"])
+    known = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
+    assert (cli.datamodule.mean, cli.model.mean.flatten().tolist()) == (known["mean"], pytest.approx(known["mean"]))
+
+
+def test_data_is_matched_in_python_too(sample_root: Path) -> None:
+    data = SampleDataModule(root=str(sample_root), num_workers=0, cache="none")
+    names = [*"9876543210", "none"]
+    data.match(names, [0.0] * 3, [0.5] * 3)
+    data.setup("test")
+    images, targets = next(iter(data.test_dataloader()))
+    own = SampleDataModule(root=str(sample_root), num_workers=0)
+    own.setup("test")
+    images_of_own, targets_of_own = next(iter(own.test_dataloader()))
+    assert torch.equal(targets, 9 - targets_of_own)
+    torch.testing.assert_close(0.5 * images, images_of_own * own.std[0] + own.mean[0])
+    assert (data.num_classes, data.class_counts) == (11, [*own.class_counts[::-1], 0])
+    assert data.digest == own.digest
+    with pytest.raises(DataError, match=r"Expected classes that the network knows in .*, but got 9\."):
+        data.match([*"012345678"], [0.0] * 3, [0.5] * 3)
