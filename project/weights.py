@@ -60,12 +60,16 @@ def check_classes(file: str, known: list[str], data: Any, training: bool) -> Non
     """
     own = list(getattr(data, "class_names", known))
     unknown, missing = [name for name in own if name not in known], [name for name in known if name not in own]
-    if unknown or (training and missing):
-        data_has = f"{some(unknown)} in place of {some(missing)}" if unknown and missing else some(unknown)
+    if unknown:
+        lack = f" (and the data has no {some(missing)})" if missing else ""
+        new = f" To train on other classes: {WEIGHTS[0].lower()}{WEIGHTS[1:]}." if training else ""
         raise MisconfigurationException(
-            f"Expected a checkpoint of the data's classes, but {file} is of others: the data has "
-            f"{data_has or f'no {some(missing)}'}. Name them alike (by folders, or classes.txt), or give another "
-            f"checkpoint.{f' To train on other classes: {WEIGHTS[0].lower()}{WEIGHTS[1:]}.' if training else ''}"
+            f"Expected a checkpoint of the data's classes, but {file} does not know {some(unknown)}{lack}. Name them "
+            f"alike (by folders, or classes.txt), or give another checkpoint.{new}"
+        )
+    if training and missing:
+        raise MisconfigurationException(
+            f"Expected data with all classes of {file} to train on, but it has no {some(missing)}. Add images of them."
         )
     if not hasattr(data, "match") and own != known:
         raise MisconfigurationException(

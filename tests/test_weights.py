@@ -66,7 +66,7 @@ WRONG = {
     ),
     "another number of classes": (
         of_three_classes,
-        r"is of others: the data has 0, 1, 2, 3, 4, 5, 6, 7, and 2 more in place of a, b, c\. Name them alike",
+        r"does not know 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Name them alike",
     ),
     "other layers": (
         of_other_layers,
@@ -371,7 +371,7 @@ def test_data_of_other_classes_is_refused_with_both_lists(
         assert code == 2
         assert err == (
             f"error: Expected a checkpoint of the data's classes, but {insects_run}/checkpoints/"
-            f"{'last' if command == 'fit' else 'best'}.ckpt is of others: the data has cats in place of cat. Name them "
+            f"{'last' if command == 'fit' else 'best'}.ckpt does not know cats (and the data has no cat). Name them "
             "alike (by folders, or classes.txt), or give another checkpoint."
             + " To train on other classes: give its weights alone as --model.pretrained, without --ckpt_path."
             * (command == "fit")
@@ -397,7 +397,7 @@ def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
     shutil.copytree(insects, tmp_path / "few", ignore=shutil.ignore_patterns("*.txt", "*.json", "cache", "bee"))
     code, err = stop_of(["fit", f"--run={insects_run}", f"--data.root={tmp_path / 'few'}", *longer], capsys)
     assert code == 2
-    assert "is of others: the data has no bee." in err
+    assert err.endswith("last.ckpt to train on, but it has no bee. Add images of them.\n")
 
 
 def test_normalize_must_be_as_in_the_checkpoint(insects_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
