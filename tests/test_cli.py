@@ -76,6 +76,18 @@ def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], sample_ro
     assert "is an instance of `nn.Module`" not in told
 
 
+@pytest.mark.filterwarnings("error")
+def test_warnings_as_errors_end_no_command(
+    fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # rather than the first of a process
+    run = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    assert (run / "checkpoints/best.ckpt").is_file()
+    main(["test", f"--run={run}"])
+    main(["prepare", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"])
+    main(["predict", f"--run={run}", str(sample_root / read_index(sample_root / "test.txt")[0][0])])
+
+
 def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

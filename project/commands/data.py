@@ -35,7 +35,7 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
     options = parser.parse_args(args)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
-    data = parser.instantiate_classes(options).data
+    data = parser.instantiate(options).data
     if not isinstance(data, datamodules.ImageDataModule):
         raise datamodules.DataError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
     return data, options
