@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
-from rich.progress import track
+from rich.progress import Progress
 
 from datamodules.convert import cores
 from datamodules.dataset import paths_of, read_images
@@ -99,7 +99,9 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     pool = ThreadPoolExecutor(cores())
     try:
         jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
-        checksums = [job.result() for job in track(jobs, f"Reading {len(paths)} images of {root}")]
+        with Progress() as progress:  # which stops if reading fails
+            tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
+            checksums = [job.result() for job in tracked]
     except BaseException as error:
         pool.shutdown(cancel_futures=True)
         if keep_at is not None:
