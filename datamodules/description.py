@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.index import write_text
+from datamodules.statistics import constant_channels
 
 FILE = "dataset.json"
 
@@ -27,6 +28,12 @@ class Pixels:
     std: list[float]
     unreadable: dict[str, str]
     identical: list[list[str]]
+
+    def contrast_notes(self) -> list[str]:
+        """Return which channels are constant, in a line, or nothing if none is."""
+        names = ", ".join(constant_channels(self.std))
+        problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
+        return [problem] if names else []
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,7 @@ from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, wri
 from datamodules.loader import Batch, ImageLoader
 from datamodules.normalize import Normalize
 from datamodules.split import fold_of
+from datamodules.statistics import divisors
 from datamodules.store import ImageStore
 from datamodules.transforms import ImageTransform, compose
 
@@ -208,8 +209,11 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1."""
-        return self.description.pixels[self.store.key].std if self.normalize else [1.0, 1.0, 1.0]
+        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1.
+
+        It is 1 for a channel that is constant.
+        """
+        return divisors(self.description.pixels[self.store.key].std) if self.normalize else [1.0, 1.0, 1.0]
 
     def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
         """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
@@ -278,6 +282,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 pixels,
                 None if pixels is None else torch.tensor([rows[file] for file, _ in entries[one]]),
             )
+        for note in description.pixels[self.store.key].contrast_notes() if stage == "fit" else ():
+            rank_zero_info(note)
 
     def train_dataloader(self) -> ImageLoader:
         """Return shuffled, augmented batches."""

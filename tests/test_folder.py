@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -401,3 +402,31 @@ def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path:
     assert fit.trainer.global_step == 2
     tested = main(["test", "--run", str(fit.run_dir)])
     assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("empty", ["R", "GB", "RGB"])
+def test_images_with_empty_channels_train_and_the_channels_are_named(
+    photos: Path,
+    tmp_path: Path,
+    empty: str,
+    normalize: bool,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in photos.rglob("*.*"):
+        pixels = np.array(Image.open(file).convert("RGB"))
+        Image.fromarray(pixels * np.uint8([name not in empty for name in "RGB"])).save(file.with_suffix(".png"))
+        if file.suffix != ".png":
+            file.unlink()
+    folder = ["--data=datamodules.FolderDataModule", f"--data.root={photos}"]
+    options = [f"--data.normalize={normalize}", "--trainer.callbacks=[]", "--trainer.max_epochs=1", "--report=false"]
+    with caplog.at_level("INFO"):
+        cli = main(["fit", "--config=configs/lenet.yaml", *folder, *options, f"--runs_dir={tmp_path / 'runs'}"])
+    assert cli.trainer.callback_metrics["val/loss"].isfinite()
+    std = torch.load(cli.run_dir / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["std"]
+    assert [value == 1 for value in std] == [name in empty or not normalize for name in "RGB"]
+    told = f"no contrast in channel {', '.join(empty)}: it is not scaled"
+    assert caplog.text.count(told) == 1
+    main(["prepare", *folder])
+    assert told in capsys.readouterr().out
