@@ -393,6 +393,8 @@ class ImageDataModule(LightningDataModule, ABC):
         elif not self.store.is_described_by(known):
             rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
         self._description = self.store.describe(recipe, self.source(), self.find_class_names)
+        for note in self._description.pixels[self.store.key].loss_notes():
+            rank_zero_info(note)
 
     def _set_split_aside(self) -> None:
         """Rename index files, which somebody may have written by hand, and forget what was known of them first."""

@@ -404,6 +404,26 @@ def test_photos_train_and_are_tested_by_one_command_each(photos: Path, tmp_path:
     assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()
 
 
+def test_what_decoding_loses_is_reported_once_and_by_prepare(
+    photos: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(photos.rglob("*.png"))
+    for file in files:
+        picture = Image.open(file)
+        picture.putalpha(100)
+        picture.save(file)
+    note = f"{len(files)} images have transparent parts (as {files[0].relative_to(photos)}): they are laid over white."
+    with caplog.at_level("INFO"):
+        data(photos)
+    assert [record.getMessage() for record in caplog.records].count(note) == 1
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        data(photos).setup("fit")
+    assert note not in caplog.text
+    main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={photos}"])
+    assert note in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("empty", ["R", "GB", "RGB"])
 def test_images_with_empty_channels_train_and_the_channels_are_named(
@@ -426,7 +446,7 @@ def test_images_with_empty_channels_train_and_the_channels_are_named(
     assert cli.trainer.callback_metrics["val/loss"].isfinite()
     std = torch.load(cli.run_dir / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["std"]
     assert [value == 1 for value in std] == [name in empty or not normalize for name in "RGB"]
-    told = f"no contrast in channel {', '.join(empty)}: it is not scaled"
-    assert caplog.text.count(told) == 1
+    note = f"no contrast in channel {', '.join(empty)}: it is not scaled"
+    assert caplog.text.count(note) == 1
     main(["prepare", *folder])
-    assert told in capsys.readouterr().out
+    assert note in capsys.readouterr().out

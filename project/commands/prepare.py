@@ -39,7 +39,7 @@ def run(args: list[str]) -> ImageDataModule:
 
 
 def print_summary(data: ImageDataModule, description: Description) -> None:
-    """Print counts, mean and std, identical and unreadable images."""
+    """Print counts, mean and std, identical and unreadable images, and what decoding loses."""
     table = Table(title=escape(f"Images in {data.root}"))
     table.add_column("class")
     for stage in description.counts:
@@ -64,7 +64,7 @@ def print_summary(data: ImageDataModule, description: Description) -> None:
     print(f"Unreadable images, left out: {len(pixels.unreadable)}")
     for reason in list(pixels.unreadable.values())[:SHOWN]:
         print(f"  {reason}")
-    for note in pixels.contrast_notes():
+    for note in [*pixels.loss_notes(), *pixels.contrast_notes()]:
         print(note)
 
 
