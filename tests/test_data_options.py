@@ -6,6 +6,9 @@ import pytest
 
 from project.__main__ import main
 
+FLOAT = "{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32, scale: true}}"
+NORMALIZE = "{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.2]}}"
+NORMALIZED = f"[{FLOAT}, {NORMALIZE}]"
 MISTAKES = {
     "cache: gpu": "Expected Literal['none', 'disk', 'device'] for cache, but got 'gpu'",
     "image_size: 0": "Expected image_size >0, but got 0",
@@ -21,6 +24,16 @@ MISTAKES = {
     "[torchvision.transforms.v2.RandomFlip]}}]": "torchvision.transforms.v2 has no 'RandomFlip'",
     "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
         "Normalize failed on Tensor uint8 (3, 32, 32)"
+    ),
+    f"train_transforms: {NORMALIZED}": "--data.train_transforms make -2.5 of black and 2.5 of white. Take Norm",
+    f"eval_transforms: [{{class_path: torchvision.transforms.v2.Compose, init_args: {{transforms: {NORMALIZED}}}}}]": (
+        "normalised twice: --data.eval_transforms make -2.5 of black"
+    ),
+    "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
+    f"{NORMALIZED}}}}}]": "give --data.normalize false",
+    f"{{normalize: false, train_transforms: {NORMALIZED}}}": "Expected the same Normalize in --data.train_transforms",
+    "train_transforms: [{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32}}]": (
+        "Expected floats of 0 to 1 from --data.train_transforms, but white becomes 255: give ToDtype `scale: true`"
     ),
     "{cache: device, train_transforms: [torchvision.transforms.v2.RandomEqualize]}": "use --data.batch_transforms",
 }
