@@ -84,7 +84,8 @@ def test_warnings_as_errors_end_no_command(
     run = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     assert (run / "checkpoints/best.ckpt").is_file()
     main(["test", f"--run={run}"])
-    main(["prepare", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"])
+    data = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
+    main(["prepare", "--config=configs/resnet.yaml", *data])  # whose model and callbacks are passed over
     main(["predict", f"--run={run}", str(sample_root / read_index(sample_root / "test.txt")[0][0])])
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from project.__main__ import main
 
@@ -51,6 +52,15 @@ def test_mistake_is_told_in_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert MISTAKES[mistake] in told[-1]
     assert [line for line in told if line.startswith("error: ")] == told[-1:]
+
+
+def test_prepare_takes_transforms_without_types_as_fit_does(sample_root: Path) -> None:
+    flip = "{class_path: torchvision.transforms.RandomHorizontalFlip, init_args: {p: 1}}"
+    nested = f"[{{class_path: torchvision.transforms.Compose, init_args: {{transforms: [{flip}]}}}}]"
+    options = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}", f"--data.train_transforms={nested}"]
+    data = main(["prepare", *options])
+    image = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    assert torch.equal(data.train_transforms[0](image), image.flip(2))
 
 
 def test_views_of_five_crop_go_through_fit_and_test(fast: list[str], tmp_path: Path) -> None:
