@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torchvision.transforms.v2.functional import to_pil_image
 
+from callbacks.fonts import names_in_figures, set_fonts
 from callbacks.loggers import Log, write_csv
 from callbacks.looking import names_of
 from callbacks.pictures import rendered
@@ -59,12 +60,13 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
         moment: What to say of when and by which weights, in the title.
     """
     size = len(class_names)
-    names = np.array([name.replace("$", r"\$") for name in class_names])  # which would begin a formula
+    names = np.array(names_in_figures(class_names))
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
     with np.errstate(invalid="ignore"):  # shares of nothing
         recall, precision = right / true, np.where(true > 0, right / predicted, np.nan)
     side = min(max(3.5 + 0.55 * size, 5), 16)
-    figure = Figure(figsize=(side, side), layout="constrained", dpi=100)
+    room = max(max(map(len, names)) - 8, 0) * 0.08  # inches, for longer names than those of CIFAR-10
+    figure = Figure(figsize=(side + room, side + 0.7 * room), layout="constrained", dpi=100)
     axes = figure.subplots()
     shades = counts / np.maximum(true, 1)[:, None]
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
@@ -79,6 +81,7 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
         ticks = np.linspace(0, size - 1, MOST_NUMBERS).round().astype(int)
     axes.set_xticks(ticks, names[ticks], rotation=45, ha="right")
     axes.set_yticks(ticks, names[ticks])
+    set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
     right_axis = axes.secondary_yaxis("right")
     right_axis.set_yticks(ticks, [in_words(recall[tick]) for tick in ticks])
     right_axis.set_ylabel("recall")

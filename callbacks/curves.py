@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
 
+from callbacks.fonts import names_in_figures, set_fonts
 from callbacks.loggers import Log
 from callbacks.looking import names_of
 from callbacks.predictions import Predictions, PredictionWatcher
@@ -87,7 +88,7 @@ def counts_above(probabilities: Tensor, targets: Tensor) -> tuple[np.ndarray, np
 def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: str) -> Figure:
     """Return a figure of the ROC curves of classes that have images, those with the smallest area first."""
     curves = []
-    for number, name in enumerate(names):
+    for number, name in enumerate(names_in_figures(names)):
         positive = targets == number
         if positive.any() and not positive.all():
             false, true, _ = binary_roc(probabilities[:, number], positive.long())
@@ -96,9 +97,10 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
     axes = figure.subplots()
     for number, (x, y, area, name) in enumerate(sorted(curves, key=lambda curve: curve[2])):
         style = ("-", "--", ":", "-.")[number // 10 % 4]
-        axes.plot(x, y, style, label=f"{name} {area:.3f}".replace("$", r"\$").lstrip("_"), linewidth=1.2)
+        axes.plot(x, y, style, label=f"{name} {area:.3f}".lstrip("_"), linewidth=1.2)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class against all others, {moment}")
     if curves:
-        axes.legend(title="area below", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend = axes.legend(title="area below", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        set_fonts(legend.get_texts())
     return figure

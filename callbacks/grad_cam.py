@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
+from callbacks.fonts import names_in_pictures
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log
 from callbacks.looking import (
@@ -76,6 +77,7 @@ class GradCAM(ImageWatcher):
         return (name, to_cpu(tensors), names_of(pl_module, int(classes.max()) + 1))
 
     def draw(self, log: Log, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
+        names = names_in_pictures(names)
         cells, captions = [], []
         for image, maps, shares, classes in zip(
             *(gathered[key] for key in ("images", "maps", "shares", "classes")), strict=True

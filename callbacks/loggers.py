@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import draw_boxes
 from torchvision.transforms.v2.functional import to_pil_image
 
 from callbacks.gather import Histogram
-from callbacks.pictures import add_caption
+from callbacks.pictures import add_caption, boxed
 
 
 class Log:
@@ -57,11 +56,7 @@ class Log:
 
     def boxes(self, tag: str, image: Tensor, boxes: Tensor, labels: Sequence[str], caption: str) -> None:
         """Log a picture, uint8 ``(3, H, W)``, in which boxes ``(N, 4)`` of left, top, right and bottom are marked."""
-        image = add_caption(image, caption)
-        for writer in self.writers:
-            writer.add_image_with_boxes(tag, image, boxes, self.step, labels=list(labels))
-        for logger in self._others:
-            logger.log_image(tag, [draw_boxes(to_pil_image(image), boxes.numpy(), labels)], step=self.step)
+        self.image(tag, boxed(image, boxes, labels), caption)
 
     def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
         """Log pictures, uint8 ``(3, H, W)``, one after the other, as ``SummaryWriter.add_video`` does.

@@ -7,6 +7,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.fonts import names_in_pictures
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log, write_csv
 from callbacks.looking import denormalized, names_of
@@ -108,7 +109,7 @@ class Mistakes(PredictionWatcher):
             )
             for i in order
         ]
-        self.draw_later(trainer, stage, worst["images"][order], rows, found)
+        self.draw_later(trainer, stage, worst["images"][order], rows, found, names)
 
     def draw(
         self,
@@ -117,6 +118,7 @@ class Mistakes(PredictionWatcher):
         images: Tensor,
         rows: list[tuple[str, str, str, float, float]],
         found: Predictions,
+        names: list[str],
     ) -> None:
         right = found.preds == found.targets
         for name, mask in (("right", right), ("wrong", ~right)):
@@ -128,7 +130,8 @@ class Mistakes(PredictionWatcher):
         table = [[*row[:3], f"{row[3]:.6f}", "" if row[4] != row[4] else f"{row[4]:.6f}"] for row in rows]
         write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:
-            captions = [[f"{predicted} {sure:.0%}", f"is {true}"] for _, true, predicted, sure, _ in rows]
+            shown = dict(zip(names, names_in_pictures(names), strict=True))
+            captions = [[f"{shown[predicted]} {sure:.0%}", f"is {shown[true]}"] for _, true, predicted, sure, _ in rows]
             caption = f"The surest of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
             log.image(f"mistakes/{stage}", sheet(images, captions), caption)
 

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.fonts import names_in_pictures
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log
 from callbacks.looking import ImageWatcher, Shown, check_logits, denormalized, forward, names_of
@@ -64,6 +65,7 @@ class OcclusionSensitivity(ImageWatcher):
         return (side, to_cpu(tensors), names_of(pl_module, int(shown.targets.max()) + 1))
 
     def draw(self, log: Log, side: int, gathered: dict[str, Tensor], names: list[str]) -> None:
+        names = names_in_pictures(names)
         images = enlarge(gathered["images"], SIDE)
         factor = images.shape[-1] // gathered["images"].shape[-1]
         width = images.shape[-1]

@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from callbacks.fonts import cut_middle, drawable, font_of
 
 BACKGROUND = 0.35  # grey between cells, told apart from black and white
 CELL = 24  # smallest side of a cell in pixels: smaller ones cannot be made out on a screen
-FONT = 12  # height of letters in pixels
 LINE = 16  # height of a line
 NARROWEST = 260  # pixels of a picture with a caption
 
@@ -66,16 +66,16 @@ def add_caption(picture: Tensor, text: str) -> Tensor:
     """Return a picture, uint8 ``(3, H, W)``, with black words on white beneath it, in as many lines as it takes."""
     _, height, width = picture.shape
     lines, wide = [""], max(width, NARROWEST)
-    for word in text.split():
+    for word in drawable(text).split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font().getlength(longer) > wide - 4:
+        if lines[-1] and font_of(longer).getlength(longer) > wide - 4:
             lines.append(word)
         else:
             lines[-1] = longer
     strip = Image.new("RGB", (wide, LINE * len(lines) + 4), "white")
     draw = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
-        draw.text((3, LINE * number + 1), line, "black", _font())
+        draw.text((3, LINE * number + 1), line, "black", font_of(line))
     result = torch.full((3, height + strip.height, wide), 255, dtype=torch.uint8)
     result[:, :height, :width] = picture
     result[:, height:] = torch.from_numpy(np.array(strip)).permute(2, 0, 1)
@@ -106,8 +106,20 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, s
         pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         picture.paste(Image.fromarray(pixels), (left, top))
         for line, text in enumerate(words):
-            draw.text((left, top + height + LINE * line), shortened(text, width), "black", _font())
+            caption = shortened(drawable(text), width)
+            draw.text((left, top + height + LINE * line), caption, "black", font_of(caption))
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
+    """Return a picture, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` (left, top, right, bottom) and words in them."""
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    draw = ImageDraw.Draw(image)
+    for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
+        draw.rectangle((left, top, right, bottom), outline="red", width=2)
+        draw.rectangle((left, bottom - LINE, left + font_of(label).getlength(label) + 4, bottom), fill="red")
+        draw.text((left + 2, bottom - LINE), label, "black", font_of(label))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def rendered(figure: Figure) -> Tensor:
@@ -118,15 +130,12 @@ def rendered(figure: Figure) -> Tensor:
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a text that is no wider than so many pixels, with an ellipsis for what was cut."""
+    """Return a text that is no wider than so many pixels, with an ellipsis for its middle: the end may be a number."""
     text = " ".join(text.split())
-    if _font().getlength(text) <= width:
+    font = font_of(f"{text}…")
+    if font.getlength(text) <= width:
         return text
-    while text and _font().getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(FONT)
+    kept = len(text)
+    while kept and font.getlength(cut_middle(text, kept)) > width:
+        kept -= 1
+    return cut_middle(text, kept)

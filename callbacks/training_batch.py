@@ -6,6 +6,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.fonts import names_in_pictures
 from callbacks.gather import to_cpu
 from callbacks.loggers import Log
 from callbacks.looking import denormalized, names_of
@@ -36,6 +37,7 @@ class TrainingBatch(Watcher):
         self.draw_later(trainer, gathered["images"], gathered["targets"], names_of(pl_module, width))
 
     def draw(self, log: Log, images: Tensor, targets: Tensor, names: list[str]) -> None:
+        names = names_in_pictures(names)
         captions = [labels(target, names) for target in targets]
         caption = f"Training images as the network sees them, epoch {log.epoch}"
         log.image("training_batch", sheet(images, captions), caption)

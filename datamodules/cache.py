@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
-from rich.progress import track
+from rich.progress import Progress
 
 from datamodules.convert import cores
 from datamodules.dataset import paths_of, read_images
-from datamodules.decode import Resize
+from datamodules.decode import LOSSES, Resize
 from datamodules.errors import DataError
 from datamodules.index import write_text
 from datamodules.statistics import Sums, channel_sums
@@ -34,6 +34,7 @@ class Scan(NamedTuple):
     sums: Sums
     digests: list[bytes]  # of each image's pixels: equal for identical images
     unreadable: dict[int, DataError]  # by position
+    losses: dict[str, list[int]]  # keys of decode.LOSSES, and the positions of the images that each applies to
 
 
 def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None) -> str:
@@ -78,6 +79,7 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     sums = Sums(np.empty((len(paths), 3), np.int64), np.empty((len(paths), 3), np.int64))
     digests = [b""] * len(paths)
     unreadable: dict[int, DataError] = {}
+    losses: dict[str, list[int]] = {loss: [] for loss in LOSSES}
     out, begin = _create(keep_at, (len(paths), 3, size, size)) if keep_at is not None else (-1, 0)
 
     each = chunk_of(size)
@@ -85,7 +87,13 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     def work(start: int) -> int:
         chunk = paths[start : start + each]
         stop = start + len(chunk)
-        pixels = read_images(chunk, size, resize, lambda i, error: unreadable.__setitem__(start + i, error))
+        pixels = read_images(
+            chunk,
+            size,
+            resize,
+            lambda i, error: unreadable.__setitem__(start + i, error),
+            lambda i, loss: losses[loss].append(start + i),
+        )
         sums.values[start:stop], sums.squares[start:stop] = channel_sums(pixels)
         digests[start:stop] = [hashlib.sha256(image).digest()[:16] for image in pixels]
         if out < 0:
@@ -99,7 +107,9 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     pool = ThreadPoolExecutor(cores())
     try:
         jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
-        checksums = [job.result() for job in track(jobs, f"Reading {len(paths)} images of {root}")]
+        with Progress() as progress:  # which stops if reading fails
+            tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
+            checksums = [job.result() for job in tracked]
     except BaseException as error:
         pool.shutdown(cancel_futures=True)
         if keep_at is not None:
@@ -113,7 +123,7 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
             os.close(out)
     if keep_at is not None:
         _publish(keep_at, checksums)
-    return Scan(sums, digests, unreadable)
+    return Scan(sums, digests, unreadable, {loss: sorted(rows) for loss, rows in losses.items() if rows})
 
 
 def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:

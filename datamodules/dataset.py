@@ -5,6 +5,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from datamodules.png import MAX_FILE, decode_pngs
 
 
 def read_images(
-    paths: Sequence[str], size: int, resize: Resize | None, on_error: Callable[[int, DataError], None] | None = None
+    paths: Sequence[str],
+    size: int,
+    resize: Resize | None,
+    on_error: Callable[[int, DataError], None] | None = None,
+    on_loss: Callable[[int, str], None] | None = None,
 ) -> np.ndarray:
     """Return the pixels of image files, uint8 ``(N, 3, size, size)``.
 
@@ -29,6 +34,7 @@ def read_images(
         size: Side of the result in pixels.
         resize: How an image of another size is made to fit; None if it is an error.
         on_error: Called with the position of a file that cannot be read, whose pixels are then black.
+        on_loss: Called with the position of a file, and a key of ``decode.LOSSES`` that applies to it.
 
     Raises:
         DataError: A file is missing, no image or of another size, and there is no ``on_error``.
@@ -39,7 +45,8 @@ def read_images(
     images = np.zeros((len(paths), 3, size, size), np.uint8)
     for position, path in enumerate(paths):
         try:
-            images[position] = _read_one(path, size, resize).transpose(2, 0, 1)
+            note = None if on_loss is None else partial(on_loss, position)
+            images[position] = _read_one(path, size, resize, note).transpose(2, 0, 1)
         except DataError as error:
             if on_error is None:
                 raise
@@ -47,10 +54,10 @@ def read_images(
     return images
 
 
-def _read_one(path: str, size: int, resize: Resize | None) -> np.ndarray:
+def _read_one(path: str, size: int, resize: Resize | None, on_loss: Callable[[str], None] | None = None) -> np.ndarray:
     if resize is not None:
-        return read_square(path, size, resize)
-    pixels = read_rgb(path)
+        return read_square(path, size, resize, on_loss)
+    pixels = read_rgb(path, on_loss)
     height, width, _ = pixels.shape
     if (height, width) != (size, size):
         raise DataError(

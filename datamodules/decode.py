@@ -3,7 +3,9 @@
 import logging
 import os
 import warnings
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -34,6 +36,15 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# what decoding changes of an image that its viewer would miss, and how
+LOSSES = {
+    "alpha": ("have transparent parts", "they are laid over white"),
+    "channels": ("have channels beyond red, green, blue and alpha", "these are left out"),
+    "depth": ("have more than 8 bits a channel", "they are scaled to 8"),
+    "frames": ("have several frames or pages", "the first is taken"),
+    "profile": ("have a colour profile other than sRGB", "it is not applied"),
+}
+
 # (least maximum, white) of images that do not say what their white is. A float image with a maximum between 1 and 2
 # could be either one with overshoot or one that is all but black, so it is neither.
 _WHITES = {"F": ((0, 1), (2, 255)), "I": ((0, 255), (256, 65535))}
@@ -53,25 +64,33 @@ if not TYPE_CHECKING:
         return globals()[name]
 
 
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+def read_rgb(path: str | os.PathLike[str], on_loss: Callable[[str], None] | None = None) -> np.ndarray:
     """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, upright as its EXIF orientation says.
 
     Transparent pixels are laid over white, as viewers show them. Of several frames or pages it is the first. More
     than 8 bits are scaled to 8. Floats up to 1 are taken as 0 to 1, higher ones as 0 to 255; 32-bit integers up to 255
     as 0 to 255, higher ones as 0 to 65535.
 
+    Args:
+        path: The file.
+        on_loss: Called with each key of ``LOSSES`` that applies to it.
+
     Raises:
         ImageError: The file is missing, damaged, no image, or of floats or integers beyond these ranges.
     """
-    return np.array(_read(path)[0])
+    return np.array(_read(path, on_loss=on_loss)[0])
 
 
-def read_square(path: str | os.PathLike[str], size: int | None, resize: Resize) -> np.ndarray:
-    """Return ``fit(read_rgb(path), size, resize)``, or ``read_rgb(path)`` where ``size`` is None.
+def read_square(
+    path: str | os.PathLike[str], size: int | None, resize: Resize, on_loss: Callable[[str], None] | None = None
+) -> np.ndarray:
+    """Return ``fit(read_rgb(path, on_loss), size, resize)``, or ``read_rgb(path, on_loss)`` where ``size`` is None.
 
     A large JPEG is decoded at a reduced scale, which is several times faster and gives nearly the same pixels.
     """
-    return read_rgb(path) if size is None else np.array(_fit(*_read(path, size, resize), size, resize))
+    if size is None:
+        return read_rgb(path, on_loss)
+    return np.array(_fit(*_read(path, size, resize, on_loss), size, resize))
 
 
 def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
@@ -90,7 +109,12 @@ def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
     return np.array(_fit(Image.fromarray(pixels), (0, 0, width, height), size, resize))
 
 
-def _read(path: str | os.PathLike[str], size: int | None = None, resize: Resize = "crop") -> tuple[Image.Image, Box]:
+def _read(
+    path: str | os.PathLike[str],
+    size: int | None = None,
+    resize: Resize = "crop",
+    on_loss: Callable[[str], None] | None = None,
+) -> tuple[Image.Image, Box]:
     """Return a file's image, RGB and upright, or a smaller one that is large enough to be made to fit ``size``.
 
     The box is what the picture fills of it: at a reduced scale, not all of the last row and column.
@@ -100,9 +124,14 @@ def _read(path: str | os.PathLike[str], size: int | None = None, resize: Resize 
             if image.format in _NOT_PICTURES:
                 raise UnidentifiedImageError
             drafted = None if size is None else image.draft(None, _draft_size(image, size, resize))
+            layout = str(image.tile)  # which loading empties
             image.load()
             width, height = drafted[1][2:] if drafted else image.size
-            return _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
+            upright = _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
+            if on_loss is not None:
+                for loss in _losses(image, layout):
+                    on_loss(loss)
+            return upright
     except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
         raise _complaint(path, error) from error
 
@@ -123,6 +152,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white.paste(image, mask=image)
         return white
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _losses(image: Image.Image, layout: str) -> Iterator[str]:
+    """Yield the keys of ``LOSSES`` that apply to a loaded image, whose file stored its pixels in a layout."""
+    deep = image.mode[0] in "IF"
+    if image.has_transparency_data and (deep or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
+        yield "alpha"
+    tags: Any = getattr(image, "tag_v2", {})  # of TIFF
+    if tags.get(ExifTags.Base.SamplesPerPixel, 1) > len(image.getbands()):
+        yield "channels"
+    if deep or ";16" in layout:
+        yield "depth"
+    with suppress(Exception):  # a damaged second frame; GIF looks for it. MPO holds previews, and PSD layers
+        if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
+            yield "frames"
+    profile = image.info.get("icc_profile") or b"sRGB"
+    if b"sRGB" not in profile and b"s\0R\0G\0B" not in profile:  # its name, in version 2 or 4
+        yield "profile"
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

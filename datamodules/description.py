@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from datamodules.decode import LOSSES
 from datamodules.index import write_text
+from datamodules.statistics import constant_channels
 
 FILE = "dataset.json"
 
@@ -20,6 +22,7 @@ class Pixels:
         std: Their standard deviation.
         unreadable: Files that are no images, with the reason.
         identical: Groups of files with the same pixels in more than one of train, val and test.
+        losses: Keys of ``decode.LOSSES``, each with the number of images that it applies to, and the first of them.
     """
 
     fingerprint: str
@@ -27,6 +30,20 @@ class Pixels:
     std: list[float]
     unreadable: dict[str, str]
     identical: list[list[str]]
+    losses: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+    def loss_notes(self) -> list[str]:
+        """Return what decoding loses, a line for each kind of loss."""
+        return [
+            f"{count} images {what} (as {first}): {done}."
+            for (count, first), (what, done) in ((self.losses[loss], LOSSES[loss]) for loss in self.losses)
+        ]
+
+    def contrast_notes(self) -> list[str]:
+        """Return which channels are constant, in a line, or nothing if none is."""
+        names = ", ".join(constant_channels(self.std))
+        problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
+        return [problem] if names else []
 
 
 @dataclasses.dataclass(frozen=True)

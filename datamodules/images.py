@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -27,10 +28,13 @@ from datamodules.index import STAGES, Entry, digest_of, read_index, text_of, wri
 from datamodules.loader import Batch, ImageLoader
 from datamodules.normalize import Normalize
 from datamodules.split import fold_of
+from datamodules.statistics import divisors
 from datamodules.store import ImageStore
-from datamodules.transforms import ImageTransform, compose
+from datamodules.transforms import ImageTransform, compose, extremes, normalization
 
-PLAIN = ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])  # mean and std without normalisation
+NOT_NORMALIZED = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]  # mean and standard deviation
+BYTES = 10  # above what normalising makes of 1
+LEAST, GREATEST = -0.25, 1.75  # what noise and colour leave of images of 0 to 1, and normalising does not
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
 
 
@@ -60,7 +64,8 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_transforms: Augmentation of whole training batches on the device, behind ``train_transforms``, see
             ``datamodules.augment``.
         normalize: Subtract mean and divide by standard deviation of the training images; with weights of a checkpoint,
-            of the images that it was trained on.
+            of the images that it was trained on. False if the transforms normalise, all in the same way, or if nothing
+            is to do so.
         sampler: "shuffle" shows each training image once an epoch, "balanced" draws as many of each class.
         drop_last: Leave an incomplete last training batch out; one image alone would break batch norm.
         folds: Number of parts for cross-validation: all but the test images are divided anew, by class. Each fold has
@@ -177,11 +182,17 @@ class ImageDataModule(LightningDataModule, ABC):
         own = self.description.class_names
         if unknown := set(own).difference(own if class_names is None else class_names):
             raise DataError(f"Expected classes that the network knows in {self.root}, but got {min(unknown)}.")
-        normalized = (mean, std) != PLAIN
-        if normalized != self.normalize:
+        normalized = (mean, std) != NOT_NORMALIZED
+        by_transforms = NOT_NORMALIZED if self.normalize else self._given_normalization()
+        if normalized != (self.normalize or by_transforms != NOT_NORMALIZED):
             raise DataError(
                 f"Expected --data.normalize {str(normalized).lower()}, as the checkpoint was trained, but got "
                 f"{str(self.normalize).lower()}."
+            )
+        if not self.normalize and not np.allclose(by_transforms, (mean, std), atol=1e-4):
+            raise DataError(
+                f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the checkpoint "
+                f"was trained, but got {by_transforms}."
             )
         self._trained, self._normalizer = (class_names, mean, std), None
 
@@ -220,6 +231,8 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side of the images in pixels, as the module gets them."""
+        self.prepare_data()
+        self._check_scale()  # before there is a run
         self._fit(self.eval_transforms)
         with seeded(0):
             black = torch.zeros(3, self.store.size, self.store.size, dtype=torch.uint8)
@@ -230,17 +243,25 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def mean(self) -> list[float]:
-        """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1."""
+        """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1.
+
+        With ``normalize: false`` it is that of a ``Normalize`` in ``eval_transforms``, or 0.
+        """
         if self._trained is not None:
             return self._trained[1]
-        return self.description.pixels[self.store.key].mean if self.normalize else PLAIN[0]
+        return self.description.pixels[self.store.key].mean if self.normalize else self._given_normalization()[0]
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1."""
+        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1.
+
+        It is 1 for a channel that is constant. With ``normalize: false`` see ``mean``.
+        """
         if self._trained is not None:
             return self._trained[2]
-        return self.description.pixels[self.store.key].std if self.normalize else PLAIN[1]
+        if not self.normalize:
+            return self._given_normalization()[1]
+        return divisors(self.description.pixels[self.store.key].std)
 
     def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
         """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
@@ -294,6 +315,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Read the index files that ``stage`` needs, and open the decoded images."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         description = self.description
+        self._check_scale()
         if stage == "fit":
             numbers = ", ".join(f"{sum(counts.values())} {one}" for one, counts in description.counts.items())
             rank_zero_info(
@@ -315,6 +337,11 @@ class ImageDataModule(LightningDataModule, ABC):
                 pixels,
                 None if pixels is None else torch.tensor([rows[file] for file, _ in entries[one]]),
             )
+        if stage == "fit":
+            if self.batch_transforms:
+                self._check_batch_transforms()
+            for note in description.pixels[self.store.key].contrast_notes():
+                rank_zero_info(note)
 
     def train_dataloader(self) -> ImageLoader:
         """Return shuffled, augmented batches."""
@@ -356,23 +383,84 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def _augment(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        white = 255 if images.dtype == torch.uint8 else 1  # mixing makes floats of bytes, on the same scale
+        images, targets = self._apply_batch_transforms(images, targets, draw)
+        return self._to_network(images, white), targets
+
+    def _apply_batch_transforms(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
         if images.ndim != 4:
             raise DataError(
                 f"Expected --data.train_transforms that make one image of each, but got {tuple(images.shape[1:])}: "
                 "several views, as of FiveCrop, are for --data.eval_transforms."
             )
-        whole = images.dtype == torch.uint8  # mixing makes floats of it, on the same scale
         for transform in self.batch_transforms:
             images, targets = transform(images, targets, draw)
-        return self._to_network(images, 255 if whole else 1), targets
+        return images, targets
 
     def _normalize(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
         return self._to_network(images, 255 if images.dtype == torch.uint8 else 1), targets
 
     def _to_network(self, images: Tensor, white: int) -> Tensor:
         if self._normalizer is None:
-            self._normalizer = Normalize(self.mean, self.std)
+            mean, std = (self.mean, self.std) if self.normalize else NOT_NORMALIZED
+            self._normalizer = Normalize(mean, std)
         return self._normalizer(images, white)
+
+    def _check_scale(self) -> None:
+        """Look at what transforms of single images make of black and white.
+
+        Raises:
+            DataError: Images would be normalised twice, or in training alone, or come on a scale of 0 to 255 as floats.
+        """
+        size, off = self.store.size, {}
+        for option in ("train_transforms", "eval_transforms"):
+            transforms = getattr(self, option)
+            if not transforms or any(hasattr(one, "fit") for one in transforms):  # fitting takes long, for whitening
+                continue
+            low, high = extremes(compose(transforms), size)
+            if high > BYTES and self.normalize:
+                raise DataError(
+                    f"Expected floats of 0 to 1 from --data.{option}, but white becomes {high:.3g}: give ToDtype "
+                    "`scale: true`, or --data.normalize false."
+                )
+            if low < LEAST or high > GREATEST:
+                off[option] = f"--data.{option} make {low:.3g} of black and {high:.3g} of white"
+        if off and self.normalize:
+            raise DataError(
+                f"Images would be normalised twice: {' and '.join(off.values())}. Take Normalize out of them, or give "
+                "--data.normalize false."
+            )
+        if len(off) == 1:
+            raise DataError(
+                "Expected the same Normalize in --data.train_transforms and eval_transforms, but only "
+                f"{off.popitem()[1]}."
+            )
+
+    def _check_batch_transforms(self) -> None:
+        """Look at what ``batch_transforms`` make of a white image.
+
+        Raises:
+            DataError: They leave it on another scale.
+        """
+        with seeded(0):
+            white = torch.full((3, self.store.size, self.store.size), 255, dtype=torch.uint8)
+            images = torch.stack([compose(self.train_transforms)(white)] * 8)
+            draw = Draw(torch.Generator().manual_seed(0), 0, torch.arange(8), 0, self.num_classes)
+            batch, _ = self._apply_batch_transforms(images, torch.zeros(8, dtype=torch.int64), draw)
+        before, after = images.max().item(), batch.max().item()
+        if before and not before / 10 < after < before * 10:
+            raise DataError(
+                f"Expected --data.batch_transforms that leave images on their scale, but of {before:.3g} they make "
+                f"{after:.3g}: batches are normalised after them."
+            )
+
+    def _given_normalization(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation by which ``eval_transforms`` normalise, or 0 and 1."""
+        if not self.eval_transforms:
+            return NOT_NORMALIZED
+        self.prepare_data()  # which finds the size
+        self._fit(self.eval_transforms)
+        return normalization(compose(self.eval_transforms), self.store.size) or NOT_NORMALIZED
 
     def _fit(self, transforms: Sequence[Any]) -> None:
         """Fit once what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
@@ -424,6 +512,8 @@ class ImageDataModule(LightningDataModule, ABC):
         elif not self.store.is_described_by(known):
             rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
         self._description = self.store.describe(recipe, self.source(), self.find_class_names)
+        for note in self._description.pixels[self.store.key].loss_notes():
+            rank_zero_info(note)
 
     def _set_split_aside(self) -> None:
         """Rename index files, which somebody may have written by hand, and forget what was known of them first."""

@@ -1,8 +1,11 @@
 """Mean and standard deviation of each colour channel."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+LEAST_STD = 0.01 / 255  # a hundredth of a grey level: fewer than one pixel in 10,000 is a level off
 
 
 class Sums(NamedTuple):
@@ -32,3 +35,13 @@ def channel_mean_std(sums: Sums, pixels: int) -> tuple[list[float], list[float]]
         mean.append(total / count / 255)
         std.append((count * squares - total**2) ** 0.5 / count / 255)
     return mean, std
+
+
+def constant_channels(std: Sequence[float]) -> list[str]:
+    """Return which of R, G and B are constant, or all but constant, by their standard deviations."""
+    return [name for name, value in zip("RGB", std, strict=True) if value < LEAST_STD]
+
+
+def divisors(std: Sequence[float]) -> list[float]:
+    """Return standard deviations to divide by: 1 for a constant channel, whose noise would be blown up."""
+    return [value if value >= LEAST_STD else 1.0 for value in std]

@@ -151,7 +151,8 @@ class ImageStore:
         row_of = {file: row for row, file in enumerate(files)}
         train = [row_of[file] for file, _ in entries_of["train"]]
         mean, std = channel_mean_std(Sums(found.sums.values[train], found.sums.squares[train]), self.size**2)
-        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of))
+        losses = {loss: [len(rows), files[rows[0]]] for loss, rows in found.losses.items()}
+        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses)
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
         description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from datamodules.dataset import seeded
 from datamodules.errors import DataError
 
 # a Callable alone parses the same, but nn.Module first makes jsonargparse's errors name the class path
@@ -23,6 +24,7 @@ ImageTransform = nn.Module | Callable[[Any], Any]
 register_type(Number, lambda value: value, float, type_check=isinstance)
 
 PIXELS = (torch.uint8, torch.float32)
+DRAWS = 8  # of random transforms, to see what values they give
 
 
 def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
@@ -42,6 +44,39 @@ def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
     for transform in transforms:
         _check(transform)
     return partial(_apply, [_ToTensor() if type(each) is v1.ToTensor else each for each in transforms])
+
+
+def extremes(transform: Callable[[Tensor], Tensor], size: int) -> tuple[float, float]:
+    """Return the least and greatest value that transforms give to most pixels of black and white images, white being 1.
+
+    Args:
+        transform: Takes uint8 ``(3, H, W)``; random ones are drawn several times.
+        size: Side of the images in pixels.
+    """
+    images = [torch.full((3, size, size), value, dtype=torch.uint8) for value in (0, 255)]
+    values = []
+    for seed in range(DRAWS):
+        with seeded(seed):
+            values += [_most_pixels(transform(image)) for image in images]
+    return torch.stack(values).min().item(), torch.stack(values).max().item()
+
+
+def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[list[float], list[float]] | None:
+    """Return mean and standard deviation by which transforms normalise: 0 and 1 if they do not.
+
+    None if they change colours in another way.
+
+    Args:
+        transform: Takes uint8 ``(3, H, W)``.
+        size: Side of the images in pixels.
+    """
+    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [51, 102, 204]], dtype=torch.uint8)
+    with seeded(0):
+        black, white, colour = (_most_pixels(transform(one.view(3, 1, 1).repeat(1, size, size))) for one in colours)
+    std = 1 / (white - black)
+    mean = -black * std
+    linear = torch.allclose(colour, (colours[2] / 255 - mean) / std, atol=1e-3)
+    return (mean.tolist(), std.tolist()) if linear else None
 
 
 class ZCAWhitening:
@@ -161,6 +196,12 @@ def _as_pixels(image: Any, source: str) -> Tensor:
     if pixels.is_floating_point():
         pixels = pixels.float()
     return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
+
+
+def _most_pixels(image: Tensor) -> Tensor:
+    """Return the median of each channel, float ``(3,)``, white being 1, of an image or the first of its views."""
+    scaled = image / 255 if image.dtype == torch.uint8 else image
+    return scaled.reshape(-1, 3, image.shape[-2] * image.shape[-1])[0].median(1).values
 
 
 def _name(transform: ImageTransform) -> str:

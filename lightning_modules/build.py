@@ -1,6 +1,7 @@
 """Networks made of the class or function that a config names."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,10 +10,23 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+LIBRARIES = ("torchvision.models", "timm.models", "timm")
+
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
-    """Call a network's class with its width, and with the image size if it asks for one."""
+    """Call a network's class with its width, and with the image size if it asks for one.
+
+    Raises:
+        MisconfigurationException: It is of a library, and its first argument is another.
+    """
     made, given = unwrap(network)
+    if made.__module__.startswith(LIBRARIES) and next(iter(inspect.signature(made).parameters), "") != "num_classes":
+        known = (root for root in LIBRARIES if getattr(sys.modules.get(root), made.__name__, None) is made)
+        path = f"{next(known, made.__module__)}.{made.__name__}"
+        raise MisconfigurationException(
+            f"Expected a network whose first argument is the number of classes, but got {path}. Give --model.network "
+            f"lightning_modules.networks.LibraryNetwork --model.network.function {path}"
+        )
     if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
         return network(width, image_size=image_size)
     return network(width)

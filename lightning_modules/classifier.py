@@ -27,7 +27,8 @@ class ImageClassifier(ImageModule):
 
     Args:
         class_names: Name of each class, from the data.
-        loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default.
+        loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default. In a config, ``weight`` and
+            ``pos_weight`` of torch's losses are lists of numbers, one per class.
         class_weights: "balanced" weighs each class in the training loss by the inverse of its number of training
             images, with a mean of 1 over those images.
         tta: Test-time augmentation: views of each image whose logits are averaged in ``test``, ``predict`` and
@@ -48,7 +49,7 @@ class ImageClassifier(ImageModule):
     ) -> None:
         super().__init__(class_names=class_names, width=len(class_names), **kwargs)
         self._check_output_shape()
-        self.loss = for_classes(loss or nn.CrossEntropyLoss())
+        self.loss = for_classes(loss or nn.CrossEntropyLoss(), len(class_names))
         self.unweighted_loss: nn.Module | None = None
         if class_weights is not None:
             self._weigh_classes(self.hparams["class_counts"])

@@ -1,13 +1,15 @@
 """What torch's losses lack to train a classifier: inputs and targets in the form that each expects."""
 
 import copy
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from jsonargparse import add_instantiator
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+Loss = TypeVar("Loss")
 Inputs = Literal["logits", "softmax", "log_softmax", "sigmoid"]
 Targets = Literal["classes", "one_hot", "signs", "label_lists"]
 
@@ -26,6 +28,23 @@ TORCH_LOSSES: dict[type[nn.Module], tuple[Inputs, Targets]] = {
     nn.SoftMarginLoss: ("logits", "signs"),
     nn.MultiLabelMarginLoss: ("logits", "label_lists"),
 }
+WEIGHTED_LOSSES = (
+    *(nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss),
+    *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss),
+)
+WEIGHTS = ("weight", "pos_weight")  # their arguments with a number for each class
+
+
+def _with_tensors(class_type: type[Loss], *args: Any, **kwargs: Any) -> Loss:
+    """Make one of torch's losses, with lists of numbers as tensors."""
+    return class_type(*args, **{key: torch.tensor(v) if isinstance(v, list) else v for key, v in kwargs.items()})
+
+
+# In a config, weights are a list of numbers: jsonargparse itself takes a Tensor only by the path of a function.
+for _loss in WEIGHTED_LOSSES:
+    _types = _loss.__init__.__annotations__
+    _types |= {name: list[float] | Tensor | None for name in WEIGHTS if name in _types}
+    add_instantiator(_with_tensors, _loss)
 
 
 class ClassificationLoss(nn.Module):
@@ -100,15 +119,22 @@ class ClassificationLoss(nn.Module):
         return 2 * one_hot - 1 if self.targets == "signs" else one_hot
 
 
-def for_classes(loss: nn.Module) -> nn.Module:
+def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
     """Return a loss that takes logits and classes: torch's by ``ClassificationLoss``, others as they are.
 
     Cross-entropy is left as it is too, for it takes nothing else.
 
+    Args:
+        loss: Any module of two arguments.
+        num_classes: How many weights it may have, if that is known.
+
     Raises:
-        MisconfigurationException: It is one of torch's that tells no classes, or is not reduced to one number.
+        MisconfigurationException: It is one of torch's that tells no classes, or is not reduced to one number, or has
+            weights of another number of classes.
     """
     check_reduction(loss)
+    if num_classes is not None:
+        check_weights(loss, num_classes)
     name = type(loss).__name__
     for cls, (inputs, targets) in TORCH_LOSSES.items():
         if isinstance(loss, cls):
@@ -125,6 +151,23 @@ def for_classes(loss: nn.Module) -> nn.Module:
             "TripletMarginLoss, belong to lightning_modules.MetricLearner."
         )
     return loss
+
+
+def check_weights(loss: nn.Module, num_classes: int) -> None:
+    """Check that a loss has a weight for each class, if it has weights, or one for all where torch takes that.
+
+    Raises:
+        MisconfigurationException: It has more or fewer.
+    """
+    loss = getattr(loss, "loss", loss)
+    binary = isinstance(loss, nn.BCELoss | nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
+    allowed = {num_classes, 1} if binary else {num_classes}
+    for name in WEIGHTS:
+        weight = getattr(loss, name, None)
+        if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in allowed:
+            raise MisconfigurationException(
+                f"Expected {num_classes} weights, one per class, for --model.loss.{name}, but got {len(weight)}."
+            )
 
 
 def check_reduction(loss: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """What all modules share: a network, its optimizer and schedule, and what the data is like."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -261,6 +262,7 @@ class ImageModule(LightningModule):
 
         Raises:
             ValueError: The images are whole numbers, so not normalised.
+            MisconfigurationException: No compiler is found to compile the network with.
         """
         if not images.is_floating_point():
             raise ValueError(f"Expected normalised float images, but got {images.dtype}: call normalize before.")
@@ -268,7 +270,16 @@ class ImageModule(LightningModule):
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         if self.training and self._compiled_network is not None:  # pictures are taken of the plain one in validation
-            return self._compiled_network(images)
+            try:
+                return self._compiled_network(images)
+            except RuntimeError as error:
+                if (found := re.search(r".*\b(C|C\+\+) compile.*", str(error))) is None:
+                    raise
+                package, variable = ("gcc", "CC") if found[1] == "C" else ("g++", "CXX")
+                raise MisconfigurationException(
+                    f"Expected a {found[1]} compiler for --model.compiled true, but got: {found[0].strip()}. Install "
+                    f"{package}, or set {variable} to one, or give --model.compiled false."
+                ) from error
         return self.network(images)
 
     # Beyond Lightning's hooks

@@ -1,6 +1,7 @@
 """Answer --help and --version at once; import torch, which takes seconds, only to do some work."""
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -50,6 +51,8 @@ def main(args: Sequence[str] | None = None) -> Any:
     Raises:
         SystemExit: With the reason in one line on stderr and code 2 for a mistake of the user, 1 for other errors.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name or a bar that a terminal cannot show must not end a command
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")

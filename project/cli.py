@@ -289,7 +289,7 @@ class CLI(LightningCLI):
             RunError: There is no such run, or it cannot go on so.
         """
         config = self.config["fit"]
-        now = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        now = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
         self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
         run = Path(config.run) if config.run is not None else None
         if run is not None and not (run / CONFIG).is_file():
@@ -352,7 +352,7 @@ class CLI(LightningCLI):
             if changes_of(load_config(self.run_dir), self.settings):
                 shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
         partial = self.output_dir / f"{CONFIG}.partial"
-        self._parser(str(self.subcommand)).save(config, partial, skip_none=False, overwrite=True)
+        self._parser(str(self.subcommand)).save(config, partial, skip_unset=False, overwrite=True)
         partial.replace(self.output_dir / CONFIG)
 
     def _note_start(self, trainer: Trainer, *_: Any) -> None:

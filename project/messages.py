@@ -26,6 +26,7 @@ OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 WORDS = {"trainer", "model", "data", "checkpoint", "seed_everything", "runs_dir", "run", "test_after_fit", "ckpt_path"}
 WORDS |= {"config", "print_config", "class_path", "init_args", "dict_kwargs", "weights_only", "verbose", "help"}
 WORDS |= {"report", "verify", "images", "epochs", "output"}  # of prepare and preview
+LONGEST = 300  # characters of a message of jsonargparse's
 CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 
@@ -121,7 +122,19 @@ def parser_message(message: str, args: list[str]) -> str:
         if wanted:
             got = (value[1] or value[2]).strip().strip("'")
             return f"Expected {' or '.join(wanted)} for {keys[-1]}, but got {got!r}."
-    return " ".join(message.split())
+    return _shortest(" ".join(message.split()))
+
+
+def _shortest(text: str) -> str:
+    """Return a complaint about a value of several types in its innermost part, cut to a length that is read."""
+    key, _, reason = text.rpartition('Parser key "')[2].partition('": ')
+    if "Union subtypes" in text and reason:
+        value = re.search(r"Given value: (.{1,100}?)(?: - |$)", reason)
+        if (types := re.search(r"Subtypes: \[(.+?)\] Errors", reason)) and value:
+            names = re.sub(r"<class '(.+?)'>", r"\1", types[1]).replace(", NoneType", "")
+            return f"Expected {re.sub(r'[a-z_.]+[.]', '', names)} for {key}, but got {value[1]}."
+        text = f"{key}: {reason.partition(' - Expected a <class')[0]}"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _unknown_key(key: str, args: list[str]) -> str:

@@ -6,6 +6,7 @@ from argparse import SUPPRESS
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -14,6 +15,8 @@ import datamodules
 import lightning_modules
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
+# what torchvision's transforms call by no type, as the list of Compose, may be classes: configs are trusted
+set_parsing_settings(instantiate_subclass_spec_in_any=True)
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
 
 

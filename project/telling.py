@@ -47,6 +47,8 @@ def told_shortly(args: list[str]) -> Iterator[None]:
     """
     # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Lightning calls functions that jsonargparse 5, which pyproject.toml excludes, will not have
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message="`torch.jit.trace", category=FutureWarning)  # TensorBoard's graphs use it
     warnings.filterwarnings(
         "ignore", message="Checkpoint directory .* is not empty"

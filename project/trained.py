@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
 from datamodules.files import FileDataset
+from datamodules.images import NOT_NORMALIZED
 from datamodules.loader import ImageLoader
 from datamodules.normalize import Normalize
+from datamodules.transforms import normalization
 from lightning_modules import ImageClassifier
 from lightning_modules.safe_load import LoadError, check_names, load_safely
 from project.commands.data import data_parser, parse_data
@@ -32,6 +35,7 @@ class Reader(NamedTuple):
     num_workers: int
     seed: int
     precision: Any  # as --trainer.precision
+    normalize: Normalize  # after its transforms
 
 
 def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
@@ -74,14 +78,39 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
         DataError: The run's data is not as expected, and needed to know how.
     """
     size = classifier.hparams["image_size"]
+    normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
     if run is None:
-        return Reader(FileDataset(files, size), 128, 0, 0, None)
+        return Reader(FileDataset(files, size), 128, 0, 0, None, normalize)
     config = load_config(run)
     seed = json.dumps(config.get("seed_everything", 0))
     options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
-    return Reader(data.dataset_of(files, size), data.batch_size, data.num_workers, data.seed, precision)
+    if not data.normalize:  # its transforms do, if anything does
+        normalize = Normalize(*NOT_NORMALIZED)
+    return Reader(data.dataset_of(files, size), data.batch_size, data.num_workers, data.seed, precision, normalize)
+
+
+def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
+    """Check that a file that takes uint8 images, and normalises them as a checkpoint says, can stand for a run.
+
+    Raises:
+        RunError: The transforms of the run make floats of images in another way.
+    """
+    transform, size = reader.dataset.transform, reader.dataset.size
+    if transform is None or transform(torch.zeros(3, size, size, dtype=torch.uint8)).dtype == torch.uint8:
+        return
+    made = normalization(transform, size)
+    after = reader.normalize
+    if made is not None:
+        mean = [m + s * more for m, s, more in zip(*made, after.mean, strict=True)]
+        std = [s * more for s, more in zip(made[1], after.std, strict=True)]
+        if np.allclose([mean, std], [classifier.hparams["mean"], classifier.hparams["std"]], atol=1e-3):
+            return
+    raise RunError(
+        "Expected --data.eval_transforms that leave images uint8, or normalise them by the mean and std of the "
+        "checkpoint, but the run's make other floats, which no exported file would. Use `predict` instead."
+    )
 
 
 def predict_files(
@@ -94,7 +123,6 @@ def predict_files(
     torch.set_float32_matmul_precision("high")  # as fit and test do
     fabric = Fabric(accelerator="auto", devices=1, precision=reader.precision)
     fabric.setup_module(classifier)  # in place, for the run's precision too
-    normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
     dataset = reader.dataset
     if not len(dataset):
         return
@@ -102,7 +130,7 @@ def predict_files(
     loader = ImageLoader(
         dataset,
         batch_size,
-        lambda images, positions, _: (normalize(images, 255 if images.dtype == torch.uint8 else 1), positions),
+        lambda images, positions, _: (reader.normalize(images, 255 if images.dtype == torch.uint8 else 1), positions),
         fabric.device,
         num_workers=reader.num_workers if len(dataset) > batch_size else 0,  # they take a while to start
         seed=reader.seed,

@@ -42,6 +42,12 @@ def test_whitened_outputs_are_uncorrelated_with_unit_variance_and_come_with_thei
     torch.testing.assert_close(covariance, torch.eye(12), atol=0.02, rtol=0)
 
 
+def test_black_images_are_whitened_to_finite_filters() -> None:
+    network = Airbench(10, [8, 8, 8])
+    network.whiten(torch.zeros(4, 3, 16, 16))
+    assert network.whitening.weight.isfinite().all()
+
+
 def test_convolutions_begin_as_the_identity_of_their_first_channels() -> None:
     network = Airbench(10, [32, 32, 64])
     x = torch.randn(2, 24, 8, 8)

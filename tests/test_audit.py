@@ -75,6 +75,24 @@ def test_without_a_network_nothing_fails_and_nothing_is_claimed(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_known_bad_version_fails_with_and_without_the_service(
+    reachable: bool, tmp_path: Path, service: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pins = ["Lightning==2.6.3", "torch==2.5.1+cpu", "pillow==13.0.0"]
+    (tmp_path / "a.lock").write_text("".join(f"{pin} {HASH}\n" for pin in pins))
+    options = service if reachable else ["--vulnerability-service=osv", "--osv-url=http://127.0.0.1:9"]
+    assert not audit(str(tmp_path / "a.lock"), options)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1:3] for line in lines[:-1]] == [
+        ["Lightning 2.6.3 is vulnerable", "CVE-2026-58659"],
+        ["Lightning 2.6.3 is vulnerable", "GHSA-w37p-236h-pfx3"],
+        ["torch 2.5.1+cpu is vulnerable", "CVE-2025-32434"],
+        ["torch 2.5.1+cpu is vulnerable", "CVE-2026-24747"],
+    ]
+    assert ("known vulnerabilities: 4" if reachable else "not compared") in lines[-1]
+
+
 @pytest.mark.parametrize("content", [None, "new>=1.0\n", "new==1.0\n"], ids=["missing", "not pinned", "without a hash"])
 def test_lock_file_that_is_none_fails(
     content: str | None, tmp_path: Path, service: list[str], capsys: pytest.CaptureFixture[str]

@@ -328,6 +328,28 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
         torch.testing.assert_close(weights[1][name], value)
 
 
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        (
+            "InvalidCxxCompiler: No working C++ compiler found in (None, 'g++')\n\nSet ...",
+            r"'g\+\+'\)\. Install g\+\+, or set",
+        ),
+        ("Failed to find C compiler. Please specify via CC", "specify via CC. Install gcc, or set CC to one"),
+    ],
+)
+def test_compiling_without_a_compiler_says_what_is_missing(
+    message: str, advice: str, make_classifier: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch, "compile", lambda forward: fail)
+    with pytest.raises(MisconfigurationException, match=advice) as error:
+        fit(make_classifier(compiled=True))
+    assert "\n" not in str(error.value)
+
+
 def test_means_of_an_epoch_are_exact_under_bf16_true(make_classifier: Make) -> None:
     module = make_classifier(optimizer=partial(torch.optim.SGD, lr=0.0))
     trainer = Trainer(accelerator="cpu", max_epochs=1, precision="bf16-true", logger=False, enable_checkpointing=False)

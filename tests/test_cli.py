@@ -76,6 +76,19 @@ def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], sample_ro
     assert "is an instance of `nn.Module`" not in told
 
 
+@pytest.mark.filterwarnings("error")
+def test_warnings_as_errors_end_no_command(
+    fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # rather than the first of a process
+    run = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    assert (run / "checkpoints/best.ckpt").is_file()
+    main(["test", f"--run={run}"])
+    data = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
+    main(["prepare", "--config=configs/resnet.yaml", *data])  # whose model and callbacks are passed over
+    main(["predict", f"--run={run}", str(sample_root / read_index(sample_root / "test.txt")[0][0])])
+
+
 def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +213,7 @@ def test_fast_dev_run_and_no_checkpoints_go_through(fast: list[str], tmp_path: P
 
 
 BASE = ["--config=configs/resnet.yaml"]
+LIBRARY = "--model.network lightning_modules.networks.LibraryNetwork --model.network.function {}\n"
 TYPOS = [
     (["--trainer.max_epoch=3"], "got 'trainer.max_epoch'. Did you mean max_epochs?"),
     (["--model.optimiser.lr=3"], "Did you mean optimizer?"),
@@ -233,6 +247,10 @@ TYPOS = [
         "size of Cutout, but got none: add `init_args: {size: VALUE}` to it.",
     ),
     (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
+    (["--data.folds=x"], "error: Expected PositiveInt for folds, but got x."),
+    (["--trainer.callbacks=[5]"], "error: Expected list[Callback], Callback for trainer.callbacks, but got [5]."),
+    (["--model.param_groups=[3]"], "error: Expected list[ParamGroup] for param_groups, but got [3]."),
+    (["--model.loss=[1]"], "error: Expected Module for loss, but got [1]."),
 ]
 
 
@@ -245,6 +263,41 @@ def test_mistake_is_one_line_with_the_nearest_right_name(
     assert err.count("\n") == 1, err
     assert err.startswith("error: Expected")
     assert message in err
+
+
+WEIGHTED = ["--model.loss=torch.nn.CrossEntropyLoss", "--model.loss.weight=[1,2,1,1,1,1,1,1,1,0.5]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [WEIGHTED[0], "--model.loss.weight=[1.0,2.0]"],
+            "Expected 10 weights, one per class, for --model.loss.weight, but got 2.",
+        ),
+        (["--model.network=torchvision.models.resnet18"], LIBRARY.format("torchvision.models.resnet18")),
+        (["--model.network=torchvision.models.SqueezeNet"], LIBRARY.format("torchvision.models.SqueezeNet")),
+        (["--model.network=timm.models.resnet18"], LIBRARY.format("timm.models.resnet18")),
+    ],
+)
+def test_module_that_does_not_fit_the_classes_is_one_line_that_says_what_to_give(
+    options: list[str], message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}"], capsys)
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_classes_are_kept_as_numbers(fast: list[str], tmp_path: Path) -> None:
+    run = main(["fit", *fast, *WEIGHTED, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    again = main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
+    assert again.model.loss.weight.tolist() == [1, 2, 1, 1, 1, 1, 1, 1, 1, 0.5]
+    saved = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved["loss"]["init_args"]["weight"] == again.model.loss.weight.tolist()
+    module = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt")
+    assert torch.equal(module.loss.weight, again.model.loss.weight)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from project.__main__ import main
 
+FLOAT = "{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32, scale: true}}"
+NORMALIZE = "{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.2]}}"
+NORMALIZED = f"[{FLOAT}, {NORMALIZE}]"
 MISTAKES = {
     "cache: gpu": "Expected Literal['none', 'disk', 'device'] for cache, but got 'gpu'",
     "image_size: 0": "Expected image_size >0, but got 0",
@@ -21,6 +25,16 @@ MISTAKES = {
     "[torchvision.transforms.v2.RandomFlip]}}]": "torchvision.transforms.v2 has no 'RandomFlip'",
     "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
         "Normalize failed on Tensor uint8 (3, 32, 32)"
+    ),
+    f"train_transforms: {NORMALIZED}": "--data.train_transforms make -2.5 of black and 2.5 of white. Take Norm",
+    f"eval_transforms: [{{class_path: torchvision.transforms.v2.Compose, init_args: {{transforms: {NORMALIZED}}}}}]": (
+        "normalised twice: --data.eval_transforms make -2.5 of black"
+    ),
+    "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
+    f"{NORMALIZED}}}}}]": "give --data.normalize false",
+    f"{{normalize: false, train_transforms: {NORMALIZED}}}": "Expected the same Normalize in --data.train_transforms",
+    "train_transforms: [{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32}}]": (
+        "Expected floats of 0 to 1 from --data.train_transforms, but white becomes 255: give ToDtype `scale: true`"
     ),
     "{cache: device, train_transforms: [torchvision.transforms.v2.RandomEqualize]}": "use --data.batch_transforms",
 }
@@ -38,6 +52,15 @@ def test_mistake_is_told_in_one_line(
     told = capsys.readouterr().err.strip().splitlines()
     assert MISTAKES[mistake] in told[-1]
     assert [line for line in told if line.startswith("error: ")] == told[-1:]
+
+
+def test_prepare_takes_transforms_without_types_as_fit_does(sample_root: Path) -> None:
+    flip = "{class_path: torchvision.transforms.RandomHorizontalFlip, init_args: {p: 1}}"
+    nested = f"[{{class_path: torchvision.transforms.Compose, init_args: {{transforms: [{flip}]}}}}]"
+    options = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}", f"--data.train_transforms={nested}"]
+    data = main(["prepare", *options])
+    image = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    assert torch.equal(data.train_transforms[0](image), image.flip(2))
 
 
 def test_views_of_five_crop_go_through_fit_and_test(fast: list[str], tmp_path: Path) -> None:

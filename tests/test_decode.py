@@ -274,6 +274,60 @@ def test_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(read_rgb(path), np.full((8, 8, 3), (255, 0, 0)))
 
 
+def transparent(alpha: int) -> Image.Image:
+    return Image.fromarray(np.dstack([CORNERS, np.full((16, 24), alpha, np.uint8)]))
+
+
+def write_deep_tiff(path: Path, channels: int) -> None:
+    """Write an uncompressed TIFF of channels beyond red, green and blue that say nothing of what they hold."""
+    pixels = noise(16, 16, channels).tobytes()
+    extra = channels - 3
+    size = 8 + 2 + 10 * 12 + 4
+    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, channels, size), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, size + 2 * channels + 2 * extra), (277, 3, 1, channels), (278, 3, 1, 16)]
+    tags += [(279, 4, 1, len(pixels)), (338, 3, extra, 0 if extra <= 2 else size + 2 * channels)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    depths = struct.pack(f"<{channels}H", *[8] * channels)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + depths + bytes(2 * extra) + pixels)
+
+
+def save_frames(path: Path) -> None:
+    Image.fromarray(CORNERS).save(path, save_all=True, append_images=[Image.fromarray(CORNERS[::-1].copy())])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "expected"),
+    [
+        ("a.png", lambda path: transparent(128).save(path), ["alpha"]),
+        ("a.webp", lambda path: transparent(128).save(path, lossless=True), ["alpha"]),
+        ("a.tif", lambda path: transparent(128).save(path, compression="tiff_lzw"), ["alpha"]),
+        ("a.png", lambda path: transparent(128).convert("LA").save(path), ["alpha"]),
+        ("a.png", lambda path: Image.fromarray(CORNERS).quantize(4).save(path, transparency=0), ["alpha"]),
+        ("a.png", lambda path: transparent(255).save(path), []),  # of which nothing is lost
+        ("a.tif", lambda path: write_deep_tiff(path, 4), ["channels"]),
+        ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
+        ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
+        ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
+        ("a.tif", lambda path: Image.fromarray(np.float32(LEVELS)).save(path), ["depth"]),
+        ("a.gif", save_frames, ["frames"]),
+        ("a.png", save_frames, ["frames"]),
+        ("a.webp", save_frames, ["frames"]),
+        ("a.tif", save_frames, ["frames"]),
+        ("a.mpo", save_frames, []),  # of phones: a preview
+        ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... D\0i\0s\0p\0l\0a\0y\0 \0P\0003"), ["profile"]),
+        ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... sRGB IEC61966-2.1"), []),
+        ("a.jpg", lambda path: save(path, CORNERS, "CMYK"), []),
+        ("a.bmp", lambda path: save(path, CORNERS), []),
+    ],
+)
+def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, expected: list[str]) -> None:
+    write(tmp_path / name)
+    for read in (read_rgb, lambda path, on_loss: read_square(path, 8, "crop", on_loss)):
+        losses: list[str] = []
+        read(tmp_path / name, losses.append)
+        assert losses == expected
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     message = r"a\.png is missing\. Put it back, or take its line out of the index file\."
     with pytest.raises(DataError, match=message):

@@ -145,6 +145,22 @@ def test_command_exports_the_best_checkpoint_and_says_how_to_read_it(
         assert told["class_names"] == list("0123456789")
 
 
+def test_a_run_whose_transforms_make_floats_of_their_own_is_not_exported(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "whitened.yaml"
+    whitening = "{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 50}}"
+    overlay.write_text(
+        "data:\n  init_args:\n    normalize: false\n"
+        f"    train_transforms: [{whitening}]\n    eval_transforms: [{whitening}]\n"
+    )
+    run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", f"--run={run}", "--format=torchscript"])
+    assert "Expected --data.eval_transforms that leave images uint8, or normalise them by" in capsys.readouterr().err
+    assert not (run / "export").exists()
+
+
 def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -558,3 +559,51 @@ def test_photos_train_and_are_tested_by_one_command_each(
     assert f"2 classes (dogs, my cats) in {photos}; images: 16 train, 2 val, 2 test." in caplog.messages
     tested = main(["test", "--run", str(fit.run_dir)])
     assert {"test/acc", "test/acc/dogs", "test/acc/my cats"} <= tested.trainer.callback_metrics.keys()
+
+
+def test_what_decoding_loses_is_reported_once_and_by_prepare(
+    photos: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(photos.rglob("*.png"))
+    for file in files:
+        picture = Image.open(file)
+        picture.putalpha(100)
+        picture.save(file)
+    note = f"{len(files)} images have transparent parts (as {files[0].relative_to(photos)}): they are laid over white."
+    with caplog.at_level("INFO"):
+        data(photos)
+    assert [record.getMessage() for record in caplog.records].count(note) == 1
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        data(photos).setup("fit")
+    assert note not in caplog.text
+    main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={photos}"])
+    assert note in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("empty", ["R", "GB", "RGB"])
+def test_images_with_empty_channels_train_and_the_channels_are_named(
+    photos: Path,
+    tmp_path: Path,
+    empty: str,
+    normalize: bool,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in photos.rglob("*.*"):
+        pixels = np.array(Image.open(file).convert("RGB"))
+        Image.fromarray(pixels * np.uint8([name not in empty for name in "RGB"])).save(file.with_suffix(".png"))
+        if file.suffix != ".png":
+            file.unlink()
+    folder = ["--data=datamodules.FolderDataModule", f"--data.root={photos}"]
+    options = [f"--data.normalize={normalize}", "--trainer.callbacks=[]", "--trainer.max_epochs=1", "--report=false"]
+    with caplog.at_level("INFO"):
+        cli = main(["fit", "--config=configs/lenet.yaml", *folder, *options, f"--runs_dir={tmp_path / 'runs'}"])
+    assert cli.trainer.callback_metrics["val/loss"].isfinite()
+    std = torch.load(cli.run_dir / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]["std"]
+    assert [value == 1 for value in std] == [name in empty or not normalize for name in "RGB"]
+    note = f"no contrast in channel {', '.join(empty)}: it is not scaled"
+    assert caplog.text.count(note) == 1
+    main(["prepare", *folder])
+    assert note in capsys.readouterr().out

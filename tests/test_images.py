@@ -5,9 +5,11 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from datamodules import CutMix, DataError, RandomCrop, SampleDataModule
+from datamodules import CutMix, DataError, MixUp, RandomCrop, SampleDataModule
+from datamodules.augment import Draw
 from datamodules.decode import read_rgb
 from datamodules.index import read_index
 from datamodules.transforms import ZCAWhitening
@@ -118,6 +120,36 @@ def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
     assert images.mean().abs() < 0.05
     before_setup = SampleDataModule(root=str(sample_root), eval_transforms=[ZCAWhitening(num_images=50)])
     assert before_setup.image_size == 32
+
+
+def normalize_batch(images: torch.Tensor, targets: torch.Tensor, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+    return (images / 255 - 0.5) / 0.25, targets
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_batch_transforms_must_not_normalize(sample_root: Path, normalize: bool) -> None:
+    with pytest.raises(DataError, match=r"batch_transforms that leave images on their scale, but of 255 they make 2: "):
+        sample(sample_root, batch_transforms=[normalize_batch], normalize=normalize)
+
+
+def test_transforms_that_keep_the_scale_are_no_normalizing(sample_root: Path) -> None:
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    noisy = [v2.RandomInvert(), v2.ColorJitter(0.9, 0.9, 0.9), to_float, v2.GaussianNoise(sigma=0.2, clip=False)]
+    erased = [to_float, v2.RandomErasing(1, value="random")]
+    before = torch.get_rng_state()
+    for transforms in (noisy, erased, [to_float, v2.Normalize([0.0] * 3, [1.0] * 3)], [v1.ToTensor()]):
+        sample(sample_root, train_transforms=transforms, batch_transforms=[RandomCrop(4), MixUp()])
+    assert torch.equal(torch.get_rng_state(), before)  # a run draws what it drew without transforms
+
+
+def test_mean_and_std_are_those_that_transforms_normalize_by(sample_root: Path) -> None:
+    normalize = [v2.ToDtype(torch.float32), v2.Normalize([127.5, 51.0, 25.5], [51.0, 127.5, 25.5])]  # of 0 to 255
+    nested = v2.Compose([v2.Compose(normalize), v2.FiveCrop(28)])
+    data = sample(sample_root, train_transforms=normalize, eval_transforms=[nested], normalize=False)
+    assert data.mean == pytest.approx([0.5, 0.2, 0.1])
+    assert data.std == pytest.approx([0.2, 0.5, 0.1])
+    own = [v2.Grayscale(3), *normalize]  # colours become others: no mean and std are as good
+    assert sample(sample_root, train_transforms=own, eval_transforms=own, normalize=False).std == [1.0, 1.0, 1.0]
 
 
 def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:

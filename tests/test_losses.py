@@ -9,7 +9,14 @@ from torch import nn
 from training import module_of, trace
 
 from lightning_modules import ImageClassifier
-from lightning_modules.losses import TORCH_LOSSES, ClassificationLoss, for_classes, losses_of_images, per_image
+from lightning_modules.losses import (
+    TORCH_LOSSES,
+    WEIGHTED_LOSSES,
+    ClassificationLoss,
+    for_classes,
+    losses_of_images,
+    per_image,
+)
 
 # e to the logits is 2 1 1 and 1 3 4: softmax 1/2 1/4 1/4 and 1/8 3/8 1/2, sigmoid 2/3 1/2 1/2 and 1/2 3/4 4/5
 LOGITS = torch.tensor([[2.0, 1.0, 1.0], [1.0, 3.0, 4.0]]).log()
@@ -237,3 +244,29 @@ def test_a_loss_that_knows_only_batches_has_none_of_images() -> None:
             return logits.mean()
 
     assert losses_of_images(Own(), torch.randn(2, 3), torch.tensor([0, 1])) is None
+
+
+@pytest.mark.parametrize("name", [cls.__name__ for cls in WEIGHTED_LOSSES])
+def test_weights_of_a_config_are_a_list_of_numbers(name: str) -> None:
+    loss = f"loss: {{class_path: torch.nn.{name}, init_args: {{weight: [1, 2, 0.5]}}}}"
+    module = module_of("ImageClassifier", f"network: lightning_modules.networks.LeNet\n{loss}")
+    assert isinstance(module, ImageClassifier)
+    expected = for_classes(getattr(nn, name)(weight=torch.tensor([1, 2, 0.5])))
+    torch.testing.assert_close(module.loss(SCORES, TARGETS), expected(SCORES, TARGETS))
+
+
+@pytest.mark.parametrize(
+    ("option", "loss"),
+    [
+        ("weight", nn.CrossEntropyLoss(torch.ones(2))),
+        ("weight", nn.NLLLoss(torch.ones(1))),
+        ("weight", ClassificationLoss(nn.BCELoss(torch.ones(4)), "sigmoid", "one_hot")),
+        ("pos_weight", nn.BCEWithLogitsLoss(pos_weight=torch.ones(2))),
+    ],
+)
+def test_weights_of_another_number_of_classes_are_refused(option: str, loss: nn.Module) -> None:
+    with pytest.raises(
+        MisconfigurationException, match=rf"^Expected 3 weights, one per class, for --model.loss.{option}"
+    ):
+        for_classes(loss, 3)
+    for_classes(nn.BCEWithLogitsLoss(pos_weight=torch.ones(1)), 3)  # one for all

@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -34,6 +35,18 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for command in (*COMMANDS, *FURTHER):
         assert f"python -m project {command} " in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_characters_that_a_terminal_cannot_show_end_no_command(
+    encoding: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=true"]
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding=encoding))
+    main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
+    sys.stdout.flush()
+    assert b"Accuracy" in shown.getvalue()
 
 
 def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_modules import ImageClassifier
 from lightning_modules.optimizers import Muon, build_optimizer, orthogonalize
 
-# The same as LightningCLI's own call, which jsonargparse 5 will refuse
-pytestmark = pytest.mark.filterwarnings("ignore:[\\s\\S]*(skip_none|JSONARGPARSE_DEPRECATION_WARNINGS)")
-
 DATA = """
 class_names: [a, b, c]
 mean: [0.5, 0.5, 0.5]

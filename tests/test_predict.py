@@ -17,7 +17,7 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
 
-from datamodules.decode import read_square
+from datamodules.decode import read_rgb, read_square
 from datamodules.index import read_index
 from lightning_modules import ImageClassifier
 from project.__main__ import main
@@ -137,6 +137,35 @@ def test_of_equally_probable_classes_the_first_is_predicted_and_tested(
     assert [[int(count) for count in row] for row in matrix] == [
         [int(true), *(pairs.count((true, str(one))) for one in range(10))] for true in map(str, range(10))
     ]
+
+
+def test_images_that_transforms_normalize_are_predicted_and_exported_as_they_are_tested(
+    fast: list[str],
+    sample_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    transforms = (
+        "[{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32, scale: true}},"
+        " {class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5, 0.4, 0.3], std: [0.2, 0.25, 0.3]}}]"
+    )
+    overlay = tmp_path / "normalized.yaml"
+    overlay.write_text(
+        "data:\n  init_args:\n    normalize: false\n"
+        f"    train_transforms: {transforms}\n    eval_transforms: {transforms}\n"
+    )
+    run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
+    compare_with_test(run, sample_root, tmp_path / "out", monkeypatch)
+    files = [str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:9]]
+    found = probabilities(main(["predict", f"--run={run}", *files]))
+    pixels = torch.stack([torch.from_numpy(read_rgb(file)).permute(2, 0, 1) for file in files])
+    module = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt", map_location="cpu").eval()
+    torch.testing.assert_close(module.classify(pixels), found, atol=1e-5, rtol=0)
+    capsys.readouterr()
+    exported = main(["export", f"--run={run}", "--format=torchscript"])
+    assert "Not inside" not in capsys.readouterr().out
+    torch.testing.assert_close(torch.jit.load(exported)(pixels), found, atol=1e-5, rtol=0)
 
 
 def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(

@@ -18,9 +18,6 @@ from lightning_modules import ImageClassifier, ParamGroup
 from lightning_modules.monitors import MonitorCheck
 from lightning_modules.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
 
-# The same as LightningCLI's own call, which jsonargparse 5 will refuse
-pytestmark = pytest.mark.filterwarnings("ignore:[\\s\\S]*(skip_none|JSONARGPARSE_DEPRECATION_WARNINGS)")
-
 Make = Callable[..., ImageClassifier]
 STEPS = 4  # an epoch
 

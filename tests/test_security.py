@@ -2,15 +2,20 @@
 
 import ast
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from test_cli import stop_of
 
 ROOT = Path(__file__).parents[1]
 NAMED = sorted(set(re.findall(r"`(tests/\w+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ASKED = {one.name: one.specifier for one in map(Requirement, PROJECT["dependencies"])}
+KNOWN_BAD = runpy.run_path(str(ROOT / "scripts/audit.py"))["KNOWN_BAD"]
 
 
 def test_tests_that_are_named_exist() -> None:
@@ -33,7 +38,12 @@ def test_yaml_makes_no_objects(tag: str, fast: list[str], tmp_path: Path, capsys
 
 
 def test_malicious_versions_are_excluded() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
-    assert not {"2.6.2", "2.6.3"} & set(asked["lightning"].filter(["2.6.2", "2.6.3", "2.6.4"]))
-    assert "2.6.4" in asked["lightning"]
+    versions = ["2.6.2", "2.6.3", "2.6.4", "2.6.5", "2.6.6"]
+    assert list(ASKED["lightning"].filter(versions)) == ["2.6.6"]
+
+
+def test_lower_bounds_exclude_versions_that_are_known_to_be_bad() -> None:
+    for package, versions, *_ in KNOWN_BAD:
+        if package in ASKED:  # others are dependencies of these
+            lowest = next(one.version for one in ASKED[package] if one.operator == ">=")
+            assert lowest not in SpecifierSet(versions), package

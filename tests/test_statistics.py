@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from datamodules.statistics import Sums, channel_mean_std, channel_sums
+from datamodules.statistics import Sums, channel_mean_std, channel_sums, constant_channels, divisors
 
 
 def test_mean_and_std_are_those_of_float64() -> None:
@@ -25,3 +26,12 @@ def test_sums_are_of_each_image() -> None:
 def test_a_constant_image_has_no_spread() -> None:
     sums = Sums(np.full((1, 3), 255 * 16), np.full((1, 3), 255 * 255 * 16))
     assert channel_mean_std(sums, 16) == ([1.0] * 3, [0.0] * 3)
+
+
+@pytest.mark.parametrize("different", [0, 1])  # of 100,000 pixels, by a grey level
+def test_a_channel_that_is_all_but_constant_is_not_scaled(different: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 100, 100), np.uint8)
+    images[:, 0], images[0, 0, 0, :different] = 7, 8
+    std = channel_mean_std(channel_sums(images), 100 * 100)[1]
+    assert constant_channels(std) == ["R"]
+    assert divisors(std) == [1.0, *std[1:]]

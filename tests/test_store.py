@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -173,3 +174,16 @@ def test_a_damaged_description_is_written_anew(root: Path) -> None:
     (root / "dataset.json").write_text('{"class_names": ')
     assert load_description(root) is None
     assert prepared(root).description == before
+
+
+def test_a_description_of_an_earlier_version_is_read_and_its_empty_channel_not_divided_by_0(root: Path) -> None:
+    before = prepared(root).description
+    content = json.loads((root / "dataset.json").read_text())
+    (pixels,) = content["pixels"].values()
+    del pixels["losses"]
+    pixels["std"][0] = 0.0
+    (root / "dataset.json").write_text(json.dumps(content))
+    again = prepared(root)
+    assert again.std[0] == 1.0
+    assert again.std[1:] == next(iter(before.pixels.values())).std[1:]
+    assert json.loads((root / "dataset.json").read_text()) == content

@@ -15,9 +15,6 @@ from torchvision.transforms import v2
 from datamodules.errors import DataError
 from datamodules.transforms import ImageTransform, ZCAWhitening, compose
 
-# The same as LightningCLI's own call, which jsonargparse 5 will refuse
-pytestmark = pytest.mark.filterwarnings("ignore:[\\s\\S]*(skip_none|JSONARGPARSE_DEPRECATION_WARNINGS)")
-
 
 class Data:
     """Stands for a DataModule."""
@@ -180,7 +177,7 @@ def test_every_transform_of_the_course_works_from_yaml_and_from_the_saved_config
     assert type(result) is Tensor
     assert result.dtype in (torch.uint8, torch.float32)
     assert is_true(original, result)
-    saved = parser.parse_string(parser.dump(config, skip_none=False))
+    saved = parser.parse_string(parser.dump(config, skip_unset=False))
     assert saved == config
     assert torch.equal(run(parser, saved, original), result)
 
@@ -209,7 +206,7 @@ data:
 """
     config = parser.parse_string(text)
     assert torch.equal(run(parser, config, image), ((255 - image) // 4).flip(1))
-    assert parser.parse_string(parser.dump(config, skip_none=False)) == config
+    assert parser.parse_string(parser.dump(config, skip_unset=False)) == config
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,36 @@ def test_checkpoint_with_code_is_not_loaded_in_python(good: dict[str, Any], tmp_
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize(
+    "hostile", [{"_instantiator": "stranger.make"}, {"_class_path": "stranger.Module"}, {"_instantiator": ["os.mkdir"]}]
+)
+def test_code_that_a_checkpoint_names_to_build_its_module_is_not_run(
+    hostile: dict[str, Any],
+    good: dict[str, Any],
+    fast: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\n")  # runs once it is imported
+    monkeypatch.syspath_prepend(tmp_path)
+    good["hyper_parameters"] |= hostile
+    file = tmp_path / "evil.ckpt"
+    torch.save(good, file)
+    teacher = ["--model=lightning_modules.Distiller", f"--model.teacher={file}"]
+    commands = [
+        ["predict", "a.png", f"--ckpt_path={file}"],
+        ["export", "--format=onnx", f"--ckpt_path={file}"],
+        ["fit", *fast, *teacher, f"--runs_dir={tmp_path}/runs"],
+    ]
+    for command in commands:
+        code, err = stop_of(command, capsys)
+        assert code == 2
+        assert err.count("\n") == 1, err
+        assert "evil.ckpt" in err
+    assert not (tmp_path / "trace").exists()
+
+
 def test_code_that_hyperparameters_name_is_not_run(
     good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,7 @@ class Airbench(nn.Module):
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (directions / (variances + EPS_OF_WHITENING).sqrt()).T.reshape(12, 3, 2, 2)
         # of grey images, 4 are filled; a channel that is always 0 would get huge gradients from the norm behind it
-        filled = filters[variances > EMPTY * variances[-1]]
+        filled = filters[variances >= EMPTY * variances[-1]]
         filters = filled.repeat(-(-12 // len(filled)), 1, 1, 1)[:12]
         weight.copy_(torch.cat([filters, -filters]))
         self.whitened.fill_(True)

@@ -3,7 +3,7 @@
 from argparse import SUPPRESS
 from typing import Any
 
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
@@ -20,7 +20,7 @@ def data_parser(command: str) -> Parser:
     parser = Parser(allow_abbrev=False, usage=f"python -m project {command} [--config FILE ...] [--option VALUE ...]")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; several stack.")
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of all random numbers.")
-    parser.add_subclass_arguments(LightningDataModule, "data", required=True)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True, fail_untyped=False)  # as fit does
     for name in IGNORED:
         parser.add_argument(f"--{name}", type=Any, default=None, help=SUPPRESS)
     return parser
@@ -38,7 +38,7 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
     check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
-    data = parser.instantiate_classes(options).data
+    data = parser.instantiate(Namespace(data=options.data)).data  # and none of the classes that are passed over
     if not isinstance(data, datamodules.ImageDataModule):
         raise datamodules.DataError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
     return data, options

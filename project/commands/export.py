@@ -8,6 +8,7 @@ from project.runs import RunError, find_checkpoint
 from project.settings import load_config, setting
 
 SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
+INSIDE = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # the extra `export`
 
 
@@ -53,14 +54,16 @@ def check_packages() -> None:
 def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
     """Do as ``run`` says, and say what is in the file."""
     from project.exported import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
-    from project.trained import load_classifier
+    from project.trained import check_exportable, load_classifier, reader_of
 
     classifier = load_classifier(folder, checkpoint)
+    transforms = None if folder is None else setting(load_config(folder), "data.init_args.eval_transforms")
+    if transforms:
+        check_exportable(reader_of(folder, classifier, []), classifier)
     views, size, count = classifier.tta, classifier.hparams["image_size"], len(classifier.class_names)
     if no_tta:
         classifier.tta = []
     difference = export_classifier(classifier, kind, path)
-    transforms = None if folder is None else setting(load_config(folder), "data.init_args.eval_transforms")
     print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
     print(f"             greatest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")
@@ -68,9 +71,9 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta:
     print(f"Returns      {OUTPUT}: float32 (N, {count})")
     if views:
         print(f"Views        {', '.join(views)}: {'left out' if no_tta else 'their mean is inside'}")
-    if transforms:
-        names = ", ".join(one["class_path"].rpartition(".")[2] for one in transforms)
-        print(f"Not inside   {names} of --data.eval_transforms: apply them before")
+    names = [one["class_path"].rpartition(".")[2] for one in transforms or []]
+    if others := [name for name in names if name not in INSIDE]:
+        print(f"Not inside   {', '.join(others)} of --data.eval_transforms: apply them before")
     print("To read it, and the names of the classes in it:")
     print("\n".join(f"  {line}" for line in HOW[kind].format(path=str(path)).splitlines()))
 

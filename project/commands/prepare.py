@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules import DataError, Description, ImageDataModule
+from datamodules.statistics import divisors
 from project.commands.data import data_parser, parse_data
 from project.telling import told_shortly
 
@@ -38,7 +39,7 @@ def run(args: list[str]) -> ImageDataModule:
 
 
 def print_summary(data: ImageDataModule, description: Description) -> None:
-    """Print counts, mean and std, identical and unreadable images."""
+    """Print counts, mean and std, identical and unreadable images, and what decoding loses."""
     table = Table(title=escape(f"Images in {data.root}"))
     table.add_column("class")
     for stage in description.counts:
@@ -50,7 +51,8 @@ def print_summary(data: ImageDataModule, description: Description) -> None:
     rich_print(table)
 
     pixels = description.pixels[data.store.key]
-    numbers = {name: [round(value, 4) for value in getattr(pixels, name)] for name in ("mean", "std")}
+    used = {"mean": pixels.mean, "std": divisors(pixels.std)}
+    numbers = {name: [round(value, 4) for value in values] for name, values in used.items()}
     print(yaml.safe_dump(numbers, default_flow_style=None), end="")
     print(f"size: {data.store.size}  # pixels, {data.store.resize or 'as they are'}")
     print(f"Split: {description.split}")
@@ -62,6 +64,8 @@ def print_summary(data: ImageDataModule, description: Description) -> None:
     print(f"Unreadable images, left out: {len(pixels.unreadable)}")
     for reason in list(pixels.unreadable.values())[:SHOWN]:
         print(f"  {reason}")
+    for note in [*pixels.loss_notes(), *pixels.contrast_notes()]:
+        print(note)
 
 
 def _verify(data: ImageDataModule) -> None:

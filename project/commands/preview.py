@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from callbacks.fonts import names_in_figures, set_fonts
 from datamodules import ImageDataModule
 from project.commands.data import data_parser, parse_data
 from project.light import check_new, numbered
@@ -45,7 +46,7 @@ def draw(data: ImageDataModule, images: int, epochs: int) -> Figure:
     seen = [loader.render(positions, epoch)[0] * std + mean for epoch in range(epochs)]
     plain, targets = loader.dataset.load(positions)
     columns = [plain.float() / 255, *(batch.clamp(0, 1) for batch in seen)]
-    names = [data.class_names[target] for target in targets.tolist()]
+    names = names_in_figures(data.class_names)
 
     figure = Figure(
         figsize=(1.1 * len(columns) + 1.2, 1.1 * len(positions) + 0.5),
@@ -58,6 +59,7 @@ def draw(data: ImageDataModule, images: int, epochs: int) -> Figure:
         for row, image in enumerate(batch):
             axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
-    for row, name in enumerate(names):
-        axes[row, 0].set_ylabel(name.replace("$", r"\$"), rotation=0, ha="right", va="center", fontsize=9)
+    for row, target in enumerate(targets.tolist()):
+        label = axes[row, 0].set_ylabel(names[target], rotation=0, ha="right", va="center", fontsize=9)
+        set_fonts([label])
     return figure
