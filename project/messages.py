@@ -20,6 +20,7 @@ import callbacks
 import datamodules
 import lightning_modules
 import lightning_modules.networks
+from project.arguments import config_files
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
@@ -84,6 +85,8 @@ def parser_message(message: str, args: list[str]) -> str:
         message: The complaint.
         args: Command line that it is about.
     """
+    if found := re.search(r"Expected each (?:key|--config) once.*", message):
+        return found[0]
     if found := re.search(UNKNOWN_KEY, message):
         return _unknown_key(next(filter(None, found.groups())), args)
     if re.search(r"arguments are required: \w+\.(data|model)", message):
@@ -170,7 +173,7 @@ def _missing_file(file: Path) -> str:
 
 
 def _yaml_problem(args: list[str]) -> str | None:
-    for file in _config_files(args):
+    for file in config_files(args):
         try:
             content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if content is None:
@@ -183,18 +186,8 @@ def _yaml_problem(args: list[str]) -> str | None:
     return None
 
 
-def _config_files(args: list[str]) -> list[Path]:
-    """Return the files given by ``--config FILE``, ``--config=FILE`` or ``-c FILE``."""
-    values = []
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        option, _, value = arg.partition("=")
-        if option in ("--config", "-c"):
-            values.append(Path(value or after))
-    return [value for value in values if value.is_file()]
-
-
 def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
-    for file in reversed(_config_files(args)):  # those before it were taken
+    for file in reversed(config_files(args)):  # those before it were taken
         for number, line in enumerate(file.read_text().splitlines(), start=1):
             if re.search(rf"(?<![\w.]){re.escape(key)}\+?\s*:", line):
                 yield file, number
@@ -202,7 +195,7 @@ def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
 
 def _known_words(args: list[str]) -> set[str]:
     """Return the names of the Trainer's arguments and of those of every class that the command line names."""
-    text = " ".join([*args, *(file.read_text() for file in _config_files(args))])
+    text = " ".join([*args, *(file.read_text() for file in config_files(args))])
     ours = (lightning_modules.ImageClassifier, lightning_modules.ParamGroup, lightning_modules.Initializer)
     classes: list[type] = [Trainer, ModelCheckpoint, *ours]
     for path in set(re.findall(CLASS_PATH, text)):

@@ -2,16 +2,22 @@
 
 import os
 import re
+import sys
 from argparse import SUPPRESS
 from typing import Any, NoReturn
 
 import torch
+import yaml
+from jsonargparse import get_loader, set_loader
+from jsonargparse._util import config_load_stack
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lightning_modules
+from project.arguments import config_files
+from project.settings import DuplicateKeyError, read_yaml
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
@@ -21,12 +27,38 @@ class UsageError(Exception):
     """The command line or a config is not as expected."""
 
 
+def load(text: str) -> Any:
+    """Return the content of a config or of a value, for jsonargparse.
+
+    Raises:
+        UsageError: A mapping contains a key twice.
+    """
+    files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
+    try:
+        content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
+    except DuplicateKeyError as error:
+        raise UsageError(str(error)) from error
+    if isinstance(content, dict) and not any(value is not None for value in content.values()):
+        return _load(text)  # which keeps "{a}" as a string
+    return content
+
+
+_load = get_loader("yaml")
+set_loader("yaml", load, (yaml.YAMLError,))
+
+
 class Parser(LightningArgumentParser):
     """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
         """Parse, and compare devices with processes: Lightning does so once there is a run."""
-        config = super().parse_args(*args, **kwargs)
+        if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called within the parser below
+            return super().parse_args(args, *rest, **kwargs)
+        args = sys.argv[1:] if args is None else args
+        files = [file.resolve() for file in config_files(args)]
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
+        config = super().parse_args(args, *rest, **kwargs)
         if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:
             compare_with_torchrun(config[config.subcommand].trainer)
         return config

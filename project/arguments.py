@@ -1,0 +1,29 @@
+"""Process a command line before it is parsed. Imports no torch."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def split_options(args: Sequence[str]) -> list[list[str]]:
+    """Return each option of a command line with its values; the arguments before the first option are one group."""
+    groups: list[list[str]] = []
+    for arg in args:
+        if not groups or arg.startswith("--") or arg.partition("=")[0] == "-c":
+            groups.append([])
+        groups[-1].append(arg)
+    return groups
+
+
+def option_of(group: Sequence[str]) -> tuple[str, str | None]:
+    """Return the name and the first value of an option; the name is ``config`` for ``-c``."""
+    name, equals, value = group[0].partition("=")
+    name = "config" if name == "-c" else name.removeprefix("--")
+    return name, value if equals else group[1] if len(group) > 1 else None
+
+
+def config_files(args: Sequence[str]) -> list[Path]:
+    """Return the config files that a command line names."""
+    options = map(option_of, split_options(args))
+    values = [value for name, value in options if name == "config" and value is not None]
+    return [Path(value) for value in values if os.path.isfile(value)]  # Path.is_file raises for a long text
