@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from project import COMMANDS, FURTHER, __version__
+from project.arguments import expand_homes
 
 HELP = """\
 usage: python -m project <command> [options]
@@ -50,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> Any:
     Raises:
         SystemExit: With the reason in one line on stderr and code 2 for a mistake of the user, 1 for other errors.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    args = expand_homes(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return None

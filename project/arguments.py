@@ -1,8 +1,22 @@
 """Process a command line before it is parsed. Imports no torch."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+HOME = re.compile(r"~[\w.-]*(/|$)")
+
+
+def expand_home(text: str) -> str:
+    """Return a path with a leading ``~`` or ``~user`` expanded, and any other text unchanged."""
+    return os.path.expanduser(text) if HOME.match(text) else text
+
+
+def expand_homes(args: Sequence[str]) -> list[str]:
+    """Return a command line with ``~`` expanded, which shells do not do in ``--option=~/path``."""
+    parts = (arg.partition("=") if arg.startswith("-") else ("", "", arg) for arg in args)
+    return [f"{option}{equals}{expand_home(value)}" for option, equals, value in parts]
 
 
 def split_options(args: Sequence[str]) -> list[list[str]]:

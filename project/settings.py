@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
+from project.arguments import expand_home
 from project.record import RunError
 
 CONFIG = "config.yaml"
-FLOAT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("float", "timestamp", "merge"))
+STRING, FLOAT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "float", "timestamp", "merge"))
 EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a string in PyYAML without a point and a sign
 Keys = tuple[str, ...]
 MISSING = "(not in this config)"
@@ -27,7 +28,7 @@ EXPECTED = {
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's is seven times as fast
-    """Load YAML as jsonargparse does: ``1e-3`` is a float and ``2026-11-21`` a string."""
+    """Load YAML as jsonargparse does: ``1e-3`` is a float and ``2026-11-21`` a string. A leading ``~`` is expanded."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as in PyYAML
         first: [(tag, pattern) for tag, pattern in resolvers if tag != DATE]
@@ -36,6 +37,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 Loader.add_implicit_resolver(FLOAT, EXPONENT, list("-+0123456789"))
+Loader.add_constructor(STRING, lambda loader, node: expand_home(loader.construct_scalar(node)))
 
 
 class DuplicateKeyError(Exception):

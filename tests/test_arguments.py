@@ -1,6 +1,28 @@
 from pathlib import Path
 
-from project.arguments import config_files
+import pytest
+
+from project.arguments import config_files, expand_homes
+
+
+def test_only_a_leading_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = [
+        "fit",
+        "--runs_dir=~/runs",
+        "--run",
+        "~/x",
+        "~",
+        "--data.root=~",
+        "a~b",
+        "--note=~=1",
+        "~nobody_here/x",
+        "./~",
+    ]
+    assert expand_homes(given) == [
+        *("fit", "--runs_dir=/home/me/runs", "--run", "/home/me/x", "/home/me", "--data.root=/home/me"),
+        *("a~b", "--note=~=1", "~nobody_here/x", "./~"),
+    ]
 
 
 def test_configs_are_found_in_every_spelling(tmp_path: Path) -> None:

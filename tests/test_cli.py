@@ -16,6 +16,7 @@ from datamodules.index import read_index
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
+from project.settings import load_config, setting
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -127,6 +128,36 @@ def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> Non
         assert {name: first[name] for name in first if not name.startswith("time/")} == {
             name: second[name] for name in second if not name.startswith("time/")
         }
+
+
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+
+
+def test_a_leading_tilde_is_expanded_in_every_path(
+    fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "data").symlink_to(sample_root)
+    torch.save(LeNet(10).state_dict(), home / "net.pkl")
+    (home / "mine.yaml").write_text("data: {init_args: {root: ~/data}}\nmodel: {init_args: {pretrained: ~/net.pkl}}\n")
+    args = [*fast, *QUICK, f"--config={home}/mine.yaml"]
+    args[1] = str(Path(args[1]).absolute())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(home))
+    run = main(["fit", *args, "--runs_dir=~/runs"]).run_dir
+    assert run.parents[1] == home / "runs"
+    config = load_config(run)
+    assert [setting(config, f"{key}") for key in ("runs_dir", "data.init_args.root", "model.init_args.pretrained")] == [
+        f"{home}/{name}" for name in ("runs", "data", "net.pkl")
+    ]
+    shorter = f"~/{run.relative_to(home)}"
+    assert main(["test", f"--run={shorter}"]).run_dir == run
+    assert main(["test", f"--ckpt_path={shorter}/checkpoints/best.ckpt"]).run_dir.resolve() == run.resolve()
+    main(["predict", f"--run={shorter}", "~/data/images", "--output=~/predicted"])
+    assert (home / "predicted/predictions.csv").is_file()
+    assert not list(Path().iterdir())
 
 
 def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:

@@ -101,6 +101,15 @@ def test_merged_keys_are_not_duplicates() -> None:
     assert read_yaml("a: &a\n  - *a\n")["a"]  # contains itself
 
 
+def test_a_leading_tilde_is_expanded_in_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read_yaml("a: ~/x\nb: [~/y, ~, '~']\nc~: {d: a~}") == {
+        "a": "/home/me/x",
+        "b": ["/home/me/y", None, "/home/me"],
+        "c~": {"d": "a~"},
+    }
+
+
 def test_a_duplicate_key_in_the_config_of_a_run_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 1}\ntrainer: {max_epochs: 2}\n")
     with pytest.raises(RunError, match=rf"{tmp_path}/config.yaml has 'trainer' in lines 1 and 2"):
