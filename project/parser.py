@@ -16,7 +16,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lightning_modules
-from project.arguments import config_files
+from project import config_merging
+from project.arguments import classes_first, config_files
+from project.ranks import is_rank_zero
 from project.settings import DuplicateKeyError, read_yaml
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
@@ -51,14 +53,17 @@ class Parser(LightningArgumentParser):
     """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Parse, and compare devices with processes: Lightning does so once there is a run."""
+        """Parse, report replaced classes, and compare devices with processes, as Lightning does once there is a run."""
         if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called within the parser below
             return super().parse_args(args, *rest, **kwargs)
-        args = sys.argv[1:] if args is None else args
+        args = classes_first(sys.argv[1:] if args is None else args)
         files = [file.resolve() for file in config_files(args)]
         if twice := [file for file in files if files.count(file) > 1]:
             raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
+        config_merging.reset()
         config = super().parse_args(args, *rest, **kwargs)
+        for line in config_merging.replaced_classes(config) if is_rank_zero() else ():
+            print(line)
         if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:
             compare_with_torchrun(config[config.subcommand].trainer)
         return config
