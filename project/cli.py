@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,7 +25,7 @@ from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
 from project.light import debugging
 from project.metrics_file import Table, cut, open_table
-from project.parser import LINKED, Parser
+from project.parser import LINKED, Parser, check_text, text_of
 from project.profiler import NoProfiler
 from project.progress import Progress
 from project.ranks import follow_parent, is_rank_zero, reason_of_first
@@ -45,7 +44,7 @@ from project.runs import (
     times_tested,
     typed,
 )
-from project.settings import CONFIG, load_config
+from project.settings import CONFIG, load_config, read_yaml
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_weights
@@ -140,6 +139,7 @@ class CLI(LightningCLI):
         kept = config.checkpoint
         if kept.save_on_train_epoch_end is None:  # behind a validation, an epoch's own means are yet to be logged
             kept.save_on_train_epoch_end = config.trainer.limit_val_batches == 0
+        check_text(self._parser(self.config.subcommand), self._text_of(config))
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
@@ -243,7 +243,7 @@ class CLI(LightningCLI):
             RunError: There is no such run, or it cannot go on so.
         """
         config = self.config["fit"]
-        now = yaml.safe_load(self._parser("fit").dump(config, skip_none=False))
+        now = read_yaml(self._text_of(config))
         self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
         run = Path(config.run) if config.run is not None else None
         if run is not None and not (run / CONFIG).is_file():
@@ -292,17 +292,21 @@ class CLI(LightningCLI):
             forget_moments = "model.init_args.optimizer.class_path" in keys
             self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
 
-    def _save_config(self, config: Any) -> None:
-        """Write the config by which this can be repeated: without what was meant for this start alone."""
+    def _text_of(self, config: Any) -> str:
+        """Return the config by which this can be repeated: without what was meant for this start alone."""
         config = config.clone()
         if config.get("data.init_args.resplit"):
             config["data.init_args.resplit"] = False
-        if self.subcommand == "fit" and config.run is not None:
+        if self.config.subcommand == "fit" and config.run is not None:
             config.run = config.ckpt_path = None
-            if changes_of(load_config(self.run_dir), self.settings):
-                shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+        return text_of(self._parser(self.config.subcommand), config)
+
+    def _save_config(self, config: Any) -> None:
+        resumed = self.subcommand == "fit" and config.run is not None
+        if resumed and changes_of(load_config(self.run_dir), self.settings):
+            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
         partial = self.output_dir / f"{CONFIG}.partial"
-        self._parser(str(self.subcommand)).save(config, partial, skip_none=False, overwrite=True)
+        partial.write_text(self._text_of(config), encoding="utf-8")
         partial.replace(self.output_dir / CONFIG)
 
     def _note_start(self, trainer: Trainer, *_: Any) -> None:

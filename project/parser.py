@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import Namespace, _typehints, get_loader, set_dumper, set_loader
 from jsonargparse._util import config_load_stack
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
@@ -19,10 +19,14 @@ import lightning_modules
 from project import config_merging
 from project.arguments import classes_first, config_files
 from project.ranks import is_rank_zero
-from project.settings import DuplicateKeyError, read_yaml
+from project.settings import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
+
+SCALARS = (str, int, float, type(None))
+UNSAVED = "Unable to serialize instance "  # what jsonargparse writes for an object without an import path
+UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, but"
 
 
 class UsageError(Exception):
@@ -45,8 +49,11 @@ def load(text: str) -> Any:
     return content
 
 
-_load = get_loader("yaml")
+_load, _serialize = get_loader("yaml"), _typehints.serialize_as_import_path
 set_loader("yaml", load, (yaml.YAMLError,))
+set_dumper("yaml", write_yaml)
+# for an argument of type `Callable | str`, jsonargparse would write a string as an object without an import path
+_typehints.serialize_as_import_path = lambda value: value if isinstance(value, str) else _serialize(value)
 
 
 class Parser(LightningArgumentParser):
@@ -68,6 +75,24 @@ class Parser(LightningArgumentParser):
             compare_with_torchrun(config[config.subcommand].trainer)
         return config
 
+    def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:
+        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them.
+
+        Raises:
+            UsageError: A value that YAML cannot represent is not the default.
+        """
+        typed = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
+        values = {key: cfg.get(key) for key in typed}
+        for key, value in values.items():
+            if isinstance(value, set | frozenset):  # its order differs from process to process
+                cfg[key] = sorted(value, key=repr)
+        super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)
+        for key, value in values.items():
+            if key in cfg and not is_plain(cfg[key]):
+                if value is not typed[key].default and value != typed[key].default:
+                    raise UsageError(f"{UNREADABLE} {key} is {value}.")
+                cfg.pop(key)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print below a page of usage."""
         raise UsageError(message) from ex
@@ -82,6 +107,43 @@ class Parser(LightningArgumentParser):
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
         return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether YAML can represent a value."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return all(isinstance(key, SCALARS) and is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return isinstance(value, SCALARS) and not str(value).startswith(UNSAVED)
+
+
+def text_of(parser: LightningArgumentParser, config: Any) -> str:
+    """Return a config as YAML with all its values. It is not validated again, which takes three times as long."""
+    return parser.dump(config, skip_unset=False, skip_validation=True)
+
+
+def check_text(parser: LightningArgumentParser, text: str) -> None:
+    """Check that the YAML of a config, parsed again, gives the same YAML.
+
+    Raises:
+        UsageError: It does not, so the run could neither be resumed nor tested.
+    """
+    try:
+        before = dict(flatten(read_yaml(text)))
+        again = text_of(parser, parser.parse_string(text, defaults=False, _skip_validation=True))
+    except yaml.MarkedYAMLError as error:  # a file name that is not UTF-8
+        line = text.splitlines()[error.problem_mark.line].strip()
+        raise UsageError(f"{UNREADABLE} YAML cannot represent `{line}`.") from error
+    except UsageError as error:
+        raise UsageError(f"{UNREADABLE} parsing them again fails: {error}") from error
+    after = dict(flatten(read_yaml(again)))
+    for key in before | after:
+        if repr(before.get(key)) != repr(after.get(key)):  # NaN equals NaN, and 1 does not equal "1"
+            change = f"{key} {before.get(key)!r} would be read as {after.get(key)!r}"
+            raise UsageError(f"{UNREADABLE} {change}. Set another value.")
 
 
 def compare_with_torchrun(trainer: Any) -> None:

@@ -36,8 +36,16 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
     }
 
 
+class Dumper(yaml.SafeDumper):
+    """Dump YAML that ``Loader`` reads back: strings that look like numbers are quoted, enums are their values."""
+
+
 Loader.add_implicit_resolver(FLOAT, EXPONENT, list("-+0123456789"))
 Loader.add_constructor(STRING, lambda loader, node: expand_home(loader.construct_scalar(node)))
+Dumper.add_implicit_resolver(FLOAT, EXPONENT, list("-+0123456789"))
+Dumper.add_multi_representer(str, lambda dumper, text: dumper.represent_str(str.__str__(text)))
+Dumper.add_multi_representer(int, lambda dumper, number: dumper.represent_int(int(number)))
+Dumper.add_multi_representer(float, lambda dumper, number: dumper.represent_float(float(number)))
 
 
 class DuplicateKeyError(Exception):
@@ -92,6 +100,11 @@ def key_lines(node: Any, path: Keys = (), seen: set[int] | None = None) -> Itera
     elif isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
             yield from key_lines(item, (*path, str(i)), seen)
+
+
+def write_yaml(data: Any) -> str:
+    """Return plain data as YAML that ``read_yaml`` reads back."""
+    return yaml.dump(data, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
 def load_config(folder: Path) -> dict[str, Any]:

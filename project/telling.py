@@ -52,6 +52,8 @@ def told_shortly(args: list[str]) -> Iterator[None]:
         "ignore", message="Checkpoint directory .* is not empty"
     )  # nor is that of a run that goes on
     warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
+    # about defaults that Parser leaves out of configs
+    warnings.filterwarnings("ignore", message="\\s*Unable to serialize instance")
     # of the loss, by which a checkpoint alone is built anew
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)

@@ -1,6 +1,7 @@
 """Whole commands, in-process, on the sample."""
 
 import csv
+import os
 import shutil
 import sys
 import warnings
@@ -131,6 +132,82 @@ def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> Non
 
 
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+
+
+@pytest.mark.parametrize("name", ["1e-3", "1_000", "0x10", "1:30", "on", "null", "2026-11-21", "[a]", "é #1"])
+def test_a_run_directory_may_have_any_name(
+    name: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["fit", "--config", str(Path("configs/lenet.yaml").absolute()), *fast[2:], *QUICK, "--runs_dir", name]
+    monkeypatch.chdir(tmp_path)
+    run = main(args).run_dir
+    assert load_config(run)["runs_dir"] == name
+    for command in (["test"], ["fit", "--trainer.max_epochs=2"]):
+        assert main([*command, "--run=last", f"--runs_dir={name}"]).run_dir == run
+
+
+CALLBACK = "lightning.pytorch.callbacks."
+UNUSUAL = [
+    (["ModelPruning", "pruning_fn=l1_unstructured", "amount=0.3"], "pruning_fn", "l1_unstructured"),
+    (["Timer", "duration=00:00:10:00"], "interval", "step"),
+    (["StochasticWeightAveraging", "swa_lrs=1e-3"], "device", "cpu"),
+]
+
+
+@pytest.mark.parametrize(("callback", "key", "value"), UNUSUAL, ids=lambda value: value[0])
+def test_callbacks_with_unusual_arguments_train_and_test(
+    callback: list[str], key: str, value: str, fast: list[str], tmp_path: Path
+) -> None:
+    options = [f"--trainer.callbacks={CALLBACK}{callback[0]}", *(f"--trainer.callbacks.{one}" for one in callback[1:])]
+    run = main(["fit", *fast, *QUICK[:2], *options, f"--runs_dir={tmp_path}"]).run_dir
+    saved = load_config(run)["trainer"]["callbacks"]
+    assert (saved[0] if isinstance(saved, list) else saved)["init_args"][key] == value
+    main(["test", f"--run={run}"])
+
+
+DEFAULTS = """
+class Defaults(Network):
+    def __init__(
+        self, num_classes, act=nn.ReLU(), acts=[nn.ReLU()], fn=lambda x: x, dtype=torch.float32, some={"a", "b"}
+    ):
+        super().__init__(num_classes)
+        assert (act(torch.ones(1)) == acts[0](fn(torch.ones(1)))).all()
+        assert dtype is torch.float32
+        assert some == {"a", "b"}
+"""
+
+
+def test_defaults_that_yaml_cannot_represent_are_restored(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_callback(tmp_path, monkeypatch, USERS + DEFAULTS)
+    run = main(["fit", *fast, *QUICK, "--model.network=users_callback.Defaults", f"--runs_dir={tmp_path}"]).run_dir
+    assert set(load_config(run)["model"]["init_args"]["network"]["init_args"]) == {"dtype", "some"}
+    main(["test", f"--run={run}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (f"--data.archive={os.fsdecode(bytes([255]))}", "utf-8"),
+        (f"--runs_dir={os.fsdecode(bytes([255]))}", 'cannot represent `runs_dir: "\\uDCFF"`.'),
+    ],
+)
+def test_settings_that_cannot_be_read_back_are_an_error_before_the_run(
+    option: str, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", option], capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nested_config_files_are_saved_in_one_file(fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sgd.yaml").write_text("class_path: torch.optim.SGD\ninit_args: {lr: 0.125}\n")
+    run = main(["fit", *fast, *QUICK, f"--model.optimizer={tmp_path}/sgd.yaml", f"--runs_dir={tmp_path}/runs"]).run_dir
+    assert load_config(run)["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.125
+    assert not (run / "sgd.yaml").exists()
 
 
 def test_a_leading_tilde_is_expanded_in_every_path(

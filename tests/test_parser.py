@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonargparse.typing import register_type
 
 from project.__main__ import main
-from project.parser import UsageError, load
+from project.parser import Parser, UsageError, check_text, load, text_of
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 
@@ -71,3 +73,26 @@ def test_a_mapping_without_values_is_a_string() -> None:
     assert load("{a: 1}") == {"a": 1}
     with pytest.raises(UsageError):
         load("{a: 1, a: 1}")
+
+
+class Name(str):
+    """A string that is not saved as it is."""
+
+
+class Unsaved:
+    """An object without an import path."""
+
+
+def test_a_config_that_is_not_read_back_is_an_error_with_the_key() -> None:
+    register_type(Name, lambda name: f"{name}!", Name)
+    parser = Parser()
+    parser.add_argument("--a.name", type=Name)
+    parser.add_argument("--a.any", type=Any, default=Unsaved())
+    config = parser.parse_args(["--a.name=x"])
+    text = text_of(parser, config)
+    assert text == "a:\n  name: x!\n"  # without the default
+    with pytest.raises(UsageError, match=r"a\.name 'x!' would be read as 'x!!'\. Set another value\."):
+        check_text(parser, text)
+    config.a.any = Unsaved()
+    with pytest.raises(UsageError, match=r"but a\.any is <.*Unsaved object"):
+        text_of(parser, config)

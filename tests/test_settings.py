@@ -1,4 +1,5 @@
 import re
+from enum import IntEnum, StrEnum
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
 from project.record import RunError
-from project.settings import DuplicateKeyError, differences, load_config, read_yaml, setting
+from project.settings import DuplicateKeyError, differences, load_config, read_yaml, setting, write_yaml
 
 
 def test_configs_differ_by_class_and_key_not_by_place() -> None:
@@ -54,6 +55,11 @@ STRINGS = [
 ]
 
 
+def test_strings_are_read_back_as_strings() -> None:
+    data = {"a": STRINGS, "b": {text: text for text in STRINGS}, "c": [1e-05, 1e300, True, None, 0]}
+    assert read_yaml(write_yaml(data)) == data
+
+
 def test_yaml_is_read_as_jsonargparse_reads_it() -> None:
     for text in [
         *STRINGS,
@@ -70,6 +76,16 @@ def test_yaml_is_read_as_jsonargparse_reads_it() -> None:
         "off",
     ]:
         assert repr(read_yaml(text)) == repr(yaml.load(text, get_yaml_default_loader())), text
+
+
+def test_enums_are_written_as_their_values() -> None:
+    class Word(StrEnum):
+        STEP = "step"
+
+    class Number(IntEnum):
+        TWO = 2
+
+    assert write_yaml({"a": Word.STEP, "b": Number.TWO}) == "a: step\nb: 2\n"
 
 
 @pytest.mark.parametrize(
