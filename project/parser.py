@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from argparse import SUPPRESS
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import torch
@@ -30,7 +31,13 @@ UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, bu
 
 
 class UsageError(Exception):
-    """The command line or a config is not as expected."""
+    """The command line or a config is not as expected.
+
+    Attributes:
+        options: Names of all options, without those of classes.
+    """
+
+    options: Collection[str] = ()
 
 
 def load(text: str) -> Any:
@@ -68,7 +75,12 @@ class Parser(LightningArgumentParser):
         if twice := [file for file in files if files.count(file) > 1]:
             raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
         config_merging.reset()
-        config = super().parse_args(args, *rest, **kwargs)
+        try:
+            config = super().parse_args(args, *rest, **kwargs)
+        except UsageError as error:
+            command = self if self._subcommands_action is None else self._subcommands_action.choices[args[0]]
+            error.options = [option.removeprefix("--") for option in command._option_string_actions]
+            raise
         for line in config_merging.replaced_classes(config) if is_rank_zero() else ():
             print(line)
         if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:

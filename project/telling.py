@@ -84,7 +84,7 @@ def told_shortly(args: list[str]) -> Iterator[None]:
 def tell(error: BaseException, args: list[str]) -> int:
     """Print an error, and return the code to exit with: 2 for a mistake of the user, 1 for any other."""
     if isinstance(error, UsageError):
-        print(f"error: {parser_message(str(error), args)}", file=sys.stderr)
+        print(f"error: {parser_message(str(error), args, error.options)}", file=sys.stderr)
     elif isinstance(error, USER_ERRORS):
         print(f"error: {one_line(error)}", file=sys.stderr)
     elif is_of_another_network(error):
