@@ -39,12 +39,14 @@ from project.runs import (
     create_folder,
     expand_run,
     name_of,
+    paths_from_here,
     run_of_checkpoint,
     summary,
     times_tested,
     typed,
+    working_directory,
 )
-from project.settings import CONFIG, load_config, read_yaml
+from project.settings import CONFIG, load_config, read_yaml, setting
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_weights
@@ -225,7 +227,8 @@ class CLI(LightningCLI):
         run = Path(config.run) if config.run is not None else None
         if run is None and config.ckpt_path is not None and self.subcommand != "fit":
             run = run_of_checkpoint(Path(config.ckpt_path))
-        runs = Path(config.runs_dir) / name_of([str(path) for path in config.get("config") or []])
+        configs = filter(None, config.get("config") or [])  # None for a text instead of a file
+        runs = Path(config.runs_dir) / name_of(list(map(str, configs)))
         if not is_rank_zero():  # other ranks write nothing, and learn the folder from rank zero's broadcast
             self.run_dir = self.output_dir = run or runs
             return
@@ -263,11 +266,13 @@ class CLI(LightningCLI):
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self.datamodule
         digest = getattr(data, "digest", None)
-        before = (record.read(self.run_dir).get("data") or {}).get("digest", digest)
+        info = record.read(self.run_dir)
+        before = (info.get("data") or {}).get("digest", digest)
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
             self.command,
+            working_directory=working_directory(self.run_dir) if config.run is None else info.get("working_directory"),
             seed=config.seed_everything,
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
             data={"class": type(data).__name__, "root": str(getattr(data, "root", "")), "digest": digest},
@@ -298,6 +303,9 @@ class CLI(LightningCLI):
         if config.get("data.init_args.resplit"):
             config["data.init_args.resplit"] = False
         if self.config.subcommand == "fit" and config.run is not None:
+            for key, path in paths_from_here(Path(config.run)).items():
+                if config.get(key) == path:
+                    config[key] = setting(load_config(Path(config.run)), key)
             config.run = config.ckpt_path = None
         return text_of(self._parser(self.config.subcommand), config)
 

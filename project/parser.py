@@ -20,6 +20,7 @@ import lightning_modules
 from project import config_merging
 from project.arguments import classes_first, config_files
 from project.ranks import is_rank_zero
+from project.runs import with_paths
 from project.settings import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
@@ -76,7 +77,7 @@ class Parser(LightningArgumentParser):
             raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
         config_merging.reset()
         try:
-            config = super().parse_args(args, *rest, **kwargs)
+            config = super().parse_args(with_paths(args), *rest, **kwargs)
         except UsageError as error:
             command = self if self._subcommands_action is None else self._subcommands_action.choices[args[0]]
             error.options = [option.removeprefix("--") for option in command._option_string_actions]

@@ -131,6 +131,18 @@ def setting(config: dict[str, Any], key: str) -> Any:
     return value
 
 
+def nested(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the config in which dotted keys have these values."""
+    config: dict[str, Any] = {}
+    for key, value in values.items():
+        *above, name = key.split(".")
+        inner = config
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[name] = value
+    return config
+
+
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values of a config.
 

@@ -237,6 +237,49 @@ def test_a_leading_tilde_is_expanded_in_every_path(
     assert not list(Path().iterdir())
 
 
+def test_a_run_can_be_used_from_another_directory(
+    fast: list[str],
+    sample_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start, elsewhere):
+        folder.mkdir()
+    (start / "data").symlink_to(sample_root)
+    torch.save(LeNet(10).state_dict(), start / "net.pkl")
+    args = ["fit", *fast, *QUICK, "--data.root=data", "--model.pretrained=net.pkl"]
+    args[2] = str(Path(args[2]).absolute())
+    monkeypatch.chdir(start)
+    run = main(args).run_dir.absolute()
+    before = (run / "config.yaml").read_text()
+    monkeypatch.chdir(elsewhere)
+    assert main(["test", f"--run={run}"]).datamodule.root == start / "data"
+    assert main(["validate", f"--ckpt_path={run}/checkpoints/last.ckpt"]).datamodule.root == start / "data"
+    main(["predict", f"--run={run}", str(sample_root / "images")])
+    repeated = main(["fit", f"--config={run}/config.yaml"])
+    assert (repeated.datamodule.root, repeated.config["fit"].model.init_args.pretrained) == (
+        start / "data",
+        str(start / "net.pkl"),
+    )
+    capsys.readouterr()
+    main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
+    assert [line for line in capsys.readouterr().out.splitlines() if "Changed" in line] == [
+        "Changed      trainer.max_epochs: 1 -> 2"
+    ]
+    assert (run / "config.yaml").read_text() == before.replace("max_epochs: 1", "max_epochs: 2")
+    assert [path.name for path in elsewhere.iterdir()] == ["runs"]
+
+    (start / "data").unlink()
+    code, err = stop_of(["test", f"--run={run}"], capsys)
+    assert code == 2
+    assert f"Expected the images of {run} in {start}/data" in err
+    assert main(["test", f"--run={run}", f"--data.root={sample_root}"]).datamodule.root == sample_root
+    (elsewhere / "data").symlink_to(sample_root)
+    assert main(["test", f"--run={run}"]).datamodule.root == Path("data")
+
+
 def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
     shutil.copy(finished_run / "checkpoints/best.ckpt", tmp_path)
     cli = main(["test", f"--run={finished_run}", "--trainer.enable_progress_bar=false"])
