@@ -31,8 +31,8 @@ options:
   --version       show the version
 
 Configs come first and stack, later ones win; any value can be overridden behind them:
-  python -m project fit --config configs/resnet.yaml --config configs/sample.yaml --trainer.max_epochs 3
-Without a network, put --config configs/sample.yaml behind --config configs/resnet.yaml: a small sample.
+  python -m project fit --config configs/lenet.yaml --config configs/sample.yaml --trainer.max_epochs 3
+Without a network, put --config configs/sample.yaml after the recipe: a small sample.
 On several devices, put --config configs/ddp.yaml --trainer.devices 4 behind the recipe's.
 Set PROJECT_DEBUG=1 to see whole tracebacks.
 """

@@ -518,12 +518,16 @@ def test_users_module_is_trained(fast: list[str], tmp_path: Path, monkeypatch: p
     assert cli.trainer.global_step == 2
 
 
-@pytest.mark.parametrize("recipe", ["lenet", "resnet20"])
-def test_sample_stacks_on_a_recipe_and_runs(recipe: str, sample_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "network"), [("lenet", "LeNet"), ("resnet20", "ResNet")])
+def test_sample_stacks_on_a_recipe_and_trains_its_network(
+    recipe: str, network: str, sample_root: Path, tmp_path: Path
+) -> None:
     options = [f"--data.root={sample_root}", "--data.num_workers=0", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
     quick = ["--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
     cli = main(["fit", f"--config=configs/{recipe}.yaml", "--config=configs/sample.yaml", *options, *quick])
     assert cli.trainer.global_step == 2
+    assert type(cli.model.network).__name__ == network
+    assert cli.run_dir.parent.name == f"{recipe}-sample"
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
