@@ -12,7 +12,7 @@ BIN := .venv/bin
 .PHONY: fit check test lock test-lowest
 
 fit: .venv/installed
-	$(BIN)/python -m project fit --config configs/resnet.yaml --config configs/sample.yaml
+	$(BIN)/python -m project fit --config configs/resnet.yaml --config configs/sample.yaml --model.network.depth 20
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from project import COMMANDS, FURTHER, __version__
+from project.arguments import expand_homes
 
 HELP = """\
 usage: python -m project <command> [options]
@@ -31,8 +32,8 @@ options:
   --version       show the version
 
 Configs come first and stack, later ones win; any value can be overridden behind them:
-  python -m project fit --config configs/resnet.yaml --config configs/sample.yaml --trainer.max_epochs 3
-Without a network, put --config configs/sample.yaml behind --config configs/resnet.yaml: a small sample.
+  python -m project fit --config configs/lenet.yaml --config configs/sample.yaml --trainer.max_epochs 3
+Without a network, put --config configs/sample.yaml after the recipe: a small sample.
 On several devices, put --config configs/ddp.yaml --trainer.devices 4 behind the recipe's.
 Set PROJECT_DEBUG=1 to see whole tracebacks.
 """
@@ -53,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> Any:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name or a bar that a terminal cannot show must not end a command
-    args = list(sys.argv[1:] if args is None else args)
+    args = expand_homes(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return None

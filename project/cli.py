@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -28,7 +27,7 @@ from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, chang
 from project.light import debugging
 from project.measured import digest_of
 from project.metrics_file import Table, cut, open_table
-from project.parser import LINKED, Parser
+from project.parser import LINKED, Parser, check_text, text_of
 from project.preflight import check_config
 from project.profiler import NoProfiler
 from project.progress import Progress
@@ -43,12 +42,14 @@ from project.runs import (
     create_folder,
     expand_run,
     name_of,
+    paths_from_here,
     run_of_checkpoint,
     summary,
     times_tested,
     typed,
+    working_directory,
 )
-from project.settings import CONFIG, load_config
+from project.settings import CONFIG, load_config, read_yaml, setting
 from project.stop import Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_classes, check_weights, data_of, facts_of
@@ -157,6 +158,7 @@ class CLI(LightningCLI):
         of_training = is_of_training(str(kept.monitor))
         if kept.save_on_train_epoch_end is None or of_training:  # after a validation, it is not logged yet
             kept.save_on_train_epoch_end = of_training or config.trainer.limit_val_batches == 0
+        check_text(self._parser(self.config.subcommand), self._text_of(config))
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
@@ -271,7 +273,8 @@ class CLI(LightningCLI):
         run = Path(config.run) if config.run is not None else None
         if run is None and config.ckpt_path is not None and self.subcommand != "fit":
             run = run_of_checkpoint(Path(config.ckpt_path))
-        runs = Path(config.runs_dir) / name_of([str(path) for path in config.get("config") or []])
+        configs = filter(None, config.get("config") or [])  # None for a text instead of a file
+        runs = Path(config.runs_dir) / name_of(list(map(str, configs)))
         if not is_rank_zero():  # other ranks write nothing, and learn the folder from rank zero's broadcast
             self.run_dir = self.output_dir = run or runs
             return
@@ -289,7 +292,7 @@ class CLI(LightningCLI):
             RunError: There is no such run, or it cannot go on so.
         """
         config = self.config["fit"]
-        now = yaml.safe_load(self._parser("fit").dump(config, skip_unset=False))
+        now = read_yaml(self._text_of(config))
         self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
         run = Path(config.run) if config.run is not None else None
         if run is not None and not (run / CONFIG).is_file():
@@ -308,11 +311,13 @@ class CLI(LightningCLI):
     def _begin_record(self, config: Any) -> None:
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self._describe_data()
-        before = (record.read(self.run_dir).get("data") or {}).get("digest", data["digest"])
+        info = record.read(self.run_dir)
+        before = (info.get("data") or {}).get("digest", data["digest"])
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
             self.command,
+            working_directory=working_directory(self.run_dir) if config.run is None else info.get("working_directory"),
             seed=config.seed_everything,
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
             data=data,
@@ -342,17 +347,24 @@ class CLI(LightningCLI):
             forget_moments = "model.init_args.optimizer.class_path" in keys
             self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
 
-    def _save_config(self, config: Any) -> None:
-        """Write the config by which this can be repeated: without what was meant for this start alone."""
+    def _text_of(self, config: Any) -> str:
+        """Return the config by which this can be repeated: without what was meant for this start alone."""
         config = config.clone()
         if config.get("data.init_args.resplit"):
             config["data.init_args.resplit"] = False
-        if self.subcommand == "fit" and config.run is not None:
+        if self.config.subcommand == "fit" and config.run is not None:
+            for key, path in paths_from_here(Path(config.run)).items():
+                if config.get(key) == path:
+                    config[key] = setting(load_config(Path(config.run)), key)
             config.run = config.ckpt_path = None
-            if changes_of(load_config(self.run_dir), self.settings):
-                shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+        return text_of(self._parser(self.config.subcommand), config)
+
+    def _save_config(self, config: Any) -> None:
+        resumed = self.subcommand == "fit" and config.run is not None
+        if resumed and changes_of(load_config(self.run_dir), self.settings):
+            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
         partial = self.output_dir / f"{CONFIG}.partial"
-        self._parser(str(self.subcommand)).save(config, partial, skip_unset=False, overwrite=True)
+        partial.write_text(self._text_of(config), encoding="utf-8")
         partial.replace(self.output_dir / CONFIG)
 
     def _note_start(self, trainer: Trainer, *_: Any) -> None:

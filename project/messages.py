@@ -8,27 +8,23 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback
 
 import callbacks
 import datamodules
 import lightning_modules
 import lightning_modules.networks
+from project.arguments import config_files
+from project.unknown_options import UNKNOWN_KEY, unknown_option
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
-WORDS = {"trainer", "model", "data", "checkpoint", "seed_everything", "runs_dir", "run", "test_after_fit", "ckpt_path"}
-WORDS |= {"config", "print_config", "class_path", "init_args", "dict_kwargs", "weights_only", "verbose", "help"}
-WORDS |= {"report", "verify", "images", "epochs", "output"}  # of prepare and preview
 LONGEST = 300  # characters of a message of jsonargparse's
-CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
-UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -78,15 +74,18 @@ def short_traceback(error: BaseException) -> str:
     return f"{''.join(lines)}{error_line}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
 
 
-def parser_message(message: str, args: list[str]) -> str:
+def parser_message(message: str, args: list[str], options: Collection[str] = ()) -> str:
     """Return jsonargparse's complaint about a command line in one line, with the nearest right name.
 
     Args:
         message: The complaint.
         args: Command line that it is about.
+        options: Names of all options, without those of classes.
     """
-    if found := re.search(UNKNOWN_KEY, message):
-        return _unknown_key(next(filter(None, found.groups())), args)
+    if found := re.search(r"Expected each (?:key|--config) once.*", message):
+        return found[0]
+    if re.search(UNKNOWN_KEY, message):
+        return unknown_option(message, args, options)
     if re.search(r"arguments are required: \w+\.(data|model)", message):
         if args[0] == "fit":
             return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
@@ -137,23 +136,6 @@ def _shortest(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
-def _unknown_key(key: str, args: list[str]) -> str:
-    known = _known_words(args)
-    if Path(key).suffix in (".yaml", ".yml"):
-        return f"Expected --config before a config file, but got {key}: --config {key}."
-    names = key.lstrip("-").split("=")[0].split(".")
-    wrong = next((name for name in names if name not in known), names[-1])
-    near = get_close_matches(wrong, known - {wrong}, 1)
-    if "init_args" in names:  # jsonargparse knows the keys of a class only once it knows the class
-        return (
-            f"Expected the class before its arguments, but got {'.'.join(names)!r}: put the --config of a recipe, "
-            "such as configs/resnet.yaml, before that of an overlay."
-        )
-    hint = f" Did you mean {near[0]}?" if near else f" `python -m project {args[0]} --help` lists the options."
-    place = next((f" in {file}:{number}" for file, number in _lines_with(wrong, args)), "")
-    return f"Expected a known option, but got {'.'.join(names)!r}{place}.{hint}"
-
-
 def _required(name: str, message: str, keys: list[str]) -> str:
     """Name the option that gives a class what it was not given."""
     given = rf"((\w+)=|Given value: )?Namespace\(class_path='([\w.]+)', init_args=Namespace\([^()]*?\b{name}=None"
@@ -183,7 +165,7 @@ def _missing_file(file: Path) -> str:
 
 
 def _yaml_problem(args: list[str]) -> str | None:
-    for file in _config_files(args):
+    for file in config_files(args):
         try:
             content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             if content is None:
@@ -194,40 +176,6 @@ def _yaml_problem(args: list[str]) -> str | None:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             return f"{file}:{line} is not YAML: {error.problem}."
     return None
-
-
-def _config_files(args: list[str]) -> list[Path]:
-    """Return the files given by ``--config FILE``, ``--config=FILE`` or ``-c FILE``."""
-    values = []
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        option, _, value = arg.partition("=")
-        if option in ("--config", "-c"):
-            values.append(Path(value or after))
-    return [value for value in values if value.is_file()]
-
-
-def _lines_with(key: str, args: list[str]) -> Iterable[tuple[Path, int]]:
-    for file in reversed(_config_files(args)):  # those before it were taken
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
-            if re.search(rf"(?<![\w.]){re.escape(key)}\+?\s*:", line):
-                yield file, number
-
-
-def _known_words(args: list[str]) -> set[str]:
-    """Return the names of the Trainer's arguments and of those of every class that the command line names."""
-    text = " ".join([*args, *(file.read_text() for file in _config_files(args))])
-    ours = (lightning_modules.ImageClassifier, lightning_modules.ParamGroup, lightning_modules.Initializer)
-    classes: list[type] = [Trainer, ModelCheckpoint, *ours]
-    for path in set(re.findall(CLASS_PATH, text)):
-        module, _, name = path.rpartition(".")
-        found = getattr(sys.modules.get(module), name, None)
-        if inspect.isclass(found):
-            classes.append(found)
-    words = set(WORDS)
-    for cls in classes:
-        for base in cls.__mro__[:-1]:
-            words |= set(inspect.signature(base).parameters) - {"args", "kwargs"}
-    return words
 
 
 def _class_problem(path: str) -> str | None:

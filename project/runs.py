@@ -1,5 +1,6 @@
 """Run folders: where they are, what is in them, how to name one. No torch in here."""
 
+import json
 import os
 import re
 import shlex
@@ -14,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from project import record
+from project.arguments import option_of, split_options
 from project.measured import age_in_words, best_validation, circumstances, measured, shown
 from project.processes import is_first_process, started_by_lightning
 from project.record import RunError
-from project.settings import BEST, CONFIG, LAST, RESULTS
+from project.settings import BEST, CONFIG, LAST, RESULTS, load_config, nested, setting
 
 REPORT = "report.html"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of folders
+PATHS = (  # settings that are paths, relative to the working directory of the run
+    *("data.init_args.root", "data.init_args.images", "data.init_args.archive"),
+    *("model.init_args.pretrained", "model.init_args.teacher", "ckpt_path"),
+)
 FOUND = "PROJECT_RUN"  # environment variable: which run the first process has found
 
 
@@ -111,6 +117,60 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
     """Return the run folder that a checkpoint lies in, if it lies in one."""
     folder = checkpoint.absolute().parent.parent
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
+
+
+def working_directory(run: Path) -> str:
+    """Return the working directory for run.json: relative to a run directory within it, or else absolute.
+
+    A project can thus be moved or copied together with its runs.
+    """
+    here, there = Path.cwd().resolve(), run.resolve()
+    return os.path.relpath(here, there) if there.is_relative_to(here) else str(here)
+
+
+def paths_from_here(run: Path) -> dict[str, str]:
+    """Return the relative paths in a run's config, as absolute paths by key, if its working directory was another one.
+
+    A path that exists only relative to the present working directory is left out.
+    """
+    info = record.read(run)
+    if not info:  # a config that is not in a run directory
+        return {}
+    config = load_config(run)
+    runs_dir = Path(str(config.get("runs_dir")))  # a run is two levels below it
+    start = info.get("working_directory") or ("" if runs_dir.is_absolute() else "../" * (2 + len(runs_dir.parts)))
+    folder = (run.resolve() / start).resolve()
+    if not start or folder == Path.cwd().resolve():
+        return {}
+    given = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
+    there = {key: (folder / value, Path(value)) for key, value in given.items() if not os.path.isabs(value)}
+    return {key: str(path) for key, (path, here) in there.items() if path.exists() or not here.exists()}
+
+
+def with_paths(args: list[str]) -> list[str]:
+    """Return a command line in which paths in configs of runs are relative to the working directories of these runs.
+
+    Raises:
+        RunError: A run's images are missing there, and would be downloaded again, into another directory.
+    """
+    groups = split_options(args)
+    names = {option_of(group)[0] for group in groups}
+    result = []
+    for group in groups:
+        result += group
+        name, value = option_of(group)
+        if name != "config" or value is None or os.path.basename(value) != CONFIG or not os.path.isfile(value):
+            continue
+        paths = paths_from_here(Path(value).parent)
+        root = paths.get(PATHS[0])
+        if root is not None and not os.path.exists(root) and not names & {"data", "data.root", PATHS[0]}:
+            raise RunError(
+                f"Expected the images of {Path(value).parent} in {root}, as when it was started, but this directory "
+                "does not exist. Set --data.root."
+            )
+        if paths:
+            result += ["--config", json.dumps(nested(paths))]
+    return result
 
 
 def expand_run(args: list[str]) -> list[str]:

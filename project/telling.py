@@ -54,6 +54,8 @@ def told_shortly(args: list[str]) -> Iterator[None]:
         "ignore", message="Checkpoint directory .* is not empty"
     )  # nor is that of a run that goes on
     warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
+    # about defaults that Parser leaves out of configs
+    warnings.filterwarnings("ignore", message="\\s*Unable to serialize instance")
     # of the loss, by which a checkpoint alone is built anew
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
@@ -84,7 +86,7 @@ def told_shortly(args: list[str]) -> Iterator[None]:
 def tell(error: BaseException, args: list[str]) -> int:
     """Print an error, and return the code to exit with: 2 for a mistake of the user, 1 for any other."""
     if isinstance(error, UsageError):
-        print(f"error: {parser_message(str(error), args)}", file=sys.stderr)
+        print(f"error: {parser_message(str(error), args, error.options)}", file=sys.stderr)
     elif isinstance(error, USER_ERRORS):
         print(f"error: {one_line(error)}", file=sys.stderr)
     elif is_of_another_network(error):

@@ -21,6 +21,7 @@ from lightning_modules.safe_load import LoadError, check_names, load_safely
 from project.commands.data import data_parser, parse_data
 from project.messages import shortened
 from project.record import RunError
+from project.runs import paths_from_here
 from project.settings import CONFIG, load_config, setting
 
 CHANGED = "could be read at the second try only: it changes at this moment"
@@ -84,6 +85,7 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     config = load_config(run)
     seed = json.dumps(config.get("seed_everything", 0))
     options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
+    options += [f"--{key}={path}" for key, path in paths_from_here(run).items() if key.startswith("data.")]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
     if not data.normalize:  # its transforms do, if anything does

@@ -1,6 +1,7 @@
 """Whole commands, in-process, on the sample."""
 
 import csv
+import os
 import shutil
 import sys
 import warnings
@@ -16,6 +17,7 @@ from datamodules.index import read_index
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
+from project.settings import load_config, setting
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -140,6 +142,155 @@ def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> Non
         assert {name: first[name] for name in first if not name.startswith("time/")} == {
             name: second[name] for name in second if not name.startswith("time/")
         }
+
+
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+
+
+@pytest.mark.parametrize("name", ["1e-3", "1_000", "0x10", "1:30", "on", "null", "2026-11-21", "[a]", "é #1"])
+def test_a_run_directory_may_have_any_name(
+    name: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["fit", "--config", str(Path("configs/lenet.yaml").absolute()), *fast[2:], *QUICK, "--runs_dir", name]
+    monkeypatch.chdir(tmp_path)
+    run = main(args).run_dir
+    assert load_config(run)["runs_dir"] == name
+    for command in (["test"], ["fit", "--trainer.max_epochs=2"]):
+        assert main([*command, "--run=last", f"--runs_dir={name}"]).run_dir == run
+
+
+CALLBACK = "lightning.pytorch.callbacks."
+UNUSUAL = [
+    (["ModelPruning", "pruning_fn=l1_unstructured", "amount=0.3"], "pruning_fn", "l1_unstructured"),
+    (["Timer", "duration=00:00:10:00"], "interval", "step"),
+    (["StochasticWeightAveraging", "swa_lrs=1e-3"], "device", "cpu"),
+]
+
+
+@pytest.mark.parametrize(("callback", "key", "value"), UNUSUAL, ids=lambda value: value[0])
+def test_callbacks_with_unusual_arguments_train_and_test(
+    callback: list[str], key: str, value: str, fast: list[str], tmp_path: Path
+) -> None:
+    options = [f"--trainer.callbacks={CALLBACK}{callback[0]}", *(f"--trainer.callbacks.{one}" for one in callback[1:])]
+    run = main(["fit", *fast, *QUICK[:2], *options, f"--runs_dir={tmp_path}"]).run_dir
+    saved = load_config(run)["trainer"]["callbacks"]
+    assert (saved[0] if isinstance(saved, list) else saved)["init_args"][key] == value
+    main(["test", f"--run={run}"])
+
+
+DEFAULTS = """
+class Defaults(Network):
+    def __init__(
+        self, num_classes, act=nn.ReLU(), acts=[nn.ReLU()], fn=lambda x: x, dtype=torch.float32, some={"a", "b"}
+    ):
+        super().__init__(num_classes)
+        assert (act(torch.ones(1)) == acts[0](fn(torch.ones(1)))).all()
+        assert dtype is torch.float32
+        assert some == {"a", "b"}
+"""
+
+
+def test_defaults_that_yaml_cannot_represent_are_restored(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_callback(tmp_path, monkeypatch, USERS + DEFAULTS)
+    run = main(["fit", *fast, *QUICK, "--model.network=users_callback.Defaults", f"--runs_dir={tmp_path}"]).run_dir
+    assert set(load_config(run)["model"]["init_args"]["network"]["init_args"]) == {"dtype", "some"}
+    main(["test", f"--run={run}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (f"--data.archive={os.fsdecode(bytes([255]))}", "utf-8"),
+        (f"--runs_dir={os.fsdecode(bytes([255]))}", 'cannot represent `runs_dir: "\\uDCFF"`.'),
+    ],
+)
+def test_settings_that_cannot_be_read_back_are_an_error_before_the_run(
+    option: str, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", option], capsys)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nested_config_files_are_saved_in_one_file(fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "sgd.yaml").write_text("class_path: torch.optim.SGD\ninit_args: {lr: 0.125}\n")
+    run = main(["fit", *fast, *QUICK, f"--model.optimizer={tmp_path}/sgd.yaml", f"--runs_dir={tmp_path}/runs"]).run_dir
+    assert load_config(run)["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.125
+    assert not (run / "sgd.yaml").exists()
+
+
+def test_a_leading_tilde_is_expanded_in_every_path(
+    fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "data").symlink_to(sample_root)
+    torch.save(LeNet(10).state_dict(), home / "net.pkl")
+    (home / "mine.yaml").write_text("data: {init_args: {root: ~/data}}\nmodel: {init_args: {pretrained: ~/net.pkl}}\n")
+    args = [*fast, *QUICK, f"--config={home}/mine.yaml"]
+    args[1] = str(Path(args[1]).absolute())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(home))
+    run = main(["fit", *args, "--runs_dir=~/runs"]).run_dir
+    assert run.parents[1] == home / "runs"
+    config = load_config(run)
+    assert [setting(config, f"{key}") for key in ("runs_dir", "data.init_args.root", "model.init_args.pretrained")] == [
+        f"{home}/{name}" for name in ("runs", "data", "net.pkl")
+    ]
+    shorter = f"~/{run.relative_to(home)}"
+    assert main(["test", f"--run={shorter}"]).run_dir == run
+    assert main(["test", f"--ckpt_path={shorter}/checkpoints/best.ckpt"]).run_dir.resolve() == run.resolve()
+    main(["predict", f"--run={shorter}", "~/data/images", "--output=~/predicted"])
+    assert (home / "predicted/predictions.csv").is_file()
+    assert not list(Path().iterdir())
+
+
+def test_a_run_can_be_used_from_another_directory(
+    fast: list[str],
+    sample_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start, elsewhere):
+        folder.mkdir()
+    (start / "data").symlink_to(sample_root)
+    torch.save(LeNet(10).state_dict(), start / "net.pkl")
+    args = ["fit", *fast, *QUICK, "--data.root=data", "--model.pretrained=net.pkl"]
+    args[2] = str(Path(args[2]).absolute())
+    monkeypatch.chdir(start)
+    run = main(args).run_dir.absolute()
+    before = (run / "config.yaml").read_text()
+    monkeypatch.chdir(elsewhere)
+    assert main(["test", f"--run={run}"]).datamodule.root == start / "data"
+    assert main(["validate", f"--ckpt_path={run}/checkpoints/last.ckpt"]).datamodule.root == start / "data"
+    main(["predict", f"--run={run}", str(sample_root / "images")])
+    repeated = main(["fit", f"--config={run}/config.yaml"])
+    assert (repeated.datamodule.root, repeated.config["fit"].model.init_args.pretrained) == (
+        start / "data",
+        str(start / "net.pkl"),
+    )
+    capsys.readouterr()
+    main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
+    assert [line for line in capsys.readouterr().out.splitlines() if "Changed" in line] == [
+        "Changed      trainer.max_epochs: 1 -> 2"
+    ]
+    assert (run / "config.yaml").read_text() == before.replace("max_epochs: 1", "max_epochs: 2")
+    assert [path.name for path in elsewhere.iterdir()] == ["runs"]
+
+    (start / "data").unlink()
+    code, err = stop_of(["test", f"--run={run}"], capsys)
+    assert code == 2
+    assert f"Expected the images of {run} in {start}/data" in err
+    assert main(["test", f"--run={run}", f"--data.root={sample_root}"]).datamodule.root == sample_root
+    (elsewhere / "data").symlink_to(sample_root)
+    assert main(["test", f"--run={run}"]).datamodule.root == Path("data")
 
 
 def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
@@ -420,12 +571,16 @@ def test_users_module_is_trained(fast: list[str], tmp_path: Path, monkeypatch: p
     assert cli.trainer.global_step == 2
 
 
-@pytest.mark.parametrize("recipe", ["lenet", "resnet20"])
-def test_sample_stacks_on_a_recipe_and_runs(recipe: str, sample_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "network"), [("lenet", "LeNet"), ("resnet20", "ResNet")])
+def test_sample_stacks_on_a_recipe_and_trains_its_network(
+    recipe: str, network: str, sample_root: Path, tmp_path: Path
+) -> None:
     options = [f"--data.root={sample_root}", "--data.num_workers=0", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
     quick = ["--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
     cli = main(["fit", f"--config=configs/{recipe}.yaml", "--config=configs/sample.yaml", *options, *quick])
     assert cli.trainer.global_step == 2
+    assert type(cli.model.network).__name__ == network
+    assert cli.run_dir.parent.name == f"{recipe}-sample"
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])

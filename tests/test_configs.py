@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,18 @@ def test_overlay_stacks_on_the_recipes_that_it_is_made_for(
     classes = [[one["class_path"] for one in config["trainer"]["callbacks"]] for config in (alone, stacked)]
     assert classes[1][: len(classes[0])] == classes[0]
     assert stacked != alone
+    if overlay == "sample.yaml":
+        assert stacked["model"] == alone["model"]
     assert stacked["data"]["class_path"].endswith(
         "SampleDataModule" if overlay == "sample.yaml" else "CIFAR10DataModule"
     )
+
+
+def test_make_fit_trains_a_network_for_a_cpu_on_the_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = re.findall(r"-m project fit (.+)", (CONFIGS.parent / "Makefile").read_text())
+    config = parse(capsys, *line.split())
+    assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 20
+    assert config["data"]["class_path"] == "datamodules.SampleDataModule"
 
 
 def test_every_overlay_is_known() -> None:

@@ -1,8 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonargparse.typing import register_type
 
 from project.__main__ import main
+from project.parser import Parser, UsageError, check_text, load, text_of
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 
@@ -30,3 +33,66 @@ def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_r
     assert stop.value.code == 2
     assert told in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--config={}/twice.yaml"], "{}/twice.yaml has 'model' in lines 1 and 3"),
+        (["--config={}/twice.json"], "{}/twice.json has 'trainer.max_epochs' in lines 1 and 2"),
+        (["--model.optimizer={}/sgd.yaml"], "{}/sgd.yaml has 'init_args.lr' in lines 3 and 4"),
+        (["--config={}/nested.yaml"], "{}/sgd.yaml has 'init_args.lr' in lines 3 and 4"),
+        (["--config={}/list.yaml"], "{}/ema.yaml has 'init_args.decay' in lines 2 and 2"),
+        (["--trainer={{max_epochs: 1, max_epochs: 2}}"], "the command line has 'max_epochs' in lines 1 and 1"),
+        (["--config=configs/lenet.yaml"], "Expected each --config once, but got configs/lenet.yaml 2 times."),
+    ],
+)
+def test_a_duplicate_key_or_config_is_one_line(
+    options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        "twice.yaml": "model:\n  init_args: {no_decay: true}\nmodel:\n  init_args: {layer_decay: 0.5}\n",
+        "twice.json": '{"trainer": {"max_epochs": 1,\n"max_epochs": 2}}',
+        "sgd.yaml": "class_path: torch.optim.SGD\ninit_args:\n  lr: 1\n  lr: 2\n",
+        "nested.yaml": "model: {init_args: {optimizer: sgd.yaml}}",
+        "list.yaml": "trainer: {callbacks: [ema.yaml]}",
+        "ema.yaml": "class_path: callbacks.EMA\ninit_args: {decay: 0.5, decay: 0.9}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=configs/lenet.yaml", *(option.format(tmp_path) for option in options)])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert told.format(tmp_path) in err
+
+
+def test_a_mapping_without_values_is_a_string() -> None:
+    assert load("{a}") == "{a}"
+    assert load("{a: 1}") == {"a": 1}
+    with pytest.raises(UsageError):
+        load("{a: 1, a: 1}")
+
+
+class Name(str):
+    """A string that is not saved as it is."""
+
+
+class Unsaved:
+    """An object without an import path."""
+
+
+def test_a_config_that_is_not_read_back_is_an_error_with_the_key() -> None:
+    register_type(Name, lambda name: f"{name}!", Name)
+    parser = Parser()
+    parser.add_argument("--a.name", type=Name)
+    parser.add_argument("--a.any", type=Any, default=Unsaved())
+    config = parser.parse_args(["--a.name=x"])
+    text = text_of(parser, config)
+    assert text == "a:\n  name: x!\n"  # without the default
+    with pytest.raises(UsageError, match=r"a\.name 'x!' would be read as 'x!!'\. Set another value\."):
+        check_text(parser, text)
+    config.a.any = Unsaved()
+    with pytest.raises(UsageError, match=r"but a\.any is <.*Unsaved object"):
+        text_of(parser, config)

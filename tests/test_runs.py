@@ -1,3 +1,4 @@
+import json
 import subprocess
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from project.runs import (
     expand_run,
     find_run,
     name_of,
+    paths_from_here,
     run_of_checkpoint,
     summary,
     typed,
+    working_directory,
 )
 
 
@@ -185,3 +188,31 @@ def test_summary_of_a_run_without_accuracies_tells_its_losses(tmp_path: Path) ->
     (test / "metrics.csv").write_text("epoch,step,test/loss\n2,30,0.04321\n")
     (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
     assert "Measured     test loss 0.04321 by last.ckpt\n" in summary(run, test)
+
+
+def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = "data: {init_args: {root: data, archive: /a.tar.gz}}\nmodel: {init_args: {pretrained: net.pkl}}\n"
+    config += "runs_dir: runs\n"
+    (tmp_path / "start/data").mkdir(parents=True)
+    for runs in (tmp_path / "start/runs", tmp_path / "far"):  # of a relative and of an absolute runs_dir
+        run = make_run(runs / "a/2026-01-02_03-04-05")
+        (run / "config.yaml").write_text(config)
+        monkeypatch.chdir(tmp_path / "start")
+        (run / "run.json").write_text(json.dumps({"working_directory": working_directory(run)}))
+        assert paths_from_here(run) == {}
+        monkeypatch.chdir(tmp_path)
+        there = {key: f"{tmp_path}/start/{name}" for key, name in PATHS.items()}
+        assert paths_from_here(run) == there
+        (tmp_path / "net.pkl").touch()  # exists only here
+        assert paths_from_here(run) == {key: path for key, path in there.items() if "net" not in path}
+        (tmp_path / "net.pkl").unlink()
+    (tmp_path / "start").rename(tmp_path / "moved")
+    run = tmp_path / "moved/runs/a/2026-01-02_03-04-05"
+    assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
+    (run / "run.json").write_text('{"state": "finished"}')  # of an earlier version
+    assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
+    (run / "run.json").unlink()  # no run directory
+    assert paths_from_here(run) == {}
+
+
+PATHS = {"data.init_args.root": "data", "model.init_args.pretrained": "net.pkl"}
