@@ -63,7 +63,7 @@ def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> 
     """
     size = len(names)
     true, chosen = (torch.bincount(one, minlength=size).double() for one in (targets, preds))
-    true[true == 0] = torch.nan  # what is 0 of such a class says nothing of the network
+    true[true == 0] = torch.nan  # scores of an absent class are undefined
     right = torch.bincount(targets[targets == preds], minlength=size).double()
     loss = torch.zeros(size, dtype=torch.double).index_add_(0, targets, losses.double()) / true
     precision = (right / chosen).where(true > 0, torch.nan)

@@ -21,8 +21,8 @@ class Curves(PredictionWatcher):
 
     Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
 
-    Tags: ``pr/<class>`` (PR curve of TensorBoard, of each class that has images), ``pr/right_or_wrong`` (likewise: does
-    confidence tell right predictions from wrong ones?), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with
+    Tags: ``pr/<class>`` (PR curve of TensorBoard, of each class that has images), ``pr/right_or_wrong`` (the same
+    for confidence as a predictor of right classes), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with
     the area below each).
 
     Args:

@@ -174,7 +174,7 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
             except tarfile.HeaderError as error:
                 if tops or len(header) < tarfile.BLOCKSIZE:  # damaged, or cut off
                     raise
-                raise _other(archive, "is no tar file") from error
+                raise _other(archive, "is not a tar file") from error
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or member.type not in (*FILES, tarfile.DIRTYPE, *EXTENSIONS):
                 raise DataError(

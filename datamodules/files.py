@@ -64,7 +64,7 @@ def walk(
 
 
 def is_data(name: str) -> bool:
-    """Tell whether a folder may hold data: it is not hidden, nor one that other programs make, as ``@eaDir``."""
+    """Return whether a folder may hold data: it is neither hidden nor made by another program, as ``@eaDir``."""
     return not name.startswith(".") and name.lower() not in OF_OTHER_PROGRAMS
 
 

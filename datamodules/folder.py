@@ -182,7 +182,7 @@ class FolderDataModule(ImageDataModule):
             folds = "" if self.folds is None else f", without --data.folds; then delete {self.store.folder.parent}"
             rank_zero_info(
                 f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.resplit true divides "
-                f"all images anew{folds}."
+                f"all images again{folds}."
             )
 
 

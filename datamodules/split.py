@@ -47,20 +47,20 @@ def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> l
 def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]:
     """Return how many entries of each class go to each part.
 
-    A class whose shares are not whole gives its odd entries to the parts that are furthest behind their share of all
-    classes so far. With two or three parts, none is ever behind or ahead by 1 or more.
+    A class whose shares are not whole gives its odd entries to the parts with the largest deficit over all classes so
+    far. With two or three parts, no deficit or surplus ever reaches 1.
     """
     shares = [Fraction(share).limit_denominator(10**9) for share in fractions]  # exact: 0.29 of 100 is 29
     counts = [[int(size * share) for share in shares] for size in sizes]
-    behind = [Fraction(0)] * len(shares)
+    deficits = [Fraction(0)] * len(shares)
     for size, row in sorted(zip(sizes, counts, strict=True), key=lambda pair: pair[1][0] > 0):
         exact = [size * share for share in shares]
-        behind = [late + wanted - count for late, wanted, count in zip(behind, exact, row, strict=True)]
+        deficits = [deficit + wanted - count for deficit, wanted, count in zip(deficits, exact, row, strict=True)]
         odd = [part for part, count in enumerate(row) if exact[part] > count]
-        odd.sort(key=lambda part: (part > 0 or row[0] > 0, -behind[part]))  # the first part must lack no class
+        odd.sort(key=lambda part: (part > 0 or row[0] > 0, -deficits[part]))  # the first part must lack no class
         for part in odd[: size - sum(row)]:
             row[part] += 1
-            behind[part] -= 1
+            deficits[part] -= 1
     return counts
 
 

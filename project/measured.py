@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 
 def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
-    """Return what a run's files say: ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best checkpoint.
+    """Read ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best checkpoint from the files of a run.
 
     A figure that the files do not hold is left out.
     """

@@ -1,4 +1,4 @@
-"""Check a config for what no type can say, and complete what follows from other settings, before there is a run."""
+"""Check settings that types cannot check, and derive defaults from other settings, before a run exists."""
 
 import importlib
 import re
@@ -60,7 +60,7 @@ def check_seed_range(seed: int | bool) -> None:
 
 
 def _check_strategy(strategy: Any) -> None:
-    """Refuse processes that are no new ones of this command line: they hang for want of threads, or at a failure."""
+    """Reject strategies that fork or spawn: their processes lack threads, or hang when one of them fails."""
     if isinstance(strategy, str):
         known = StrategyRegistry[strategy]["init_params"] if strategy in StrategyRegistry else {}
         name, instead = strategy, re.sub("_(fork|spawn|notebook)", "", strategy)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: training ends behind a whole step, with a checkpoint; everything else ends at once."""
+"""Stop training after a whole step, with a checkpoint, at Ctrl-C, SIGTERM or SIGHUP; stop other commands at once."""
 
 import os
 import signal
@@ -111,7 +111,7 @@ class Stopper(Callback):
                 os._exit(128 + number)
             return
         now, alone = time.monotonic(), world_size() == 1  # of several, Lightning itself sends SIGTERM to some
-        if self.number is not None:  # Lightning hands SIGTERM on without a frame when it is told to stop
+        if self.number is not None:  # when it stops, Lightning calls this handler without a frame
             if number == signal.SIGINT or (alone and frame and now - self._asked > REPEATED):
                 print("\nStopped at once.", file=sys.stderr, flush=True)
                 os._exit(128 + number)

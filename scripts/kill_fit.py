@@ -6,7 +6,7 @@ In every round, training is stopped one to three times by SIGKILL, SIGTERM or SI
 until it finishes. last.ckpt and best.ckpt must equal those of the uninterrupted run to the bit, and metrics.csv, except
 for times, to the last row.
 
-One signal in four is sent after a random time. The others are sent at a random line of Lightning's or this project's
+One signal in four is sent at a random time. The others are sent at a random line of Lightning's or this project's
 code that runs while an epoch ends, a validation runs, a schedule steps or a checkpoint is written or read, because a
 random time rarely meets these. Needs an operating system with fork. Trains on scikit-learn's digits with one thread, in
 turn with what makes resuming hard: dropout, weight averaging and OneCycle; ReduceLROnPlateau, momentum and accumulated

@@ -366,9 +366,9 @@ def zipped() -> bytes:
         (lzma.compress(bytes(1000)), "is packed by xz"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), "is a 7z file"),
         (b"PAR1" + bytes(600), "is a Parquet file"),
-        (b"\xff\xd8\xff\xe0" + bytes(600), "is no tar file"),
-        (batch_content(0), "is no tar file"),
-        (gzip.compress(batch_content(0)), "is no tar file"),
+        (b"\xff\xd8\xff\xe0" + bytes(600), "is not a tar file"),
+        (batch_content(0), "is not a tar file"),
+        (gzip.compress(batch_content(0)), "is not a tar file"),
     ],
 )
 def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content: bytes, kind: str) -> None:

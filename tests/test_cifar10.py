@@ -50,7 +50,7 @@ def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: 
 
 
 def test_official_split_never_changes_between_versions(archive: Path, tmp_path: Path) -> None:
-    # written down by the first version: folders that were prepared then go on being what a preparation would write
+    # recorded with the first version: folders prepared then still equal what a preparation writes
     data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
     digests = data.description.digests
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]

@@ -56,8 +56,8 @@ def test_a_file_that_is_there_is_replaced_only_where_it_is_of_the_run(
         with pytest.raises(SystemExit) as stop:
             main([command, str(run), f"--output={mine}"])
         assert stop.value.code == 2
-        told = f"error: Expected a new file at --output, but {mine} exists. Give another name, or remove it.\n"
-        assert capsys.readouterr().err == told
+        message = f"error: Expected a new file at --output, but {mine} exists. Give another name, or remove it.\n"
+        assert capsys.readouterr().err == message
         (run / usual).write_text("of an earlier epoch")
         assert main([command, str(run)]).read_text() != "of an earlier epoch"
     assert mine.read_text() == "mine"

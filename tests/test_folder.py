@@ -394,9 +394,9 @@ def test_images_without_a_class_in_train_and_test_are_refused_in_one_line(
             save(tmp_path / "flat" / stage / f"cat.{i}.png")
     with pytest.raises(SystemExit):
         main(["prepare", "--data=datamodules.FolderDataModule", f"--data.root={tmp_path / 'flat'}"])
-    told = capsys.readouterr().err.strip()
+    message = capsys.readouterr().err.strip()
     train = tmp_path / "flat" / "train"
-    assert told == (
+    assert message == (
         f"error: Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds "
         "no folder."
     )
@@ -442,7 +442,7 @@ def test_new_photos_come_into_folds_as_told(photos: Path, caplog: pytest.LogCapt
         save(photos / "dogs" / f"new {i}.png")
     with caplog.at_level("INFO"):
         data(photos, folds=3)
-    advice = f"--data.resplit true divides all images anew, without --data.folds; then delete {photos / 'folds_3'}."
+    advice = f"--data.resplit true divides all images again, without --data.folds; then delete {photos / 'folds_3'}."
     assert advice in caplog.text
     data(photos, resplit=True)
     shutil.rmtree(photos / "folds_3")

@@ -404,7 +404,7 @@ def test_too_little_shared_memory_is_told_rather_than_waited_for() -> None:
 
 
 class KillWorker(Callback):
-    """Kill a process that loads images, as the system does for want of memory."""
+    """Kill a process that loads images, as the system does when memory runs out."""
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         if trainer.global_step == 1:
@@ -417,7 +417,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_line(
     more = ["--data.num_workers=1", "--data.cache=none", "--trainer.callbacks=[test_loader.KillWorker]"]
     with pytest.raises(SystemExit, match="1"):
         main(["fit", *fast, *more, "--trainer.num_sanity_val_steps=0", f"--runs_dir={tmp_path}"])
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert re.search(
-        r"(?m)^error: DataLoader worker \(pid.*: it loads images, and may have run out of memory\.", told
-    ), told
+        r"(?m)^error: DataLoader worker \(pid.*: it loads images, and may have run out of memory\.", message
+    ), message

@@ -68,7 +68,7 @@ def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             ["--checkpoint.monitor=val_acc"],
@@ -88,7 +88,7 @@ def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list
 def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
     fast: list[str],
     change: list[str],
-    told: str,
+    message: str,
     sanity_steps: int,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -97,7 +97,7 @@ def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *options])
     moment = " in the sanity check" if sanity_steps else ""
-    assert f"error: Expected a metric that is logged{moment} as {told}\n" in capsys.readouterr().err
+    assert f"error: Expected a metric that is logged{moment} as {message}\n" in capsys.readouterr().err
     (run,) = tmp_path.glob("lenet/*")
     assert not list(run.glob("checkpoints/*"))
 
@@ -108,8 +108,8 @@ def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
     stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=train_loss"]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])
-    told = (
+    message = (
         "Expected a metric that is logged as monitor of EarlyStopping, but got train_loss. "
         "Training logs train/acc, train/loss."
     )
-    assert f"error: {told}\n" in capsys.readouterr().err
+    assert f"error: {message}\n" in capsys.readouterr().err

@@ -11,7 +11,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (
             ["--trainer.accelerator=cpu"],
@@ -22,7 +22,11 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE"
     ],
 )
 def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_run(
-    options: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
@@ -31,12 +35,12 @@ def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_r
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config=configs/lenet.yaml", "--config=configs/ddp.yaml", *options, f"--runs_dir={tmp_path}"])
     assert stop.value.code == 2
-    assert told in capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--config={}/twice.yaml"], "{}/twice.yaml has 'model' in lines 1 and 3"),
         (["--config={}/twice.json"], "{}/twice.json has 'trainer.max_epochs' in lines 1 and 2"),
@@ -48,7 +52,7 @@ def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_r
     ],
 )
 def test_a_duplicate_key_or_config_is_one_line(
-    options: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {
         "twice.yaml": "model:\n  init_args: {no_decay: true}\nmodel:\n  init_args: {layer_decay: 0.5}\n",
@@ -65,7 +69,7 @@ def test_a_duplicate_key_or_config_is_one_line(
     assert stop.value.code == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert told.format(tmp_path) in err
+    assert message.format(tmp_path) in err
 
 
 def test_a_mapping_without_values_is_a_string() -> None:

@@ -13,7 +13,7 @@ def stopping(monitor: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             ["--checkpoint.monitor=val/size"],
@@ -57,11 +57,11 @@ def stopping(monitor: str) -> list[str]:
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_there_is_a_run(
-    fast: list[str], change: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fast: list[str], change: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, "--trainer.callbacks=null", *change, f"--runs_dir={tmp_path / 'runs'}"])
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
