@@ -88,6 +88,11 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
         return unknown_option(message, args, options)
     if re.search(r"arguments are required: \w+\.(data|model)", message):
         if args[0] == "fit":
+            if config_files(args):
+                return (
+                    "Expected a recipe, but got no model or data: put the --config of a recipe, such as "
+                    "configs/resnet.yaml, before that of an overlay."
+                )
             return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
         return f"Expected what to {args[0]}: give --run last, best or FOLDER, or --config FILE and --ckpt_path FILE."
     if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
