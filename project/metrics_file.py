@@ -34,7 +34,7 @@ def cut(table: Table, rows: int) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(b"".join(lines))
     os.replace(partial, path)
-    table.metrics_keys = lines[0].decode().strip().split(",")
+    table.metrics_keys = next(csv.reader([lines[0].decode()]))  # a class name may contain a comma
 
 
 def written_rows(trainer: Trainer) -> int:

@@ -466,6 +466,18 @@ def test_rows_are_kept_at_every_moment(tmp_path: Path, monkeypatch: pytest.Monke
     assert table.read_text().split() == ["a,b,step", "1,,0", "2,,1", "4,5,2"]
 
 
+def test_rows_follow_a_column_whose_name_has_a_comma(tmp_path: Path) -> None:
+    for step in range(2):
+        logger = CSVLogger(tmp_path, name="", version="")
+        table = open_table(logger)
+        if step == 1:
+            cut(table, 1)
+        logger.log_metrics({'test/acc/cat, "grey"': 0.5}, step)
+        logger.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["step", 'test/acc/cat, "grey"'], ["0", "0.5"], ["1", "0.5"]]
+
+
 def test_a_name_that_is_no_run_never_starts_one(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
