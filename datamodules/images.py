@@ -184,7 +184,7 @@ class ImageDataModule(LightningDataModule, ABC):
             raise DataError(f"Expected classes that the network knows in {self.root}, but got {min(unknown)}.")
         normalized = (mean, std) != NOT_NORMALIZED
         by_transforms = NOT_NORMALIZED if self.normalize else self._given_normalization()
-        if normalized != (self.normalize or by_transforms != NOT_NORMALIZED):
+        if normalized != self.normalize and by_transforms == NOT_NORMALIZED:
             raise DataError(
                 f"Expected --data.normalize {str(normalized).lower()}, as the checkpoint was trained, but got "
                 f"{str(self.normalize).lower()}."

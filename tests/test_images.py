@@ -152,6 +152,15 @@ def test_mean_and_std_are_those_that_transforms_normalize_by(sample_root: Path) 
     assert sample(sample_root, train_transforms=own, eval_transforms=own, normalize=False).std == [1.0, 1.0, 1.0]
 
 
+def test_a_checkpoint_fits_only_the_normalization_of_the_transforms(sample_root: Path) -> None:
+    normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])]
+    data = sample(sample_root, train_transforms=normalize, eval_transforms=normalize, normalize=False)
+    data.match(None, [0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
+    for mean, std in (([0.0] * 3, [1.0] * 3), ([0.1] * 3, [0.2] * 3)):
+        with pytest.raises(DataError, match=r"Expected a Normalize with mean and std of .* in --data.eval_transforms"):
+            data.match(None, mean, std)
+
+
 def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:
     with pytest.raises(DataError, match="batch_transforms"):
         SampleDataModule(root=str(sample_root), cache="device", train_transforms=[Darken()])
