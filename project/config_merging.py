@@ -84,4 +84,4 @@ def _check_list(self: Any, value: Any, append: bool = False, cfg: Any = None, mo
 
 
 _typehints.discard_init_args_on_class_path_change = _drop_arguments
-_typehints.ActionTypeHint._check_type = _check_list  # type: ignore[method-assign]
+_typehints.ActionTypeHint._check_type = _check_list  # type: ignore[method-assign]  # it has no hook for this
