@@ -37,7 +37,7 @@ from project.runs import name_of
 
 ROOT = Path(__file__).parents[1]
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
-PLACES = ("--data.root", "--data.archive", "--runs_dir")  # where files lie on one machine is no part of a recipe
+PLACES = ("--data.root", "--data.archive", "--runs_dir", "--report")  # what is written where is no part of a recipe
 OURS = ("--seed_everything", "--test_after_fit", "--ckpt_path")
 SEEDS, ARGUMENTS = "seeds.csv", "arguments.json"
 Row = dict[str, Any]
@@ -53,6 +53,8 @@ class Clock(Callback):
         training: Seconds of training alone.
         images: Number of training images that were shown.
         rows: A row for each validation.
+        testing: Seconds of the test's batches.
+        epoch_starts: When each training epoch began and the last one ended, on the clock of ``measure.now``.
     """
 
     def __init__(self, began: float) -> None:
@@ -60,6 +62,8 @@ class Clock(Callback):
         self.training = 0.0
         self.images = 0
         self.rows: list[Row] = []
+        self.testing = 0.0
+        self.epoch_starts: list[float] = []
         self._since: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,6 +83,9 @@ class Clock(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._go()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.epoch_starts.append(now())
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._go()  # after a validation within an epoch
@@ -104,6 +111,13 @@ class Clock(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
+        self.epoch_starts.append(now())
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.testing = -now()
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.testing += now()
 
     def _go(self) -> None:
         if self._since is None:
@@ -115,8 +129,17 @@ class Clock(Callback):
             self._since = None
 
 
-def train(seed: int, folder: Path, began: float, args: list[str]) -> None:
-    """Train and test with one seed; write the curve, and the row in ``row.json``, which is not there before the end."""
+def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
+    """Train and test with one seed.
+
+    Args:
+        seed: Seed.
+        args: Options of ``fit``.
+        began: When the command was started, in seconds as ``time.time`` gives them.
+
+    Returns:
+        A row of ``seeds.csv`` without the columns that ``finish_row`` adds, and the clock with the curve.
+    """
     clock = Clock(began)
     cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
     if not clock.rows:
@@ -124,7 +147,6 @@ def train(seed: int, folder: Path, began: float, args: list[str]) -> None:
     found = best_validation(cli.run_dir)
     (tested,) = cli.run_dir.glob("test/*/metrics.csv")
     network = cli.model.network
-    write_rows(folder / f"seed_{seed}.csv", clock.rows)
     row = {
         "seed": seed,
         "epochs": cli.trainer.current_epoch,
@@ -140,7 +162,12 @@ def train(seed: int, folder: Path, began: float, args: list[str]) -> None:
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "torchvision", "lightning")},
     }
-    (folder / "row.json").write_text(json.dumps(row))
+    return row, clock
+
+
+def finish_row(row: Row, began: float, commit: str) -> Row:
+    """Add to a row the minutes of the whole command, the commit and the date."""
+    return row | {"minutes": round((time.time() - began) / 60, 5), "commit": commit, "date": f"{date.today()}"}
 
 
 def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
@@ -159,8 +186,7 @@ def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
                 f"error: Seed {seed} ended with code {done.returncode}. The seeds before it are kept in {folder}: the "
                 "same command goes on from there."
             )
-        row = json.loads((folder / "row.json").read_text())
-        row |= {"minutes": round((time.time() - begin) / 60, 5), "commit": code, "date": f"{date.today()}"}
+        row = finish_row(json.loads((folder / "row.json").read_text()), begin, code)
         rows = sorted([*rows, row], key=lambda one: int(one["seed"]))
         write_rows(folder / SEEDS, rows)
         (folder / "row.json").unlink()
@@ -195,6 +221,11 @@ def choose_folder(results: Path, name: str, arguments: Row, seeds: int) -> Path:
 def digest_of(configs: Sequence[str]) -> str:
     """Return the SHA-256 of the configs' contents: seeds of a recipe that was edited in between are of two recipes."""
     return hashlib.sha256(b"".join(Path(config).read_bytes() for config in configs)).hexdigest()
+
+
+def describe(configs: list[str], options: Sequence[str], note: str) -> Row:
+    """Return what identifies a recipe: its configs with their digest, its options, and the data."""
+    return {"configs": configs, "options": without_places(options), "note": note, "sha256": digest_of(configs)}
 
 
 def write_arguments(folder: Path, arguments: Row) -> None:
@@ -274,6 +305,11 @@ has these rows in full; a curve has a row for each validation, with the seconds 
 """
 
 
+def in_words(minutes: float) -> str:
+    """Return minutes, or seconds if it is less than one minute."""
+    return f"{minutes:.1f}" if minutes >= 1 else f"{minutes * 60:.1f} s"
+
+
 def network_cell(row: Row) -> str:
     """Return a network in words."""
     count = int(row["parameters"])
@@ -318,7 +354,7 @@ def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
         arguments["note"] or before[2] or rows[0]["data"],
         rows[0]["epochs"],
         hardware_cell or rows[0]["hardware"].partition(" (")[0],
-        f"{minutes:.1f}, {in_all:.1f} in all",
+        f"{in_words(minutes)}, {in_words(in_all)} in all",
         percent(numbers(rows, "val_acc")),
         percent(numbers(rows, "test_acc")),
         f"[{len(rows)}]({link})",
@@ -364,19 +400,16 @@ def main(args: Sequence[str] | None = None) -> None:
     options, rest = parser.parse_known_args(args)
     fit_args = [part for config in options.config for part in ("--config", config)] + rest
     if options.train_seed is not None:
-        train(options.train_seed, options.folder, options.began, fit_args)
+        row, clock = train(options.train_seed, fit_args, options.began)
+        write_rows(options.folder / f"seed_{options.train_seed}.csv", clock.rows)
+        (options.folder / "row.json").write_text(json.dumps(row))
         return
     if not options.config or options.seeds < 1:
         parser.error("Expected --config configs/RECIPE.yaml and 1 or more --seeds.")
     if taken := [option for option in rest if option.split("=")[0] in OURS]:
         parser.error(f"Expected no {taken[0]}: every seed trains anew, and is tested once.")
     table_rows(options.table)  # better now than after hours of training
-    arguments = {
-        "configs": options.config,
-        "options": without_places(rest),
-        "note": options.note,
-        "sha256": digest_of(options.config),
-    }
+    arguments = describe(options.config, rest, options.note)
     name = options.name or name_of(options.config)
     folder = choose_folder(options.results, name, arguments, options.seeds)
     print(f"Results: {folder}", flush=True)

@@ -23,6 +23,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -77,8 +78,8 @@ def counts_in(folder: Path) -> dict[str, dict[float, float]]:
     return found
 
 
-def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list[str]:
-    """Return the lines about histograms on a device."""
+def measure_histograms(device: torch.device, repeats: int, folder: Path) -> dict[str, Any]:
+    """Return the seconds of each way to log histograms on a device, and whether their counts are equal."""
     module, tensors = resnet18(device)
     seconds: dict[str, list[float]] = defaultdict(list)
     ways = {
@@ -99,18 +100,28 @@ def measure_histograms(device: torch.device, repeats: int, folder: Path) -> list
                     way(writers[way], tensors, step)
                 if step:  # the first makes tables and fills caches
                     seconds[name].append(now() - start)
-    same = counts_in(folder / "loop") == counts_in(folder / "ours")
+    return {
+        "device": device.type,
+        "tensors": len(tensors),
+        "values": sum(map(Tensor.numel, tensors.values())),
+        "equal": counts_in(folder / "loop") == counts_in(folder / "ours"),
+        "seconds": dict(seconds),
+    }
+
+
+def histogram_lines(measured: dict[str, Any]) -> list[str]:
+    """Return what ``measure_histograms`` measured as lines of Markdown."""
+    baseline = measured["seconds"]["add_histogram in a loop"]
     lines = [
-        f"Histograms of ResNet-18 on {device.type}: {len(tensors)} tensors,",
-        f"{sum(map(Tensor.numel, tensors.values())):,} values; n = {repeats}, in turn.",
-        f"Counts of both are {'equal' if same else 'NOT EQUAL'}.",
+        f"Histograms of ResNet-18 on {measured['device']}: {measured['tensors']} tensors,",
+        f"{measured['values']:,} values; n = {len(baseline)}, in turn.",
+        f"Counts of both are {'equal' if measured['equal'] else 'NOT EQUAL'}.",
         "",
         "| way | milliseconds, median (min to max) | times as fast, median of ratios |",
         "|---|---|---|",
     ]
-    baseline = seconds["add_histogram in a loop"]
-    for name, values in seconds.items():
-        ratio = statistics.median(one / other for one, other in zip(baseline, values, strict=True))
+    for name, values in measured["seconds"].items():
+        ratio = statistics.median(slow / fast for slow, fast in zip(baseline, values, strict=True))
         spread = f"{statistics.median(values) * 1e3:.1f} ({min(values) * 1e3:.1f} to {max(values) * 1e3:.1f})"
         lines.append(f"| {name} | {spread} | {ratio:.1f} |")
     return lines
@@ -245,7 +256,7 @@ def main(args: list[str] | None = None) -> None:
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     with tempfile.TemporaryDirectory() as name:
         for device in devices:
-            lines += [*measure_histograms(device, options.events, Path(name) / device.type), ""]
+            lines += [*histogram_lines(measure_histograms(device, options.events, Path(name) / device.type)), ""]
             print("\n".join(lines), file=sys.stderr, flush=True)
         if options.repeats:
             root = [f"--data.root={options.root}"] if options.root else []

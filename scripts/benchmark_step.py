@@ -23,6 +23,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning
 import numpy as np
@@ -34,10 +35,23 @@ from torch import Tensor, nn
 from datamodules.archive import BATCHES
 from lightning_modules.networks import LeNet, ResNet
 
-# network, lr and weight decay of each recipe; the rest of the bare loop is the same for both
-RECIPES: dict[str, tuple[Callable[[], nn.Module], float, float]] = {
-    "lenet": (lambda: LeNet(10), 0.05, 1e-4),
-    "resnet20": (lambda: ResNet(10, 20).to(memory_format=torch.channels_last), 0.1, 5e-4),
+
+class Recipe(NamedTuple):
+    """A network with the settings of its config that the bare loop needs; the other settings are the same for all."""
+
+    options: list[str]
+    make_network: Callable[[], nn.Module]
+    lr: float
+    weight_decay: float
+    channels_last: bool = True
+
+
+RECIPES = {
+    "lenet": Recipe(["--config=configs/lenet.yaml"], lambda: LeNet(10), 0.05, 1e-4, channels_last=False),
+    "resnet20": Recipe(["--config=configs/resnet20.yaml"], lambda: ResNet(10, 20), 0.1, 5e-4),
+    "resnet18": Recipe(
+        ["--config=configs/resnet20.yaml", "--model.network.init_args.depth=18"], lambda: ResNet(10, 18), 0.1, 5e-4
+    ),
 }
 PROJECT, BAREBONES, BARE = "this project", "Lightning barebones", "bare loop"
 
@@ -95,13 +109,16 @@ class Watch(Callback):
 
 def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int, epochs: int) -> tuple[Stopwatch, dict]:
     """Train as a page of PyTorch does, and return the stopwatch and the weights."""
-    make_network, lr, weight_decay = RECIPES[name]
-    device = loader.device
-    network = make_network().to(device)
+    recipe = RECIPES[name]
+    network = recipe.make_network().to(loader.device)
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     network.load_state_dict(start)
     network.train()
-    optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps * epochs)
+    optimizer = torch.optim.SGD(
+        network.parameters(), recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, steps * epochs)
     criterion = nn.CrossEntropyLoss()
     stopwatch = Stopwatch(steps)
     for epoch in range(epochs):
@@ -109,7 +126,7 @@ def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int,
         loader.sampler.set_epoch(epoch)
         for i, (images, targets) in enumerate(islice(loader, steps)):
             stopwatch.batch(i)
-            if name == "resnet20":
+            if recipe.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             loss = criterion(network(images), targets)
             optimizer.zero_grad()
@@ -131,7 +148,7 @@ def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -
     options += ["--trainer.limit_val_batches=0", "--checkpoint.monitor=train/acc"]
     watch = Watch(steps)
     with redirect_stdout(StringIO()):  # where the progress bar is drawn as on a terminal, see main
-        cli = fit([f"--config=configs/{name}.yaml", *data, *options], watch)
+        cli = fit([*RECIPES[name].options, *data, *options], watch)
     if len(watch.stopwatch.steps) < epochs:
         raise SystemExit(f"Expected {steps} batches or more in an epoch, but --root has fewer: give fewer --steps.")
     trained = {key: one.cpu() for key, one in cli.model.network.state_dict().items()}
@@ -180,7 +197,7 @@ def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
 def main(args: list[str] | None = None) -> None:
     """Measure, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=["lenet", "resnet20"])
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=100, help="steps of an epoch; a recipe logs every 50")
     parser.add_argument("--epochs", type=int, default=3, help="of each repeat; the first is left out")

@@ -41,6 +41,11 @@ def write_archive(path: Path, contents: dict[str, bytes]) -> Path:
     return path
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+
+
 @pytest.fixture(autouse=True)
 def _told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let caplog see what Lightning logs, which some versions keep from the root logger."""

@@ -336,7 +336,7 @@ def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkey
     assert all(tensor.is_meta for tensor in transform(images, targets, draw))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dtype) -> None:

@@ -135,7 +135,7 @@ def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
         assert parts[name].histogram.sum == pytest.approx(whole[name].histogram.sum)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_counting_does_not_wait_for_the_device() -> None:
     tensors = [torch.randn(size) for size in (10, 1000, 100_000)]
     there = [tensor.cuda() for tensor in tensors]

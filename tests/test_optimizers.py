@@ -238,7 +238,7 @@ def test_muon_refuses_numbers_below_0(option: str) -> None:
         Muon(filters(1, 2, 2), **{option: -1})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_muon_never_waits_for_the_device() -> None:
     params = [nn.Parameter(param.detach().cuda()) for param in filters(2, 8, 4, 3, 3) + filters(1, 5)]
     for param in params:
