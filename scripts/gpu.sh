@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Measure on a GPU what configs/README.md marks "not yet measured", in at most 9 minutes, most valuable part first.
+#
+# bash scripts/gpu.sh OUT [--archive PATH] [--wheels DIR] [--peer FILE] [--note TEXT] [--seeds N] [--seconds N] [--tiny]
+#
+# OUT             new or empty folder: a JSON file for each part, and log.txt
+# --archive PATH  CIFAR-10: cifar-10-python.tar.gz, or a folder that holds it
+# --wheels DIR    wheels of packages that this machine lacks
+# --peer FILE     airbench94_muon.py of https://github.com/KellerJordan/cifar10-airbench, to compare airbench.yaml with
+# --note TEXT     the data in words, for the tables, as "CIFAR-10, JPEG copy"
+# --seeds N       seeds of each airbench recipe, 10 by default
+# --seconds N     seconds until everything ends, 530 by default
+# --tiny          a trial of all parts on any machine, in under two minutes; makes its own archive
+#
+# Every part runs in a process of its own and is stopped at its deadline; time that a part leaves over goes to the next
+# ones. Results are on disk after each measurement, so that they survive if this script is stopped. Then, on any machine:
+#
+# python scripts/gpu_table.py OUT
+set -uo pipefail
+
+# part and seconds; they add up to 515, which leaves 15 to prepare
+budgets="tests:60 airbench:220 resnet:120 histograms:20 steps:55 augmentation:15 airbench_sgd:25"
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+out=${1:-}
+case $out in "" | -*) fail "Expected a folder for the results: bash scripts/gpu.sh OUT" ;; esac
+shift
+archive='' wheels='' peer='' seconds=530 tiny='' options=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --archive | --wheels | --peer | --note | --seeds | --seconds)
+      [ $# -ge 2 ] || fail "Expected a value after $1."
+      case $1 in
+        --archive) archive=$2 ;;
+        --wheels) wheels=$2 ;;
+        --peer) peer=$2 ;;
+        --seconds) seconds=$2 ;;
+        *) options+=("$1" "$2") ;;
+      esac
+      shift 2
+      ;;
+    --tiny)
+      tiny=--tiny
+      options+=(--tiny --seeds 1)
+      shift
+      ;;
+    *) fail "Expected --archive, --wheels, --peer, --note, --seeds, --seconds or --tiny, but got $1." ;;
+  esac
+done
+case $seconds in '' | *[!0-9]*) fail "Expected --seconds as a whole number, but got $seconds." ;; esac
+[ -z "$archive" ] || [ -e "$archive" ] || fail "Expected CIFAR-10 at --archive, but $archive does not exist."
+[ -n "$archive" ] || [ -n "$tiny" ] || fail "Expected --archive PATH, CIFAR-10's archive, or --tiny."
+[ -z "$peer" ] || [ -f "$peer" ] || fail "Expected airbench94_muon.py at --peer, but $peer does not exist."
+[ -z "$wheels" ] || compgen -G "$wheels/*.whl" >/dev/null || fail "Expected wheels at --wheels, but $wheels has none."
+[ -n "$tiny" ] || nvidia-smi >/dev/null 2>&1 || fail "Expected a CUDA GPU, but nvidia-smi finds none. For a trial: --tiny."
+mkdir -p "$out" 2>/dev/null || fail "Expected a folder for the results, but $out cannot be made."
+[ -z "$(ls -A "$out")" ] || fail "Expected an empty folder for the results, but $out holds $(ls -A "$out" | head -1)."
+
+begin=$SECONDS
+out=$(cd "$out" && pwd)
+archive=${archive:+$(realpath "$archive")} peer=${peer:+$(realpath "$peer")} wheels=${wheels:+$(realpath "$wheels")}
+cd "$(dirname "$0")/.." || exit 1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+export PYTHONPATH=$work/site:$PWD PYTHONUNBUFFERED=1
+if [ -n "$wheels" ]; then
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$wheels"/*.whl || exit 2
+fi
+lacking=$("$python" - <<'EOF'
+from importlib.util import find_spec
+from pathlib import Path
+import re
+import tomllib
+
+names = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+needed = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]] + ["pytest", "docstring_parser", "typeshed_client"]
+print(*(name for name in needed if find_spec(names.get(name, name)) is None))
+EOF
+) || exit 2
+[ -z "$lacking" ] || fail "Expected all dependencies, but this machine lacks $lacking: carry their wheels, --wheels DIR."
+
+part() {  # name, deadline in seconds since the begin
+  local left=$(($2 - (SECONDS - begin)))
+  [ "$left" -gt 0 ] || left=1
+  timeout -k 5 "$left" "$python" scripts/gpu_parts.py "$1" --work "$work" --output "$out/$1.json" \
+    ${archive:+--archive "$archive"} ${peer:+--peer "$peer"} "${options[@]}" >>"$out/log.txt" 2>&1 &
+  wait $!
+}
+
+echo "preparing the data"
+part prepare "$seconds" || {
+  grep '^error: ' "$out/log.txt" >&2 || tail -5 "$out/log.txt" >&2
+  exit 2
+}
+deadline=$((seconds - 515))
+[ "$deadline" -gt 0 ] || deadline=0
+for budget in $budgets; do
+  name=${budget%:*}
+  deadline=$((deadline + ${budget#*:}))
+  [ "$deadline" -lt "$seconds" ] || deadline=$seconds
+  started=$SECONDS
+  part "$name" "$deadline"
+  case $? in
+    0) state=complete ;;
+    124 | 137 | 143) state="stopped at its deadline" ;;
+    *) state="failed: see log.txt" ;;
+  esac
+  echo "$name: $state, $((SECONDS - started)) s"
+done
+echo "results: $out"

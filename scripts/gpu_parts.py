@@ -1,0 +1,399 @@
+"""Measure one part of what needs a GPU, and write it as JSON; scripts/gpu.sh runs all parts.
+
+python scripts/gpu_parts.py airbench --root data/cifar10 --peer airbench94_muon.py --output airbench.json
+
+The file is replaced after every single measurement: a part that is cut off leaves what it has measured, with
+``"complete": false``.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from datetime import date
+from importlib.metadata import version
+from io import StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import benchmark_accuracy
+import benchmark_callbacks
+import benchmark_step
+import pytest
+import torch
+from benchmark_accuracy import describe, finish_row
+from lightning.pytorch import Callback, LightningModule, Trainer
+from measure import fit, hardware, now
+
+import datamodules
+from datamodules.augment import Draw
+from datamodules.errors import DataError
+from project.record import processor
+
+ROOT = Path(__file__).parents[1]
+# with these, --tiny makes every measurement in seconds on a CPU
+TINY = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--data.batch_size=64", "--trainer.precision=32"]
+AIRBENCH = ["configs/airbench.yaml"]
+PEER_RUNS = "range(200)"  # in the published script
+RESNET_BF16 = ["--trainer.precision=bf16-mixed"]
+TRANSFORMS: dict[str, Callable[[], Any]] = {
+    "RandomCrop, padding 4": lambda: datamodules.RandomCrop(4),
+    "RandomCrop, padding 2, reflect": lambda: datamodules.RandomCrop(2, padding_mode="reflect"),
+    "RandomHorizontalFlip": datamodules.RandomHorizontalFlip,
+    "AlternatingFlip": datamodules.AlternatingFlip,
+    "Cutout, 8 pixels": lambda: datamodules.Cutout(8),
+    "MixUp": datamodules.MixUp,
+    "CutMix": datamodules.CutMix,
+    "ProgressiveResize to 24 pixels": lambda: datamodules.ProgressiveResize({0: 24}),
+}
+
+
+class Results:
+    """Results of one part, in a file that is whole at any moment.
+
+    Args:
+        options: Of the command line; the file keeps those that are not about places.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.path = options.output
+        command = ["python", "scripts/gpu_parts.py", options.part, "--seeds", f"{options.seeds}"]
+        command += [*(["--peer", options.peer.name] if options.peer else []), *(["--tiny"] if options.tiny else [])]
+        self.content: dict[str, Any] = {
+            "part": options.part,
+            "complete": False,
+            "tiny": options.tiny,
+            "data": data_in_words(options),
+            "date": f"{date.today()}",
+            "command": shlex.join(command),
+            "commit": benchmark_accuracy.version_of_code(),
+            "machine": machine(),
+            "results": {},
+        }
+        self.write()
+
+    def add(self, **results: Any) -> None:
+        """Add or replace results."""
+        self.content["results"] |= results
+        self.write()
+
+    def finish(self, error: str | None = None) -> None:
+        """Note that the part has measured everything, or why not."""
+        self.content |= {"complete": error is None, **({"error": error} if error else {})}
+        self.write()
+
+    def write(self) -> None:
+        """Write the file beside itself and rename it."""
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.content, indent=1) + "\n")
+        partial.replace(self.path)
+
+
+def machine() -> dict[str, Any]:
+    """Return card, driver, processor and versions."""
+    packages = ("torch", "torchvision", "lightning", "torchmetrics")
+    facts = {"hardware": hardware(), **processor(), "python": platform.python_version()}
+    facts |= {package: version(package) for package in packages}
+    if torch.cuda.is_available():
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        facts |= {"cuda": torch.version.cuda, "driver": subprocess.check_output(query, text=True).split()[0]}
+    return facts
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Check what can be checked without training, and write the images as PNG files with their cache.
+
+    Raises:
+        SystemExit: There is no GPU, no archive, or the peer is another script.
+    """
+    if not options.tiny and not torch.cuda.is_available():
+        raise SystemExit("error: Expected a CUDA GPU, but torch finds none. For a trial without one, give --tiny.")
+    if options.peer is not None:
+        with_runs(options.peer, options.seeds)
+    archive = options.archive
+    if options.tiny and archive is None:
+        archive = benchmark_step.write_archive(options.work / "cifar-10-batches-py", 3 * 64)
+    try:
+        open_data(options, archive)
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def open_data(options: argparse.Namespace, archive: Path | None = None) -> datamodules.CIFAR10DataModule:
+    """Return the DataModule of all parts, prepared and set up."""
+    data = datamodules.CIFAR10DataModule(root=str(options.work / "data"), archive=archive and str(archive))
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def data_in_words(options: argparse.Namespace) -> str:
+    """Return ``--note``, or which pixels the archive has."""
+    if options.note is not None or options.tiny:
+        return options.note or "random images"
+    official = all(source["official"] for source in open_data(options).source().values())
+    return "CIFAR-10" if official else "CIFAR-10, not the pixels of the official archive"
+
+
+def tests(options: argparse.Namespace, results: Results) -> None:
+    """Run the tests that need a GPU."""
+    files = [str(path) for path in sorted(ROOT.glob("tests/**/test_*.py")) if "pytest.mark.cuda" in path.read_text()]
+    outcomes = Outcomes()
+    code = pytest.main(["-m", "cuda", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *files], [outcomes])
+    results.add(exit_code=int(code), outcomes=dict(outcomes.counts), failures=outcomes.failures)
+
+
+class Outcomes:
+    """Plugin of pytest that counts passed, failed and skipped tests, and keeps the names of those that failed."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test once: in its call, or in its setup or teardown if these are not passed."""
+        if report.when == "call" or not report.passed:
+            self.counts[report.outcome] += 1
+            self.failures += [report.nodeid] if report.failed else []
+
+
+def airbench(options: argparse.Namespace, results: Results) -> None:
+    """Train airbench.yaml, the published script, and airbench.yaml compiled, with several seeds each."""
+    train_seeds(options, results, "airbench", AIRBENCH)
+    if options.peer is not None:
+        train_peer(options, results)
+    train_seeds(options, results, "airbench_compiled", AIRBENCH, [f"--model.compiled={not options.tiny}"])
+
+
+def airbench_sgd(options: argparse.Namespace, results: Results) -> None:
+    """Train airbench.yaml with airbench_sgd.yaml, with several seeds."""
+    train_seeds(options, results, "airbench_sgd", [*AIRBENCH, "configs/airbench_sgd.yaml"])
+
+
+def train_seeds(
+    options: argparse.Namespace, results: Results, name: str, configs: list[str], extra: Sequence[str] = ()
+) -> None:
+    """Train an airbench recipe with several seeds in this process.
+
+    A first run is not counted: it compiles kernels and fills caches, as the warm-up of the published script does.
+    """
+    tiny = ["--model.network.init_args.widths=[8,8,8]", "--trainer.callbacks=null", *TINY] if options.tiny else []
+    extra = [*extra, "--report=false"]
+    rows: list[Any] = []
+    curves: list[Any] = []
+    test_seconds: list[float] = []
+    for seed in (None, *range(options.seeds)):
+        begin = time.time()
+        row, clock = quietly(benchmark_accuracy.train, seed or 0, fit_args(options, configs, [*extra, *tiny]), begin)
+        if seed is None:
+            continue
+        rows.append(finish_row(row, begin, results.content["commit"]))
+        curves.append(clock.rows)
+        test_seconds.append(round(clock.testing, 4))
+        arguments = describe(configs, extra, results.content["data"])
+        results.add(**{name: {"arguments": arguments, "rows": rows, "curves": curves, "test_seconds": test_seconds}})
+
+
+def train_peer(options: argparse.Namespace, results: Results) -> None:
+    """Run the published script on the same training and test images."""
+    folder = options.work / "peer"
+    data = open_data(options)
+    (folder / "cifar10").mkdir(parents=True)
+    for stage, loader in (("train", data.train_dataloader()), ("test", data.test_dataloader())):
+        images, labels = loader.dataset.load(torch.arange(len(loader.dataset)))
+        images = images.permute(0, 2, 3, 1).contiguous()  # the script expects torchvision's layout
+        content = {"images": images, "labels": labels, "classes": data.class_names}
+        torch.save(content, folder / "cifar10" / f"{stage}.pt")
+    (folder / "peer.py").write_text(with_runs(options.peer, options.seeds))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "peer.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    runs: list[dict[str, float]] = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if len(cells) == 6 and cells[1] == "eval":
+            runs.append({"accuracy": float(cells[4]), "seconds": float(cells[5])})
+            results.add(peer=runs[1:])  # the first is the warm-up
+    if process.wait():
+        results.add(peer_error=f"{options.peer.name} exited with code {process.returncode}; see log.txt")
+
+
+def with_runs(peer: Path, runs: int) -> str:
+    """Return the published script with another number of runs.
+
+    Raises:
+        SystemExit: It is not that script.
+    """
+    source = peer.read_text()
+    if source.count(PEER_RUNS) != 1:
+        raise SystemExit(f"error: Expected airbench94_muon.py at --peer, which has {PEER_RUNS} once, but got {peer}.")
+    return source.replace(PEER_RUNS, f"range({runs})")
+
+
+def resnet(options: argparse.Namespace, results: Results) -> None:
+    """Train resnet.yaml with one seed; time its epochs with all callbacks and with none."""
+    configs = ["configs/resnet.yaml"]
+    tiny = ["--model.network.init_args.depth=20", *TINY] if options.tiny else []
+    without = [*RESNET_BF16, "--trainer.max_epochs=6", *tiny, "--trainer.callbacks=null", "--report=false"]
+    clock = benchmark_accuracy.Clock(time.time())
+    quietly(fit, ["--seed_everything=0", *fit_args(options, configs, without)], clock)
+    results.add(epoch_seconds_without_callbacks=epoch_seconds(clock))
+    begin = time.time()
+    row, clock = quietly(benchmark_accuracy.train, 0, fit_args(options, configs, [*RESNET_BF16, *tiny]), begin)
+    row = finish_row(row, begin, results.content["commit"])
+    arguments = describe(configs, RESNET_BF16, results.content["data"])
+    results.add(
+        resnet={"arguments": arguments, "rows": [row], "curves": [clock.rows]}, epoch_seconds=epoch_seconds(clock)
+    )
+
+
+def epoch_seconds(clock: benchmark_accuracy.Clock) -> list[float]:
+    """Return the seconds of every epoch with its validation, drawing and checkpoints."""
+    return [round(after - before, 4) for before, after in pairwise(clock.epoch_starts)]
+
+
+def histograms(options: argparse.Namespace, results: Results) -> None:
+    """Time histograms of ResNet-18 against a loop of ``add_histogram``."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    events = 1 if options.tiny else 9
+    results.add(**benchmark_callbacks.measure_histograms(device, events, options.work / "histograms"))
+
+
+def steps(options: argparse.Namespace, results: Results) -> None:
+    """Time steps of LeNet and ResNet-18 against the bare loop, and collect where steps wait for the GPU."""
+    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # rich draws a progress bar only on a terminal
+    count, repeats = (3, 1) if options.tiny else (60, 3)
+    sizes = (4,) if options.tiny else (128, 512)
+    networks = ("lenet",) if options.tiny else ("lenet", "resnet18")
+    waits = {}
+    for network in networks:
+        waits[network] = find_waits(options, network, count)
+        results.add(waits=waits)
+    measured: dict[str, list[Any]] = {}
+    for _ in range(repeats):
+        for network in networks:
+            for size in sizes:
+                data = [f"--data.batch_size={size}", "--data.drop_last=true", *places(options)]
+                ways, difference = benchmark_step.measure(network, data, options.work / "runs", count, 3)
+                figures = {way: {"steps": times.steps, "epochs": times.epochs} for way, times in ways.items()}
+                measured.setdefault(f"{network}, batch {size}", []).append({**figures, "difference": difference})
+                results.add(steps=measured)
+
+
+class WaitsForDevice(Callback):
+    """Let torch warn of every operation that waits for the GPU, from the tenth step on, in steps that are not logged.
+
+    Attributes:
+        steps: Number of steps in which it did.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        is_logged = (trainer.global_step + 1) % trainer.log_every_n_steps == 0
+        is_watched = batch_idx >= min(10, trainer.num_training_batches - 2) and not is_logged
+        self._set("warn" if is_watched and batch_idx < trainer.num_training_batches - 1 else "default")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._set("default")
+
+    def _set(self, mode: str) -> None:
+        self.steps += mode == "warn"
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode(mode)
+
+
+def find_waits(options: argparse.Namespace, network: str, count: int) -> dict[str, Any]:
+    """Return in how many steps ``WaitsForDevice`` looked, and the places that waited with how often they did."""
+    watch = WaitsForDevice()
+    limits = ["--trainer.max_epochs=1", f"--trainer.limit_train_batches={count}", "--data.batch_size=64"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quietly(fit, [*benchmark_step.RECIPES[network].options, *limits, "--report=false", *places(options)], watch)
+    places_of = Counter(
+        f"{'/'.join(Path(warning.filename).parts[-3:])}:{warning.lineno}"
+        for warning in caught
+        if "synchronizing CUDA operation" in str(warning.message)
+    )
+    return {"steps": watch.steps, "places": dict(places_of.most_common())}
+
+
+def augmentation(options: argparse.Namespace, results: Results) -> None:
+    """Time each transform of batches of uint8 images."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    repeats, calls = (1, 2) if options.tiny else (5, 100)
+    for size in (64,) if options.tiny else (128, 512, 2000):
+        images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, device=device)
+        targets = torch.randint(0, 10, (size,), device=device)
+        draw = Draw(torch.Generator(device).manual_seed(0), 0, torch.arange(size, device=device), 0, 10)
+        rates: dict[str, list[float]] = {}
+        for name, make in TRANSFORMS.items():
+            transform = make()
+            transform(images, targets, draw)
+            for _ in range(repeats):
+                start = now()
+                for _ in range(calls):
+                    transform(images, targets, draw)
+                rates.setdefault(name, []).append(round(size * calls / (now() - start)))
+        results.add(**{f"batch {size}": rates})
+
+
+def fit_args(options: argparse.Namespace, configs: list[str], extra: Sequence[str]) -> list[str]:
+    """Return the options of ``fit``."""
+    return [*(part for config in configs for part in ("--config", config)), *extra, *places(options)]
+
+
+def places(options: argparse.Namespace) -> list[str]:
+    """Return the options of ``fit`` that say where files lie."""
+    return [f"--data.root={options.work / 'data'}", f"--runs_dir={options.work / 'runs'}"]
+
+
+def quietly(call: Callable[..., Any], *args: Any) -> Any:
+    """Call a function without what it prints."""
+    with redirect_stdout(StringIO()):
+        return call(*args)
+
+
+PARTS = {part.__name__: part for part in (tests, airbench, resnet, histograms, steps, augmentation, airbench_sgd)}
+
+
+def main() -> None:
+    """Measure a part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["prepare", *PARTS])
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and runs, which can be deleted")
+    parser.add_argument("--output", type=Path, help="JSON file of the results")
+    parser.add_argument("--archive", type=Path, help="CIFAR-10's archive, or a folder that holds it")
+    parser.add_argument("--peer", type=Path, help="the published airbench94_muon.py")
+    parser.add_argument("--note", help="the data in words, for the tables")
+    parser.add_argument("--seeds", type=int, default=10, help="of each airbench recipe")
+    parser.add_argument("--tiny", action="store_true", help="a trial of everything in seconds, on any machine")
+    options = parser.parse_args()
+    options.work = options.work.absolute()
+    if options.part == "prepare":
+        prepare(options)
+        return
+    results = Results(options)
+    try:
+        PARTS[options.part](options, results)
+    except BaseException as error:
+        results.finish(f"{type(error).__name__}: {error}")
+        raise
+    results.finish()
+
+
+if __name__ == "__main__":
+    main()

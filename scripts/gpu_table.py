@@ -1,0 +1,199 @@
+"""Turn what scripts/gpu.sh measured into dated folders of results and rows of the table in configs/README.md.
+
+python scripts/gpu_table.py OUT
+
+Writes ``DATE_gpu`` with a page and the JSON files, and, as ``benchmark_accuracy.py`` does, a folder and a row for each
+recipe that was trained. Rows of recipes that were not trained stay as they are.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmark_accuracy import (
+    ROOT,
+    SEEDS,
+    choose_folder,
+    page,
+    percent,
+    refresh,
+    table_rows,
+    write_rows,
+)
+from benchmark_callbacks import histogram_lines
+from benchmark_step import BARE, BAREBONES, PROJECT
+
+from project.runs import name_of
+
+PARTS = ("tests", "airbench", "resnet", "histograms", "steps", "augmentation", "airbench_sgd")
+RECIPES = {"airbench": "airbench", "resnet": "resnet", "airbench_sgd": "airbench_sgd"}  # key of results: part
+Results = dict[str, Any]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return mean and sample standard deviation (n - 1)."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def middle(values: Sequence[float], digits: int = 2) -> str:
+    """Return median, minimum and maximum."""
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def tests_lines(results: Results) -> list[str]:
+    """Return the tests that passed and failed."""
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(results["outcomes"].items())) or "none"
+    return [f"`pytest -m cuda`: {counts}.", *(f"Failed: `{name}`." for name in results["failures"])]
+
+
+def seconds_of(recipe: Results) -> list[float]:
+    """Return seconds of training and of the test with its views, for each seed."""
+    training = [float(row["training_minutes"]) * 60 for row in recipe["rows"]]
+    return [train + test for train, test in zip(training, recipe["test_seconds"], strict=True)]
+
+
+def airbench_lines(results: Results) -> list[str]:
+    """Return the comparison of airbench.yaml with the published script."""
+    runs: dict[str, tuple[list[float], list[float]]] = {}
+    for key, name in (("airbench", "`airbench.yaml`"), ("airbench_compiled", "`airbench.yaml`, compiled")):
+        if key in results:
+            runs[name] = seconds_of(results[key]), [float(row["test_acc"]) for row in results[key]["rows"]]
+    peer = results.get("peer", [])
+    if peer:
+        runs["`airbench94_muon.py`"] = [run["seconds"] for run in peer], [run["accuracy"] for run in peer]
+    base = statistics.mean(run["seconds"] for run in peer) if peer else None
+    lines = [
+        "Seconds of training and of the test with its views, without compiling, reading data and validation, as the",
+        "published script measures them. All train on the same images and are tested on the same.",
+        "",
+        "| what | n | seconds, mean ± std | over the published script | test accuracy, mean ± std |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (seconds, accuracies) in runs.items():
+        ratio = f"{statistics.mean(seconds) / base:.2f}" if base else "not yet measured"
+        lines.append(f"| {name} | {len(seconds)} | {spread(seconds)} | {ratio} | {percent(accuracies)} |")
+    return [*lines, *(["", results["peer_error"] + "."] if "peer_error" in results else [])]
+
+
+def resnet_lines(results: Results) -> list[str]:
+    """Return what epochs of resnet.yaml take with all callbacks and with none."""
+    lines = ["| `resnet.yaml`, bf16-mixed | epochs | seconds an epoch, median (min to max) |", "|---|---|---|"]
+    for key, name in (("epoch_seconds_without_callbacks", "no callbacks"), ("epoch_seconds", "all callbacks")):
+        if key in results:
+            epochs = results[key][1:]  # the first fills caches
+            lines.append(f"| {name} | {len(epochs)} | {middle(epochs)} |")
+    return [*lines, "", "An epoch has its validation, what callbacks draw, and checkpoints; the first is left out."]
+
+
+def steps_lines(results: Results) -> list[str]:
+    """Return what a step takes beside the bare loop, and where steps wait for the GPU."""
+    lines = []
+    for network, waits in results.get("waits", {}).items():
+        places = ", ".join(f"`{place}` {count} times" for place, count in waits["places"].items()) or "none"
+        lines += [f"{network}: operations that wait for the GPU in {waits['steps']} steps: {places}.", ""]
+    differences = []
+    lines += ["| network | way | n | a step, ms, median (min to max) | over bare, median |", "|---|---|---|---|---|"]
+    for network, repeats in results.get("steps", {}).items():
+        bare = [statistics.median(repeat[BARE]["steps"][1:]) for repeat in repeats]
+        for way in (BARE, BAREBONES, PROJECT):
+            times = [statistics.median(repeat[way]["steps"][1:]) for repeat in repeats]
+            ratio = statistics.median(time / base for time, base in zip(times, bare, strict=True))
+            milliseconds = middle([time * 1e3 for time in times])
+            lines.append(f"| {network} | {way} | {len(times)} | {milliseconds} | {ratio:.3f} |")
+        differences += [repeat["difference"] for repeat in repeats]
+    if differences:
+        lines += ["", f"Weights of {PROJECT} and {BARE} differ by at most {max(differences):.2g} at the end."]
+    return lines
+
+
+def augmentation_lines(results: Results) -> list[str]:
+    """Return how many images each transform takes a second."""
+    lines = ["| transform, uint8 32x32 | " + " | ".join(results) + " |", f"|---|{'---|' * len(results)}"]
+    for name in next(iter(results.values()), {}):
+        cells = [f"{statistics.median(rates[name]):,.0f}" if name in rates else "" for rates in results.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "Images a second, median."]
+
+
+LINES: dict[str, Callable[[Results], list[str]]] = {
+    "tests": tests_lines,
+    "airbench": airbench_lines,
+    "resnet": resnet_lines,
+    "histograms": histogram_lines,
+    "steps": steps_lines,
+    "augmentation": augmentation_lines,
+}
+
+
+def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
+    """Return the page of everything that was measured."""
+    first = next(iter(parts.values()))
+    facts = ", ".join(f"{name} {value}" for name, value in first["machine"].items() if name != "hardware")
+    lines = [f"# GPU, {first['date']}", "", f"{first['machine']['hardware']}; {facts}.", f"Commit {first['commit']}."]
+    for name in PARTS:
+        lines += ["", f"## {name}", ""]
+        part = parts.get(name)
+        if part is None or not part["results"]:
+            lines.append(f"Not yet measured{': ' + part['error'] if part and 'error' in part else ''}.")
+            continue
+        lines += [f"`{part['command']}`; data: {part['data']}.", ""]
+        if not part["complete"]:
+            lines += [f"Cut off: {part.get('error', 'the part was stopped at its deadline')}.", ""]
+        lines += LINES[name](part["results"]) if name in LINES else []
+        if name in folders:
+            lines += ["", f"As a recipe: [{folders[name].name}](../{folders[name].name}/README.md)."]
+    return "\n".join(lines) + "\n"
+
+
+def write_recipe(recipe: Results, results: Path) -> Path:
+    """Write a recipe's seeds and curves as ``benchmark_accuracy.py`` does, and return their folder."""
+    arguments = recipe["arguments"]
+    folder = choose_folder(results, name_of(arguments["configs"]), arguments, len(recipe["rows"]))
+    write_rows(folder / SEEDS, recipe["rows"])
+    for row, curve in zip(recipe["rows"], recipe["curves"], strict=True):
+        write_rows(folder / f"seed_{row['seed']}.csv", curve)
+    (folder / "README.md").write_text(page(folder))
+    return folder
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Write folders and rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder that scripts/gpu.sh wrote")
+    parser.add_argument("--results", type=Path, default=ROOT / "scripts" / "results", help="where folders are made")
+    parser.add_argument("--table", type=Path, default=ROOT / "configs" / "README.md", help="file of the table")
+    options = parser.parse_args(args)
+    parts = {name: json.loads(path.read_text()) for name in PARTS if (path := options.out / f"{name}.json").is_file()}
+    if not parts:
+        raise SystemExit(
+            f"error: Expected a folder that scripts/gpu.sh wrote, but {options.out} has no JSON file of a part."
+        )
+    if any(part["tiny"] for part in parts.values()) and options.table == parser.get_default("table"):
+        raise SystemExit(f"error: {options.out} is of a trial (--tiny), not of measurements: give another --table.")
+    table_rows(options.table)
+    folders = {}
+    for key, part in RECIPES.items():
+        recipe = parts.get(part, {}).get("results", {}).get(key)
+        if recipe:
+            folders[part] = write_recipe(recipe, options.results)
+            refresh(options.table, folders[part], None)
+    target = options.results / f"{date.today()}_gpu"
+    number = 1
+    while target.exists():
+        number += 1
+        target = options.results / f"{date.today()}_gpu_{number}"
+    target.mkdir(parents=True)
+    for name in parts:
+        shutil.copy(options.out / f"{name}.json", target)
+    (target / "README.md").write_text(page_of(parts, folders))
+    print(f"{target}/README.md")
+
+
+if __name__ == "__main__":
+    main()

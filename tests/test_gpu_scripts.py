@@ -1,0 +1,188 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
+TABLE = f"""{HEADER}
+|---|---|---|---|---|---|---|---|---|
+| `resnet.yaml --trainer.precision bf16-mixed` | ResNet-18 | CIFAR-10 | 30 | one GPU | not yet measured | | | |
+| `airbench.yaml` | airbench's | CIFAR-10 | 8 | one GPU | not yet measured | | | |
+| `airbench.yaml` + `airbench_sgd.yaml` | the same | CIFAR-10 | 10 | one GPU | not yet measured | | | |
+"""
+PARTS = ["tests", "airbench", "resnet", "histograms", "steps", "augmentation", "airbench_sgd"]
+# prints what the published script prints, and reads the images where it does
+PEER = """
+import torch
+for stage in ("train", "test"):
+    data = torch.load(f"cifar10/{stage}.pt")
+    assert data["images"].dtype == torch.uint8 and data["images"].shape[1:] == (32, 32, 3), data["images"].shape
+    assert len(data["images"]) == len(data["labels"]) and len(data["classes"]) == 10
+for run in ["warmup", *range(200)]:
+    print(f"|  {run:>6}  |      7  |     0.9500  |   0.9300  |               |        2.4000  |")
+    print("|          |   eval  |     0.9500  |   0.9300  |       0.9400  |        2.5000  |")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend("scripts")
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    path = tmp_path / "airbench94_muon.py"
+    path.write_text(PEER)
+    return path
+
+
+def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", f"scripts/{script}", *map(str, args)], capture_output=True, text=True)
+
+
+def tabulate(out: Path, folder: Path) -> tuple[list[str], str]:
+    """Return the rows of the table, and the page, that gpu_table.py makes of results."""
+    from gpu_table import main
+
+    (folder / "README.md").write_text(TABLE)
+    main([str(out), f"--table={folder / 'README.md'}", f"--results={folder / 'results'}"])
+    (page,) = folder.glob("results/*_gpu/README.md")
+    return (folder / "README.md").read_text().splitlines()[2:], page.read_text()
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
+    done = run("gpu.sh", tmp_path / "out", "--tiny", "--peer", peer)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
+    parts = {part: read(tmp_path / "out" / f"{part}.json") for part in PARTS}
+    assert all(part["complete"] for part in parts.values()), log
+    assert parts["airbench"]["machine"]["torch"]
+    assert str(tmp_path) not in json.dumps(parts)  # they are committed
+    results = {name: part["results"] for name, part in parts.items()}
+    assert results["tests"]["exit_code"] == 0
+    assert sum(results["tests"]["outcomes"].values()) >= 18
+    assert results["airbench"]["peer"] == [{"accuracy": 0.94, "seconds": 2.5}]  # without the warm-up
+    assert results["histograms"]["equal"]
+    assert len(results["resnet"]["epoch_seconds"]) == len(results["resnet"]["epoch_seconds_without_callbacks"]) == 2
+    assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
+    assert len(results["augmentation"]["batch 64"]) == 8
+
+    rows, page = tabulate(tmp_path / "out", tmp_path)
+    assert len(rows) == 3
+    assert not any("not yet measured" in row for row in rows)
+    assert rows[1].startswith("| `airbench.yaml` | airbench's | random images | 2 |")
+    assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
+    assert "Not yet measured" not in page
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_killed_leaves_what_it_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(["bash", "scripts/gpu.sh", str(out), "--tiny"], start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (out / "airbench.json").is_file() or "airbench" not in read(out / "airbench.json")["results"]:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(["pkill", "-KILL", "-f", f"gpu_parts.py airbench.*{out}"])  # `timeout` leads a group of its own
+    assert read(out / "tests.json")["complete"]
+    assert not read(out / "airbench.json")["complete"]
+
+    rows, page = tabulate(out, tmp_path)
+    assert ["not yet measured" in row for row in rows] == [True, False, True]
+    assert "Cut off" in page
+    assert page.count("Not yet measured.") == 5
+
+
+def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
+    from gpu_table import main
+
+    (tmp_path / "tests.json").write_text(json.dumps({"part": "tests", "tiny": True, "results": {}}))
+    with pytest.raises(SystemExit, match="is of a trial"):
+        main([str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Expected a folder for the results"),
+        (["out"], "Expected --archive PATH"),
+        (["out", "--archive", "none.tar.gz"], "none.tar.gz does not exist"),
+        (["out", "--tiny", "--peer", "none.py"], "none.py does not exist"),
+        (["out", "--tiny", "--wheels", "tests"], "tests has none"),
+        (["out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
+        (["out", "--archive"], "Expected a value after --archive"),
+        (["out", "--gpu"], "but got --gpu"),
+        (["configs", "--tiny"], "Expected an empty folder for the results"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(args: list[str], message: str, tmp_path: Path) -> None:
+    done = run("gpu.sh", *(tmp_path / arg if arg == "out" else arg for arg in args))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
+def test_no_gpu_is_reported_before_anything_runs(tmp_path: Path) -> None:
+    done = run("gpu.sh", tmp_path / "out", "--archive", "configs")
+    assert "Expected a CUDA GPU, but nvidia-smi finds none" in done.stderr
+
+
+def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
+    from gpu_parts import with_runs
+
+    (tmp_path / "peer.py").write_text("print('hello')")
+    with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py at --peer, which has range"):
+        with_runs(tmp_path / "peer.py", 3)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "build.py").write_text("")
+    (folder / "pixels.xz").write_bytes(bytes(1000))
+    return folder
+
+
+def test_a_pack_prints_the_call_that_uses_it(tmp_path: Path, data: Path, peer: Path) -> None:
+    pack = tmp_path / "pack"
+    done = run("gpu_pack.sh", pack, "--data", data, "--peer", peer, "--packages", "", "--note", "a copy")
+    assert done.returncode == 0, done.stderr
+    assert (pack / "data" / "pixels.xz").is_file()
+    assert done.stdout.splitlines()[-1] == (
+        f"python3 {pack}/data/build.py {pack}/archive && bash scripts/gpu.sh $OUT --archive {pack}/archive "
+        f"--peer {pack}/airbench94_muon.py --note 'a copy'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Expected a folder for the pack"),
+        (["pack"], "Expected CIFAR-10 at --data, but nothing does not exist"),
+        (["pack", "--data", "source", "--limit", "0"], "Expected at most 0 MiB of pack and checkout"),
+        (["pack", "--data", "source", "--packages", "no-such"], "Expected no-such in requirements.lock"),
+        (["pack", "--data", "source", "--peer", "none.py"], "none.py does not exist"),
+    ],
+)
+def test_a_pack_that_cannot_be_made_is_refused(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
+    done = run("gpu_pack.sh", *(tmp_path / arg if arg in ("pack", "source") else arg for arg in args))
+    assert done.returncode == 2
+    assert message in done.stderr
