@@ -27,7 +27,7 @@ from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, chang
 from project.light import debugging
 from project.measured import digest_of
 from project.metrics_file import Table, cut, open_table
-from project.parser import LINKED, Parser, check_text, text_of
+from project.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.preflight import check_config
 from project.profiler import NoProfiler
 from project.progress import Progress
@@ -152,7 +152,7 @@ class CLI(LightningCLI):
         check_config(
             self.config.subcommand,
             config,
-            given=lambda: LightningArgumentParser.parse_args(parser, args, defaults=False)[self.config.subcommand],
+            given=lambda: parse_given(parser, args)[self.config.subcommand],
         )
         kept = config.checkpoint
         of_training = is_of_training(str(kept.monitor))

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -66,6 +66,16 @@ set_dumper("yaml", write_yaml)
 _typehints.serialize_as_import_path = lambda value: value if isinstance(value, str) else _serialize(value)
 
 
+def ordered(args: Sequence[str] | None) -> list[str]:
+    """Return a command line as it is parsed: classes before their arguments, and paths of runs from here."""
+    return with_paths(classes_first(sys.argv[1:] if args is None else args))
+
+
+def parse_given(parser: LightningArgumentParser, args: Sequence[str] | None) -> Any:
+    """Return only what a command line and its configs set, without defaults."""
+    return LightningArgumentParser.parse_args(parser, ordered(args), defaults=False)
+
+
 class Parser(LightningArgumentParser):
     """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
 
@@ -73,13 +83,13 @@ class Parser(LightningArgumentParser):
         """Parse, report replaced classes, and compare devices with processes, as Lightning does once there is a run."""
         if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called within the parser below
             return super().parse_args(args, *rest, **kwargs)
-        args = classes_first(sys.argv[1:] if args is None else args)
+        args = ordered(args)
         files = [file.resolve() for file in config_files(args)]
         if twice := [file for file in files if files.count(file) > 1]:
             raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
         config_merging.reset()
         try:
-            config = super().parse_args(with_paths(args), *rest, **kwargs)
+            config = super().parse_args(args, *rest, **kwargs)
         except UsageError as error:
             command = self if self._subcommands_action is None else self._subcommands_action.choices[args[0]]
             error.options = [option.removeprefix("--") for option in command._option_string_actions]

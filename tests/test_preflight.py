@@ -6,6 +6,7 @@ from project.__main__ import main
 
 CALLBACK = "lightning.pytorch.callbacks"
 PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+CLI_PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
 
 
 def stopping(monitor: str) -> list[str]:
@@ -78,6 +79,17 @@ def test_validation_later_than_an_epochs_end_is_refused(
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, "--trainer.callbacks=null", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
     assert "of at most an epoch's batches (12), but got 13. To count across epochs" in capsys.readouterr().err
+
+
+def test_a_class_may_come_after_its_arguments_where_a_mode_is_derived(fast: list[str], tmp_path: Path) -> None:
+    options = [
+        "--model.lr_scheduler.monitor=val/acc",
+        f"--model.lr_scheduler={CLI_PLATEAU}",
+        "--trainer.callbacks=null",
+    ]
+    limits = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+    cli = main(["fit", *fast, *limits, *options, f"--runs_dir={tmp_path}"])
+    assert cli.trainer.lr_scheduler_configs[0].scheduler.mode == "max"
 
 
 def test_the_mode_of_a_saved_config_is_one_that_was_given(
