@@ -111,11 +111,12 @@ def circumstances(output: Path) -> Circumstances:
     weights = str(setting(config, "ckpt_path") or setting(config, "model.init_args.pretrained"))
     name, *file = ("", "", *Path(weights).parts)[-3:]
     of_best = tuple(file) == BEST.parts and name in ("", run.name)
-    is_old = False
-    if of_best and (run / BEST).is_file():
-        digest = found.get("checkpoint_digest")
-        written = max(path.stat().st_mtime for path in output.iterdir())
-        is_old = (run / BEST).stat().st_mtime > written if digest is None else digest != digest_of(run / BEST)
+    is_old, digest = False, found.get("checkpoint_digest")
+    if digest is not None and (run / BEST).is_file():
+        same = digest == digest_of(run / BEST)
+        of_best, is_old = of_best or same, not same and of_best  # the same under another name of the run, too
+    elif of_best and (run / BEST).is_file():
+        is_old = (run / BEST).stat().st_mtime > max(path.stat().st_mtime for path in output.iterdir())
     limit = setting(config, f"trainer.limit_{STAGES[output.parent.name]}_batches")
     return Circumstances(weights, found.get("epoch"), of_best, is_old, limit, _other_data(run, config, found))
 

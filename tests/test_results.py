@@ -176,7 +176,7 @@ def test_a_test_belongs_to_the_checkpoint_that_it_was_made_of(tmp_path: Path) ->
     assert (result.test, result.test_epoch, result.test_note, result.tests) == (0.5, 2, None, 2)
 
     shutil.copytree(run, tmp_path / "a/copy", copy_function=shutil.copyfile)  # with new times
-    assert [one.test for one in results_of(tmp_path)] == [0.5, 0.5]
+    assert [(one.test, one.test_note) for one in results_of(tmp_path)] == [(0.5, None), (0.5, None)]
 
 
 def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: Path) -> None:
