@@ -14,12 +14,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from project import record
-from project.arguments import option_of, split_options
+from project.arguments import config_files, option_of, split_options
 from project.measured import age_in_words, best_validation, circumstances, measured, shown
 from project.processes import is_first_process, started_by_lightning
 from project.record import RunError
-from project.settings import BEST, CONFIG, LAST, RESULTS, load_config, nested, setting
+from project.settings import BEST, CONFIG, LAST, RESULTS, DuplicateKeyError, load_config, nested, read_yaml, setting
 
 REPORT = "report.html"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of folders
@@ -147,6 +149,14 @@ def paths_from_here(run: Path) -> dict[str, str]:
     return {key: str(path) for key, (path, here) in there.items() if path.exists() or not here.exists()}
 
 
+def _sets_root(file: Path) -> bool:
+    """Return whether a config sets the data folder; a config that cannot be read is reported when it is parsed."""
+    with suppress(yaml.YAMLError, DuplicateKeyError, UnicodeDecodeError, OSError):
+        config = read_yaml(file.read_text(encoding="utf-8"))
+        return isinstance(config, dict) and bool(setting(config, PATHS[0]))
+    return False
+
+
 def with_paths(args: list[str]) -> list[str]:
     """Return a command line in which paths in configs of runs are relative to the working directories of these runs.
 
@@ -155,6 +165,8 @@ def with_paths(args: list[str]) -> list[str]:
     """
     groups = split_options(args)
     names = {option_of(group)[0] for group in groups}
+    if any(_sets_root(file) for file in config_files(args) if file.name != CONFIG):
+        names.add(PATHS[0])
     result = []
     for group in groups:
         result += group

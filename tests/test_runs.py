@@ -15,6 +15,7 @@ from project.runs import (
     run_of_checkpoint,
     summary,
     typed,
+    with_paths,
     working_directory,
 )
 
@@ -213,6 +214,18 @@ def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, mo
     assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
     (run / "run.json").unlink()  # no run directory
     assert paths_from_here(run) == {}
+
+
+def test_a_config_may_say_where_missing_images_are_now(tmp_path: Path) -> None:
+    run = tmp_path / "start/runs/a/2026-01-02_03-04-05"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("runs_dir: runs\ndata:\n  init_args:\n    root: gone\n")
+    (run / "run.json").write_text(json.dumps({"working_directory": "../../.."}))
+    args = ["test", f"--config={run / 'config.yaml'}"]
+    with pytest.raises(RunError, match=r"Set --data\.root"):
+        with_paths(args)
+    (tmp_path / "root.yaml").write_text("data:\n  init_args:\n    root: moved\n")
+    assert with_paths([*args, f"--config={tmp_path / 'root.yaml'}"])[-1] == f"--config={tmp_path / 'root.yaml'}"
 
 
 PATHS = {"data.init_args.root": "data", "model.init_args.pretrained": "net.pkl"}
