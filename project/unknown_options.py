@@ -94,6 +94,9 @@ def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> s
         if _common_end(same, [wrong, *rest]):
             return f" Did you mean --{'.'.join(same)}?"
     near = near or get_close_matches(wrong, () if siblings else _words(args), 1)
+    parent = ".".join(path[:start])
+    if not siblings and start > 1 and parent in options and path[0] == "model":  # no class is given there
+        return f" Give a class before its arguments: --{parent} CLASS."
     if near:
         return f" Did you mean {near[0]}?"
     longer = [one for one in known if one[-1].startswith(f"{wrong}_")]
