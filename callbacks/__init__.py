@@ -2,20 +2,20 @@
 
 from callbacks.class_report import ClassReport
 from callbacks.confusion_matrix import ConfusionMatrix
-from callbacks.curves import Curves
 from callbacks.ema import EMA
 from callbacks.embeddings import Embeddings
 from callbacks.feature_maps import FeatureMaps
 from callbacks.finite_loss import FiniteLoss
 from callbacks.grad_cam import GradCAM
 from callbacks.gradient_flow import GradientFlow
-from callbacks.graph import NetworkGraph
 from callbacks.histograms import ActivationHistograms, Histograms
 from callbacks.hyperparameters import Hyperparameters
 from callbacks.kernels import ConvolutionKernels
 from callbacks.learning_curves import LearningCurves
 from callbacks.mistakes import Mistakes
+from callbacks.network_graph import NetworkGraph
 from callbacks.occlusion import OcclusionSensitivity
+from callbacks.pr_roc_curves import Curves
 from callbacks.throughput import Throughput
 from callbacks.training_batch import TrainingBatch
 

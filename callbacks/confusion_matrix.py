@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.fonts import names_in_figures, set_fonts
-from callbacks.loggers import Log, write_csv
-from callbacks.looking import names_of
-from callbacks.pictures import rendered
-from callbacks.predictions import Predictions, PredictionWatcher
+from callbacks.base.images import names_of
+from callbacks.base.log import Log, write_csv
+from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.pictures import rendered
 
 MOST_NUMBERS = 20  # classes; with more, the numbers in the cells cannot be read and are left out
 

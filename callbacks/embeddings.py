@@ -11,9 +11,9 @@ from tensorboard.plugins.projector import ProjectorConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.gather import network_of, to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, denormalized, forward, hooked, names_of, predicted_classes
+from callbacks.base.images import ImageWatcher, Shown, denormalized, forward, hooked, names_of, predicted_classes
+from callbacks.base.log import Log
+from callbacks.tools.histogram import network_of, to_cpu
 
 THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from callbacks.gather import to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked
-from callbacks.pictures import BACKGROUND, enlarge, grid, min_max
+from callbacks.base.images import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked
+from callbacks.base.log import Log
+from callbacks.tools.histogram import to_cpu
+from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
 
 SIDE = 64  # of an image or map, in pixels
 DEFAULT_LAYERS = 4

@@ -8,9 +8,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from callbacks.gather import network_of
-from callbacks.looking import hooked
-from callbacks.watcher import SHARDED
+from callbacks.base.drawing import SHARDED
+from callbacks.base.images import hooked
+from callbacks.tools.histogram import network_of
 
 OFTEN = 50  # steps from look to look on a device, if nothing is logged
 

@@ -13,10 +13,7 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.fonts import names_in_pictures
-from callbacks.gather import to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import (
+from callbacks.base.images import (
     ImageWatcher,
     Shown,
     check_logits,
@@ -28,7 +25,10 @@ from callbacks.looking import (
     names_of,
     predicted_classes,
 )
-from callbacks.pictures import sheet
+from callbacks.base.log import Log
+from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.histogram import to_cpu
+from callbacks.tools.pictures import sheet
 
 
 class GradCAM(ImageWatcher):

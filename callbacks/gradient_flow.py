@@ -5,8 +5,8 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.loggers import Log
-from callbacks.steps import Step, StepWatcher
+from callbacks.base.log import Log
+from callbacks.base.steps import Step, StepWatcher
 
 HEALTHY = 1e-3  # update over weight, a rule of thumb: Karpathy, 2022, "Building makemore part 3"
 MOST_NAMES = 60  # of layers on the axis

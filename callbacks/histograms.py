@@ -10,10 +10,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from callbacks.gather import TensorStatistics, count, network_of, unpack
-from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, find_layers, forward, hooked
-from callbacks.steps import Step, StepWatcher
+from callbacks.base.images import ImageWatcher, Shown, find_layers, forward, hooked
+from callbacks.base.log import Log
+from callbacks.base.steps import Step, StepWatcher
+from callbacks.tools.histogram import TensorStatistics, count, network_of, unpack
 
 Kind = Literal["weights", "gradients", "updates"]
 

@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.gather import network_of
-from callbacks.loggers import Log
-from callbacks.watcher import Watcher
+from callbacks.base.drawing import Watcher
+from callbacks.base.log import Log
+from callbacks.tools.histogram import network_of
 
 
 class Hyperparameters(Watcher):

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from callbacks.gather import to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import convolutions
-from callbacks.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
-from callbacks.watcher import Watcher
+from callbacks.base.drawing import Watcher
+from callbacks.base.images import convolutions
+from callbacks.base.log import Log
+from callbacks.tools.histogram import to_cpu
+from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
 
 MOST_FRAMES = 200  # of the video, after which every other one is left out
 

@@ -3,8 +3,8 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.loggers import Log
-from callbacks.watcher import Watcher
+from callbacks.base.drawing import Watcher
+from callbacks.base.log import Log
 
 
 class LearningCurves(Watcher):

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.fonts import names_in_pictures
-from callbacks.gather import to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import ImageWatcher, Shown, check_logits, denormalized, forward, names_of
-from callbacks.pictures import enlarge
+from callbacks.base.images import ImageWatcher, Shown, check_logits, denormalized, forward, names_of
+from callbacks.base.log import Log
+from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.histogram import to_cpu
+from callbacks.tools.pictures import enlarge
 
 SIDE = 192  # of an image, in pixels: wide enough for the words in a box
 

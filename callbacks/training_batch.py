@@ -6,12 +6,12 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.fonts import names_in_pictures
-from callbacks.gather import to_cpu
-from callbacks.loggers import Log
-from callbacks.looking import denormalized, names_of
-from callbacks.pictures import sheet
-from callbacks.watcher import Watcher
+from callbacks.base.drawing import Watcher
+from callbacks.base.images import denormalized, names_of
+from callbacks.base.log import Log
+from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.histogram import to_cpu
+from callbacks.tools.pictures import sheet
 
 
 class TrainingBatch(Watcher):

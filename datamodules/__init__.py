@@ -1,6 +1,12 @@
 """What is trained on: from archives and folders to augmented, normalised batches."""
 
-from datamodules.augment import (
+from datamodules.base import ImageDataModule
+from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.errors import DataError
+from datamodules.folder import FolderDataModule
+from datamodules.preparation.dataset_info import Description
+from datamodules.sample import SampleDataModule
+from datamodules.transforms.batch import (
     AlternatingFlip,
     CutMix,
     Cutout,
@@ -9,12 +15,6 @@ from datamodules.augment import (
     RandomCrop,
     RandomHorizontalFlip,
 )
-from datamodules.cifar10 import CIFAR10DataModule
-from datamodules.description import Description
-from datamodules.errors import DataError
-from datamodules.folder import FolderDataModule
-from datamodules.images import ImageDataModule
-from datamodules.sample import SampleDataModule
 
 __all__ = [
     "AlternatingFlip",

@@ -7,13 +7,13 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets import CIFAR10
 
-from datamodules.archive import ARCHIVE, BATCHES, CLASS_NAMES, FOLDER, PAGE, read_batches
-from datamodules.convert import check_free, convert, is_converted, list_converted, read_source, verify
-from datamodules.download import download, md5_of
+from datamodules.base import ImageDataModule
 from datamodules.errors import DataError, first_few
-from datamodules.images import ImageDataModule
-from datamodules.index import STAGES, Entry
-from datamodules.split import Fractions, check_fractions, divide
+from datamodules.preparation.cifar10_archive import ARCHIVE, BATCHES, CLASS_NAMES, FOLDER, PAGE, read_batches
+from datamodules.preparation.download import download, md5_of
+from datamodules.preparation.index import STAGES, Entry
+from datamodules.preparation.split import Fractions, check_fractions, divide
+from datamodules.preparation.write_pngs import check_free, convert, is_converted, list_converted, read_source, verify
 
 ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))

@@ -7,14 +7,14 @@ from typing import Any
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from datamodules.description import load_description
+from datamodules.base import ImageDataModule
 from datamodules.errors import DataError
-from datamodules.files import walk
-from datamodules.images import ImageDataModule
-from datamodules.index import STAGES, Entry, index_path, read_index
-from datamodules.layout import find_images, find_others, find_stages
-from datamodules.split import Fractions, check_fractions, divide
-from datamodules.store import CLASSES
+from datamodules.preparation.dataset_info import load_description
+from datamodules.preparation.index import STAGES, Entry, index_path, read_index
+from datamodules.preparation.layout import find_images, find_others, find_stages
+from datamodules.preparation.split import Fractions, check_fractions, divide
+from datamodules.preparation.store import CLASSES
+from datamodules.reading.files import walk
 
 GIVEN = {"name": "given"}
 FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # of a first split

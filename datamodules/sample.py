@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from datamodules.convert import ImageBatch, convert, is_converted, list_converted, verify
-from datamodules.images import ImageDataModule
-from datamodules.index import STAGES, Entry
-from datamodules.split import divide
+from datamodules.base import ImageDataModule
+from datamodules.preparation.index import STAGES, Entry
+from datamodules.preparation.split import divide
+from datamodules.preparation.write_pngs import ImageBatch, convert, is_converted, list_converted, verify
 
 SIZE = 32  # pixels
 FRACTIONS = (0.7, 0.1, 0.2)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
+from lightning_modules.base import ImageModule
 from lightning_modules.losses import for_classes, ignored_class, losses_of_images, per_image
-from lightning_modules.module import ImageModule
-from lightning_modules.views import View, mean_over_views, predicted_classes, probabilities
+from lightning_modules.tta import View, mean_over_views, predicted_classes, probabilities
 
 
 class ImageClassifier(ImageModule):

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer, SparseAdam
 
-from lightning_modules.param_groups import ParamGroup, build_param_groups
+from lightning_modules.optim.param_groups import ParamGroup, build_param_groups
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from project import COMMANDS, FURTHER, __version__
-from project.arguments import expand_homes
+from project.cli.arguments import expand_homes
 
 HELP = """\
 usage: python -m project <command> [options]
@@ -46,7 +46,7 @@ def main(args: Sequence[str] | None = None) -> Any:
         args: Command and options; by default those of the process.
 
     Returns:
-        The ``project.cli.CLI`` that ran, with its ``trainer``, ``model``, ``datamodule`` and ``output_dir``; what the
+        The ``project.cli.cli.CLI`` that ran, with ``trainer``, ``model``, ``datamodule`` and ``output_dir``; what the
         ``run`` of a further command returns; or None.
 
     Raises:
@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> Any:
     try:
         if args[0] in FURTHER:
             return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
-        from project.cli import run
+        from project.cli.cli import run
 
         return run(args)
     except KeyboardInterrupt:  # while torch is imported, say

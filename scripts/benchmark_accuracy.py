@@ -32,8 +32,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from measure import fit, hardware, now
 
-from project.measured import best_validation
-from project.runs import name_of
+from project.runs.folders import name_of
+from project.runs.metrics import best_validation
 
 ROOT = Path(__file__).parents[1]
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"

@@ -33,10 +33,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.gather import gather
-from callbacks.steps import Step
+from callbacks.base.steps import Step
+from callbacks.tools.histogram import gather
 from lightning_modules.networks import ResNet
-from project.cli import CLI
+from project.cli.cli import CLI
 
 TURN = 10  # seconds that a whole run trains before the other goes on
 
@@ -84,7 +84,7 @@ def measure_histograms(device: torch.device, repeats: int, folder: Path) -> dict
     seconds: dict[str, list[float]] = defaultdict(list)
     ways = {
         "add_histogram in a loop": log_each,
-        "callbacks.gather, transfer and log": log_gathered,
+        "callbacks.tools.histogram, transfer and log": log_gathered,
         "of it, on the thread that trains": None,
     }
     with SummaryWriter(folder / "loop", max_queue=1000) as loop, SummaryWriter(folder / "ours", max_queue=1000) as ours:

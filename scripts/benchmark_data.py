@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import datamodules
-from datamodules.archive import CLASS_NAMES, read_batches
-from datamodules.convert import ImageBatch, convert
+from datamodules.preparation.cifar10_archive import CLASS_NAMES, read_batches
+from datamodules.preparation.write_pngs import ImageBatch, convert
 
 BLOB = 3172  # bytes: a stored PNG file of 32x32 pixels
 BATCH = 512

@@ -32,7 +32,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from measure import fit, hardware, now
 from torch import Tensor, nn
 
-from datamodules.archive import BATCHES
+from datamodules.preparation.cifar10_archive import BATCHES
 from lightning_modules.networks import LeNet, ResNet
 
 

@@ -35,9 +35,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from measure import fit, hardware, now
 
 import datamodules
-from datamodules.augment import Draw
 from datamodules.errors import DataError
-from project.record import processor
+from datamodules.transforms.batch import Draw
+from project.runs.record import processor
 
 ROOT = Path(__file__).parents[1]
 # with these, --tiny makes every measurement in seconds on a CPU

@@ -28,7 +28,7 @@ from benchmark_accuracy import (
 from benchmark_callbacks import histogram_lines
 from benchmark_step import BARE, BAREBONES, PROJECT
 
-from project.runs import name_of
+from project.runs.folders import name_of
 
 PARTS = ("tests", "airbench", "resnet", "histograms", "steps", "augmentation", "airbench_sgd")
 RECIPES = {"airbench": "airbench", "resnet": "resnet", "airbench_sgd": "airbench_sgd"}  # key of results: part

@@ -33,10 +33,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-import project.cli  # noqa: F401  # here, and not in every process
+import project.cli.cli  # noqa: F401  # here, and not in every process
 from project.__main__ import main as run_command
-from project.measured import METRICS
-from project.runs import BEST, LAST, find_run
+from project.runs.folders import BEST, LAST, find_run
+from project.runs.metrics import METRICS
 
 KINDS = {
     "dropout, average of weights, OneCycle": [

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from datamodules import CIFAR10DataModule
-from datamodules.archive import BATCHES, FOLDER
-from datamodules.description import FILE
+from datamodules.preparation.cifar10_archive import BATCHES, FOLDER
+from datamodules.preparation.dataset_info import FILE
 
 
 def make_archive(path: Path, images: int) -> None:

@@ -6,21 +6,21 @@ from unittest.mock import patch
 import torch
 from lightning.pytorch import Callback, Trainer
 
-import project.cli
+import project.cli.cli
 from project.__main__ import main
-from project.record import processor
+from project.runs.record import processor
 
 
-def fit(args: list[str], callback: Callback) -> project.cli.CLI:
+def fit(args: list[str], callback: Callback) -> project.cli.cli.CLI:
     """Run ``fit`` with a callback before all others, of which neither the config nor the run's folder knows."""
 
-    class CLI(project.cli.CLI):
+    class CLI(project.cli.cli.CLI):
         def instantiate_trainer(self, **kwargs: object) -> Trainer:
             trainer = super().instantiate_trainer(**kwargs)
             trainer.callbacks.insert(0, callback)
             return trainer
 
-    with patch.object(project.cli, "CLI", CLI):
+    with patch.object(project.cli.cli, "CLI", CLI):
         return main(["fit", *args])
 
 

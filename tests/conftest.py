@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from datamodules import SampleDataModule
-from datamodules.archive import BATCHES, CLASS_NAMES, FOLDER
+from datamodules.preparation.cifar10_archive import BATCHES, CLASS_NAMES, FOLDER
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main

@@ -13,8 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_modules.safe_load import load_safely
-from project.checkpoints import WholeCheckpointIO, keep_whole
+from lightning_modules.weights.safe_load import load_safely
+from project.resume.checkpoint_io import WholeCheckpointIO, keep_whole
 
 ACTIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link", "os.truncate", "shutil.move"}
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from project import record
-from project.measured import digest_of
-from project.runs import TIME
-from project.settings import BEST, RESULTS
+from project.runs import record
+from project.runs.config import BEST, RESULTS
+from project.runs.folders import TIME
+from project.runs.metrics import digest_of
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}

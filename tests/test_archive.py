@@ -17,7 +17,7 @@ import pytest
 from conftest import EXTRACT, PER_CLASS, batch_content, write_archive
 
 from datamodules import DataError
-from datamodules.archive import FOLDER, MAX_BYTES, load_pickle, parse_batch, read_batches
+from datamodules.preparation.cifar10_archive import FOLDER, MAX_BYTES, load_pickle, parse_batch, read_batches
 
 PIXELS = np.arange(3072, dtype=np.uint8)[None]
 

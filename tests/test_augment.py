@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from datamodules import DataError
-from datamodules.augment import (
+from datamodules.transforms.batch import (
     AlternatingFlip,
     BatchTransform,
     CutMix,

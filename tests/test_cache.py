@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from test_safe_load import RunsCode
 
-from datamodules.cache import cache_path, chunk_of, fingerprint, open_cache, scan
-from datamodules.png import encode_pngs
-from datamodules.statistics import channel_mean_std
+from datamodules.preparation.cache import cache_path, chunk_of, fingerprint, open_cache, scan
+from datamodules.preparation.statistics import channel_mean_std
+from datamodules.reading.png import encode_pngs
 
 COUNT = 2 * chunk_of(6) - 7  # more than one thread's share
 

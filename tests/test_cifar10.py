@@ -10,11 +10,11 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from datamodules import CIFAR10DataModule, DataError
-from datamodules.archive import FOLDER, read_batches
-from datamodules.convert import verify
-from datamodules.description import FILE
-from datamodules.index import digest_of, read_index, text_of
-from datamodules.split import divide
+from datamodules.preparation.cifar10_archive import FOLDER, read_batches
+from datamodules.preparation.dataset_info import FILE
+from datamodules.preparation.index import digest_of, read_index, text_of
+from datamodules.preparation.split import divide
+from datamodules.preparation.write_pngs import verify
 from project.__main__ import main
 
 BATCH = 10 * PER_CLASS

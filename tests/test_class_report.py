@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 
+from callbacks.base.predictions import Predictions
 from callbacks.class_report import ClassReport, Row, markdown, report
-from callbacks.predictions import Predictions
 
 
 def some(classes: int, images: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

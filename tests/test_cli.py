@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules.index import read_index
+from datamodules.preparation.index import read_index
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
-from project.settings import load_config, setting
+from project.runs.config import load_config, setting
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datamodules import DataError
-from datamodules.convert import CHECKSUMS, ImageBatch, convert, is_converted, list_converted, verify
+from datamodules.preparation.write_pngs import CHECKSUMS, ImageBatch, convert, is_converted, list_converted, verify
 
 NAMES = ("cat", "dog")
 

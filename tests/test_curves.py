@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import compute_curve
 from watching import events, fit
 
 from callbacks import Curves
-from callbacks.curves import THRESHOLDS, counts_above, draw_roc
+from callbacks.pr_roc_curves import THRESHOLDS, counts_above, draw_roc
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]

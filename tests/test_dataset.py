@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from datamodules import DataError
-from datamodules.dataset import ImageDataset, read_images, seeded
-from datamodules.png import encode_pngs
+from datamodules.loading.dataset import ImageDataset, read_images, seeded
+from datamodules.reading.png import encode_pngs
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from PIL import Image, ImageFile, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import functional
 
-from datamodules import decode
-from datamodules.decode import Resize, fit, read_rgb, read_square
 from datamodules.errors import DataError
+from datamodules.reading import decode
+from datamodules.reading.decode import Resize, fit, read_rgb, read_square
 
 RESIZES = get_args(Resize)
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit level, as 16 bits

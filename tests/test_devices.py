@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from datamodules import SampleDataModule
 from lightning_modules.devices import compare_devices, lr_factor
-from lightning_modules.group_schedules import build_scheduler
+from lightning_modules.optim.schedulers import build_scheduler
 from project.__main__ import main
 
 

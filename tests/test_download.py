@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.download import download
+from datamodules.preparation.download import download
 
 CONTENT = b"pixels" * 1000
 

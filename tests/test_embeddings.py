@@ -9,7 +9,7 @@ from PIL import Image
 from watching import fit
 
 from callbacks import Embeddings
-from callbacks.looking import Shown
+from callbacks.base.images import Shown
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, NiN
 

@@ -24,8 +24,8 @@ from training import module_of
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands import export
-from project.exported import READERS, TOLERANCE, WRITERS, export_classifier, varied_images
-from project.runs import RunError
+from project.inference.export import READERS, TOLERANCE, WRITERS, export_classifier, varied_images
+from project.runs.folders import RunError
 
 NETWORKS = {
     "LeNet": "network: lightning_modules.networks.LeNet\ntta: [crops]",
@@ -149,7 +149,7 @@ def test_a_run_whose_transforms_make_floats_of_their_own_is_not_exported(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = tmp_path / "whitened.yaml"
-    whitening = "{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 50}}"
+    whitening = "{class_path: datamodules.transforms.image.ZCAWhitening, init_args: {num_images: 50}}"
     overlay.write_text(
         "data:\n  init_args:\n    normalize: false\n"
         f"    train_transforms: [{whitening}]\n    eval_transforms: [{whitening}]\n"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.files import FileDataset, find_files
-from datamodules.transforms import compose
+from datamodules.reading.files import FileDataset, find_files
+from datamodules.transforms.image import compose
 
 
 def save(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red") -> str:

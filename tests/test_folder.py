@@ -13,7 +13,7 @@ from PIL import Image
 
 from callbacks.confusion_matrix import draw_confusion_matrix
 from datamodules import DataError, FolderDataModule
-from datamodules.index import read_index
+from datamodules.preparation.index import read_index
 from project.__main__ import main
 
 

@@ -10,11 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import ImageDraw
 from watching import fit
 
-from callbacks import Curves, GradCAM, Mistakes, OcclusionSensitivity, TrainingBatch, fonts
+from callbacks import Curves, GradCAM, Mistakes, OcclusionSensitivity, TrainingBatch
 from callbacks.confusion_matrix import draw_confusion_matrix
-from callbacks.curves import draw_roc
-from callbacks.fonts import DEFAULT, cut_middle, drawable, file_of, font_of, names_in_figures, names_in_pictures
-from callbacks.pictures import rendered, sheet, shortened
+from callbacks.pr_roc_curves import draw_roc
+from callbacks.tools import fonts
+from callbacks.tools.fonts import DEFAULT, cut_middle, drawable, file_of, font_of, names_in_figures, names_in_pictures
+from callbacks.tools.pictures import rendered, sheet, shortened
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules import DataError
-from datamodules.archive import BATCHES, FOLDER, load_pickle, parse_batch, read_batches
-from datamodules.index import read_index, write_index
+from datamodules.preparation.cifar10_archive import BATCHES, FOLDER, load_pickle, parse_batch, read_batches
+from datamodules.preparation.index import read_index, write_index
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3072), np.uint8)
 PLAIN = {b"labels": [3, 9], "names": ["a", b"\xff"], "n": -(2**40), "t": (1, None, True), b"data": PIXELS[:, :5].copy()}

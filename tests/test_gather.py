@@ -7,8 +7,8 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import make_histogram
 
-import callbacks.gather
-from callbacks.gather import LARGE, Histogram, TensorStatistics, bucket_edges, count, gather
+import callbacks.tools.histogram
+from callbacks.tools.histogram import LARGE, Histogram, TensorStatistics, bucket_edges, count, gather
 
 
 def reference(values: np.ndarray) -> HistogramProto:
@@ -122,11 +122,11 @@ def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     for values in (tensors["a"], tensors["c"]):
         values[[3, 500, 501]] = torch.tensor([float("nan"), -50, 60])
     whole = gather(tensors)
-    search, sizes = callbacks.gather._count_by_search, []
+    search, sizes = callbacks.tools.histogram._count_by_search, []
     monkeypatch.setattr(
-        callbacks.gather, "_count_by_search", lambda parts: sizes.append(sum(map(len, parts))) or search(parts)
+        callbacks.tools.histogram, "_count_by_search", lambda parts: sizes.append(sum(map(len, parts))) or search(parts)
     )
-    monkeypatch.setattr(callbacks.gather, "GROUP", 100)
+    monkeypatch.setattr(callbacks.tools.histogram, "GROUP", 100)
     parts = gather(tensors)
     assert max(sizes) == 100
     assert {name: exact(one) for name, one in parts.items()} == {name: exact(one) for name, one in whole.items()}

@@ -9,8 +9,8 @@ from torch import nn
 from watching import decode, events, fit
 
 from callbacks import GradCAM, OcclusionSensitivity
+from callbacks.base.images import Shown
 from callbacks.grad_cam import overlay
-from callbacks.looking import Shown
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import MLP, LeNet
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from project import held, record
-from project.held import HeldError, hold, is_held
+from project.runs import lock as held
+from project.runs import record
+from project.runs.lock import HeldError, hold, is_held
 
 HOLD = """
 import fcntl, sys, time

@@ -9,10 +9,10 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from datamodules import CutMix, DataError, MixUp, RandomCrop, SampleDataModule
-from datamodules.augment import Draw
-from datamodules.decode import read_rgb
-from datamodules.index import read_index
-from datamodules.transforms import ZCAWhitening
+from datamodules.preparation.index import read_index
+from datamodules.reading.decode import read_rgb
+from datamodules.transforms.batch import Draw
+from datamodules.transforms.image import ZCAWhitening
 
 
 class Darken(nn.Module):

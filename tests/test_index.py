@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.index import count_labels, line_of, read_index, write_index
+from datamodules.preparation.index import count_labels, line_of, read_index, write_index
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

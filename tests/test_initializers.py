@@ -7,8 +7,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import Tensor, nn
 
-from lightning_modules.initializers import Initializer, initialize, initializer_table
 from lightning_modules.networks import LeNet, ResNet
+from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 
 COURSE = """
 - {pattern: "*.bias", method: constant, arguments: {val: 0}}

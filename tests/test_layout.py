@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.layout import find_images, find_others, find_stages
+from datamodules.preparation.layout import find_images, find_others, find_stages
 
 
 def make(root: Path, *files: str) -> Path:

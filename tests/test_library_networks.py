@@ -13,7 +13,7 @@ from torch import nn
 
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LibraryNetwork
-from lightning_modules.pretrained import load_pretrained
+from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
 TINY_SWIN = {

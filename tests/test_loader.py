@@ -16,8 +16,8 @@ from torch.utils.data import WeightedRandomSampler
 from torchvision.transforms import v2
 
 from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
-from datamodules.dataset import ImageDataset
-from datamodules.loader import ImageLoader, Order
+from datamodules.loading.dataset import ImageDataset
+from datamodules.loading.loader import ImageLoader, Order
 from project.__main__ import main
 
 COUNT = 103

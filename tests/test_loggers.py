@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from watching import decode, events, fit
 
 from callbacks import ConvolutionKernels, Histograms, Mistakes, OcclusionSensitivity
-from callbacks.loggers import write_csv
+from callbacks.base.log import write_csv
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import FeatureMaps, GradCAM
-from callbacks.looking import spread
+from callbacks.base.images import spread
 
 
 def test_positions_take_turns_among_the_classes() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from training import measured, module_of, trace
 
 from lightning_modules import MetricLearner
-from lightning_modules.miners import all_pairs, batch_hard, semi_hard
-from lightning_modules.neighbors import NearestNeighborAccuracy
+from lightning_modules.extras.miners import all_pairs, batch_hard, semi_hard
+from lightning_modules.extras.nearest_neighbor_accuracy import NearestNeighborAccuracy
 from lightning_modules.networks import LeNet
 from project.__main__ import main
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from watching import decode, events, fit
 
 from callbacks import OcclusionSensitivity
-from callbacks.loggers import Log
+from callbacks.base.log import Log
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]

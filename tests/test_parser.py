@@ -5,7 +5,7 @@ import pytest
 from jsonargparse.typing import register_type
 
 from project.__main__ import main
-from project.parser import Parser, UsageError, check_text, load, text_of
+from project.cli.parser import Parser, UsageError, check_text, load, text_of
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 
@@ -30,8 +30,8 @@ def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_r
 ) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("project.cli.follow_parent", lambda: None)
-    monkeypatch.setattr("project.telling.leave_at_once", lambda code: None)  # it would end the tests
+    monkeypatch.setattr("project.cli.cli.follow_parent", lambda: None)
+    monkeypatch.setattr("project.cli.error_handling.leave_at_once", lambda code: None)  # it would end the tests
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config=configs/lenet.yaml", "--config=configs/ddp.yaml", *options, f"--runs_dir={tmp_path}"])
     assert stop.value.code == 2

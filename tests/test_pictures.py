@@ -1,6 +1,6 @@
 import torch
 
-from callbacks.pictures import BACKGROUND, enlarge, grid, min_max, symmetric, wrap
+from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max, symmetric, wrap
 
 
 def test_cells_are_laid_out_in_rows_and_columns() -> None:

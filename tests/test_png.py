@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.io import decode_image
 
-from datamodules.png import decode_pngs, encode_pngs
+from datamodules.reading.png import decode_pngs, encode_pngs
 
 
 def random_images(count: int, height: int = 32, width: int = 32) -> np.ndarray:

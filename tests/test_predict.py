@@ -17,12 +17,12 @@ from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
 
-from datamodules.decode import read_rgb, read_square
-from datamodules.index import read_index
+from datamodules.preparation.index import read_index
+from datamodules.reading.decode import read_rgb, read_square
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands.predict import NAMES, results
-from project.runs import RunError
+from project.runs.folders import RunError
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]

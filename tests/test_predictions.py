@@ -10,7 +10,7 @@ from torch import nn
 from watching import fit
 
 from callbacks import ConfusionMatrix, Mistakes
-from callbacks.predictions import MOST_COLUMNS, Collector
+from callbacks.base.predictions import MOST_COLUMNS, Collector
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from datamodules.index import read_index
+from datamodules.preparation.index import read_index
 from project.__main__ import main
 
 

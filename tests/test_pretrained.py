@@ -16,7 +16,7 @@ from safetensors.torch import save, save_file
 from torch import nn
 
 from lightning_modules.networks import LeNet, ResNet
-from lightning_modules.pretrained import load_pretrained
+from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
 

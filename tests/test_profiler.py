@@ -5,7 +5,7 @@ import yaml
 from lightning.pytorch.profilers import SimpleProfiler
 
 from project.__main__ import main
-from project.profiler import NoProfiler
+from project.cli.profiler import NoProfiler
 
 
 @pytest.mark.parametrize(("options", "kind"), [([], NoProfiler), (["--trainer.profiler=simple"], SimpleProfiler)])

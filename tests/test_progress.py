@@ -4,7 +4,7 @@ from unittest.mock import patch
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
-from project.progress import Progress
+from project.cli.progress import Progress
 
 
 def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_pat
     ) -> None:
         told.append(index)
 
-    with patch.object(RichProgressBar, "on_train_batch_end", note), patch("project.progress.SECONDS", 1e9):
+    with patch.object(RichProgressBar, "on_train_batch_end", note), patch("project.cli.progress.SECONDS", 1e9):
         options = [
             "--trainer.enable_progress_bar=true",
             "--trainer.limit_val_batches=0",

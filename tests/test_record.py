@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from project import record, uncommitted
-from project.results import read_results
+from project.runs import git as uncommitted
+from project.runs import record
+from project.runs.results import read_results
 
 STARTED = datetime(2026, 11, 21, 9, tzinfo=UTC)
 

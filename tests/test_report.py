@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from watching import fit
 
-from callbacks.loggers import Log
+from callbacks.base.log import Log
 from project.__main__ import main
 from project.report import write_report
 from project.report.events import QUANTILES, Events, quantiles, read_events
@@ -560,7 +560,7 @@ def test_report_that_fails_does_not_fail_the_run(
     def fail(folder: Path) -> Path:
         raise ValueError("of\nno use")
 
-    monkeypatch.setattr("project.cli.write_report", fail)
+    monkeypatch.setattr("project.cli.cli.write_report", fail)
     options = ["--report=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", f"--runs_dir={tmp_path}"]
     with pytest.warns(UserWarning, match=r"No report was written \(ValueError: of no use\)"):
         cli = main(["fit", *fast, *options])

@@ -7,9 +7,9 @@ from statistics import stdev
 import pytest
 from run_folders import write_best, write_run, write_test
 
-from project import record
-from project.results import Result, read_results, repeats
-from project.runs import times_tested
+from project.runs import record
+from project.runs.folders import times_tested
+from project.runs.results import Result, read_results, repeats
 
 TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
 

@@ -17,10 +17,10 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules import ImageClassifier
-from project import record
 from project.__main__ import main
-from project.metrics_file import cut, open_table
-from project.runs import LAST, expand_run
+from project.resume.csv_logger import cut, open_table
+from project.runs import record
+from project.runs.folders import LAST, expand_run
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
 PLATEAU = ["--model.lr_scheduler.monitor=val/loss", "--model.lr_scheduler.patience=0"]

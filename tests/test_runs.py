@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from project.measured import best_validation
-from project.runs import (
+from project.runs.folders import (
     RunError,
     create_folder,
     expand_run,
@@ -18,6 +17,7 @@ from project.runs import (
     with_paths,
     working_directory,
 )
+from project.runs.metrics import best_validation
 
 
 def make_run(folder: Path) -> Path:

@@ -9,8 +9,8 @@ import pytest
 from run_folders import write_best, write_run, write_test
 
 from project.__main__ import main
-from project.measured import best_validation
 from project.report.compare import NOTHING
+from project.runs.metrics import best_validation
 
 ROOT = Path(__file__).parents[1]
 TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.safe_load import LoadError, check_names, load_safely
+from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 
 
 def test_tensors_and_plain_values_are_loaded(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from datamodules import DataError
-from datamodules.split import check_fractions, divide, fold_of
+from datamodules.preparation.split import check_fractions, divide, fold_of
 
 ENTRIES = [(f"{i}.png", i % 10) for i in range(1000)]
 

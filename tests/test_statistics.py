@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.statistics import Sums, channel_mean_std, channel_sums, constant_channels, divisors
+from datamodules.preparation.statistics import Sums, channel_mean_std, channel_sums, constant_channels, divisors
 
 
 def test_mean_and_std_are_those_of_float64() -> None:

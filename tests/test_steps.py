@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from watching import events, fit
 
-import callbacks.gather
+import callbacks.tools.histogram
 from callbacks import GradientFlow, Histograms
+from callbacks.base.steps import Step, StepWatcher
 from callbacks.gradient_flow import draw_gradient_flow
-from callbacks.steps import Step, StepWatcher
 from lightning_modules import ImageClassifier, ParamGroup
 
 Make = Callable[..., ImageClassifier]
@@ -46,8 +46,10 @@ def test_all_watchers_share_one_gathering(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = []
-    count = callbacks.gather.count
-    monkeypatch.setattr("callbacks.gather.count", lambda tensors: counted.append(current_thread()) or count(tensors))
+    count = callbacks.tools.histogram.count
+    monkeypatch.setattr(
+        "callbacks.tools.histogram.count", lambda tensors: counted.append(current_thread()) or count(tensors)
+    )
     keep, other = Keep(), Keep()
     fit(make_classifier(), tmp_path, [keep, Histograms(), GradientFlow(), other], epochs=2)
     assert len(counted) == 6  # weights, gradients and updates, in two epochs

@@ -11,8 +11,8 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from project.stop import Stopped, Stopper
-from project.telling import told_shortly
+from project.cli.error_handling import told_shortly
+from project.resume.signals import Stopped, Stopper
 
 
 class InterruptTwice(Callback):
@@ -104,7 +104,7 @@ def test_a_second_sigterm_ends_at_once_unless_it_is_of_the_same_moment(
         raise EndedAtOnce(code)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr("project.stop.REPEATED", pause)
+    monkeypatch.setattr("project.resume.signals.REPEATED", pause)
     with pytest.raises(Stopped) as info, Stopper() as stopper:
         trainer(stopper, SignalAt(signal.SIGTERM, 2, 2)).fit(BoringModel())
     assert isinstance(info.value.__cause__, EndedAtOnce) == ended

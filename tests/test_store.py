@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules import DataError, FolderDataModule
-from datamodules.description import load_description
-from datamodules.png import encode_pngs
+from datamodules.preparation.dataset_info import load_description
+from datamodules.reading.png import encode_pngs
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_second_look_reads_no_image(root: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*args: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("datamodules.store.scan", refuse)
+    monkeypatch.setattr("datamodules.preparation.store.scan", refuse)
     assert prepared(root).description == first
 
 

@@ -13,7 +13,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from datamodules.errors import DataError
-from datamodules.transforms import ImageTransform, ZCAWhitening, compose
+from datamodules.transforms.image import ImageTransform, ZCAWhitening, compose
 
 
 class Data:
@@ -346,7 +346,7 @@ def test_a_whitening_filter_looks_at_its_own_pixel_most() -> None:
 
 
 def test_whitening_works_from_yaml_in_another_process_and_only_once_fitted(parser: ArgumentParser) -> None:
-    config = parse(parser, "- {class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 50}}")
+    config = parse(parser, "- {class_path: datamodules.transforms.image.ZCAWhitening, init_args: {num_images: 50}}")
     (whitening,) = transforms = parser.instantiate(config).data.transforms
     image = correlated(1)[0]
     assert whitening.num_images == 50

@@ -12,10 +12,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from watching import events, fit
 
-import callbacks.watcher
+import callbacks.base.drawing
 from callbacks import EMA, ConfusionMatrix, ConvolutionKernels, GradCAM, Histograms, NetworkGraph, TrainingBatch
-from callbacks.loggers import Log
-from callbacks.watcher import Watcher
+from callbacks.base.drawing import Watcher
+from callbacks.base.log import Log
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]
@@ -67,7 +67,7 @@ def test_everything_is_drawn_in_order_in_another_thread(make_classifier: Make, t
 def test_training_waits_only_when_too_much_is_waiting(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(callbacks.watcher, "MOST_WAITING", 2)
+    monkeypatch.setattr(callbacks.base.drawing, "MOST_WAITING", 2)
     ahead = []
 
     class Slow(Draws):
@@ -165,7 +165,7 @@ def test_the_validation_at_the_end_of_the_time_is_looked_at(make_classifier: Mak
 def test_what_needs_the_whole_network_is_left_out_where_it_is_sharded(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    monkeypatch.setattr(callbacks.watcher, "SHARDED", (SingleDeviceStrategy,))
+    monkeypatch.setattr(callbacks.base.drawing, "SHARDED", (SingleDeviceStrategy,))
     watching = [NetworkGraph(), Histograms(), ConvolutionKernels(every_n_epochs=1), GradCAM(), ConfusionMatrix()]
     fit(make_classifier(), tmp_path, watching)
     (told,) = (str(one.message) for one in recwarn if "part of the network" in str(one.message))

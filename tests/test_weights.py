@@ -21,10 +21,10 @@ from datamodules import DataError, SampleDataModule
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
-from project.measured import digest_of
 from project.report.outcome import numbers, sentence
 from project.report.read import read_run
-from project.runs import summary
+from project.runs.folders import summary
+from project.runs.metrics import digest_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from project.parser import Parser
+from project.cli.parser import Parser
 
 MODEL = """
 class_path: lightning_modules.{name}

@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from project.light import LightParser, check_new, numbered, told_in_one_line
-from project.runs import RunError, find_checkpoint
-from project.settings import load_config, setting
+from project.commands.light_parser import LightParser, check_new, numbered, told_in_one_line
+from project.runs.config import load_config, setting
+from project.runs.folders import RunError, find_checkpoint
 
 SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
 INSIDE = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
@@ -34,7 +34,7 @@ def run(args: list[str]) -> Path:
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)
-    from project.cli import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.cli import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["export", *args]):
         export(folder, checkpoint, options.format, path, options.no_tta)
@@ -53,8 +53,8 @@ def check_packages() -> None:
 
 def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
     """Do as ``run`` says, and say what is in the file."""
-    from project.exported import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
-    from project.trained import check_exportable, load_classifier, reader_of
+    from project.inference.export import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
+    from project.inference.predict import check_exportable, load_classifier, reader_of
 
     classifier = load_classifier(folder, checkpoint)
     transforms = None if folder is None else setting(load_config(folder), "data.init_args.eval_transforms")

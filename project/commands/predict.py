@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from project.light import LightParser, positive, told_in_one_line
-from project.runs import RunError, create_folder, find_checkpoint
+from project.commands.light_parser import LightParser, positive, told_in_one_line
+from project.runs.folders import RunError, create_folder, find_checkpoint
 
 if TYPE_CHECKING:
-    from datamodules.files import Found
+    from datamodules.reading.files import Found
 
 NAMES = ("predictions.csv", "predictions.json")
 
@@ -40,7 +40,7 @@ def run(args: list[str]) -> Path:
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
         if options.output is not None:
             check_output(options.output)
-    from project.cli import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.cli import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["predict", *args]):
         return predict(folder, checkpoint, options.paths, options.top, options.batch_size, options.output)
@@ -50,9 +50,9 @@ def predict(
     folder: Path | None, checkpoint: Path, paths: Sequence[str], top: int, batch_size: int | None, output: Path | None
 ) -> Path:
     """Do as ``run`` says; the folder is that of the checkpoint's run, if it lies in one."""
-    from datamodules.decode import printable
-    from datamodules.files import find_files
-    from project.trained import load_classifier, predict_files, reader_of
+    from datamodules.reading.decode import printable
+    from datamodules.reading.files import find_files
+    from project.inference.predict import load_classifier, predict_files, reader_of
 
     found = find_files(expand(paths))
     if not found.files and not found.problems:
@@ -187,7 +187,7 @@ def say(line: str) -> None:
 
 
 def _passed_over(found: "Found") -> str:
-    from datamodules.decode import printable
+    from datamodules.reading.decode import printable
 
     if not found.passed_over:
         return ""

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules import DataError, Description, ImageDataModule
-from datamodules.statistics import divisors
-from project.commands.data import data_parser, parse_data
-from project.telling import told_shortly
+from datamodules.preparation.statistics import divisors
+from project.cli.data_options import data_parser, parse_data
+from project.cli.error_handling import told_shortly
 
 SHOWN = 5  # groups of identical images, and problems, that are printed
 

@@ -8,11 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from callbacks.fonts import names_in_figures, set_fonts
+from callbacks.tools.fonts import names_in_figures, set_fonts
 from datamodules import ImageDataModule
-from project.commands.data import data_parser, parse_data
-from project.light import check_new, numbered
-from project.telling import told_shortly
+from project.cli.data_options import data_parser, parse_data
+from project.cli.error_handling import told_shortly
+from project.commands.light_parser import check_new, numbered
 
 
 def run(args: list[str]) -> Path:

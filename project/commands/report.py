@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from project.light import LightParser, check_new, told_in_one_line
+from project.commands.light_parser import LightParser, check_new, told_in_one_line
 from project.report import write_report
-from project.runs import find_run
+from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:

@@ -9,14 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from project import record
-from project.light import LightParser, json_number, told_in_one_line
-from project.measured import shown
-from project.record import CIRCUMSTANCES
-from project.results import Repeats, Result, read_results, repeats
-from project.runs import find_run
-from project.settings import MISSING, differences
-from project.table import print_table
+from project.commands.light_parser import LightParser, json_number, told_in_one_line
+from project.commands.table import print_table
+from project.runs import record
+from project.runs.config import MISSING, differences
+from project.runs.folders import find_run
+from project.runs.metrics import shown
+from project.runs.record import CIRCUMSTANCES
+from project.runs.results import Repeats, Result, read_results, repeats
 
 INNER = ("settings", "circumstances")  # of a Result: what repeats are told by
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]

@@ -5,7 +5,7 @@ import math
 from project.report.markup import number, paragraph, table
 from project.report.outcome import numbers
 from project.report.read import Run
-from project.settings import EXPECTED, differences
+from project.runs.config import EXPECTED, differences
 
 NOTHING = "\N{EN DASH}"
 

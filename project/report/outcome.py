@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from project.measured import circumstances, measured
 from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
-from project.runs import by_start, times_tested
-from project.settings import CONFIG, differences, load_config
+from project.runs.config import CONFIG, differences, load_config
+from project.runs.folders import by_start, times_tested
+from project.runs.metrics import circumstances, measured
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from project.measured import PER_EPOCH, age_in_words, circumstances, is_number
 from project.report.events import Events, Picture, Scalar, read_events
-from project.runs import tests_of
-from project.settings import CONFIG, load_config, setting
+from project.runs.config import CONFIG, load_config, setting
+from project.runs.folders import tests_of
+from project.runs.metrics import PER_EPOCH, age_in_words, circumstances, is_number
 
 
 class Best(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from project.report.page import render
 from project.report.read import read_run
-from project.runs import REPORT
+from project.runs.folders import REPORT
 
 
 def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:

@@ -1,0 +1,201 @@
+"""Show chosen validation images to a network, and see what its layers make of them."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from callbacks.base.drawing import Watcher
+from callbacks.tools.histogram import network_of
+from callbacks.tools.pictures import min_max
+
+
+class Shown(NamedTuple):
+    """Validation images that are shown to the network."""
+
+    images: Tensor  # normalised, float (N, 3, H, W), on the device of the module
+    targets: Tensor  # int64 (N,)
+    batch_size: int  # images that the network is shown at once in validation
+
+
+class ImageWatcher(Watcher):
+    """A callback that shows chosen validation images to the network: ``look`` is to be overridden.
+
+    ``look`` is called before the first validation batch of an epoch, by the process of rank zero, with the module in
+    evaluation; under ``WeightAveraging`` it has the averaged weights. In the sanity check it is tried out, and nothing
+    is drawn.
+
+    Args:
+        images: Number of images, as many of each class, or their positions in the validation set.
+        random: Take others in each epoch.
+        every_n_epochs: Look at each n-th epoch, and the last planned one.
+    """
+
+    needs_network = True
+
+    def __init__(self, images: int | list[int] = 4, random: bool = False, every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs)
+        if images == [] or (isinstance(images, int) and images < 1):
+            raise MisconfigurationException(
+                f"Expected images of {type(self).__name__} to be 1 or more, or positions, but got {images}."
+            )
+        if random and not isinstance(images, int):
+            raise MisconfigurationException(
+                f"Expected a number of images for random images of {type(self).__name__}, but got positions {images}."
+            )
+        self.images = images
+        self.random = random
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
+            return
+        if self.sharded:  # the others would have to take part
+            return
+        if not trainer.sanity_checking and not self.due(trainer):
+            return
+        shown = self._choose(trainer, pl_module, batch)
+        gathered = self.look(trainer, pl_module, shown)
+        if gathered is not None and not trainer.sanity_checking:
+            self.draw_later(trainer, *gathered)
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+        """Return what ``draw`` is to be called with, all of it on the CPU; None if there is nothing to draw."""
+        raise NotImplementedError
+
+    def _choose(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> Shown:
+        loader: Any = trainer.val_dataloaders
+        loader = loader[0] if isinstance(loader, list) else loader
+        dataset: Any = getattr(loader, "dataset", None)
+        if not hasattr(dataset, "__len__"):  # a stream, of which only this batch is at hand
+            images, targets = batch
+        else:
+            positions = self._positions(dataset, trainer.current_epoch)
+            if callable(render := getattr(loader, "render", None)):
+                images, targets = render(positions, 0)
+            else:
+                images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
+        count = self.images if isinstance(self.images, int) else len(self.images)
+        images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
+        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))
+
+    def _positions(self, dataset: Any, epoch: int) -> Tensor:
+        size = len(dataset)
+        if isinstance(self.images, int):
+            if self.random:
+                return torch.randperm(size, generator=torch.Generator().manual_seed(epoch))[: self.images]
+            return spread(getattr(dataset, "targets", None), size, self.images)
+        if max(self.images) >= size or min(self.images) < 0:
+            raise MisconfigurationException(
+                f"Expected positions below {size}, the number of validation images, at images of "
+                f"{type(self).__name__}, but got {self.images}."
+            )
+        return torch.tensor(self.images)
+
+
+def spread(targets: Any, size: int, count: int) -> Tensor:
+    """Return positions of so many images of a dataset: as many of each class, if their classes are known.
+
+    Args:
+        targets: Class of each image, int64 ``(size,)``; anything else for unknown.
+        size: Number of images.
+        count: Number of positions, or ``size`` if that is less.
+    """
+    count = min(count, size)
+    if not isinstance(targets, Tensor) or targets.shape != (size,) or targets.is_floating_point():
+        return torch.linspace(0, size - 1, count).round().long()
+    targets = targets.cpu()
+    by_class = targets.argsort(stable=True)
+    sizes = torch.bincount(targets)
+    # how many of its class come before each image
+    rank = torch.arange(size) - (sizes.cumsum(0) - sizes)[targets[by_class]]
+    turns = by_class[rank.argsort(stable=True)]  # the first image of each class, then the second, ...
+    classes = int((sizes > 0).sum())
+    return turns[torch.linspace(0, classes - 1, count).round().long()] if count < classes else turns[:count]
+
+
+@contextmanager
+def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
+    """Call ``keep(name, module, args, output)`` behind the forward pass of some layers; leaves no hook behind."""
+    handles = []
+    try:
+        for name, layer in layers.items():
+            handles.append(
+                layer.register_forward_hook(lambda module, args, output, name=name: keep(name, module, args, output))
+            )
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Tensor:
+    """Return the output of a module for normalised images, in the precision that it trains in."""
+    with trainer.precision_plugin.val_step_context():
+        return pl_module(images)
+
+
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the most probable class of each image, int64 ``(N,)``, as ``ImageClassifier`` does: the first of equals.
+
+    By float32 probabilities, because unlike logits may have equal ones.
+    """
+    return logits.float().softmax(1).argmax(1)
+
+
+def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
+    """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
+    if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
+        raise MisconfigurationException(
+            f"Expected a module that makes logits (N, classes), one for each of its class names, for "
+            f"{type(owner).__name__}, but got {tuple(output.shape)}. Take the callback out."
+        )
+
+
+def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
+    """Return the layers of the network whose names match any of some shell patterns, as "stages.*.conv2".
+
+    Raises:
+        MisconfigurationException: A pattern matches no layer.
+    """
+    modules = {name: module for name, module in network_of(pl_module).named_modules() if name}
+    found: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
+        if not matching:
+            near = get_close_matches(pattern, modules, 5, cutoff=0.3) or list(modules)[:5]
+            raise MisconfigurationException(
+                f"Expected layers {pattern!r} of {type(owner).__name__} to match a layer of the network, but it "
+                f"matches none of its {len(modules)}. Among them are {', '.join(near)}."
+            )
+        found |= matching
+    return found
+
+
+def convolutions(pl_module: LightningModule, count: int | None = None) -> dict[str, nn.Module]:
+    """Return the 2-D convolutions of the network, or so many of them, from the first to the last."""
+    modules = network_of(pl_module).named_modules()
+    found: dict[str, nn.Module] = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+    if count is None or len(found) <= count:
+        return found
+    names = list(found)
+    return {names[i]: found[names[i]] for i in torch.linspace(0, len(names) - 1, count).round().int().tolist()}
+
+
+def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
+    """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1, by the module's ``denormalize`` if it has one."""
+    denormalize = getattr(pl_module, "denormalize", None)
+    return denormalize(images) if callable(denormalize) else min_max(images)
+
+
+def names_of(pl_module: LightningModule, count: int) -> list[str]:
+    """Return the name of each class, by the module's ``class_names`` if it has them."""
+    return list(getattr(pl_module, "class_names", None) or map(str, range(count)))

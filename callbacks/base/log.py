@@ -1,0 +1,142 @@
+"""Hand pictures, histograms and texts to every logger that can take them."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.transforms.v2.functional import to_pil_image
+
+from callbacks.tools.histogram import Histogram
+from callbacks.tools.pictures import add_caption, boxed
+
+
+class Log:
+    """The loggers of a trainer, and the moment that things are logged for; what it keeps does not change later.
+
+    Attributes:
+        writers: TensorBoard's, for what only TensorBoard takes.
+        step: Number of steps so far; of several optimizers one counts, as for the scalars that Lightning logs.
+        epoch: Number of the epoch, from 1.
+        weights: "averaged weights" if those of a ``WeightAveraging`` callback are in place of the trained ones.
+        folder: Folder of the run.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.writers = tensorboard_writers(trainer)
+        self._others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]  # Weights & Biases, ...
+        self.step = trainer.global_step // max(len(trainer.optimizers), 1)
+        self.epoch = trainer.current_epoch + 1
+        self.weights = weights_shown(trainer)
+        self.folder = Path(trainer.default_root_dir)
+
+    @property
+    def moment(self) -> str:
+        """When, and by which weights, in words for a caption."""
+        return f"epoch {self.epoch}" + (f", {self.weights}" if self.weights else "")
+
+    def image(self, tag: str, image: Tensor, caption: str = "") -> None:
+        """Log a picture, uint8 ``(3, H, W)``, with words beneath it."""
+        image = add_caption(image, caption) if caption else image
+        for writer in self.writers:
+            writer.add_image(tag, image, self.step)
+        for logger in self._others:
+            logger.log_image(tag, [to_pil_image(image)], step=self.step)
+
+    def boxes(self, tag: str, image: Tensor, boxes: Tensor, labels: Sequence[str], caption: str) -> None:
+        """Log a picture, uint8 ``(3, H, W)``, in which boxes ``(N, 4)`` of left, top, right and bottom are marked."""
+        self.image(tag, boxed(image, boxes, labels), caption)
+
+    def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
+        """Log pictures, uint8 ``(3, H, W)``, one after the other, as ``SummaryWriter.add_video`` does.
+
+        That one asks for ``moviepy.editor``, which moviepy has no longer had since its version 2.
+        """
+        pictures = [to_pil_image(frame) for frame in frames]
+        file = io.BytesIO()
+        pictures[0].save(
+            file, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / frames_per_second), loop=0
+        )
+        height, width = frames[0].shape[-2:]
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.getvalue())
+        for writer in self.writers:
+            assert writer.file_writer is not None
+            writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), self.step)
+
+    def figure(self, tag: str, figure: Figure) -> None:
+        """Log a Matplotlib figure."""
+        FigureCanvasAgg(figure)
+        for writer in self.writers:
+            writer.add_figure(tag, figure, self.step, close=False)
+        for logger in self._others:
+            logger.log_image(tag, [figure], step=self.step)
+
+    def histogram(self, tag: str, histogram: Histogram) -> None:
+        """Log a histogram."""
+        for writer in self.writers:
+            writer.add_histogram_raw(tag, **histogram._asdict(), global_step=self.step)
+
+    def text(self, tag: str, markdown: str) -> None:
+        """Log a text."""
+        for writer in self.writers:
+            writer.add_text(tag, markdown, self.step)
+
+
+def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
+    """Return the writers of all TensorBoard loggers."""
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table beside its target and rename it, so that no reader ever sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w", newline="") as lines:
+        csv.writer(lines).writerows(rows)
+    partial.replace(file)
+
+
+def warn_of_skipped(trainer: Trainer, callback: object, takes: Sequence[str]) -> None:
+    """Warn if no logger can take anything of a callback, and once of each kind that one of images is not given.
+
+    Args:
+        trainer: Whose loggers.
+        callback: Who draws.
+        takes: What: "images", which several loggers take, or anything else, which TensorBoard takes alone.
+    """
+    others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) or (others and "images" in takes):
+        for logger in others:
+            told = _told.setdefault(logger, {"images"})
+            if new := [kind for kind in takes if kind not in told]:
+                told.update(new)
+                rank_zero_warn(
+                    f"{type(logger).__name__} is given no {' and no '.join(new)}, which TensorBoard alone takes."
+                )
+    else:
+        names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+        rank_zero_warn(
+            f"{type(callback).__name__} draws for TensorBoard, but the loggers are: {names}. Nothing of it is logged."
+        )
+
+
+def weights_shown(trainer: Trainer) -> str:
+    """Return which weights the module has just now, in words: nothing if there is only one kind."""
+    if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        return ""
+    averaged = trainer.state.fn == TrainerFn.FITTING and trainer.validating
+    return "averaged weights" if averaged else "trained weights" if trainer.state.fn == TrainerFn.FITTING else ""
+
+
+_told: WeakKeyDictionary[Logger, set[str]] = WeakKeyDictionary()  # kinds, of loggers that were warned of

@@ -1,0 +1,43 @@
+"""The network as a graph of its operations."""
+
+import copy
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor, nn
+
+from callbacks.base.drawing import Watcher
+from callbacks.base.log import Log
+from callbacks.tools.histogram import network_of
+
+
+class NetworkGraph(Watcher):
+    """Log the graph of the network for TensorBoard, once, at the start of a fit.
+
+    Needs a module with an ``example_input_array``. A network that ``torch.jit.trace`` cannot follow is left alone, with
+    a warning. Writes TensorBoard's graph; no tag.
+    """
+
+    takes = ("graphs",)
+    needs_network = True
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.sharded:
+            return
+        example = pl_module.example_input_array
+        if not isinstance(example, Tensor):
+            rank_zero_warn("NetworkGraph needs a module with an example_input_array. Nothing of it is logged.")
+            return
+        # a copy, since tracing takes seconds for a deep one, in which training changes the weights
+        network = copy.deepcopy(network_of(pl_module)).cpu().float().eval()
+        self.draw_later(trainer, network, example.detach().cpu().float())
+
+    def draw(self, log: Log, network: nn.Module, example: Tensor) -> None:
+        for writer in log.writers:
+            with torch.no_grad():
+                writer.add_graph(network, example)

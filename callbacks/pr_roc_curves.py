@@ -1,0 +1,106 @@
+"""Precision over recall, and true over false positives, of each class."""
+
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchmetrics.functional.classification import binary_roc
+
+from callbacks.base.images import names_of
+from callbacks.base.log import Log
+from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.tools.fonts import names_in_figures, set_fonts
+
+THRESHOLDS = 127  # as many as TensorBoard's PR curves have by default
+
+
+class Curves(PredictionWatcher):
+    """Draw the PR curve and the ROC curve of each class against all others, at the end of validation and test.
+
+    Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
+
+    Tags: ``pr/<class>`` (PR curve of TensorBoard, of each class that has images), ``pr/right_or_wrong`` (the same
+    for confidence as a predictor of right classes), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with
+    the area below each).
+
+    Args:
+        max_classes: Draw the first so many classes, at most 100.
+        every_n_epochs: Draw each n-th epoch, and the last planned one.
+    """
+
+    takes = ("images", "PR curves")
+    needs = ("preds", "logits")
+
+    def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt = 5) -> None:
+        super().__init__(every_n_epochs)
+        self.max_classes = max_classes
+
+    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+        self.draw_later(trainer, stage, names_of(pl_module, found.probabilities.shape[1]), found)
+
+    def draw(self, log: Log, stage: str, names: list[str], found: Predictions) -> None:
+        probabilities = found.probabilities[:, : self.max_classes].nan_to_num(0)
+        names = names[: probabilities.shape[1]]
+        for name, tp, fp in zip(names, *counts_above(probabilities, found.targets), strict=True):
+            positives, negatives = tp[0], fp[0]
+            if not positives:
+                continue
+            for writer in log.writers:
+                writer.add_pr_curve_raw(
+                    f"pr/{name}",
+                    tp,
+                    fp,
+                    negatives - fp,
+                    positives - tp,
+                    tp / np.maximum(tp + fp, 1),
+                    tp / positives,
+                    log.step,
+                    THRESHOLDS,
+                )
+        right = (found.preds == found.targets).numpy()
+        for writer in log.writers:
+            writer.add_pr_curve("pr/right_or_wrong", right, found.confidences.nan_to_num(0).numpy(), log.step)
+        log.figure(f"roc/{stage}", draw_roc(probabilities, found.targets, names, log.moment))
+
+
+def counts_above(probabilities: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Count for each class how many images have at least so much probability of it, for thresholds from 0 to 1.
+
+    Args:
+        probabilities: Float ``(N, C)``.
+        targets: True class, int64 ``(N,)``.
+
+    Returns:
+        Those of the class and those of others, int64 ``(C, 127)`` each.
+    """
+    bins = (probabilities * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)  # as SummaryWriter.add_pr_curve
+    classes = probabilities.shape[1]
+    index = bins + THRESHOLDS * torch.arange(classes)
+    of_class = targets[:, None] == torch.arange(classes)
+    size = THRESHOLDS * classes
+    both = [torch.bincount(index[mask], minlength=size).view(classes, -1) for mask in (of_class, ~of_class)]
+    true, false = (counts.flip(1).cumsum(1).flip(1).numpy() for counts in both)
+    return true, false
+
+
+def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: str) -> Figure:
+    """Return a figure of the ROC curves of classes that have images, those with the smallest area first."""
+    curves = []
+    for number, name in enumerate(names_in_figures(names)):
+        positive = targets == number
+        if positive.any() and not positive.all():
+            false, true, _ = binary_roc(probabilities[:, number], positive.long())
+            curves.append((false.numpy(), true.numpy(), float(torch.trapezoid(true, false)), name))
+    figure = Figure(figsize=(7, 5), layout="constrained", dpi=100)
+    axes = figure.subplots()
+    for number, (x, y, area, name) in enumerate(sorted(curves, key=lambda curve: curve[2])):
+        style = ("-", "--", ":", "-.")[number // 10 % 4]
+        axes.plot(x, y, style, label=f"{name} {area:.3f}".lstrip("_"), linewidth=1.2)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class against all others, {moment}")
+    if curves:
+        legend = axes.legend(title="area below", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        set_fonts(legend.get_texts())
+    return figure

@@ -1,0 +1,1 @@
+"""Functions that callbacks share: layers, histograms, pictures and fonts."""

@@ -1,0 +1,141 @@
+"""Lay tensors out as pictures: grids of grey or coloured cells, with words."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from callbacks.tools.fonts import cut_middle, drawable, font_of
+
+BACKGROUND = 0.35  # grey between cells, told apart from black and white
+CELL = 24  # smallest side of a cell in pixels: smaller ones cannot be made out on a screen
+LINE = 16  # height of a line
+NARROWEST = 260  # pixels of a picture with a caption
+
+
+def symmetric(weights: Tensor) -> Tensor:
+    """Map weights to 0 to 1 with zero in the middle, so that a grey cell does nothing; those not finite to zero."""
+    weights = weights.nan_to_num(0, 0, 0)
+    return 0.5 + 0.5 * weights / weights.abs().amax().clamp_min(1e-12)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Map each channel of each image, ``(N, C, H, W)``, to 0 to 1 on its own."""
+    maps = maps.nan_to_num(0, 0, 0)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-12)
+
+
+def enlarge(images: Tensor, size: int) -> Tensor:
+    """Repeat the pixels of ``(..., H, W)`` a whole number of times, until the larger side has at least ``size``."""
+    factor = -(-size // max(images.shape[-2:]))
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def wrap(cells: Tensor) -> Tensor:
+    """Arrange ``(N, 3, H, W)`` as the ``(rows, columns, 3, H, W)`` that are nearest to a square, empty cells behind."""
+    columns = math.ceil(len(cells) ** 0.5)
+    padding = (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns)
+    return torch.nn.functional.pad(cells, padding, value=BACKGROUND).unflatten(0, (-1, columns))
+
+
+def grid(cells: Tensor, gap: int = 2) -> Tensor:
+    """Lay out cells as rows and columns.
+
+    Args:
+        cells: ``(rows, columns, 3, H, W)`` from 0 to 1.
+        gap: Pixels between two cells and around all.
+
+    Returns:
+        uint8 ``(3, height, width)``.
+    """
+    rows, columns, _, height, width = cells.shape
+    framed = torch.full((rows, columns, 3, height + gap, width + gap), BACKGROUND, device=cells.device)
+    framed[..., gap:, gap:] = cells
+    picture = framed.permute(2, 0, 3, 1, 4).reshape(3, rows * (height + gap), columns * (width + gap))
+    picture = torch.nn.functional.pad(picture, (0, gap, 0, gap), value=BACKGROUND)
+    return (picture.clamp(0, 1) * 255).round().byte()
+
+
+def add_caption(picture: Tensor, text: str) -> Tensor:
+    """Return a picture, uint8 ``(3, H, W)``, with black words on white beneath it, in as many lines as it takes."""
+    _, height, width = picture.shape
+    lines, wide = [""], max(width, NARROWEST)
+    for word in drawable(text).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font_of(longer).getlength(longer) > wide - 4:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    strip = Image.new("RGB", (wide, LINE * len(lines) + 4), "white")
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        draw.text((3, LINE * number + 1), line, "black", font_of(line))
+    result = torch.full((3, height + strip.height, wide), 255, dtype=torch.uint8)
+    result[:, :height, :width] = picture
+    result[:, height:] = torch.from_numpy(np.array(strip)).permute(2, 0, 1)
+    return result
+
+
+def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, side: int = 96) -> Tensor:
+    """Return images in rows, each with its own lines beneath it.
+
+    Args:
+        images: Float ``(N, 3, H, W)`` from 0 to 1.
+        captions: Lines of each image; words that do not fit are cut.
+        columns: Images in a row.
+        side: Smallest side of an image in pixels.
+
+    Returns:
+        uint8 ``(3, height, width)``.
+    """
+    images = enlarge(images, side)
+    height, width = images.shape[-2:]
+    lines, columns = max(map(len, captions)), min(columns, len(images))
+    cell_height, cell_width = height + LINE * lines + 6, width + 6
+    rows = -(-len(images) // columns)
+    picture = Image.new("RGB", (columns * cell_width + 6, rows * cell_height + 6), "white")
+    draw = ImageDraw.Draw(picture)
+    for number, (image, words) in enumerate(zip(images, captions, strict=True)):
+        left, top = 6 + number % columns * cell_width, 6 + number // columns * cell_height
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        picture.paste(Image.fromarray(pixels), (left, top))
+        for line, text in enumerate(words):
+            caption = shortened(drawable(text), width)
+            draw.text((left, top + height + LINE * line), caption, "black", font_of(caption))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
+    """Return a picture, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` (left, top, right, bottom) and words in them."""
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    draw = ImageDraw.Draw(image)
+    for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
+        draw.rectangle((left, top, right, bottom), outline="red", width=2)
+        draw.rectangle((left, bottom - LINE, left + font_of(label).getlength(label) + 4, bottom), fill="red")
+        draw.text((left + 2, bottom - LINE), label, "black", font_of(label))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def rendered(figure: Figure) -> Tensor:
+    """Return a Matplotlib figure as a picture, uint8 ``(3, H, W)``."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text that is no wider than so many pixels, with an ellipsis for its middle: the end may be a number."""
+    text = " ".join(text.split())
+    font = font_of(f"{text}…")
+    if font.getlength(text) <= width:
+        return text
+    kept = len(text)
+    while kept and font.getlength(cut_middle(text, kept)) > width:
+        kept -= 1
+    return cut_middle(text, kept)

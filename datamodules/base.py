@@ -1,0 +1,585 @@
+"""From index files to augmented, normalised batches on the training device."""
+
+import hashlib
+import itertools
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from datamodules.errors import DataError, first_few
+from datamodules.loading.dataset import ImageDataset, read_images, seeded
+from datamodules.loading.loader import Batch, ImageLoader
+from datamodules.preparation.cache import scan
+from datamodules.preparation.dataset_info import FILE, Description, load_description, write_description
+from datamodules.preparation.index import STAGES, Entry, digest_of, read_index, text_of, write_index
+from datamodules.preparation.split import fold_of
+from datamodules.preparation.statistics import divisors
+from datamodules.preparation.store import ImageStore
+from datamodules.reading.decode import Resize
+from datamodules.reading.files import FileDataset
+from datamodules.transforms.batch import BatchTransform, Draw
+from datamodules.transforms.image import ImageTransform, compose, extremes, normalization
+from datamodules.transforms.normalize import Normalize
+
+NOT_NORMALIZED = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]  # mean and standard deviation
+BYTES = 10  # above what normalising makes of 1
+LEAST, GREATEST = -0.25, 1.75  # what noise and colour leave of images of 0 to 1, and normalising does not
+FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images in a folder, listed by ``train.txt``, ``val.txt`` and ``test.txt``.
+
+    Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
+    with targets int64 ``(N,)``, or float ``(N, num_classes)`` behind a mixing transform. One seed gives the same
+    batches whatever the number of workers and wherever the pixels lie.
+
+    A subclass says where the images come from (``make_images``) and how they are divided (``recipe``,
+    ``make_split``); everything is prepared on first use, by one process while others wait.
+
+    Args:
+        root: Data folder: index files, ``dataset.json``, cache, and usually the images.
+        batch_size: Images in a batch, on each device.
+        num_workers: Processes that read files and apply transforms of single images; 0 does so in the main process.
+            Decoded images without such transforms need none.
+        image_size: Side that all images are brought to, in pixels; None if they have one size.
+        resize: How: "crop" takes the middle square, "pad" adds black, "squash" loses the proportions.
+        cache: Where decoded images are kept: "disk" maps a file that the first run writes, "device" copies the pixels
+            to the training device (on a CPU: into memory), "none" reads every file in every epoch.
+        train_transforms: Augmentation of training images one at a time, by torchvision's or any other transforms of
+            uint8 ``(3, H, W)``, in this order.
+        eval_transforms: Likewise for validation and test, as a crop of the middle; FiveCrop and TenCrop make several
+            views of an image, whose logits are averaged.
+        batch_transforms: Augmentation of whole training batches on the device, behind ``train_transforms``, see
+            ``datamodules.transforms.batch``.
+        normalize: Subtract mean and divide by standard deviation of the training images; with weights of a checkpoint,
+            of the images that it was trained on. False if the transforms normalise, all in the same way, or if nothing
+            is to do so.
+        sampler: "shuffle" shows each training image once an epoch, "balanced" draws as many of each class.
+        drop_last: Leave an incomplete last training batch out; one image alone would break batch norm.
+        folds: Number of parts for cross-validation: all but the test images are divided anew, by class. Each fold has
+            index files of its own.
+        fold: Part that is held out for validation, from 0.
+        on_bad_image: "skip" leaves unreadable images out and lists them; "error" stops at the first.
+        seed: Seed of order and augmentation; by default that of ``seed_everything``.
+        resplit: Write the index files anew if they were made by another recipe, or of other images; those that were
+            there are kept beside them (``train.txt.old``).
+    """
+
+    class_names_of_source: Sequence[str] = ()
+
+    def __init__(
+        self,
+        root: str,
+        batch_size: PositiveInt = 128,
+        num_workers: NonNegativeInt = 2,
+        image_size: PositiveInt | None = None,
+        resize: Resize = "crop",
+        cache: Literal["none", "disk", "device"] = "disk",
+        train_transforms: list[ImageTransform] | None = None,
+        eval_transforms: list[ImageTransform] | None = None,
+        batch_transforms: list[BatchTransform] | None = None,
+        normalize: bool = True,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
+        drop_last: bool = True,
+        folds: PositiveInt | None = None,
+        fold: NonNegativeInt = 0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        seed: NonNegativeInt | None = None,
+        resplit: bool = False,
+    ) -> None:
+        super().__init__()
+        if cache == "device" and train_transforms:
+            raise DataError(
+                "Expected no --data.train_transforms with --data.cache device, because they work on the CPU, one image "
+                "at a time: use --data.batch_transforms (datamodules.transforms.batch), or --data.cache disk."
+            )
+        if folds is not None and (folds < 2 or fold >= folds):
+            raise DataError(f"Expected --data.folds of 2 or more, and a --data.fold below it, but got {folds}, {fold}.")
+        self.root = Path(root)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.cache = cache
+        self.train_transforms = train_transforms or []
+        self.eval_transforms = eval_transforms or []
+        self.batch_transforms: list[BatchTransform] = batch_transforms or []
+        self.normalize = normalize
+        self.sampler = sampler
+        self.drop_last = drop_last
+        self.folds = folds
+        self.fold = fold
+        self.resplit = resplit
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        # each fold has index files of its own; paths in them are relative to root all the same
+        index_folder = self.root if folds is None else self.root / f"folds_{folds}" / str(fold)
+        skip = on_bad_image == "skip"
+        self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
+        self._description: Description | None = None
+        self._trained: tuple[list[str] | None, list[float], list[float]] | None = None  # see match
+        self._fitted: list[Any] = []
+        self._normalizer: Normalize | None = None
+
+    # What a subclass says
+
+    @property
+    @abstractmethod
+    def recipe(self) -> dict[str, Any]:
+        """The split, as plain values: two equal recipes make equal index files of equal images."""
+
+    @abstractmethod
+    def make_split(self) -> dict[str, list[Entry]]:
+        """Divide the images among "train", "val" and "test"."""
+
+    def is_made(self) -> bool:
+        """Tell whether the images are there."""
+        return True
+
+    def make_images(self) -> None:
+        """Make what is not there of the images; safe to run again after a kill at any moment."""
+
+    def source(self) -> dict[str, Any]:
+        """Return where the images come from, for ``dataset.json``."""
+        return {}
+
+    verified = "every image can be read"
+    repair = "Replace them, or leave them out: --data.on_bad_image skip."
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the images on disk, a line each."""
+        self.prepare_data()
+        files = self.store.files()
+        found = scan(self.store.base, files, self.store.size, self.store.resize, None)
+        return [str(error) for _, error in sorted(found.unreadable.items())]
+
+    def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
+        """Return the name of each label that the index files hold."""
+        return self.class_names_of_source
+
+    # What the dataset is; the first look prepares it
+
+    def match(self, class_names: list[str] | None, mean: list[float], std: list[float]) -> None:
+        """Make batches for a network that was trained on other data: with its labels, mean and standard deviation.
+
+        Args:
+            class_names: Its classes in their order; None if it takes images of any class.
+            mean: Mean of R, G and B that its images were normalised with, on the scale of 0 to 1.
+            std: Standard deviation of R, G and B, on the same scale.
+
+        Raises:
+            DataError: An image is of a class that the network does not know, or ``normalize`` is not as it was.
+        """
+        own = self.description.class_names
+        if unknown := set(own).difference(own if class_names is None else class_names):
+            raise DataError(f"Expected classes that the network knows in {self.root}, but got {min(unknown)}.")
+        normalized = (mean, std) != NOT_NORMALIZED
+        by_transforms = NOT_NORMALIZED if self.normalize else self._given_normalization()
+        if normalized != self.normalize and by_transforms == NOT_NORMALIZED:
+            raise DataError(
+                f"Expected --data.normalize {str(normalized).lower()}, as the checkpoint was trained, but got "
+                f"{str(self.normalize).lower()}."
+            )
+        if not self.normalize and not np.allclose(by_transforms, (mean, std), atol=1e-4):
+            raise DataError(
+                f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the checkpoint "
+                f"was trained, but got {by_transforms}."
+            )
+        self._trained, self._normalizer = (class_names, mean, std), None
+
+    @property
+    def description(self) -> Description:
+        """What ``dataset.json`` says."""
+        self.prepare_data()
+        assert self._description is not None, "prepare_data sets it"
+        return self._description
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is trained on: the index files, names of classes, and mean and std of the pixels."""
+        found = self.description
+        pixels = found.pixels[self.store.key]
+        text = json.dumps([found.digests, found.class_names, self.store.key, pixels.mean, pixels.std])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each label, as batches hold it."""
+        trained = self._trained[0] if self._trained is not None else None
+        return self.description.class_names if trained is None else trained
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Number of training images of each label."""
+        counts = self.description.counts["train"]
+        return [counts.get(name, 0) for name in self.class_names]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels, as the module gets them."""
+        self.prepare_data()
+        self._check_scale()  # before there is a run
+        self._fit(self.eval_transforms)
+        with seeded(0):
+            black = torch.zeros(3, self.store.size, self.store.size, dtype=torch.uint8)
+            shape = tuple(compose(self.eval_transforms)(black).shape)
+        if shape[-1] != shape[-2]:
+            raise DataError(f"Expected --data.eval_transforms that make square images, but they make {shape}.")
+        return int(shape[-1])
+
+    @property
+    def mean(self) -> list[float]:
+        """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1.
+
+        With ``normalize: false`` it is that of a ``Normalize`` in ``eval_transforms``, or 0.
+        """
+        if self._trained is not None:
+            return self._trained[1]
+        return self.description.pixels[self.store.key].mean if self.normalize else self._given_normalization()[0]
+
+    @property
+    def std(self) -> list[float]:
+        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1.
+
+        It is 1 for a channel that is constant. With ``normalize: false`` see ``mean``.
+        """
+        if self._trained is not None:
+            return self._trained[2]
+        if not self.normalize:
+            return self._given_normalization()[1]
+        return divisors(self.description.pixels[self.store.key].std)
+
+    def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
+        """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
+
+        The dataset itself may be gone, unless transforms are fitted to it, or begin with a size that it alone knows.
+
+        Args:
+            files: Their paths.
+            trained_size: Side in pixels that the network was trained with: behind ``eval_transforms``.
+        """
+        transforms = self.eval_transforms
+        if transforms and self.store.resize is None:
+            self.prepare_data()  # which finds the size
+        size = self.store.size if transforms or self.store.resize is not None else trained_size
+        self._fit(transforms)
+        return FileDataset(files, size, self.store.resize or "crop", compose(transforms) if transforms else None)
+
+    # Lightning's hooks, in the order of their calls
+
+    def prepare_data(self) -> None:
+        """Make images, index files, ``dataset.json`` and cache unless they are there already.
+
+        Safe to call from several processes at once, and again after a kill at any moment.
+
+        Raises:
+            DataError: The images cannot be had, or index files of another recipe are in the way.
+        """
+        if self._description is not None or self._load_prepared():
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                rank_zero_info(f"Another process is preparing {self.root}: waiting for it.")
+                lock.acquire()
+            try:
+                if not self._load_prepared():
+                    self._prepare()
+            finally:
+                lock.release()
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or self.root}: {error.strerror or error}. Preparing {self.root} needs room, and the "
+                "right to read and write there: see to it, or give --data.root another folder, and start again. "
+                "Nothing half done counts as done."
+            ) from error
+
+    def setup(self, stage: str) -> None:
+        """Read the index files that ``stage`` needs, and open the decoded images."""
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
+        description = self.description
+        self._check_scale()
+        if stage == "fit":
+            numbers = ", ".join(f"{sum(counts.values())} {one}" for one, counts in description.counts.items())
+            rank_zero_info(
+                f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
+            )
+        pixels, rows = self._open()
+        entries = self.store.readable(description)
+        labels = [self.class_names.index(name) for name in description.class_names]
+        self.datasets = {}
+        for one in stages:
+            transforms = self.train_transforms if one == "train" else self.eval_transforms
+            self._fit(transforms)
+            self.datasets[one] = ImageDataset(
+                self.store.base,
+                [(file, labels[label]) for file, label in entries[one]],
+                self.store.size,
+                self.store.resize,
+                compose(transforms) if transforms else None,
+                pixels,
+                None if pixels is None else torch.tensor([rows[file] for file, _ in entries[one]]),
+            )
+        if stage == "fit":
+            if self.batch_transforms:
+                self._check_batch_transforms()
+            for note in description.pixels[self.store.key].contrast_notes():
+                rank_zero_info(note)
+
+    def train_dataloader(self) -> ImageLoader:
+        """Return shuffled, augmented batches."""
+        overfit = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        weights = None
+        if self.sampler == "balanced":
+            targets = self.datasets["train"].targets.cpu()
+            weights = (1 / torch.bincount(targets, minlength=self.num_classes).double())[targets]
+        options = {"shuffle": not overfit, "weights": weights, "drop_last": self.drop_last}
+        return self._loader("train", self._augment, finish_plain=self._normalize, **options)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Return batches in the order of ``val.txt``."""
+        return self._loader("val", self._normalize)
+
+    def test_dataloader(self) -> ImageLoader:
+        """Return batches in the order of ``test.txt``."""
+        return self._loader("test", self._normalize)
+
+    # Helpers: batches
+
+    def _loader(self, stage: str, finish: Callable[[Tensor, Tensor, Draw], Batch], **options: Any) -> ImageLoader:
+        dataset = self.datasets[stage]
+        trainer = self.trainer
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        if self.cache == "device" and dataset.transform is None:
+            dataset.hold(device)
+        return ImageLoader(
+            dataset,
+            self.batch_size,
+            finish,
+            device,
+            num_workers=self.num_workers,
+            seed=self.seed,
+            num_classes=self.num_classes,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+            **options,
+        )
+
+    def _augment(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        white = 255 if images.dtype == torch.uint8 else 1  # mixing makes floats of bytes, on the same scale
+        images, targets = self._apply_batch_transforms(images, targets, draw)
+        return self._to_network(images, white), targets
+
+    def _apply_batch_transforms(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        if images.ndim != 4:
+            raise DataError(
+                f"Expected --data.train_transforms that make one image of each, but got {tuple(images.shape[1:])}: "
+                "several views, as of FiveCrop, are for --data.eval_transforms."
+            )
+        for transform in self.batch_transforms:
+            images, targets = transform(images, targets, draw)
+        return images, targets
+
+    def _normalize(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+        return self._to_network(images, 255 if images.dtype == torch.uint8 else 1), targets
+
+    def _to_network(self, images: Tensor, white: int) -> Tensor:
+        if self._normalizer is None:
+            mean, std = (self.mean, self.std) if self.normalize else NOT_NORMALIZED
+            self._normalizer = Normalize(mean, std)
+        return self._normalizer(images, white)
+
+    def _check_scale(self) -> None:
+        """Look at what transforms of single images make of black and white.
+
+        Raises:
+            DataError: Images would be normalised twice, or in training alone, or come on a scale of 0 to 255 as floats.
+        """
+        size, off = self.store.size, {}
+        for option in ("train_transforms", "eval_transforms"):
+            transforms = getattr(self, option)
+            if not transforms or any(hasattr(one, "fit") for one in transforms):  # fitting takes long, for whitening
+                continue
+            low, high = extremes(compose(transforms), size)
+            if high > BYTES and self.normalize:
+                raise DataError(
+                    f"Expected floats of 0 to 1 from --data.{option}, but white becomes {high:.3g}: give ToDtype "
+                    "`scale: true`, or --data.normalize false."
+                )
+            if low < LEAST or high > GREATEST:
+                off[option] = f"--data.{option} make {low:.3g} of black and {high:.3g} of white"
+        if off and self.normalize:
+            raise DataError(
+                f"Images would be normalised twice: {' and '.join(off.values())}. Take Normalize out of them, or give "
+                "--data.normalize false."
+            )
+        if len(off) == 1:
+            raise DataError(
+                "Expected the same Normalize in --data.train_transforms and eval_transforms, but only "
+                f"{off.popitem()[1]}."
+            )
+
+    def _check_batch_transforms(self) -> None:
+        """Look at what ``batch_transforms`` make of a white image.
+
+        Raises:
+            DataError: They leave it on another scale.
+        """
+        with seeded(0):
+            white = torch.full((3, self.store.size, self.store.size), 255, dtype=torch.uint8)
+            images = torch.stack([compose(self.train_transforms)(white)] * 8)
+            draw = Draw(torch.Generator().manual_seed(0), 0, torch.arange(8), 0, self.num_classes)
+            batch, _ = self._apply_batch_transforms(images, torch.zeros(8, dtype=torch.int64), draw)
+        before, after = images.max().item(), batch.max().item()
+        if before and not before / 10 < after < before * 10:
+            raise DataError(
+                f"Expected --data.batch_transforms that leave images on their scale, but of {before:.3g} they make "
+                f"{after:.3g}: batches are normalised after them."
+            )
+
+    def _given_normalization(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation by which ``eval_transforms`` normalise, or 0 and 1."""
+        if not self.eval_transforms:
+            return NOT_NORMALIZED
+        self.prepare_data()  # which finds the size
+        self._fit(self.eval_transforms)
+        return normalization(compose(self.eval_transforms), self.store.size) or NOT_NORMALIZED
+
+    def _fit(self, transforms: Sequence[Any]) -> None:
+        """Fit once what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
+        for transform in transforms:
+            if hasattr(transform, "fit") and transform not in self._fitted:
+                entries = self.store.readable(self.description)["train"]
+                some = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
+                paths = [f"{self.store.base / file}" for file, _ in some]
+                transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))
+                self._fitted.append(transform)
+
+    # Helpers: preparing
+
+    @property
+    def _whole_recipe(self) -> dict[str, Any]:
+        return self.recipe if self.folds is None else {**self.recipe, "folds": self.folds, "fold": self.fold}
+
+    def _is_to_be_split_anew(self) -> bool:
+        """Tell whether the split was asked for anew, and gives other index files than there are."""
+        whole = self.resplit and self.folds is None and all(self.store.index(stage).is_file() for stage in STAGES)
+        return whole and self.make_split() != self.store.listed()
+
+    def _load_prepared(self) -> bool:
+        made = self.is_made() and not self._is_to_be_split_anew()
+        self._description = self.store.load(self._whole_recipe) if made else None
+        return self._description is not None
+
+    def _prepare(self) -> None:
+        known = load_description(self.store.folder)
+        recipe = self._whole_recipe
+        # of a preparation that stopped before its end, and whose index files nobody has touched since
+        unfinished = known is not None and not known.pixels and self.store.is_described_by(known)
+        if known is not None and known.split != recipe and not unfinished:
+            if not self.resplit:
+                raise DataError(
+                    f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
+                    "another folder, or --data.resplit true to write its index files anew."
+                )
+            known = None
+        if self.is_made() and self._is_to_be_split_anew():
+            known = None
+        if self.resplit and (known is None or unfinished):
+            self._set_split_aside()
+        unfinished = unfinished and self.folds is None  # folds were all divided at once, and stay as they are
+        if not self.is_made():
+            self.make_images()
+        if not all(self.store.index(stage).is_file() for stage in STAGES) or known is None or unfinished:
+            self._write_split(replace=unfinished)
+        elif not self.store.is_described_by(known):
+            rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
+        self._description = self.store.describe(recipe, self.source(), self.find_class_names)
+        for note in self._description.pixels[self.store.key].loss_notes():
+            rank_zero_info(note)
+
+    def _set_split_aside(self) -> None:
+        """Rename index files, which somebody may have written by hand, and forget what was known of them first."""
+        (self.store.folder / FILE).unlink(missing_ok=True)
+        for path in map(self.store.index, STAGES):
+            if path.is_file():
+                kept = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+                path.rename(next(name for name in kept if not name.exists()))
+
+    def _write_split(self, replace: bool) -> None:
+        """Write the index files, and before them what they will be: a kill in between leaves no doubt whose they are.
+
+        Args:
+            replace: Index files that are there may go.
+        """
+        if self.folds is None:
+            self._write_part(self.store, self.recipe, self.make_split(), replace)
+            return
+        parts = self._divided_before() or self.make_split()
+        both = sorted(parts["train"] + parts["val"])
+        for fold in range(self.folds):  # all at once, so that a change of the images cannot shift them among folds
+            train, val = fold_of(both, self.folds, fold, self.recipe.get("seed", 0))
+            store = self.store.at(self.root / f"folds_{self.folds}" / str(fold))
+            recipe = {**self.recipe, "folds": self.folds, "fold": fold}
+            if store.folder == self.store.folder or not all(store.index(stage).is_file() for stage in STAGES):
+                self._write_part(store, recipe, {"train": train, "val": val, "test": parts["test"]}, replace)
+
+    def _divided_before(self) -> dict[str, list[Entry]] | None:
+        """Return the split of the whole folder that folds are made of, if there is one by the same recipe."""
+        whole = self.store.at(self.root)
+        known = load_description(self.root)
+        return whole.listed() if known is not None and known.split == self.recipe and known.pixels else None
+
+    def _write_part(
+        self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
+    ) -> None:
+        digests, unwritten = store.digests(), set(parts)  # of a list of classes, too
+        for stage, entries in parts.items():
+            path = store.index(stage)
+            digests[path.name] = digest_of(text_of(entries))
+            if path.is_file() and read_index(path) == entries:
+                digests[path.name] = digest_of(path.read_bytes())  # kept as it is, with its line ends and blanks
+                unwritten.remove(stage)
+            elif path.is_file() and not replace:
+                raise DataError(
+                    f"{path} is not what the split {recipe} gives. Delete it if it may go, or give --data.resplit true "
+                    "to write all index files anew."
+                )
+            elif not entries:
+                raise DataError(
+                    f"Expected images for each of train, val and test in {self.root}, but {recipe} leaves none for "
+                    f"{stage}. Add images, or ask for other fractions."
+                )
+        store.folder.mkdir(parents=True, exist_ok=True)
+        write_description(store.folder, Description([], {}, recipe, {}, digests, {}))
+        for stage, entries in parts.items():
+            if stage in unwritten:
+                write_index(store.index(stage), entries)
+
+    def _open(self) -> tuple[Path | None, dict[str, int]]:
+        """Return where the decoded images lie, and the row of each file in them."""
+        if self.cache == "none":
+            return None, {}
+        for _ in range(2):
+            if self.store.open(self.description) is not None:
+                rows = {file: row for row, file in enumerate(self.store.files())}
+                return self.store.cache_of(self.description), rows
+            self._description = None  # deleted since: the next look makes it anew
+        raise DataError(f"The cache in {self.root} cannot be opened after it was made. Give --data.cache none.")

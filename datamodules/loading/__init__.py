@@ -1,0 +1,1 @@
+"""Datasets and loaders: batches that depend on nothing but seed and epoch."""

@@ -1,0 +1,251 @@
+"""What lies in a data folder: index files, ``dataset.json``, decoded images; whether it is current, and made so."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.errors import SHOWN, DataError, first_few
+from datamodules.loading.dataset import paths_of
+from datamodules.preparation.cache import Scan, cache_path, fingerprint, open_cache, scan
+from datamodules.preparation.dataset_info import FILE, Description, Pixels, load_description, write_description
+from datamodules.preparation.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
+from datamodules.preparation.statistics import Sums, channel_mean_std
+from datamodules.reading.decode import Resize, read_rgb
+
+CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
+Entries = dict[str, list[Entry]]  # by stage
+
+
+class ImageStore:
+    """The images that the index files of a folder list, at one size.
+
+    Args:
+        root: Where decoded images are kept.
+        folder: Where index files and ``dataset.json`` lie.
+        size: Side that images are brought to, in pixels; None if they have one size, which is then that of the first.
+        resize: How they are brought to it.
+        keep: Keep decoded images on disk.
+        skip: Leave unreadable images out rather than stop at the first.
+
+    Attributes:
+        base: Folder that paths in index files are relative to.
+    """
+
+    def __init__(self, root: Path, folder: Path, size: int | None, resize: Resize, keep: bool, skip: bool) -> None:
+        self.root = root
+        self.base = root
+        self.folder = folder
+        self.resize: Resize | None = None if size is None else resize
+        self.keep = keep
+        self.skip = skip
+        self._size = size
+        self._listed: tuple[dict[str, str], Entries] | None = None
+        self._files: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+        assert self._size is not None, "found by the first look at the files"
+        return self._size
+
+    @property
+    def key(self) -> str:
+        """What ``dataset.json`` calls this size and way of resizing."""
+        return str(self._size) if self.resize is None else f"{self._size} {self.resize}"
+
+    def index(self, stage: str) -> Path:
+        """Return where the index file of a stage lies."""
+        return index_path(self.folder, stage)
+
+    def listed(self) -> Entries:
+        """Return what the index files list."""
+        digests = self.digests()
+        if self._listed is None or self._listed[0] != digests:  # parsing takes longer than all else at a warm start
+            self._listed = digests, {stage: read_index(self.index(stage)) for stage in STAGES}
+            self._files = sorted({file for entries in self._listed[1].values() for file, _ in entries})
+        return self._listed[1]
+
+    def at(self, folder: Path) -> "ImageStore":
+        """Return the same with index files in another folder."""
+        other = copy.copy(self)
+        other.folder, other._listed = folder, None
+        return other
+
+    def files(self) -> list[str]:
+        """Return all files that the index files list, each once, in alphabetical order."""
+        self.listed()
+        return self._files
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of each file that says what the images are, by its name."""
+        paths = [*map(self.index, STAGES), self.root / CLASSES]
+        return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
+
+    def readable(self, description: Description) -> Entries:
+        """Return what the index files list, without the images that nobody can read."""
+        bad = description.pixels[self.key].unreadable
+        if not bad:
+            return self.listed()
+        return {stage: [one for one in entries if one[0] not in bad] for stage, entries in self.listed().items()}
+
+    def is_described_by(self, description: Description) -> bool:
+        """Tell whether the index files are still those that were described."""
+        return description.digests == self.digests()
+
+    def load(self, recipe: dict[str, Any]) -> Description | None:
+        """Return the description of this folder, or None unless everything in it is as described.
+
+        Raises:
+            DataError: An image is unreadable, and such are not skipped.
+        """
+        known = load_description(self.folder)
+        if known is None or known.split != recipe or not self.is_described_by(known):
+            return None
+        listed = self.listed()
+        files = self.files()
+        self._find_size(files)
+        pixels = known.pixels.get(self.key)
+        if pixels is None or (self.keep and self.open(known) is None):  # before the files, which takes longer
+            return None
+        if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
+            return None
+        self._check_readable(pixels.unreadable, listed)
+        self._report_missing(known.counts, pixels)
+        return known
+
+    def describe(
+        self, recipe: dict[str, Any], source: dict[str, Any], name_classes: Callable[[Entries], Sequence[str]]
+    ) -> Description:
+        """Look through all images once, keep them decoded, and write ``dataset.json``.
+
+        Raises:
+            DataError: The index files or an image are not as expected.
+        """
+        listed = self.listed()
+        for stage, entries in listed.items():
+            if not entries:
+                raise DataError(f"{self.index(stage)} lists no image. Add some, or ask for another split.")
+        names = list(name_classes(listed))
+        if len(names) < 2:
+            raise DataError(f"Expected two classes or more in {self.root}, but got {', '.join(names) or 'none'}.")
+        files = self.files()
+        self._find_size(files)
+        key = fingerprint(self.base, files, self.size, self.resize)
+        keep_at = cache_path(self.root, self.size, self.resize, key) if self.keep else None
+        found = scan(self.base, files, self.size, self.resize, keep_at)
+        unreadable = {files[row]: str(error) for row, error in sorted(found.unreadable.items())}
+        entries_of = {stage: [one for one in entries if one[0] not in unreadable] for stage, entries in listed.items()}
+        counts = {stage: count_labels(entries, names) for stage, entries in entries_of.items()}
+        self._check_any_readable(names, unreadable)
+        self._check_readable(unreadable, listed)
+        if empty := [name for name, count in counts["train"].items() if count == 0]:
+            raise DataError(
+                f"Expected training images of each class, but {self.index('train')} lists none of {first_few(empty)}. "
+                "Labels count from 0 without gaps: add images, or take the class out."
+            )
+        row_of = {file: row for row, file in enumerate(files)}
+        train = [row_of[file] for file, _ in entries_of["train"]]
+        mean, std = channel_mean_std(Sums(found.sums.values[train], found.sums.squares[train]), self.size**2)
+        losses = {loss: [len(rows), files[rows[0]]] for loss, rows in found.losses.items()}
+        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses)
+        known = load_description(self.folder)
+        others = known.pixels if known is not None and self.is_described_by(known) else {}
+        description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
+        write_description(self.folder, description)
+        self._report_missing(counts, pixels)
+        if pixels.identical:
+            rank_zero_info(
+                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel at "
+                f"{self.size}x{self.size}, as "
+                f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
+            )
+        return description
+
+    def open(self, description: Description) -> np.ndarray | None:
+        """Return the decoded images, uint8 ``(N, 3, size, size)``, in the order of ``files``, or None."""
+        return open_cache(self.cache_of(description), len(self.files()), self.size)
+
+    def cache_of(self, description: Description) -> Path:
+        """Return where the decoded images lie."""
+        return cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
+
+    def _find_size(self, files: Sequence[str]) -> None:
+        if self._size is not None:
+            return
+        problems = []
+        for first in paths_of(self.base, files):
+            try:
+                height, width, _ = read_rgb(first).shape
+                break
+            except DataError as error:
+                if not self.skip:
+                    raise
+                problems.append(error)
+        else:
+            raise DataError(
+                f"Expected readable images in {self.base}, but none of {len(files)} can be read. The first: "
+                f"{problems[0]}"
+            )
+        if height != width:
+            raise DataError(
+                f"Expected square images, but {first} has {width}x{height} pixels. Give --data.image_size to bring all "
+                "images to one size."
+            )
+        self._size = height
+
+    def _check_any_readable(self, names: Sequence[str], unreadable: dict[str, str]) -> None:
+        """Raise DataError if none of the images of a stage, or of a class of train, can be read."""
+        groups = defaultdict(list)
+        for stage, entries in self.listed().items() if unreadable else ():
+            for file, label in entries:
+                groups[f"in {self.index(stage)}"].append(file)
+                if stage == "train":
+                    groups[f"of {names[label]} in {self.index(stage)}"].append(file)
+        for where, files in groups.items():
+            if unreadable.keys() >= set(files):
+                raise DataError(
+                    f"Expected readable images {where}, but none of {len(files)} can be read. The first: "
+                    f"{unreadable[files[0]]}"
+                )
+
+    def _check_readable(self, unreadable: dict[str, str], listed: Entries) -> None:
+        if not unreadable or self.skip:
+            return
+        file, reason = next(iter(unreadable.items()))
+        index = self.index(next(stage for stage, entries in listed.items() if any(file == one for one, _ in entries)))
+        more = f" {len(unreadable) - 1} more are unreadable." if len(unreadable) > 1 else ""
+        raise DataError(
+            f"{reason} ({index}:{line_of(index, file)}){more} Or leave such images out: --data.on_bad_image skip."
+        )
+
+    def _report_missing(self, counts: dict[str, dict[str, int]], pixels: Pixels) -> None:
+        """Report unreadable images, and classes of which val or test has none."""
+        if pixels.unreadable:
+            some = " ".join(list(pixels.unreadable.values())[:SHOWN])
+            rank_zero_info(
+                f"{len(pixels.unreadable)} unreadable images are left out ({self.folder / FILE} lists them): {some}"
+            )
+        for stage in STAGES[1:]:
+            absent = {label: name for label, (name, count) in enumerate(counts[stage].items()) if count == 0}
+            if not absent:
+                continue
+            lost = [file for file, label in self.listed()[stage] if label in absent]
+            cause = f", of which {len(lost)} images cannot be read, as {lost[0]}" if lost else ""
+            rank_zero_info(
+                f"{self.index(stage)} has no image of {len(absent)} of {len(counts[stage])} classes "
+                f"({first_few([*absent.values()])}){cause}: {stage} measures nothing of them."
+            )
+
+
+def find_identical(entries: Entries, found: Scan, row_of: dict[str, int]) -> list[list[str]]:
+    """Return groups of files with the same pixels that are spread over several stages."""
+    groups: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    for stage, listed in entries.items():
+        for file, _ in listed:
+            groups[found.digests[row_of[file]]].append((stage, file))
+    return [[file for _, file in group] for group in groups.values() if len({stage for stage, _ in group}) > 1]

@@ -1,0 +1,392 @@
+"""What all modules share: a network, its optimizer and schedule, and what the data is like."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import print as rich_print
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from lightning_modules.build import build_network, output_shape
+from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, shard, tell_step
+from lightning_modules.monitors import check_monitors
+from lightning_modules.optim.param_groups import ParamGroup, freeze, param_group_table
+from lightning_modules.optim.resume_overrides import NewSettings
+from lightning_modules.optim.schedulers import GroupSchedules, Interval, build_scheduler
+from lightning_modules.optimizers import build_optimizer
+from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
+from lightning_modules.weights.pretrained import load_pretrained
+
+Step = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means over them
+
+WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
+
+
+class ImageModule(LightningModule):
+    """A network with optimizer, schedule and starting weights; subclasses say what it learns.
+
+    ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config, and
+    are kept in the checkpoint, whose values the command line uses on other data too. A checkpoint of the command line
+    needs nothing else: ``load_from_checkpoint(file)``.
+
+    Args:
+        network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an
+            argument of that name which is not given.
+        optimizer: Class of the optimizer.
+        class_names: Name of each class.
+        mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
+        std: Standard deviation, likewise.
+        image_size: Side of the images in pixels.
+        width: First argument of the network: the size of its output, as the number of classes.
+        class_counts: Number of training images of each class.
+        lr_scheduler: Class of the schedule. ``ShapeLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps``
+            from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` is that of groups with the optimizer's
+            own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of
+            lightning.pytorch.cli's class. A param group that a callback adds in training moves in proportion to the
+            others.
+        scale_lr: Multiply the learning rates of all groups by the number of devices, "linear", or by its root, "sqrt":
+            each device adds a batch of its own to a step.
+        lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
+        param_groups: Ordered rules of learning rate, weight decay, freezing and so on by parameter name.
+        no_decay: No weight decay for parameters of one dimension: norms and biases.
+        layer_decay: Factor on the learning rate from each layer to the one below, whose features are more general. A
+            layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
+        initializers: Ordered rules of how parameters begin, by layer and name; those of no rule begin as the network's
+            class makes them.
+        pretrained: File of weights to start from; see ``load_pretrained``.
+        channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
+        compiled: Train through torch.compile: faster steps, after a first one that may take a minute.
+
+    Raises:
+        MisconfigurationException: The network cannot take images of this size, or the optimizer not its parameters.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[int], nn.Module],
+        optimizer: OptimizerCallable,
+        class_names: list[str],
+        mean: list[float],
+        std: list[float],
+        image_size: int,
+        width: int,
+        class_counts: list[int] | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        scale_lr: ScaleLR = "none",
+        lr_interval: Interval | None = None,
+        param_groups: list[ParamGroup] | None = None,
+        no_decay: bool = False,
+        layer_decay: float | None = None,
+        initializers: list[Initializer] | None = None,
+        pretrained: str | None = None,
+        channels_last: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs what matters
+        self.class_names = class_names
+        self.network = build_network(network, width, image_size)
+        self.optimizer_class = optimizer
+        self.lr_scheduler_class = lr_scheduler
+        self.scale_lr: ScaleLR = scale_lr
+        self.lr_interval = lr_interval
+        self.param_groups = param_groups or []
+        self.no_decay = no_decay
+        self.layer_decay = layer_decay
+        self.initializers = initializers or []
+        self.pretrained = pretrained
+        self.channels_last = channels_last
+        self.compiled = compiled
+        self._compiled_network: Callable[[Tensor], Tensor] | None = None
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.example_input_array = torch.zeros(1, 3, image_size, image_size)  # for the model summary
+        self.output_shape = output_shape(self.network, self.example_input_array)
+        initialize(self.network, self.initializers)
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self._log_every = 0
+        self._schedules: GroupSchedules | None = None
+        self._steps: list[Step] = []
+        self._resumed_steps: list[dict[str, Any]] | None = None  # of each device
+        self._new_settings: NewSettings | None = None
+        self._steps_apart = 0  # of schedules from the optimizer's, where training went on with steps of another size
+        self._unfreeze_epochs = freeze(self.network, self.param_groups)
+        self._build_optimizer()  # for its errors, before there is data
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the hook that runs about 46 times a step; torch would look for parameters in it each time,
+        # which takes 1 % of LeNet's step
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def configure_model(self) -> None:
+        """Divide the network among devices, if ``ModelParallelStrategy`` trains it.
+
+        Raises:
+            MisconfigurationException: It is to be compiled, or divided in another way.
+        """
+        if self.device_mesh is not None:
+            if self.compiled:
+                raise MisconfigurationException(
+                    "Expected --model.compiled false under ModelParallelStrategy: the compiled network would have but "
+                    "a part of its weights."
+                )
+            shard(self.network, self.device_mesh)
+
+    def configure_optimizers(self) -> Any:
+        """Build param groups, optimizer and schedule, and print the groups."""
+        self._freeze_until(None)
+        optimizer = self._build_optimizer()
+        self._check_trainer(optimizer)
+        factor = lr_factor(self.scale_lr, self.trainer.world_size)
+        if factor != 1:
+            for group in [*optimizer.param_groups, optimizer.defaults]:
+                group["lr"] = group["lr"] * factor
+        tell_step(self.trainer, self.scale_lr)
+        configured: dict[str, Any] = {"optimizer": optimizer}
+        self._schedules = GroupSchedules(optimizer, self.param_groups, self.trainer)
+        if self.lr_scheduler_class is not None:
+            configured["lr_scheduler"] = build_scheduler(
+                self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval, factor
+            )
+        if self.trainer.is_global_zero:
+            base_lrs = self._schedules.base_lrs
+            table = param_group_table(self.network, self.param_groups, optimizer.param_groups, base_lrs)
+            if factor != 1:
+                table.title = f"{table.title}, lr times {factor:g}"
+            rich_print(table)
+        return configured
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep on how many devices it was trained, and what the means of this epoch are made of so far."""
+        note_devices(self.trainer, checkpoint)
+        steps: list[Any] = [self._steps]
+        if self.trainer.world_size > 1:
+            steps = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(steps, self._steps)
+        checkpoint["steps"] = [_stacked(one) for one in steps]
+        checkpoint["steps_apart"] = self._steps_apart
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the means of the epoch that the checkpoint lies in, and forget the pretrained weights.
+
+        The checkpoint's are here, and the file may be on another machine.
+        """
+        if self._trainer is not None:  # rather than load_from_checkpoint
+            compare_devices(self.trainer, checkpoint, new_settings=self._new_settings is not None)
+        self._resumed_steps = checkpoint.get("steps")
+        self._steps_apart = checkpoint.get("steps_apart", 0)
+        if self._new_settings is not None:
+            self._new_settings.take_from(checkpoint)
+        if self.pretrained is not None:
+            rank_zero_info(f"{self.pretrained} is not loaded: the checkpoint has weights that came after it.")
+        self.pretrained = None
+
+    def on_fit_start(self) -> None:
+        if self._new_settings is not None:
+            self._new_settings.keep(self.trainer.optimizers[0])
+        if self.trainer.global_rank:  # or dropout would leave out the same on each device
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
+        if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
+            rich_print(initializer_table(self.network, self.initializers))
+        self._load_pretrained()
+        if self.compiled:
+            self._compiled_network = torch.compile(self.network.forward)
+
+    def on_train_start(self) -> None:
+        self._steps.clear()  # of a training that was interrupted
+        for one in (self._resumed_steps or [])[self.global_rank :: self.trainer.world_size]:
+            self._steps += _unstacked(one, self.device)
+        self._resumed_steps = None
+        if self._new_settings is not None:
+            self._steps_apart = self._new_settings.apply(self.trainer, self.lr_scheduler_step)
+            self._new_settings = None
+        self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
+        self._set_own_schedules()
+        whiten = getattr(self.network, "whiten", None)
+        if callable(whiten) and not getattr(self.network, "whitened", False):  # a loaded one has been
+            whiten(self._training_images(WHITENING_IMAGES))
+
+    def on_train_epoch_start(self) -> None:
+        self._freeze_until(self.current_epoch)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
+        step = super().lr_scheduler_step
+        if self._schedules is None:
+            step(scheduler, metric)
+        else:
+            self._schedules.step(scheduler.optimizer, lambda: step(scheduler, metric))
+        self._set_own_schedules()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._set_own_schedules()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the means over the epoch of what ``log_training`` was given."""
+        if not self._steps:  # a loop of the user's own
+            return
+        counts, means = zip(*self._steps, strict=True)
+        self._steps.clear()
+        weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
+        total = int(weights.sum())
+        for name in means[0]:
+            values = torch.stack([step[name] for step in means]).float()
+            mean = (values * weights).sum() / max(total, 1)
+            self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
+        check_monitors(self.trainer, of_training=True)
+
+    def on_validation_start(self) -> None:
+        self._load_pretrained(whole=True)
+
+    def on_test_start(self) -> None:
+        self._load_pretrained(whole=True)
+
+    def on_predict_start(self) -> None:
+        self._load_pretrained(whole=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the network's output for normalised images, float ``(N, 3, H, W)``.
+
+        Raises:
+            ValueError: The images are whole numbers, so not normalised.
+            MisconfigurationException: No compiler is found to compile the network with.
+        """
+        if not images.is_floating_point():
+            raise ValueError(f"Expected normalised float images, but got {images.dtype}: call normalize before.")
+        images = images.to(self.dtype)  # bf16-true and the like
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if self.training and self._compiled_network is not None:  # pictures are taken of the plain one in validation
+            try:
+                return self._compiled_network(images)
+            except RuntimeError as error:
+                if (found := re.search(r".*\b(C|C\+\+) compile.*", str(error))) is None:
+                    raise
+                package, variable = ("gcc", "CC") if found[1] == "C" else ("g++", "CXX")
+                raise MisconfigurationException(
+                    f"Expected a {found[1]} compiler for --model.compiled true, but got: {found[0].strip()}. Install "
+                    f"{package}, or set {variable} to one, or give --model.compiled false."
+                ) from error
+        return self.network(images)
+
+    # Beyond Lightning's hooks
+
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """All children with parameters but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
+        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
+
+    def log_training(self, count: int | Tensor, **means: Tensor) -> None:
+        """Log ``train/loss_step`` if this step is one to log, and keep what becomes ``train/<name>`` of the epoch.
+
+        To log by Lightning, or to update a metric, would cost more in every step than a small network's backward pass.
+
+        Args:
+            count: Number of images, or of whatever the means are taken over.
+            **means: Scalars without gradient, among them ``loss``.
+        """
+        self._steps.append((count, means))
+        if self._log_every and (self.global_step + 1) % self._log_every == 0:
+            self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
+
+    def take_new_settings(self, forget_moments: bool = False, length_only: bool = False) -> None:
+        """Let the optimizer and schedule of this config win over those of the checkpoint that training goes on from.
+
+        Args:
+            forget_moments: Begin without momentum and the like: the optimizer is of another class.
+            length_only: No more has changed than the length of training, or of its steps.
+        """
+        self._new_settings = NewSettings(forget_moments, length_only)
+
+    def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
+        """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
+        # Lightning divides the sum of counts by the number of devices, and cuts off what is no whole number
+        devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be tried out without a trainer
+        self.log(name, mean, batch_size=count * devices, sync_dist=True, prog_bar=prog_bar)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
+        return (images.to(self.mean.device) / 255 - self.mean) / self.std
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1."""
+        return (images * self.std + self.mean).clamp(0, 1)
+
+    # Helpers
+
+    def _load_pretrained(self, whole: bool = False) -> None:
+        """Load the pretrained weights once: only by now is it known whether a checkpoint replaces them."""
+        if self.pretrained is not None:
+            load_pretrained(self.network, self.pretrained, whole)
+            self.pretrained = None
+
+    def _training_images(self, count: int) -> Tensor:
+        """Return about ``count`` normalised training images, the same ones to every process."""
+        loader = self.trainer.train_dataloader
+        assert loader is not None
+        if callable(plain := getattr(loader, "plain", None)):  # full-size ones, rather than what an epoch makes of them
+            images = plain(count)
+        else:
+            batches: list[Tensor] = []
+            for batch in loader:
+                batches.append(batch[0])
+                if sum(map(len, batches)) >= count:
+                    break
+            images = torch.cat(batches)[:count]
+        # over the host, or every process would get it on the first one's device
+        return self.trainer.strategy.broadcast(images.cpu()).to(self.device)
+
+    def _build_optimizer(self) -> Optimizer:
+        rules = (self.param_groups, self.no_decay, self.layer_decay)
+        return build_optimizer(self.optimizer_class, self.network, *rules)
+
+    def _check_trainer(self, optimizer: Optimizer) -> None:
+        if isinstance(optimizer, LBFGS) and self.trainer.accumulate_grad_batches > 1:
+            raise MisconfigurationException(
+                "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
+                f"several times, but got {self.trainer.accumulate_grad_batches}. Take a larger --data.batch_size."
+            )
+        late = [name for name, epoch in self._unfreeze_epochs.items() if epoch >= (self.trainer.max_epochs or 0) > 0]
+        if late:
+            rank_zero_warn(
+                f"{len(late)} parameters stay frozen: training ends before their unfreeze_epoch ({', '.join(late)})."
+            )
+        if self._unfreeze_epochs and self.trainer.world_size > 1:
+            raise MisconfigurationException(
+                f"Expected one device for unfreeze_epoch of --model.param_groups, but got {self.trainer.world_size}: "
+                "gradients that begin later would not be averaged over them. Set --trainer.devices 1."
+            )
+
+    def _set_own_schedules(self) -> None:
+        if self._schedules is not None:
+            self._schedules.set(self.trainer.optimizers[0], self.global_step + self._steps_apart)
+
+    def _freeze_until(self, epoch: int | None) -> None:
+        """Freeze the parameters that begin to train after this epoch, or none of them."""
+        for name, first in self._unfreeze_epochs.items():
+            self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
+
+
+def _stacked(steps: list[Step]) -> dict[str, Any]:
+    """Return steps as few tensors on the CPU."""
+    counts = torch.tensor([int(count) for count, _ in steps])
+    names = steps[0][1] if steps else ()
+    return {"counts": counts, "means": {name: torch.stack([means[name] for _, means in steps]).cpu() for name in names}}
+
+
+def _unstacked(stacked: dict[str, Any], device: torch.device) -> list[Step]:
+    means = {name: column.to(device) for name, column in stacked["means"].items()}
+    return [(count, {name: means[name][i] for name in means}) for i, count in enumerate(stacked["counts"].tolist())]

@@ -1,0 +1,1 @@
+"""Modules beyond classification; none of the other files needs this folder."""

@@ -1,0 +1,87 @@
+"""Train a network to make images again of a short code."""
+
+from typing import Any
+
+import torch
+from jsonargparse.typing import PositiveInt
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_modules.base import ImageModule
+from lightning_modules.losses import check_reduction, per_image
+
+PIXEL_LOSSES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss)
+
+
+class Autoencoder(ImageModule):
+    """A network that makes an image again, through a code; the loss compares it with the image as it was before
+    normalisation, from 0 to 1.
+
+    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which play no part; in validation and
+    test also ``(N, V, 3, H, W)``, each view an image of its own. Logs ``train/loss``, ``val/loss``, ``test/loss``
+    (means over an epoch and all devices) and ``train/loss_step``. There is no accuracy: a recipe says
+    ``checkpoint: {monitor: val/loss, mode: min}``.
+
+    Args:
+        code_size: First argument of the network, whose output is an image.
+        loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss``, or one of your own:
+            called with the network's images and the true ones, both float32 ``(N, 3, H, W)``.
+        **kwargs: See ``ImageModule``.
+
+    Raises:
+        MisconfigurationException: The network does not make images of the size it gets, or the loss compares none.
+    """
+
+    def __init__(
+        self,
+        code_size: PositiveInt = 128,
+        loss: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(width=code_size, **kwargs)
+        self.loss = loss or nn.MSELoss()
+        self._check()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        loss, shown = self._compare(batch[0])
+        self.log_training(len(batch[0]), loss=shown)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch of validation images."""
+        _, shown = self._compare(batch[0])
+        self.log_mean("val/loss", shown, len(batch[0]), prog_bar=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure a batch of test images."""
+        _, shown = self._compare(batch[0])
+        self.log_mean("test/loss", shown, len(batch[0]))
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the images of a batch as the network makes them, from 0 to 1."""
+        return self(batch[0].flatten(0, -4))
+
+    # Helpers
+
+    def _compare(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss to train on, and its mean over images to log."""
+        images = images.flatten(0, -4)
+        made = self(images).float()
+        with torch.autocast(made.device.type, enabled=False):  # under which BCELoss refuses to work on a GPU
+            loss = self.loss(made, self.denormalize(images).float())
+        return loss, per_image(self.loss, loss.detach(), len(images))
+
+    def _check(self) -> None:
+        shape = (1, 3, self.hparams["image_size"], self.hparams["image_size"])
+        if self.output_shape != shape:
+            raise MisconfigurationException(
+                f"Expected a network that makes an image {shape} again, but {type(self.network).__name__} makes "
+                f"{self.output_shape}. Take lightning_modules.networks.ConvAutoencoder, or one that ends as it does."
+            )
+        if type(self.loss).__module__ == nn.MSELoss.__module__ and not isinstance(self.loss, PIXEL_LOSSES):
+            raise MisconfigurationException(
+                f"Expected a loss that compares images ({', '.join(cls.__name__ for cls in PIXEL_LOSSES)}) at "
+                f"--model.loss of Autoencoder, but got {type(self.loss).__name__}."
+            )
+        check_reduction(self.loss)

@@ -1,0 +1,113 @@
+"""Train a classifier to answer as another one does."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_modules.classifier import ImageClassifier
+from lightning_modules.losses import per_image
+from lightning_modules.weights.pretrained import LIMIT
+from lightning_modules.weights.safe_load import LoadError, load_safely
+
+
+class Distiller(ImageClassifier):
+    """An image classifier, the student, that also learns from the probabilities that a trained one, the teacher, gives.
+
+    The training loss is ``(1 - alpha) * loss + alpha * temperature ** 2 * KLDiv`` per image, where KLDiv is the
+    Kullback-Leibler divergence of the student's probabilities from the teacher's, both of logits divided by the
+    temperature; ``loss`` counts as a mean even if its reduction is "sum". ``train/loss`` is that, ``val/loss`` and
+    ``test/loss`` are of ``loss`` alone. The teacher is loaded when training starts; the student's checkpoint neither
+    holds nor needs it.
+
+    Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
+
+    Args:
+        teacher: Checkpoint of an ``ImageClassifier`` of the same classes, in any order, and image size.
+        temperature: The higher, the more the teacher tells of classes that it thinks unlikely.
+        alpha: Share of the teacher in the loss, from 0 to 1.
+        **kwargs: See ``ImageClassifier``.
+    """
+
+    def __init__(
+        self,
+        teacher: str,
+        temperature: PositiveFloat = 4.0,
+        alpha: ClosedUnitInterval = 0.9,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.teacher = teacher
+        self.temperature = temperature
+        self.alpha = alpha
+        self.divergence = nn.KLDivLoss(reduction="batchmean")
+        self._teacher: list[ImageClassifier] = []  # in a list, so that it is no part of the module
+
+    def setup(self, stage: str) -> None:
+        """Load the teacher.
+
+        Raises:
+            MisconfigurationException: It cannot be loaded, or does not know these classes or images of this size.
+        """
+        super().setup(stage)
+        if stage == "fit":
+            self._teacher[:] = [load_teacher(self.teacher)]
+            known, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
+            own = [name for name in self.class_names if name not in known]
+            others = [name for name in known if name not in self.class_names]
+            if own or others:  # those that both have are not named
+                raise MisconfigurationException(
+                    f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has "
+                    f"{others[:LIMIT]} in their place."
+                )
+            if size != self.hparams["image_size"]:
+                raise MisconfigurationException(
+                    f"Expected a --model.teacher with image_size {self.hparams['image_size']}, but {self.teacher} has "
+                    f"{size}."
+                )
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._teacher[0].to(self.device)
+
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to train on, and the same to log."""
+        own = per_image(self.loss, self.loss(logits, targets), self._count(targets))
+        loss = (1 - self.alpha) * own + self.alpha * self._distance(logits, images)
+        return loss, loss.detach()
+
+    # Helpers
+
+    def _distance(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Return the divergence from the teacher's answers, in the scale of a loss at temperature 1."""
+        teacher = self._teacher[0]
+        with torch.no_grad():
+            # normalised as it learnt them: its training images may have been others
+            answers = teacher((images * self.std + self.mean - teacher.mean) / teacher.std)
+            if teacher.class_names != self.class_names:
+                answers = answers[:, [teacher.class_names.index(name) for name in self.class_names]]
+        student = (logits.float() / self.temperature).log_softmax(1)
+        return self.divergence(student, (answers.float() / self.temperature).softmax(1)) * self.temperature**2
+
+
+def load_teacher(file: str) -> ImageClassifier:
+    """Return the classifier of a checkpoint, ready to answer and not to learn.
+
+    Raises:
+        MisconfigurationException: The file is missing, or no checkpoint of a classifier.
+    """
+    if not Path(file).is_file():
+        raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
+    expected = f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file}"
+    try:
+        load_safely(file)  # for its words: torch's advise to load what is refused
+        teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+    except LoadError as error:
+        raise MisconfigurationException(f"{expected} {error}. Give one that `fit` wrote.") from error
+    except Exception as error:  # one of something else raises almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise MisconfigurationException(f"{expected} cannot be loaded: {reason}. Give one that `fit` wrote.") from error
+    return teacher.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Param groups, their optimizer and their schedules."""

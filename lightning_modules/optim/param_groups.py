@@ -1,0 +1,225 @@
+"""Ordered name patterns that say how each layer is trained: learning rate, decay, momentum, schedule, freezing."""
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.markup import escape
+from rich.table import Column, Table
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_modules.optim.parameter_rules import assign
+
+OPTION = "--model.param_groups"
+FIELDS = ("lr", "weight_decay", "momentum")  # options of optimizers that a rule has a field for
+
+
+@dataclass
+class ParamGroup:
+    """What holds for the parameters whose name matches a pattern.
+
+    Args:
+        pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, as "fc3.*".
+        lr_scale: Factor on the optimizer's learning rate.
+        lr: Learning rate instead of the optimizer's, whatever the module's ``layer_decay``.
+        weight_decay: Weight decay instead of the optimizer's, whatever the module's ``no_decay``.
+        momentum: Momentum instead of the optimizer's.
+        schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
+            replaces the module's schedule of it. If that is ``OneCycle``, momentum is cycled here as elsewhere.
+        freeze: Do not train these parameters. The running statistics of a batch norm go on moving.
+        unfreeze_epoch: Freeze them until this epoch; the first one is 0.
+        options: Any other options of the optimizer's groups, as ``betas`` of Adam's.
+        name: Name in tables and logs; by default the pattern without its stars.
+    """
+
+    pattern: str
+    lr_scale: float | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    momentum: float | None = None
+    schedule: Callable[[float], float] | None = None
+    freeze: bool = False
+    unfreeze_epoch: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and self.lr_scale is not None:
+            raise MisconfigurationException(
+                f"Expected lr or lr_scale for param group {self.pattern!r}, but got both. Take one away."
+            )
+        numbers = ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch")
+        if self.freeze and (self.options or any(getattr(self, key) is not None for key in (*numbers, "schedule"))):
+            raise MisconfigurationException(
+                f"Param group {self.pattern!r} is frozen, so its {', '.join(numbers)}, schedule and options have no "
+                "effect. Take them or freeze away."
+            )
+        for key in numbers:
+            if (getattr(self, key) or 0) < 0:
+                raise MisconfigurationException(
+                    f"Expected {key} >= 0 for param group {self.pattern!r}, but got {getattr(self, key)}."
+                )
+        if self.name is None:
+            self.name = self.pattern.replace("*", "").strip(".") or "all"
+        if "/" in self.name:  # which sets apart the parts of a rule's parameters
+            raise MisconfigurationException(f"Expected a name of a param group without '/', but got {self.name!r}.")
+
+    def matches(self, name: str, layer: nn.Module) -> bool:
+        """Tell whether this rule is for the parameter ``name``."""
+        return fnmatch.fnmatchcase(name, self.pattern)
+
+    @property
+    def label(self) -> str:
+        """What it matches, in words for an error."""
+        return f"pattern {self.pattern!r}"
+
+
+OTHERS = ParamGroup("(all others)", name="default")  # of parameters that no rule gets
+
+
+def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
+    """Stop the gradients of the parameters that ``rules`` freeze.
+
+    Returns:
+        The epoch at which each parameter that is frozen until then begins to train, unless the network froze it.
+    """
+    later: dict[str, int] = {}
+    for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
+        for name in names:
+            if rule.freeze:
+                network.get_parameter(name).requires_grad_(False)
+            elif rule.unfreeze_epoch and network.get_parameter(name).requires_grad:
+                later[name] = rule.unfreeze_epoch
+    return later
+
+
+def layers(network: nn.Module) -> dict[str, str]:
+    """Return the layer of each parameter, in the order of ``named_parameters()``.
+
+    A layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
+    """
+    found: dict[str, str] = {}
+    layer = None
+    for name, parameter in network.named_parameters():
+        owner = name.rpartition(".")[0] or type(network).__name__
+        if layer is None or parameter.ndim > 1:
+            layer = owner
+        found[name] = layer
+    return found
+
+
+def build_param_groups(
+    network: nn.Module,
+    rules: Sequence[ParamGroup],
+    optimizer: Optimizer,
+    no_decay: bool = False,
+    layer_decay: float | None = None,
+) -> list[dict[str, Any]]:
+    """Return groups for an optimizer: every parameter that is not frozen, by a rule or by itself, is in exactly one.
+
+    Args:
+        network: The network.
+        rules: Ordered; the first whose pattern matches a parameter's name gets it. The rest are the group "default".
+        optimizer: Any one of the class and with the options that the groups are for.
+        no_decay: Split what ``rules`` give no weight decay into weights, and norms and biases, "<name>/no_decay".
+        layer_decay: Split what ``rules`` give no learning rate into layers, "<name>/<layer>". That of the last layer
+            is multiplied by 1, that of the one before by ``layer_decay``, then by its square, and so on.
+
+    Raises:
+        MisconfigurationException: A rule gets no parameter or sets what the optimizer has not, two have one name, or
+            nothing is left to train.
+    """
+    if len({*(rule.name for rule in rules), "default"}) < len(rules) + 1:
+        taken = [rule.name for rule in rules]
+        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {taken}: set name.")
+    if no_decay:
+        expect_option(optimizer, "weight_decay", "--model.no_decay")
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise MisconfigurationException(f"Expected 0 < --model.layer_decay <= 1, but got {layer_decay}.")
+    layer_of = layers(network)
+    bottom_up = list(dict.fromkeys(layer_of.values()))
+    groups: dict[str, dict[str, Any]] = {}
+    for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
+        given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
+        for key in (*given, *rule.options):
+            expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
+        if rule.lr_scale is not None:
+            given["lr"] = optimizer.defaults["lr"] * rule.lr_scale
+        for name in names:
+            parameter = network.get_parameter(name)
+            if not parameter.requires_grad:
+                continue
+            group: dict[str, Any] = {"params": [], "name": rule.name, **rule.options, **given}
+            if layer_decay is not None and rule.lr is None:
+                depth = len(bottom_up) - 1 - bottom_up.index(layer_of[name])
+                group["lr"] = group.get("lr", optimizer.defaults["lr"]) * layer_decay**depth
+                group["name"] += f"/{layer_of[name]}"
+            if no_decay and rule.weight_decay is None and parameter.ndim < 2:
+                group["weight_decay"] = 0.0
+                group["name"] += "/no_decay"
+            groups.setdefault(group["name"], group)["params"].append(parameter)
+    if not groups:
+        raise MisconfigurationException("All parameters are frozen, so nothing is left to train.")
+    return list(groups.values())
+
+
+def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = False) -> None:
+    """Raise if an optimizer has no such option, or (``beside`` a rule's fields) if it is to be given by a field."""
+    if key not in optimizer.defaults:
+        near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
+        raise MisconfigurationException(
+            f"Expected options of {type(optimizer).__name__} for {user}, but it has no {key}. Among its options are "
+            f"{', '.join(near)}."
+        )
+    if beside and key in FIELDS:
+        raise MisconfigurationException(f"Expected {key} of {user} beside its options, but got it among them.")
+
+
+def rule_of(group: dict[str, Any], rules: Sequence[ParamGroup]) -> ParamGroup:
+    """Return the rule that a group comes from."""
+    name = group["name"].partition("/")[0]
+    return next((rule for rule in rules if rule.name == name), OTHERS)
+
+
+def param_group_table(
+    network: nn.Module,
+    rules: Sequence[ParamGroup],
+    groups: Sequence[dict[str, Any]],
+    base_lrs: Mapping[str, float] | None = None,
+) -> Table:
+    """Return a table of an optimizer's groups and the frozen parameters; ``base_lrs`` of groups with own schedules."""
+    rows: list[list[str]] = []
+
+    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, more: list[str]) -> None:
+        count = sum(one.numel() for one in parameters)
+        rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(more)])
+
+    for group in groups:
+        rule = rule_of(group, rules)
+        # a cycle's highest, a schedule's first, or the only one
+        lr = (base_lrs or {}).get(group["name"], group.get("max_lr", group.get("initial_lr", group["lr"])))
+        more = [f"{key}={value}" for key, value in rule.options.items()]
+        if "max_momentum" in group:
+            more.append(f"momentum {group['base_momentum']:g} to {group['max_momentum']:g}")
+        elif group.get("momentum"):
+            more.append(f"momentum {group['momentum']:g}")
+        if rule.schedule is not None:
+            more.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
+        if rule.unfreeze_epoch:
+            more.append(f"frozen until epoch {rule.unfreeze_epoch}")
+        add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", more)
+    for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
+        frozen = [one for one in map(network.get_parameter, names) if not one.requires_grad]
+        if frozen:
+            add(str(rule.name), rule.pattern, frozen, "frozen", "-", [])
+
+    titles = ["group", "pattern", "parameters", "lr", "weight decay", "more"]
+    shown = len(titles) if any(row[-1] for row in rows) else -1
+    table = Table(*(Column(name, overflow="fold") for name in titles[:shown]), title="Parameter groups")
+    for row in rows:
+        table.add_row(*map(escape, row[:shown]))
+    return table

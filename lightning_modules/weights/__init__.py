@@ -1,0 +1,1 @@
+"""Initial weights, pretrained weights, and loading files without running code in them."""

@@ -1,0 +1,129 @@
+"""Ordered rules that say how a network's parameters begin."""
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.markup import escape
+from rich.table import Column, Table
+from torch import Tensor, nn
+
+from lightning_modules.optim.parameter_rules import assign
+
+OPTION = "--model.initializers"
+
+Method = Literal[
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "uniform",
+    "normal",
+    "trunc_normal",
+    "constant",
+    "eye",
+    "dirac",
+    "orthogonal",
+    "sparse",
+]
+
+
+@dataclass
+class Initializer:
+    """How the parameters begin whose layer and name match.
+
+    Args:
+        method: Function of ``torch.nn.init``, without its last underscore.
+        layer: Shell pattern (``*``, ``?``, ``[...]``) of the layer's class or one of its bases, as "Conv2d".
+        pattern: Shell pattern of names as in ``network.named_parameters()``, as "*.bias".
+        arguments: Arguments of that function, as ``{std: 0.01}``. ``gain`` may also be a nonlinearity that
+            ``torch.nn.init.calculate_gain`` knows, as "relu"; with "leaky_relu" goes ``negative_slope``.
+
+    Raises:
+        MisconfigurationException: The function has no such argument, or needs one that is not given.
+    """
+
+    method: Method
+    layer: str = "*"
+    pattern: str = "*"
+    arguments: dict[str, int | float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        signature = inspect.signature(self._function)
+        arguments = dict(self.arguments)
+        if arguments.get("gain") == "leaky_relu":
+            arguments.pop("negative_slope", None)
+        try:
+            signature.bind(None, **arguments)
+        except TypeError as error:
+            names = ", ".join(name for name in signature.parameters if name not in ("tensor", "generator"))
+            raise MisconfigurationException(
+                f"Expected arguments of {self.method} in {OPTION} ({names or 'none'}), but {error}."
+            ) from error
+
+    @property
+    def label(self) -> str:
+        """What it matches, in words for an error."""
+        return f"layer {self.layer!r} and pattern {self.pattern!r}"
+
+    def __str__(self) -> str:
+        return f"{self.method}({', '.join(f'{name}={value}' for name, value in self.arguments.items())})"
+
+    def matches(self, name: str, layer: nn.Module) -> bool:
+        """Tell whether this rule is for the parameter ``name`` of ``layer``."""
+        classes = (cls.__name__ for cls in type(layer).__mro__)
+        return fnmatch.fnmatchcase(name, self.pattern) and any(fnmatch.fnmatchcase(cls, self.layer) for cls in classes)
+
+    def values(self, shape: torch.Size) -> Tensor:
+        """Return new values, float32, of a shape."""
+        arguments: dict[str, Any] = dict(self.arguments)
+        if isinstance(gain := arguments.get("gain"), str):
+            slope = arguments.pop("negative_slope", None)
+            arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it says what it knows
+        if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would leave nothing, or count from the end
+            raise ValueError("sparsity is a fraction from 0 to 1")
+        return self._function(torch.empty(shape), **arguments)
+
+    @property
+    def _function(self) -> Callable[..., Tensor]:
+        return getattr(nn.init, f"{self.method}_")
+
+
+def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
+    """Fill the parameters of a network as ``rules`` say, from the global seed; those of no rule stay as they are.
+
+    Raises:
+        MisconfigurationException: A rule gets no parameter, or one of a shape that its method cannot fill.
+    """
+    for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
+        for name in names:
+            parameter = network.get_parameter(name)
+            try:
+                values = rule.values(parameter.shape)
+            except Exception as error:  # torch.nn.init checks shapes and values, by whatever error
+                why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+                raise MisconfigurationException(
+                    f"Expected a method of {OPTION} that can fill {name} of shape "
+                    f"{tuple(parameter.shape)}, but got {rule}: {why}. Narrow its layer or pattern, or change its "
+                    "arguments."
+                ) from error
+            with torch.no_grad():
+                parameter.copy_(values)  # made apart, so that they depend on no dtype, device or memory format
+
+
+def initializer_table(network: nn.Module, rules: Sequence[Initializer]) -> Table:
+    """Return a table of what each rule gets, with mean and std of the values that are there now."""
+    label_columns = [Column(name, overflow="fold") for name in ("layer", "pattern", "method")]
+    table = Table(*label_columns, "tensors", "parameters", "mean", "std", title="Initialisation")
+    labels = [*((rule.layer, rule.pattern, str(rule)) for rule in rules), ("(all others)", "", "as built")]
+    for label, names in zip(labels, assign(network, rules, OPTION), strict=True):
+        if names:
+            values = torch.cat([network.get_parameter(name).detach().flatten() for name in names])
+            std, mean = torch.std_mean(values, correction=0)
+            cells = f"{len(names)}", f"{values.numel():,}", f"{mean:.3g}", f"{std:.3g}"
+            table.add_row(*map(escape, label), *cells)
+    return table

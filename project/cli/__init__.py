@@ -1,0 +1,1 @@
+"""The command line: parsing, checks before a run, and error messages."""

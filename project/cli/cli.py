@@ -1,0 +1,500 @@
+"""LightningCLI with run folders, links from data to module, and errors in one line."""
+
+import importlib
+import json
+import pkgutil
+import shutil
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import callbacks
+from callbacks.finite_loss import FiniteLoss
+from lightning_modules.monitors import MonitorCheck, is_of_training
+from project import COMMANDS
+from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
+from project.cli.error_handling import told_shortly
+from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
+from project.cli.preflight import check_config
+from project.cli.profiler import NoProfiler
+from project.cli.progress import Progress
+from project.commands.light_parser import debugging
+from project.report import write_report
+from project.resume.changes import (
+    OF_LENGTH,
+    OF_STARTING,
+    OF_TRAINING,
+    Changes,
+    changes_of,
+    check_seed,
+    check_unfinished,
+)
+from project.resume.checkpoint import Checkpoint, EpochKeeper, kept_in
+from project.resume.checkpoint_io import keep_whole, told_if_full
+from project.resume.csv_logger import Table, cut, open_table
+from project.resume.preflight import check_classes, check_weights, data_of, facts_of
+from project.resume.signals import Stopped, Stopper
+from project.runs import record
+from project.runs.config import CONFIG, load_config, read_yaml, setting
+from project.runs.folders import (
+    BEST,
+    LAST,
+    RESULTS,
+    RunError,
+    create_folder,
+    expand_run,
+    name_of,
+    paths_from_here,
+    run_of_checkpoint,
+    summary,
+    times_tested,
+    typed,
+    working_directory,
+)
+from project.runs.metrics import digest_of
+
+OPTIONS = "[--config FILE ...] [--option VALUE ...]"
+
+
+class CLI(LightningCLI):
+    """The commands fit, validate and test.
+
+    Attributes:
+        output_dir: Where the command writes: the run's folder, or below it ``test/<time>`` and the like.
+        run_dir: The run's folder.
+    """
+
+    output_dir: Path
+    run_dir: Path
+
+    def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
+        self.command = command
+        self.changes: Changes = []  # from what a checkpoint was trained with
+        self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
+        self.settings: dict[str, Any] = {}
+        self.weights: dict[str, Any] = {}  # path, digest, epoch, step and hyperparameters of the checkpoint in use
+        self.trained: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
+        self.table: Table | None = None
+        self.training = False
+        self.stopper = Stopper()
+        self.began = time.monotonic()
+        try:
+            with self.stopper:
+                super().__init__(*args, **kwargs)
+        except BaseException as error:  # whatever it is, the run's folder says how it ended
+            if hasattr(self, "run_dir") and self.subcommand == "fit":
+                state = "interrupted" if isinstance(error, Stopped) else "failed"
+                reason = reason_of_first(" ".join(f"{type(error).__name__}: {error}".split())[:500])
+                with suppress(OSError):  # of a full disk
+                    if self.training or self.config["fit"].run is None:
+                        record.end(self.run_dir, state, time.monotonic() - self.began, reason)
+                    else:  # a run that was to go on is as it was
+                        record.take_back(self.run_dir)
+                if isinstance(error, Stopped):
+                    self._say_how_to_go_on()
+            raise
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the commands, with the Trainer's arguments that are not options."""
+        commands = LightningCLI.subcommands()
+        return {command: commands[command] for command in COMMANDS}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add run folders, checkpoints and the links from data to module."""
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: take its best checkpoint. "
+            "fit: go on with it; `auto` goes on with the latest run of this command line unless that is finished, or "
+            "starts one.",
+        )
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
+        )
+        parser.add_argument(
+            "--report", type=bool, default=True, help="fit, test: write report.html in the run's folder at the end."
+        )
+        parser.add_lightning_class_args(Checkpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/acc",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        for name in LINKED:
+
+            def of_checkpoint_or(value: Any, name: str = name) -> Any:
+                known = self.trained.get(name)
+                return value if known is None else known
+
+            link = f"data.{name}", f"model.init_args.{name}", of_checkpoint_or
+            parser.link_arguments(*link, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, then check what no type can say."""
+        self.config = parser.parse_args(args)
+        config = self.config[self.config.subcommand]
+        for key in ("trainer", "model", "data"):
+            if isinstance(config[key], list):
+                raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
+        if config.trainer.default_root_dir is not None:
+            raise MisconfigurationException(
+                "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
+            )
+        check_config(
+            self.config.subcommand,
+            config,
+            given=lambda: parse_given(parser, args)[self.config.subcommand],
+        )
+        kept = config.checkpoint
+        of_training = is_of_training(str(kept.monitor))
+        if kept.save_on_train_epoch_end is None or of_training:  # after a validation, it is not logged yet
+            kept.save_on_train_epoch_end = of_training or config.trainer.limit_val_batches == 0
+        check_text(self._parser(self.config.subcommand), self._text_of(config))
+        if self.config.subcommand == "fit":
+            self._compare_with_run()
+        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
+            what = "is a folder" if Path(config.ckpt_path).is_dir() else "does not exist"
+            raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
+        pretrained = config.get("model.init_args.pretrained")
+        if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
+            raise MisconfigurationException(
+                f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist."
+            )
+        teacher = config.get("model.init_args.teacher")
+        if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
+            raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
+        if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
+            raise MisconfigurationException(
+                "Expected --checkpoint.dirpath, filename and save_top_k as they are, because --run takes "
+                "checkpoints/best.ckpt. To keep more, add a ModelCheckpoint to trainer.callbacks."
+            )
+        weights = config.ckpt_path or pretrained
+        if self.config.subcommand != "fit" and weights is None:
+            raise MisconfigurationException(
+                f"Expected weights to {self.config.subcommand}: give --run last, best or FOLDER, --ckpt_path FILE or "
+                "--model.pretrained FILE."
+            )
+        if config.ckpt_path is not None or self.config.subcommand != "fit":
+            self.weights = {"file": weights, **facts_of(str(weights), config.weights_only is not False)}
+            module, _, name = config.model.class_path.rpartition(".")
+            module_class = getattr(importlib.import_module(module), name)
+            self.trained = data_of(self.weights.get("hyper_parameters", {}), module_class)
+            self.weights["digest"] = digest_of(Path(weights))  # now, because training may replace it during a test
+
+    def _parse_ckpt_path(self) -> None:
+        """Keep the config as it was given: Lightning would let the checkpoint's values win over the command line."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the run's folder and a trainer that writes into it.
+
+        By now data and module exist, so that a mistake in them leaves no empty run behind.
+        """
+        command = self.subcommand
+        assert command is not None
+        config = self.config[command]
+        check_weights(command, config, self.model)
+        self._match_data(command)
+        self._make_folders(config)
+        if command == "fit" and is_rank_zero():
+            self._begin_record(config)
+        loggers: list[CSVLogger | TensorBoardLogger] = []
+        if config.trainer.logger in (None, True):
+            step = self.kept.get("step", 0) if command == "fit" and config.run is not None else None
+            table = CSVLogger(self.output_dir, name="", version="")
+            board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
+            loggers = [table, board]
+            kwargs["logger"] = loggers[::-1]
+        if is_rank_zero():
+            if loggers:
+                self.table = open_table(table)
+                _ = board.experiment
+            if command != "fit" or config.run is None:
+                self._save_config(config)
+            print(f"Run: {self.output_dir}", flush=True)
+        return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
+        """Give checkpoints their folder, and take a progress bar and a profiler that cost little."""
+        if config["enable_checkpointing"] is False:
+            always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
+        for callback in always:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.run_dir / BEST.parent)
+        if config["logger"] is False and isinstance(config["callbacks"], list):  # Lightning would refuse to start
+            config["callbacks"] = [one for one in config["callbacks"] if not isinstance(one, LearningRateMonitor)]
+        given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
+        if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
+            always = [*always, Progress()]
+        if not any(isinstance(one, FiniteLoss) for one in given):
+            always = [*always, FiniteLoss()]
+        always = [*always, self.stopper, LambdaCallback(on_train_start=self._note_start)]
+        for callback in always:
+            if isinstance(callback, Checkpoint):
+                callback.settings = self.settings
+        config["callbacks"] = [
+            MonitorCheck(),
+            EpochKeeper(),
+            *(one for one in given if one is not None),
+        ]  # before all others
+        config["profiler"] = config["profiler"] or NoProfiler()
+        trainer = super()._instantiate_trainer(config, always)
+        keep_whole(trainer, config["plugins"])
+        return trainer
+
+    def _match_data(self, command: str) -> None:
+        """Make the data match the classes and the normalisation of the checkpoint.
+
+        Raises:
+            DataError: --data.normalize contradicts the checkpoint.
+            MisconfigurationException: The data has other classes.
+        """
+        if not self.trained:
+            return
+        data, names = self.datamodule, self.trained["class_names"]
+        if names is not None:
+            check_classes(str(self.weights["file"]), names, data, training=command == "fit")
+        if hasattr(data, "match"):
+            data.match(names, self.trained["mean"], self.trained["std"])
+        size = self.weights["hyper_parameters"].get("image_size")
+        if (given := getattr(data, "image_size", size)) != size:
+            rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+
+    def _make_folders(self, config: Any) -> None:
+        """Set ``run_dir`` and ``output_dir``, and make them."""
+        run = Path(config.run) if config.run is not None else None
+        if run is None and config.ckpt_path is not None and self.subcommand != "fit":
+            run = run_of_checkpoint(Path(config.ckpt_path))
+        configs = filter(None, config.get("config") or [])  # None for a text instead of a file
+        runs = Path(config.runs_dir) / name_of(list(map(str, configs)))
+        if not is_rank_zero():  # other ranks write nothing, and learn the folder from rank zero's broadcast
+            self.run_dir = self.output_dir = run or runs
+            return
+        self.run_dir = run or create_folder(runs)
+        self.output_dir = self.run_dir
+        if self.subcommand != "fit":
+            self.output_dir = create_folder(self.run_dir / str(self.subcommand))
+
+    def _compare_with_run(self) -> None:
+        """See what the command line changes of what the checkpoint that training goes on from was trained with.
+
+        The run's config may say otherwise: of a start that came to no checkpoint of its own.
+
+        Raises:
+            RunError: There is no such run, or it cannot go on so.
+        """
+        config = self.config["fit"]
+        now = read_yaml(self._text_of(config))
+        self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
+        run = Path(config.run) if config.run is not None else None
+        if run is not None and not (run / CONFIG).is_file():
+            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
+        if config.ckpt_path is not None:
+            self.kept = kept_in(Path(config.ckpt_path), weights_only=config.weights_only is not False)
+        before = self.kept.get("settings") or (load_config(run) if run is not None else None)
+        if before is None:  # a new run, or a checkpoint of which nothing is known
+            return
+        self.changes = changes_of(before, self.settings)
+        if config.ckpt_path is not None:
+            check_seed(self.changes)
+        if run is not None:
+            check_unfinished(run, before, self.settings)
+
+    def _begin_record(self, config: Any) -> None:
+        """Write down what the run runs with, and say what has changed since it was started."""
+        data = self._describe_data()
+        info = record.read(self.run_dir)
+        before = (info.get("data") or {}).get("digest", data["digest"])
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        record.begin(
+            self.run_dir,
+            self.command,
+            working_directory=working_directory(self.run_dir) if config.run is None else info.get("working_directory"),
+            seed=config.seed_everything,
+            hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
+            data=data,
+        )
+        if data["digest"] != before:
+            rank_zero_warn(
+                f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
+                "on others than what came before. Start a new run, unless that is meant."
+            )
+        if config.run is not None and config.ckpt_path is None:
+            print(f"{self.run_dir} has no checkpoint yet: it begins again.")
+        for key, old, new in self.changes:
+            print(f"Changed      {key}: {old} -> {new}")
+
+    def _describe_data(self) -> dict[str, Any]:
+        data = self.datamodule
+        root, digest = str(getattr(data, "root", "")), getattr(data, "digest", None)
+        return {"class": type(data).__name__, "root": root, "digest": digest}
+
+    def before_fit(self) -> None:
+        """Let what the command line says win over the checkpoint."""
+        keys = [key for key, *_ in self.changes if key.startswith(OF_TRAINING)]
+        config = self.config["fit"]
+        if config.ckpt_path is None or not hasattr(self.model, "take_new_settings"):
+            return
+        if keys or not self.kept:  # of another program's checkpoint, nothing is known
+            forget_moments = "model.init_args.optimizer.class_path" in keys
+            self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
+
+    def _text_of(self, config: Any) -> str:
+        """Return the config by which this can be repeated: without what was meant for this start alone."""
+        config = config.clone()
+        if config.get("data.init_args.resplit"):
+            config["data.init_args.resplit"] = False
+        if self.config.subcommand == "fit" and config.run is not None:
+            for key, path in paths_from_here(Path(config.run)).items():
+                if config.get(key) == path:
+                    config[key] = setting(load_config(Path(config.run)), key)
+            config.run = config.ckpt_path = None
+        return text_of(self._parser(self.config.subcommand), config)
+
+    def _save_config(self, config: Any) -> None:
+        resumed = self.subcommand == "fit" and config.run is not None
+        if resumed and changes_of(load_config(self.run_dir), self.settings):
+            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+        partial = self.output_dir / f"{CONFIG}.partial"
+        partial.write_text(self._text_of(config), encoding="utf-8")
+        partial.replace(self.output_dir / CONFIG)
+
+    def _note_start(self, trainer: Trainer, *_: Any) -> None:
+        """Training begins: all processes learn the run's folder; only now a run that goes on has other settings."""
+        self.training = True
+        self.run_dir = Path(trainer.strategy.broadcast(str(self.run_dir)))
+        if self.config["fit"].run is not None and is_rank_zero():
+            if self.table is not None:
+                cut(self.table, self.kept.get("rows", 0))
+            self._save_config(self.config["fit"])
+
+    def _say_how_to_go_on(self) -> None:
+        if self.subcommand == "fit" and is_rank_zero() and (self.run_dir / CONFIG).is_file():
+            last = self.run_dir / LAST
+            kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
+            print(f"\nStopped{kept}. Go on:  {typed('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
+
+    @rank_zero_only
+    def _finish(self, report: bool) -> None:
+        config = self.config[self.subcommand]
+        if report and config.report and not config.trainer.fast_dev_run:
+            self._write_report()
+        print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)
+
+    def _write_report(self) -> None:
+        """Write the report, or say why not: what was trained is not lost over a picture of it."""
+        if not (self.run_dir / CONFIG).is_file():  # a test of weights that are no run's
+            return
+        try:
+            write_report(self.run_dir)
+        except Exception as error:  # whatever it is, the run is finished and its files are there
+            if debugging():
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            rank_zero_warn(
+                f"No report was written ({reason}). PROJECT_DEBUG=1 shows all of it: `report {self.run_dir}`."
+            )
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; Lightning calls this in the place of ``Trainer.fit``."""
+        with told_if_full(lambda: self.run_dir):
+            try:
+                self.trainer.fit(**kwargs)
+            except ValueError as error:
+                if "`val_check_interval`" not in str(error):
+                    raise
+                raise MisconfigurationException(
+                    "Expected --trainer.val_check_interval of at most an epoch's batches "
+                    f"({self.trainer.num_training_batches}), but got {self.trainer.val_check_interval}. To count "
+                    "across epochs, add --trainer.check_val_every_n_epoch null."
+                ) from error
+
+    def after_fit(self) -> None:
+        """Say what came out."""
+        state = "finished"
+        try:
+            if self.config["fit"].test_after_fit and self.trainer.strategy.broadcast((self.run_dir / BEST).is_file()):
+                run(["test", "--run", str(self.run_dir)])
+            else:
+                self._finish(report=True)
+        except SystemExit as stop:
+            if stop.code in (130, 143):  # the test is still to be made
+                state = "interrupted"
+            raise
+        finally:
+            record.end(self.run_dir, state, time.monotonic() - self.began)
+
+    def after_validate(self) -> None:
+        """Say what came out."""
+        self._write_results()
+        self._finish(report=False)
+
+    def after_test(self) -> None:
+        """Say what came out, in the run's report too, and how often its test images have been looked at."""
+        self._write_results(times_tested=times_tested(self.run_dir) + 1)
+        self._finish(report=True)
+
+    @rank_zero_only
+    def _write_results(self, **facts: int) -> None:
+        """Write results.json: metrics, checkpoint and data."""
+        config = self.config[self.subcommand]
+        found = {
+            "checkpoint": config.ckpt_path or config.get("model.init_args.pretrained"),
+            "checkpoint_digest": self.weights["digest"],
+            "epoch": self.weights.get("epoch"),
+            "step": self.weights.get("step"),
+            "data": self._describe_data(),
+            **facts,
+            "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
+        }
+        (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
+
+
+def run(args: list[str]) -> CLI:
+    """Run a command of Lightning's.
+
+    All files of ``callbacks`` are imported: a class is found by its short name once its module is.
+
+    Raises:
+        SystemExit: See ``told_shortly``.
+    """
+    follow_parent()
+    with told_shortly(args):
+        for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
+            importlib.import_module(f"callbacks.{module.name}")
+        torch.set_float32_matmul_precision("high")
+        command = list(args)
+        args[:] = expand_run(args)
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={
+                "allow_abbrev": False,
+                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=args,
+            command=command,
+        )

@@ -1,0 +1,190 @@
+"""The parser of the command line: mistakes as errors of ours, and a help that can be read."""
+
+import os
+import re
+import sys
+from argparse import SUPPRESS
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import Namespace, _typehints, get_loader, set_dumper, set_loader, set_parsing_settings
+from jsonargparse._util import config_load_stack
+from jsonargparse.typing import register_type
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import datamodules
+import lightning_modules
+from project.cli import config_merging
+from project.cli.arguments import classes_first, config_files
+from project.cli.distributed import is_rank_zero
+from project.runs.config import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
+from project.runs.folders import with_paths
+
+register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
+# what torchvision's transforms call by no type, as the list of Compose, may be classes: configs are trusted
+set_parsing_settings(instantiate_subclass_spec_in_any=True)
+LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
+
+SCALARS = (str, int, float, type(None))
+UNSAVED = "Unable to serialize instance "  # what jsonargparse writes for an object without an import path
+UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, but"
+
+
+class UsageError(Exception):
+    """The command line or a config is not as expected.
+
+    Attributes:
+        options: Names of all options, without those of classes.
+    """
+
+    options: Collection[str] = ()
+
+
+def load(text: str) -> Any:
+    """Return the content of a config or of a value, for jsonargparse.
+
+    Raises:
+        UsageError: A mapping contains a key twice.
+    """
+    files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
+    try:
+        content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
+    except DuplicateKeyError as error:
+        raise UsageError(str(error)) from error
+    if isinstance(content, dict) and not any(value is not None for value in content.values()):
+        return _load(text)  # which keeps "{a}" as a string
+    return content
+
+
+_load, _serialize = get_loader("yaml"), _typehints.serialize_as_import_path
+set_loader("yaml", load, (yaml.YAMLError,))
+set_dumper("yaml", write_yaml)
+# for an argument of type `Callable | str`, jsonargparse would write a string as an object without an import path
+_typehints.serialize_as_import_path = lambda value: value if isinstance(value, str) else _serialize(value)
+
+
+def ordered(args: Sequence[str] | None) -> list[str]:
+    """Return a command line as it is parsed: classes before their arguments, and paths of runs from here."""
+    return with_paths(classes_first(sys.argv[1:] if args is None else args))
+
+
+def parse_given(parser: LightningArgumentParser, args: Sequence[str] | None) -> Any:
+    """Return only what a command line and its configs set, without defaults."""
+    return LightningArgumentParser.parse_args(parser, ordered(args), defaults=False)
+
+
+class Parser(LightningArgumentParser):
+    """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
+
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        """Parse, report replaced classes, and compare devices with processes, as Lightning does once there is a run."""
+        if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called within the parser below
+            return super().parse_args(args, *rest, **kwargs)
+        args = ordered(args)
+        files = [file.resolve() for file in config_files(args)]
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
+        config_merging.reset()
+        try:
+            config = super().parse_args(args, *rest, **kwargs)
+        except UsageError as error:
+            command = self if self._subcommands_action is None else self._subcommands_action.choices[args[0]]
+            error.options = [option.removeprefix("--") for option in command._option_string_actions]
+            raise
+        for line in config_merging.replaced_classes(config) if is_rank_zero() else ():
+            print(line)
+        if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:
+            compare_with_torchrun(config[config.subcommand].trainer)
+        return config
+
+    def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:
+        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them.
+
+        Raises:
+            UsageError: A value that YAML cannot represent is not the default.
+        """
+        typed = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
+        values = {key: cfg.get(key) for key in typed}
+        for key, value in values.items():
+            if isinstance(value, set | frozenset):  # its order differs from process to process
+                cfg[key] = sorted(value, key=repr)
+        super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)
+        for key, value in values.items():
+            if key in cfg and not is_plain(cfg[key]):
+                if value is not typed[key].default and value != typed[key].default:
+                    raise UsageError(f"{UNREADABLE} {key} is {value}.")
+                cfg.pop(key)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what argparse would print below a page of usage."""
+        raise UsageError(message) from ex
+
+    def format_help(self, *args: Any) -> str:
+        """Add the options of the classes that recipes use: by themselves, any class could stand there."""
+        text = shorten_help(super().format_help(*args))
+        if "--model" not in self._option_string_actions:
+            return text
+        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
+        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
+            skip = set(LINKED) if key == "model" else None
+            extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
+        return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether YAML can represent a value."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return all(isinstance(key, SCALARS) and is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return isinstance(value, SCALARS) and not str(value).startswith(UNSAVED)
+
+
+def text_of(parser: LightningArgumentParser, config: Any) -> str:
+    """Return a config as YAML with all its values. It is not validated again, which takes three times as long."""
+    return parser.dump(config, skip_unset=False, skip_validation=True)
+
+
+def check_text(parser: LightningArgumentParser, text: str) -> None:
+    """Check that the YAML of a config, parsed again, gives the same YAML.
+
+    Raises:
+        UsageError: It does not, so the run could neither be resumed nor tested.
+    """
+    try:
+        before = dict(flatten(read_yaml(text)))
+        again = text_of(parser, parser.parse_string(text, defaults=False, _skip_validation=True))
+    except yaml.MarkedYAMLError as error:  # a file name that is not UTF-8
+        line = text.splitlines()[error.problem_mark.line].strip()
+        raise UsageError(f"{UNREADABLE} YAML cannot represent `{line}`.") from error
+    except UsageError as error:
+        raise UsageError(f"{UNREADABLE} parsing them again fails: {error}") from error
+    after = dict(flatten(read_yaml(again)))
+    for key in before | after:
+        if repr(before.get(key)) != repr(after.get(key)):  # NaN equals NaN, and 1 does not equal "1"
+            change = f"{key} {before.get(key)!r} would be read as {after.get(key)!r}"
+            raise UsageError(f"{UNREADABLE} {change}. Set another value.")
+
+
+def compare_with_torchrun(trainer: Any) -> None:
+    """Raise MisconfigurationException unless a Trainer's devices are as many as the processes that torchrun started."""
+    size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    devices, nodes = trainer.devices, trainer.num_nodes
+    if devices == "auto":  # a CPU counts as one
+        gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        devices = torch.cuda.device_count() if gpus else 1
+    if str(devices).isdecimal() and int(devices) * nodes != size:  # what is no number names single devices
+        raise MisconfigurationException(
+            f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines: "
+            f"give --trainer.devices {here} --trainer.num_nodes {size // here}."
+        )
+
+
+def shorten_help(text: str) -> str:
+    """Leave out the names of some hundred modules of torch's, which jsonargparse lists at every option for one."""
+    return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)

@@ -1,0 +1,1 @@
+"""Run directories: their names, configs, records, metrics and results. Imports no torch."""
