@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.errors import DataError, first_few
-from datamodules.loading.dataset import ImageDataset, read_images, seeded
+from datamodules.loading.dataset import ImageDataset
+from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import Batch, ImageLoader
 from datamodules.preparation.cache import scan
 from datamodules.preparation.dataset_info import FILE, Description, load_description, write_description
@@ -27,9 +28,9 @@ from datamodules.preparation.split import fold_of
 from datamodules.preparation.statistics import divisors
 from datamodules.preparation.store import ImageStore
 from datamodules.reading.decode import Resize
-from datamodules.reading.files import FileDataset
+from datamodules.reading.read_images import read_images
 from datamodules.transforms.batch import BatchTransform, Draw
-from datamodules.transforms.image import ImageTransform, compose, extremes, normalization
+from datamodules.transforms.image import ImageTransform, compose, extremes, normalization, seeded
 from datamodules.transforms.normalize import Normalize
 
 NOT_NORMALIZED = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]  # mean and standard deviation

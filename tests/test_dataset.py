@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from datamodules import DataError
-from datamodules.loading.dataset import ImageDataset, read_images, seeded
+from datamodules.loading.dataset import ImageDataset
 from datamodules.reading.png import encode_pngs
+from datamodules.reading.read_images import read_images
+from datamodules.transforms.image import seeded
 
 
 @pytest.fixture

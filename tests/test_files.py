@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.reading.files import FileDataset, find_files
+from datamodules.loading.file_dataset import FileDataset
+from datamodules.reading.files import find_files
 from datamodules.transforms.image import compose
 
 

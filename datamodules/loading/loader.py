@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
 
 from datamodules.errors import DataError
-from datamodules.loading.dataset import ImageDataset, paths_of
+from datamodules.loading.dataset import ImageDataset
+from datamodules.reading.read_images import paths_of
 from datamodules.transforms.batch import Batch, Draw
 
 

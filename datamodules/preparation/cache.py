@@ -18,11 +18,11 @@ from numpy.lib import format as npy
 from rich.progress import Progress
 
 from datamodules.errors import DataError
-from datamodules.loading.dataset import paths_of, read_images
 from datamodules.preparation.index import write_text
 from datamodules.preparation.statistics import Sums, channel_sums
 from datamodules.preparation.write_pngs import cores
 from datamodules.reading.decode import LOSSES, Resize
+from datamodules.reading.read_images import paths_of, read_images
 
 VERSION = 1  # of what a fingerprint stands for; to be raised when decoding or resizing changes
 CHUNK_BYTES = 128 * 3 * 32 * 32  # of pixels that a thread reads at a time

@@ -10,12 +10,12 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import SHOWN, DataError, first_few
-from datamodules.loading.dataset import paths_of
 from datamodules.preparation.cache import Scan, cache_path, fingerprint, open_cache, scan
 from datamodules.preparation.dataset_info import FILE, Description, Pixels, load_description, write_description
 from datamodules.preparation.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.preparation.statistics import Sums, channel_mean_std
 from datamodules.reading.decode import Resize, read_rgb
+from datamodules.reading.read_images import paths_of
 
 CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
 Entries = dict[str, list[Entry]]  # by stage

@@ -2,16 +2,10 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from datamodules.errors import DataError, ImageError
-from datamodules.loading.dataset import ImageDataset
-from datamodules.reading.decode import IMAGE_SUFFIXES, Resize
+from datamodules.reading.decode import IMAGE_SUFFIXES
 
 # folders that file servers, desktops and archives put beside images: thumbnails, copies, what was deleted
 OF_OTHER_PROGRAMS = {
@@ -66,43 +60,6 @@ def walk(
 def is_data(name: str) -> bool:
     """Return whether a folder may hold data: it is neither hidden nor made by another program, as ``@eaDir``."""
     return not name.startswith(".") and name.lower() not in OF_OTHER_PROGRAMS
-
-
-class FileDataset(ImageDataset):
-    """Image files, each with its position as its target. A file that cannot be read is missing in its batch.
-
-    Args:
-        files: Their paths.
-        size: Side in pixels that images are brought to.
-        resize: How.
-        transform: Applied to each image, uint8 ``(3, H, W)``, on the way out.
-    """
-
-    def __init__(
-        self,
-        files: Sequence[str],
-        size: int,
-        resize: Resize = "crop",
-        transform: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        super().__init__(Path(), [(file, i) for i, file in enumerate(files)], size, resize, transform)
-
-    def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        try:
-            return super().__getitems__(batch)
-        except DataError:  # of one file, for which the others need not suffer
-            good = [position for position in batch[1].tolist() if self.problem(position) is None]
-            if not good:
-                return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-            return super().__getitems__((batch[0], torch.tensor(good)))
-
-    def problem(self, position: int) -> str | None:
-        """Return why a file cannot be read or transformed, or None if it can."""
-        try:
-            super().__getitems__((0, torch.tensor([position])))
-        except DataError as error:
-            return error.reason if isinstance(error, ImageError) else str(error)
-        return None
 
 
 def _add(found: Found, path: str) -> None:

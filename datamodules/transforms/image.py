@@ -1,6 +1,8 @@
 """Per-image transforms: what one may be in a config, several as one, and whitening."""
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Number
 from typing import Any
@@ -14,7 +16,6 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from datamodules.errors import DataError
-from datamodules.loading.dataset import seeded
 
 # a Callable alone parses the same, but nn.Module first makes jsonargparse's errors name the class path
 ImageTransform = nn.Module | Callable[[Any], Any]
@@ -215,3 +216,18 @@ def _describe(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch (on the CPU), and afterwards leave them as if nothing had been drawn."""
+    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

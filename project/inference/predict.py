@@ -12,8 +12,8 @@ from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
 from datamodules.base import NOT_NORMALIZED
+from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import ImageLoader
-from datamodules.reading.files import FileDataset
 from datamodules.transforms.image import normalization
 from datamodules.transforms.normalize import Normalize
 from lightning_modules import ImageClassifier
