@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base.images import names_of
 from callbacks.base.log import Log, write_csv
 from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.tools.layers import names_of
 
 MOST_ROWS = 50  # of the table in TensorBoard; the file has all
 

@@ -8,10 +8,10 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.base.images import names_of
 from callbacks.base.log import Log, write_csv
 from callbacks.base.predictions import Predictions, PredictionWatcher
 from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.layers import names_of
 from callbacks.tools.pictures import rendered
 
 MOST_NUMBERS = 20  # classes; with more, the numbers in the cells cannot be read and are left out

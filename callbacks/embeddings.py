@@ -11,9 +11,10 @@ from tensorboard.plugins.projector import ProjectorConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.base.images import ImageWatcher, Shown, denormalized, forward, hooked, names_of, predicted_classes
+from callbacks.base.images import ImageWatcher, Shown
 from callbacks.base.log import Log
-from callbacks.tools.histogram import network_of, to_cpu
+from callbacks.tools.layers import denormalized, forward, hooked, names_of, network_of, predicted_classes
+from callbacks.tools.transfer import to_cpu
 
 THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from callbacks.base.images import ImageWatcher, Shown, convolutions, denormalized, find_layers, forward, hooked
+from callbacks.base.images import ImageWatcher, Shown
 from callbacks.base.log import Log
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.layers import convolutions, denormalized, find_layers, forward, hooked
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
+from callbacks.tools.transfer import to_cpu
 
 SIDE = 64  # of an image or map, in pixels
 DEFAULT_LAYERS = 4

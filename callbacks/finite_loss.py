@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from callbacks.base.drawing import SHARDED
-from callbacks.base.images import hooked
-from callbacks.tools.histogram import network_of
+from callbacks.tools.layers import hooked, network_of
 
 OFTEN = 50  # steps from look to look on a device, if nothing is logged
 

@@ -13,9 +13,10 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.base.images import (
-    ImageWatcher,
-    Shown,
+from callbacks.base.images import ImageWatcher, Shown
+from callbacks.base.log import Log
+from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.layers import (
     check_logits,
     convolutions,
     denormalized,
@@ -25,10 +26,8 @@ from callbacks.base.images import (
     names_of,
     predicted_classes,
 )
-from callbacks.base.log import Log
-from callbacks.tools.fonts import names_in_pictures
-from callbacks.tools.histogram import to_cpu
 from callbacks.tools.pictures import sheet
+from callbacks.tools.transfer import to_cpu
 
 
 class GradCAM(ImageWatcher):

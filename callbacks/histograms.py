@@ -10,10 +10,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from callbacks.base.images import ImageWatcher, Shown, find_layers, forward, hooked
+from callbacks.base.images import ImageWatcher, Shown
 from callbacks.base.log import Log
 from callbacks.base.steps import Step, StepWatcher
-from callbacks.tools.histogram import TensorStatistics, count, network_of, unpack
+from callbacks.tools.histogram import TensorStatistics, count, unpack
+from callbacks.tools.layers import find_layers, forward, hooked, network_of
 
 Kind = Literal["weights", "gradients", "updates"]
 

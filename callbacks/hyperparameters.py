@@ -11,7 +11,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from callbacks.base.drawing import Watcher
 from callbacks.base.log import Log
-from callbacks.tools.histogram import network_of
+from callbacks.tools.layers import network_of
 
 
 class Hyperparameters(Watcher):

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from callbacks.base.drawing import Watcher
-from callbacks.base.images import convolutions
 from callbacks.base.log import Log
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.layers import convolutions
 from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
+from callbacks.tools.transfer import to_cpu
 
 MOST_FRAMES = 200  # of the video, after which every other one is left out
 

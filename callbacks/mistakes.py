@@ -7,12 +7,12 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base.images import denormalized, names_of
 from callbacks.base.log import Log, write_csv
 from callbacks.base.predictions import Predictions, PredictionWatcher
 from callbacks.tools.fonts import names_in_pictures
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
+from callbacks.tools.transfer import to_cpu
 
 
 class Mistakes(PredictionWatcher):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from callbacks.base.drawing import Watcher
 from callbacks.base.log import Log
-from callbacks.tools.histogram import network_of
+from callbacks.tools.layers import network_of
 
 
 class NetworkGraph(Watcher):

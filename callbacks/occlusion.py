@@ -8,11 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.base.images import ImageWatcher, Shown, check_logits, denormalized, forward, names_of
+from callbacks.base.images import ImageWatcher, Shown
 from callbacks.base.log import Log
 from callbacks.tools.fonts import names_in_pictures
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.layers import check_logits, denormalized, forward, names_of
 from callbacks.tools.pictures import enlarge
+from callbacks.tools.transfer import to_cpu
 
 SIDE = 192  # of an image, in pixels: wide enough for the words in a box
 

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
 
-from callbacks.base.images import names_of
 from callbacks.base.log import Log
 from callbacks.base.predictions import Predictions, PredictionWatcher
 from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.layers import names_of
 
 THRESHOLDS = 127  # as many as TensorBoard's PR curves have by default
 

@@ -7,11 +7,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.base.drawing import Watcher
-from callbacks.base.images import denormalized, names_of
 from callbacks.base.log import Log
 from callbacks.tools.fonts import names_in_pictures
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
+from callbacks.tools.transfer import to_cpu
 
 
 class TrainingBatch(Watcher):

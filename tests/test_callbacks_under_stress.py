@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from watching import decode, events, fit
 
 from callbacks import ConvolutionKernels, FeatureMaps
-from callbacks.base.images import hooked
 from callbacks.feature_maps import Outputs
+from callbacks.tools.layers import hooked
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import MLP, LeNet
 

@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.base.images import predicted_classes as as_callbacks
+from callbacks.tools.layers import predicted_classes as as_callbacks
 from lightning_modules import ImageClassifier
 from lightning_modules.tta import mean_over_views, predicted_classes, probabilities
 

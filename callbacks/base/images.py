@@ -1,20 +1,14 @@
 """Show chosen validation images to a network, and see what its layers make of them."""
 
-import fnmatch
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from callbacks.base.drawing import Watcher
-from callbacks.tools.histogram import network_of
-from callbacks.tools.pictures import min_max
 
 
 class Shown(NamedTuple):
@@ -120,82 +114,3 @@ def spread(targets: Any, size: int, count: int) -> Tensor:
     turns = by_class[rank.argsort(stable=True)]  # the first image of each class, then the second, ...
     classes = int((sizes > 0).sum())
     return turns[torch.linspace(0, classes - 1, count).round().long()] if count < classes else turns[:count]
-
-
-@contextmanager
-def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
-    """Call ``keep(name, module, args, output)`` behind the forward pass of some layers; leaves no hook behind."""
-    handles = []
-    try:
-        for name, layer in layers.items():
-            handles.append(
-                layer.register_forward_hook(lambda module, args, output, name=name: keep(name, module, args, output))
-            )
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Return the output of a module for normalised images, in the precision that it trains in."""
-    with trainer.precision_plugin.val_step_context():
-        return pl_module(images)
-
-
-def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the most probable class of each image, int64 ``(N,)``, as ``ImageClassifier`` does: the first of equals.
-
-    By float32 probabilities, because unlike logits may have equal ones.
-    """
-    return logits.float().softmax(1).argmax(1)
-
-
-def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
-    """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
-    if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
-        raise MisconfigurationException(
-            f"Expected a module that makes logits (N, classes), one for each of its class names, for "
-            f"{type(owner).__name__}, but got {tuple(output.shape)}. Take the callback out."
-        )
-
-
-def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
-    """Return the layers of the network whose names match any of some shell patterns, as "stages.*.conv2".
-
-    Raises:
-        MisconfigurationException: A pattern matches no layer.
-    """
-    modules = {name: module for name, module in network_of(pl_module).named_modules() if name}
-    found: dict[str, nn.Module] = {}
-    for pattern in patterns:
-        matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
-        if not matching:
-            near = get_close_matches(pattern, modules, 5, cutoff=0.3) or list(modules)[:5]
-            raise MisconfigurationException(
-                f"Expected layers {pattern!r} of {type(owner).__name__} to match a layer of the network, but it "
-                f"matches none of its {len(modules)}. Among them are {', '.join(near)}."
-            )
-        found |= matching
-    return found
-
-
-def convolutions(pl_module: LightningModule, count: int | None = None) -> dict[str, nn.Module]:
-    """Return the 2-D convolutions of the network, or so many of them, from the first to the last."""
-    modules = network_of(pl_module).named_modules()
-    found: dict[str, nn.Module] = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
-    if count is None or len(found) <= count:
-        return found
-    names = list(found)
-    return {names[i]: found[names[i]] for i in torch.linspace(0, len(names) - 1, count).round().int().tolist()}
-
-
-def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1, by the module's ``denormalize`` if it has one."""
-    denormalize = getattr(pl_module, "denormalize", None)
-    return denormalize(images) if callable(denormalize) else min_max(images)
-
-
-def names_of(pl_module: LightningModule, count: int) -> list[str]:
-    """Return the name of each class, by the module's ``class_names`` if it has them."""
-    return list(getattr(pl_module, "class_names", None) or map(str, range(count)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.base.drawing import Watcher
-from callbacks.tools.histogram import to_cpu
+from callbacks.tools.transfer import to_cpu
 
 MOST_COLUMNS = 100  # classes whose probability is kept for every image: 20 MB for 50,000 images
 

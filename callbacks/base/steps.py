@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from callbacks.base.drawing import Watcher
-from callbacks.tools.histogram import TensorStatistics, gather_later, network_of
+from callbacks.tools.histogram import TensorStatistics, gather_later
+from callbacks.tools.layers import network_of
 
 Found = dict[str, TensorStatistics]
 

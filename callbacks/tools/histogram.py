@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 CHUNK = 1 << 18  # values that are counted at once, so that what is made of them stays in the processor's cache
 LARGE = 1 << 13  # values of a tensor on the CPU, from which on counting by bit patterns is faster than a search
@@ -38,20 +38,6 @@ class TensorStatistics(NamedTuple):
     def rms(self) -> float:
         """Root of the mean square of the finite values; NaN if there are none."""
         return (self.histogram.sum_squares / self.histogram.num) ** 0.5 if self.histogram else float("nan")
-
-
-def network_of(module: nn.Module) -> nn.Module:
-    """Return what a LightningModule keeps under ``network``, or itself: tags are the names within it."""
-    return getattr(module, "network", module)
-
-
-def to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as float32 on the CPU, transferred as one."""
-    if not tensors:
-        return {}
-    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors.values()]).cpu()
-    parts = flat.split([tensor.numel() for tensor in tensors.values()])
-    return {name: part.view(tensor.shape) for (name, tensor), part in zip(tensors.items(), parts, strict=True)}
 
 
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
