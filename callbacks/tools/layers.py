@@ -11,7 +11,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks.tools.layers import network_of
 from callbacks.tools.pictures import min_max
 
 
