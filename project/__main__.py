@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from project import COMMANDS, FURTHER, __version__
-from project.cli.arguments import expand_homes
+from project.runs.command_line import expand_homes
 
 HELP = """\
 usage: python -m project <command> [options]

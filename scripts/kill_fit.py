@@ -35,7 +35,8 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 import project.cli.cli  # noqa: F401  # here, and not in every process
 from project.__main__ import main as run_command
-from project.runs.folders import BEST, LAST, find_run
+from project.runs.config import BEST, LAST
+from project.runs.folders import find_run
 from project.runs.metrics import METRICS
 
 KINDS = {

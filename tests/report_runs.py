@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from project.runs.folders import RESULTS
+from project.runs.config import RESULTS
 
 CLASSES = ("cat", 'a <b>&"$x$', "déjà vu")
 STEPS = 10  # of an epoch

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from project.cli.arguments import classes_first, config_files, expand_homes
+from project.runs.command_line import classes_first, config_files, expand_homes
 
 
 def test_only_a_leading_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

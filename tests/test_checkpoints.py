@@ -15,7 +15,8 @@ from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
 
 from lightning_modules import ImageClassifier
 from project.__main__ import main
-from project.resume.checkpoint_io import DiskFullError, WholeCheckpointIO, keep_whole, told_if_full
+from project.errors import DiskFullError
+from project.resume.checkpoint_io import WholeCheckpointIO, keep_whole, told_if_full
 
 ROOT = Path(__file__).parents[1]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)

@@ -24,8 +24,8 @@ from training import module_of
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands import export
+from project.errors import RunError
 from project.inference.export import READERS, TOLERANCE, WRITERS, export_classifier, varied_images
-from project.runs.folders import RunError
 
 NETWORKS = {
     "LeNet": "network: lightning_modules.networks.LeNet\ntta: [crops]",

@@ -14,7 +14,7 @@ from watching import fit
 from callbacks.finite_loss import FiniteLoss, NotFiniteError, where_it_begins
 from lightning_modules import ImageClassifier
 from project.__main__ import main
-from project.runs.folders import LAST
+from project.runs.config import LAST
 
 Make = Callable[..., ImageClassifier]
 

@@ -6,7 +6,7 @@ import torch
 
 from lightning_modules.monitors import better_mode
 from project.__main__ import main
-from project.runs.folders import BEST
+from project.runs.config import BEST
 
 CALLBACK = "lightning.pytorch.callbacks"
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"

@@ -5,7 +5,8 @@ import pytest
 from jsonargparse.typing import register_type
 
 from project.__main__ import main
-from project.cli.parser import Parser, UsageError, check_text, load, text_of
+from project.cli.parser import Parser, check_text, load, text_of
+from project.errors import UsageError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 

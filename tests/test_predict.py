@@ -22,7 +22,7 @@ from datamodules.reading.decode import read_rgb, read_square
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands.predict import NAMES, results
-from project.runs.folders import RunError
+from project.errors import RunError
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]

@@ -18,9 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_modules import ImageClassifier
 from project.__main__ import main
+from project.resume.arguments import expand_run
 from project.resume.csv_logger import cut, open_table
 from project.runs import record
-from project.runs.folders import LAST, expand_run
+from project.runs.config import LAST
 
 CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
 PLATEAU = ["--model.lr_scheduler.monitor=val/loss", "--model.lr_scheduler.patience=0"]

@@ -4,20 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from project.runs.folders import (
-    RunError,
-    create_folder,
-    expand_run,
-    find_run,
-    name_of,
-    paths_from_here,
-    run_of_checkpoint,
-    summary,
-    typed,
-    with_paths,
-    working_directory,
-)
+from project.errors import RunError
+from project.resume.arguments import expand_run, with_paths
+from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
 from project.runs.metrics import best_validation
+from project.runs.summary import summary, typed
 
 
 def make_run(folder: Path) -> Path:

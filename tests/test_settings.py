@@ -6,8 +6,8 @@ import pytest
 import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
+from project.errors import RunError
 from project.runs.config import DuplicateKeyError, differences, load_config, read_yaml, setting, write_yaml
-from project.runs.record import RunError
 
 
 def test_configs_differ_by_class_and_key_not_by_place() -> None:

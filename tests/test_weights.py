@@ -23,8 +23,8 @@ from lightning_modules.networks import LeNet
 from project.__main__ import main
 from project.report.outcome import numbers, sentence
 from project.report.read import read_run
-from project.runs.folders import summary
 from project.runs.metrics import digest_of
+from project.runs.summary import summary
 
 
 @pytest.fixture

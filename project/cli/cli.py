@@ -28,8 +28,9 @@ from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
 from project.cli.progress import Progress
-from project.commands.light_parser import debugging
+from project.errors import RunError, debugging
 from project.report import write_report
+from project.resume.arguments import expand_run
 from project.resume.changes import (
     OF_LENGTH,
     OF_STARTING,
@@ -45,23 +46,17 @@ from project.resume.csv_logger import Table, cut, open_table
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
 from project.resume.signals import Stopped, Stopper
 from project.runs import record
-from project.runs.config import CONFIG, load_config, read_yaml, setting
+from project.runs.config import BEST, CONFIG, LAST, RESULTS, load_config, read_yaml, setting
 from project.runs.folders import (
-    BEST,
-    LAST,
-    RESULTS,
-    RunError,
     create_folder,
-    expand_run,
     name_of,
     paths_from_here,
     run_of_checkpoint,
-    summary,
     times_tested,
-    typed,
     working_directory,
 )
 from project.runs.metrics import digest_of
+from project.runs.summary import summary, typed
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+from project.resume.signals import world_size
 from project.runs.ranks_env import is_first_process
 
 GRACE = 30  # seconds that a process may go on without the one that started it
@@ -25,13 +26,6 @@ def rank() -> int:
 def is_rank_zero() -> bool:
     """Tell whether this is the process that writes, before there is a trainer to ask."""
     return rank() == 0 and is_first_process()
-
-
-def world_size() -> int:
-    """Return the number of processes that train together, before there is a trainer to ask or after it is gone."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_loss_of_another(error: BaseException) -> bool:

@@ -11,13 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from callbacks.finite_loss import NotFiniteError
-from project.cli.distributed import is_first_to_fail, is_loss_of_another, leave_at_once, rank, world_size
+from project.cli.distributed import is_first_to_fail, is_loss_of_another, leave_at_once, rank
 from project.cli.error_messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
-from project.cli.parser import UsageError
-from project.commands.light_parser import debugging
-from project.resume.checkpoint_io import DiskFullError
-from project.resume.signals import Stopped, Stopper
-from project.runs.folders import RunError
+from project.errors import DiskFullError, RunError, UsageError, debugging
+from project.resume.signals import Stopped, Stopper, world_size
 
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 

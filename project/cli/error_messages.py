@@ -19,8 +19,8 @@ import callbacks
 import datamodules
 import lightning_modules
 import lightning_modules.networks
-from project.cli.arguments import config_files
 from project.cli.unknown_options import UNKNOWN_KEY, unknown_option
+from project.runs.command_line import config_files
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
@@ -43,12 +43,6 @@ def one_line(error: BaseException) -> str:
         return message.strip().splitlines()[-1].partition(": ")[2]
     place = _own_line(error) if isinstance(error, OSError) else ""
     return f"{message}{place}"
-
-
-def shortened(error: BaseException, length: int = 300) -> str:
-    """Return what an error of a library says, in one line of some length, or its name if it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def is_of_another_network(error: BaseException) -> bool:

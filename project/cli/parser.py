@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from argparse import SUPPRESS
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -18,10 +18,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import datamodules
 import lightning_modules
 from project.cli import config_merging
-from project.cli.arguments import classes_first, config_files
 from project.cli.distributed import is_rank_zero
+from project.errors import UsageError
+from project.resume.arguments import with_paths
+from project.runs.command_line import classes_first, config_files
 from project.runs.config import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
-from project.runs.folders import with_paths
 
 register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
 # what torchvision's transforms call by no type, as the list of Compose, may be classes: configs are trusted
@@ -31,16 +32,6 @@ LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from th
 SCALARS = (str, int, float, type(None))
 UNSAVED = "Unable to serialize instance "  # what jsonargparse writes for an object without an import path
 UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, but"
-
-
-class UsageError(Exception):
-    """The command line or a config is not as expected.
-
-    Attributes:
-        options: Names of all options, without those of classes.
-    """
-
-    options: Collection[str] = ()
 
 
 def load(text: str) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 import lightning_modules
-from project.cli.arguments import CLASS, config_files, option_of, split_options
 from project.cli.parser import LINKED
+from project.runs.command_line import CLASS, config_files, option_of, split_options
 from project.runs.config import Loader, key_lines
 
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"

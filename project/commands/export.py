@@ -1,15 +1,11 @@
 """``export``: a run's classifier as a file that needs none of this project's code."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, numbered, told_in_one_line
+from project.inference.formats import HOW, INSIDE, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
-from project.runs.folders import RunError, find_checkpoint
-
-SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
-INSIDE = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # the extra `export`
+from project.runs.folders import find_checkpoint
 
 
 def run(args: list[str]) -> Path:
@@ -34,21 +30,11 @@ def run(args: list[str]) -> Path:
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)
-    from project.cli.cli import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["export", *args]):
         export(folder, checkpoint, options.format, path, options.no_tta)
     return path
-
-
-def check_packages() -> None:
-    """Raise RunError if a package is missing that ONNX needs."""
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise RunError(
-            f"Expected {', '.join(PACKAGES)} for --format onnx, but got no {', '.join(missing)}. Install it: "
-            f"python -m pip install {' '.join(missing)}."
-        )
 
 
 def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
@@ -76,18 +62,3 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta:
         print(f"Not inside   {', '.join(others)} of --data.eval_transforms: apply them before")
     print("To read it, and the names of the classes in it:")
     print("\n".join(f"  {line}" for line in HOW[kind].format(path=str(path)).splitlines()))
-
-
-HOW = {
-    "torch_export": """\
-extra = {{"class_names": ""}}
-model = torch.export.load({path!r}, extra_files=extra).module()
-class_names = json.loads(extra["class_names"])""",
-    "torchscript": """\
-extra = {{"class_names": ""}}
-model = torch.jit.load({path!r}, _extra_files=extra)
-class_names = json.loads(extra["class_names"])""",
-    "onnx": """\
-model = onnxruntime.InferenceSession({path!r})
-class_names = json.loads(model.get_modelmeta().custom_metadata_map["class_names"])""",
-}

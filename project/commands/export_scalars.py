@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, json_number, told_in_one_line
+from project.errors import RunError
 from project.report.events import read_events
-from project.runs.folders import RunError, find_run
+from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:

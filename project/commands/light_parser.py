@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from project.runs.folders import RunError
+from project.errors import RunError, debugging
 
 
 class LightParser(ArgumentParser):
@@ -71,11 +71,6 @@ def numbered(path: Path) -> Path:
     """Return a path with ``_2``, ``_3``, ... before its suffix if there is a file already."""
     names = itertools.chain([path.name], (f"{path.stem}_{number}{path.suffix}" for number in itertools.count(2)))
     return next(one for one in map(path.with_name, names) if not one.exists())
-
-
-def debugging() -> bool:
-    """Tell whether the user asked for whole tracebacks."""
-    return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
 
 
 def json_number(value: float) -> float | str:

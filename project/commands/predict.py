@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from project.commands.light_parser import LightParser, positive, told_in_one_line
-from project.runs.folders import RunError, create_folder, find_checkpoint
+from project.errors import RunError
+from project.runs.folders import create_folder, find_checkpoint
 
 if TYPE_CHECKING:
     from datamodules.reading.files import Found
@@ -40,7 +41,7 @@ def run(args: list[str]) -> Path:
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
         if options.output is not None:
             check_output(options.output)
-    from project.cli.cli import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import told_shortly  # takes seconds, and a mistake so far none
 
     with told_shortly(["predict", *args]):
         return predict(folder, checkpoint, options.paths, options.top, options.batch_size, options.output)

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from lightning_modules import ImageClassifier
 from lightning_modules.tta import mean_over_views, probabilities
-from project.cli.error_messages import shortened
-from project.commands.export import SUFFIXES
-from project.runs.folders import RunError
+from project.errors import RunError, shortened
+from project.inference.formats import SUFFIXES
 
 TOLERANCE = 1e-4  # on a probability: that of a library that adds up in another order is off by about 1e-6
 BATCHES = (1, 2, 7, 30)  # images in the batches that a file is checked on

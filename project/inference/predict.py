@@ -19,10 +19,9 @@ from datamodules.transforms.normalize import Normalize
 from lightning_modules import ImageClassifier
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 from project.cli.data_options import data_parser, parse_data
-from project.cli.error_messages import shortened
+from project.errors import RunError, shortened
 from project.runs.config import CONFIG, load_config, setting
 from project.runs.folders import paths_from_here
-from project.runs.record import RunError
 
 CHANGED = "could be read at the second try only: it changes at this moment"
 NOT_FINITE = "has no probabilities: what the network makes of it is infinite or not a number"

@@ -18,7 +18,7 @@ from project.report.pictures import WHAT, kind_of, pictures
 from project.report.read import Run
 from project.report.style import STYLE
 from project.report.tables import class_report, confusion_matrix, has_matrix, mistakes
-from project.runs.folders import CONFIG
+from project.runs.config import CONFIG
 
 Content = Callable[[Run, Charts], str]
 

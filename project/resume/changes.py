@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from project.errors import RunError
 from project.runs import record
 from project.runs.config import differences, setting
-from project.runs.record import RunError
 
 OF_LENGTH = (  # of training, and of its steps
     *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),

@@ -15,15 +15,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 
 from lightning_modules.weights.safe_load import LoadError, load_safely
-from project.runs.folders import typed
+from project.errors import DiskFullError
+from project.runs.summary import typed
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of the user's share, of what a file may hold
 PARTIAL = ".ckpt.partial"
 STARTED = time.time()  # a partial file that was last written to before is nobody's any more
-
-
-class DiskFullError(Exception):
-    """There is no room for a file; the message goes on after "Expected room"."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

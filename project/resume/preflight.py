@@ -14,7 +14,7 @@ from lightning_modules.base import ImageModule
 from lightning_modules.extras.distiller import load_teacher
 from lightning_modules.weights.pretrained import compare, in_words, read_state_dict, some
 from lightning_modules.weights.safe_load import LoadError, load_safely
-from project.runs.folders import BEST, LAST
+from project.runs.config import BEST, LAST
 
 ADVICE = "Give one that `fit` wrote, as RUN/checkpoints/last.ckpt"
 WEIGHTS = "Give its weights alone as --model.pretrained, without --ckpt_path"

@@ -8,11 +8,11 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.finite_loss import NotFiniteError
-from project.cli.distributed import world_size
-from project.resume.checkpoint_io import DiskFullError
+from project.errors import DiskFullError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED = 1.0  # seconds; `timeout` and the like send one request both to a process and to its group
@@ -127,3 +127,10 @@ class Stopper(Callback):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
+
+
+def world_size() -> int:
+    """Return the number of processes that train together, before there is a trainer to ask or after it is gone."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", 1))

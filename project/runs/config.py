@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from project.cli.arguments import expand_home
-from project.runs.record import RunError
+from project.errors import RunError
+from project.runs.command_line import expand_home
 
 CONFIG, RESULTS = "config.yaml", "results.json"
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from project.errors import RunError
 from project.runs import record
 from project.runs.config import BEST, RESULTS, load_config, setting
-from project.runs.record import RunError
 
 METRICS = "metrics.csv"
 STAGES = {"validate": "val", "test": "test"}  # what a command measures

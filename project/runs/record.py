@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from project.errors import RunError
 from project.runs.git import read_code
 from project.runs.lock import HeldError, hold, is_held
 
@@ -31,10 +32,6 @@ class _Held(NamedTuple):
 
 
 _held: dict[Path, _Held] = {}
-
-
-class RunError(Exception):
-    """A run was named that does not exist, is not complete, or is not to be had now."""
 
 
 def read(run: Path) -> dict[str, Any]:

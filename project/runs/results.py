@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 
+from project.errors import RunError
 from project.runs import record
 from project.runs.config import CONFIG, EXPECTED, flatten, load_config, setting
 from project.runs.folders import by_start, tests_of, times_tested
@@ -22,7 +23,7 @@ from project.runs.metrics import (
     read_metrics,
     shown,
 )
-from project.runs.record import CIRCUMSTANCES, RunError
+from project.runs.record import CIRCUMSTANCES
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
 

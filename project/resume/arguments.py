@@ -1,0 +1,124 @@
+"""Replace a run that a command line names by its config and its checkpoint."""
+
+import json
+import os
+from argparse import ArgumentError, ArgumentParser
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from project.errors import RunError
+from project.runs import record
+from project.runs.command_line import config_files, option_of, split_options
+from project.runs.config import BEST, CONFIG, LAST, DuplicateKeyError, nested, read_yaml, setting
+from project.runs.folders import PATHS, all_runs, best_checkpoint, find_run, paths_from_here, run_of_checkpoint
+from project.runs.ranks_env import is_first_process, started_by_lightning
+
+FOUND = "PROJECT_RUN"  # environment variable: which run the first process has found
+
+
+def _sets_root(file: Path) -> bool:
+    """Return whether a config sets the data folder; a config that cannot be read is reported when it is parsed."""
+    with suppress(yaml.YAMLError, DuplicateKeyError, UnicodeDecodeError, OSError):
+        config = read_yaml(file.read_text(encoding="utf-8"))
+        return isinstance(config, dict) and bool(setting(config, PATHS[0]))
+    return False
+
+
+def with_paths(args: list[str]) -> list[str]:
+    """Return a command line in which paths in configs of runs are relative to the working directories of these runs.
+
+    Raises:
+        RunError: A run's images are missing there, and would be downloaded again, into another directory.
+    """
+    groups = split_options(args)
+    names = {option_of(group)[0] for group in groups}
+    if any(_sets_root(file) for file in config_files(args) if file.name != CONFIG):
+        names.add(PATHS[0])
+    result = []
+    for group in groups:
+        result += group
+        name, value = option_of(group)
+        if name != "config" or value is None or os.path.basename(value) != CONFIG or not os.path.isfile(value):
+            continue
+        paths = paths_from_here(Path(value).parent)
+        root = paths.get(PATHS[0])
+        if root is not None and not os.path.exists(root) and not names & {"data", "data.root", PATHS[0]}:
+            raise RunError(
+                f"Expected the images of {Path(value).parent} in {root}, as when it was started, but this directory "
+                "does not exist. Set --data.root."
+            )
+        if paths:
+            result += ["--config", json.dumps(nested(paths))]
+    return result
+
+
+def expand_run(args: list[str]) -> list[str]:
+    """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
+
+    ``fit`` goes on from the last checkpoint, or from the start if there is none yet; with ``--run auto`` it goes on
+    with the latest run of the same command line that is neither running nor finished, as the files which the command
+    line names have it now, and starts a new one if there is none. Processes that Lightning starts take the run of the
+    one that started them.
+
+    Raises:
+        RunError: There is no such run, or it has no best checkpoint.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
+        parser.add_argument(option)
+    try:
+        given, _ = parser.parse_known_args(args[1:])
+    except ArgumentError as error:
+        raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
+    run = None
+    if args[0] == "fit":
+        return _expand_fit(args, given.run, Path(given.runs_dir or "runs"), given.ckpt_path is not None)
+    if given.run is not None:
+        run = find_run(given.run, Path(given.runs_dir or "runs"))
+    elif given.ckpt_path is not None and given.config is None and given.c is None:
+        run = run_of_checkpoint(Path(given.ckpt_path))
+    if run is None:
+        return args
+    expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
+    if given.ckpt_path is None:
+        expanded += ["--ckpt_path", str(best_checkpoint(run))]
+    return expanded
+
+
+def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoint: bool) -> list[str]:
+    if name is None:
+        return args
+    run: Path | None
+    if started_by_lightning() and FOUND in os.environ:  # by now, another may be the last
+        run = Path(os.environ[FOUND]) if os.environ[FOUND] else None
+    else:
+        run = _latest_of(args, runs_dir) if name == "auto" else find_run(name, runs_dir)
+        os.environ[FOUND] = str(run or "")
+    if run is None:
+        return _without_run(args)
+    config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line says the same again
+    expanded = ["fit", *config, *_without_run(args)[1:], "--run", str(run)]
+    checkpoint = next((run / one for one in (LAST, BEST) if (run / one).is_file()), None)
+    return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
+
+
+def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
+    """Return the latest run of a command line that neither runs nor is finished."""
+    # to the other processes of a training, the run that rank zero goes on with may be running by now
+    others = ("running", "finished") if is_first_process() else ("finished",)
+    for run in reversed(all_runs(runs_dir)):
+        told = record.read(run)
+        if not told:  # of a disk that lost it, say
+            print(f"No {record.FILE} can be read in {run}: it may be another's. To go on with it, give --run {run}")
+        elif told.get("command") == command and record.state_of(run) not in others:
+            return run
+    return None
+
+
+def _without_run(args: list[str]) -> list[str]:
+    """Return a command line without ``--run``."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run")
+    return parser.parse_known_args(args)[1]
