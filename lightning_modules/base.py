@@ -13,13 +13,13 @@ from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_modules.build import build_network, output_shape
 from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, shard, tell_step
-from lightning_modules.monitors import check_monitors
+from lightning_modules.networks.build import build_network, output_shape
+from lightning_modules.optim.build import build_optimizer
+from lightning_modules.optim.monitors import check_monitors
 from lightning_modules.optim.param_groups import ParamGroup, freeze, param_group_table
 from lightning_modules.optim.resume_overrides import NewSettings
 from lightning_modules.optim.schedulers import GroupSchedules, Interval, build_scheduler
-from lightning_modules.optimizers import build_optimizer
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 from lightning_modules.weights.pretrained import load_pretrained
 

@@ -44,7 +44,7 @@ KINDS = {
         "--model.network=lightning_modules.networks.MLP",
         "--model.network.init_args.dropout=0.5",
         "--trainer.callbacks=[callbacks.EMA]",
-        "--model.lr_scheduler=lightning_modules.schedules.OneCycle",
+        "--model.lr_scheduler=lightning_modules.optim.OneCycle",
     ],
     "ReduceLROnPlateau, accumulated gradients": [
         "--trainer.callbacks=null",

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
 from lightning_modules.networks import LeNet, NiN, ResNet
-from lightning_modules.schedules import OneCycle
+from lightning_modules.optim.schedules import OneCycle
 
 Make = Callable[..., ImageClassifier]
 

@@ -389,7 +389,7 @@ TYPOS = [
         ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
         "Expected a value for step_size of StepLR, but got none: add --model.lr_scheduler.step_size VALUE.",
     ),
-    (["--model.lr_scheduler=lightning_modules.schedules.ShapeLR"], "add --model.lr_scheduler.shape VALUE."),
+    (["--model.lr_scheduler=lightning_modules.optim.ShapeLR"], "add --model.lr_scheduler.shape VALUE."),
     (["--model.network=lightning_modules.networks.LibraryNetwork"], "add --model.network.function VALUE."),
     (["--data=datamodules.FolderDataModule"], "add --data.root VALUE."),
     (["--data.batch_transforms+=datamodules.Cutout"], "add --data.batch_transforms.size VALUE."),

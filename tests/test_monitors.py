@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_modules.monitors import better_mode
+from lightning_modules.optim.monitors import better_mode
 from project.__main__ import main
 from project.runs.config import BEST
 

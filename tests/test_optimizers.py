@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier
-from lightning_modules.optimizers import Muon, build_optimizer, orthogonalize
+from lightning_modules.optim.build import build_optimizer
+from lightning_modules.optim.optimizers import Muon, orthogonalize
 
 DATA = """
 class_names: [a, b, c]
@@ -61,7 +62,7 @@ def loss_of(module: ImageClassifier, trainer: Trainer) -> float:
         "{class_path: torch.optim.NAdam, init_args: {lr: 0.002, momentum_decay: 0.004}}",
         "{class_path: torch.optim.RAdam, init_args: {lr: 0.01}}",
         "{class_path: torch.optim.LBFGS, init_args: {lr: 0.1, max_iter: 4, history_size: 5}}",
-        "{class_path: lightning_modules.optimizers.Muon, init_args: {lr: 0.02, ns_steps: 3, normalize: true}}",
+        "{class_path: lightning_modules.optim.Muon, init_args: {lr: 0.02, ns_steps: 3, normalize: true}}",
     ],
 )
 def test_every_optimizer_trains_from_yaml(optimizer: str) -> None:

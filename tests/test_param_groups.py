@@ -11,7 +11,7 @@ from torch import nn
 from lightning_modules import ParamGroup
 from lightning_modules.networks import LeNet, ResNet
 from lightning_modules.optim.param_groups import build_param_groups, freeze, layers, param_group_table
-from lightning_modules.schedules import Triangle
+from lightning_modules.optim.schedules import Triangle
 
 
 def sgd(**options: Any) -> torch.optim.SGD:

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, StepLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
-from lightning_modules.monitors import MonitorCheck
-from lightning_modules.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
+from lightning_modules.optim.monitors import MonitorCheck
+from lightning_modules.optim.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
 STEPS = 4  # an epoch
@@ -50,7 +50,7 @@ def parser() -> ArgumentParser:
 
 
 def text_of(yaml: str) -> str:
-    yaml = yaml.replace("our.", "lightning_modules.schedules.").replace("torchs.", "torch.optim.lr_scheduler.")
+    yaml = yaml.replace("our.", "lightning_modules.optim.").replace("torchs.", "torch.optim.lr_scheduler.")
     lines = (DATA + yaml.replace("my.", f"{__name__}.")).splitlines()
     return "\n".join(["model:", *(f"  {line}" for line in lines)])
 

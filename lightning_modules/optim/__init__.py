@@ -1,1 +1,7 @@
-"""Param groups, their optimizer and their schedules."""
+"""Param groups, optimizers and schedules; the classes here are for configs."""
+
+from lightning_modules.optim.optimizers import Muon
+from lightning_modules.optim.param_groups import ParamGroup
+from lightning_modules.optim.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
+
+__all__ = ["Muon", "OneCycle", "ParamGroup", "ShapeLR", "Triangle", "WarmupCosine"]

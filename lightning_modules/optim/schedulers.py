@@ -9,10 +9,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
-from lightning_modules.build import unwrap
-from lightning_modules.monitors import is_of_training
+from lightning_modules.optim.build import unwrap
+from lightning_modules.optim.monitors import is_of_training
 from lightning_modules.optim.param_groups import ParamGroup, rule_of
-from lightning_modules.schedules import ShapeLR
+from lightning_modules.optim.schedules import ShapeLR
 
 Interval = Literal["step", "epoch"]
 

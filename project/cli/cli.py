@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 from callbacks.finite_loss import FiniteLoss
-from lightning_modules.monitors import MonitorCheck, is_of_training
+from lightning_modules.optim.monitors import MonitorCheck, is_of_training
 from project import COMMANDS
 from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
 from project.cli.error_handling import told_shortly

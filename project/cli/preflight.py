@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_modules.monitors import better_mode
+from lightning_modules.optim.monitors import better_mode
 
 MAX_SEED = 2**32 - 1  # NumPy's
 NOT_ZERO = (

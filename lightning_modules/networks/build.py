@@ -3,12 +3,12 @@
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+
+from lightning_modules.optim.build import unwrap
 
 LIBRARIES = ("torchvision.models", "timm.models", "timm")
 
@@ -30,14 +30,6 @@ def build_network(network: Callable[..., nn.Module], width: int, image_size: int
     if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
         return network(width, image_size=image_size)
     return network(width)
-
-
-def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the class or function behind a callable, and the arguments it has, given in Python or by jsonargparse."""
-    if not isinstance(factory, partial):
-        return factory, {}
-    made = [one for one in (factory.func, *factory.args) if isinstance(one, type)]
-    return (made[0] if made else factory.func), factory.keywords
 
 
 def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
