@@ -1,5 +1,8 @@
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,57 @@ def test_packages_import_only_in_the_one_direction(package: str) -> None:
     assert files
     for file in files:
         assert imported(file) & set(PACKAGES) <= MAY_IMPORT[package], file
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of all packages by their import paths."""
+    files = [file for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")]
+    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+
+
+def room_of(module: str) -> str:
+    """Return the folder that a module lies in, or the module itself if it lies in the root of its package."""
+    return ".".join(module.split(".")[:2])
+
+
+def edges() -> set[tuple[str, str]]:
+    """Return who imports whom among rooms and public files."""
+    known, found = modules(), set()
+    for module, file in known.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                imported = name if name in known else name.rpartition(".")[0]
+                if imported in known and room_of(imported) != room_of(module):
+                    found.add((room_of(module), room_of(imported)))
+    return found
+
+
+def test_rooms_import_no_public_file() -> None:
+    rooms = {room for room in map(room_of, modules()) if (ROOT / room.replace(".", "/")).is_dir() and "." in room}
+    shared = {"datamodules.errors", "project.errors", "project"}  # of all; and what subclasses public classes
+    inside = {(a, b) for a, b in edges() if a in rooms and b not in rooms and b not in shared}
+    assert {(a, b) for a, b in inside if a.split(".")[0] == b.split(".")[0]} == {
+        ("lightning_modules.extras", f"lightning_modules.{name}") for name in ("base", "classifier", "losses")
+    }
+
+
+def test_rooms_form_no_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for importer, imported in edges():
+        if "." in imported:  # a package's own file re-exports its classes, and imports all of them
+            graph.setdefault(importer, set()).add(imported)
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("room", ["runs", "report", "commands"])
+def test_a_room_is_imported_without_torch(room: str) -> None:
+    names = [name for name in modules() if name.startswith(f"project.{room}")]
+    code = f"import sys, {', '.join(names)}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_every_package_is_in_the_distribution() -> None:

@@ -97,7 +97,7 @@ def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
             "optimizer: {class_path: torch.optim.SparseAdam}",
             "sparse embeddings for SparseAdam, but .* torch.optim.Adam",
         ),
-        ("optimizer: {class_path: torch.optim.Muon}", r"2D parameters .*lightning_modules\.optimizers\.Muon takes"),
+        ("optimizer: {class_path: torch.optim.Muon}", r"2D parameters .*lightning_modules\.optim\.Muon takes"),
         ("optimizer: {class_path: torch.optim.SGD, init_args: {lr: -1}}", "Invalid learning rate: -1"),
         (
             "optimizer: {class_path: torch.optim.Adam}\nparam_groups: [{pattern: fc3.*, momentum: 0.9}]",

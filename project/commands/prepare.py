@@ -1,26 +1,28 @@
 """``prepare``: make images, index files and cache ready, and say what they hold."""
 
 import time
+from typing import TYPE_CHECKING
 
 import yaml
 from rich import print as rich_print
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules import DataError, Description, ImageDataModule
-from datamodules.preparation.statistics import divisors
-from project.cli.data_options import data_parser, parse_data
-from project.cli.error_handling import told_shortly
+if TYPE_CHECKING:  # torch takes seconds to import
+    from datamodules import Description, ImageDataModule
 
 SHOWN = 5  # groups of identical images, and problems, that are printed
 
 
-def run(args: list[str]) -> ImageDataModule:
+def run(args: list[str]) -> "ImageDataModule":
     """Prepare data, or with ``--verify`` check what was prepared.
 
     Raises:
         SystemExit: The data cannot be prepared, or is not as it was written.
     """
+    from project.cli.data_options import data_parser, parse_data
+    from project.cli.error_handling import told_shortly
+
     with told_shortly(["prepare", *args]):
         parser = data_parser("prepare")
         parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Check every image file.")
@@ -38,8 +40,10 @@ def run(args: list[str]) -> ImageDataModule:
         return data
 
 
-def print_summary(data: ImageDataModule, description: Description) -> None:
+def print_summary(data: "ImageDataModule", description: "Description") -> None:
     """Print counts, mean and std, identical and unreadable images, and what decoding loses."""
+    from datamodules.preparation.statistics import divisors
+
     table = Table(title=escape(f"Images in {data.root}"))
     table.add_column("class")
     for stage in description.counts:
@@ -68,7 +72,9 @@ def print_summary(data: ImageDataModule, description: Description) -> None:
         print(note)
 
 
-def _verify(data: ImageDataModule) -> None:
+def _verify(data: "ImageDataModule") -> None:
+    from datamodules import DataError
+
     problems = data.verify()
     for problem in problems[:SHOWN]:
         print(f"  {problem}")

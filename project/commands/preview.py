@@ -1,18 +1,17 @@
 """``preview``: a picture of training images and what augmentation makes of them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse.typing import PositiveInt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from callbacks.tools.fonts import names_in_figures, set_fonts
-from datamodules import ImageDataModule
-from project.cli.data_options import data_parser, parse_data
-from project.cli.error_handling import told_shortly
 from project.commands.light_parser import check_new, numbered
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from datamodules import ImageDataModule
 
 
 def run(args: list[str]) -> Path:
@@ -21,6 +20,9 @@ def run(args: list[str]) -> Path:
     Raises:
         SystemExit: The data cannot be prepared.
     """
+    from project.cli.data_options import data_parser, parse_data
+    from project.cli.error_handling import told_shortly
+
     with told_shortly(["preview", *args]):
         parser = data_parser("preview")
         parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, a row each.")
@@ -38,8 +40,12 @@ def run(args: list[str]) -> Path:
         return path
 
 
-def draw(data: ImageDataModule, images: int, epochs: int) -> Figure:
+def draw(data: "ImageDataModule", images: int, epochs: int) -> Figure:
     """Return a figure: in each row a training image and what the network sees of it in each epoch."""
+    import torch
+
+    from callbacks.tools.fonts import names_in_figures, set_fonts
+
     loader = data.train_dataloader()
     positions = torch.linspace(0, len(loader.dataset) - 1, images).long().unique()
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in (data.mean, data.std))
