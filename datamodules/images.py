@@ -205,7 +205,18 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is trained on: the index files, names of classes, and mean and std of the pixels."""
+        """SHA-256 of what is trained and measured on: ``index_digest``, and the pixels of train, val and test."""
+        index_digest, pixels = self.index_digest, self.description.pixels[self.store.key].digest
+        if not pixels:  # prepared by an earlier version, in a folder that cannot be written to
+            return index_digest
+        return hashlib.sha256(f"{index_digest} {pixels}".encode()).hexdigest()
+
+    @property
+    def index_digest(self) -> str:
+        """SHA-256 of the index files, names of classes, and mean and std of the training images.
+
+        Earlier versions recorded it as ``digest``.
+        """
         found = self.description
         pixels = found.pixels[self.store.key]
         text = json.dumps([found.digests, found.class_names, self.store.key, pixels.mean, pixels.std])

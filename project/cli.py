@@ -25,7 +25,7 @@ from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
 from project.light import debugging
-from project.measured import digest_of
+from project.measured import digest_of, same_data
 from project.metrics_file import Table, cut, open_table
 from project.parser import LINKED, Parser, check_text, text_of
 from project.preflight import check_config
@@ -312,7 +312,7 @@ class CLI(LightningCLI):
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self._describe_data()
         info = record.read(self.run_dir)
-        before = (info.get("data") or {}).get("digest", data["digest"])
+        before = info.get("data") or {}
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
@@ -322,7 +322,7 @@ class CLI(LightningCLI):
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
             data=data,
         )
-        if data["digest"] != before:
+        if "digest" in before and not same_data(before, data):
             rank_zero_warn(
                 f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
                 "on others than what came before. Start a new run, unless that is meant."
@@ -334,8 +334,8 @@ class CLI(LightningCLI):
 
     def _describe_data(self) -> dict[str, Any]:
         data = self.datamodule
-        root, digest = str(getattr(data, "root", "")), getattr(data, "digest", None)
-        return {"class": type(data).__name__, "root": root, "digest": digest}
+        digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
+        return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
     def before_fit(self) -> None:
         """Let what the command line says win over the checkpoint."""

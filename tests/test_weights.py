@@ -368,6 +368,18 @@ def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_ru
     assert found["metrics"]["test/acc"] == pytest.approx(np.mean(right))
 
 
+def test_other_test_images_of_the_same_names_are_other_data(
+    insects: Path, insects_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "noise"
+    shutil.copytree(insects, root)
+    generator = np.random.default_rng(1)
+    for file in (root / "test").rglob("*.png"):
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(file)
+    outcome("test", insects_run, f"--data.root={root}")
+    assert f"on other data than the run's: {root} (" in capsys.readouterr().out
+
+
 def test_weights_without_their_run_keep_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
     shutil.copy(insects_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
     own = outcome("test", insects_run)["metrics"]
