@@ -255,8 +255,10 @@ class CLI(LightningCLI):
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes.
+            MisconfigurationException: The data has other classes, or transforms would be fitted to other images.
         """
+        if self.weights:
+            self._check_fitted()
         if not self.trained:
             return
         data, names = self.datamodule, self.trained["class_names"]
@@ -267,6 +269,33 @@ class CLI(LightningCLI):
         size = self.weights["hyper_parameters"].get("image_size")
         if (given := getattr(data, "image_size", size)) != size:
             rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+
+    def _check_fitted(self) -> None:
+        """Check that transforms are fitted to the images that they were fitted to when the weights were trained.
+
+        Raises:
+            MisconfigurationException: The data is not the run's.
+        """
+        data = self.datamodule
+        options = ("train_transforms", "eval_transforms")
+        transforms = [transform for option in options for transform in getattr(data, option, None) or []]
+        names = [type(transform).__name__ for transform in transforms if hasattr(transform, "fit")]
+        if not names:
+            return
+        file, described = str(self.weights["file"]), self._describe_data()
+        run = self.config[self.subcommand].run or run_of_checkpoint(Path(file))
+        of_run = (record.read(Path(run)).get("data") if run is not None else None) or {}
+        if not of_run.get("digest"):
+            rank_zero_warn(
+                f"{names[0]} is fitted to the training images of {described['root']}. Whether {file} was trained on "
+                "them is unknown, because no run.json of its run names its data."
+            )
+        elif not same_data(of_run, described):
+            raise MisconfigurationException(
+                f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
+                f"training images, but {described['root']} is other data. Give the run's --data.root; to classify "
+                "other images, use `predict`, which fits to the run's data."
+            )
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""

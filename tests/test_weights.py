@@ -380,6 +380,33 @@ def test_other_test_images_of_the_same_names_are_other_data(
     assert f"on other data than the run's: {root} (" in capsys.readouterr().out
 
 
+def test_transforms_are_not_fitted_to_other_data_than_the_runs(
+    insects: Path, other_order: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whitening = "[{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 8}}]"
+    options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
+    options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
+    options += ["--data.normalize=false", f"--data.train_transforms={whitening}", f"--data.eval_transforms={whitening}"]
+    options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path}/runs"]
+    run = main(["fit", *options]).run_dir
+    best = run / "checkpoints/best.ckpt"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is fitted to")
+        own = outcome("test", run)["metrics"]
+    for command, name in (("test", "best"), ("validate", "best"), ("fit", "last")):
+        code, err = stop_of([command, f"--run={run}", f"--data.root={other_order}", "--trainer.max_epochs=2"], capsys)
+        assert code == 2
+        assert err == (
+            f"error: Expected the data that {run}/checkpoints/{name}.ckpt was trained on ({insects}), because "
+            f"ZCAWhitening is fitted to its training images, but {other_order} is other data. Give the run's "
+            "--data.root; to classify other images, use `predict`, which fits to the run's data.\n"
+        )
+    shutil.copy(best, tmp_path / "mine.ckpt")
+    with pytest.warns(UserWarning, match=r"ZCAWhitening is fitted to .* Whether .*mine\.ckpt was trained on them"):
+        cli = main(["test", *options, f"--ckpt_path={tmp_path}/mine.ckpt"])
+    assert cli.trainer.callback_metrics["test/loss"].item() == pytest.approx(own["test/loss"])
+
+
 def test_weights_without_their_run_keep_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
     shutil.copy(insects_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
     own = outcome("test", insects_run)["metrics"]
