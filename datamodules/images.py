@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.augment import BatchTransform, Draw
@@ -190,9 +190,14 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"{str(self.normalize).lower()}."
             )
         if not self.normalize and not np.allclose(by_transforms, (mean, std), atol=1e-4):
-            raise DataError(
-                f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the checkpoint "
-                f"was trained, but got {by_transforms}."
+            if normalized:
+                raise DataError(
+                    f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the "
+                    f"checkpoint was trained, but got {by_transforms}."
+                )
+            rank_zero_warn(  # earlier versions saved 0 and 1 whatever the transforms did
+                f"The checkpoint names no Normalize. Images are normalised by that of --data.eval_transforms, with "
+                f"mean and std of {by_transforms}: check that it was trained so."
             )
         self._trained, self._normalizer = (class_names, mean, std), None
 

@@ -176,9 +176,21 @@ def test_a_checkpoint_fits_only_the_normalization_of_the_transforms(sample_root:
     normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])]
     data = sample(sample_root, train_transforms=normalize, eval_transforms=normalize, normalize=False)
     data.match(None, [0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
-    for mean, std in (([0.0] * 3, [1.0] * 3), ([0.1] * 3, [0.2] * 3)):
-        with pytest.raises(DataError, match=r"Expected a Normalize with mean and std of .* in --data.eval_transforms"):
-            data.match(None, mean, std)
+    with pytest.raises(DataError, match=r"Expected a Normalize with mean and std of .* in --data.eval_transforms"):
+        data.match(None, [0.1] * 3, [0.2] * 3)
+
+
+def test_a_checkpoint_that_names_no_normalize_is_tested_with_that_of_its_config(sample_root: Path) -> None:
+    normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]
+    data = sample(sample_root, "test", train_transforms=normalize, eval_transforms=normalize, normalize=False)
+    own, _ = next(iter(data.test_dataloader()))
+    with pytest.warns(UserWarning, match=r"The checkpoint names no Normalize\. .* mean and std of \(\[0\.5"):
+        data.match(None, [0.0] * 3, [1.0] * 3)
+    images, _ = next(iter(data.test_dataloader()))
+    assert torch.equal(images, own)
+    assert (data.mean, data.std) == ([0.0] * 3, [1.0] * 3)
+    with pytest.raises(DataError, match=r"Expected --data\.normalize false"):
+        sample(sample_root).match(None, [0.0] * 3, [1.0] * 3)
 
 
 def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:

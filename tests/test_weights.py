@@ -469,6 +469,25 @@ def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
     assert err.endswith("last.ckpt to train on, but it has no bee. Add images of them.\n")
 
 
+def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(insects: Path, tmp_path: Path) -> None:
+    transforms = (
+        "[{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32, scale: true}},"
+        " {class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.25]}}]"
+    )
+    options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
+    options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
+    options += ["--data.normalize=false", f"--data.train_transforms={transforms}"]
+    options += [f"--data.eval_transforms={transforms}", "--trainer.callbacks=[]", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options]).run_dir
+    own = outcome("test", run)["metrics"]
+    best = run / "checkpoints/best.ckpt"
+    saved = torch.load(best, weights_only=True)
+    saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as earlier versions saved them
+    torch.save(saved, best)
+    with pytest.warns(UserWarning, match="The checkpoint names no Normalize"):
+        assert outcome("test", run)["metrics"] == own
+
+
 def test_normalize_must_be_as_in_the_checkpoint(insects_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = stop_of(["test", f"--run={insects_run}", "--data.normalize=false"], capsys)
     assert code == 2
