@@ -25,7 +25,7 @@ from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
 from project.light import debugging
-from project.measured import digest_of
+from project.measured import digest_of, same_data
 from project.metrics_file import Table, cut, open_table
 from project.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.preflight import check_config
@@ -255,8 +255,10 @@ class CLI(LightningCLI):
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes.
+            MisconfigurationException: The data has other classes, or transforms would be fitted to other images.
         """
+        if self.weights:
+            self._check_fitted()
         if not self.trained:
             return
         data, names = self.datamodule, self.trained["class_names"]
@@ -267,6 +269,33 @@ class CLI(LightningCLI):
         size = self.weights["hyper_parameters"].get("image_size")
         if (given := getattr(data, "image_size", size)) != size:
             rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+
+    def _check_fitted(self) -> None:
+        """Check that transforms are fitted to the images that they were fitted to when the weights were trained.
+
+        Raises:
+            MisconfigurationException: The data is not the run's.
+        """
+        data = self.datamodule
+        options = ("train_transforms", "eval_transforms")
+        transforms = [transform for option in options for transform in getattr(data, option, None) or []]
+        names = [type(transform).__name__ for transform in transforms if hasattr(transform, "fit")]
+        if not names:
+            return
+        file, described = str(self.weights["file"]), self._describe_data()
+        run = self.config[self.subcommand].run or run_of_checkpoint(Path(file))
+        of_run = (record.read(Path(run)).get("data") if run is not None else None) or {}
+        if not of_run.get("digest"):
+            rank_zero_warn(
+                f"{names[0]} is fitted to the training images of {described['root']}. Whether {file} was trained on "
+                "them is unknown, because no run.json of its run names its data."
+            )
+        elif not same_data(of_run, described):
+            raise MisconfigurationException(
+                f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
+                f"training images, but {described['root']} is other data. Give the run's --data.root; to classify "
+                "other images, use `predict`, which fits to the run's data."
+            )
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""
@@ -312,7 +341,7 @@ class CLI(LightningCLI):
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self._describe_data()
         info = record.read(self.run_dir)
-        before = (info.get("data") or {}).get("digest", data["digest"])
+        before = info.get("data") or {}
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
@@ -322,7 +351,7 @@ class CLI(LightningCLI):
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
             data=data,
         )
-        if data["digest"] != before:
+        if "digest" in before and not same_data(before, data):
             rank_zero_warn(
                 f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
                 "on others than what came before. Start a new run, unless that is meant."
@@ -334,8 +363,8 @@ class CLI(LightningCLI):
 
     def _describe_data(self) -> dict[str, Any]:
         data = self.datamodule
-        root, digest = str(getattr(data, "root", "")), getattr(data, "digest", None)
-        return {"class": type(data).__name__, "root": root, "digest": digest}
+        digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
+        return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
     def before_fit(self) -> None:
         """Let what the command line says win over the checkpoint."""

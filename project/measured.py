@@ -135,12 +135,23 @@ def digest_of(checkpoint: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def same_data(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two records of data, as run.json and results.json hold them, are of the same data.
+
+    A record of an earlier version holds the ``index_digest`` as its ``digest``, and is compared by that alone.
+    """
+    if one.get("digest") == other.get("digest"):
+        return True
+    of_earlier = [(one.get("digest"), other.get("index_digest")), (one.get("index_digest"), other.get("digest"))]
+    return any(digest and digest == index_digest for digest, index_digest in of_earlier)
+
+
 def _other_data(run: Path, config: dict[str, Any], found: dict[str, Any]) -> str:
     """Return root and digest of the data of a validation or test, or "" if it is the run's data."""
     data, of_run = found.get("data") or {}, record.read(run).get("data") or {}
     root, digest = data.get("root") or str(setting(config, "data.init_args.root")), data.get("digest")
     if digest and of_run.get("digest"):
-        same = digest == of_run["digest"]
+        same = same_data(data, of_run)
     else:  # results or a run of an earlier version
         keys = ("data.class_path", "data.init_args.root")
         before = config
