@@ -349,6 +349,25 @@ def test_a_plateau_goes_on_if_training_is_only_made_longer(fast: list[str], tmp_
     assert TraceLr.seen == wanted
 
 
+@pytest.mark.parametrize("more", [[], ["--trainer.limit_val_batches=0"], ["--trainer.val_check_interval=0.4"]])
+def test_a_plateau_sees_the_training_loss_of_the_epoch_that_a_run_resumes_in(
+    fast: list[str], more: list[str], tmp_path: Path
+) -> None:
+    plateau = "{monitor: train/loss, patience: 0, threshold: 0.0001}"
+    plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
+    options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]", *more]
+    TraceLr.seen.clear()
+    whole = main(["fit", *options, "--trainer.max_epochs=5", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    wanted = dict(TraceLr.seen)
+    TraceLr.seen.clear()
+    run = main(["fit", *options, "--trainer.max_epochs=3", f"--runs_dir={tmp_path}"]).run_dir
+    main(["fit", "--run", str(run), "--trainer.max_epochs=5"])
+    assert TraceLr.seen == wanted
+    assert equal(run, whole)
+    key = "lr_schedulers"
+    assert torch.load(run / LAST, weights_only=True)[key] == torch.load(whole / LAST, weights_only=True)[key]
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(16, 78), (64, 19)])
 def test_steps_of_another_size_begin_behind_an_epochs_end(
     fast: list[str], batch_size: int, steps: int, tmp_path: Path
