@@ -50,7 +50,7 @@ from project.runs import (
     working_directory,
 )
 from project.settings import CONFIG, load_config, read_yaml, setting
-from project.stop import Stopped, Stopper
+from project.stop import SIGNALS, Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_classes, check_weights, data_of, facts_of
 
@@ -426,7 +426,7 @@ class CLI(LightningCLI):
             else:
                 self._finish(report=True)
         except SystemExit as stop:
-            if stop.code in (130, 143):  # the test is still to be made
+            if stop.code in [128 + number for number in SIGNALS]:  # the test is still to be made
                 state = "interrupted"
             raise
         finally:

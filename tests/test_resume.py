@@ -429,11 +429,12 @@ def test_a_signal_to_all_processes_lets_a_validation_end(fast: list[str], tmp_pa
     assert torch.load(run / LAST, weights_only=True)["global_step"] == 12
 
 
-def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], number: int, tmp_path: Path) -> None:
     command = ["fit", *fast, *CONSTANT, "--test_after_fit=true", "--run=auto", f"--runs_dir={tmp_path}"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(SystemExit, match="143"):
+        patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), number))
+        with pytest.raises(SystemExit, match=str(128 + number)):
             main(list(command))
     (run,) = tmp_path.glob("lenet/*")
     assert record.state_of(run) == "interrupted"
