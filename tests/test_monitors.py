@@ -67,6 +67,19 @@ def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list
     assert [one.mode for one in [*monitoring, trainer.lr_scheduler_configs[0].scheduler]] == ["max"] * 4
 
 
+def test_a_metric_of_training_is_monitored_beside_validations_within_an_epoch(fast: list[str], tmp_path: Path) -> None:
+    callbacks = ", ".join(
+        f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: train/loss, {more}}}}}"
+        for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
+    )
+    options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", "--trainer.val_check_interval=0.5"]
+    run = main(["fit", *fast, *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]).run_dir
+    losses = values(run, "train/loss")
+    assert len(losses) == 2  # the first, and one that is not better by 9
+    mine = torch.load(run / "checkpoints/mine.ckpt", weights_only=True)
+    assert mine["epoch"] == min(losses, key=lambda epoch: losses[epoch])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
