@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_modules.monitors import better_mode, is_of_training
+from lightning_modules.monitors import better_mode, is_of_training, is_of_validation
 
 MAX_SEED = 2**32 - 1  # NumPy's
 NOT_ZERO = (
@@ -108,7 +108,7 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
     for i, (option, monitor, settings) in enumerate(_monitoring(config)):
         if monitor is None or settings.get("mode") not in ("min", "max"):
             continue
-        if config.trainer.limit_val_batches == 0 and monitor.startswith("val"):
+        if config.trainer.limit_val_batches == 0 and is_of_validation(monitor):
             _refuse_without_validation(option, monitor)
         better = better_mode(monitor)
         if better == settings.mode:
