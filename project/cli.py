@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 from callbacks.finite_loss import FiniteLoss
-from lightning_modules.monitors import MonitorCheck, is_of_training
+from lightning_modules.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS, record
 from project.checkpoints import keep_whole, told_if_full
 from project.going_on import OF_LENGTH, OF_STARTING, OF_TRAINING, Changes, changes_of, check_seed, check_unfinished
@@ -50,7 +50,7 @@ from project.runs import (
     working_directory,
 )
 from project.settings import CONFIG, load_config, read_yaml, setting
-from project.stop import Stopped, Stopper
+from project.stop import SIGNALS, Stopped, Stopper
 from project.telling import told_shortly
 from project.weights import check_classes, check_weights, data_of, facts_of
 
@@ -155,9 +155,11 @@ class CLI(LightningCLI):
             given=lambda: parse_given(parser, args)[self.config.subcommand],
         )
         kept = config.checkpoint
-        of_training = is_of_training(str(kept.monitor))
-        if kept.save_on_train_epoch_end is None or of_training:  # after a validation, it is not logged yet
-            kept.save_on_train_epoch_end = of_training or config.trainer.limit_val_batches == 0
+        monitor, given = str(kept.monitor), kept.save_on_train_epoch_end
+        if is_of_training(monitor) or (given is None and config.trainer.limit_val_batches == 0):
+            kept.save_on_train_epoch_end = True  # after a validation, it is not logged yet
+        elif given is None and (kept.monitor is None or is_of_validation(monitor)):
+            kept.save_on_train_epoch_end = False  # otherwise Lightning decides
         check_text(self._parser(self.config.subcommand), self._text_of(config))
         if self.config.subcommand == "fit":
             self._compare_with_run()
@@ -455,7 +457,7 @@ class CLI(LightningCLI):
             else:
                 self._finish(report=True)
         except SystemExit as stop:
-            if stop.code in (130, 143):  # the test is still to be made
+            if stop.code in [128 + number for number in SIGNALS]:  # the test is still to be made
                 state = "interrupted"
             raise
         finally:

@@ -16,13 +16,14 @@ from project.measured import (
     best_of,
     in_words,
     measurement,
+    moment_of,
     monitor_of,
     read_metrics,
     shown,
 )
 from project.record import CIRCUMSTANCES, RunError
 from project.runs import by_start, tests_of, times_tested
-from project.settings import CONFIG, EXPECTED, flatten, load_config, setting
+from project.settings import BEST, CONFIG, EXPECTED, flatten, load_config, setting
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
 
@@ -233,8 +234,9 @@ def _read_metrics(run: Path, result: Result) -> None:
     for tag in PER_EPOCH[::-1]:
         epochs = [row["epoch"] for row in rows if tag in row]
         result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
+    moment = moment_of(run / BEST)
     for metric in ("acc", "loss"):
-        if best := best_of(rows, metric, monitor, mode):
+        if best := best_of(rows, metric, monitor, mode, moment):
             result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
             return
 
