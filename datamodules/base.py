@@ -14,13 +14,13 @@ import torch
 from filelock import FileLock, Timeout
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.errors import DataError, first_few
 from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.file_dataset import FileDataset
-from datamodules.loading.loader import Batch, ImageLoader
+from datamodules.loading.loader import ImageLoader
 from datamodules.preparation.cache import scan
 from datamodules.preparation.dataset_info import FILE, Description, load_description, write_description
 from datamodules.preparation.index import STAGES, Entry, digest_of, read_index, text_of, write_index
@@ -29,8 +29,8 @@ from datamodules.preparation.statistics import divisors
 from datamodules.preparation.store import ImageStore
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import read_images
-from datamodules.transforms.batch import BatchTransform, Draw
-from datamodules.transforms.image import ImageTransform, compose, extremes, normalization, seeded
+from datamodules.transforms.batch import Batch, BatchTransform, Draw
+from datamodules.transforms.image import ImageTransform, compose, extremes, normalization, normalizers, seeded
 from datamodules.transforms.normalize import Normalize
 
 NOT_NORMALIZED = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]  # mean and standard deviation
@@ -191,9 +191,14 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"{str(self.normalize).lower()}."
             )
         if not self.normalize and not np.allclose(by_transforms, (mean, std), atol=1e-4):
-            raise DataError(
-                f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the checkpoint "
-                f"was trained, but got {by_transforms}."
+            if normalized:
+                raise DataError(
+                    f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the "
+                    f"checkpoint was trained, but got {by_transforms}."
+                )
+            rank_zero_warn(  # earlier versions saved 0 and 1 whatever the transforms did
+                f"The checkpoint names no Normalize. Images are normalised by that of --data.eval_transforms, with "
+                f"mean and std of {by_transforms}: check that it was trained so."
             )
         self._trained, self._normalizer = (class_names, mean, std), None
 
@@ -206,7 +211,18 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is trained on: the index files, names of classes, and mean and std of the pixels."""
+        """SHA-256 of what is trained and measured on: ``index_digest``, and the pixels of train, val and test."""
+        index_digest, pixels = self.index_digest, self.description.pixels[self.store.key].digest
+        if not pixels:  # prepared by an earlier version, in a folder that cannot be written to
+            return index_digest
+        return hashlib.sha256(f"{index_digest} {pixels}".encode()).hexdigest()
+
+    @property
+    def index_digest(self) -> str:
+        """SHA-256 of the index files, names of classes, and mean and std of the training images.
+
+        Earlier versions recorded it as ``digest``.
+        """
         found = self.description
         pixels = found.pixels[self.store.key]
         text = json.dumps([found.digests, found.class_names, self.store.key, pixels.mean, pixels.std])
@@ -436,6 +452,29 @@ class ImageDataModule(LightningDataModule, ABC):
                 "Expected the same Normalize in --data.train_transforms and eval_transforms, but only "
                 f"{off.popitem()[1]}."
             )
+        self._check_normalizers()
+
+    def _check_normalizers(self) -> None:
+        """Compare each Normalize in ``train_transforms`` with that in ``eval_transforms``.
+
+        Raises:
+            DataError: They differ, and so does what the transforms make of an image.
+        """
+        both = self.train_transforms, self.eval_transforms
+        train, evaluation = map(normalizers, both)
+        if not train or not evaluation or _are_close(train, evaluation):
+            return
+        if not any(hasattr(one, "fit") for one in (*both[0], *both[1])):  # one may be of 0 to 1, another of 0 to 255
+            made, other = (normalization(compose(transforms), self.store.size) for transforms in both)
+            if made and other and _are_close([made], [other]):
+                return
+        of_train, of_evaluation = (
+            " and ".join(f"mean {mean} and std {std}" for mean, std in found) for found in (train, evaluation)
+        )
+        raise DataError(
+            f"Expected the same Normalize in --data.train_transforms and eval_transforms, but got {of_train} in "
+            f"train_transforms, and {of_evaluation} in eval_transforms. Give both the same."
+        )
 
     def _check_batch_transforms(self) -> None:
         """Look at what ``batch_transforms`` make of a white image.
@@ -584,3 +623,11 @@ class ImageDataModule(LightningDataModule, ABC):
                 return self.store.cache_of(self.description), rows
             self._description = None  # deleted since: the next look makes it anew
         raise DataError(f"The cache in {self.root} cannot be opened after it was made. Give --data.cache none.")
+
+
+def _are_close(some: Sequence[tuple[Any, Any]], others: Sequence[tuple[Any, Any]]) -> bool:
+    """Return whether means and standard deviations are equal to three digits; one number may stand for all channels."""
+    return len(some) == len(others) and all(
+        np.allclose(mean, other_mean, atol=1e-3) and np.allclose(std, other_std, atol=1e-3)
+        for (mean, std), (other_mean, other_std) in zip(some, others, strict=True)
+    )

@@ -236,17 +236,16 @@ class ImageModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the means over the epoch of what ``log_training`` was given."""
-        if not self._steps:  # a loop of the user's own
-            return
-        counts, means = zip(*self._steps, strict=True)
-        self._steps.clear()
-        weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
-        total = int(weights.sum())
-        for name in means[0]:
-            values = torch.stack([step[name] for step in means]).float()
-            mean = (values * weights).sum() / max(total, 1)
-            self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
-        check_monitors(self.trainer, of_training=True)
+        if self._steps:  # none in a loop of the user's own
+            counts, means = zip(*self._steps, strict=True)
+            self._steps.clear()
+            weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
+            total = int(weights.sum())
+            for name in means[0]:
+                values = torch.stack([step[name] for step in means]).float()
+                mean = (values * weights).sum() / max(total, 1)
+                self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
+        check_monitors(self.trainer, at_epoch_end=True)
 
     def on_validation_start(self) -> None:
         self._load_pretrained(whole=True)

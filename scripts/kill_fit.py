@@ -10,7 +10,8 @@ One signal in four is sent at a random time. The others are sent at a random lin
 code that runs while an epoch ends, a validation runs, a schedule steps or a checkpoint is written or read, because a
 random time rarely meets these. Needs an operating system with fork. Trains on scikit-learn's digits with one thread, in
 turn with what makes resuming hard: dropout, weight averaging and OneCycle; ReduceLROnPlateau, momentum and accumulated
-gradients; EarlyStopping; epochs without validation; validations within an epoch.
+gradients; EarlyStopping; epochs without validation; validations within an epoch; metrics of training that a schedule
+and callbacks monitor.
 """
 
 import argparse
@@ -69,6 +70,16 @@ KINDS = {
         "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
         "--model.lr_scheduler.monitor=val/loss",
         "--model.lr_scheduler.patience=0",
+    ],
+    "ReduceLROnPlateau and EarlyStopping on the training loss": [
+        "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, "
+        "init_args: {monitor: train/loss, patience: 2, min_delta: 0.1}}]",
+        "--checkpoint.monitor=train/loss",
+        "--checkpoint.mode=min",
+        "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
+        "--model.lr_scheduler.monitor=train/loss",
+        "--model.lr_scheduler.patience=0",
+        "--model.lr_scheduler.threshold=0.2",
     ],
 }
 AIMS = {  # what signals are aimed at: the function that runs it

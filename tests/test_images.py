@@ -152,13 +152,45 @@ def test_mean_and_std_are_those_that_transforms_normalize_by(sample_root: Path) 
     assert sample(sample_root, train_transforms=own, eval_transforms=own, normalize=False).std == [1.0, 1.0, 1.0]
 
 
+def test_training_and_evaluation_must_normalize_alike(sample_root: Path) -> None:
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    jitter = [v2.RandomHorizontalFlip(), v2.ColorJitter(0.5), to_float]
+    train = [*jitter, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    options = {"normalize": False, "train_transforms": train}
+    for other in ([to_float, v2.Normalize([0.5], [0.5])], [v1.ToTensor(), v1.Compose([v1.Normalize([0.5], [0.5])])]):
+        with pytest.raises(DataError) as error:
+            sample(sample_root, eval_transforms=other, **options)
+        assert str(error.value) == (
+            "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean [0.485, 0.456, "
+            "0.406] and std [0.229, 0.224, 0.225] in train_transforms, and mean [0.5] and std [0.5] in "
+            "eval_transforms. Give both the same."
+        )
+    rounded = nn.Sequential(to_float, v2.Normalize([0.4854, 0.4564, 0.406], [0.229, 0.224, 0.225]))
+    sample(sample_root, eval_transforms=[rounded], **options)
+    of_255 = [v2.ToDtype(torch.float32), v2.Normalize([127.5], [51.0])]
+    of_1 = [to_float, v2.Normalize([0.5], [0.2])]
+    sample(sample_root, train_transforms=of_255, eval_transforms=of_1, normalize=False)
+
+
 def test_a_checkpoint_fits_only_the_normalization_of_the_transforms(sample_root: Path) -> None:
     normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])]
     data = sample(sample_root, train_transforms=normalize, eval_transforms=normalize, normalize=False)
     data.match(None, [0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
-    for mean, std in (([0.0] * 3, [1.0] * 3), ([0.1] * 3, [0.2] * 3)):
-        with pytest.raises(DataError, match=r"Expected a Normalize with mean and std of .* in --data.eval_transforms"):
-            data.match(None, mean, std)
+    with pytest.raises(DataError, match=r"Expected a Normalize with mean and std of .* in --data.eval_transforms"):
+        data.match(None, [0.1] * 3, [0.2] * 3)
+
+
+def test_a_checkpoint_that_names_no_normalize_is_tested_with_that_of_its_config(sample_root: Path) -> None:
+    normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]
+    data = sample(sample_root, "test", train_transforms=normalize, eval_transforms=normalize, normalize=False)
+    own, _ = next(iter(data.test_dataloader()))
+    with pytest.warns(UserWarning, match=r"The checkpoint names no Normalize\. .* mean and std of \(\[0\.5"):
+        data.match(None, [0.0] * 3, [1.0] * 3)
+    images, _ = next(iter(data.test_dataloader()))
+    assert torch.equal(images, own)
+    assert (data.mean, data.std) == ([0.0] * 3, [1.0] * 3)
+    with pytest.raises(DataError, match=r"Expected --data\.normalize false"):
+        sample(sample_root).match(None, [0.0] * 3, [1.0] * 3)
 
 
 def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
+from datamodules.errors import first_few
 from datamodules.preparation.layout import find_images, find_others, find_stages
 
 
@@ -70,6 +71,58 @@ def test_train_without_class_folders_is_refused_with_the_layout_that_is_wanted(
         f"Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds no "
         "folder."
     )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train", "test1"],
+        ["train2017", "val2017"],
+        ["asl_train", "asl_test"],
+        ["trainA", "trainB", "testA", "testB"],
+        ["train", "unlabeled"],
+        ["train", "holdout", "labels"],
+        ["train", "extra", "bus"],
+        ["Train", "train_extra"],
+        ["TRAIN_1", "TEST_1"],
+        ["faces-train", "faces-valid", "readme"],
+        ["aslTrain", "aslDev"],
+        ["train1", "train2"],
+    ],
+)
+def test_folders_named_like_stages_are_no_classes(tmp_path: Path, names: list[str]) -> None:
+    root = make(tmp_path / "data", *(f"{name}/0.png" for name in names))
+    with pytest.raises(DataError) as error:
+        find_stages(root)
+    found = sorted(
+        set(names) - {"readme", "bus"}, key=lambda name: (name in {"extra", "holdout", "labels", "unlabeled"}, name)
+    )
+    assert str(error.value) == (
+        f"Expected a folder for each class in {root}, but {first_few(found)} are named like parts of a data set. "
+        f"Accepted are {root}/CLASS, or {root}/train/CLASS with val/CLASS and test/CLASS beside it, each with images: "
+        "rename or move them. If they are classes, move all class folders into a new folder train."
+    )
+    root.rename(tmp_path / "classes")
+    root.mkdir()
+    (tmp_path / "classes").rename(root / "train")
+    assert find_stages(root) == {"train": root / "train"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train", "car", "bus"],
+        ["train_station", "subway_station", "Bullet train"],
+        ["test_tube", "beaker"],
+        ["trainer", "tester", "valley"],
+        ["TRAINER", "VALLEY"],
+        ["trial", "devil", "evaluator"],
+        ["mask", "no_mask"],
+        ["labels", "stamps"],
+    ],
+)
+def test_classes_may_hold_words_of_stages(tmp_path: Path, names: list[str]) -> None:
+    assert find_stages(make(tmp_path, *(f"{name}/0.png" for name in names))) == {"train": tmp_path}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lightning_modules.optim.monitors import better_mode
+from lightning_modules import ImageClassifier
+from lightning_modules.optim.monitors import better_mode, is_of_validation
 from project.__main__ import main
 from project.runs.config import BEST
 
@@ -67,6 +69,19 @@ def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list
     assert [one.mode for one in [*monitoring, trainer.lr_scheduler_configs[0].scheduler]] == ["max"] * 4
 
 
+def test_a_metric_of_training_is_monitored_beside_validations_within_an_epoch(fast: list[str], tmp_path: Path) -> None:
+    callbacks = ", ".join(
+        f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: train/loss, {more}}}}}"
+        for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
+    )
+    options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", "--trainer.val_check_interval=0.5"]
+    run = main(["fit", *fast, *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]).run_dir
+    losses = values(run, "train/loss")
+    assert len(losses) == 2  # the first, and one that is not better by 9
+    mine = torch.load(run / "checkpoints/mine.ckpt", weights_only=True)
+    assert mine["epoch"] == min(losses, key=lambda epoch: losses[epoch])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -111,5 +126,51 @@ def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
     message = (
         "Expected a metric that is logged as monitor of EarlyStopping, but got train_loss. "
         "Training logs train/acc, train/loss."
+    )
+    assert f"error: {message}\n" in capsys.readouterr().err
+
+
+def test_a_metrics_name_tells_whether_validation_logs_it() -> None:
+    assert all(map(is_of_validation, ["val/acc", "val_loss", "valLoss", "validation/loss", "valid_acc"]))
+    assert not any(map(is_of_validation, ["train/loss", "value_loss", "loss", "my/val/acc", ""]))
+
+
+class Confident(ImageClassifier):
+    """Logs metrics of training under names that do not begin with "train"."""
+
+    def training_step(self, batch: Any, *args: Any) -> Any:
+        output = super().training_step(batch, *args)
+        loss = output["loss"] if isinstance(output, dict) else output
+        self.log("confidence_loss", loss.detach(), on_step=False, on_epoch=True)
+        self.log("loss", loss.detach())
+        return output
+
+
+@pytest.mark.parametrize("monitor", ["confidence_loss", "loss"])
+def test_a_metric_of_training_may_have_any_name(fast: list[str], monitor: str, tmp_path: Path) -> None:
+    callbacks = ", ".join(
+        f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: {monitor}, {more}}}}}"
+        for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
+    )
+    options = [*SHORT, "--model=test_monitors.Confident", f"--trainer.callbacks=[{callbacks}]"]
+    options += [f"--checkpoint.monitor={monitor}", "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *fast, *options]).run_dir
+    losses = values(run, "train/loss")
+    assert len(losses) == 2
+    for name in ("best", "mine"):
+        found = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert found["epoch"] == min(losses, key=lambda epoch: losses[epoch])
+
+
+def test_a_metric_that_nothing_logs_is_told_after_an_epoch(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=confidence_los"]
+    stopping += ["--trainer.callbacks.mode=min", "--model=test_monitors.Confident"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])
+    message = (
+        "Expected a metric that is logged as monitor of EarlyStopping, but got confidence_los. Training and validation "
+        "log confidence_loss, loss, train/acc, train/loss, val/acc, val/loss."
     )
     assert f"error: {message}\n" in capsys.readouterr().err

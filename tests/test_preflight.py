@@ -34,6 +34,11 @@ def stopping(monitor: str) -> list[str]:
             "Expected --model.lr_scheduler.mode min for val/loss, but got max",
         ),
         (
+            [f"--model.lr_scheduler={PLATEAU}", "--model.lr_interval=step"],
+            "Expected --model.lr_interval epoch for ReduceLROnPlateau, because not every step has a new value of what "
+            "it monitors, but got step.\n",
+        ),
+        (
             ["--trainer.limit_val_batches=0", *stopping("val/loss")],
             "Expected a metric of training for EarlyStopping, because --trainer.limit_val_batches is 0",
         ),
@@ -103,3 +108,15 @@ def test_the_mode_of_a_saved_config_is_one_that_was_given(
     assert "Expected --checkpoint.mode min for val/loss, but got max" in capsys.readouterr().err
     callback = main([*longer, "--checkpoint.monitor=val/loss", "--checkpoint.mode=min"]).trainer.checkpoint_callback
     assert callback.best_model_score < 10
+
+
+@pytest.mark.parametrize(("given", "end"), [("null", True), ("false", False)])
+def test_a_metric_of_training_is_monitored_at_the_end_of_an_epoch_unless_the_user_sets_otherwise(
+    fast: list[str], given: str, end: bool, tmp_path: Path
+) -> None:
+    arguments = f"{{monitor: train/loss, strict: false, check_on_train_epoch_end: {given}}}"
+    callback = f"--trainer.callbacks=[{{class_path: {CALLBACK}.EarlyStopping, init_args: {arguments}}}]"
+    options = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2", "--trainer.val_check_interval=0.5"]
+    cli = main(["fit", *fast, *options, callback, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"])
+    (stopping_callback,) = cli.trainer.early_stopping_callbacks
+    assert stopping_callback._check_on_train_epoch_end == end

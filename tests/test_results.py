@@ -218,6 +218,17 @@ def test_a_test_on_other_data_or_of_other_weights_has_a_note_and_comes_after_the
     assert (result.test, result.test_data, result.test_note, result.tests) == (0.75, None, None, 3)
 
 
+def test_data_recorded_without_pixels_is_compared_without_them(tmp_path: Path) -> None:
+    earlier, now = {"root": "a", "digest": "d1"}, {"root": "b", "digest": "e1", "index_digest": "d1"}
+    noise, other = {"root": "c", "digest": "e2", "index_digest": "d1"}, {"root": "d", "digest": "d2"}
+    read_only = {"root": "e", "digest": "d1", "index_digest": "d1"}
+    cases = [(earlier, now, True), (now, earlier, True), (now, read_only, True), (now, noise, False)]
+    for number, (of_run, of_test, same) in enumerate([*cases, (earlier, other, False), (now, other, False)]):
+        run = write_run(tmp_path / f"a/2026-11-21_1{number}-00-00", **TOLD | {"data": of_run})
+        write_test(run, 0.5, **write_best(run, epoch=2), data=of_test)
+        assert (results_of(tmp_path)[-1].test_data is None) == same
+
+
 def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed) for seed in range(5)]
     write_test(runs[0], 0.5)

@@ -350,6 +350,25 @@ def test_a_plateau_goes_on_if_training_is_only_made_longer(fast: list[str], tmp_
     assert TraceLr.seen == wanted
 
 
+@pytest.mark.parametrize("more", [[], ["--trainer.limit_val_batches=0"], ["--trainer.val_check_interval=0.4"]])
+def test_a_plateau_sees_the_training_loss_of_the_epoch_that_a_run_resumes_in(
+    fast: list[str], more: list[str], tmp_path: Path
+) -> None:
+    plateau = "{monitor: train/loss, patience: 0, threshold: 0.0001}"
+    plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
+    options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]", *more]
+    TraceLr.seen.clear()
+    whole = main(["fit", *options, "--trainer.max_epochs=5", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
+    wanted = dict(TraceLr.seen)
+    TraceLr.seen.clear()
+    run = main(["fit", *options, "--trainer.max_epochs=3", f"--runs_dir={tmp_path}"]).run_dir
+    main(["fit", "--run", str(run), "--trainer.max_epochs=5"])
+    assert TraceLr.seen == wanted
+    assert equal(run, whole)
+    key = "lr_schedulers"
+    assert torch.load(run / LAST, weights_only=True)[key] == torch.load(whole / LAST, weights_only=True)[key]
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(16, 78), (64, 19)])
 def test_steps_of_another_size_begin_behind_an_epochs_end(
     fast: list[str], batch_size: int, steps: int, tmp_path: Path
@@ -411,11 +430,12 @@ def test_a_signal_to_all_processes_lets_a_validation_end(fast: list[str], tmp_pa
     assert torch.load(run / LAST, weights_only=True)["global_step"] == 12
 
 
-def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], number: int, tmp_path: Path) -> None:
     command = ["fit", *fast, *CONSTANT, "--test_after_fit=true", "--run=auto", f"--runs_dir={tmp_path}"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(SystemExit, match="143"):
+        patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), number))
+        with pytest.raises(SystemExit, match=str(128 + number)):
             main(list(command))
     (run,) = tmp_path.glob("lenet/*")
     assert record.state_of(run) == "interrupted"

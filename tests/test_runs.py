@@ -3,11 +3,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from project.errors import RunError
 from project.resume.arguments import expand_run, with_paths
+from project.runs.config import BEST
 from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
-from project.runs.metrics import best_validation
+from project.runs.metrics import best_validation, moment_of
 from project.runs.summary import summary, typed
 
 
@@ -149,6 +151,33 @@ def test_the_best_validation_is_that_of_the_best_checkpoint(
     rows = ["0,10,,0.5,0.9", "0,10,0.4,,", "1,20,,0.75,0.8", "1,20,0.2,,", "2,30,,0.6,0.7", "2,30,0.3,,"]
     (run / "metrics.csv").write_text("\n".join(["epoch,step,train/loss,val/acc,val/loss", *rows, ""]))
     assert best_validation(run) == {"epoch": epoch, "val": val}
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "val"), [(10, 0, 0.5), (11, 0, 0.5), (20, 1, 0.75), (300, 1, 0.75), (5, 0, 0.5)]
+)
+def test_the_best_validation_is_the_last_one_before_best_ckpt_was_written(
+    step: int, epoch: int, val: float, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    (run / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", "0,10,0.5", "1,20,0.75", "2,30,0.9", ""]))
+    loops = {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": step}}}
+    torch.save(
+        {"epoch": epoch, "global_step": 2 * step, "state_dict": {"w": torch.ones(2)}, "loops": loops}, run / BEST
+    )
+    assert moment_of(run / BEST) == (epoch, step)
+    assert best_validation(run) == {"epoch": epoch, "val": val}
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
+def test_without_a_checkpoint_that_can_be_read_the_best_value_decides(content: bytes | None, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    write_accuracies(run, 0.5, 0.75, 0.7)
+    if content is None:  # not Lightning's
+        torch.save({"epoch": 2, "model": {}}, run / BEST)
+    else:
+        (run / BEST).write_bytes(content)
+    assert best_validation(run) == {"epoch": 1, "val": 0.75}
 
 
 def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from run_folders import write_best, write_run, write_test
 
 from project.__main__ import main
 from project.report.compare import NOTHING
+from project.report.read import read_run
+from project.runs.config import BEST
 from project.runs.metrics import best_validation
+from project.runs.summary import summary
 
 ROOT = Path(__file__).parents[1]
 TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}
@@ -210,6 +214,33 @@ def test_run_of_fit_and_its_test_is_listed_as_they_tell_it(finished_run: Path) -
     assert (found.val, found.val_epoch) == (known["val"], known["epoch"] + 1)
     assert (found.epochs, found.planned_epochs, found.seed) == (2, 2, 0)
     assert found.data == "datamodules.SampleDataModule"
+
+
+@pytest.mark.parametrize(
+    ("options", "epoch"),
+    [
+        (["--checkpoint.every_n_epochs=2"], 2),
+        (["--checkpoint.monitor=null", "--model.optimizer.lr=0"], 3),  # all validations are equal
+        (["--checkpoint.monitor=train/loss", "--trainer.val_check_interval=0.5"], 3),
+        (["--trainer.val_check_interval=0.25", "--trainer.accumulate_grad_batches=2"], None),
+    ],
+    ids=["every second epoch", "last", "training loss", "accumulated gradients"],
+)
+def test_best_validation_is_that_of_the_weights_in_best_ckpt(
+    fast: list[str], options: list[str], epoch: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ["--model.lr_scheduler=null", "--trainer.callbacks=null", "--trainer.max_epochs=3"]
+    run = main(["fit", *fast, *usual, *options, f"--runs_dir={tmp_path}"]).run_dir
+    checkpoint = torch.load(run / BEST, weights_only=True)
+    accuracy, number = checkpoint["resume"]["metrics"]["val/acc"], checkpoint["epoch"] + 1
+    assert epoch in (None, number)
+    (result,) = main(["runs", f"--runs_dir={tmp_path}"])
+    assert (result.val, result.val_epoch) == (accuracy, number)
+    assert f"val {accuracy:.2%} (best validation, epoch {number})" in summary(run, run)
+    best = read_run(run).best()
+    assert best is not None
+    assert best.value == pytest.approx(accuracy)
+    assert best.epoch == (pytest.approx(number, abs=1e-6) if epoch else pytest.approx(number - 0.5, abs=0.51))
 
 
 @pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from datamodules import SampleDataModule
-from datamodules.loading.dataset import read_rgb
 from datamodules.preparation.index import read_index
+from datamodules.reading.decode import read_rgb
 
 
 def test_every_digit_is_a_grey_rgb_image_with_its_label(sample_root: Path) -> None:

@@ -46,6 +46,35 @@ def test_a_second_look_reads_no_image(root: Path, monkeypatch: pytest.MonkeyPatc
     assert prepared(root).description == first
 
 
+@pytest.mark.parametrize("stage", ["train", "val", "test"])
+def test_the_digest_covers_the_pixels_of_every_stage(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, stage: str
+) -> None:
+    before = prepared(root)
+    copy = shutil.copytree(root, tmp_path_factory.mktemp("copy"), dirs_exist_ok=True)
+    assert prepared(copy).digest == before.digest
+    white = encode_pngs(np.full((1, 8, 8, 3), 255, np.uint8))[0]
+    (copy / stage / "cat/0.png").write_bytes(white)
+    after = prepared(copy)
+    assert after.digest != before.digest
+    assert (after.index_digest == before.index_digest) == (stage != "train")
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_data_prepared_without_a_digest_of_pixels_is_read_once_more_if_it_can_be(
+    root: Path, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepared(root)
+    content = json.loads((root / "dataset.json").read_text())
+    for pixels in content["pixels"].values():
+        del pixels["digest"]
+    (root / "dataset.json").write_text(json.dumps(content))
+    monkeypatch.setattr("datamodules.store.os.access", lambda path, mode: writable)
+    again = prepared(root)
+    assert again.index_digest == first.index_digest
+    assert again.digest == (first.digest if writable else first.index_digest)
+
+
 @pytest.mark.parametrize("change", ["edited", "added", "removed"])
 def test_a_changed_image_is_never_served_stale(root: Path, change: str) -> None:
     before = prepared(root)

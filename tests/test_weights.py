@@ -368,6 +368,45 @@ def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_ru
     assert found["metrics"]["test/acc"] == pytest.approx(np.mean(right))
 
 
+def test_other_test_images_of_the_same_names_are_other_data(
+    insects: Path, insects_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "noise"
+    shutil.copytree(insects, root)
+    generator = np.random.default_rng(1)
+    for file in (root / "test").rglob("*.png"):
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(file)
+    outcome("test", insects_run, f"--data.root={root}")
+    assert f"on other data than the run's: {root} (" in capsys.readouterr().out
+
+
+def test_transforms_are_not_fitted_to_other_data_than_the_runs(
+    insects: Path, other_order: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whitening = "[{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 8}}]"
+    options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
+    options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
+    options += ["--data.normalize=false", f"--data.train_transforms={whitening}", f"--data.eval_transforms={whitening}"]
+    options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path}/runs"]
+    run = main(["fit", *options]).run_dir
+    best = run / "checkpoints/best.ckpt"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is fitted to")
+        own = outcome("test", run)["metrics"]
+    for command, name in (("test", "best"), ("validate", "best"), ("fit", "last")):
+        code, err = stop_of([command, f"--run={run}", f"--data.root={other_order}", "--trainer.max_epochs=2"], capsys)
+        assert code == 2
+        assert err == (
+            f"error: Expected the data that {run}/checkpoints/{name}.ckpt was trained on ({insects}), because "
+            f"ZCAWhitening is fitted to its training images, but {other_order} is other data. Give the run's "
+            "--data.root; to classify other images, use `predict`, which fits to the run's data.\n"
+        )
+    shutil.copy(best, tmp_path / "mine.ckpt")
+    with pytest.warns(UserWarning, match=r"ZCAWhitening is fitted to .* Whether .*mine\.ckpt was trained on them"):
+        cli = main(["test", *options, f"--ckpt_path={tmp_path}/mine.ckpt"])
+    assert cli.trainer.callback_metrics["test/loss"].item() == pytest.approx(own["test/loss"])
+
+
 def test_weights_without_their_run_keep_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
     shutil.copy(insects_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
     own = outcome("test", insects_run)["metrics"]
@@ -428,6 +467,25 @@ def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
     code, err = stop_of(["fit", f"--run={insects_run}", f"--data.root={tmp_path / 'few'}", *longer], capsys)
     assert code == 2
     assert err.endswith("last.ckpt to train on, but it has no bee. Add images of them.\n")
+
+
+def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(insects: Path, tmp_path: Path) -> None:
+    transforms = (
+        "[{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32, scale: true}},"
+        " {class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.25]}}]"
+    )
+    options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
+    options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
+    options += ["--data.normalize=false", f"--data.train_transforms={transforms}"]
+    options += [f"--data.eval_transforms={transforms}", "--trainer.callbacks=[]", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options]).run_dir
+    own = outcome("test", run)["metrics"]
+    best = run / "checkpoints/best.ckpt"
+    saved = torch.load(best, weights_only=True)
+    saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as earlier versions saved them
+    torch.save(saved, best)
+    with pytest.warns(UserWarning, match="The checkpoint names no Normalize"):
+        assert outcome("test", run)["metrics"] == own
 
 
 def test_normalize_must_be_as_in_the_checkpoint(insects_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ class Pixels:
         unreadable: Files that are no images, with the reason.
         identical: Groups of files with the same pixels in more than one of train, val and test.
         losses: Keys of ``decode.LOSSES``, each with the number of images that it applies to, and the first of them.
+        digest: SHA-256 of the pixels of all images of train, val and test; "" if an earlier version looked.
     """
 
     fingerprint: str
@@ -31,6 +32,7 @@ class Pixels:
     unreadable: dict[str, str]
     identical: list[list[str]]
     losses: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    digest: str = ""
 
     def loss_notes(self) -> list[str]:
         """Return what decoding loses, a line for each kind of loss."""

@@ -20,6 +20,11 @@ STAGE_FOLDER = re.compile(
     rf"(?P<test>test|testing))(?:[ _.-]?{ABOUT})*",
     re.IGNORECASE,
 )
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # in train2017, asl_train, trainA
+BESIDE_TRAIN = re.compile(  # folders that are neither a stage nor a class
+    r"(?:un[ _.-]?)?label(?:l?ed|s|)|annotations?|masks?|hold[ _.-]?out|extra|images?|pred(?:ictions?)?|submissions?",
+    re.IGNORECASE,
+)
 
 
 def find_stages(root: Path) -> dict[str, Path]:
@@ -36,6 +41,8 @@ def find_stages(root: Path) -> dict[str, Path]:
             stages.setdefault(str(found.lastgroup), []).append(name)
     named = [name for names in stages.values() for name in names]
     if not named or ([name.lower() for name in named] == ["train"] and not class_folders(top / named[0])):  # a vehicle
+        if top == root or top.name.lower() != "train":  # what lies in a folder called train alone is classes
+            _check_classes(top, inner, named)
         for name in inner:
             below = class_folders(top / name)
             if len(below) > 1 and all(map(STAGE_FOLDER.fullmatch, below)):
@@ -66,6 +73,33 @@ def find_stages(root: Path) -> dict[str, Path]:
                 "but it holds no folder."
             )
     return folders
+
+
+def _check_classes(top: Path, names: Sequence[str], train: Sequence[str]) -> None:
+    """Raise DataError if folders that are to be classes are named like stages: train2017 and val2017, train and test1.
+
+    One class of several may hold such a word, as train_station.
+
+    Args:
+        top: Folder that they lie in.
+        names: Their names.
+        train: That of a folder called train, if there is one: it is a class only if nothing beside it is for training.
+    """
+    stages = {name: stage for name in names if (stage := _stage_word(name))}
+    others = [name for name in names if name not in stages and BESIDE_TRAIN.fullmatch(name)]
+    all_named = len(names) > 1 and len(stages) + len(others) == len(names)
+    if len(set(stages.values())) > 1 or (stages and all_named) or (train and len(stages) + len(others) > 1):
+        raise DataError(
+            f"Expected a folder for each class in {top}, but {first_few([*stages, *others])} are named like parts of a "
+            f"data set. Accepted are {top}/CLASS, or {top}/train/CLASS with val/CLASS and test/CLASS beside it, each "
+            "with images: rename or move them. If they are classes, move all class folders into a new folder train."
+        )
+
+
+def _stage_word(name: str) -> str:
+    """Return the stage that a word of a folder's name stands for, or "" if none does."""
+    found = next(filter(None, map(STAGE_FOLDER.fullmatch, WORD.findall(name))), None)
+    return str(found.lastgroup) if found else ""
 
 
 def unwrap(folder: Path, known: Sequence[str] = ()) -> Path:

@@ -1,6 +1,8 @@
 """What lies in a data folder: index files, ``dataset.json``, decoded images; whether it is current, and made so."""
 
 import copy
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +116,8 @@ class ImageStore:
             return None
         if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
+        if not pixels.digest and os.access(self.folder, os.W_OK):  # of an earlier version: read once more
+            return None
         self._check_readable(pixels.unreadable, listed)
         self._report_missing(known.counts, pixels)
         return known
@@ -152,7 +156,8 @@ class ImageStore:
         train = [row_of[file] for file, _ in entries_of["train"]]
         mean, std = channel_mean_std(Sums(found.sums.values[train], found.sums.squares[train]), self.size**2)
         losses = {loss: [len(rows), files[rows[0]]] for loss, rows in found.losses.items()}
-        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses)
+        digest = hashlib.sha256(b"".join(found.digests)).hexdigest()
+        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses, digest)
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
         description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})

@@ -80,6 +80,14 @@ def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[lis
     return (mean.tolist(), std.tolist()) if linear else None
 
 
+def normalizers(transforms: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return mean and standard deviation of each Normalize of torchvision's among transforms, or inside them."""
+    found = []
+    for one in transforms:
+        found += [(one.mean, one.std)] if isinstance(one, v1.Normalize | v2.Normalize) else normalizers(_inner(one))
+    return found
+
+
 class ZCAWhitening:
     """Decorrelate the pixels of images: uint8 or float ``(3, H, W)`` to float32 around 0, as good as uncorrelated.
 
@@ -151,9 +159,15 @@ def _check(transform: Any) -> None:
             f"Expected a transform, but got {transform!r} of type {type(transform).__name__}. A list inside another "
             "transform may name functions if that one is of torchvision.transforms.v2."
         )
-    if type(transform).__module__.startswith("torchvision."):
-        for inner in getattr(transform, "transforms", ()):
-            _check(inner)
+    for inner in _inner(transform):
+        _check(inner)
+
+
+def _inner(transform: Any) -> Sequence[Any]:
+    """Return the transforms inside one of torchvision's, or inside a Sequential."""
+    if isinstance(transform, nn.Sequential):
+        return list(transform)
+    return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
 
 
 def _apply(transforms: Sequence[ImageTransform], image: Any, start: int = 0) -> Tensor:

@@ -34,8 +34,18 @@ def is_of_training(metric: str) -> bool:
     return metric.startswith("train")
 
 
-def check_monitors(trainer: Trainer, of_training: bool) -> None:
-    """Check that what callbacks and schedules monitor is logged: by training, or by validation and all else.
+def is_of_validation(metric: str) -> bool:
+    """Return whether a metric is logged by validation, as its name tells: "val/acc", "val_loss", "valid/F1Score"."""
+    return re.match("val(id(ation)?)?(?![a-z])", metric) is not None
+
+
+def check_monitors(trainer: Trainer, at_epoch_end: bool) -> None:
+    """Check that what callbacks and schedules monitor is logged.
+
+    Args:
+        trainer: Which trains.
+        at_epoch_end: Check the metrics of training, and if there was a validation by now, those whose names do not tell
+            what logs them. Otherwise check the metrics of validation.
 
     Raises:
         MisconfigurationException: It is not.
@@ -47,20 +57,25 @@ def check_monitors(trainer: Trainer, of_training: bool) -> None:
         # a ModelCheckpoint knows "epoch" and "step" by itself
         if isinstance(monitor, str) and monitor not in ("epoch", "step") and not optional:
             watched[monitor] = type(getattr(watcher, "scheduler", watcher)).__name__
+    validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready > 0 or not trainer.enable_validation
     for monitor, name in watched.items():
-        if is_of_training(monitor) == of_training and monitor not in trainer.callback_metrics:
-            logged = sorted(one for one in trainer.callback_metrics if is_of_training(one) == of_training)
+        kind = next((kind for kind in (is_of_training, is_of_validation) if kind(monitor)), None)
+        due = (kind is is_of_training or (kind is None and validated)) if at_epoch_end else kind is is_of_validation
+        if due and monitor not in trainer.callback_metrics:
+            logged = ", ".join(sorted(filter(kind, trainer.callback_metrics)))
+            who = "Training and validation log"
+            if kind is not None:
+                who = "Training logs" if kind is is_of_training else "Validation logs"
             moment = " in the sanity check" if trainer.sanity_checking else ""  # which callbacks may log nothing in
             raise MisconfigurationException(
-                f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. "
-                f"{'Training' if of_training else 'Validation'} logs {', '.join(logged)}."
+                f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. {who} {logged}."
             )
 
 
 class MonitorCheck(Callback):
     """Check what is monitored of validation in the sanity check, or else the first validation; the first of callbacks.
 
-    What training logs is checked by ``ImageModule`` at the end of the first epoch.
+    All else is checked by ``ImageModule`` at the end of the first epoch.
 
     Raises:
         MisconfigurationException: A metric is not logged.
@@ -68,4 +83,4 @@ class MonitorCheck(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            check_monitors(trainer, of_training=False)
+            check_monitors(trainer, at_epoch_end=False)

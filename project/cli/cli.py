@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 from callbacks.finite_loss import FiniteLoss
-from lightning_modules.optim.monitors import MonitorCheck, is_of_training
+from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
 from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
 from project.cli.error_handling import told_shortly
@@ -44,7 +44,7 @@ from project.resume.checkpoint import Checkpoint, EpochKeeper, kept_in
 from project.resume.checkpoint_io import keep_whole, told_if_full
 from project.resume.csv_logger import Table, cut, open_table
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
-from project.resume.signals import Stopped, Stopper
+from project.resume.signals import SIGNALS, Stopped, Stopper
 from project.runs import record
 from project.runs.config import BEST, CONFIG, LAST, RESULTS, load_config, read_yaml, setting
 from project.runs.folders import (
@@ -55,7 +55,7 @@ from project.runs.folders import (
     times_tested,
     working_directory,
 )
-from project.runs.metrics import digest_of
+from project.runs.metrics import digest_of, same_data
 from project.runs.summary import summary, typed
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -159,9 +159,11 @@ class CLI(LightningCLI):
             given=lambda: parse_given(parser, args)[self.config.subcommand],
         )
         kept = config.checkpoint
-        of_training = is_of_training(str(kept.monitor))
-        if kept.save_on_train_epoch_end is None or of_training:  # after a validation, it is not logged yet
-            kept.save_on_train_epoch_end = of_training or config.trainer.limit_val_batches == 0
+        monitor, given = str(kept.monitor), kept.save_on_train_epoch_end
+        if is_of_training(monitor) or (given is None and config.trainer.limit_val_batches == 0):
+            kept.save_on_train_epoch_end = True  # after a validation, it is not logged yet
+        elif given is None and (kept.monitor is None or is_of_validation(monitor)):
+            kept.save_on_train_epoch_end = False  # otherwise Lightning decides
         check_text(self._parser(self.config.subcommand), self._text_of(config))
         if self.config.subcommand == "fit":
             self._compare_with_run()
@@ -259,8 +261,10 @@ class CLI(LightningCLI):
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes.
+            MisconfigurationException: The data has other classes, or transforms would be fitted to other images.
         """
+        if self.weights:
+            self._check_fitted()
         if not self.trained:
             return
         data, names = self.datamodule, self.trained["class_names"]
@@ -271,6 +275,33 @@ class CLI(LightningCLI):
         size = self.weights["hyper_parameters"].get("image_size")
         if (given := getattr(data, "image_size", size)) != size:
             rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+
+    def _check_fitted(self) -> None:
+        """Check that transforms are fitted to the images that they were fitted to when the weights were trained.
+
+        Raises:
+            MisconfigurationException: The data is not the run's.
+        """
+        data = self.datamodule
+        options = ("train_transforms", "eval_transforms")
+        transforms = [transform for option in options for transform in getattr(data, option, None) or []]
+        names = [type(transform).__name__ for transform in transforms if hasattr(transform, "fit")]
+        if not names:
+            return
+        file, described = str(self.weights["file"]), self._describe_data()
+        run = self.config[self.subcommand].run or run_of_checkpoint(Path(file))
+        of_run = (record.read(Path(run)).get("data") if run is not None else None) or {}
+        if not of_run.get("digest"):
+            rank_zero_warn(
+                f"{names[0]} is fitted to the training images of {described['root']}. Whether {file} was trained on "
+                "them is unknown, because no run.json of its run names its data."
+            )
+        elif not same_data(of_run, described):
+            raise MisconfigurationException(
+                f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
+                f"training images, but {described['root']} is other data. Give the run's --data.root; to classify "
+                "other images, use `predict`, which fits to the run's data."
+            )
 
     def _make_folders(self, config: Any) -> None:
         """Set ``run_dir`` and ``output_dir``, and make them."""
@@ -316,7 +347,7 @@ class CLI(LightningCLI):
         """Write down what the run runs with, and say what has changed since it was started."""
         data = self._describe_data()
         info = record.read(self.run_dir)
-        before = (info.get("data") or {}).get("digest", data["digest"])
+        before = info.get("data") or {}
         devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         record.begin(
             self.run_dir,
@@ -326,7 +357,7 @@ class CLI(LightningCLI):
             hardware={**record.processor(), "threads": torch.get_num_threads(), "devices": devices},
             data=data,
         )
-        if data["digest"] != before:
+        if "digest" in before and not same_data(before, data):
             rank_zero_warn(
                 f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
                 "on others than what came before. Start a new run, unless that is meant."
@@ -338,8 +369,8 @@ class CLI(LightningCLI):
 
     def _describe_data(self) -> dict[str, Any]:
         data = self.datamodule
-        root, digest = str(getattr(data, "root", "")), getattr(data, "digest", None)
-        return {"class": type(data).__name__, "root": root, "digest": digest}
+        digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
+        return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
     def before_fit(self) -> None:
         """Let what the command line says win over the checkpoint."""
@@ -430,7 +461,7 @@ class CLI(LightningCLI):
             else:
                 self._finish(report=True)
         except SystemExit as stop:
-            if stop.code in (130, 143):  # the test is still to be made
+            if stop.code in [128 + number for number in SIGNALS]:  # the test is still to be made
                 state = "interrupted"
             raise
         finally:

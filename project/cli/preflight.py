@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_modules.optim.monitors import better_mode
+from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
 
 MAX_SEED = 2**32 - 1  # NumPy's
 NOT_ZERO = (
@@ -19,6 +19,8 @@ NOT_ZERO = (
     *("check_val_every_n_epoch", "val_check_interval"),
 )
 CHECKPOINT = "--checkpoint.mode"
+# of EarlyStopping and ModelCheckpoint: whether they read what they monitor at an epoch's end, or after a validation
+AT_EPOCH_END = ("check_on_train_epoch_end", "save_on_train_epoch_end")
 REFUSED = {
     LearningRateFinder: "it sets one learning rate for all param groups. Give --model.optimizer.lr",
     BatchSizeFinder: "it trains for a while before the run. Give --data.batch_size",
@@ -50,6 +52,8 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
             if trainer[name] == 0:
                 raise MisconfigurationException(f"Expected --trainer.{name} other than 0, but got 0.")
         _check_callbacks(trainer.callbacks)
+        _check_plateau_interval(config)
+        _complete_moments(config)
         _complete_modes(config, given)
 
 
@@ -82,12 +86,29 @@ def _check_callbacks(callbacks: Any) -> None:
                 raise MisconfigurationException(f"Expected no {name} in trainer.callbacks, because {reason}.")
 
 
+def _check_plateau_interval(config: Namespace) -> None:
+    for entry in _listed(config.get("model.init_args.lr_scheduler")):
+        if _is_plateau(entry) and config.get("model.init_args.lr_interval") == "step":
+            raise MisconfigurationException(
+                "Expected --model.lr_interval epoch for ReduceLROnPlateau, because not every step has a new value of "
+                "what it monitors, but got step."
+            )
+
+
+def _complete_moments(config: Namespace) -> None:
+    """Read monitored metrics of training at the epoch's end, because they are not logged yet after a validation."""
+    for _, monitor, settings in _monitoring(config):
+        for name in AT_EPOCH_END:
+            if monitor is not None and is_of_training(monitor) and settings.get(name, False) is None:
+                settings[name] = True
+
+
 def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
     """Set the mode in which a monitored metric is better, where only the class's default says another."""
     for i, (option, monitor, settings) in enumerate(_monitoring(config)):
         if monitor is None or settings.get("mode") not in ("min", "max"):
             continue
-        if config.trainer.limit_val_batches == 0 and monitor.startswith("val"):
+        if config.trainer.limit_val_batches == 0 and is_of_validation(monitor):
             _refuse_without_validation(option, monitor)
         better = better_mode(monitor)
         if better == settings.mode:
@@ -122,10 +143,14 @@ def _monitoring(config: Namespace) -> list[tuple[str, str | None, Namespace]]:
     for entry in _listed(config.get("trainer.callbacks")):
         found += [(f"mode of {entry.class_path.rpartition('.')[2]}", None, entry.get("init_args"))]
     for entry in _listed(config.get("model.init_args.lr_scheduler")):
-        plateau = entry.class_path.endswith("ReduceLROnPlateau")  # torch's has no monitor; see build_scheduler
-        found += [("--model.lr_scheduler.mode", "val/loss" if plateau else None, entry.get("init_args"))]
+        default = "val/loss" if _is_plateau(entry) else None  # torch's has no monitor; see build_scheduler
+        found += [("--model.lr_scheduler.mode", default, entry.get("init_args"))]
     entries = [(option, default, settings or Namespace()) for option, default, settings in found]
     return [(option, settings.get("monitor", default), settings) for option, default, settings in entries]
+
+
+def _is_plateau(entry: Namespace) -> bool:
+    return str(entry.class_path).endswith("ReduceLROnPlateau")
 
 
 def _listed(entries: Any) -> list[Namespace]:

@@ -1,7 +1,6 @@
 """What is known of a run, as plain data. No torch in here."""
 
 import csv
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from project.report.events import Events, Picture, Scalar, read_events
-from project.runs.config import CONFIG, load_config, setting
+from project.runs.config import BEST, CONFIG, load_config, setting
 from project.runs.folders import tests_of
-from project.runs.metrics import PER_EPOCH, age_in_words, circumstances, is_number
+from project.runs.metrics import PER_EPOCH, age_in_words, best_row, circumstances, is_number, moment_of
 
 
 class Best(NamedTuple):
@@ -103,21 +102,19 @@ class Run:
         return np.where(after > x[-1], y[-1] + (after - x[-1]) * rate, np.interp(after, x, y))
 
     def best(self) -> Best | None:
-        """Return accuracy, or loss where there is none, of the validation that the best checkpoint was chosen by.
-
-        Without its values, the first of the best is returned. NaN is never best.
-        """
-        monitor, mode = self.setting("checkpoint.monitor"), self.setting("checkpoint.mode")
-        watched = [scalar for scalar in self.scalars.get(monitor, []) if math.isfinite(scalar.value)]
-        for metric, choose in (("acc", max), ("loss", min)):
-            values = [scalar for scalar in self.scalars.get(f"val/{metric}", []) if math.isfinite(scalar.value)]
-            if values:
-                best = choose(values, key=lambda scalar: scalar.value)
-                if watched:
-                    chosen = (max if mode == "max" else min)(watched, key=lambda scalar: scalar.value)
-                    best = next((scalar for scalar in values if scalar.step >= chosen.step), values[-1])
-                epochs = self.epochs([best.step])
-                return Best(metric, float("nan") if epochs is None else float(epochs[0]), best.value)
+        """Return accuracy, or loss where there is none, of the validation of the best checkpoint; see ``best_row``."""
+        monitor, mode = (str(self.setting(f"checkpoint.{name}")) for name in ("monitor", "mode"))
+        epochs = {scalar.step: scalar.value for scalar in self.scalars.get("epoch", [])}
+        rows = [
+            {"step": scalar.step, "epoch": epochs.get(scalar.step, 0), tag: scalar.value}
+            for tag in dict.fromkeys((monitor, "val/acc", "val/loss"))
+            for scalar in self.scalars.get(tag, [])
+        ]
+        for metric in ("acc", "loss"):
+            best = best_row(rows, metric, monitor, mode, moment_of(self.folder / BEST))
+            if best is not None:
+                at = self.epochs([int(best["step"])])
+                return Best(metric, float("nan") if at is None else float(at[0]), best[f"val/{metric}"])
         return None
 
     def has(self, kind: str) -> bool:

@@ -31,7 +31,7 @@ class Checkpoint(ModelCheckpoint):
 
     settings: dict[str, Any] | None = None
     _resumed: dict[str, Any] | None = None
-    _within = False  # an epoch that training went on in
+    _plateaus_wait = False  # for the end of the epoch that training went on in; Lightning steps them in no such epoch
     _kept: tuple[int, int] | None = None  # step and batch of the last one
     _ending_epoch = False
     _nothing_left = False  # of the epoch that training went on in, not even a validation
@@ -42,16 +42,17 @@ class Checkpoint(ModelCheckpoint):
         found, self._resumed = self._resumed, None
         if found is None:
             return
-        self._within = not trainer.is_last_batch
+        self._plateaus_wait = trainer.fit_loop.restarted_mid_epoch
         # at an epoch's end, a checkpoint written now would have a part of that end in it, and have it done again
         self._kept = (trainer.global_step, trainer.fit_loop.total_batch_idx)
         if self._own and trainer.is_global_zero:
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
-        if self._within and _accumulation(self.settings) == _accumulation(found["settings"]):
+        if not trainer.is_last_batch and _accumulation(self.settings) == _accumulation(found["settings"]):
             trainer.accumulate_grad_batches = found["accumulated"]  # a callback may have set it as the epoch began
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found["metrics"].items()})
-        _show_to_plateaus(trainer, found["watched"])
+        if not self._plateaus_wait:  # the epoch has ended, and with it the metrics of training are known
+            _show_to_plateaus(trainer, found["watched"])
         _set_gradients(trainer, pl_module, found["gradients"])
         # Lightning forgets it if a schedule asked for the length of training before
         loader: Any = trainer.train_dataloader
@@ -71,8 +72,8 @@ class Checkpoint(ModelCheckpoint):
             loop.on_iteration_done()  # which a loop that begins at its end never comes to
             loop.val_loop._has_run = loop.val_loop.restarting = self._nothing_left = False
         super().on_train_epoch_end(trainer, pl_module)
-        if self._within:  # Lightning steps them in no epoch that it did not begin
-            self._within = False
+        if self._plateaus_wait:
+            self._plateaus_wait = False
             _show_to_plateaus(trainer, _watched(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,6 +18,7 @@ from project.runs.config import BEST, RESULTS, load_config, setting
 METRICS = "metrics.csv"
 STAGES = {"validate": "val", "test": "test"}  # what a command measures
 PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # at the last step of an epoch
+POSITION = ("epoch", "step")  # of a row of metrics.csv
 
 
 class Circumstances(NamedTuple):
@@ -44,13 +45,20 @@ class Measured(NamedTuple):
     under: Circumstances
 
 
+class Moment(NamedTuple):
+    """When a checkpoint was written."""
+
+    epoch: int  # from 0
+    step: int  # as loggers count it: that of the validation before it, or one more
+
+
 def best_validation(run: Path, metric: str = "acc") -> dict[str, float]:
     """Read ``train`` and ``val`` accuracy, or loss, and ``epoch`` of the best checkpoint from the files of a run.
 
     A figure that the files do not hold is left out.
     """
     monitor, mode = monitor_of(run)
-    return best_of(read_metrics(run, (*PER_EPOCH, monitor)), metric, monitor, mode)
+    return best_of(read_metrics(run, (*PER_EPOCH, monitor)), metric, monitor, mode, moment_of(run / BEST))
 
 
 def monitor_of(run: Path) -> tuple[str, str]:
@@ -61,24 +69,72 @@ def monitor_of(run: Path) -> tuple[str, str]:
     return "", ""
 
 
-def best_of(rows: list[dict[str, float]], metric: str, monitor: str = "", mode: str = "") -> dict[str, float]:
-    """Return the same of the rows of metrics.csv: of the best ``monitor``, or ``val/<metric>`` if it has no values.
+def best_of(
+    rows: list[dict[str, float]], metric: str, monitor: str = "", mode: str = "", moment: Moment | None = None
+) -> dict[str, float]:
+    """Return the same of the rows of metrics.csv; see ``best_row``."""
+    best = best_row(rows, metric, monitor, mode, moment)
+    if best is None:
+        return {}
+    found = {"epoch": best["epoch"], "val": best[f"val/{metric}"]}
+    train = [row[f"train/{metric}"] for row in rows if f"train/{metric}" in row and row["epoch"] == best["epoch"]]
+    return found | ({"train": train[-1]} if train else {})
 
-    A validation that is not finite is never the best.
+
+def best_row(
+    rows: list[dict[str, float]], metric: str, monitor: str, mode: str, moment: Moment | None
+) -> dict[str, float] | None:
+    """Return the row that holds the validation of the best checkpoint.
+
+    That is the last validation before it was written, or else the first one. Of a run without best.ckpt, it is the one
+    of the best ``monitor``, or ``val/<metric>`` if that has no values. A validation that is not finite is never the
+    best.
+
+    Args:
+        rows: Tags with values, among them "step" and "epoch" as far as they are known.
+        metric: "acc" or "loss".
+        monitor: Tag that the checkpoint is chosen by.
+        mode: "max" or "min".
+        moment: When best.ckpt was written; None if there is none, or it cannot be read.
     """
     validations = [row for row in rows if math.isfinite(row.get(f"val/{metric}", math.nan))]
     if not validations:
-        return {}
+        return None
+    if moment is not None:
+        epoch, step = moment
+        before = [row for row in validations if row.get("epoch", 0) <= epoch and row.get("step", 0) <= step]
+        return before[-1] if before else validations[0]
     watched = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
     if not watched:
         monitor, mode, watched = f"val/{metric}", "max" if metric == "acc" else "min", validations
     choose = max if mode == "max" else min
     best = choose(watched, key=lambda row: row[monitor])  # the first of equals, as ModelCheckpoint
     if f"val/{metric}" not in best:  # it was chosen by what training logs
-        best = next((row for row in validations if row["epoch"] >= best["epoch"]), validations[-1])
-    found = {"epoch": best["epoch"], "val": best[f"val/{metric}"]}
-    train = [row[f"train/{metric}"] for row in rows if f"train/{metric}" in row and row["epoch"] == best["epoch"]]
-    return found | ({"train": train[-1]} if train else {})
+        order = "step" if "step" in best else "epoch"
+        best = next((row for row in validations if row[order] >= best[order]), validations[-1])
+    return best
+
+
+def moment_of(checkpoint: Path) -> Moment | None:
+    """Return when a checkpoint was written; None if the file is missing or is not one of Lightning's.
+
+    The archive that torch.save writes holds a pickle, in which an integer follows its key. So neither torch nor an
+    unpickler, which could execute code, is needed.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            content = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile):  # ValueError: damaged
+        return None
+    found = []
+    for key in (b"epoch", b"_batches_that_stepped"):
+        text = re.escape(b"X" + len(key).to_bytes(4, "little") + key)
+        # the opcodes BINUNICODE, BINPUT or LONG_BINPUT, and BININT1, BININT2 or BININT of pickle's protocol 2
+        match = re.search(text + rb"(?:q.|r.{4})(?:K(.)|M(..)|J(.{4}))", content, re.DOTALL)
+        if match is None:
+            return None
+        found.append(int.from_bytes(match[match.lastindex or 0], "little"))
+    return Moment(*found)
 
 
 def measurement(output: Path) -> Measured | None:
@@ -135,12 +191,23 @@ def digest_of(checkpoint: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def same_data(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two records of data, as run.json and results.json hold them, are of the same data.
+
+    A record of an earlier version holds the ``index_digest`` as its ``digest``, and is compared by that alone.
+    """
+    if one.get("digest") == other.get("digest"):
+        return True
+    of_earlier = [(one.get("digest"), other.get("index_digest")), (one.get("index_digest"), other.get("digest"))]
+    return any(digest and digest == index_digest for digest, index_digest in of_earlier)
+
+
 def _other_data(run: Path, config: dict[str, Any], found: dict[str, Any]) -> str:
     """Return root and digest of the data of a validation or test, or "" if it is the run's data."""
     data, of_run = found.get("data") or {}, record.read(run).get("data") or {}
     root, digest = data.get("root") or str(setting(config, "data.init_args.root")), data.get("digest")
     if digest and of_run.get("digest"):
-        same = digest == of_run["digest"]
+        same = same_data(data, of_run)
     else:  # results or a run of an earlier version
         keys = ("data.class_path", "data.init_args.root")
         before = config
@@ -180,7 +247,7 @@ def shown(value: float, metric: str) -> str:
 
 
 def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
-    """Return the rows of metrics.csv that hold one of the tags, with ``epoch``, as numbers.
+    """Return the rows of metrics.csv that hold one of the tags, with ``epoch`` and ``step``, as numbers.
 
     A row that is damaged, or half written at the end of the file, is left out.
     """
@@ -195,8 +262,8 @@ def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
     for line in re.sub(f"^{without}\n", "", body, flags=re.MULTILINE).splitlines():
         with suppress(ValueError):  # no number, or too few or many
             cells = zip(header, line.split(","), strict=True)
-            rows.append({tag: float(cell) for tag, cell in cells if cell and (tag in tags or tag == "epoch")})
-    return [row for row in rows if "epoch" in row and len(row) > 1]
+            rows.append({tag: float(cell) for tag, cell in cells if cell and tag in (*tags, *POSITION)})
+    return [row for row in rows if "epoch" in row and row.keys() - POSITION]
 
 
 def is_number(text: str) -> bool:

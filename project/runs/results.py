@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import CONFIG, EXPECTED, flatten, load_config, setting
+from project.runs.config import BEST, CONFIG, EXPECTED, flatten, load_config, setting
 from project.runs.folders import by_start, tests_of, times_tested
 from project.runs.metrics import (
     METRICS,
@@ -19,6 +19,7 @@ from project.runs.metrics import (
     best_of,
     in_words,
     measurement,
+    moment_of,
     monitor_of,
     read_metrics,
     shown,
@@ -234,8 +235,9 @@ def _read_metrics(run: Path, result: Result) -> None:
     for tag in PER_EPOCH[::-1]:
         epochs = [row["epoch"] for row in rows if tag in row]
         result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
+    moment = moment_of(run / BEST)
     for metric in ("acc", "loss"):
-        if best := best_of(rows, metric, monitor, mode):
+        if best := best_of(rows, metric, monitor, mode, moment):
             result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
             return
 
