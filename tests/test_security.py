@@ -7,12 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from command_line import stop_of
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from test_cli import stop_of
 
 ROOT = Path(__file__).parents[1]
-NAMED = sorted(set(re.findall(r"`(tests/\w+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())))
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ASKED = {one.name: one.specifier for one in map(Requirement, PROJECT["dependencies"])}
 KNOWN_BAD = runpy.run_path(str(ROOT / "scripts/audit.py"))["KNOWN_BAD"]

@@ -13,6 +13,26 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from callbacks import (
+    ActivationHistograms,
+    ClassReport,
+    ConfusionMatrix,
+    ConvolutionKernels,
+    Curves,
+    Embeddings,
+    FeatureMaps,
+    GradCAM,
+    GradientFlow,
+    Histograms,
+    Hyperparameters,
+    LearningCurves,
+    Mistakes,
+    NetworkGraph,
+    OcclusionSensitivity,
+    Throughput,
+    TrainingBatch,
+)
+
 
 def fit(
     module: LightningModule,
@@ -48,3 +68,11 @@ def events(folder: Path) -> EventAccumulator:
 def decode(event: ImageEvent) -> torch.Tensor:
     """Return a logged picture, float ``(3, H, W)`` from 0 to 255."""
     return pil_to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).float()
+
+
+def all_callbacks(**options: int) -> list[Callback]:
+    every = {"every_n_epochs": 1} | options
+    watchers = (TrainingBatch, Histograms, ActivationHistograms, GradientFlow, ConvolutionKernels, GradCAM)
+    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, Mistakes, Curves, Embeddings)
+    once = (Hyperparameters, NetworkGraph, Throughput, LearningCurves)
+    return [FeatureMaps(["conv?", "pool1"], **every), *(cls(**every) for cls in watchers), *(cls() for cls in once)]

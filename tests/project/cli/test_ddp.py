@@ -18,7 +18,7 @@ import torch
 
 from project.__main__ import main
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
 FIT = [
     *("--config=configs/lenet.yaml", "--data=datamodules.SampleDataModule", "--data.num_workers=0"),

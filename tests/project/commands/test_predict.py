@@ -24,7 +24,7 @@ from project.__main__ import main
 from project.commands.predict import NAMES, results
 from project.errors import RunError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
 
 

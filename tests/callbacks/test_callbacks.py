@@ -12,26 +12,12 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from watching import decode, events, fit
+from watching import all_callbacks, decode, events, fit
 
 from callbacks import (
-    ActivationHistograms,
-    ClassReport,
-    ConfusionMatrix,
-    ConvolutionKernels,
-    Curves,
-    Embeddings,
     FeatureMaps,
     GradCAM,
-    GradientFlow,
     Histograms,
-    Hyperparameters,
-    LearningCurves,
-    Mistakes,
-    NetworkGraph,
-    OcclusionSensitivity,
-    Throughput,
-    TrainingBatch,
 )
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, ResNet
@@ -44,14 +30,6 @@ class Dropping(LeNet):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(nn.functional.dropout(images, 0.1, self.training))
-
-
-def all_callbacks(**options: int) -> list[Callback]:
-    every = {"every_n_epochs": 1} | options
-    watchers = (TrainingBatch, Histograms, ActivationHistograms, GradientFlow, ConvolutionKernels, GradCAM)
-    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, Mistakes, Curves, Embeddings)
-    once = (Hyperparameters, NetworkGraph, Throughput, LearningCurves)
-    return [FeatureMaps(["conv?", "pool1"], **every), *(cls(**every) for cls in watchers), *(cls() for cls in once)]
 
 
 def hooks(module: nn.Module) -> int:

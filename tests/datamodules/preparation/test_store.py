@@ -69,7 +69,7 @@ def test_data_prepared_without_a_digest_of_pixels_is_read_once_more_if_it_can_be
     for pixels in content["pixels"].values():
         del pixels["digest"]
     (root / "dataset.json").write_text(json.dumps(content))
-    monkeypatch.setattr("datamodules.store.os.access", lambda path, mode: writable)
+    monkeypatch.setattr("datamodules.preparation.store.os.access", lambda path, mode: writable)
     again = prepared(root)
     assert again.index_digest == first.index_digest
     assert again.digest == (first.digest if writable else first.index_digest)

@@ -16,7 +16,7 @@ from project.runs.config import BEST
 from project.runs.metrics import best_validation
 from project.runs.summary import summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}
 
 

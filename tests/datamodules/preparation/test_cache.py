@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_safe_load import RunsCode
+from failing import RunsCode
 
 from datamodules.preparation.cache import cache_path, chunk_of, fingerprint, open_cache, scan
 from datamodules.preparation.statistics import channel_mean_std

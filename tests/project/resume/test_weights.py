@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import stop_of
+from failing import RunsCode
 from PIL import Image
-from test_cli import stop_of
-from test_safe_load import RunsCode
 
 from datamodules import DataError, SampleDataModule
 from lightning_modules import ImageClassifier

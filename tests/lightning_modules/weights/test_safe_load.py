@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from failing import RunsCode
 
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 
@@ -14,16 +15,6 @@ def test_tensors_and_plain_values_are_loaded(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "names": ["a"], "weights": torch.ones(2)}, tmp_path / "a.ckpt")
     loaded = load_safely(tmp_path / "a.ckpt")
     assert (loaded["epoch"], loaded["names"], loaded["weights"].tolist()) == (3, ["a"], [1, 1])
-
-
-class RunsCode:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.file,)
 
 
 @pytest.mark.parametrize("forced", [False, True])

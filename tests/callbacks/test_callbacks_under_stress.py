@@ -11,9 +11,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
-from test_callbacks import all_callbacks
 from torch import Tensor, nn
-from watching import decode, events, fit
+from watching import all_callbacks, decode, events, fit
 
 from callbacks import ConvolutionKernels, FeatureMaps
 from callbacks.feature_maps import Outputs

@@ -39,7 +39,7 @@ from project.report.outcome import numbers, sentence, warnings
 from project.report.read import Run, read_run
 from project.report.tables import confusion_matrix
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from test_callbacks import all_callbacks
 from torch import nn
-from watching import fit
+from watching import all_callbacks, fit
 
 from callbacks import ConfusionMatrix, Mistakes
 from callbacks.base.predictions import MOST_COLUMNS, Collector

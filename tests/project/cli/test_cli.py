@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import stop_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,14 +24,6 @@ from project.runs.config import load_config, setting
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return the exit code of a command that fails, and what it says on stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    return stop.value.code, capsys.readouterr().err.replace("Seed set to 0\n", "")
 
 
 def test_run_folder_holds_all_that_is_known_of_the_run(finished_run: Path) -> None:

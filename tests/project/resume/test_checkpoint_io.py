@@ -18,7 +18,7 @@ from project.__main__ import main
 from project.errors import DiskFullError
 from project.resume.checkpoint_io import WholeCheckpointIO, keep_whole, told_if_full
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 

@@ -9,7 +9,7 @@ import pytest
 from project import COMMANDS, FURTHER, __version__
 from project.__main__ import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
