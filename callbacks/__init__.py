@@ -5,17 +5,17 @@ from callbacks.confusion_matrix import ConfusionMatrix
 from callbacks.ema import EMA
 from callbacks.embeddings import Embeddings
 from callbacks.feature_maps import FeatureMaps
-from callbacks.finite_loss import FiniteLoss
+from callbacks.finite_loss import TerminateOnNaN
 from callbacks.grad_cam import GradCAM
 from callbacks.gradient_flow import GradientFlow
 from callbacks.histograms import ActivationHistograms, Histograms
 from callbacks.hyperparameters import Hyperparameters
 from callbacks.kernels import ConvolutionKernels
 from callbacks.learning_curves import LearningCurves
-from callbacks.mistakes import Mistakes
+from callbacks.mistakes import TopMistakes
 from callbacks.network_graph import NetworkGraph
 from callbacks.occlusion import OcclusionSensitivity
-from callbacks.pr_roc_curves import Curves
+from callbacks.pr_roc_curves import PRROCCurves
 from callbacks.throughput import Throughput
 from callbacks.training_batch import TrainingBatch
 
@@ -25,18 +25,18 @@ __all__ = [
     "ClassReport",
     "ConfusionMatrix",
     "ConvolutionKernels",
-    "Curves",
     "Embeddings",
     "FeatureMaps",
-    "FiniteLoss",
     "GradCAM",
     "GradientFlow",
     "Histograms",
     "Hyperparameters",
     "LearningCurves",
-    "Mistakes",
     "NetworkGraph",
     "OcclusionSensitivity",
+    "PRROCCurves",
+    "TerminateOnNaN",
     "Throughput",
+    "TopMistakes",
     "TrainingBatch",
 ]

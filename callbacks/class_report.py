@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base.log import Log, write_csv
-from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.base.log import LogSnapshot, write_csv
+from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.layers import names_of
 
 MOST_ROWS = 50  # of the table in TensorBoard; the file has all
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     loss: float  # mean over the images of the class
 
 
-class ClassReport(PredictionWatcher):
+class ClassReport(PredictionCallback):
     """Tell for each class how many of its images are found, how many of those found are right, and its loss.
 
     Needs a module whose ``validation_step`` and ``test_step`` return ``preds``; for the loss also ``logits``, and an
@@ -45,7 +45,7 @@ class ClassReport(PredictionWatcher):
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
         self.draw_later(trainer, stage, names, found)
 
-    def draw(self, log: Log, stage: str, names: list[str], found: Predictions) -> None:
+    def draw(self, log: LogSnapshot, stage: str, names: list[str], found: Predictions) -> None:
         rows = report(names, found.targets, found.preds, found.losses)
         table = [[*row[:2], *("" if np.isnan(value) else f"{value:.6f}" for value in row[2:])] for row in rows]
         write_csv(log.folder / f"class_report_{stage}.csv", [["class", *Row._fields[1:]], *table])

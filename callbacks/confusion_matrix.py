@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.base.log import Log, write_csv
-from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.base.log import LogSnapshot, write_csv
+from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_figures, set_fonts
 from callbacks.tools.layers import names_of
 from callbacks.tools.pictures import rendered
@@ -17,7 +17,7 @@ from callbacks.tools.pictures import rendered
 MOST_NUMBERS = 20  # classes; with more, the numbers in the cells cannot be read and are left out
 
 
-class ConfusionMatrix(PredictionWatcher):
+class ConfusionMatrix(PredictionCallback):
     """Draw which classes are taken for which, at the end of validation and test.
 
     Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, and that
@@ -39,7 +39,7 @@ class ConfusionMatrix(PredictionWatcher):
         counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), len(names)).numpy()
         self.draw_later(trainer, stage, names, counts)
 
-    def draw(self, log: Log, stage: str, names: list[str], counts: np.ndarray) -> None:
+    def draw(self, log: LogSnapshot, stage: str, names: list[str], counts: np.ndarray) -> None:
         figure = draw_confusion_matrix(counts, names, log.moment)
         picture = rendered(figure)
         log.image(f"confusion_matrix/{stage}", picture)

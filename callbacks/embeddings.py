@@ -11,15 +11,15 @@ from tensorboard.plugins.projector import ProjectorConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.base.images import ImageWatcher, Shown
-from callbacks.base.log import Log
+from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import denormalized, forward, hooked, names_of, network_of, predicted_classes
 from callbacks.tools.transfer import to_cpu
 
 THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
 
 
-class Embeddings(ImageWatcher):
+class Embeddings(ImageCallback):
     """Log the input of the network's last linear layer for TensorBoard's projector, with thumbnails and class names.
 
     A network without a linear layer shows its output. Names of columns: class; predicted, "none" of a module that does
@@ -63,7 +63,7 @@ class Embeddings(ImageWatcher):
         tensors = {"vectors": torch.cat(vectors), "images": images, "targets": shown.targets, "preds": preds}
         return (to_cpu(tensors), names)
 
-    def draw(self, log: Log, gathered: dict[str, Tensor], names: list[str]) -> None:
+    def draw(self, log: LogSnapshot, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = [" ".join(name.split()) for name in names]  # a column ends at a tab, a row at a line's end
         pairs = zip(gathered["targets"].int().tolist(), gathered["preds"].int().tolist(), strict=True)
         rows = [[names[true], names[predicted] if predicted >= 0 else "none"] for true, predicted in pairs]

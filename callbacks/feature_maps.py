@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from callbacks.base.images import ImageWatcher, Shown
-from callbacks.base.log import Log
+from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import convolutions, denormalized, find_layers, forward, hooked
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
 from callbacks.tools.transfer import to_cpu
@@ -24,7 +24,7 @@ ACTIVATIONS = {"relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "celu", "
 ACTIVATIONS |= {"sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "rrelu"}
 
 
-class FeatureMaps(ImageWatcher):
+class FeatureMaps(ImageCallback):
     """Draw the output channels of named layers for validation images, beside the images.
 
     Tags: ``feature_maps/<layer>``: for each image a row of the de-normalised image and the layer's channels, and below
@@ -74,7 +74,7 @@ class FeatureMaps(ImageWatcher):
         maps["images"] = denormalized(pl_module, shown.images)
         return (list(layers), to_cpu(maps))
 
-    def draw(self, log: Log, layers: list[str], maps: dict[str, Tensor]) -> None:
+    def draw(self, log: LogSnapshot, layers: list[str], maps: dict[str, Tensor]) -> None:
         images = enlarge(maps["images"], SIDE)
         for name in layers:
             rows, what = [self._row(images, maps[f"before {name}"])], "the image and channels"

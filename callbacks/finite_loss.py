@@ -18,7 +18,7 @@ class NotFiniteError(Exception):
     """The loss or a weight became NaN or infinite."""
 
 
-class FiniteLoss(Callback):
+class TerminateOnNaN(Callback):
     """Stop a run, or warn, when its loss or a weight is NaN or infinite, and say where in the network that began.
 
     On a CPU every step is looked at, before its loss reaches the weights. On other devices, which would have to be
@@ -100,7 +100,7 @@ class FiniteLoss(Callback):
         if self.action == "stop":
             raise NotFiniteError(
                 f"{text} No checkpoint holds it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
-                "1 or a warmup may help; to go on all the same, add callbacks.FiniteLoss with `action: warn` to "
+                "1 or a warmup may help; to go on all the same, add callbacks.TerminateOnNaN with `action: warn` to "
                 "trainer.callbacks."
             )
         rank_zero_warn(text)

@@ -13,8 +13,8 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.base.images import ImageWatcher, Shown
-from callbacks.base.log import Log
+from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import (
     check_logits,
@@ -30,7 +30,7 @@ from callbacks.tools.pictures import sheet
 from callbacks.tools.transfer import to_cpu
 
 
-class GradCAM(ImageWatcher):
+class GradCAM(ImageCallback):
     """Lay over validation images how much each place speaks for a class (Selvaraju et al., 2017, "Grad-CAM").
 
     Needs a module that makes logits ``(N, classes)``.
@@ -75,7 +75,7 @@ class GradCAM(ImageWatcher):
         tensors = {"images": denormalized(pl_module, shown.images), "maps": maps, "shares": shares, "classes": classes}
         return (name, to_cpu(tensors), names_of(pl_module, int(classes.max()) + 1))
 
-    def draw(self, log: Log, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
+    def draw(self, log: LogSnapshot, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = names_in_pictures(names)
         cells, captions = [], []
         for image, maps, shares, classes in zip(

@@ -5,14 +5,14 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.base.log import Log
-from callbacks.base.steps import Step, StepWatcher
+from callbacks.base.log import LogSnapshot
+from callbacks.base.steps import Step, StepCallback
 
 HEALTHY = 1e-3  # update over weight, a rule of thumb: Karpathy, 2022, "Building makemore part 3"
 MOST_NAMES = 60  # of layers on the axis
 
 
-class GradientFlow(StepWatcher):
+class GradientFlow(StepCallback):
     """Draw the size of gradients and updates from the network's input to its output, at the middle step of an epoch.
 
     Gradients that shrink towards the input vanish; layers whose updates are far below or above a thousandth of their
@@ -27,7 +27,7 @@ class GradientFlow(StepWatcher):
 
     takes = ("images",)
 
-    def draw(self, log: Log, step: Step) -> None:
+    def draw(self, log: LogSnapshot, step: Step) -> None:
         log.figure("gradient_flow", draw_gradient_flow(step, log.epoch))
 
 

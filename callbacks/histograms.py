@@ -10,16 +10,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from callbacks.base.images import ImageWatcher, Shown
-from callbacks.base.log import Log
-from callbacks.base.steps import Step, StepWatcher
+from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.log import LogSnapshot
+from callbacks.base.steps import Step, StepCallback
 from callbacks.tools.histogram import TensorStatistics, count, unpack
 from callbacks.tools.layers import find_layers, forward, hooked, network_of
 
 Kind = Literal["weights", "gradients", "updates"]
 
 
-class Histograms(StepWatcher):
+class Histograms(StepCallback):
     """Log the distribution of every weight, of its gradient and of its update, at the middle step of an epoch.
 
     Gradients are those of the whole step: accumulated, unscaled, before clipping. Weights are those that the gradients
@@ -40,13 +40,13 @@ class Histograms(StepWatcher):
         super().__init__(every_n_epochs)
         self.kinds = kinds
 
-    def draw(self, log: Log, step: Step) -> None:
+    def draw(self, log: LogSnapshot, step: Step) -> None:
         found = {f"{kind}/{name}": one for kind in self.kinds for name, one in getattr(step, kind).items()}
         tell_nonfinite(found, step.number)
         log_histograms(log, found)
 
 
-class ActivationHistograms(ImageWatcher):
+class ActivationHistograms(ImageCallback):
     """Log the distribution of what layers put out for validation images.
 
     Tags: ``activations/<layer>``.
@@ -94,7 +94,7 @@ class ActivationHistograms(ImageWatcher):
         tell_nonfinite(found, trainer.global_step)
         return (found,)
 
-    def draw(self, log: Log, found: dict[str, TensorStatistics]) -> None:
+    def draw(self, log: LogSnapshot, found: dict[str, TensorStatistics]) -> None:
         log_histograms(log, found)
 
     def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
@@ -104,7 +104,7 @@ class ActivationHistograms(ImageWatcher):
         return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, kinds)}
 
 
-def log_histograms(log: Log, found: dict[str, TensorStatistics]) -> None:
+def log_histograms(log: LogSnapshot, found: dict[str, TensorStatistics]) -> None:
     """Log the histograms of tensors that have a finite value."""
     for tag, statistics in found.items():
         if statistics.histogram is not None:

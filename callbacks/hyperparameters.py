@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import network_of
 
 
-class Hyperparameters(Watcher):
+class Hyperparameters(DrawingCallback):
     """Log the resolved config, and what tells one run from another beside its best validation.
 
     Tags: ``config`` (text: the run's config.yaml). Scalars at the end of a fit: ``hp/<metric>``, the best value of what
@@ -36,7 +36,7 @@ class Hyperparameters(Watcher):
         self.draw_later(trainer, {}, [], self._metrics(trainer))
 
     def draw(
-        self, log: Log, described: dict[str, Any], metrics: list[str], final: dict[str, float] | None = None
+        self, log: LogSnapshot, described: dict[str, Any], metrics: list[str], final: dict[str, float] | None = None
     ) -> None:
         config = log.folder / "config.yaml"
         for writer in log.writers:

@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import convolutions
 from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
 from callbacks.tools.transfer import to_cpu
@@ -17,7 +17,7 @@ from callbacks.tools.transfer import to_cpu
 MOST_FRAMES = 200  # of the video, after which every other one is left out
 
 
-class ConvolutionKernels(Watcher):
+class ConvolutionKernels(DrawingCallback):
     """Draw the kernels of every 2-D convolution at the end of an epoch, by the trained weights, not their average.
 
     Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer that reads three
@@ -84,7 +84,7 @@ class ConvolutionKernels(Watcher):
         self._frames = dict(state_dict["frames"])
 
     def draw(
-        self, log: Log, shades: dict[str, Tensor], coloured: set[str], frames: dict[int, Tensor] | None = None
+        self, log: LogSnapshot, shades: dict[str, Tensor], coloured: set[str], frames: dict[int, Tensor] | None = None
     ) -> None:
         for name, layer in shades.items():
             cells = enlarge(layer, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)

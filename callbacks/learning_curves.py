@@ -3,11 +3,11 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 
 
-class LearningCurves(Watcher):
+class LearningCurves(DrawingCallback):
     """Draw what is logged as ``train/<name>`` and as ``val/<name>`` into one chart of TensorBoard's scalars.
 
     TensorBoard takes each line for a run of its own: folders ``curves_<name>_train`` and ``curves_<name>_val`` appear
@@ -47,9 +47,9 @@ class LearningCurves(Watcher):
             if f"val/{name}" in metrics
         }
         if both:  # at once: the first time adds writers to a dictionary that Lightning may just walk through
-            self.draw(Log(trainer), both)
+            self.draw(LogSnapshot(trainer), both)
 
-    def draw(self, log: Log, both: dict[str, dict[str, float]]) -> None:
+    def draw(self, log: LogSnapshot, both: dict[str, dict[str, float]]) -> None:
         for writer in log.writers:
             for name, values in both.items():
                 writer.add_scalars(f"curves/{name}", values, log.step)

@@ -7,15 +7,15 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base.log import Log, write_csv
-from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.base.log import LogSnapshot, write_csv
+from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
 from callbacks.tools.transfer import to_cpu
 
 
-class Mistakes(PredictionWatcher):
+class TopMistakes(PredictionCallback):
     """Draw the wrong predictions with the highest probability, with true and predicted class, and list their files.
 
     Often they are wrong labels. Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and
@@ -113,7 +113,7 @@ class Mistakes(PredictionWatcher):
 
     def draw(
         self,
-        log: Log,
+        log: LogSnapshot,
         stage: str,
         images: Tensor,
         rows: list[tuple[str, str, str, float, float]],

@@ -7,12 +7,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import network_of
 
 
-class NetworkGraph(Watcher):
+class NetworkGraph(DrawingCallback):
     """Log the graph of the network for TensorBoard, once, at the start of a fit.
 
     Needs a module with an ``example_input_array``. A network that ``torch.jit.trace`` cannot follow is left alone, with
@@ -37,7 +37,7 @@ class NetworkGraph(Watcher):
         network = copy.deepcopy(network_of(pl_module)).cpu().float().eval()
         self.draw_later(trainer, network, example.detach().cpu().float())
 
-    def draw(self, log: Log, network: nn.Module, example: Tensor) -> None:
+    def draw(self, log: LogSnapshot, network: nn.Module, example: Tensor) -> None:
         for writer in log.writers:
             with torch.no_grad():
                 writer.add_graph(network, example)

@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.base.images import ImageWatcher, Shown
-from callbacks.base.log import Log
+from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import check_logits, denormalized, forward, names_of
 from callbacks.tools.pictures import enlarge
@@ -18,7 +18,7 @@ from callbacks.tools.transfer import to_cpu
 SIDE = 192  # of an image, in pixels: wide enough for the words in a box
 
 
-class OcclusionSensitivity(ImageWatcher):
+class OcclusionSensitivity(ImageCallback):
     """Mark the square of each image that costs the true class most of its probability when it is covered in grey.
 
     After Zeiler and Fergus, 2014, "Visualizing and understanding convolutional networks". Each image is shown to the
@@ -65,7 +65,7 @@ class OcclusionSensitivity(ImageWatcher):
         }
         return (side, to_cpu(tensors), names_of(pl_module, int(shown.targets.max()) + 1))
 
-    def draw(self, log: Log, side: int, gathered: dict[str, Tensor], names: list[str]) -> None:
+    def draw(self, log: LogSnapshot, side: int, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = names_in_pictures(names)
         images = enlarge(gathered["images"], SIDE)
         factor = images.shape[-1] // gathered["images"].shape[-1]

@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
 
-from callbacks.base.log import Log
-from callbacks.base.predictions import Predictions, PredictionWatcher
+from callbacks.base.log import LogSnapshot
+from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_figures, set_fonts
 from callbacks.tools.layers import names_of
 
 THRESHOLDS = 127  # as many as TensorBoard's PR curves have by default
 
 
-class Curves(PredictionWatcher):
+class PRROCCurves(PredictionCallback):
     """Draw the PR curve and the ROC curve of each class against all others, at the end of validation and test.
 
     Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
@@ -40,7 +40,7 @@ class Curves(PredictionWatcher):
     def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         self.draw_later(trainer, stage, names_of(pl_module, found.probabilities.shape[1]), found)
 
-    def draw(self, log: Log, stage: str, names: list[str], found: Predictions) -> None:
+    def draw(self, log: LogSnapshot, stage: str, names: list[str], found: Predictions) -> None:
         probabilities = found.probabilities[:, : self.max_classes].nan_to_num(0)
         names = names[: probabilities.shape[1]]
         for name, tp, fp in zip(names, *counts_above(probabilities, found.targets), strict=True):

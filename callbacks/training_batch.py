@@ -6,15 +6,15 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
 from callbacks.tools.transfer import to_cpu
 
 
-class TrainingBatch(Watcher):
+class TrainingBatch(DrawingCallback):
     """Draw the first training batch of an epoch, augmented and de-normalised, with its labels.
 
     Tags: ``training_batch``. Of an image that was mixed of several, the two largest shares are told.
@@ -36,7 +36,7 @@ class TrainingBatch(Watcher):
         width = targets.shape[1] if targets.ndim == 2 else int(gathered["targets"].max()) + 1
         self.draw_later(trainer, gathered["images"], gathered["targets"], names_of(pl_module, width))
 
-    def draw(self, log: Log, images: Tensor, targets: Tensor, names: list[str]) -> None:
+    def draw(self, log: LogSnapshot, images: Tensor, targets: Tensor, names: list[str]) -> None:
         names = names_in_pictures(names)
         captions = [labels(target, names) for target in targets]
         caption = f"Training images as the network sees them, epoch {log.epoch}"

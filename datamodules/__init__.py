@@ -4,7 +4,7 @@ from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.folder import FolderDataModule
-from datamodules.preparation.dataset_info import Description
+from datamodules.preparation.dataset_info import DatasetInfo
 from datamodules.sample import SampleDataModule
 from datamodules.transforms.batch import (
     AlternatingFlip,
@@ -22,7 +22,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "DataError",
-    "Description",
+    "DatasetInfo",
     "FolderDataModule",
     "ImageDataModule",
     "MixUp",

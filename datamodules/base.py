@@ -22,14 +22,14 @@ from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import ImageLoader
 from datamodules.preparation.cache import scan
-from datamodules.preparation.dataset_info import FILE, Description, load_description, write_description
+from datamodules.preparation.dataset_info import FILE, DatasetInfo, load_description, write_description
 from datamodules.preparation.index import STAGES, Entry, digest_of, read_index, text_of, write_index
 from datamodules.preparation.split import fold_of
 from datamodules.preparation.statistics import divisors
 from datamodules.preparation.store import ImageStore
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import read_images
-from datamodules.transforms.batch import Batch, BatchTransform, Draw
+from datamodules.transforms.batch import Batch, BatchContext, BatchTransform
 from datamodules.transforms.image import ImageTransform, compose, extremes, normalization, normalizers, seeded
 from datamodules.transforms.normalize import Normalize
 
@@ -46,7 +46,7 @@ class ImageDataModule(LightningDataModule, ABC):
     with targets int64 ``(N,)``, or float ``(N, num_classes)`` behind a mixing transform. One seed gives the same
     batches whatever the number of workers and wherever the pixels lie.
 
-    A subclass says where the images come from (``make_images``) and how they are divided (``recipe``,
+    A subclass says where the images come from (``prepare_images``) and how they are divided (``recipe``,
     ``make_split``); everything is prepared on first use, by one process while others wait.
 
     Args:
@@ -126,7 +126,7 @@ class ImageDataModule(LightningDataModule, ABC):
         index_folder = self.root if folds is None else self.root / f"folds_{folds}" / str(fold)
         skip = on_bad_image == "skip"
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
-        self._description: Description | None = None
+        self._description: DatasetInfo | None = None
         self._trained: tuple[list[str] | None, list[float], list[float]] | None = None  # see match
         self._fitted: list[Any] = []
         self._normalizer: Normalize | None = None
@@ -142,11 +142,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def make_split(self) -> dict[str, list[Entry]]:
         """Divide the images among "train", "val" and "test"."""
 
-    def is_made(self) -> bool:
+    def is_prepared(self) -> bool:
         """Tell whether the images are there."""
         return True
 
-    def make_images(self) -> None:
+    def prepare_images(self) -> None:
         """Make what is not there of the images; safe to run again after a kill at any moment."""
 
     def source(self) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self._trained, self._normalizer = (class_names, mean, std), None
 
     @property
-    def description(self) -> Description:
+    def description(self) -> DatasetInfo:
         """What ``dataset.json`` says."""
         self.prepare_data()
         assert self._description is not None, "prepare_data sets it"
@@ -280,7 +280,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return self._given_normalization()[1]
         return divisors(self.description.pixels[self.store.key].std)
 
-    def dataset_of(self, files: Sequence[str], trained_size: int) -> FileDataset:
+    def inference_dataset(self, files: Sequence[str], trained_size: int) -> FileDataset:
         """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
 
         The dataset itself may be gone, unless transforms are fitted to it, or begin with a size that it alone knows.
@@ -380,7 +380,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     # Helpers: batches
 
-    def _loader(self, stage: str, finish: Callable[[Tensor, Tensor, Draw], Batch], **options: Any) -> ImageLoader:
+    def _loader(
+        self, stage: str, finish: Callable[[Tensor, Tensor, BatchContext], Batch], **options: Any
+    ) -> ImageLoader:
         dataset = self.datasets[stage]
         trainer = self.trainer
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
@@ -399,12 +401,12 @@ class ImageDataModule(LightningDataModule, ABC):
             **options,
         )
 
-    def _augment(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def _augment(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         white = 255 if images.dtype == torch.uint8 else 1  # mixing makes floats of bytes, on the same scale
         images, targets = self._apply_batch_transforms(images, targets, draw)
         return self._to_network(images, white), targets
 
-    def _apply_batch_transforms(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def _apply_batch_transforms(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         if images.ndim != 4:
             raise DataError(
                 f"Expected --data.train_transforms that make one image of each, but got {tuple(images.shape[1:])}: "
@@ -414,7 +416,7 @@ class ImageDataModule(LightningDataModule, ABC):
             images, targets = transform(images, targets, draw)
         return images, targets
 
-    def _normalize(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def _normalize(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         return self._to_network(images, 255 if images.dtype == torch.uint8 else 1), targets
 
     def _to_network(self, images: Tensor, white: int) -> Tensor:
@@ -485,7 +487,7 @@ class ImageDataModule(LightningDataModule, ABC):
         with seeded(0):
             white = torch.full((3, self.store.size, self.store.size), 255, dtype=torch.uint8)
             images = torch.stack([compose(self.train_transforms)(white)] * 8)
-            draw = Draw(torch.Generator().manual_seed(0), 0, torch.arange(8), 0, self.num_classes)
+            draw = BatchContext(torch.Generator().manual_seed(0), 0, torch.arange(8), 0, self.num_classes)
             batch, _ = self._apply_batch_transforms(images, torch.zeros(8, dtype=torch.int64), draw)
         before, after = images.max().item(), batch.max().item()
         if before and not before / 10 < after < before * 10:
@@ -524,7 +526,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return whole and self.make_split() != self.store.listed()
 
     def _load_prepared(self) -> bool:
-        made = self.is_made() and not self._is_to_be_split_anew()
+        made = self.is_prepared() and not self._is_to_be_split_anew()
         self._description = self.store.load(self._whole_recipe) if made else None
         return self._description is not None
 
@@ -540,13 +542,13 @@ class ImageDataModule(LightningDataModule, ABC):
                     "another folder, or --data.resplit true to write its index files anew."
                 )
             known = None
-        if self.is_made() and self._is_to_be_split_anew():
+        if self.is_prepared() and self._is_to_be_split_anew():
             known = None
         if self.resplit and (known is None or unfinished):
             self._set_split_aside()
         unfinished = unfinished and self.folds is None  # folds were all divided at once, and stay as they are
-        if not self.is_made():
-            self.make_images()
+        if not self.is_prepared():
+            self.prepare_images()
         if not all(self.store.index(stage).is_file() for stage in STAGES) or known is None or unfinished:
             self._write_split(replace=unfinished)
         elif not self.store.is_described_by(known):
@@ -608,7 +610,7 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"{stage}. Add images, or ask for other fractions."
                 )
         store.folder.mkdir(parents=True, exist_ok=True)
-        write_description(store.folder, Description([], {}, recipe, {}, digests, {}))
+        write_description(store.folder, DatasetInfo([], {}, recipe, {}, digests, {}))
         for stage, entries in parts.items():
             if stage in unwritten:
                 write_index(store.index(stage), entries)

@@ -64,10 +64,10 @@ class CIFAR10DataModule(ImageDataModule):
             return {"fractions": list(self.split), "seed": self.split_seed}
         return {"name": self.split, "seed": self.split_seed}
 
-    def is_made(self) -> bool:
+    def is_prepared(self) -> bool:
         return not self._missing()
 
-    def make_images(self) -> None:
+    def prepare_images(self) -> None:
         """Get the archive and write its images as PNG files."""
         missing = self._missing()
         check_free(self.root / "images", missing)

@@ -36,10 +36,10 @@ class SampleDataModule(ImageDataModule):
         """Fractions and seed of the split."""
         return {"fractions": list(FRACTIONS), "seed": self.split_seed}
 
-    def is_made(self) -> bool:
+    def is_prepared(self) -> bool:
         return is_converted(self.root / "images", "all")
 
-    def make_images(self) -> None:
+    def prepare_images(self) -> None:
         """Write the digits as PNG files."""
         from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
 

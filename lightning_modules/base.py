@@ -45,11 +45,11 @@ class ImageModule(LightningModule):
         image_size: Side of the images in pixels.
         width: First argument of the network: the size of its output, as the number of classes.
         class_counts: Number of training images of each class.
-        lr_scheduler: Class of the schedule. ``ShapeLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn ``total_steps``
-            from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` is that of groups with the optimizer's
-            own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the ``monitor`` of
-            lightning.pytorch.cli's class. A param group that a callback adds in training moves in proportion to the
-            others.
+        lr_scheduler: Class of the schedule. ``ProgressLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn
+            ``total_steps`` from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` is that of groups with
+            the optimizer's own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the
+            ``monitor`` of lightning.pytorch.cli's class. A param group that a callback adds in training moves in
+            proportion to the others.
         scale_lr: Multiply the learning rates of all groups by the number of devices, "linear", or by its root, "sqrt":
             each device adds a batch of its own to a step.
         lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from project import COMMANDS, FURTHER, __version__
+from project import COMMANDS, EXTRA_COMMANDS, __version__
 from project.runs.command_line import expand_homes
 
 HELP = """\
@@ -61,14 +61,14 @@ def main(args: Sequence[str] | None = None) -> Any:
     if args[0] == "--version":
         print(f"project {__version__}")
         return None
-    known = (*COMMANDS, *FURTHER)
+    known = (*COMMANDS, *EXTRA_COMMANDS)
     if args[0] not in known:
         near = get_close_matches(args[0], known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: Expected a command ({', '.join(known)}), but got {args[0]!r}.{hint}", file=sys.stderr)
         raise SystemExit(2)
     try:
-        if args[0] in FURTHER:
+        if args[0] in EXTRA_COMMANDS:
             return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
         from project.cli.cli import run
 

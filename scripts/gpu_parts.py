@@ -36,7 +36,7 @@ from measure import fit, hardware, now
 
 import datamodules
 from datamodules.errors import DataError
-from datamodules.transforms.batch import Draw
+from datamodules.transforms.batch import BatchContext
 from project.runs.record import processor
 
 ROOT = Path(__file__).parents[1]
@@ -338,7 +338,7 @@ def augmentation(options: argparse.Namespace, results: Results) -> None:
     for size in (64,) if options.tiny else (128, 512, 2000):
         images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, device=device)
         targets = torch.randint(0, 10, (size,), device=device)
-        draw = Draw(torch.Generator(device).manual_seed(0), 0, torch.arange(size, device=device), 0, 10)
+        draw = BatchContext(torch.Generator(device).manual_seed(0), 0, torch.arange(size, device=device), 0, 10)
         rates: dict[str, list[float]] = {}
         for name, make in TRANSFORMS.items():
             transform = make()

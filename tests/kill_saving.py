@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_modules.weights.safe_load import load_safely
-from project.resume.checkpoint_io import WholeCheckpointIO, keep_whole
+from project.resume.checkpoint_io import AtomicCheckpointIO, use_atomic_io
 
 ACTIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link", "os.truncate", "shutil.move"}
 
@@ -41,14 +41,14 @@ def train(folder: Path) -> None:
     )
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[kept], **quiet)
-    keep_whole(trainer, None)
+    use_atomic_io(trainer, None)
     trainer.fit(Rises(), torch.utils.data.DataLoader(torch.ones(2, 4)))
 
 
 def save_on_and_on(folder: Path) -> None:
     """Save 8 MB over and over."""
     for epoch in range(10**6):
-        WholeCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.zeros(2_000_000)}, folder / "last.ckpt")
+        AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.zeros(2_000_000)}, folder / "last.ckpt")
 
 
 def start(work: Callable[[Path], None], folder: Path, die_at: int = 0) -> int:

@@ -50,7 +50,7 @@ def test_main_recipe_watches_by_every_callback(capsys: pytest.CaptureFixture[str
     config = parse(capsys, "--config=configs/resnet.yaml")
     names = {one["class_path"] for one in config["trainer"]["callbacks"]}
     monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
-    always_on = {"callbacks.FiniteLoss"}
+    always_on = {"callbacks.TerminateOnNaN"}
     assert names | always_on == {monitor, *(f"callbacks.{name}" for name in callbacks.__all__)}
 
 

@@ -18,7 +18,6 @@ from callbacks import (
     ClassReport,
     ConfusionMatrix,
     ConvolutionKernels,
-    Curves,
     Embeddings,
     FeatureMaps,
     GradCAM,
@@ -26,10 +25,11 @@ from callbacks import (
     Histograms,
     Hyperparameters,
     LearningCurves,
-    Mistakes,
     NetworkGraph,
     OcclusionSensitivity,
+    PRROCCurves,
     Throughput,
+    TopMistakes,
     TrainingBatch,
 )
 
@@ -73,6 +73,6 @@ def decode(event: ImageEvent) -> torch.Tensor:
 def all_callbacks(**options: int) -> list[Callback]:
     every = {"every_n_epochs": 1} | options
     watchers = (TrainingBatch, Histograms, ActivationHistograms, GradientFlow, ConvolutionKernels, GradCAM)
-    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, Mistakes, Curves, Embeddings)
+    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, TopMistakes, PRROCCurves, Embeddings)
     once = (Hyperparameters, NetworkGraph, Throughput, LearningCurves)
     return [FeatureMaps(["conv?", "pool1"], **every), *(cls(**every) for cls in watchers), *(cls() for cls in once)]

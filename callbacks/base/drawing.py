@@ -15,13 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.base.log import Log, warn_of_skipped
+from callbacks.base.log import LogSnapshot, warn_of_skipped
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cannot take
 
 
-class Watcher(Callback):
+class DrawingCallback(Callback):
     """A callback that gathers in its hooks, and draws in a thread of its own: ``draw`` is to be overridden.
 
     It looks at each n-th epoch, and at the last that ``max_epochs`` or ``max_steps`` plans. Of a run that ``max_time``
@@ -44,7 +44,7 @@ class Watcher(Callback):
         if stage == "fit":
             warn_of_skipped(trainer, self, self.takes)
             self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-            needing = [one for one in trainer.callbacks if isinstance(one, Watcher) and one.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            needing = [one for one in trainer.callbacks if isinstance(one, DrawingCallback) and one.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
             if self.sharded and self is needing[0]:
                 rank_zero_warn(
                     "A process has but a part of the network under "
@@ -79,9 +79,9 @@ class Watcher(Callback):
         """Have ``draw`` called with a log of this moment and what was gathered, all of it on the CPU."""
         if trainer not in _threads:
             _threads[trainer] = _Thread()
-        _threads[trainer].submit(type(self).__name__, self.draw, Log(trainer), *gathered)
+        _threads[trainer].submit(type(self).__name__, self.draw, LogSnapshot(trainer), *gathered)
 
-    def draw(self, log: Log, *gathered: Any) -> None:
+    def draw(self, log: LogSnapshot, *gathered: Any) -> None:
         """Draw and log; not in the thread that trains, so without a look at module or trainer."""
         raise NotImplementedError
 

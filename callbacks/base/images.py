@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.base.drawing import Watcher
+from callbacks.base.drawing import DrawingCallback
 
 
 class Shown(NamedTuple):
@@ -19,7 +19,7 @@ class Shown(NamedTuple):
     batch_size: int  # images that the network is shown at once in validation
 
 
-class ImageWatcher(Watcher):
+class ImageCallback(DrawingCallback):
     """A callback that shows chosen validation images to the network: ``look`` is to be overridden.
 
     ``look`` is called before the first validation batch of an epoch, by the process of rank zero, with the module in

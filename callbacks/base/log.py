@@ -22,7 +22,7 @@ from callbacks.tools.histogram import Histogram
 from callbacks.tools.pictures import add_caption, boxed
 
 
-class Log:
+class LogSnapshot:
     """The loggers of a trainer, and the moment that things are logged for; what it keeps does not change later.
 
     Attributes:

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric
 
-from callbacks.base.drawing import Watcher
+from callbacks.base.drawing import DrawingCallback
 from callbacks.tools.transfer import to_cpu
 
 MOST_COLUMNS = 100  # classes whose probability is kept for every image: 20 MB for 50,000 images
@@ -26,7 +26,7 @@ class Predictions(NamedTuple):
     probabilities: Tensor  # of the first 100 classes, float (N, <= 100)
 
 
-class PredictionWatcher(Watcher):
+class PredictionCallback(DrawingCallback):
     """A callback that looks at the predictions of a whole validation or test: ``show`` is to be overridden.
 
     Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, for some

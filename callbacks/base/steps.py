@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from callbacks.base.drawing import Watcher
+from callbacks.base.drawing import DrawingCallback
 from callbacks.tools.histogram import TensorStatistics, gather_later
 from callbacks.tools.layers import network_of
 
@@ -58,7 +58,7 @@ class Step:
         return {} if self._updates is None else self._updates()
 
 
-class StepWatcher(Watcher):
+class StepCallback(DrawingCallback):
     """A callback that looks at one step of an epoch: ``show`` is to be overridden.
 
     It is the one in the middle: at the end of an epoch, schedules have often brought the learning rate to nothing. For

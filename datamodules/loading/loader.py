@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_
 from datamodules.errors import DataError
 from datamodules.loading.dataset import ImageDataset
 from datamodules.reading.read_images import paths_of
-from datamodules.transforms.batch import Batch, Draw
+from datamodules.transforms.batch import Batch, BatchContext
 
 
-class Order(Sampler[int]):
+class SeededSampler(Sampler[int]):
     """Which images an epoch shows, and in which order: a function of the seed and the epoch alone.
 
     The order is drawn on the CPU, so that it is the same whatever the images lie on.
@@ -53,7 +53,7 @@ class Order(Sampler[int]):
         return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
 
 
-class InOrder(SequentialSampler):
+class FixedOrderSampler(SequentialSampler):
     """The order of the dataset, in every epoch."""
 
     epoch = 0
@@ -80,11 +80,11 @@ class ImageLoader:
             where they lie; otherwise by worker processes.
         batch_size: Images in a batch, on each device. Unless ``drop_last``, an epoch that this does not divide has
             batches as even as can be: 130 images by 128 come as 65 and 65.
-        finish: Called with images, targets and ``Draw``, makes what the network takes.
+        finish: Called with images, targets and ``BatchContext``, makes what the network takes.
         finish_plain: Likewise, without augmentation; ``finish`` by default.
         device: Where batches are wanted.
         shuffle: Show the images in another order every epoch.
-        weights: How often an image is shown, relative to others; see ``Order``.
+        weights: How often an image is shown, relative to others; see ``SeededSampler``.
         drop_last: Show whole batches only; the images left out are others in every epoch.
         num_workers: Worker processes.
         seed: Seed of order and augmentation.
@@ -98,9 +98,9 @@ class ImageLoader:
 
     dataset: ImageDataset
     batch_size: int
-    finish: Callable[[Tensor, Tensor, Draw], Batch]
+    finish: Callable[[Tensor, Tensor, BatchContext], Batch]
     device: torch.device
-    finish_plain: Callable[[Tensor, Tensor, Draw], Batch] | None = None
+    finish_plain: Callable[[Tensor, Tensor, BatchContext], Batch] | None = None
     shuffle: bool = False
     weights: Tensor | None = None
     drop_last: bool = False
@@ -117,8 +117,8 @@ class ImageLoader:
                 "fewer --trainer.devices or more images."
             )
         # Lightning sets the epoch of what it finds by this name
-        shuffled = Order(len(self.dataset), self.seed, self.weights)
-        self.sampler: Order | InOrder = shuffled if self.shuffle else InOrder(self.dataset)
+        shuffled = SeededSampler(len(self.dataset), self.seed, self.weights)
+        self.sampler: SeededSampler | FixedOrderSampler = shuffled if self.shuffle else FixedOrderSampler(self.dataset)
         if self.drop_last and len(self.dataset) < self._global_batch:
             self.drop_last = False
             rank_zero_info(f"All {len(self.dataset)} training images make one batch of less than {self._global_batch}.")
@@ -147,7 +147,7 @@ class ImageLoader:
         plan = [(seed, where[part]) for seed, part in zip(seeds[first:], mine[first:], strict=True)]
         for step, (images, targets) in enumerate(self._fetch(plan), start=first):
             self._done = step + 1
-            draw = Draw(self._generator(seeds[step]), epoch, on_device[mine[step]], self.seed, self.num_classes)
+            draw = BatchContext(self._generator(seeds[step]), epoch, on_device[mine[step]], self.seed, self.num_classes)
             images, targets = (one.to(self.device, non_blocking=True) for one in (images, targets))
             yield self.finish(images, targets, draw)
 
@@ -205,13 +205,13 @@ class ImageLoader:
             )
         self._resume, self._done = dict(state), state["batch"]
         self.seed = state["seed"]
-        if isinstance(self.sampler, Order):
+        if isinstance(self.sampler, SeededSampler):
             self.sampler.seed = state["seed"]
 
-    def _render(self, positions: Tensor, epoch: int, finish: Callable[[Tensor, Tensor, Draw], Batch]) -> Batch:
+    def _render(self, positions: Tensor, epoch: int, finish: Callable[[Tensor, Tensor, BatchContext], Batch]) -> Batch:
         seed = int(seeds_of(1, self.seed, epoch, 0)[0])
         images, targets = self.dataset.__getitems__((seed, positions))
-        draw = Draw(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
+        draw = BatchContext(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
         return finish(images.to(self.device), targets.to(self.device), draw)
 
     def _part(self, step: int) -> slice:
@@ -236,7 +236,7 @@ class ImageLoader:
         return self.dataset.pixels is not None and self.dataset.transform is None
 
     def _positions(self) -> Tensor:
-        positions = self.sampler.draw() if isinstance(self.sampler, Order) else torch.arange(len(self.dataset))
+        positions = self.sampler.draw() if isinstance(self.sampler, SeededSampler) else torch.arange(len(self.dataset))
         return positions.pin_memory() if self.device.type == "cuda" else positions
 
     def _generator(self, seed: int) -> torch.Generator:

@@ -13,7 +13,7 @@ FILE = "dataset.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Pixels:
+class PixelStats:
     """What one look at every image found, at one size.
 
     Attributes:
@@ -49,7 +49,7 @@ class Pixels:
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class DatasetInfo:
     """What a module and a reader need to know of a dataset.
 
     Attributes:
@@ -66,19 +66,19 @@ class Description:
     split: dict[str, Any]
     source: dict[str, Any]
     digests: dict[str, str]
-    pixels: dict[str, Pixels]
+    pixels: dict[str, PixelStats]
 
 
-def load_description(folder: Path) -> Description | None:
+def load_description(folder: Path) -> DatasetInfo | None:
     """Return what ``dataset.json`` says, or None if there is none that this version can read."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        pixels = {key: Pixels(**value) for key, value in content.pop("pixels").items()}
-        return Description(**content, pixels=pixels)
+        pixels = {key: PixelStats(**value) for key, value in content.pop("pixels").items()}
+        return DatasetInfo(**content, pixels=pixels)
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def write_description(folder: Path, description: Description) -> None:
+def write_description(folder: Path, description: DatasetInfo) -> None:
     """Write ``dataset.json``."""
     write_text(folder / FILE, json.dumps(dataclasses.asdict(description), indent=2, ensure_ascii=False) + "\n")

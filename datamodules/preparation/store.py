@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import SHOWN, DataError, first_few
 from datamodules.preparation.cache import Scan, cache_path, fingerprint, open_cache, scan
-from datamodules.preparation.dataset_info import FILE, Description, Pixels, load_description, write_description
+from datamodules.preparation.dataset_info import FILE, DatasetInfo, PixelStats, load_description, write_description
 from datamodules.preparation.index import STAGES, Entry, count_labels, digest_of, index_path, line_of, read_index
 from datamodules.preparation.statistics import Sums, channel_mean_std
 from datamodules.reading.decode import Resize, read_rgb
@@ -88,18 +88,18 @@ class ImageStore:
         paths = [*map(self.index, STAGES), self.root / CLASSES]
         return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
 
-    def readable(self, description: Description) -> Entries:
+    def readable(self, description: DatasetInfo) -> Entries:
         """Return what the index files list, without the images that nobody can read."""
         bad = description.pixels[self.key].unreadable
         if not bad:
             return self.listed()
         return {stage: [one for one in entries if one[0] not in bad] for stage, entries in self.listed().items()}
 
-    def is_described_by(self, description: Description) -> bool:
+    def is_described_by(self, description: DatasetInfo) -> bool:
         """Tell whether the index files are still those that were described."""
         return description.digests == self.digests()
 
-    def load(self, recipe: dict[str, Any]) -> Description | None:
+    def load(self, recipe: dict[str, Any]) -> DatasetInfo | None:
         """Return the description of this folder, or None unless everything in it is as described.
 
         Raises:
@@ -124,7 +124,7 @@ class ImageStore:
 
     def describe(
         self, recipe: dict[str, Any], source: dict[str, Any], name_classes: Callable[[Entries], Sequence[str]]
-    ) -> Description:
+    ) -> DatasetInfo:
         """Look through all images once, keep them decoded, and write ``dataset.json``.
 
         Raises:
@@ -157,10 +157,10 @@ class ImageStore:
         mean, std = channel_mean_std(Sums(found.sums.values[train], found.sums.squares[train]), self.size**2)
         losses = {loss: [len(rows), files[rows[0]]] for loss, rows in found.losses.items()}
         digest = hashlib.sha256(b"".join(found.digests)).hexdigest()
-        pixels = Pixels(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses, digest)
+        pixels = PixelStats(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses, digest)
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
-        description = Description(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
+        description = DatasetInfo(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
         write_description(self.folder, description)
         self._report_missing(counts, pixels)
         if pixels.identical:
@@ -171,11 +171,11 @@ class ImageStore:
             )
         return description
 
-    def open(self, description: Description) -> np.ndarray | None:
+    def open(self, description: DatasetInfo) -> np.ndarray | None:
         """Return the decoded images, uint8 ``(N, 3, size, size)``, in the order of ``files``, or None."""
         return open_cache(self.cache_of(description), len(self.files()), self.size)
 
-    def cache_of(self, description: Description) -> Path:
+    def cache_of(self, description: DatasetInfo) -> Path:
         """Return where the decoded images lie."""
         return cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
 
@@ -228,7 +228,7 @@ class ImageStore:
             f"{reason} ({index}:{line_of(index, file)}){more} Or leave such images out: --data.on_bad_image skip."
         )
 
-    def _report_missing(self, counts: dict[str, dict[str, int]], pixels: Pixels) -> None:
+    def _report_missing(self, counts: dict[str, dict[str, int]], pixels: PixelStats) -> None:
         """Report unreadable images, and classes of which val or test has none."""
         if pixels.unreadable:
             some = " ".join(list(pixels.unreadable.values())[:SHOWN])

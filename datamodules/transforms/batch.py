@@ -17,7 +17,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
+class BatchContext:
     """What a transform may draw from: the same draw gives the same batch on every run.
 
     Args:
@@ -41,7 +41,7 @@ class BatchTransform(Protocol):
     Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``.
     """
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch: ...
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch: ...
 
 
 class RandomCrop:
@@ -68,7 +68,7 @@ class RandomCrop:
         self.size = size
         self.padding_mode = padding_mode
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return the windows, ``(N, C, size, size)``.
 
         Raises:
@@ -111,7 +111,7 @@ class RandomHorizontalFlip:
             raise DataError(f"Expected a chance p of 0 to 1, but got {p}.")
         self.p = p
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape."""
         chance = torch.rand(len(images), generator=draw.generator, device=images.device)
         return _flip(images, chance < self.p), targets
@@ -124,7 +124,7 @@ class AlternatingFlip:
     2024, https://arxiv.org/abs/2404.00498.
     """
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape."""
         return _flip(images, (_hash(draw.positions, draw.seed) + draw.epoch) % 2 == 0), targets
 
@@ -148,7 +148,7 @@ class Cutout:
         self.size = size
         self.fill = fill
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape.
 
         Raises:
@@ -175,7 +175,7 @@ class MixUp:
     def __init__(self, alpha: float = 0.2) -> None:
         self.alpha = _checked(alpha)
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images on the same scale and float targets ``(N, num_classes)``."""
         share = _shares(self.alpha, images, draw)
         images = images if images.is_floating_point() else images.float()
@@ -196,7 +196,7 @@ class CutMix:
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = _checked(alpha)
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape and dtype and float targets ``(N, num_classes)``."""
         height, width = images.shape[-2:]
         share = _shares(self.alpha, images, draw)
@@ -226,7 +226,7 @@ class ProgressiveResize:
             raise DataError(f"Expected sizes as {{epoch from 0: side of 1 or more}}, but got {sizes}.")
         self.sizes = sizes
 
-    def __call__(self, images: Tensor, targets: Tensor, draw: Draw) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images of the epoch's size on the same scale, or the images themselves if they have it."""
         since = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
         if since is None or self.sizes[since] == images.shape[-1]:
@@ -255,12 +255,12 @@ def cutmix_box(share: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> 
     )
 
 
-def _integers(stop: int, images: Tensor, draw: Draw) -> Tensor:
+def _integers(stop: int, images: Tensor, draw: BatchContext) -> Tensor:
     """Draw a number from 0 to below ``stop`` for every image."""
     return torch.randint(stop, (len(images),), generator=draw.generator, device=images.device)
 
 
-def _shares(alpha: float, images: Tensor, draw: Draw) -> Tensor:
+def _shares(alpha: float, images: Tensor, draw: BatchContext) -> Tensor:
     """Draw a number from Beta(alpha, alpha) for every image."""
     # torch.distributions.Beta draws by this private function as well, but can hand it no generator
     alphas = torch.full((len(images), 2), alpha, device=images.device)

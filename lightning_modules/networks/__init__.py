@@ -3,7 +3,7 @@
 from lightning_modules.networks.airbench import Airbench
 from lightning_modules.networks.autoencoder import ConvAutoencoder
 from lightning_modules.networks.lenet import LeNet
-from lightning_modules.networks.library import LibraryNetwork
+from lightning_modules.networks.library import ZooNetwork
 from lightning_modules.networks.mlp import MLP, SoftmaxRegression
 from lightning_modules.networks.nin import NiN
 from lightning_modules.networks.recurrent import Recurrent
@@ -15,10 +15,10 @@ __all__ = [
     "Airbench",
     "ConvAutoencoder",
     "LeNet",
-    "LibraryNetwork",
     "NiN",
     "Recurrent",
     "ResNet",
     "SoftmaxRegression",
     "WideResNet",
+    "ZooNetwork",
 ]

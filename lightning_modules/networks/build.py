@@ -25,7 +25,7 @@ def build_network(network: Callable[..., nn.Module], width: int, image_size: int
         path = f"{next(known, made.__module__)}.{made.__name__}"
         raise MisconfigurationException(
             f"Expected a network whose first argument is the number of classes, but got {path}. Give --model.network "
-            f"lightning_modules.networks.LibraryNetwork --model.network.function {path}"
+            f"lightning_modules.networks.ZooNetwork --model.network.function {path}"
         )
     if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
         return network(width, image_size=image_size)

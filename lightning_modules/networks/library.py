@@ -18,7 +18,7 @@ LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide a side by 32, which l
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
-class LibraryNetwork(nn.Module):
+class ZooNetwork(nn.Module):
     """The network that a function or class of a library makes, its stem adapted to small images.
 
     It is the library's own, not wrapped, so that weights published for it have its names. The rule of adapting:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 from lightning_modules.optim.build import unwrap
 from lightning_modules.optim.monitors import is_of_training
 from lightning_modules.optim.param_groups import ParamGroup, rule_of
-from lightning_modules.optim.schedules import ShapeLR
+from lightning_modules.optim.schedules import ProgressLR
 
 Interval = Literal["step", "epoch"]
 
@@ -42,7 +42,7 @@ def build_scheduler(
     made, given = unwrap(make)
     kind = made if isinstance(made, type) else object
     known = given.get("total_steps") is not None or given.get("epochs") is not None
-    if issubclass(kind, OneCycleLR | ShapeLR) and not known:
+    if issubclass(kind, OneCycleLR | ProgressLR) and not known:
         extra["total_steps"] = total_steps(trainer, interval)
     if issubclass(kind, OneCycleLR | CyclicLR):
         # one number for all groups would undo their own learning rates
@@ -66,7 +66,7 @@ def build_scheduler(
             f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set "
             "momentum or betas, but got true."
         )
-    by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ShapeLR)
+    by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
     configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
         configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has one to set

@@ -1,7 +1,7 @@
 """Schedules that torch lacks.
 
-A shape is any function of the training's progress, from 0 to 1, that returns a factor on a learning rate. ``ShapeLR``
-gives one to all param groups; the ``schedule`` of a ``ParamGroup`` is that group's own.
+A shape is any function of the training's progress, from 0 to 1, that returns a factor on a learning rate.
+``ProgressLR`` gives one to all param groups; the ``schedule`` of a ``ParamGroup`` is that group's own.
 """
 
 import math
@@ -75,7 +75,7 @@ class WarmupCosine:
         return 1 + (self.end - 1) * fallen
 
 
-class ShapeLR(lr_scheduler.LambdaLR):
+class ProgressLR(lr_scheduler.LambdaLR):
     """Each group's own learning rate times a shape over the whole training.
 
     Args:

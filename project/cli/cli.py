@@ -19,11 +19,11 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
-from callbacks.finite_loss import FiniteLoss
+from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
 from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
-from project.cli.error_handling import told_shortly
+from project.cli.error_handling import report_errors
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
@@ -40,11 +40,11 @@ from project.resume.changes import (
     check_seed,
     check_unfinished,
 )
-from project.resume.checkpoint import Checkpoint, EpochKeeper, kept_in
-from project.resume.checkpoint_io import keep_whole, told_if_full
+from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
+from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.csv_logger import Table, cut, open_table
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
-from project.resume.signals import SIGNALS, Stopped, Stopper
+from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
 from project.runs.config import BEST, CONFIG, LAST, RESULTS, load_config, read_yaml, setting
 from project.runs.folders import (
@@ -56,7 +56,7 @@ from project.runs.folders import (
     working_directory,
 )
 from project.runs.metrics import digest_of, same_data
-from project.runs.summary import summary, typed
+from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 
@@ -81,7 +81,7 @@ class CLI(LightningCLI):
         self.trained: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
         self.table: Table | None = None
         self.training = False
-        self.stopper = Stopper()
+        self.stopper = GracefulShutdown()
         self.began = time.monotonic()
         try:
             with self.stopper:
@@ -240,8 +240,8 @@ class CLI(LightningCLI):
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, Progress()]
-        if not any(isinstance(one, FiniteLoss) for one in given):
-            always = [*always, FiniteLoss()]
+        if not any(isinstance(one, TerminateOnNaN) for one in given):
+            always = [*always, TerminateOnNaN()]
         always = [*always, self.stopper, LambdaCallback(on_train_start=self._note_start)]
         for callback in always:
             if isinstance(callback, Checkpoint):
@@ -253,7 +253,7 @@ class CLI(LightningCLI):
         ]  # before all others
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
-        keep_whole(trainer, config["plugins"])
+        use_atomic_io(trainer, config["plugins"])
         return trainer
 
     def _match_data(self, command: str) -> None:
@@ -333,7 +333,7 @@ class CLI(LightningCLI):
         if run is not None and not (run / CONFIG).is_file():
             raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
         if config.ckpt_path is not None:
-            self.kept = kept_in(Path(config.ckpt_path), weights_only=config.weights_only is not False)
+            self.kept = read_resume_state(Path(config.ckpt_path), weights_only=config.weights_only is not False)
         before = self.kept.get("settings") or (load_config(run) if run is not None else None)
         if before is None:  # a new run, or a checkpoint of which nothing is known
             return
@@ -415,7 +415,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and is_rank_zero() and (self.run_dir / CONFIG).is_file():
             last = self.run_dir / LAST
             kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
-            print(f"\nStopped{kept}. Go on:  {typed('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
+            print(f"\nStopped{kept}. Go on:  {shell_command('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
 
     @rank_zero_only
     def _finish(self, report: bool) -> None:
@@ -440,7 +440,7 @@ class CLI(LightningCLI):
 
     def fit(self, **kwargs: Any) -> None:
         """Train; Lightning calls this in the place of ``Trainer.fit``."""
-        with told_if_full(lambda: self.run_dir):
+        with report_full_disk(lambda: self.run_dir):
             try:
                 self.trainer.fit(**kwargs)
             except ValueError as error:
@@ -499,10 +499,10 @@ def run(args: list[str]) -> CLI:
     All files of ``callbacks`` are imported: a class is found by its short name once its module is.
 
     Raises:
-        SystemExit: See ``told_shortly``.
+        SystemExit: See ``report_errors``.
     """
     follow_parent()
-    with told_shortly(args):
+    with report_errors(args):
         for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")

@@ -14,7 +14,7 @@ from callbacks.finite_loss import NotFiniteError
 from project.cli.distributed import is_first_to_fail, is_loss_of_another, leave_at_once, rank
 from project.cli.error_messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.errors import DiskFullError, RunError, UsageError, debugging
-from project.resume.signals import Stopped, Stopper, world_size
+from project.resume.signals import GracefulShutdown, Stopped, world_size
 
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
@@ -27,12 +27,12 @@ def is_no_advertisement(record: logging.LogRecord) -> bool:
 def is_no_echo(record: logging.LogRecord) -> bool:
     """Tell whether a log record is not "Received SIGTERM" for a Ctrl-C, of which Lightning is told as of one."""
     stopper = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    pressed = isinstance(stopper, Stopper) and stopper.number == signal.SIGINT
+    pressed = isinstance(stopper, GracefulShutdown) and stopper.number == signal.SIGINT
     return not (pressed and "Received SIGTERM" in record.getMessage())
 
 
 @contextmanager
-def told_shortly(args: list[str]) -> Iterator[None]:
+def report_errors(args: list[str]) -> Iterator[None]:
     """Turn an error into words for the person at the command line.
 
     Args:

@@ -97,15 +97,15 @@ class Parser(LightningArgumentParser):
         Raises:
             UsageError: A value that YAML cannot represent is not the default.
         """
-        typed = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
-        values = {key: cfg.get(key) for key in typed}
+        of_types = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
+        values = {key: cfg.get(key) for key in of_types}
         for key, value in values.items():
             if isinstance(value, set | frozenset):  # its order differs from process to process
                 cfg[key] = sorted(value, key=repr)
         super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)
         for key, value in values.items():
             if key in cfg and not is_plain(cfg[key]):
-                if value is not typed[key].default and value != typed[key].default:
+                if value is not of_types[key].default and value != of_types[key].default:
                     raise UsageError(f"{UNREADABLE} {key} is {value}.")
                 cfg.pop(key)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, numbered, told_in_one_line
+from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
 from project.inference.formats import HOW, INSIDE, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
@@ -23,16 +23,16 @@ def run(args: list[str]) -> Path:
     )
     parser.add_argument("--no_tta", action="store_true", help="Leave the views of model.tta out.")
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
         if options.format == "onnx":
             check_packages()
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)
-    from project.cli.error_handling import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import report_errors  # takes seconds, and a mistake so far none
 
-    with told_shortly(["export", *args]):
+    with report_errors(["export", *args]):
         export(folder, checkpoint, options.format, path, options.no_tta)
     return path
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, json_number, told_in_one_line
+from project.commands.light_parser import LightParser, check_new, json_number, report_run_errors
 from project.errors import RunError
 from project.report.events import read_events
 from project.runs.folders import find_run
@@ -24,7 +24,7 @@ def run(args: list[str]) -> Path:
         help="A new JSON file; by default scalars.json in the run's folder, then replaced.",
     )
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         folder = find_run(options.run, Path(options.runs_dir))
         if options.output is not None:
             check_new(options.output)

@@ -85,7 +85,7 @@ def json_number(value: float) -> float | str:
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
+def report_run_errors() -> Iterator[None]:
     """Turn an error about a run's folder into one line.
 
     Raises:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from project.commands.light_parser import LightParser, positive, told_in_one_line
+from project.commands.light_parser import LightParser, positive, report_run_errors
 from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
 
@@ -37,13 +37,13 @@ def run(args: list[str]) -> Path:
     parser.add_argument("--batch_size", type=positive, help="Images at a time; by default as in the run.")
     parser.add_argument("--output", type=Path, help="Folder without results; by default predict/<time> in the run's.")
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
         if options.output is not None:
             check_output(options.output)
-    from project.cli.error_handling import told_shortly  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import report_errors  # takes seconds, and a mistake so far none
 
-    with told_shortly(["predict", *args]):
+    with report_errors(["predict", *args]):
         return predict(folder, checkpoint, options.paths, options.top, options.batch_size, options.output)
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from datamodules import Description, ImageDataModule
+    from datamodules import DatasetInfo, ImageDataModule
 
 SHOWN = 5  # groups of identical images, and problems, that are printed
 
@@ -21,13 +21,13 @@ def run(args: list[str]) -> "ImageDataModule":
         SystemExit: The data cannot be prepared, or is not as it was written.
     """
     from project.cli.data_options import data_parser, parse_data
-    from project.cli.error_handling import told_shortly
+    from project.cli.error_handling import report_errors
 
-    with told_shortly(["prepare", *args]):
+    with report_errors(["prepare", *args]):
         parser = data_parser("prepare")
         parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Check every image file.")
         data, options = parse_data(parser, args)
-        made = data.is_made()
+        made = data.is_prepared()
         if options.verify and made:  # before a look at the images takes damaged ones for edited
             _verify(data)
         start = time.perf_counter()
@@ -40,7 +40,7 @@ def run(args: list[str]) -> "ImageDataModule":
         return data
 
 
-def print_summary(data: "ImageDataModule", description: "Description") -> None:
+def print_summary(data: "ImageDataModule", description: "DatasetInfo") -> None:
     """Print counts, mean and std, identical and unreadable images, and what decoding loses."""
     from datamodules.preparation.statistics import divisors
 

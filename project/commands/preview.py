@@ -21,9 +21,9 @@ def run(args: list[str]) -> Path:
         SystemExit: The data cannot be prepared.
     """
     from project.cli.data_options import data_parser, parse_data
-    from project.cli.error_handling import told_shortly
+    from project.cli.error_handling import report_errors
 
-    with told_shortly(["preview", *args]):
+    with report_errors(["preview", *args]):
         parser = data_parser("preview")
         parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, a row each.")
         parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, a column each.")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, told_in_one_line
+from project.commands.light_parser import LightParser, check_new, report_run_errors
 from project.report import write_report
 from project.runs.folders import find_run
 
@@ -21,7 +21,7 @@ def run(args: list[str]) -> Path:
         help="A new HTML file; by default report.html in the run's folder, with two runs in RUN2's, then replaced.",
     )
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         runs = [find_run(name, Path(options.runs_dir)) for name in (options.run, options.other) if name is not None]
         if options.output is not None:
             check_new(options.output)

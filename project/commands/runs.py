@@ -9,13 +9,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from project.commands.light_parser import LightParser, json_number, told_in_one_line
+from project.commands.light_parser import LightParser, json_number, report_run_errors
 from project.commands.table import print_table
 from project.runs import record
 from project.runs.config import MISSING, differences
 from project.runs.folders import find_run
 from project.runs.metrics import shown
-from project.runs.record import CIRCUMSTANCES
+from project.runs.record import ENVIRONMENT
 from project.runs.results import Repeats, Result, read_results, repeats
 
 INNER = ("settings", "circumstances")  # of a Result: what repeats are told by
@@ -43,7 +43,7 @@ def run(args: list[str]) -> list[Any]:
     form.add_argument("--json", action="store_true", help="Print all that is known, as JSON.")
     form.add_argument("--csv", action="store_true", help="The same as CSV.")
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         results, problems = read_results(Path(options.runs_dir))
         for problem in problems:
             print(problem, file=sys.stderr)
@@ -74,7 +74,7 @@ def run(args: list[str]) -> list[Any]:
 def _compare(args: list[str]) -> list[Any]:
     parser = LightParser("runs compare", "Print what differs between two runs.", ("a", "b"))
     options = parser.parse_args(args)
-    with told_in_one_line():
+    with report_run_errors():
         folders = [find_run(name, Path(options.runs_dir)) for name in (options.a, options.b)]
         from project.report.compare import outcome_rows  # takes a second, which a list of runs need not wait
         from project.report.outcome import sentence, warnings
@@ -99,9 +99,9 @@ def _circumstances(run: Path) -> dict[str, Any]:
     """Return what run.json tells beside the config; ``seconds`` are those of all starts, setting up among them."""
     told = record.read(run)
     found = {"state": record.state_of(run), "seconds": record.seconds(run)}
-    found |= {name: told.get(name) for name in ("data", *CIRCUMSTANCES)}
+    found |= {name: told.get(name) for name in ("data", *ENVIRONMENT)}
     for start, one in enumerate(told.get("resumed", []), 2):
-        found[f"start {start}"] = {name: one[name] for name in CIRCUMSTANCES if name in one}
+        found[f"start {start}"] = {name: one[name] for name in ENVIRONMENT if name in one}
     return {name: value for name, value in found.items() if value}
 
 

@@ -89,7 +89,9 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     precision = setting(config, "trainer.precision")
     if not data.normalize:  # its transforms do, if anything does
         normalize = Normalize(*NOT_NORMALIZED)
-    return Reader(data.dataset_of(files, size), data.batch_size, data.num_workers, data.seed, precision, normalize)
+    return Reader(
+        data.inference_dataset(files, size), data.batch_size, data.num_workers, data.seed, precision, normalize
+    )
 
 
 def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:

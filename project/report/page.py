@@ -72,7 +72,7 @@ def _others(run: Run, charts: Charts) -> str:
 
 
 SECTIONS = (
-    Section("curves", "Curves", ("lr",), together=curves),
+    Section("curves", "PRROCCurves", ("lr",), together=curves),
     Section("confusion", "Confusion matrix", ("confusion_matrix",), _confusion),
     Section("classes", "Classes", ("class_report",), _classes),
     Section("mistakes", "Worst mistakes", ("mistakes",), _mistakes),

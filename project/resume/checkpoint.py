@@ -244,7 +244,7 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def kept_in(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
+def read_resume_state(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
     """Return what a checkpoint of ``fit`` says of its run; nothing of another file, or one that cannot be loaded.
 
     Returns:

@@ -16,14 +16,14 @@ from lightning.pytorch.plugins import AsyncCheckpointIO, CheckpointIO, TorchChec
 
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import DiskFullError
-from project.runs.summary import typed
+from project.runs.summary import shell_command
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of the user's share, of what a file may hold
 PARTIAL = ".ckpt.partial"
 STARTED = time.time()  # a partial file that was last written to before is nobody's any more
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's way of saving, but written beside the target and renamed, so that the target is whole at any moment.
 
     Lightning's own writes to the folder of temporary files and moves: on another disk, as /tmp often is, that is a copy
@@ -70,18 +70,18 @@ class WholeCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
-def keep_whole(trainer: Trainer, plugins: Any) -> None:
+def use_atomic_io(trainer: Trainer, plugins: Any) -> None:
     """Have a trainer write checkpoints whole, unless the user's ``plugins`` write them otherwise."""
     given = trainer.strategy.checkpoint_io
     asked = [one for one in (plugins if isinstance(plugins, list) else [plugins]) if isinstance(one, CheckpointIO)]
     if type(given) is TorchCheckpointIO and given not in asked:
-        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     elif type(given) is AsyncCheckpointIO and type(given.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = AsyncCheckpointIO(WholeCheckpointIO())
+        trainer.strategy.checkpoint_io = AsyncCheckpointIO(AtomicCheckpointIO())
 
 
 @contextmanager
-def told_if_full(run: Callable[[], Path]) -> Iterator[None]:
+def report_full_disk(run: Callable[[], Path]) -> Iterator[None]:
     """Say of a full disk, whoever met it, which checkpoint of a run is left.
 
     Args:
@@ -125,4 +125,4 @@ def _what_is_left(run: Path) -> str:
         return "there is no checkpoint yet. Make room and start again."
     _, epoch, file = max(found)
     kept = f"the last good checkpoint is {file} of epoch {epoch + 1}"
-    return f"{kept}. Make room and go on:  {typed('project', 'fit', '--run', run)}"
+    return f"{kept}. Make room and go on:  {shell_command('project', 'fit', '--run', run)}"

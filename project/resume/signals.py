@@ -31,7 +31,7 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-class Stopper(Callback):
+class GracefulShutdown(Callback):
     """Handles signals while it is entered as a context manager, and knows as a callback whether a step is running.
 
     A signal that is ignored at the start, as by nohup or in a shell script's background job, stays ignored.
@@ -48,7 +48,7 @@ class Stopper(Callback):
         self._before: dict[int, Any] = {}
         self._end_step: Any = None
 
-    def __enter__(self) -> "Stopper":
+    def __enter__(self) -> "GracefulShutdown":
         if threading.current_thread() is threading.main_thread():  # Python allows no other to set handlers
             handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._handle) for number in handled}

@@ -11,15 +11,15 @@ HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets a lock of another process
 PATIENCE = 1.0  # seconds; whoever asks for a lock has a share in it for a moment
 
 
-class HeldError(Exception):
+class LockedError(Exception):
     """Another process holds the lock."""
 
 
-def hold(file: Path) -> IO[str]:
+def acquire(file: Path) -> IO[str]:
     """Open and lock a file for as long as it stays open; warn where its file system has no locks.
 
     Raises:
-        HeldError: Another process holds it.
+        LockedError: Another process holds it.
     """
     lock = file.open("a")
     end = time.monotonic() + PATIENCE
@@ -37,11 +37,11 @@ def hold(file: Path) -> IO[str]:
                 return lock
             if time.monotonic() > end:
                 lock.close()
-                raise HeldError from error
+                raise LockedError from error
         time.sleep(0.02)
 
 
-def is_held(file: Path) -> bool | None:
+def is_locked(file: Path) -> bool | None:
     """Tell whether another process holds a file; None if its file system has no locks, or it may not be read.
 
     Not to be asked by the process that holds it: the lock would be free behind that.

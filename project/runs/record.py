@@ -17,10 +17,10 @@ from typing import IO, Any, NamedTuple
 
 from project.errors import RunError
 from project.runs.git import read_code
-from project.runs.lock import HeldError, hold, is_held
+from project.runs.lock import LockedError, acquire, is_locked
 
 FILE, LOCK = "run.json", ".lock"
-CIRCUMSTANCES = ("git", "versions", "hardware")  # what may differ between the starts of a run
+ENVIRONMENT = ("git", "versions", "hardware")  # what may differ between the starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
 
@@ -49,9 +49,9 @@ def state_of(run: Path) -> str:
     state = str(told.get("state", ""))
     if state != "running" or run.resolve() in _held:  # whoever holds the lock may not ask for it
         return state
-    held = is_held(run / LOCK)
+    held = is_locked(run / LOCK)
     if held is None:
-        held = told.get("host") == platform.node() and _lives(told.get("pid"))
+        held = told.get("host") == platform.node() and _process_exists(told.get("pid"))
     return state if held else "killed"
 
 
@@ -84,8 +84,8 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         RunError: Another process trains it.
     """
     try:
-        lock = hold(run / LOCK)
-    except HeldError as error:
+        lock = acquire(run / LOCK)
+    except LockedError as error:
         raise RunError(
             f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that one, or wait for its end."
@@ -96,8 +96,8 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     _held[run.resolve()] = _Held(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
     git, diff = read_code()
     facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
-    own = {name: facts.pop(name) for name in CIRCUMSTANCES if name in facts}
-    first = {name: before[name] for name in CIRCUMSTANCES if name in before} if before else own
+    own = {name: facts.pop(name) for name in ENVIRONMENT if name in facts}
+    first = {name: before[name] for name in ENVIRONMENT if name in before} if before else own
     record = {
         "state": "running",
         "host": platform.node(),
@@ -158,7 +158,7 @@ def processor() -> dict[str, Any]:
     return {"cpu": found[1] if found else platform.processor() or platform.machine(), "cores": cores}
 
 
-def _lives(pid: Any) -> bool:
+def _process_exists(pid: Any) -> bool:
     """Tell whether this machine has a process of this number."""
     try:
         os.kill(int(pid), 0)

@@ -24,7 +24,7 @@ from project.runs.metrics import (
     read_metrics,
     shown,
 )
-from project.runs.record import CIRCUMSTANCES
+from project.runs.record import ENVIRONMENT
 
 OUTPUTS = ("test", "validate", "predict")  # below a run
 
@@ -175,7 +175,7 @@ def _summarise(group: list[Result]) -> Repeats:
         test_std=stdev(tests) if len(tests) > 1 else None,
         minutes_mean=mean(minutes) if len(minutes) == len(counted) else None,
         left_out=[f"{number} {what}" for what, number in left_out.items() if number],
-        differ=[name for name in CIRCUMSTANCES if len({one.circumstances.get(name) for one in counted}) > 1],
+        differ=[name for name in ENVIRONMENT if len({one.circumstances.get(name) for one in counted}) > 1],
     )
 
 
@@ -211,7 +211,7 @@ def _read_record(run: Path, result: Result) -> None:
     result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(found, "data.digest")
     starts = [found, *found.get("resumed", [])]  # a later one tells what differs from the first
-    for name in CIRCUMSTANCES:
+    for name in ENVIRONMENT:
         told = [json.dumps(one[name], sort_keys=True) for one in starts if name in one]
         result.circumstances[name] = "\n".join(dict.fromkeys(told))
 

@@ -37,13 +37,13 @@ def summary(run: Path, output: Path) -> str:
                 lines.append(f"Measured     {age_in_words(under)}")
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
-    lines.append(f"TensorBoard  {typed('tensorboard.main', '--logdir', run)}")
+    lines.append(f"TensorBoard  {shell_command('tensorboard.main', '--logdir', run)}")
     if (run / BEST).is_file():
-        lines.append(f"Test         {typed('project', 'test', '--run', run)}")
+        lines.append(f"Test         {shell_command('project', 'test', '--run', run)}")
     return "\n".join(lines)
 
 
-def typed(module: str, *args: str | Path) -> str:
+def shell_command(module: str, *args: str | Path) -> str:
     """Return how the user can start a module by this very Python, with arguments that a shell leaves whole."""
     return f"{_python()} -m {module} {shlex.join(map(str, args))}"
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from watching import fit
 
-from callbacks.finite_loss import FiniteLoss, NotFiniteError, where_it_begins
+from callbacks.finite_loss import NotFiniteError, TerminateOnNaN, where_it_begins
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.runs.config import LAST
@@ -48,7 +48,7 @@ def test_a_run_stops_with_a_finite_checkpoint(
 
 def test_a_last_step_that_spoils_the_weights_reaches_no_checkpoint(make_classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=r"weights that are not finite in epoch 1, step 2.*fc2.weight"):
-        fit(make_classifier(), tmp_path, [Spoil("gradient", 2), FiniteLoss()], epochs=2)
+        fit(make_classifier(), tmp_path, [Spoil("gradient", 2), TerminateOnNaN()], epochs=2)
 
 
 def test_a_signal_writes_no_spoilt_weights_over_the_last_good_ones(
@@ -75,7 +75,7 @@ class SpoilAndStop(Callback):
 
 def test_a_warning_comes_once_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Expected a finite loss") as told:
-        fit(make_classifier(), tmp_path, [Spoil("weight", 1), FiniteLoss(action="warn")], epochs=3)
+        fit(make_classifier(), tmp_path, [Spoil("weight", 1), TerminateOnNaN(action="warn")], epochs=3)
     assert sum("Expected a finite loss" in str(one.message) for one in told) == 1
 
 

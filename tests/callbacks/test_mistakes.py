@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from watching import events, fit
 
-from callbacks import Mistakes
+from callbacks import TopMistakes
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 
@@ -33,7 +33,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def test_surest_mistakes_of_all_batches_come_first(make_classifier: Make, tmp_path: Path) -> None:
-    trainer = fit(make_classifier(network=Fixed), tmp_path, [Mistakes(count=5)], epochs=1)
+    trainer = fit(make_classifier(network=Fixed), tmp_path, [TopMistakes(count=5)], epochs=1)
     images, targets = trainer.val_dataloaders.dataset.tensors
     logits = trainer.lightning_module(images).detach()
     sure = logits.softmax(1).amax(1)
@@ -60,7 +60,7 @@ def test_network_without_a_mistake_has_an_empty_list(
     step = module._evaluate
     # what is shown has nothing to do with how well it is told apart
     monkeypatch.setattr(module, "_evaluate", lambda *args, **kwargs: step(*args, **kwargs) | {"preds": args[1][1]})
-    fit(module, tmp_path, [Mistakes()], epochs=1)
+    fit(module, tmp_path, [TopMistakes()], epochs=1)
     assert rows(tmp_path / "mistakes_val.csv") == []
     found = events(tmp_path).Tags()
     assert found["images"] == []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from watching import decode, events, fit
 
 from callbacks import OcclusionSensitivity
-from callbacks.base.log import Log
+from callbacks.base.log import LogSnapshot
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]
@@ -29,7 +29,9 @@ def test_box_covers_what_the_prediction_hangs_on(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes = []
-    monkeypatch.setattr(Log, "boxes", lambda self, tag, image, box, labels, caption: boxes.append((box, labels)))
+    monkeypatch.setattr(
+        LogSnapshot, "boxes", lambda self, tag, image, box, labels, caption: boxes.append((box, labels))
+    )
     fit(make_classifier(network=Patch), tmp_path, [OcclusionSensitivity(images=[0, 10])], epochs=1)
     (found, labels), factor = boxes[0], 6  # pixels of a pixel
     assert found[0].tolist() == [20 * factor, 8 * factor, 28 * factor, 16 * factor]

@@ -9,7 +9,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from torch.utils.tensorboard.summary import compute_curve
 from watching import events, fit
 
-from callbacks import Curves
+from callbacks import PRROCCurves
 from callbacks.pr_roc_curves import THRESHOLDS, counts_above, draw_roc
 from lightning_modules import ImageClassifier
 
@@ -48,7 +48,7 @@ def test_classes_without_images_have_no_roc_curve() -> None:
 
 def test_curves_of_each_class_and_of_confidence_are_logged(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
-    trainer = fit(module, tmp_path, [Curves(max_classes=3)], epochs=1)
+    trainer = fit(module, tmp_path, [PRROCCurves(max_classes=3)], epochs=1)
     found = events(tmp_path)
     names = module.class_names[:3]
     assert set(found.Tags()["tensors"]) == {f"pr/{name}" for name in (*names, "right_or_wrong")}

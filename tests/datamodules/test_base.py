@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from datamodules import CutMix, DataError, MixUp, RandomCrop, SampleDataModule
 from datamodules.preparation.index import read_index
 from datamodules.reading.decode import read_rgb
-from datamodules.transforms.batch import Draw
+from datamodules.transforms.batch import BatchContext
 from datamodules.transforms.image import ZCAWhitening
 
 
@@ -122,7 +122,9 @@ def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
     assert before_setup.image_size == 32
 
 
-def normalize_batch(images: torch.Tensor, targets: torch.Tensor, draw: Draw) -> tuple[torch.Tensor, torch.Tensor]:
+def normalize_batch(
+    images: torch.Tensor, targets: torch.Tensor, draw: BatchContext
+) -> tuple[torch.Tensor, torch.Tensor]:
     return (images / 255 - 0.5) / 0.25, targets
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from project import COMMANDS, FURTHER, __version__
+from project import COMMANDS, EXTRA_COMMANDS, __version__
 from project.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     out = capsys.readouterr().out
-    for command in (*COMMANDS, *FURTHER):
+    for command in (*COMMANDS, *EXTRA_COMMANDS):
         assert f"python -m project {command} " in out
 
 

@@ -14,14 +14,14 @@ from watching import events, fit
 
 import callbacks.base.drawing
 from callbacks import EMA, ConfusionMatrix, ConvolutionKernels, GradCAM, Histograms, NetworkGraph, TrainingBatch
-from callbacks.base.drawing import Watcher
-from callbacks.base.log import Log
+from callbacks.base.drawing import DrawingCallback
+from callbacks.base.log import LogSnapshot
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]
 
 
-class Draws(Watcher):
+class Draws(DrawingCallback):
     """Hand over a number in each step."""
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class Draws(Watcher):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.draw_later(trainer, trainer.global_step)
 
-    def draw(self, log: Log, number: int) -> None:
+    def draw(self, log: LogSnapshot, number: int) -> None:
         assert log.step == number
         assert torch.get_num_threads() == 1
         self.threads.add(threading.current_thread())
         self.drawn.append(number)
 
 
-class Looks(Watcher):
+class Looks(DrawingCallback):
     """Note the epochs that are looked at."""
 
     def __init__(self, every_n_epochs: int) -> None:
@@ -73,7 +73,7 @@ def test_training_waits_only_when_too_much_is_waiting(
     class Slow(Draws):
         given = 0
 
-        def draw(self, log: Log, number: int) -> None:
+        def draw(self, log: LogSnapshot, number: int) -> None:
             ahead.append(self.given - number)
             threading.Event().wait(0.02)
 
@@ -88,7 +88,7 @@ def test_training_waits_only_when_too_much_is_waiting(
 
 def test_what_cannot_be_drawn_is_told_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:
     class Broken(Draws):
-        def draw(self, log: Log, number: int) -> None:
+        def draw(self, log: LogSnapshot, number: int) -> None:
             raise ValueError(f"no picture {number}")
 
     with pytest.warns(UserWarning, match=r"Broken could not draw: ValueError: no picture 1\. Training goes on\."):
@@ -122,7 +122,7 @@ def test_an_interrupted_run_waits_only_for_what_is_being_drawn(make_classifier: 
                 threading.Timer(0.5, release.set).start()
                 raise KeyboardInterrupt
 
-        def draw(self, log: Log, number: int) -> None:
+        def draw(self, log: LogSnapshot, number: int) -> None:
             begun.set()
             release.wait()
             super().draw(log, number)
@@ -189,12 +189,12 @@ def test_pictures_say_which_weights_they_show(
 ) -> None:
     moments: dict[str, str] = {}
 
-    class Says(Watcher):
+    class Says(DrawingCallback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            moments["training"] = Log(trainer).moment
+            moments["training"] = LogSnapshot(trainer).moment
 
         def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-            moments["validation"] = Log(trainer).moment
+            moments["validation"] = LogSnapshot(trainer).moment
             self.weight = pl_module.network.fc3.bias.detach().clone()
 
     watcher, average = Says(), EMA(decay=0.5)

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 from watching import decode, events, fit
 
-from callbacks import ConvolutionKernels, Histograms, Mistakes, OcclusionSensitivity
+from callbacks import ConvolutionKernels, Histograms, OcclusionSensitivity, TopMistakes
 from callbacks.base.log import write_csv
 from lightning_modules import ImageClassifier
 
@@ -39,7 +39,7 @@ def test_what_a_logger_of_pictures_is_not_given_is_told_once(
     make_classifier: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     loggers = [TensorBoardLogger(tmp_path, name="", version=""), Album(tmp_path), CSVLogger(tmp_path)]
-    fit(make_classifier(), tmp_path, [Histograms(), Mistakes(), ConvolutionKernels()], epochs=1, logger=loggers)
+    fit(make_classifier(), tmp_path, [Histograms(), TopMistakes(), ConvolutionKernels()], epochs=1, logger=loggers)
     told = [str(one.message) for one in recwarn if "is given no" in str(one.message)]
     assert told == [f"Album is given no {kind}, which TensorBoard alone takes." for kind in ("histograms", "videos")]
 

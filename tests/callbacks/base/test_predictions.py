@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from watching import all_callbacks, fit
 
-from callbacks import ConfusionMatrix, Mistakes
+from callbacks import ConfusionMatrix, TopMistakes
 from callbacks.base.predictions import MOST_COLUMNS, Collector
 from lightning_modules import ImageClassifier
 
@@ -27,7 +27,7 @@ def test_a_single_image_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
 
 def test_images_that_the_loss_ignores_are_not_there(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
-    trainer = fit(module, tmp_path, [ConfusionMatrix(), Mistakes(count=24)], epochs=1)
+    trainer = fit(module, tmp_path, [ConfusionMatrix(), TopMistakes(count=24)], epochs=1)
     counts = matrix(tmp_path)
     assert counts.sum(1).tolist() == [3, 3, 3, 0, 2, 2, 2, 2, 2, 2]
     right = trainer.callback_metrics["val/acc"].item()
@@ -41,7 +41,7 @@ def test_images_that_the_loss_ignores_are_not_there(make_classifier: Make, tmp_p
 def test_nothing_is_drawn_where_the_loss_ignores_all(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
     data = torch.randn(8, 3, 32, 32), torch.full((8,), 3)
-    trainer = fit(module, tmp_path, [ConfusionMatrix(), Mistakes()], epochs=1, data=data)
+    trainer = fit(module, tmp_path, [ConfusionMatrix(), TopMistakes()], epochs=1, data=data)
     assert trainer.global_step == 1
     assert not list(tmp_path.glob("*_val.csv"))
 

@@ -14,14 +14,14 @@ from watching import events, fit
 
 import callbacks.tools.histogram
 from callbacks import GradientFlow, Histograms
-from callbacks.base.steps import Step, StepWatcher
+from callbacks.base.steps import Step, StepCallback
 from callbacks.gradient_flow import draw_gradient_flow
 from lightning_modules import ImageClassifier, ParamGroup
 
 Make = Callable[..., ImageClassifier]
 
 
-class Keep(StepWatcher):
+class Keep(StepCallback):
     """Keep all steps that were shown."""
 
     def __init__(self) -> None:

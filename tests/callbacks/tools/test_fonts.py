@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import ImageDraw
 from watching import fit
 
-from callbacks import Curves, GradCAM, Mistakes, OcclusionSensitivity, TrainingBatch
+from callbacks import GradCAM, OcclusionSensitivity, PRROCCurves, TopMistakes, TrainingBatch
 from callbacks.confusion_matrix import draw_confusion_matrix
 from callbacks.pr_roc_curves import draw_roc
 from callbacks.tools import fonts
@@ -101,9 +101,9 @@ def test_no_picture_has_a_letter_without_a_glyph(
         "text",
         lambda self, xy, text, *args: drawn.append(text) or draw_text(self, xy, text, *args),
     )
-    watchers = [TrainingBatch(), Mistakes(), GradCAM(images=10), OcclusionSensitivity(images=10)]
+    watchers = [TrainingBatch(), TopMistakes(), GradCAM(images=10), OcclusionSensitivity(images=10)]
     names = [f"猫{number}" for number in range(10)]
-    fit(make_classifier(class_names=names), tmp_path, [*watchers, Curves(every_n_epochs=1)], epochs=1)
+    fit(make_classifier(class_names=names), tmp_path, [*watchers, PRROCCurves(every_n_epochs=1)], epochs=1)
     assert len(drawn) > 40
     assert not [text for text in drawn if "猫" in text]
     assert "猫3" in (tmp_path / "mistakes_val.csv").read_text(encoding="utf-8")  # where any letter is as good

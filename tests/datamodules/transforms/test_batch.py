@@ -16,10 +16,10 @@ from torchvision.transforms import v2
 from datamodules import DataError
 from datamodules.transforms.batch import (
     AlternatingFlip,
+    BatchContext,
     BatchTransform,
     CutMix,
     Cutout,
-    Draw,
     MixUp,
     ProgressiveResize,
     RandomCrop,
@@ -52,9 +52,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def make_draw(count: int, seed: int = 0, epoch: int = 0, device: str = "cpu") -> Draw:
+def make_draw(count: int, seed: int = 0, epoch: int = 0, device: str = "cpu") -> BatchContext:
     generator = torch.Generator(device).manual_seed(seed)
-    return Draw(generator, epoch, torch.arange(count, device=device), seed, CLASSES)
+    return BatchContext(generator, epoch, torch.arange(count, device=device), seed, CLASSES)
 
 
 def make_batch(count: int, dtype: torch.dtype = torch.uint8, device: str = "cpu") -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ def test_alternating_flip_depends_on_the_image_and_not_on_its_place_in_the_batch
     images, targets = make_batch(100)
     draw = make_draw(100)
     order = torch.randperm(100, generator=draw.generator)
-    shuffled = Draw(draw.generator, draw.epoch, draw.positions[order], draw.seed, draw.num_classes)
+    shuffled = BatchContext(draw.generator, draw.epoch, draw.positions[order], draw.seed, draw.num_classes)
     expected = AlternatingFlip()(images, targets, draw)[0][order]
     assert torch.equal(AlternatingFlip()(images[order], targets, shuffled)[0], expected)
 
@@ -332,7 +332,7 @@ def test_the_recorder_sees_what_waits() -> None:
 def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # it has no meta kernel
     images, targets = make_batch(8, device="meta")
-    draw = Draw(torch.Generator(), 0, targets, 0, CLASSES)  # a tensor of meta has no value to read or to move
+    draw = BatchContext(torch.Generator(), 0, targets, 0, CLASSES)  # a tensor of meta has no value to read or to move
     assert all(tensor.is_meta for tensor in transform(images, targets, draw))
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import LibraryNetwork
+from lightning_modules.networks import ZooNetwork
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
@@ -39,7 +39,7 @@ Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 def make(name: str, image_size: int = 32, num_classes: int = 10, **changes: Any) -> nn.Module:
     path = name if name.startswith("timm.") else f"torchvision.models.{name}"
-    return LibraryNetwork(num_classes, path, image_size, **changes)
+    return ZooNetwork(num_classes, path, image_size, **changes)
 
 
 def strides(network: nn.Module) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def no_network(num_classes: int) -> int:
 )
 def test_mistakes_are_told_in_one_line(path: str, arguments: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(MisconfigurationException, match=message) as error:
-        LibraryNetwork(10, path, 32, arguments=arguments)
+        ZooNetwork(10, path, 32, arguments=arguments)
     assert "\n" not in str(error.value)
 
 
@@ -238,7 +238,7 @@ def test_missing_timm_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_image_size_comes_from_the_data_or_is_asked_for(make_classifier: Callable[..., ImageClassifier]) -> None:
-    network = partial(LibraryNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
+    network = partial(ZooNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
     assert make_classifier(network=network, image_size=16).network.image_size == 16
     with pytest.raises(MisconfigurationException, match="Give its image_size"):
         network(10)
@@ -277,7 +277,7 @@ def test_each_family_trains_from_yaml(name: str, arguments: dict[str, Any], fast
     path = name if name.startswith("timm.") else f"torchvision.models.{name}"
     pytest.importorskip(path.partition(".")[0])
     network = {
-        "class_path": "lightning_modules.networks.LibraryNetwork",
+        "class_path": "lightning_modules.networks.ZooNetwork",
         "init_args": {"function": path, "arguments": arguments},
     }
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.001}}

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
 from lightning_modules.optim.monitors import MonitorCheck
-from lightning_modules.optim.schedules import OneCycle, ShapeLR, Triangle, WarmupCosine
+from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
 STEPS = 4  # an epoch
@@ -123,20 +123,20 @@ def triangle(step: float, steps: int, start: float, peak_at: float, end: float) 
         ),
         ("{class_path: torchs.LambdaLR, init_args: {lr_lambda: my.half}}", 3, by_epoch(0.1, 0.05, 0.025)),
         (
-            "{class_path: our.ShapeLR, init_args: {shape: {class_path: our.Triangle, init_args: "
+            "{class_path: our.ProgressLR, init_args: {shape: {class_path: our.Triangle, init_args: "
             "{start: 0.2, peak_at: 0.23, end: 0.07}}}}",
             5,
             [0.1 * triangle(step, 20, 0.2, 0.23, 0.07) for step in range(20)],
         ),
         (
-            "{class_path: our.ShapeLR, init_args: {shape: {class_path: our.WarmupCosine, init_args: "
+            "{class_path: our.ProgressLR, init_args: {shape: {class_path: our.WarmupCosine, init_args: "
             "{warmup: 0.2, end: 0.1}}}}",
             5,
             [0.1 * step / 4 for step in range(4)]
             + [0.1 * (0.1 + 0.9 * (1 + math.cos(math.pi * step / 16)) / 2) for step in range(16)],
         ),
         (
-            "{class_path: our.ShapeLR, init_args: {shape: my.root}}",
+            "{class_path: our.ProgressLR, init_args: {shape: my.root}}",
             2,
             [0.1 * math.sqrt(1 - step / 8) for step in range(8)],
         ),
@@ -230,7 +230,7 @@ MAIN = {
     "StepLR": partial(StepLR, step_size=1, gamma=0.1),
     "StepLR by step": partial(StepLR, step_size=1, gamma=0.9),
     "cosine": partial(CosineAnnealingLR, T_max=5),
-    "shape": partial(ShapeLR, shape=Triangle(1, 0, 0)),
+    "shape": partial(ProgressLR, shape=Triangle(1, 0, 0)),
     "plateau": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9),
 }
 
@@ -289,7 +289,7 @@ def test_a_resumed_training_goes_on_along_its_schedules(make_classifier: Make, m
 
 def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -> None:
     module = make_classifier(
-        lr_scheduler=partial(ShapeLR, shape=Triangle()), param_groups=[ParamGroup("fc3.*", schedule=Triangle())]
+        lr_scheduler=partial(ProgressLR, shape=Triangle()), param_groups=[ParamGroup("fc3.*", schedule=Triangle())]
     )
     lrs = lrs_of(module, 2, accumulate_grad_batches=2)
     assert lrs["default"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
@@ -430,7 +430,7 @@ def test_lightnings_backbone_finetuning_unfreezes_all_but_the_last_layer(make_cl
 
 def test_a_shape_stays_at_its_end() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = ShapeLR(optimizer, WarmupCosine(warmup=0.25, end=0.125), total_steps=4)
+    scheduler = ProgressLR(optimizer, WarmupCosine(warmup=0.25, end=0.125), total_steps=4)
     for _ in range(6):
         optimizer.step()
         scheduler.step()

@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             "class_path": "lightning_modules.networks.LeNet",
             "init_args": {"pattern": "conv1.weight", "act": "torch.nn.GELU"},
         },
-        {"class_path": "lightning_modules.networks.LibraryNetwork", "init_args": {"function": "timm.models.resnet18"}},
+        {"class_path": "lightning_modules.networks.ZooNetwork", "init_args": {"function": "timm.models.resnet18"}},
         {"class_path": "failing.MyNetwork", "init_args": {"names": ["a.b", "fc3.*", "e.g. os.system", ".os"]}},
         "torchvision.models.resnet18",
     ],

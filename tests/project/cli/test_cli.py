@@ -357,7 +357,7 @@ def test_fast_dev_run_and_no_checkpoints_go_through(fast: list[str], tmp_path: P
 
 
 BASE = ["--config=configs/resnet.yaml"]
-LIBRARY = "--model.network lightning_modules.networks.LibraryNetwork --model.network.function {}\n"
+LIBRARY = "--model.network lightning_modules.networks.ZooNetwork --model.network.function {}\n"
 TYPOS = [
     (["--trainer.max_epoch=3"], "got 'trainer.max_epoch'. Did you mean max_epochs?"),
     (["--model.optimiser.lr=3"], "Did you mean optimizer?"),
@@ -382,8 +382,8 @@ TYPOS = [
         ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
         "Expected a value for step_size of StepLR, but got none: add --model.lr_scheduler.step_size VALUE.",
     ),
-    (["--model.lr_scheduler=lightning_modules.optim.ShapeLR"], "add --model.lr_scheduler.shape VALUE."),
-    (["--model.network=lightning_modules.networks.LibraryNetwork"], "add --model.network.function VALUE."),
+    (["--model.lr_scheduler=lightning_modules.optim.ProgressLR"], "add --model.lr_scheduler.shape VALUE."),
+    (["--model.network=lightning_modules.networks.ZooNetwork"], "add --model.network.function VALUE."),
     (["--data=datamodules.FolderDataModule"], "add --data.root VALUE."),
     (["--data.batch_transforms+=datamodules.Cutout"], "add --data.batch_transforms.size VALUE."),
     (

@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from watching import fit
 
-from callbacks.base.log import Log
+from callbacks.base.log import LogSnapshot
 from project.__main__ import main
 from project.report import write_report
 from project.report.events import QUANTILES, Events, quantiles, read_events
@@ -236,7 +236,7 @@ def test_steps_of_several_optimizers_are_those_that_scalars_bear(tmp_path: Path)
 
     class Draws(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            Log(trainer).image("mine", torch.zeros(3, 8, 8, dtype=torch.uint8))
+            LogSnapshot(trainer).image("mine", torch.zeros(3, 8, 8, dtype=torch.uint8))
 
     write_config(tmp_path / "a/b")
     fit(Adversaries(), tmp_path / "a/b", [Draws()], epochs=2)
@@ -298,7 +298,7 @@ def test_run_that_has_hardly_begun_says_what_would_make_the_rest(tmp_path: Path)
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     page = page_of(folder)
     assert "0 of 3 planned epochs: no validation yet, not tested." in page.text
-    for maker in ("ConfusionMatrix", "ConvolutionKernels", "FeatureMaps", "Histograms", "GradCAM", "Mistakes"):
+    for maker in ("ConfusionMatrix", "ConvolutionKernels", "FeatureMaps", "Histograms", "GradCAM", "TopMistakes"):
         assert f"callbacks.{maker}" in page.text
     assert "lightning.pytorch.callbacks.LearningRateMonitor" in page.text
     (folder / "config.yaml").write_text("")

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.errors import DiskFullError
-from project.resume.checkpoint_io import WholeCheckpointIO, keep_whole, told_if_full
+from project.resume.checkpoint_io import AtomicCheckpointIO, report_full_disk, use_atomic_io
 
 ROOT = Path(__file__).parents[3]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -24,8 +24,8 @@ QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", 
 
 def test_what_is_saved_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
     for epoch in (0, 1):
-        WholeCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(3)}, tmp_path / "new/last.ckpt")
-    loaded = WholeCheckpointIO().load_checkpoint(tmp_path / "new/last.ckpt")
+        AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(3)}, tmp_path / "new/last.ckpt")
+    loaded = AtomicCheckpointIO().load_checkpoint(tmp_path / "new/last.ckpt")
     assert loaded["epoch"] == 1
     assert torch.equal(loaded["weights"], torch.ones(3))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
@@ -36,7 +36,7 @@ def test_what_a_killed_process_left_goes_at_the_next_save(tmp_path: Path) -> Non
         (tmp_path / name).write_text("half")
     for name in ("best.ckpt.partial", "mine.txt.partial"):
         os.utime(tmp_path / name, (0, 0))
-    WholeCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"last.ckpt", "mine.txt.partial", "running.ckpt.partial"}  # the last may be a process at work
 
@@ -48,16 +48,16 @@ class Own(TorchCheckpointIO):
 @pytest.mark.parametrize(
     ("plugins", "kinds"),
     [
-        (None, (WholeCheckpointIO, None)),
+        (None, (AtomicCheckpointIO, None)),
         (TorchCheckpointIO(), (TorchCheckpointIO, None)),
         ([Own()], (Own, None)),
-        ([AsyncCheckpointIO()], (AsyncCheckpointIO, WholeCheckpointIO)),
+        ([AsyncCheckpointIO()], (AsyncCheckpointIO, AtomicCheckpointIO)),
         ([AsyncCheckpointIO(Own())], (AsyncCheckpointIO, Own)),
     ],
 )
 def test_plugin_of_the_user_is_kept(plugins: object, kinds: tuple[type, type | None]) -> None:
     trainer = Trainer(accelerator="cpu", plugins=plugins, **QUIET)
-    keep_whole(trainer, plugins)
+    use_atomic_io(trainer, plugins)
     found = trainer.strategy.checkpoint_io
     assert type(found) is kinds[0]
     assert kinds[1] is None or type(found.checkpoint_io) is kinds[1]
@@ -179,8 +179,8 @@ def test_file_that_may_not_grow_is_told_as_a_full_disk(tmp_path: Path, fill: Cal
 
 def test_full_disk_tells_how_to_go_on_with_a_run_whatever_its_name(tmp_path: Path) -> None:
     run = tmp_path / "my runs"
-    WholeCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
-    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), told_if_full(lambda: run):
+    AtomicCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
+    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), report_full_disk(lambda: run):
         raise OSError(errno.ENOSPC, "full")
 
 
@@ -188,5 +188,5 @@ def test_full_disk_tells_how_to_go_on_with_a_run_whatever_its_name(tmp_path: Pat
 def test_no_room_for_a_first_checkpoint_is_said(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     with pytest.raises(DiskFullError, match=f"for 4 MB in {tmp_path}"):
-        WholeCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, tmp_path / "last.ckpt")
+        AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,8 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from project.cli.error_handling import told_shortly
-from project.resume.signals import Stopped, Stopper
+from project.cli.error_handling import report_errors
+from project.resume.signals import GracefulShutdown, Stopped
 
 
 class InterruptTwice(Callback):
@@ -40,7 +40,7 @@ class SignalAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
-def trainer(stopper: Stopper, *more: Callback) -> Trainer:
+def trainer(stopper: GracefulShutdown, *more: Callback) -> Trainer:
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return Trainer(accelerator="cpu", callbacks=[stopper, *more], max_steps=4, **quiet)
 
@@ -55,7 +55,7 @@ def test_a_second_ctrl_c_ends_a_validation_at_once(
         raise EndedAtOnce
 
     monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(Stopped) as info, Stopper() as stopper:
+    with pytest.raises(Stopped) as info, GracefulShutdown() as stopper:
         trainer(stopper, InterruptTwice()).validate(BoringModel(), verbose=False)
     assert codes == [130]
     assert info.value.exit_code == 130
@@ -69,7 +69,7 @@ def test_a_signal_ends_a_validation(number: int) -> None:
         def on_validation_batch_end(self, *args: Any) -> None:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Stopped) as info, Stopper() as stopper:
+    with pytest.raises(Stopped) as info, GracefulShutdown() as stopper:
         trainer(stopper, Interrupt()).validate(BoringModel(), verbose=False)
     assert info.value.exit_code == 128 + number
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
@@ -77,8 +77,8 @@ def test_a_signal_ends_a_validation(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_is_not_told_as_sigterm(number: int, caplog: pytest.LogCaptureFixture) -> None:
-    stopper = Stopper()
-    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, told_shortly(["fit"]), stopper:
+    stopper = GracefulShutdown()
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, report_errors(["fit"]), stopper:
         trainer(stopper, SignalAt(number, 2)).fit(BoringModel())
     assert info.value.code == 128 + number
     assert ("Received SIGTERM" in caplog.text) == (number == signal.SIGTERM)
@@ -88,7 +88,7 @@ def test_ctrl_c_is_not_told_as_sigterm(number: int, caplog: pytest.LogCaptureFix
 def test_a_signal_that_is_ignored_at_the_start_stays_ignored(number: int) -> None:
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        with Stopper() as stopper:
+        with GracefulShutdown() as stopper:
             trainer(stopper, SignalAt(number, 2)).fit(BoringModel())
         assert stopper.number is None
         assert signal.getsignal(number) is signal.SIG_IGN
@@ -105,7 +105,7 @@ def test_a_second_sigterm_ends_at_once_unless_it_is_of_the_same_moment(
 
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr("project.resume.signals.REPEATED", pause)
-    with pytest.raises(Stopped) as info, Stopper() as stopper:
+    with pytest.raises(Stopped) as info, GracefulShutdown() as stopper:
         trainer(stopper, SignalAt(signal.SIGTERM, 2, 2)).fit(BoringModel())
     assert isinstance(info.value.__cause__, EndedAtOnce) == ended
     assert info.value.exit_code == 143
@@ -119,7 +119,7 @@ def test_a_closed_terminal_stops_training_after_the_step(monkeypatch: pytest.Mon
     with open(end, "w") as closed:
         os.close(terminal)
         monkeypatch.setattr(sys, "stderr", closed)
-        with pytest.raises(Stopped) as info, Stopper() as stopper:
+        with pytest.raises(Stopped) as info, GracefulShutdown() as stopper:
             (run := trainer(stopper, SignalAt(signal.SIGHUP, 2))).fit(BoringModel())
         monkeypatch.undo()
     assert info.value.exit_code == 129

@@ -246,7 +246,7 @@ def test_code_that_hyperparameters_name_is_not_run(
     )
     arguments = {"repo_or_dir": str(tmp_path), "model": "net", "source": "local"}
     good["hyper_parameters"]["network"] = {
-        "class_path": "lightning_modules.networks.LibraryNetwork",
+        "class_path": "lightning_modules.networks.ZooNetwork",
         "init_args": {"function": "torch.hub.load", "adapt_stem": False, "arguments": arguments},
     }
     file = tmp_path / "evil.ckpt"

@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_keeps_the_facts_of_its_first_start(code: Path, tmp_p
     (code / "network.py").write_text("width = 2\n")
     start(run, hardware={"cpu": "a"}, seed=1)
     second = start(run, hardware={"cpu": "b"}, seed=1)
-    assert {name: second[name] for name in record.CIRCUMSTANCES} == {name: first[name] for name in record.CIRCUMSTANCES}
+    assert {name: second[name] for name in record.ENVIRONMENT} == {name: first[name] for name in record.ENVIRONMENT}
     assert [set(one) - {"at", "command"} for one in second["resumed"]] == [{"git"}, {"git", "hardware"}]
     assert second["resumed"][1]["hardware"] == {"cpu": "b"}
     assert b"+width = 2" in (run / "uncommitted_2.diff").read_bytes()

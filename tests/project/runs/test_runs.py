@@ -10,7 +10,7 @@ from project.resume.arguments import expand_run, with_paths
 from project.runs.config import BEST
 from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
 from project.runs.metrics import best_validation, moment_of
-from project.runs.summary import summary, typed
+from project.runs.summary import shell_command, summary
 
 
 def make_run(folder: Path) -> Path:
@@ -197,7 +197,7 @@ def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
 def test_what_to_type_next_is_typed_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "my $runs.json"
     file.write_text("{}")
-    assert subprocess.check_output(typed("json.tool", file), shell=True) == b"{}\n"
+    assert subprocess.check_output(shell_command("json.tool", file), shell=True) == b"{}\n"
 
 
 def test_summary_of_a_run_without_accuracies_tells_its_losses(tmp_path: Path) -> None:

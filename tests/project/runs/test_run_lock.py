@@ -10,7 +10,7 @@ import pytest
 
 from project.runs import lock as held
 from project.runs import record
-from project.runs.lock import HeldError, hold, is_held
+from project.runs.lock import LockedError, acquire, is_locked
 
 HOLD = """
 import fcntl, sys, time
@@ -38,26 +38,26 @@ def test_who_asks_for_a_lock_is_not_taken_for_its_holder(tmp_path: Path) -> None
     file = tmp_path / ".lock"
     file.touch()
     with another_holds(file, kind="SH"):  # as long as a process asks
-        assert is_held(file) is False
+        assert is_locked(file) is False
     with another_holds(file, 0.3, "SH"):
-        hold(file).close()
+        acquire(file).close()
 
 
 def test_a_file_is_held_while_another_process_holds_it(tmp_path: Path) -> None:
     file = tmp_path / ".lock"
-    assert is_held(file) is False
+    assert is_locked(file) is False
     with another_holds(file):
-        assert is_held(file) is True
-    assert is_held(file) is False
+        assert is_locked(file) is True
+    assert is_locked(file) is False
 
 
 def test_a_lock_that_is_freed_within_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".lock"
     with another_holds(file, 0.3):
-        hold(file).close()
+        acquire(file).close()
     monkeypatch.setattr(held, "PATIENCE", 0.1)
-    with another_holds(file), pytest.raises(HeldError):
-        hold(file)
+    with another_holds(file), pytest.raises(LockedError):
+        acquire(file)
 
 
 def test_a_run_is_asked_for_with_no_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_run_is_asked_for_with_no_right_to_write(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "open", lambda path, mode="r": modes.append(mode) or given(path, mode))
     file = tmp_path / ".lock"
     file.touch()
-    assert is_held(file) is False
+    assert is_locked(file) is False
     assert modes == ["r"]  # a test may be run by root, whom no file's mode keeps from writing
 
 
