@@ -39,9 +39,9 @@ class ClassReport(PredictionCallback):
         every_n_epochs: Write each n-th epoch, and the last planned one.
     """
 
-    takes = ("texts",)
+    required_media = ("texts",)
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
         self.draw_later(trainer, stage, names, found)
 

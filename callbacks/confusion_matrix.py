@@ -33,7 +33,7 @@ class ConfusionMatrix(PredictionCallback):
         every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
         pairs = found.targets * len(names) + found.preds
         counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), len(names)).numpy()

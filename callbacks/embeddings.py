@@ -33,12 +33,12 @@ class Embeddings(ImageCallback):
         every_n_epochs: Log each n-th epoch, and the last planned one.
     """
 
-    takes = ("embeddings",)
+    required_media = ("embeddings",)
 
     def __init__(self, images: int | list[int] = 500, random: bool = False, every_n_epochs: PositiveInt = 5) -> None:
         super().__init__(images, random, every_n_epochs)
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         last: list[Tensor] = []  # input of the layer that was called last
         vectors: list[Tensor] = []
         outputs: list[Tensor] = []

@@ -60,7 +60,7 @@ class FeatureMaps(ImageCallback):
         if stage == "fit":
             self._find(pl_module)
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         if not (layers := self._find(pl_module)):
             return None
         outputs = Outputs(self.max_channels)

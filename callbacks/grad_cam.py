@@ -66,7 +66,7 @@ class GradCAM(ImageCallback):
         elif stage == "fit" and not convolutions(pl_module):
             rank_zero_warn("GradCAM needs a convolution, and the network has none. Nothing of it is logged.")
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
         if not layers:
             return None

@@ -25,7 +25,7 @@ class GradientFlow(StepCallback):
         every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
-    takes = ("images",)
+    required_media = ("images",)
 
     def draw(self, log: LogSnapshot, step: Step) -> None:
         log.figure("gradient_flow", draw_gradient_flow(step, log.epoch))

@@ -62,7 +62,7 @@ class ActivationHistograms(ImageCallback):
         MisconfigurationException: A pattern matches no layer.
     """
 
-    takes = ("histograms",)
+    required_media = ("histograms",)
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ActivationHistograms(ImageCallback):
         if stage == "fit":
             self._find(pl_module)
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         rows: dict[str, Tensor] = {}
 
         def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:

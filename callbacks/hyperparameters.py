@@ -22,7 +22,7 @@ class Hyperparameters(DrawingCallback):
     stand in HPARAMS.
     """
 
-    takes = ("texts", "HPARAMS")
+    required_media = ("texts", "HPARAMS")
 
     def __init__(self) -> None:
         super().__init__()

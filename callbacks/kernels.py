@@ -35,7 +35,7 @@ class ConvolutionKernels(DrawingCallback):
         max_layers: Draw so many layers, spread over the depth, if there are more.
     """
 
-    takes = ("images", "videos")
+    required_media = ("images", "videos")
     needs_network = True
 
     def __init__(

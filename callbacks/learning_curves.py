@@ -17,7 +17,7 @@ class LearningCurves(DrawingCallback):
     validation.
     """
 
-    takes = ("charts of two lines",)
+    required_media = ("charts of two lines",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,8 +29,8 @@ class TopMistakes(PredictionCallback):
         every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
-    takes = ("images", "histograms")
-    needs = ("preds", "logits")
+    required_media = ("images", "histograms")
+    required_outputs = ("preds", "logits")
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 1) -> None:
         super().__init__(every_n_epochs)
@@ -94,7 +94,7 @@ class TopMistakes(PredictionCallback):
             self._files = [file for _, files in others for file in files]
         self._worst = found
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         worst, self._worst = self._worst, {}
         confidences = worst["confidences"]
         order = [i for i in highest(confidences, self.count).tolist() if confidences[i] >= 0]

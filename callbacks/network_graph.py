@@ -19,7 +19,7 @@ class NetworkGraph(DrawingCallback):
     a warning. Writes TensorBoard's graph; no tag.
     """
 
-    takes = ("graphs",)
+    required_media = ("graphs",)
     needs_network = True
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ class OcclusionSensitivity(ImageCallback):
             raise MisconfigurationException(f"Expected share of OcclusionSensitivity from 0 to 1, but got {share}.")
         self.share = share
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         height, width = shown.images.shape[-2:]
         side = max(round(self.share * min(height, width)), 1)
         step = max(side // 2, 1)

@@ -30,14 +30,14 @@ class PRROCCurves(PredictionCallback):
         every_n_epochs: Draw each n-th epoch, and the last planned one.
     """
 
-    takes = ("images", "PR curves")
-    needs = ("preds", "logits")
+    required_media = ("images", "PR curves")
+    required_outputs = ("preds", "logits")
 
     def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt = 5) -> None:
         super().__init__(every_n_epochs)
         self.max_classes = max_classes
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         self.draw_later(trainer, stage, names_of(pl_module, found.probabilities.shape[1]), found)
 
     def draw(self, log: LogSnapshot, stage: str, names: list[str], found: Predictions) -> None:

@@ -46,7 +46,7 @@ class ImageDataModule(LightningDataModule, ABC):
     with targets int64 ``(N,)``, or float ``(N, num_classes)`` behind a mixing transform. One seed gives the same
     batches whatever the number of workers and wherever the pixels lie.
 
-    A subclass says where the images come from (``prepare_images``) and how they are divided (``recipe``,
+    A subclass says where the images come from (``prepare_images``) and how they are divided (``split_settings``,
     ``make_split``); everything is prepared on first use, by one process while others wait.
 
     Args:
@@ -74,8 +74,8 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: Part that is held out for validation, from 0.
         on_bad_image: "skip" leaves unreadable images out and lists them; "error" stops at the first.
         seed: Seed of order and augmentation; by default that of ``seed_everything``.
-        resplit: Write the index files anew if they were made by another recipe, or of other images; those that were
-            there are kept beside them (``train.txt.old``).
+        overwrite_split: Write the index files again if they were made with other settings, or of other images; the
+            former ones are kept beside them (``train.txt.old``).
     """
 
     class_names_of_source: Sequence[str] = ()
@@ -98,7 +98,7 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: NonNegativeInt = 0,
         on_bad_image: Literal["error", "skip"] = "error",
         seed: NonNegativeInt | None = None,
-        resplit: bool = False,
+        overwrite_split: bool = False,
     ) -> None:
         super().__init__()
         if cache == "device" and train_transforms:
@@ -120,7 +120,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.drop_last = drop_last
         self.folds = folds
         self.fold = fold
-        self.resplit = resplit
+        self.overwrite_split = overwrite_split
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         # each fold has index files of its own; paths in them are relative to root all the same
         index_folder = self.root if folds is None else self.root / f"folds_{folds}" / str(fold)
@@ -135,7 +135,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     @abstractmethod
-    def recipe(self) -> dict[str, Any]:
+    def split_settings(self) -> dict[str, Any]:
         """The split, as plain values: two equal recipes make equal index files of equal images."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return {}
 
     verified = "every image can be read"
-    repair = "Replace them, or leave them out: --data.on_bad_image skip."
+    repair_hint = "Replace them, or leave them out: --data.on_bad_image skip."
 
     def verify(self) -> list[str]:
         """Return what is wrong with the images on disk, a line each."""
@@ -368,7 +368,7 @@ class ImageDataModule(LightningDataModule, ABC):
             targets = self.datasets["train"].targets.cpu()
             weights = (1 / torch.bincount(targets, minlength=self.num_classes).double())[targets]
         options = {"shuffle": not overfit, "weights": weights, "drop_last": self.drop_last}
-        return self._loader("train", self._augment, finish_plain=self._normalize, **options)
+        return self._loader("train", self._augment, transform_unaugmented=self._normalize, **options)
 
     def val_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``val.txt``."""
@@ -387,7 +387,7 @@ class ImageDataModule(LightningDataModule, ABC):
         trainer = self.trainer
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         if self.cache == "device" and dataset.transform is None:
-            dataset.hold(device)
+            dataset.to_device(device)
         return ImageLoader(
             dataset,
             self.batch_size,
@@ -517,34 +517,40 @@ class ImageDataModule(LightningDataModule, ABC):
     # Helpers: preparing
 
     @property
-    def _whole_recipe(self) -> dict[str, Any]:
-        return self.recipe if self.folds is None else {**self.recipe, "folds": self.folds, "fold": self.fold}
+    def _all_split_settings(self) -> dict[str, Any]:
+        return (
+            self.split_settings
+            if self.folds is None
+            else {**self.split_settings, "folds": self.folds, "fold": self.fold}
+        )
 
     def _is_to_be_split_anew(self) -> bool:
         """Tell whether the split was asked for anew, and gives other index files than there are."""
-        whole = self.resplit and self.folds is None and all(self.store.index(stage).is_file() for stage in STAGES)
+        whole = (
+            self.overwrite_split and self.folds is None and all(self.store.index(stage).is_file() for stage in STAGES)
+        )
         return whole and self.make_split() != self.store.listed()
 
     def _load_prepared(self) -> bool:
         made = self.is_prepared() and not self._is_to_be_split_anew()
-        self._description = self.store.load(self._whole_recipe) if made else None
+        self._description = self.store.load(self._all_split_settings) if made else None
         return self._description is not None
 
     def _prepare(self) -> None:
         known = load_description(self.store.folder)
-        recipe = self._whole_recipe
+        recipe = self._all_split_settings
         # of a preparation that stopped before its end, and whose index files nobody has touched since
         unfinished = known is not None and not known.pixels and self.store.is_described_by(known)
         if known is not None and known.split != recipe and not unfinished:
-            if not self.resplit:
+            if not self.overwrite_split:
                 raise DataError(
                     f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
-                    "another folder, or --data.resplit true to write its index files anew."
+                    "another folder, or --data.overwrite_split true to write its index files anew."
                 )
             known = None
         if self.is_prepared() and self._is_to_be_split_anew():
             known = None
-        if self.resplit and (known is None or unfinished):
+        if self.overwrite_split and (known is None or unfinished):
             self._set_split_aside()
         unfinished = unfinished and self.folds is None  # folds were all divided at once, and stay as they are
         if not self.is_prepared():
@@ -572,14 +578,14 @@ class ImageDataModule(LightningDataModule, ABC):
             replace: Index files that are there may go.
         """
         if self.folds is None:
-            self._write_part(self.store, self.recipe, self.make_split(), replace)
+            self._write_part(self.store, self.split_settings, self.make_split(), replace)
             return
         parts = self._divided_before() or self.make_split()
         both = sorted(parts["train"] + parts["val"])
         for fold in range(self.folds):  # all at once, so that a change of the images cannot shift them among folds
-            train, val = fold_of(both, self.folds, fold, self.recipe.get("seed", 0))
+            train, val = fold_of(both, self.folds, fold, self.split_settings.get("seed", 0))
             store = self.store.at(self.root / f"folds_{self.folds}" / str(fold))
-            recipe = {**self.recipe, "folds": self.folds, "fold": fold}
+            recipe = {**self.split_settings, "folds": self.folds, "fold": fold}
             if store.folder == self.store.folder or not all(store.index(stage).is_file() for stage in STAGES):
                 self._write_part(store, recipe, {"train": train, "val": val, "test": parts["test"]}, replace)
 
@@ -587,7 +593,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return the split of the whole folder that folds are made of, if there is one by the same recipe."""
         whole = self.store.at(self.root)
         known = load_description(self.root)
-        return whole.listed() if known is not None and known.split == self.recipe and known.pixels else None
+        return whole.listed() if known is not None and known.split == self.split_settings and known.pixels else None
 
     def _write_part(
         self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
@@ -601,8 +607,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 unwritten.remove(stage)
             elif path.is_file() and not replace:
                 raise DataError(
-                    f"{path} is not what the split {recipe} gives. Delete it if it may go, or give --data.resplit true "
-                    "to write all index files anew."
+                    f"{path} is not what the split {recipe} gives. Delete it, or give --data.overwrite_split true to "
+                    "write all index files again."
                 )
             elif not entries:
                 raise DataError(

@@ -58,7 +58,7 @@ class CIFAR10DataModule(ImageDataModule):
             check_fractions(split)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def split_settings(self) -> dict[str, Any]:
         """Name, or fractions, and seed of the split."""
         if isinstance(self.split, tuple):
             return {"fractions": list(self.split), "seed": self.split_seed}
@@ -93,7 +93,7 @@ class CIFAR10DataModule(ImageDataModule):
         return dict(zip(STAGES, divide(every, fractions, self.split_seed), strict=True))
 
     verified = "every image is as it was written"
-    repair = "Delete the folder below images/ that they are in, and it is made anew."
+    repair_hint = "Delete the folder below images/ that they are in, and it is made anew."
 
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""

@@ -67,7 +67,7 @@ class FolderDataModule(ImageDataModule):
         self.store.base = self._base()
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def split_settings(self) -> dict[str, Any]:
         """Fractions and seed of the split, or that it was given."""
         return GIVEN if self._given else {"fractions": list(self.fractions), "seed": self.split_seed}
 
@@ -81,7 +81,7 @@ class FolderDataModule(ImageDataModule):
                 if not index_path(self.root, stage).is_file():
                     raise DataError(
                         f"Expected {', '.join(f'{one}.txt' for one in STAGES)} in {self.root}, but {stage}.txt is "
-                        "missing. Write it, or give --data.resplit true to divide the images anew."
+                        "missing. Write it, or give --data.overwrite_split true to divide the images anew."
                     )
             return {stage: read_index(index_path(self.root, stage)) for stage in STAGES}
         return self._divide()
@@ -129,7 +129,7 @@ class FolderDataModule(ImageDataModule):
     def _is_given(self) -> bool:
         """Tell whether index files were put here by somebody else."""
         known = load_description(self.root)
-        if self.resplit:
+        if self.overwrite_split:
             return False
         if known is not None:
             return known.split == GIVEN
@@ -181,8 +181,8 @@ class FolderDataModule(ImageDataModule):
         if new := sorted(images.difference(self.store.files())):
             folds = "" if self.folds is None else f", without --data.folds; then delete {self.store.folder.parent}"
             rank_zero_info(
-                f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.resplit true divides "
-                f"all images again{folds}."
+                f"{len(new)} images in {self.images} are in no index file, as {new[0]}: --data.overwrite_split true "
+                f"divides all images again{folds}."
             )
 
 

@@ -32,7 +32,7 @@ class SampleDataModule(ImageDataModule):
         self.split_seed = split_seed
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def split_settings(self) -> dict[str, Any]:
         """Fractions and seed of the split."""
         return {"fractions": list(FRACTIONS), "seed": self.split_seed}
 
@@ -63,7 +63,7 @@ class SampleDataModule(ImageDataModule):
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
 
     verified = "every image is as it was written"
-    repair = "Delete the folder images/all, and it is made anew."
+    repair_hint = "Delete the folder images/all, and it is made anew."
 
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""

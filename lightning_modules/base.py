@@ -336,8 +336,10 @@ class ImageModule(LightningModule):
         """Return about ``count`` normalised training images, the same ones to every process."""
         loader = self.trainer.train_dataloader
         assert loader is not None
-        if callable(plain := getattr(loader, "plain", None)):  # full-size ones, rather than what an epoch makes of them
-            images = plain(count)
+        if callable(
+            unaugmented := getattr(loader, "unaugmented", None)
+        ):  # full-size ones, rather than what an epoch makes of them
+            images = unaugmented(count)
         else:
             batches: list[Tensor] = []
             for batch in loader:

@@ -33,7 +33,7 @@ class DrawingCallback(Callback):
         every_n_epochs: Look at each n-th epoch.
     """
 
-    takes: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_of_skipped``
+    required_media: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_of_skipped``
     needs_network = False  # all of it in one process; what does is switched off where strategies cut it into shards
     sharded = False
 
@@ -42,7 +42,7 @@ class DrawingCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            warn_of_skipped(trainer, self, self.takes)
+            warn_of_skipped(trainer, self, self.required_media)
             self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
             needing = [one for one in trainer.callbacks if isinstance(one, DrawingCallback) and one.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
             if self.sharded and self is needing[0]:

@@ -20,9 +20,9 @@ class Shown(NamedTuple):
 
 
 class ImageCallback(DrawingCallback):
-    """A callback that shows chosen validation images to the network: ``look`` is to be overridden.
+    """A callback that shows chosen validation images to the network: ``collect`` is to be overridden.
 
-    ``look`` is called before the first validation batch of an epoch, by the process of rank zero, with the module in
+    ``collect`` is called before the first validation batch of an epoch, by the process of rank zero, with the module in
     evaluation; under ``WeightAveraging`` it has the averaged weights. In the sanity check it is tried out, and nothing
     is drawn.
 
@@ -57,11 +57,11 @@ class ImageCallback(DrawingCallback):
         if not trainer.sanity_checking and not self.due(trainer):
             return
         shown = self._choose(trainer, pl_module, batch)
-        gathered = self.look(trainer, pl_module, shown)
+        gathered = self.collect(trainer, pl_module, shown)
         if gathered is not None and not trainer.sanity_checking:
             self.draw_later(trainer, *gathered)
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         """Return what ``draw`` is to be called with, all of it on the CPU; None if there is nothing to draw."""
         raise NotImplementedError
 

@@ -107,19 +107,19 @@ def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
     partial.replace(file)
 
 
-def warn_of_skipped(trainer: Trainer, callback: object, takes: Sequence[str]) -> None:
+def warn_of_skipped(trainer: Trainer, callback: object, media: Sequence[str]) -> None:
     """Warn if no logger can take anything of a callback, and once of each kind that one of images is not given.
 
     Args:
         trainer: Whose loggers.
         callback: Who draws.
-        takes: What: "images", which several loggers take, or anything else, which TensorBoard takes alone.
+        media: What: "images", which several loggers take, or anything else, which TensorBoard takes alone.
     """
     others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
-    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) or (others and "images" in takes):
+    if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) or (others and "images" in media):
         for logger in others:
             told = _told.setdefault(logger, {"images"})
-            if new := [kind for kind in takes if kind not in told]:
+            if new := [kind for kind in media if kind not in told]:
                 told.update(new)
                 rank_zero_warn(
                     f"{type(logger).__name__} is given no {' and no '.join(new)}, which TensorBoard alone takes."

@@ -37,10 +37,10 @@ class PredictionCallback(DrawingCallback):
         every_n_epochs: Look at each n-th epoch, and the last planned one; in ``validate`` and ``test`` always.
     """
 
-    needs: tuple[str, ...] = ("preds",)
+    required_outputs: tuple[str, ...] = ("preds",)
     _collector: "Collector | None" = None
 
-    def show(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
         """Look at all predictions; called on rank zero.
 
         Args:
@@ -74,12 +74,13 @@ class PredictionCallback(DrawingCallback):
     ) -> None:
         if self._collector is None and batch_idx:
             return
-        missing = [key for key in self.needs if not isinstance(outputs, dict) or key not in outputs]
+        missing = [key for key in self.required_outputs if not isinstance(outputs, dict) or key not in outputs]
         if missing:
             got = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
+            required = "` and `".join(self.required_outputs)
             raise MisconfigurationException(
-                f"Expected validation_step and test_step to return a dict with `{'` and `'.join(self.needs)}` for "
-                f"{type(self).__name__}, but got {got}. Return it, or take the callback out of the config."
+                f"Expected validation_step and test_step to return a dict with `{required}` for {type(self).__name__}, "
+                f"but got {got}. Return it, or take the callback out of the config."
             )
         if self._collector is None:  # the sanity check, or an epoch that is not looked at
             return
@@ -114,7 +115,7 @@ class PredictionCallback(DrawingCallback):
         targets, preds, confidences, losses = map(torch.atleast_1d, found[:-1])
         found = Predictions(targets, preds, confidences, losses, torch.atleast_2d(found.probabilities))
         if trainer.is_global_zero and len(found.targets):
-            self.show(trainer, pl_module, stage, found)
+            self.on_predictions(trainer, pl_module, stage, found)
 
 
 class Collector(Metric):

@@ -65,12 +65,12 @@ class StepCallback(DrawingCallback):
     that step, a second copy of the weights is held. By default a step is given to ``draw``.
     """
 
-    takes = ("histograms",)
+    required_media = ("histograms",)
     needs_network = True
     _waiting = False
     _step: Step | None = None
 
-    def show(self, trainer: Trainer, step: Step) -> None:
+    def on_step(self, trainer: Trainer, step: Step) -> None:
         """Look at a step; called on rank zero."""
         self.draw_later(trainer, step)
 
@@ -99,7 +99,7 @@ class StepCallback(DrawingCallback):
         step, self._step = self._step, None
         _steps.pop(trainer, None)  # all that look at it hold it by now; kept, its copies would fill memory
         step.finish()
-        self.show(trainer, step)
+        self.on_step(trainer, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._step = None

@@ -94,7 +94,7 @@ class ImageDataset(Dataset):
             raise DataError(f"Expected transforms that make images of one size, but got {sorted(shapes)}.")
         return torch.stack(made), targets
 
-    def hold(self, device: torch.device) -> None:
+    def to_device(self, device: torch.device) -> None:
         """Copy the decoded images of this dataset to a device, and fetch them there from now on."""
         assert self.pixels is not None, "only decoded images can be held"
         own = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)

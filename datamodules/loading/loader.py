@@ -80,8 +80,8 @@ class ImageLoader:
             where they lie; otherwise by worker processes.
         batch_size: Images in a batch, on each device. Unless ``drop_last``, an epoch that this does not divide has
             batches as even as can be: 130 images by 128 come as 65 and 65.
-        finish: Called with images, targets and ``BatchContext``, makes what the network takes.
-        finish_plain: Likewise, without augmentation; ``finish`` by default.
+        transform: Called with images, targets and ``BatchContext``, makes what the network takes.
+        transform_unaugmented: Likewise, without augmentation; ``transform`` by default.
         device: Where batches are wanted.
         shuffle: Show the images in another order every epoch.
         weights: How often an image is shown, relative to others; see ``SeededSampler``.
@@ -98,9 +98,9 @@ class ImageLoader:
 
     dataset: ImageDataset
     batch_size: int
-    finish: Callable[[Tensor, Tensor, BatchContext], Batch]
+    transform: Callable[[Tensor, Tensor, BatchContext], Batch]
     device: torch.device
-    finish_plain: Callable[[Tensor, Tensor, BatchContext], Batch] | None = None
+    transform_unaugmented: Callable[[Tensor, Tensor, BatchContext], Batch] | None = None
     shuffle: bool = False
     weights: Tensor | None = None
     drop_last: bool = False
@@ -149,7 +149,7 @@ class ImageLoader:
             self._done = step + 1
             draw = BatchContext(self._generator(seeds[step]), epoch, on_device[mine[step]], self.seed, self.num_classes)
             images, targets = (one.to(self.device, non_blocking=True) for one in (images, targets))
-            yield self.finish(images, targets, draw)
+            yield self.transform(images, targets, draw)
 
     def render(self, positions: Tensor, epoch: int) -> Batch:
         """Return chosen images as the network would see them in an epoch.
@@ -158,12 +158,12 @@ class ImageLoader:
             positions: Of the images in the dataset, int64 ``(N,)``.
             epoch: From 0.
         """
-        return self._render(positions, epoch, self.finish)
+        return self._render(positions, epoch, self.transform)
 
-    def plain(self, count: int) -> Tensor:
+    def unaugmented(self, count: int) -> Tensor:
         """Return about ``count`` images spread over the dataset, without augmentation of batches, for statistics."""
         positions = torch.arange(0, len(self.dataset), -(-len(self.dataset) // count))
-        return self._render(positions, 0, self.finish_plain or self.finish)[0]
+        return self._render(positions, 0, self.transform_unaugmented or self.transform)[0]
 
     def paths(self, batch: int) -> list[str]:
         """Return the file of each image of a batch of this epoch, as this process shows it."""

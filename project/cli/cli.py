@@ -385,8 +385,8 @@ class CLI(LightningCLI):
     def _text_of(self, config: Any) -> str:
         """Return the config by which this can be repeated: without what was meant for this start alone."""
         config = config.clone()
-        if config.get("data.init_args.resplit"):
-            config["data.init_args.resplit"] = False
+        if config.get("data.init_args.overwrite_split"):
+            config["data.init_args.overwrite_split"] = False
         if self.config.subcommand == "fit" and config.run is not None:
             for key, path in paths_from_here(Path(config.run)).items():
                 if config.get(key) == path:

@@ -80,6 +80,6 @@ def _verify(data: "ImageDataModule") -> None:
         print(f"  {problem}")
     if problems:
         raise DataError(
-            f"Expected {data.root} to be such that {data.verified}, but {len(problems)} are not. {data.repair}"
+            f"Expected {data.root} to be such that {data.verified}, but {len(problems)} are not. {data.repair_hint}"
         )
     print(f"Verified: {data.verified}.")

@@ -17,7 +17,7 @@ OF_TRAINING = (
     *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
     *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", *OF_LENGTH),
 )
-OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.resplit")  # no settings
+OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.overwrite_split")  # no settings
 
 Changes = list[tuple[str, str, str]]  # dotted key, before, now
 

@@ -116,7 +116,7 @@ def test_an_output_that_is_not_of_logits_is_refused(make_classifier: Make) -> No
     with pytest.raises(MisconfigurationException, match=r"logits .* for GradCAM, but got \(2, 64\)"):
         GradCAM()._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
     with pytest.raises(MisconfigurationException, match=r"logits .* for OcclusionSensitivity, but got \(2, 64\)"):
-        OcclusionSensitivity().look(FakeTrainer(), module, shown)
+        OcclusionSensitivity().collect(FakeTrainer(), module, shown)
 
 
 def test_overlay_is_red_where_the_map_is_largest() -> None:

@@ -172,11 +172,11 @@ def test_missing_archive_is_named(tmp_path: Path) -> None:
 def test_another_split_is_refused_until_it_is_asked_for(archive: Path, tmp_path: Path) -> None:
     root = str(tmp_path / "data")
     official = CIFAR10DataModule(root=root, archive=str(archive)).description
-    with pytest.raises(DataError, match="resplit true"):
+    with pytest.raises(DataError, match="overwrite_split true"):
         CIFAR10DataModule(root=root, split="tutorial").prepare_data()
-    tutorial = CIFAR10DataModule(root=root, split="tutorial", resplit=True).description
+    tutorial = CIFAR10DataModule(root=root, split="tutorial", overwrite_split=True).description
     assert sum(tutorial.counts["train"].values()) == 8 * PER_CLASS
-    again = CIFAR10DataModule(root=root, split="official", resplit=True).description
+    again = CIFAR10DataModule(root=root, split="official", overwrite_split=True).description
     assert again == official
 
 

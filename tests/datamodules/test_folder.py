@@ -71,7 +71,7 @@ def test_hidden_files_other_files_and_own_folders_are_passed_over(photos: Path) 
     save(photos / "dogs" / "puppies" / "deep.png")
     module = data(photos)
     data(photos, folds=3)
-    assert data(photos, resplit=True).class_names == ["dogs", "my cats"]
+    assert data(photos, overwrite_split=True).class_names == ["dogs", "my cats"]
     assert sum(sum(counts.values()) for counts in module.description.counts.values()) == 21
 
 
@@ -145,17 +145,17 @@ def test_paths_may_be_relative_to_where_the_command_was_started(
 
 def test_an_incomplete_set_of_given_index_files_is_named(photos: Path) -> None:
     (photos / "train.txt").write_text("dogs/photo 0.jpg 0\nmy cats/photo 0.jpg 1\n")
-    with pytest.raises(DataError, match=r"val\.txt is missing.*--data\.resplit true"):
+    with pytest.raises(DataError, match=r"val\.txt is missing.*--data\.overwrite_split true"):
         data(photos)
 
 
 def test_other_fractions_are_refused_until_they_are_asked_for_and_nothing_is_lost(photos: Path) -> None:
     data(photos)
     before = (photos / "train.txt").read_text()
-    with pytest.raises(DataError, match=r"0\.6.*--data\.resplit true"):
+    with pytest.raises(DataError, match=r"0\.6.*--data\.overwrite_split true"):
         data(photos, fractions=(0.6, 0.2, 0.2))
     assert (photos / "train.txt").read_text() == before
-    module = data(photos, fractions=(0.6, 0.2, 0.2), resplit=True)
+    module = data(photos, fractions=(0.6, 0.2, 0.2), overwrite_split=True)
     assert module.class_counts == [6, 6]
     assert (photos / "train.txt.old").read_text() == before
 
@@ -168,11 +168,11 @@ def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> 
     assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
     assert data(photos, folds=2).fractions == [0.4, 0.3, 0.3]
     for others in ({"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
-        with pytest.raises(DataError, match=r"'seed': 1\}, but .*--data\.resplit true"):
+        with pytest.raises(DataError, match=r"'seed': 1\}, but .*--data\.overwrite_split true"):
             data(photos, **others)
     assert (photos / "train.txt").read_text() == before
     save(photos / "dogs" / "new.png")
-    assert data(photos, resplit=True).description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 1}
+    assert data(photos, overwrite_split=True).description.split == {"fractions": [0.6, 0.2, 0.2], "seed": 1}
 
 
 def test_split_of_another_rounding_stays_as_it_is(
@@ -187,7 +187,7 @@ def test_split_of_another_rounding_stays_as_it_is(
         data(photos, folds=2)
     assert "edited" not in caplog.text
     assert read_index(photos / "folds_2/0/test.txt") == read_index(photos / "test.txt")
-    assert data(photos, resplit=True).class_counts == [8, 8]
+    assert data(photos, overwrite_split=True).class_counts == [8, 8]
 
 
 @pytest.mark.parametrize("folds", [None, 3])
@@ -225,7 +225,7 @@ def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level("INFO"):
         assert data(photos).class_counts == [8, 8]
     assert "1 images in" in caplog.text
-    assert "dogs/new.png: --data.resplit true" in caplog.text
+    assert "dogs/new.png: --data.overwrite_split true" in caplog.text
 
 
 def test_images_may_lie_where_nothing_can_be_written(photos: Path, tmp_path: Path) -> None:
@@ -250,11 +250,11 @@ def test_splitting_anew_takes_new_photos_and_classes_in(photos: Path) -> None:
     for i in range(10):
         save(photos / "eels" / f"{i}.png")
     assert data(photos).class_names == ["dogs", "my cats"]
-    module = data(photos, resplit=True)
+    module = data(photos, overwrite_split=True)
     assert module.class_names == ["dogs", "eels", "my cats"]
     assert module.class_counts == [8, 8, 8]
     before = sorted(os.listdir(photos))
-    assert data(photos, resplit=True).description == module.description
+    assert data(photos, overwrite_split=True).description == module.description
     assert sorted(os.listdir(photos)) == before
 
 
@@ -305,7 +305,7 @@ def test_index_files_are_never_lost(photos: Path) -> None:
     data(photos)
     texts = [(photos / "train.txt").read_text()]
     for share in (0.6, 0.4):
-        data(photos, fractions=(share, 0.2, 0.8 - share), resplit=True)
+        data(photos, fractions=(share, 0.2, 0.8 - share), overwrite_split=True)
         texts.append((photos / "train.txt").read_text())
     assert [(photos / name).read_text() for name in ("train.txt.old", "train.txt.old1", "train.txt")] == texts
 
@@ -420,9 +420,9 @@ def test_split_whose_folders_would_be_refused_stays_and_is_warned_of(tmp_path: P
         assert data(tmp_path).class_counts == module.class_counts == [8, 8]
 
 
-@pytest.mark.parametrize("resplit", [False, True])
+@pytest.mark.parametrize("overwrite_split", [False, True])
 def test_test_images_without_a_class_are_left_to_predict(
-    tmp_path: Path, resplit: bool, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, overwrite_split: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a", "b"):
         for i in range(9):
@@ -430,10 +430,10 @@ def test_test_images_without_a_class_are_left_to_predict(
             save(tmp_path / "val" / name / f"{i}.png")
             save(tmp_path / "test" / f"{name}{i}.png")
     with caplog.at_level("INFO"):
-        counts = data(tmp_path, resplit=resplit).description.counts
+        counts = data(tmp_path, overwrite_split=overwrite_split).description.counts
     assert counts == {"train": {"a": 8, "b": 8}, "val": {"a": 9, "b": 9}, "test": {"a": 1, "b": 1}}
     assert "18 in no class folder in use: `predict` takes such" in caplog.text
-    assert "resplit" not in caplog.text
+    assert "overwrite_split" not in caplog.text
 
 
 def test_new_photos_come_into_folds_as_told(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -442,9 +442,11 @@ def test_new_photos_come_into_folds_as_told(photos: Path, caplog: pytest.LogCapt
         save(photos / "dogs" / f"new {i}.png")
     with caplog.at_level("INFO"):
         data(photos, folds=3)
-    advice = f"--data.resplit true divides all images again, without --data.folds; then delete {photos / 'folds_3'}."
+    advice = (
+        f"--data.overwrite_split true divides all images again, without --data.folds; then delete {photos / 'folds_3'}."
+    )
     assert advice in caplog.text
-    data(photos, resplit=True)
+    data(photos, overwrite_split=True)
     shutil.rmtree(photos / "folds_3")
     caplog.clear()
     with caplog.at_level("INFO"):
@@ -509,14 +511,14 @@ def test_files_that_are_passed_over_are_counted(photos: Path, caplog: pytest.Log
 
 def test_splitting_anew_is_not_repeated_by_whoever_repeats_the_run(photos: Path, tmp_path: Path) -> None:
     data(photos)
-    options = [f"--data.root={photos}", "--data.fractions=[0.6,0.2,0.2]", "--data.resplit=true"]
+    options = [f"--data.root={photos}", "--data.fractions=[0.6,0.2,0.2]", "--data.overwrite_split=true"]
     fit = main(
         [
             *("fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", *options),
             *("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path / 'runs'}"),
         ]
     )
-    assert yaml.safe_load((fit.run_dir / "config.yaml").read_text())["data"]["init_args"]["resplit"] is False
+    assert yaml.safe_load((fit.run_dir / "config.yaml").read_text())["data"]["init_args"]["overwrite_split"] is False
     main(["prepare", f"--config={fit.run_dir / 'config.yaml'}"])
 
 

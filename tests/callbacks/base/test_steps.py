@@ -28,7 +28,7 @@ class Keep(StepCallback):
         super().__init__()
         self.steps: list[Step] = []
 
-    def show(self, trainer: Trainer, step: Step) -> None:
+    def on_step(self, trainer: Trainer, step: Step) -> None:
         self.steps.append(step)
 
 

@@ -39,7 +39,7 @@ def test_files_pixels_and_held_pixels_give_the_same_batch(files: tuple[Path, np.
     from_files = ImageDataset(root, entries, 8)
     mapped = ImageDataset(root, entries, 8, pixels=torch.from_numpy(images), rows=torch.tensor([5, 0, 3, 2]))
     held = ImageDataset(root, entries, 8, pixels=torch.from_numpy(images), rows=torch.tensor([5, 0, 3, 2]))
-    held.hold(torch.device("cpu"))
+    held.to_device(torch.device("cpu"))
     for dataset in (from_files, mapped, held):
         got, targets = dataset.__getitems__((0, positions))
         np.testing.assert_array_equal(got.numpy(), images[[3, 5, 0]])

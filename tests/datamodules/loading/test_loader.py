@@ -68,9 +68,9 @@ def test_paths_of_a_batch_are_those_of_its_images(world_size: int, shuffle: bool
 
 
 def test_plain_images_are_spread_over_the_dataset_and_not_augmented() -> None:
-    batches = loader(finish=lambda images, targets, draw: (images * 0, targets), finish_plain=as_it_is)
-    assert batches.plain(10)[:, 0, 0, 0].tolist() == list(range(0, COUNT, 11))
-    assert batches.plain(1000)[:, 0, 0, 0].tolist() == list(range(COUNT))
+    batches = loader(transform=lambda images, targets, draw: (images * 0, targets), transform_unaugmented=as_it_is)
+    assert batches.unaugmented(10)[:, 0, 0, 0].tolist() == list(range(0, COUNT, 11))
+    assert batches.unaugmented(1000)[:, 0, 0, 0].tolist() == list(range(COUNT))
 
 
 # Order

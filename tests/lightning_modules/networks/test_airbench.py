@@ -104,7 +104,7 @@ def test_whitening_is_fitted_to_whole_images_and_not_to_what_an_epoch_makes_of_t
     module = make_classifier(network=partial(Airbench, widths=[8, 8, 8]), mean=data.mean, std=data.std)
     Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, data)
     expected = Airbench(10, [8, 8, 8])
-    whole = data.train_dataloader().plain(5000)
+    whole = data.train_dataloader().unaugmented(5000)
     assert whole.shape[1:] == (3, 32, 32)
     expected.whiten(whole)
     torch.testing.assert_close(module.network.whitening.weight, expected.whitening.weight)
