@@ -72,6 +72,7 @@ class Embeddings(ImageCallback):
             # a run that is resumed keeps its epochs
             if not hasattr(writer, "_projector_config") and config.is_file():
                 writer._projector_config = text_format.Parse(config.read_text(), ProjectorConfig())
+            step = f"projector/{log.step:05}"  # names the folder of its files, and a number would lie in the run's root
             writer.add_embedding(
-                gathered["vectors"], rows, gathered["images"], log.step, "embeddings", ["class", "predicted"]
+                gathered["vectors"], rows, gathered["images"], step, "embeddings", ["class", "predicted"]
             )

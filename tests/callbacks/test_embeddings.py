@@ -25,7 +25,7 @@ def table(file: Path) -> list[list[str]]:
 def test_vectors_names_and_thumbnails_belong_together(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier(class_names=["white space\tand a tab", *(f"class {i}" for i in range(1, 10))])
     trainer = fit(module, tmp_path, [Embeddings(images=[5, 0, 23])], epochs=1)
-    folder = tmp_path / "00003/embeddings"
+    folder = tmp_path / "projector/00003/embeddings"
     images, targets = trainer.val_dataloaders.dataset.tensors
     chosen = images[[5, 0, 23]]
     with torch.no_grad():
@@ -45,15 +45,15 @@ def test_vectors_names_and_thumbnails_belong_together(make_classifier: Make, tmp
 
 def test_network_without_a_linear_layer_shows_its_output(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(network=NiN), tmp_path, [Embeddings(images=4)], epochs=1)
-    assert np.array(table(tmp_path / "00003/embeddings/tensors.tsv")).shape == (4, 10)
+    assert np.array(table(tmp_path / "projector/00003/embeddings/tensors.tsv")).shape == (4, 10)
 
 
 def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=1)
     fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=2)
     config = (tmp_path / "projector_config.pbtxt").read_text()
-    assert "00003/embeddings/tensors.tsv" in config
-    assert "00006/embeddings/tensors.tsv" in config
+    assert "projector/00003/embeddings/tensors.tsv" in config
+    assert "projector/00006/embeddings/tensors.tsv" in config
 
 
 def test_an_output_that_is_not_of_logits_is_no_prediction(make_classifier: Make) -> None:

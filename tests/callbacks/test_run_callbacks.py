@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from watching import events, fit
@@ -59,14 +60,20 @@ def test_best_value_of_the_checkpoint_is_the_runs(finished_run: Path) -> None:
     assert (finished_run / "config.yaml").read_text() in text
 
 
-def test_both_lines_of_a_curve_are_those_of_one_epoch(make_classifier: Make, tmp_path: Path) -> None:
-    fit(make_classifier(), tmp_path, [LearningCurves()], epochs=3)
-    for name in ("loss", "acc"):
-        for stage in ("train", "val"):
-            line = events(tmp_path / f"curves_{name}_{stage}").Scalars(f"curves/{name}")
-            logged = events(tmp_path).Scalars(f"{stage}/{name}")
-            assert [event.step for event in line] == [3, 6, 9]
-            assert [event.value for event in line] == [event.value for event in logged]
+def charts(folder: Path) -> dict[str, list[str]]:
+    """Return the tags of each chart in the layout of the custom scalars."""
+    (layout,) = events(folder).Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(layout.tensor_proto.string_val[0]).category
+    return {chart.title: list(chart.multiline.tag) for chart in category.chart}
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_training_and_validation_share_a_chart_of_one_event_file(
+    make_classifier: Make, tmp_path: Path, every: int
+) -> None:
+    fit(make_classifier(), tmp_path, [LearningCurves()], epochs=4, check_val_every_n_epoch=every)
+    assert charts(tmp_path) == {name: [f"^train/{name}$", f"^val/{name}$"] for name in ("loss", "acc")}
+    assert len(list(tmp_path.rglob("*tfevents*"))) == 1
 
 
 def test_throughput_is_images_over_seconds_of_training(make_classifier: Make, tmp_path: Path) -> None:
@@ -78,13 +85,6 @@ def test_throughput_is_images_over_seconds_of_training(make_classifier: Make, tm
         assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)
         assert seconds.value > 0
     assert all(event.value > 0 for event in found.Scalars("time/val_seconds"))
-
-
-def test_an_epoch_without_validation_is_not_in_the_curves(make_classifier: Make, tmp_path: Path) -> None:
-    fit(make_classifier(), tmp_path, [LearningCurves()], epochs=4, check_val_every_n_epoch=2)
-    line = events(tmp_path / "curves_loss_val").Scalars("curves/loss")
-    assert [event.step for event in line] == [6, 12]
-    assert [event.value for event in line] == [event.value for event in events(tmp_path).Scalars("val/loss")]
 
 
 def test_throughput_says_nothing_of_the_rest_of_an_epoch(make_classifier: Make, tmp_path: Path) -> None:
