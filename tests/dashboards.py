@@ -31,6 +31,7 @@ SPINNERS = "paper-spinner-lite[active]:not([hidden]), mat-spinner"
 DRAWN = {
     "timeseries": "card-view",
     "scalars": "tf-scalar-card path.line",
+    "custom_scalars": "tf-custom-scalar-multi-line-chart-card path.line",
     "images": "tf-image-loader img",
     "histograms": "tf-histogram-loader g.histogram path",
     "distributions": "tf-distribution-loader path.area",
@@ -149,7 +150,7 @@ def _has_read(address: str, events: EventAccumulator, run: Path) -> bool:
     plugins = ("scalars", "images", "histograms", "text", "pr_curves")
     known = {tag for plugin in plugins for tag in ask(f"plugin/{plugin}/tags").get(".", ())}
     tags = {tag for kind in ("scalars", "images", "histograms", "tensors") for tag in events.Tags()[kind]}
-    if not {tag for tag in tags if not tag.startswith("_hparams_/")} <= known:
+    if not {tag for tag in tags if not tag.startswith(("_hparams_/", "custom_scalars__"))} <= known:
         return False
     return not (run / "projector_config.pbtxt").exists() or ask("plugins_listing")["projector"]["enabled"]
 

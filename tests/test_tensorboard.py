@@ -114,6 +114,17 @@ def test_scalars_are_lines_with_a_point_for_each_logged_step(
             assert points == steps, tag
 
 
+def test_training_and_validation_share_a_chart(browser: "Browser", address: str) -> None:
+    from playwright.sync_api import expect
+
+    with open_dashboard(browser, address, "custom_scalars") as page:
+        charts = page.locator("tf-custom-scalar-multi-line-chart-card")
+        expect(charts).to_have_count(2)
+        for chart, name in zip(charts.all(), ("loss", "acc"), strict=True):
+            expect(chart).to_contain_text(name)
+            expect(chart).to_contain_text("Matches (2)")  # train and val
+
+
 def test_images_are_loaded_in_their_size(browser: "Browser", address: str, events: EventAccumulator) -> None:
     with open_dashboard(browser, address, "images", ".") as page:
         for tag, card in cards(page, "tf-image-loader", events.Tags()["images"], "img").items():
