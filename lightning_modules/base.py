@@ -160,7 +160,7 @@ class ImageModule(LightningModule):
             configured["lr_scheduler"] = build_scheduler(
                 self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval, factor
             )
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and (len(optimizer.param_groups) > 1 or self.param_groups or factor != 1):
             base_lrs = self._schedules.base_lrs
             table = param_group_table(self.network, self.param_groups, optimizer.param_groups, base_lrs)
             if factor != 1:

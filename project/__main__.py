@@ -70,6 +70,8 @@ def main(args: Sequence[str] | None = None) -> Any:
     try:
         if args[0] in EXTRA_COMMANDS:
             return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
+        if "torch" not in sys.modules and sys.stdout.isatty():
+            print("Loading PyTorch Lightning, which takes some seconds ...", flush=True)
         from project.cli.cli import run
 
         return run(args)

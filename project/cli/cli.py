@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -27,7 +27,7 @@ from project.cli.error_handling import report_errors
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
-from project.cli.progress import Progress
+from project.cli.progress import NetworkSummary, Progress
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
@@ -240,6 +240,8 @@ class CLI(LightningCLI):
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
         if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
             always = [*always, Progress()]
+        if config["enable_model_summary"] is not False and not any(isinstance(one, ModelSummary) for one in given):
+            always = [*always, NetworkSummary()]
         if not any(isinstance(one, TerminateOnNaN) for one in given):
             always = [*always, TerminateOnNaN()]
         always = [*always, self.stopper, LambdaCallback(on_train_start=self._note_start)]
@@ -405,6 +407,10 @@ class CLI(LightningCLI):
     def _note_start(self, trainer: Trainer, *_: Any) -> None:
         """Training begins: all processes learn the run's folder; only now a run that goes on has other settings."""
         self.training = True
+        if trainer.ckpt_path is not None and is_rank_zero():
+            ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # and validated, when it was written
+            epoch, step = trainer.current_epoch + 1 + ended, trainer.global_step
+            print(f"Resuming at epoch {epoch}, step {step} ({trainer.ckpt_path}).", flush=True)
         self.run_dir = Path(trainer.strategy.broadcast(str(self.run_dir)))
         if self.config["fit"].run is not None and is_rank_zero():
             if self.table is not None:
@@ -455,6 +461,9 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Say what came out."""
         state = "finished"
+        for stopping in self.trainer.early_stopping_callbacks:
+            if stopping.stopped_epoch and is_rank_zero():
+                print(f"Stopped early at epoch {stopping.stopped_epoch + 1}.", flush=True)
         try:
             if self.config["fit"].test_after_fit and self.trainer.strategy.broadcast((self.run_dir / BEST).is_file()):
                 run(["test", "--run", str(self.run_dir)])

@@ -19,9 +19,9 @@ from project.resume.signals import GracefulShutdown, Stopped, world_size
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
 
-def is_no_advertisement(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is none of Lightning's tips to install another product."""
-    return "Tip: For seamless" not in record.getMessage()
+def is_of_use(record: logging.LogRecord) -> bool:
+    """Return whether a log record is none of Lightning's tips, and about no TPU or loading of data."""
+    return not record.getMessage().startswith(("💡 Tip", "TPU available", "Loading `train_dataloader`"))
 
 
 def is_no_echo(record: logging.LogRecord) -> bool:
@@ -55,7 +55,7 @@ def report_errors(args: list[str]) -> Iterator[None]:
     warnings.filterwarnings("ignore", message="\\s*Unable to serialize instance")
     # of the loss, by which a checkpoint alone is built anew
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_advertisement)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_of_use)
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").addFilter(is_no_echo)
     try:
         yield

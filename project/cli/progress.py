@@ -1,33 +1,62 @@
-"""A progress bar that costs a step next to nothing."""
+"""What the terminal shows of a training: the network in one line, and a progress bar that costs hardly any time."""
 
 import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
+from torch import Tensor
 
 SECONDS = 0.1  # between two updates
 
 
+class NetworkSummary(ModelSummary):
+    """Print name, number of parameters and operations of the network instead of a table of all modules."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        summary = summarize(pl_module)
+        total, trained = summary.total_parameters, summary.trainable_parameters
+        frozen = "" if trained == total else f", {total - trained:,} of them frozen"
+        flops = f"; {get_human_readable_count(summary.total_flops)} FLOPs for an image" if summary.total_flops else ""
+        print(f"{type(getattr(pl_module, 'network', pl_module)).__name__}: {total:,} parameters{frozen}{flops}")
+
+
 class Progress(RichProgressBar):
-    """Lightning's bar, told of a step ten times a second: by itself it gathers what it shows in each.
+    """Lightning's bar with the loss and with epochs counted from 1, updated ten times a second rather than every step.
 
     At an epoch's end all processes gather with the first one, which shows it: what several hooks log is reduced in the
     order in which it is gathered, and one process alone would have another's losses in its accuracies.
     """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)  # refreshes a second
-        self._told = 0.0
+        super().__init__(refresh_rate=10, theme=RichProgressBarTheme(metrics_format=".4f"))  # refreshes a second
+        self._updated = 0.0
+        self._loss: Tensor | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if now - self._told > SECONDS or trainer.is_last_batch:
-            self._told = now
+        if now - self._updated > SECONDS or trainer.is_last_batch:
+            self._updated = now
+            self._loss = outputs.get("loss") if isinstance(outputs, dict) else None
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _ = trainer.progress_bar_metrics
         super().on_train_epoch_end(trainer, pl_module)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what the bar shows, with the loss of the last step."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics if self._loss is None else {"loss": self._loss.item(), **metrics}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        planned = self.trainer.max_epochs
+        epochs = f"/{planned}" if planned is not None and planned > 0 else ""
+        return f"{f'Epoch {current_epoch + 1}{epochs}':{len(self.validation_description)}}"

@@ -38,7 +38,7 @@ def summary(run: Path, output: Path) -> str:
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {shell_command('tensorboard.main', '--logdir', run)}")
-    if (run / BEST).is_file():
+    if (run / BEST).is_file() and output.parent.name != "test":
         lines.append(f"Test         {shell_command('project', 'test', '--run', run)}")
     return "\n".join(lines)
 

@@ -1,10 +1,44 @@
+import re
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
 from project.cli.progress import Progress
+
+
+def test_what_a_training_prints_is_short(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/loss, min_delta: 9}}"
+    patience = ["--trainer.callbacks.patience=1", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=true"]
+    main(["fit", *fast, f"--trainer.callbacks=[{stopping}]", *patience, f"--runs_dir={tmp_path}"])
+    out = capsys.readouterr().out
+    start = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out).partition("Epoch 1/3")
+    assert start[1]
+    assert len(start[0].splitlines()) <= 12
+    assert "LeNet: 62,006 parameters; " in start[0]
+    assert "Parameter groups" not in out
+    assert re.search(r"loss:.{,20}\d\.\d{4}", start[2])
+    assert "Stopped early at epoch 2." in out
+
+
+def test_frozen_parameters_and_a_resume_are_printed(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = "--model.param_groups=[{pattern: conv1.*, freeze: true}]"
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+    run = main(["fit", *fast, *short, rule, f"--runs_dir={tmp_path}"]).run_dir
+    out = capsys.readouterr().out
+    assert "Resuming" not in out
+    assert "62,006 parameters, 456 of them frozen; " in out
+    assert "Parameter groups" in out
+    main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
+    assert f"Resuming at epoch 2, step 1 ({run}/checkpoints/last.ckpt)." in capsys.readouterr().out
 
 
 def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_path: Path) -> None:
