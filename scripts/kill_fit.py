@@ -206,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", help="folder to keep the runs in")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup, or a shell's background job, ignores it
     moments = random.Random(options.seed)
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
