@@ -381,7 +381,7 @@ class ImageDataModule(LightningDataModule, ABC):
     # Helpers: batches
 
     def _loader(
-        self, stage: str, finish: Callable[[Tensor, Tensor, BatchContext], Batch], **options: Any
+        self, stage: str, transform: Callable[[Tensor, Tensor, BatchContext], Batch], **options: Any
     ) -> ImageLoader:
         dataset = self.datasets[stage]
         trainer = self.trainer
@@ -391,7 +391,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return ImageLoader(
             dataset,
             self.batch_size,
-            finish,
+            transform,
             device,
             num_workers=self.num_workers,
             seed=self.seed,

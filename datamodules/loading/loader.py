@@ -208,11 +208,13 @@ class ImageLoader:
         if isinstance(self.sampler, SeededSampler):
             self.sampler.seed = state["seed"]
 
-    def _render(self, positions: Tensor, epoch: int, finish: Callable[[Tensor, Tensor, BatchContext], Batch]) -> Batch:
+    def _render(
+        self, positions: Tensor, epoch: int, transform: Callable[[Tensor, Tensor, BatchContext], Batch]
+    ) -> Batch:
         seed = int(seeds_of(1, self.seed, epoch, 0)[0])
         images, targets = self.dataset.__getitems__((seed, positions))
         draw = BatchContext(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
-        return finish(images.to(self.device), targets.to(self.device), draw)
+        return transform(images.to(self.device), targets.to(self.device), draw)
 
     def _part(self, step: int) -> slice:
         """Return which of an epoch's positions make this process's part of a batch."""

@@ -27,7 +27,7 @@ def loader(count: int = COUNT, **options: object) -> ImageLoader:
     """Return a loader of images whose every pixel is their position."""
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     dataset = ImageDataset(Path(), [(f"{i}.png", i % 10) for i in range(count)], 2, pixels=pixels)
-    settings = {"batch_size": 10, "shuffle": True, "seed": 7, "finish": as_it_is, "device": torch.device("cpu")}
+    settings = {"batch_size": 10, "shuffle": True, "seed": 7, "transform": as_it_is, "device": torch.device("cpu")}
     return ImageLoader(dataset, **(settings | options))
 
 

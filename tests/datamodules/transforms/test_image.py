@@ -228,7 +228,7 @@ def test_a_mistake_is_an_error_of_the_parser(parser: ArgumentParser, entry: str,
 
 def test_names_in_a_list_that_nobody_read_are_refused(parser: ArgumentParser) -> None:
     config = parse(parser, "- {class_path: torchvision.transforms.RandomOrder, init_args: {transforms: [my.invert]}}")
-    with pytest.raises(DataError, match=r"got 'test_transforms\.invert' of type str"):
+    with pytest.raises(DataError, match=r"got 'test_image\.invert' of type str"):
         compose(parser.instantiate(config).data.transforms)
 
 
