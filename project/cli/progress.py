@@ -1,4 +1,4 @@
-"""A progress bar that costs a step next to nothing."""
+"""A progress bar with little overhead per step."""
 
 import time
 from typing import Any
@@ -10,22 +10,22 @@ SECONDS = 0.1  # between two updates
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar, told of a step ten times a second: by itself it gathers what it shows in each.
+    """Update Lightning's bar at most ten times a second; by default, it collects its metrics in every step.
 
-    At an epoch's end all processes gather with the first one, which shows it: what several hooks log is reduced in the
-    order in which it is gathered, and one process alone would have another's losses in its accuracies.
+    At the end of an epoch, all ranks read the metrics, although only rank zero shows them: metrics are all-reduced in
+    the order in which they are read, so a rank that skipped it would mix losses with accuracies.
     """
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)  # refreshes a second
-        self._told = 0.0
+        self._updated = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if now - self._told > SECONDS or trainer.is_last_batch:
-            self._told = now
+        if now - self._updated > SECONDS or trainer.is_last_batch:
+            self._updated = now
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

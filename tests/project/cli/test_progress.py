@@ -7,13 +7,13 @@ from project.__main__ import main
 from project.cli.progress import Progress
 
 
-def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_path: Path) -> None:
-    told: list[int] = []
+def test_bar_is_updated_at_the_last_step_and_few_others(fast: list[str], tmp_path: Path) -> None:
+    updated: list[int] = []
 
     def note(
         self: RichProgressBar, trainer: object, module: object, outputs: object, batch: object, index: int
     ) -> None:
-        told.append(index)
+        updated.append(index)
 
     with patch.object(RichProgressBar, "on_train_batch_end", note), patch("project.cli.progress.SECONDS", 1e9):
         options = [
@@ -23,4 +23,4 @@ def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_pat
         ]
         cli = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
     assert isinstance(cli.trainer.progress_bar_callback, Progress)
-    assert told == [11, 11]  # of 12 steps in each of 2 epochs
+    assert updated == [11, 11]  # of 12 steps in each of 2 epochs
