@@ -103,9 +103,8 @@ def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> s
     if len(longer) == 1:
         return f" Did you mean --{'.'.join(longer[0])}?"
     ends = OPTION_OF | {name[-1]: ".".join(name) for name in reversed(known)}
-    if start < 2 and (
-        near := get_close_matches(wrong, ends, 1, 0.8)
-    ):  # deeper, the argument may belong to another class
+    # deeper, the argument may belong to another class
+    if start < 2 and (near := get_close_matches(wrong, ends, 1, 0.8)):
         return f" Did you mean --{ends[near[0]]}?"
     return f" `python -m project {args[0]} --help` lists the options."
 

@@ -23,14 +23,8 @@ COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
 MEANS = [field.name for field in fields(Repeats)]
 RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state")
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
-FIRST_TO_GO = (
-    "started",
-    "root",
-    "data",
-    "minutes",
-    "seeds",
-    "epochs",
-)  # columns to drop on a narrow terminal; a run's name contains its start
+# columns to drop on a narrow terminal; a run's name contains its start
+FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")
 NOTHING = "\N{EN DASH}"
 
 

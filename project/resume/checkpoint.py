@@ -49,9 +49,8 @@ class Checkpoint(ModelCheckpoint):
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
         if not trainer.is_last_batch and _accumulation(self.settings) == _accumulation(state["settings"]):
-            trainer.accumulate_grad_batches = state[
-                "accumulated"
-            ]  # a callback may have set it at the start of the epoch
+            # a callback may have set it at the start of the epoch
+            trainer.accumulate_grad_batches = state["accumulated"]
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in state["metrics"].items()})
         if not self._plateaus_pending:  # the epoch has ended, so the training metrics are known
             _step_plateaus(trainer, state["watched"])

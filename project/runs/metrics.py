@@ -170,10 +170,8 @@ def circumstances(output: Path) -> Circumstances:
     is_old, digest = False, results.get("checkpoint_digest")
     if digest is not None and (run / BEST).is_file():
         same = digest == digest_of(run / BEST)
-        of_best, is_old = (
-            of_best or same,
-            not same and of_best,
-        )  # best.ckpt may also have been tested under another path
+        # best.ckpt may also have been tested under another path
+        of_best, is_old = of_best or same, not same and of_best
     elif of_best and (run / BEST).is_file():
         is_old = (run / BEST).stat().st_mtime > max(path.stat().st_mtime for path in output.iterdir())
     limit = setting(config, f"trainer.limit_{STAGES[output.parent.name]}_batches")
@@ -260,9 +258,8 @@ def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
         return []
     top, _, body = text[: text.rfind("\n") + 1].partition("\n")
     header = next(csv.reader([top]), [])  # class names in the header may contain commas
-    without = ",".join(
-        "" if tag in tags else "[^,\n]*" for tag in header
-    )  # matches most rows; a regex removes them fast
+    # matches most rows; a regex removes them fast
+    without = ",".join("" if tag in tags else "[^,\n]*" for tag in header)
     rows = []
     for line in re.sub(f"^{without}\n", "", body, flags=re.MULTILINE).splitlines():
         with suppress(ValueError):  # not a number, or a wrong number of cells
