@@ -1,9 +1,9 @@
 # make fit    install the project into .venv and train on a small sample
-# make check  lint, check formatting and types, and compare the locked packages with known vulnerabilities (without a
-#             network it says that it could not)
-# make test   run the tests; those of web pages want Chromium (apt-get install chromium) and are skipped without it,
+# make check  lint, check formatting and types, and compare the locked packages with known vulnerabilities (skipped,
+#             with a message, if there is no network)
+# make test   run the tests; those of web pages need Chromium (apt-get install chromium) and are skipped without it,
 #             or fail without it if REQUIRE_BROWSER=1 is set
-# make lock   resolve the dependencies anew (needs uv)
+# make lock   resolve the dependencies again (needs uv)
 # make test-lowest  run the tests with the oldest dependencies that pyproject.toml allows (needs uv)
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test: .venv/installed-dev
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
-		f"Expected Python 3.11 to 3.13, but {sys.executable} is {v[0]}.{v[1]}: make fit PYTHON=python3.11")'
+		f"Expected Python 3.11 to 3.13, but {sys.executable} is {v[0]}.{v[1]}. Use make fit PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
-# one file each in project/commands/
+# one module each in project/commands/
 EXTRA_COMMANDS = ("prepare", "preview", "predict", "export", "report", "export-scalars", "runs")

@@ -1,4 +1,4 @@
-"""Answer --help and --version at once; import torch, which takes seconds, only to do some work."""
+"""Entry point of ``python -m project``. Handles --help and --version without importing torch, which takes seconds."""
 
 import importlib
 import io
@@ -13,29 +13,29 @@ from project.runs.command_line import expand_homes
 HELP = """\
 usage: python -m project <command> [options]
 
-Train image classifiers and look inside them.
+Train and inspect image classifiers.
 
 commands:
   fit       train:     python -m project fit --config configs/resnet.yaml
-  validate  measure on the validation images:  python -m project validate --run last
-  test      measure on the test images:        python -m project test --run last
-  prepare   get the images ready and say what they hold: python -m project prepare --config configs/resnet.yaml
+  validate  evaluate on the validation images: python -m project validate --run last
+  test      evaluate on the test images:       python -m project test --run last
+  prepare   prepare the images and print a summary: python -m project prepare --config configs/resnet.yaml
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
   report    write report.html of a run, or of two side by side: python -m project report last
-  runs      list all runs, or tell what differs between two: python -m project runs [compare last best]
+  runs      list all runs, or compare two:     python -m project runs [compare last best]
   export-scalars  write a run's curves as JSON: python -m project export-scalars last
-  predict   say what images show:              python -m project predict --run last cat.png photos/
-  export    write a classifier that needs none of this code: python -m project export --run last --format onnx
+  predict   classify images:                   python -m project predict --run last cat.png photos/
+  export    write a classifier that runs without this project: python -m project export --run last --format onnx
 
 options:
-  -h, --help      show this; `python -m project <command> --help` lists all options of a command
+  -h, --help      show this message; `python -m project <command> --help` lists all options of a command
   --version       show the version
 
-Configs come first and stack, later ones win; any value can be overridden behind them:
+Configs come first; later ones override earlier ones, and options after them override any value:
   python -m project fit --config configs/lenet.yaml --config configs/sample.yaml --trainer.max_epochs 3
-Without a network, put --config configs/sample.yaml after the recipe: a small sample.
-On several devices, put --config configs/ddp.yaml --trainer.devices 4 behind the recipe's.
-Set PROJECT_DEBUG=1 to see whole tracebacks.
+To train offline on a small sample, add --config configs/sample.yaml after the recipe.
+To train on several devices, add --config configs/ddp.yaml --trainer.devices 4 after the recipe.
+Set PROJECT_DEBUG=1 to see full tracebacks.
 """
 
 
@@ -43,17 +43,17 @@ def main(args: Sequence[str] | None = None) -> Any:
     """Run one command.
 
     Args:
-        args: Command and options; by default those of the process.
+        args: Command and options. Default: ``sys.argv[1:]``.
 
     Returns:
-        The ``project.cli.cli.CLI`` that ran, with ``trainer``, ``model``, ``datamodule`` and ``output_dir``; what the
-        ``run`` of a further command returns; or None.
+        For fit, validate and test, the ``project.cli.cli.CLI`` with ``trainer``, ``model``, ``datamodule`` and
+        ``output_dir``. For other commands, the result of their ``run``. None after --help and --version.
 
     Raises:
-        SystemExit: With the reason in one line on stderr and code 2 for a mistake of the user, 1 for other errors.
+        SystemExit: After one line on stderr, with code 2 for a user error and 1 for other errors.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a name or a bar that a terminal cannot show must not end a command
+        sys.stdout.reconfigure(errors="replace")  # characters that the terminal cannot encode must not raise
     args = expand_homes(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -75,8 +75,8 @@ def main(args: Sequence[str] | None = None) -> Any:
         from project.cli.cli import run
 
         return run(args)
-    except KeyboardInterrupt:  # while torch is imported, say
-        print("\nInterrupted. What is half done does not count: start the command again to go on.", file=sys.stderr)
+    except KeyboardInterrupt:  # for example, while torch is imported
+        print("\nInterrupted. Incomplete results were discarded. Run the command again.", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -1,33 +1,33 @@
-"""Errors that the command line reports in one line, and how they are shortened. Imports no torch."""
+"""Exceptions that the command line reports in one line, and helpers to format them. Imports no torch."""
 
 import os
 from collections.abc import Collection
 
 
 class RunError(Exception):
-    """A run was named that does not exist, is not complete, or is not to be had now."""
+    """A run does not exist, is incomplete, or is in use by another process."""
 
 
 class DiskFullError(Exception):
-    """There is no room for a file; the message goes on after "Expected room"."""
+    """The disk is full. The message states the space that is needed, and where."""
 
 
 class UsageError(Exception):
-    """The command line or a config is not as expected.
+    """The command line or a config is invalid.
 
     Attributes:
-        options: Names of all options, without those of classes.
+        options: Names of all options, except those of classes.
     """
 
     options: Collection[str] = ()
 
 
 def shortened(error: BaseException, length: int = 300) -> str:
-    """Return what an error of a library says, in one line of some length, or its name if it says nothing."""
+    """Return the message of an error in one line of at most ``length`` characters, or its class name if it has none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def debugging() -> bool:
-    """Tell whether the user asked for whole tracebacks."""
+    """Return whether the user asked for full tracebacks with PROJECT_DEBUG."""
     return os.environ.get("PROJECT_DEBUG", "") not in ("", "0")

@@ -1,13 +1,14 @@
-"""Train a recipe with several seeds; write a dated folder of raw results, and a row of the table in configs/README.md.
+"""Train a recipe with several seeds, and write raw results to a dated directory and a row of configs/README.md.
 
 python scripts/benchmark_accuracy.py --config configs/lenet.yaml --seeds 3 --note "CIFAR-10, JPEG copy"
 
-Every seed is a ``fit --test_after_fit true`` in a process of its own, with every option that is not listed below: the
-checkpoint is chosen on val, and tested once, when training is over. Started again after an interruption, the same
-command goes on with the seeds that are missing. No result is written over another.
+Each seed is a ``fit --test_after_fit true`` in its own process, with all options that are not listed below: the
+checkpoint is selected on val, and tested once, after training. After an interruption, the same command trains the
+missing seeds. Results are never overwritten.
 
-Two clocks run. Training alone begins with the first epoch and leaves out validation, with what callbacks draw in it,
-and the writing of checkpoints; imports, data, sanity check and test lie outside it. The whole command has everything.
+There are two clocks. That of training starts with the first epoch, and excludes validation (with the images that
+callbacks draw in it), writing checkpoints, imports, data, sanity check and test. That of the whole command includes
+everything.
 """
 
 import argparse
@@ -37,24 +38,24 @@ from project.runs.metrics import best_validation
 
 ROOT = Path(__file__).parents[1]
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
-PLACES = ("--data.root", "--data.archive", "--runs_dir", "--report")  # what is written where is no part of a recipe
-OURS = ("--seed_everything", "--test_after_fit", "--ckpt_path")
+PLACES = ("--data.root", "--data.archive", "--runs_dir", "--report")  # paths are not part of a recipe
+RESERVED = ("--seed_everything", "--test_after_fit", "--ckpt_path")
 SEEDS, ARGUMENTS = "seeds.csv", "arguments.json"
 Row = dict[str, Any]
 
 
 class Clock(Callback):
-    """Take the time of training alone and of everything, at every validation.
+    """Record both clocks at every validation.
 
     Args:
-        began: When the command was started, in seconds as ``time.time`` gives them.
+        began: Start of the command, as returned by ``time.time``.
 
     Attributes:
-        training: Seconds of training alone.
-        images: Number of training images that were shown.
-        rows: A row for each validation.
+        training: Seconds of training.
+        images: Number of training images.
+        rows: One row per validation.
         testing: Seconds of the test's batches.
-        epoch_starts: When each training epoch began and the last one ended, on the clock of ``measure.now``.
+        epoch_starts: Start of each training epoch and end of the last one, as returned by ``measure.now``.
     """
 
     def __init__(self, began: float) -> None:
@@ -69,7 +70,7 @@ class Clock(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         monitor = getattr(trainer.checkpoint_callback, "monitor", None)
         if monitor != "val/acc":
-            raise MisconfigurationException(f"Expected a checkpoint chosen by val/acc, but got {monitor}.")
+            raise MisconfigurationException(f"Expected a checkpoint selected by val/acc, but got {monitor}.")
         save = trainer.save_checkpoint
 
         def save_untimed(*args: Any, **kwargs: Any) -> None:
@@ -77,18 +78,18 @@ class Clock(Callback):
             self._stop()
             save(*args, **kwargs)
             if running:
-                self._go()
+                self._resume()
 
-        trainer.save_checkpoint = save_untimed  # type: ignore[method-assign]  # no hook stands behind a checkpoint
+        trainer.save_checkpoint = save_untimed  # type: ignore[method-assign]  # there is no hook after a checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._go()
+        self._resume()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_starts.append(now())
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._go()  # after a validation within an epoch
+        self._resume()  # after a validation within an epoch
         self.images += len(batch[0]) * trainer.world_size
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,7 +108,7 @@ class Clock(Callback):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._go()
+        self._resume()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -119,7 +120,7 @@ class Clock(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.testing += now()
 
-    def _go(self) -> None:
+    def _resume(self) -> None:
         if self._since is None:
             self._since = now()
 
@@ -135,7 +136,7 @@ def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
     Args:
         seed: Seed.
         args: Options of ``fit``.
-        began: When the command was started, in seconds as ``time.time`` gives them.
+        began: Start of the command, as returned by ``time.time``.
 
     Returns:
         A row of ``seeds.csv`` without the columns that ``finish_row`` adds, and the clock with the curve.
@@ -143,8 +144,8 @@ def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
     clock = Clock(began)
     cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
     if not clock.rows:
-        raise SystemExit("error: Expected a validation to choose the checkpoint by, but there was none.")
-    found = best_validation(cli.run_dir)
+        raise SystemExit("error: Expected a validation to select the checkpoint by, but found none.")
+    best = best_validation(cli.run_dir)
     (tested,) = cli.run_dir.glob("test/*/metrics.csv")
     network = cli.model.network
     row = {
@@ -152,8 +153,8 @@ def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
         "epochs": cli.trainer.current_epoch,
         "training_minutes": round(clock.training / 60, 5),
         "images_per_second": round(clock.images / clock.training, 1),
-        "checkpoint_epoch": int(found["epoch"]) + 1,
-        "val_acc": found["val"],
+        "checkpoint_epoch": int(best["epoch"]) + 1,
+        "val_acc": best["val"],
         "test_acc": float(read_rows(tested)[-1]["test/acc"]),
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -166,12 +167,12 @@ def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
 
 
 def finish_row(row: Row, began: float, commit: str) -> Row:
-    """Add to a row the minutes of the whole command, the commit and the date."""
+    """Return a row with the minutes of the whole command, the commit and the date."""
     return row | {"minutes": round((time.time() - began) / 60, 5), "commit": commit, "date": f"{date.today()}"}
 
 
 def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
-    """Train the seeds that have no row yet, each in a process of its own, and return all rows."""
+    """Train the seeds that have no row yet, each in its own process, and return all rows."""
     rows = read_rows(folder / SEEDS)
     for seed in range(seeds):
         if any(int(row["seed"]) == seed for row in rows):
@@ -179,15 +180,15 @@ def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
         begin = time.time()
         code = version_of_code()
         own = ["--train_seed", str(seed), "--folder", str(folder), "--began", str(begin)]
-        imports = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the same as here
-        done = subprocess.run([sys.executable, __file__, *own, *args], env=imports)
-        if done.returncode:
+        imports = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # as in this process
+        process = subprocess.run([sys.executable, __file__, *own, *args], env=imports)
+        if process.returncode:
             raise SystemExit(
-                f"error: Seed {seed} ended with code {done.returncode}. The seeds before it are kept in {folder}: the "
-                "same command goes on from there."
+                f"error: Seed {seed} exited with code {process.returncode}. Earlier seeds are in {folder}. Run "
+                "the same command again to train the missing ones."
             )
         row = finish_row(json.loads((folder / "row.json").read_text()), begin, code)
-        rows = sorted([*rows, row], key=lambda one: int(one["seed"]))
+        rows = sorted([*rows, row], key=lambda row: int(row["seed"]))
         write_rows(folder / SEEDS, rows)
         (folder / "row.json").unlink()
         (folder / "README.md").write_text(page(folder))
@@ -195,7 +196,7 @@ def train_missing(folder: Path, seeds: int, args: list[str]) -> list[Row]:
 
 
 def version_of_code() -> str:
-    """Return the commit, with "+ changes" if files that no result is written to differ from it."""
+    """Return the commit, with "+ changes" if files other than results differ from it."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -206,20 +207,20 @@ def version_of_code() -> str:
 
 
 def choose_folder(results: Path, name: str, arguments: Row, seeds: int) -> Path:
-    """Return the folder of the same arguments in which seeds are missing, or else a new one."""
+    """Return the directory of the same arguments with missing seeds, or a new one."""
     for folder in sorted(results.glob(f"*_{name}*")):
         known = folder / ARGUMENTS
         if known.is_file() and json.loads(known.read_text()) == arguments and len(read_rows(folder / SEEDS)) < seeds:
             return folder
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    folder = next(path for one in names if not (path := results / f"{date.today()}_{one}").exists())
+    folder = next(path for suffix in names if not (path := results / f"{date.today()}_{suffix}").exists())
     folder.mkdir(parents=True)
     write_arguments(folder, arguments)
     return folder
 
 
 def digest_of(configs: Sequence[str]) -> str:
-    """Return the SHA-256 of the configs' contents: seeds of a recipe that was edited in between are of two recipes."""
+    """Return the SHA-256 of the configs' contents, so that an edited recipe counts as another one."""
     return hashlib.sha256(b"".join(Path(config).read_bytes() for config in configs)).hexdigest()
 
 
@@ -229,12 +230,12 @@ def describe(configs: list[str], options: Sequence[str], note: str) -> Row:
 
 
 def write_arguments(folder: Path, arguments: Row) -> None:
-    """Note what the results of a folder are of."""
+    """Write the arguments that the results of a directory belong to."""
     (folder / ARGUMENTS).write_text(json.dumps(arguments, indent=2) + "\n")
 
 
 def without_places(options: Sequence[str]) -> list[str]:
-    """Return options as names and values, without those that say where files lie."""
+    """Return options as names and values, without those of paths."""
     split = [part for option in options for part in (option.split("=", 1) if option[:2] == "--" else [option])]
     left, skip = [], False
     for part in split:
@@ -244,36 +245,36 @@ def without_places(options: Sequence[str]) -> list[str]:
 
 
 def recipe_cell(configs: Sequence[str], options: Sequence[str]) -> str:
-    """Return how the table names a recipe: "`resnet.yaml` + `sample.yaml --trainer.max_epochs 3`"."""
+    """Return the name of a recipe in the table: "`resnet.yaml` + `sample.yaml --trainer.max_epochs 3`"."""
     *first, last = [Path(config).name for config in configs]
     return " + ".join(f"`{part}`" for part in [*first, shlex.join([last, *options])])
 
 
 def key_of(cell: str) -> list[str]:
-    """Return what two cells that name one recipe have in common."""
+    """Return a key that is equal for two cells of the same recipe."""
     return without_places(shlex.split(cell.replace(" + ", " ").replace("`", "")))
 
 
 def percent(values: Sequence[float]) -> str:
-    """Return mean and sample standard deviation (n - 1) of shares."""
+    """Format mean and sample standard deviation (n - 1) of shares in percent."""
     mean = f"{statistics.mean(values) * 100:.2f}"
     return f"{mean} ± {statistics.stdev(values) * 100:.2f} %" if len(values) > 1 else f"{mean} %"
 
 
 def numbers(rows: Sequence[Row], key: str) -> list[float]:
-    """Return a column."""
+    """Return a column as numbers."""
     return [float(row[key]) for row in rows]
 
 
 def page(folder: Path) -> str:
-    """Return the README of a folder of results."""
+    """Return the README of a directory of results."""
     rows = read_rows(folder / SEEDS)
     arguments = json.loads((folder / ARGUMENTS).read_text())
     configs = [part for config in arguments["configs"] for part in ("--config", config)]
     note = ["--note", arguments["note"]] if arguments["note"] else []
     command = shlex.join([*configs, *note, *arguments["options"]])
     first = rows[0]
-    unlike = "" if all(row["hardware"] == first["hardware"] for row in rows) else ", of the first seed; see seeds.csv"
+    caveat = "" if all(row["hardware"] == first["hardware"] for row in rows) else ", of the first seed; see seeds.csv"
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     table = "\n".join(
         f"| {row['seed']} | {row['epochs']} | {float(row['training_minutes']):.2f} | {float(row['minutes']):.2f} | "
@@ -289,7 +290,7 @@ def page(folder: Path) -> str:
 
 `python scripts/benchmark_accuracy.py {command} --seeds {len(rows)}`
 
-Data: {arguments["note"] or first["data"]}. Network: {network_cell(first)}. Hardware: {first["hardware"]}{unlike}.
+Data: {arguments["note"] or first["data"]}. Network: {network_cell(first)}. Hardware: {first["hardware"]}{caveat}.
 Python {first["python"]}, torch {first["torch"]}, torchvision {first["torchvision"]}, lightning {first["lightning"]}.
 Commit {commits}.
 
@@ -298,34 +299,34 @@ Commit {commits}.
 {table}
 | mean ± std | | {training:.2f} | {in_all:.2f} | {pace:,.0f} | | {val} | {test} | |
 
-Std is that of a sample (n - 1). The checkpoint was chosen on val and tested once, when training was over. "Minutes of
-training" and images/s leave out imports, preparing and opening data, the sanity check, validation with what callbacks
-draw in it, and the writing of checkpoints. "Minutes in all" are those of the whole command, with the test. `seeds.csv`
-has these rows in full; a curve has a row for each validation, with the seconds of both clocks.
+Std is the sample standard deviation (n - 1). The checkpoint was selected on val and tested once, after training.
+"Minutes of training" and images/s exclude imports, preparing and opening data, the sanity check, validation with the
+images that callbacks draw in it, and writing checkpoints. "Minutes in all" are those of the whole command, with the
+test. `seeds.csv` has these rows in full; a curve has one row per validation, with the seconds of both clocks.
 """
 
 
-def in_words(minutes: float) -> str:
-    """Return minutes, or seconds if it is less than one minute."""
+def format_minutes(minutes: float) -> str:
+    """Format minutes, or seconds if less than one minute."""
     return f"{minutes:.1f}" if minutes >= 1 else f"{minutes * 60:.1f} s"
 
 
 def network_cell(row: Row) -> str:
-    """Return a network in words."""
+    """Return name and size of a network."""
     count = int(row["parameters"])
     size = f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count / 1e3:.0f} thousand"
     return f"{row['network']}, {size} parameters"
 
 
 def table_rows(table: Path) -> tuple[list[str], int, int]:
-    """Return the lines of a file, and where in it the rows of the table of recipes begin and end.
+    """Return the lines of a file, and the range of the rows of the table of recipes.
 
     Raises:
         SystemExit: The file has no such table.
     """
     lines = table.read_text().splitlines() if table.is_file() else []
     if HEADER not in lines:
-        raise SystemExit(f"error: Expected a table with the line {HEADER} in {table}, but it has none: change --table.")
+        raise SystemExit(f"error: Expected a table with the line {HEADER} in {table}, but found none. Change --table.")
     begin = lines.index(HEADER) + 2
     end = next((i for i in range(begin, len(lines)) if not lines[i].startswith("|")), len(lines))
     for line in lines[begin:end]:
@@ -340,7 +341,7 @@ def cells_of(line: str) -> list[str]:
 
 
 def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
-    """Put a result into its row of the table, or into a new one behind the last; all other lines stay as they are."""
+    """Write a result to its row of the table, or to a new one after the last; other lines are unchanged."""
     lines, begin, end = table_rows(table)
     rows, arguments = read_rows(folder / SEEDS), json.loads((folder / ARGUMENTS).read_text())
     recipe = recipe_cell(arguments["configs"], arguments["options"])
@@ -354,7 +355,7 @@ def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
         arguments["note"] or before[2] or rows[0]["data"],
         rows[0]["epochs"],
         hardware_cell or rows[0]["hardware"].partition(" (")[0],
-        f"{in_words(minutes)}, {in_words(in_all)} in all",
+        f"{format_minutes(minutes)}, {format_minutes(in_all)} in all",
         percent(numbers(rows, "val_acc")),
         percent(numbers(rows, "test_acc")),
         f"[{len(rows)}]({link})",
@@ -366,7 +367,7 @@ def refresh(table: Path, folder: Path, hardware_cell: str | None) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a CSV file, none if it does not exist."""
+    """Return the rows of a CSV file; an empty list if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -374,28 +375,30 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write a CSV file, whole or not at all."""
-    beside = path.with_suffix(".part")
-    with beside.open("w", newline="") as file:
+    """Write a CSV file atomically."""
+    partial = path.with_suffix(".part")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    beside.replace(path)
+    partial.replace(path)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Train what is missing, and refresh the table."""
+    """Train missing seeds, and refresh the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--config", action="append", default=[], help="recipe, then overlays")
-    parser.add_argument("--seeds", type=int, default=3, help="how many; they are 0, 1, 2, ...")
-    parser.add_argument("--name", help="of the folder, behind the date; by default that of the run")
-    parser.add_argument("--note", default="", help="what the table is to say of the data")
-    parser.add_argument("--hardware", help="what the table is to say of the hardware, if it is not what is found")
-    parser.add_argument("--results", type=Path, default=ROOT / "scripts" / "results", help="where the folder is made")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds: 0, 1, 2, ...")
+    parser.add_argument("--name", help="name of the directory after the date; default: that of the run")
+    parser.add_argument("--note", default="", help="description of the data in the table")
+    parser.add_argument("--hardware", help="description of the hardware in the table; default: detected")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "scripts" / "results", help="parent of the new directory"
+    )
     parser.add_argument("--table", type=Path, default=ROOT / "configs" / "README.md", help="file of the table")
-    for hidden, kind in (("--train_seed", int), ("--folder", Path), ("--began", float)):  # of one seed's process
+    for hidden, kind in (("--train_seed", int), ("--folder", Path), ("--began", float)):  # for the process of one seed
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     options, rest = parser.parse_known_args(args)
     fit_args = [part for config in options.config for part in ("--config", config)] + rest
@@ -406,9 +409,9 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     if not options.config or options.seeds < 1:
         parser.error("Expected --config configs/RECIPE.yaml and 1 or more --seeds.")
-    if taken := [option for option in rest if option.split("=")[0] in OURS]:
-        parser.error(f"Expected no {taken[0]}: every seed trains anew, and is tested once.")
-    table_rows(options.table)  # better now than after hours of training
+    if taken := [option for option in rest if option.split("=")[0] in RESERVED]:
+        parser.error(f"Expected no {taken[0]}, because this script sets it for each seed.")
+    table_rows(options.table)  # fail before training, not after hours
     arguments = describe(options.config, rest, options.note)
     name = options.name or name_of(options.config)
     folder = choose_folder(options.results, name, arguments, options.seeds)

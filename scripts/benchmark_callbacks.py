@@ -1,12 +1,12 @@
-"""Measure what looking inside costs, as tables in Markdown: histograms, and whole runs with all callbacks and without.
+"""Measure the overhead of callbacks, as Markdown tables: histograms, and whole runs with and without callbacks.
 
 python scripts/benchmark_callbacks.py --root data/cifar10 --output callbacks.md
 
-Histograms of the weights and gradients of ResNet-18 are gathered as the callbacks do, and logged by a loop over
-``SummaryWriter.add_histogram`` as tutorials do, in turn; the script compares the counts of both. Then a recipe is
-trained with all its callbacks and with none, by turns of ten seconds, so that a machine whose speed wanders is the same
-to both, and the weights that both end with are compared. Whole runs are timed from the first batch until everything is
-drawn and written.
+Histograms of the weights and gradients of ResNet-18 are computed by the code of the callbacks, and by a loop over
+``SummaryWriter.add_histogram`` as in tutorials, alternately; the script compares the counts of both. Then a recipe is
+trained with all its callbacks and with none, alternating every ten seconds, so that changes in the speed of the machine
+affect both, and the final weights of both are compared. Whole runs are timed from the first batch until all files are
+written.
 """
 
 import argparse
@@ -38,11 +38,11 @@ from callbacks.tools.histogram import gather
 from lightning_modules.networks import ResNet
 from project.cli.cli import CLI
 
-TURN = 10  # seconds that a whole run trains before the other goes on
+TURN = 10  # seconds that a run trains before it is paused for the other
 
 
 def resnet18(device: torch.device) -> tuple[LightningModule, dict[str, Tensor]]:
-    """Return a ResNet-18 that has seen one batch, and its weights and gradients, 22 million values."""
+    """Return a ResNet-18 after one backward pass, and its weights and gradients, 22 million values."""
     torch.manual_seed(0)
     network = ResNet(10, 18).to(device)
     logits = network(torch.randn(8, 3, 32, 32, device=device))
@@ -68,37 +68,37 @@ def log_each(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> No
 
 
 def counts_in(folder: Path) -> dict[str, dict[float, float]]:
-    """Return the filled buckets of each histogram that was logged last, by their upper edge."""
+    """Return the nonempty buckets of the last histogram of each tag, by their upper edge."""
     events = EventAccumulator(str(folder), {"histograms": 1}).Reload()
-    found = {}
+    buckets = {}
     for tag in events.Tags()["histograms"]:
         histogram = events.Histograms(tag)[-1].histogram_value
         pairs = zip(histogram.bucket_limit, histogram.bucket, strict=True)
-        found[tag] = {limit: count for limit, count in pairs if count}
-    return found
+        buckets[tag] = {limit: count for limit, count in pairs if count}
+    return buckets
 
 
 def measure_histograms(device: torch.device, repeats: int, folder: Path) -> dict[str, Any]:
-    """Return the seconds of each way to log histograms on a device, and whether their counts are equal."""
+    """Return the seconds of each method to log histograms on a device, and whether their counts are equal."""
     module, tensors = resnet18(device)
     seconds: dict[str, list[float]] = defaultdict(list)
     ways = {
         "add_histogram in a loop": log_each,
         "callbacks.tools.histogram, transfer and log": log_gathered,
-        "of it, on the thread that trains": None,
+        "of which in the training thread": None,
     }
     with SummaryWriter(folder / "loop", max_queue=1000) as loop, SummaryWriter(folder / "ours", max_queue=1000) as ours:
         writers = {log_each: loop, log_gathered: ours}
         for step in range(repeats + 1):
             for name, way in ways.items():
-                loop.flush()  # or the thread that writes would hold the next one up
+                loop.flush()  # otherwise, the writer thread would delay the next method
                 ours.flush()
                 start = now()
                 if way is None:
                     Step(step, module)
                 else:
                     way(writers[way], tensors, step)
-                if step:  # the first makes tables and fills caches
+                if step:  # the first one is a warm-up
                     seconds[name].append(now() - start)
     return {
         "device": device.type,
@@ -110,14 +110,14 @@ def measure_histograms(device: torch.device, repeats: int, folder: Path) -> dict
 
 
 def histogram_lines(measured: dict[str, Any]) -> list[str]:
-    """Return what ``measure_histograms`` measured as lines of Markdown."""
+    """Return the result of ``measure_histograms`` as lines of Markdown."""
     baseline = measured["seconds"]["add_histogram in a loop"]
     lines = [
         f"Histograms of ResNet-18 on {measured['device']}: {measured['tensors']} tensors,",
-        f"{measured['values']:,} values; n = {len(baseline)}, in turn.",
+        f"{measured['values']:,} values; n = {len(baseline)}, alternating.",
         f"Counts of both are {'equal' if measured['equal'] else 'NOT EQUAL'}.",
         "",
-        "| way | milliseconds, median (min to max) | times as fast, median of ratios |",
+        "| method | milliseconds, median (min to max) | speed-up, median of ratios |",
         "|---|---|---|",
     ]
     for name, values in measured["seconds"].items():
@@ -128,41 +128,41 @@ def histogram_lines(measured: dict[str, Any]) -> list[str]:
 
 
 class Clock(Callback):
-    """Tell when the first batch is about to be trained."""
+    """Notify the parent process before the first batch."""
 
-    def __init__(self, tell: Connection) -> None:
-        self.tell = tell
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.tell.send("begin")
+        self.connection.send("begin")
 
 
-def train(args: list[str], folder: Path, weights: Path, tell: Connection) -> None:
-    """Train in a process of its own, tell its beginning and end, and write the weights that it ends with."""
-    os.setpgrp()  # workers are to pause with it
+def train(args: list[str], folder: Path, weights: Path, connection: Connection) -> None:
+    """Train in a child process, notify the parent of its start and end, and save the final weights."""
+    os.setpgrp()  # DataLoader workers pause with it
     with redirect_stdout(StringIO()):
-        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Clock(tell))
+        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Clock(connection))
     now()
     torch.save(cli.model.network.state_dict(), weights)
-    tell.send((costs(cli), cli.trainer.current_epoch))
+    connection.send((costs(cli), cli.trainer.current_epoch))
 
 
 def costs(cli: CLI) -> Counter[str]:
-    """Return how many seconds each of the project's callbacks held up training."""
-    found: Counter[str] = Counter()
+    """Return the seconds that each of the project's callbacks took in the training thread."""
+    totals: Counter[str] = Counter()
     for action, durations in cli.trainer.profiler.recorded_durations.items():
         if action.startswith("[Callback]"):
             name = action.removeprefix("[Callback]").partition(".")[0].partition("{")[0]
-            found[name] += sum(durations)
-    ours = {type(one).__name__ for one in cli.trainer.callbacks if type(one).__module__.startswith("callbacks.")}
-    return Counter({name: seconds for name, seconds in found.items() if name in ours})
+            totals[name] += sum(durations)
+    ours = {type(item).__name__ for item in cli.trainer.callbacks if type(item).__module__.startswith("callbacks.")}
+    return Counter({name: seconds for name, seconds in totals.items() if name in ours})
 
 
 def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Counter[str], int]]:
-    """Train with all callbacks of a recipe and with none, by turns of some seconds, so that both see the same machine.
+    """Train with all callbacks of a recipe and with none, alternating every TURN seconds.
 
     Returns:
-        With callbacks and without: seconds from the first batch on, pauses left out; those of each callback; epochs.
+        With callbacks and without: seconds from the first batch, without pauses; seconds of each callback; epochs.
     """
     context = multiprocessing.get_context("spawn")
     pairs, processes = {}, {}
@@ -173,45 +173,47 @@ def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Coun
         process = context.Process(target=train, args=([*args, *options], folder / "runs", weights, theirs))
         process.start()
         processes[with_callbacks] = process
-        pairs[with_callbacks].recv()  # it is about to train
+        pairs[with_callbacks].recv()  # it starts to train
         os.killpg(process.pid, signal.SIGSTOP)
     seconds = {False: 0.0, True: 0.0}
-    found: dict[bool, tuple[float, Counter[str], int]] = {}
+    results: dict[bool, tuple[float, Counter[str], int]] = {}
     try:
-        while len(found) < 2:
-            for which in seconds.keys() - found.keys():
+        while len(results) < 2:
+            for which in seconds.keys() - results.keys():
                 os.killpg(processes[which].pid, signal.SIGCONT)
                 start = time.perf_counter()
-                done = pairs[which].poll(TURN)
+                finished = pairs[which].poll(TURN)
                 seconds[which] += time.perf_counter() - start
-                if done:
-                    found[which] = (seconds[which], *pairs[which].recv())
+                if finished:
+                    results[which] = (seconds[which], *pairs[which].recv())
                     processes[which].join()
                 else:
                     os.killpg(processes[which].pid, signal.SIGSTOP)
     finally:
         for process in processes.values():
             process.kill()
-    return found
+    return results
 
 
 def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
-    """Return the lines about whole runs."""
+    """Return the results of whole runs as lines of Markdown."""
     seconds: dict[bool, list[float]] = {True: [], False: []}
-    held: list[Counter[str]] = []
+    callback_seconds: list[Counter[str]] = []
     folder.mkdir(parents=True, exist_ok=True)
     for repeat in range(repeats):
-        found = train_in_turn(args, folder)
-        held.append(found[True][1])
-        epochs = found[True][2]
-        for with_callbacks, (took, _, _) in found.items():
-            seconds[with_callbacks].append(took)
-            print(f"{repeat} callbacks {'on' if with_callbacks else 'off'}: {took:.1f} s", file=sys.stderr, flush=True)
+        results = train_in_turn(args, folder)
+        callback_seconds.append(results[True][1])
+        epochs = results[True][2]
+        for with_callbacks, (duration, _, _) in results.items():
+            seconds[with_callbacks].append(duration)
+            print(
+                f"{repeat} callbacks {'on' if with_callbacks else 'off'}: {duration:.1f} s", file=sys.stderr, flush=True
+            )
     weights = {which: torch.load(folder / f"{which}.pt", weights_only=True) for which in (True, False)}
-    same = all(torch.equal(one, weights[False][name]) for name, one in weights[True].items())
+    same = all(torch.equal(tensor, weights[False][name]) for name, tensor in weights[True].items())
     ratios = [on / off for on, off in zip(seconds[True], seconds[False], strict=True)]
     lines = [
-        f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, by turns of {TURN} s.",
+        f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, alternating every {TURN} s.",
         f"Weights of both at the end are {'equal to the bit' if same else 'NOT EQUAL'}.",
         "",
         "| callbacks | seconds, median (min to max) | over none |",
@@ -223,15 +225,18 @@ def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
         lines.append(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f}) | {ratio} |")
     lines += [
         "",
-        "Milliseconds an epoch that each callback held the training thread up:",
+        "Milliseconds per epoch that each callback took in the training thread:",
         "",
         "| callback | ms |",
         "|---|---|",
     ]
     names = sorted(
-        {name for one in held for name in one}, key=lambda name: -statistics.median(one[name] for one in held)
+        {name for counts in callback_seconds for name in counts},
+        key=lambda name: -statistics.median(counts[name] for counts in callback_seconds),
     )
-    lines += [f"| {name} | {statistics.median(one[name] for one in held) / epochs * 1e3:.1f} |" for name in names]
+    for name in names:
+        median = statistics.median(counts[name] for counts in callback_seconds)
+        lines.append(f"| {name} | {median / epochs * 1e3:.1f} |")
     return lines
 
 
@@ -239,11 +244,11 @@ def main(args: list[str] | None = None) -> None:
     """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/resnet20.yaml", help="recipe of the whole runs")
-    parser.add_argument("--epochs", type=int, default=5, help="of each whole run")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each whole run")
     parser.add_argument("--repeats", type=int, default=1, help="whole runs with and without callbacks; 0 for none")
-    parser.add_argument("--events", type=int, default=9, help="times that histograms are logged")
-    parser.add_argument("--root", help="prepared folder of the data; by default the recipe's own")
-    parser.add_argument("--runs_dir", help="folder to keep the runs in; by default they are deleted")
+    parser.add_argument("--events", type=int, default=9, help="number of times to log histograms")
+    parser.add_argument("--root", help="prepared data directory; default: that of the recipe")
+    parser.add_argument("--runs_dir", help="directory of the runs; default: a temporary directory")
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="further options of fit, at the end")
     parser.add_argument("--output", help="file to write the tables to, besides printing them")
     options = parser.parse_args(args)

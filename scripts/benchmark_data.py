@@ -1,11 +1,11 @@
-"""Measure the data path against its peers, interleaved in one run, and print a table in Markdown.
+"""Benchmark the data path against alternatives, interleaved in one run, and print a Markdown table.
 
 pip install --editable '.[benchmark]'
 python scripts/benchmark_data.py --archive data/cifar-10-python.tar.gz > table.md
 
-Peers: the loop with imageio that tutorials show; writing ready-made blobs; ImageFolder with a DataLoader of two
+Alternatives: a loop with imageio as in tutorials; writing blobs of the same size; ImageFolder with a DataLoader of two
 workers; torchvision's v2 transforms per image; kornia on a batch; ``np.load`` and a ``stat`` of every file. Every
-figure is the median of ``--repeats`` runs, peers and ours in turn. Files lie in the page cache for all of them.
+figure is the median of ``--repeats`` runs, alternating with this project. All files are in the page cache.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CROP_AND_FLIP = [v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()]
 
 
 def consume(batches: Iterable) -> int:
-    """Go through an epoch and return how many images it had."""
+    """Iterate over an epoch and return its number of images."""
     return sum(len(images) for images, _ in batches)
 
 
@@ -55,7 +55,7 @@ def imageio_loop(batch: ImageBatch, folder: Path) -> int:
 
 
 def blobs(count: int, folder: Path) -> int:
-    """Write files of the size of a PNG file by as many threads as there are cores, by the shortest way there is."""
+    """Write files of the size of a PNG file with one thread per core and plain system calls."""
     content = os.urandom(BLOB)
     for label in range(20):
         (folder / str(label)).mkdir(parents=True)
@@ -72,7 +72,7 @@ def blobs(count: int, folder: Path) -> int:
 
 
 def plain_blobs(count: int, folder: Path) -> int:
-    """Write the same by a loop over ``Path.write_bytes``."""
+    """Write the same files with a loop over ``Path.write_bytes``."""
     content = os.urandom(BLOB)
     for label in range(20):
         (folder / str(label)).mkdir(parents=True)
@@ -91,20 +91,20 @@ def data(root: Path, **options: object) -> datamodules.CIFAR10DataModule:
 
 
 def first_epoch(root: Path) -> int:
-    """Make the cache and go through one epoch."""
+    """Create the cache and iterate over one epoch."""
     shutil.rmtree(root / "cache")
     return consume(data(root).train_dataloader())
 
 
 def later_epoch(root: Path, **options: object) -> Callable[[], int]:
-    """Return what goes through an epoch of a loader that has gone through one."""
+    """Return a function that iterates over an epoch, after a first one."""
     loader = data(root, **options).train_dataloader()
     consume(loader)
     return lambda: consume(loader)
 
 
 def image_folder(root: Path) -> DataLoader:
-    """Return the usual way: PNG files, torchvision's transforms, two workers."""
+    """Return the standard loader: PNG files, torchvision's transforms, two workers."""
     mean_std = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     transform = v2.Compose(
         [*CROP_AND_FLIP, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*mean_std)]
@@ -114,7 +114,7 @@ def image_folder(root: Path) -> DataLoader:
 
 
 def kornia_epoch(pixels: torch.Tensor) -> int:
-    """Crop and flip batches of decoded pixels by kornia."""
+    """Crop and flip batches of decoded pixels with kornia."""
     import kornia.augmentation as kornia
 
     augment = torch.nn.Sequential(
@@ -128,13 +128,13 @@ def kornia_epoch(pixels: torch.Tensor) -> int:
 
 
 def warm_start(root: Path) -> int:
-    """Be ready for the first batch, everything being prepared."""
+    """Set up prepared data for the first batch."""
     data(root)
     return 60_000
 
 
 def load_and_stat(root: Path, files: list[str]) -> int:
-    """Do the least that finds out that nothing has changed."""
+    """Do the minimum that detects whether a file has changed."""
     np.load(next((root / "cache").glob("*.npy")), mmap_mode="r")
     for file in files:
         os.stat(file)
@@ -142,8 +142,8 @@ def load_and_stat(root: Path, files: list[str]) -> int:
 
 
 def check_workers(root: Path) -> str:
-    """Tell whether two epochs are the same, byte for byte, whatever the workers."""
-    seen = set()
+    """Return whether two epochs are equal to the byte for any number of workers, as text."""
+    digests = set()
     for workers in (0, 1, 2, 4):
         for cache in ("none", "disk"):
             module = data(root, cache=cache, train_transforms=[*CROP_AND_FLIP], batch_transforms=None)
@@ -154,16 +154,16 @@ def check_workers(root: Path) -> str:
                 loader.sampler.set_epoch(epoch)
                 for images, targets in loader:
                     digest = hash((digest, images.numpy().tobytes(), targets.numpy().tobytes()))
-            seen.add(digest)
-    return "identical" if len(seen) == 1 else f"{len(seen)} different results"
+            digests.add(digest)
+    return "identical" if len(digests) == 1 else f"{len(digests)} different results"
 
 
 def main() -> None:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", required=True, help="cifar-10-python.tar.gz, or its extracted folder")
+    parser.add_argument("--archive", required=True, help="cifar-10-python.tar.gz, or its extracted directory")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", help="where to work; by default a temporary folder")
+    parser.add_argument("--folder", help="working directory; default: a temporary directory")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     batches = list(read_batches(Path(options.archive)))
@@ -189,7 +189,7 @@ def main() -> None:
         ("write PNG files", "blobs of the same size, threads", write(lambda at: blobs(60_000, at))),
         ("write PNG files", "blobs of the same size, write_bytes", write(lambda at: plain_blobs(60_000, at))),
         ("first epoch", "ImageFolder, 2 workers", lambda: consume(usual)),
-        ("first epoch", "this project, cache being made", lambda: first_epoch(root)),
+        ("first epoch", "this project, creating the cache", lambda: first_epoch(root)),
         ("later epochs", "ImageFolder, 2 workers", lambda: consume(usual)),
         ("later epochs", "this project, cache disk", disk),
         ("later epochs", "this project, cache device", device),
@@ -204,12 +204,12 @@ def main() -> None:
     for repeat in range(options.repeats):
         for what, who, do in rows:
             shutil.rmtree(folder / "written", ignore_errors=True)
-            os.sync()  # what others have written is not this one's to wait for
+            os.sync()  # do not measure pending writes of others
             begin = time.perf_counter()
             try:
                 counts[what, who] = do()
             except ModuleNotFoundError as error:
-                print(f"left out, {error}: {who}", file=sys.stderr)
+                print(f"skipped, {error}: {who}", file=sys.stderr)
                 continue
             seconds[what, who].append(time.perf_counter() - begin)
             print(f"{repeat} {what}, {who}: {seconds[what, who][-1]:.3f} s", file=sys.stderr, flush=True)

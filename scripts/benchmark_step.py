@@ -1,12 +1,12 @@
-"""Time a step of this project's training against a bare PyTorch loop, interleaved in one run, as a table in Markdown.
+"""Benchmark a training step of this project against a bare PyTorch loop, interleaved in one run, as a Markdown table.
 
 python scripts/benchmark_step.py --output step.md
 
-The project trains as its recipes say: TensorBoard and CSV, metrics, progress bar, checkpoints, learning rates and the
-recipe's callbacks. The bare loop has the same batches, starting weights, optimizer and schedule, and nothing to say of
-it; the script compares the weights that both end with. "Lightning barebones" is a Trainer that logs nothing. In every
-repeat each of them trains in turn, and ratios are taken within a repeat, so that what else the machine does falls on
-all. The first epoch of each is left out, and so is validation.
+The project trains with its recipe: TensorBoard and CSV logs, metrics, progress bar, checkpoints, learning rate monitor
+and the recipe's callbacks. The bare loop has the same batches, initial weights, optimizer and schedule, but logs
+nothing; the script compares the final weights of both. "Lightning barebones" is a Trainer that logs nothing. In every
+repeat, each of them trains once, and ratios are computed within a repeat, so that other load on the machine affects
+all. The first epoch and validation are excluded.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from lightning_modules.networks import LeNet, ResNet
 
 
 class Recipe(NamedTuple):
-    """A network with the settings of its config that the bare loop needs; the other settings are the same for all."""
+    """A network, and the settings of its config that the bare loop needs and that differ between recipes."""
 
     options: list[str]
     make_network: Callable[[], nn.Module]
@@ -57,12 +57,12 @@ PROJECT, BAREBONES, BARE = "this project", "Lightning barebones", "bare loop"
 
 
 class Stopwatch:
-    """Seconds of steps and of whole epochs.
+    """Measures seconds of steps and of whole epochs.
 
     Attributes:
-        steps: Mean seconds of a step within each epoch, from the second batch to the last: what an epoch begins and
-            ends with is left out, what is logged every few steps is not.
-        epochs: Seconds of each epoch divided by its steps, from its begin to the next epoch's.
+        steps: Mean seconds of a step in each epoch, from the second batch to the last: excludes the start and end of an
+            epoch, but includes logging every few steps.
+        epochs: Seconds of each epoch divided by its steps, from its start to that of the next epoch.
     """
 
     def __init__(self, steps: int) -> None:
@@ -76,11 +76,11 @@ class Stopwatch:
         return [(after - before) / self.length for before, after in pairwise(self._begins)]
 
     def epoch(self) -> None:
-        """Note the begin of an epoch, or the end of the last one."""
+        """Record the start of an epoch, or the end of the last one."""
         self._begins.append(now())
 
     def batch(self, batch_idx: int) -> None:
-        """Note that a batch is there and its step begins."""
+        """Record the start of a step, when its batch is loaded."""
         if batch_idx == 1:
             self._second = now()
         elif batch_idx == self.length - 1:
@@ -88,14 +88,14 @@ class Stopwatch:
 
 
 class Watch(Callback):
-    """Hold a stopwatch in a Trainer, and keep the weights that training starts from."""
+    """Run a stopwatch in a Trainer, and store the initial weights."""
 
     def __init__(self, steps: int) -> None:
         self.stopwatch = Stopwatch(steps)
         self.start: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = {name: one.clone() for name, one in pl_module.network.state_dict().items()}
+        self.start = {name: tensor.clone() for name, tensor in pl_module.network.state_dict().items()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stopwatch.epoch()
@@ -108,7 +108,7 @@ class Watch(Callback):
 
 
 def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int, epochs: int) -> tuple[Stopwatch, dict]:
-    """Train as a page of PyTorch does, and return the stopwatch and the weights."""
+    """Train with a plain PyTorch loop, and return the stopwatch and the final weights."""
     recipe = RECIPES[name]
     network = recipe.make_network().to(loader.device)
     if recipe.channels_last:
@@ -138,22 +138,23 @@ def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int,
 
 
 def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -> tuple[dict[str, Stopwatch], float]:
-    """Train a recipe's network in all three ways.
+    """Train a recipe's network with all three methods.
 
     Returns:
-        A stopwatch for each way, and the largest difference between weights of the project and of the bare loop.
+        A stopwatch for each method, and the largest difference between weights of the project and of the bare loop.
     """
     options = [f"--trainer.max_epochs={epochs}", f"--trainer.limit_train_batches={steps}", f"--runs_dir={folder}"]
-    # without validation there is no accuracy on val to choose by
+    # without validation, there is no val/acc to select the checkpoint by
     options += ["--trainer.limit_val_batches=0", "--checkpoint.monitor=train/acc"]
     watch = Watch(steps)
-    with redirect_stdout(StringIO()):  # where the progress bar is drawn as on a terminal, see main
+    with redirect_stdout(StringIO()):  # the progress bar is still drawn, see main
         cli = fit([*RECIPES[name].options, *data, *options], watch)
     if len(watch.stopwatch.steps) < epochs:
-        raise SystemExit(f"Expected {steps} batches or more in an epoch, but --root has fewer: give fewer --steps.")
-    trained = {key: one.cpu() for key, one in cli.model.network.state_dict().items()}
+        raise SystemExit(f"Expected {steps} batches or more in an epoch, but --root has fewer. Reduce --steps.")
+    trained = {key: tensor.cpu() for key, tensor in cli.model.network.state_dict().items()}
     bare, weights = bare_loop(name, cli.datamodule.train_dataloader(), watch.start, steps, epochs)
-    difference = max((trained[key].double() - one.cpu().double()).abs().max().item() for key, one in weights.items())
+    pairs = [(trained[key].double(), value.cpu().double()) for key, value in weights.items()]
+    difference = max((ours - theirs).abs().max().item() for ours, theirs in pairs)
     barebones = Watch(steps)
     cli.model.network.load_state_dict(watch.start)
     with redirect_stdout(StringIO()):
@@ -164,8 +165,8 @@ def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -
 
 
 def write_archive(folder: Path, images: int) -> Path:
-    """Write CIFAR-10's batch files with random pixels, of which at least ``images`` are for training."""
-    each = 10 * math.ceil(images / 0.9 / 5 / 10)  # of each of five files a tenth goes to validation
+    """Write CIFAR-10's batch files with random pixels, with at least ``images`` training images."""
+    each = 10 * math.ceil(images / 0.9 / 5 / 10)  # a tenth of each of the five files is for validation
     numbers = np.random.default_rng(0)
     folder.mkdir()
     for name in BATCHES:
@@ -175,7 +176,7 @@ def write_archive(folder: Path, images: int) -> Path:
 
 
 def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
-    """Return the lines of the table about a network."""
+    """Return the rows of a network."""
     figures: dict[str, dict[str, list[float]]] = {who: defaultdict(list) for who in (BARE, BAREBONES, PROJECT)}
     for stopwatches in repeats:
         for who, stopwatch in stopwatches.items():
@@ -185,7 +186,7 @@ def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
     for who, figure in figures.items():
         cells = []
         for what in ("steps", "epochs"):
-            ratios = [one / bare for one, bare in zip(figure[what], figures[BARE][what], strict=True)]
+            ratios = [value / bare for value, bare in zip(figure[what], figures[BARE][what], strict=True)]
             least = min(figure[what]) / min(figures[BARE][what])
             low, high = min(figure[what]) * 1e3, max(figure[what]) * 1e3
             cells.append(f"{statistics.median(figure[what]) * 1e3:.2f} ({low:.2f} to {high:.2f})")
@@ -199,24 +200,23 @@ def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(RECIPES), default=["lenet", "resnet20"])
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=100, help="steps of an epoch; a recipe logs every 50")
-    parser.add_argument("--epochs", type=int, default=3, help="of each repeat; the first is left out")
+    parser.add_argument("--steps", type=int, default=100, help="steps per epoch; a recipe logs every 50")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of each repeat; the first is excluded")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--root", help="prepared folder of CIFAR-10; by default random images are made for the run")
+    parser.add_argument("--root", help="prepared directory of CIFAR-10; default: random images")
     parser.add_argument("--output", help="file to write the table to, besides printing it")
     options = parser.parse_args(args)
     if options.steps < 3 or options.epochs < 2 or options.repeats < 1:
-        parser.error("Expected at least 3 --steps, 2 --epochs and 1 --repeats: the first step and epoch are left out.")
-    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # rich draws no progress bar but for a terminal
+        parser.error("Expected at least 3 --steps, 2 --epochs and 1 --repeats: the first step and epoch are excluded.")
+    os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # rich draws a progress bar only on a terminal
 
     lines = [
         f"{hardware()}; Python {platform.python_version()}, torch {torch.__version__}, lightning",
-        f"{lightning.__version__}. Batch {options.batch_size}; median of {options.repeats} repeats, in turn, each the "
-        "median of",
-        f"{options.epochs - 1} epochs of {options.steps} steps. Milliseconds a step; in brackets min to max, and the "
-        "ratio of the minima.",
+        f"{lightning.__version__}. Batch {options.batch_size}; median of {options.repeats} alternating repeats, each",
+        f"the median of {options.epochs - 1} epochs of {options.steps} steps. Milliseconds per step; in brackets min "
+        "to max, and the ratio of the minima.",
         "",
-        "| network | who | a step, ms | over bare | whole epochs, ms a step | over bare |",
+        "| network | method | step, ms | over bare | whole epochs, ms per step | over bare |",
         "|---|---|---|---|---|---|",
     ]
     differences = []
@@ -234,7 +234,9 @@ def main(args: list[str] | None = None) -> None:
                 stopwatches, difference = measure(network, data, folder / "runs", options.steps, options.epochs)
                 repeats.append(stopwatches)
                 differences.append(difference)
-                times = ", ".join(f"{who} {min(one.steps[1:]) * 1e3:.2f} ms" for who, one in stopwatches.items())
+                times = ", ".join(
+                    f"{who} {min(stopwatch.steps[1:]) * 1e3:.2f} ms" for who, stopwatch in stopwatches.items()
+                )
                 print(f"{repeat} {network}: {times}", file=sys.stderr, flush=True)
             lines += rows_of(network, repeats)
     lines += [

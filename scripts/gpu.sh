@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Measure on a GPU what configs/README.md marks "not yet measured", in at most 9 minutes, most valuable part first.
+# Measure on a GPU what configs/README.md marks "not yet measured", in at most 9 minutes, most important part first.
 #
 # bash scripts/gpu.sh OUT [--archive PATH] [--wheels DIR] [--peer FILE] [--note TEXT] [--seeds N] [--seconds N] [--tiny]
 #
-# OUT             new or empty folder: a JSON file for each part, and log.txt
-# --archive PATH  CIFAR-10: cifar-10-python.tar.gz, or a folder that holds it
+# OUT             new or empty directory for a JSON file of each part, and log.txt
+# --archive PATH  CIFAR-10: cifar-10-python.tar.gz, or a directory that holds it
 # --wheels DIR    wheels of packages that this machine lacks
 # --peer FILE     airbench94_muon.py of https://github.com/KellerJordan/cifar10-airbench, to compare airbench.yaml with
-# --note TEXT     the data in words, for the tables, as "CIFAR-10, JPEG copy"
+# --note TEXT     description of the data in the tables, such as "CIFAR-10, JPEG copy"
 # --seeds N       seeds of each airbench recipe, 10 by default
-# --seconds N     seconds until everything ends, 530 by default
-# --tiny          a trial of all parts on any machine, in under two minutes; makes its own archive
+# --seconds N     time limit of the whole script, 530 by default
+# --tiny          a trial of all parts on any machine, in under two minutes, with random images
 #
-# Every part runs in a process of its own and is stopped at its deadline; time that a part leaves over goes to the next
-# ones. Results are on disk after each measurement, so that they survive if this script is stopped. Then, on any machine:
+# Every part runs in its own process and is stopped at its deadline; later parts get the time that earlier ones did not
+# use. Results are written after each measurement, so that they remain if this script is stopped. Then, on any machine:
 #
 # python scripts/gpu_table.py OUT
 set -uo pipefail
 
-# part and seconds; they add up to 515, which leaves 15 to prepare
+# part:seconds; the sum is 515, which leaves 15 to prepare
 budgets="tests:60 airbench:220 resnet:120 histograms:20 steps:55 augmentation:15 airbench_sgd:25"
 
 fail() {
@@ -27,7 +27,7 @@ fail() {
 }
 
 out=${1:-}
-case $out in "" | -*) fail "Expected a folder for the results: bash scripts/gpu.sh OUT" ;; esac
+case $out in "" | -*) fail "Expected a directory for the results: bash scripts/gpu.sh OUT" ;; esac
 shift
 archive='' wheels='' peer='' seconds=530 tiny='' options=()
 while [ $# -gt 0 ]; do
@@ -53,12 +53,12 @@ while [ $# -gt 0 ]; do
 done
 case $seconds in '' | *[!0-9]*) fail "Expected --seconds as a whole number, but got $seconds." ;; esac
 [ -z "$archive" ] || [ -e "$archive" ] || fail "Expected CIFAR-10 at --archive, but $archive does not exist."
-[ -n "$archive" ] || [ -n "$tiny" ] || fail "Expected --archive PATH, CIFAR-10's archive, or --tiny."
+[ -n "$archive" ] || [ -n "$tiny" ] || fail "Expected --archive PATH (CIFAR-10's archive) or --tiny."
 [ -z "$peer" ] || [ -f "$peer" ] || fail "Expected airbench94_muon.py at --peer, but $peer does not exist."
 [ -z "$wheels" ] || compgen -G "$wheels/*.whl" >/dev/null || fail "Expected wheels at --wheels, but $wheels has none."
-[ -n "$tiny" ] || nvidia-smi >/dev/null 2>&1 || fail "Expected a CUDA GPU, but nvidia-smi finds none. For a trial: --tiny."
-mkdir -p "$out" 2>/dev/null || fail "Expected a folder for the results, but $out cannot be made."
-[ -z "$(ls -A "$out")" ] || fail "Expected an empty folder for the results, but $out holds $(ls -A "$out" | head -1)."
+[ -n "$tiny" ] || nvidia-smi >/dev/null 2>&1 || fail "Expected a CUDA GPU, but nvidia-smi finds none. Try --tiny."
+mkdir -p "$out" 2>/dev/null || fail "Expected a directory for the results, but $out cannot be created."
+[ -z "$(ls -A "$out")" ] || fail "Expected an empty directory for the results, but $out holds $(ls -A "$out" | head -1)."
 
 begin=$SECONDS
 out=$(cd "$out" && pwd)
@@ -85,9 +85,9 @@ needed = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]] + ["
 print(*(name for name in needed if find_spec(names.get(name, name)) is None))
 EOF
 ) || exit 2
-[ -z "$lacking" ] || fail "Expected all dependencies, but this machine lacks $lacking: carry their wheels, --wheels DIR."
+[ -z "$lacking" ] || fail "Expected all dependencies, but this machine lacks $lacking. Give their wheels as --wheels DIR."
 
-part() {  # name, deadline in seconds since the begin
+part() {  # name, deadline in seconds since the start
   local left=$(($2 - (SECONDS - begin)))
   [ "$left" -gt 0 ] || left=1
   timeout -k 5 "$left" "$python" scripts/gpu_parts.py "$1" --work "$work" --output "$out/$1.json" \

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Gather what a machine with a GPU, but without a network, needs to run scripts/gpu.sh, and print the call.
+# Pack the files that a GPU machine without a network needs to run scripts/gpu.sh, and print the command to run there.
 #
 # bash scripts/gpu_pack.sh DIR --data PATH [--peer FILE] [--note TEXT] [--packages "NAME ..."] [--limit MIB]
 #
-# DIR              new or empty folder for the pack; git must ignore it if it lies in the checkout
-# --data PATH      CIFAR-10's archive, or a folder with a Python script that writes it into the folder it is called with
+# DIR              new or empty directory for the pack; git must ignore it if it is in the checkout
+# --data PATH      CIFAR-10's archive, or a directory with a Python script that writes it to the directory it is given
 # --peer FILE      airbench94_muon.py of https://github.com/KellerJordan/cifar10-airbench
-# --note TEXT      the data in words, for the tables
-# --packages LIST  packages that the machine lacks, by default jsonargparse with what it needs, and lightning; their
+# --note TEXT      description of the data in the tables
+# --packages LIST  packages that the machine lacks, by default jsonargparse with its dependencies, and lightning; their
 #                  versions are those of requirements.lock
 # --python X.Y     Python of the machine, 3.12 by default
-# --limit MIB      what the machine accepts, checkout included, 64 by default
+# --limit MIB      maximum size of pack and checkout, 64 by default
 set -euo pipefail
 
 fail() {
@@ -19,7 +19,7 @@ fail() {
 }
 
 dir=${1:-}
-case $dir in "" | -*) fail "Expected a folder for the pack: bash scripts/gpu_pack.sh DIR --data PATH" ;; esac
+case $dir in "" | -*) fail "Expected a directory for the pack: bash scripts/gpu_pack.sh DIR --data PATH" ;; esac
 shift
 data='' peer='' note='' limit=64 python_version=3.12
 packages="jsonargparse typeshed-client docstring-parser lightning pytorch-lightning lightning-utilities"
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
 done
 [ -e "${data:-/nonexistent}" ] || fail "Expected CIFAR-10 at --data, but ${data:-nothing} does not exist."
 [ -z "$peer" ] || [ -f "$peer" ] || fail "Expected airbench94_muon.py at --peer, but $peer does not exist."
-[ ! -e "$dir" ] || [ -z "$(ls -A "$dir")" ] || fail "Expected a new folder for the pack, but $dir is not empty."
+[ ! -e "$dir" ] || [ -z "$(ls -A "$dir")" ] || fail "Expected a new directory for the pack, but $dir is not empty."
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$dir/wheels"
@@ -66,6 +66,6 @@ fi
 checkout=$(git -C "$root" ls-files -z --cached --others --exclude-standard | (cd "$root" && du -c --files0-from=- 2>/dev/null) | tail -1)
 mebibytes=$(((${checkout%%[!0-9]*} + $(du -s "$dir" | cut -f1)) / 1024 + 1))
 [ "$mebibytes" -le "$limit" ] || fail "Expected at most $limit MiB of pack and checkout, but got $mebibytes MiB."
-git -C "$root" check-ignore -q "$dir" 2>/dev/null || echo "note: git does not ignore $dir: add it to .git/info/exclude"
-echo "$mebibytes MiB of $limit with the checkout. Carry $dir, and run there, in the checkout's folder:"
+git -C "$root" check-ignore -q "$dir" 2>/dev/null || echo "note: git does not ignore $dir. Add it to .git/info/exclude"
+echo "$mebibytes MiB of $limit with the checkout. Copy $dir to the machine, and run in the checkout:"
 echo "${build}bash scripts/gpu.sh \$OUT --archive $archive$wheels${peer:+ --peer $dir/$(basename "$peer")}${note:+ --note '$note'}"

@@ -1,8 +1,8 @@
-"""Measure one part of what needs a GPU, and write it as JSON; scripts/gpu.sh runs all parts.
+"""Run one part of the GPU measurements, and write the results as JSON; scripts/gpu.sh runs all parts.
 
 python scripts/gpu_parts.py airbench --root data/cifar10 --peer airbench94_muon.py --output airbench.json
 
-The file is replaced after every single measurement: a part that is cut off leaves what it has measured, with
+The file is replaced after each measurement: a part that is interrupted leaves its completed measurements, with
 ``"complete": false``.
 """
 
@@ -40,7 +40,7 @@ from datamodules.transforms.batch import BatchContext
 from project.runs.record import processor
 
 ROOT = Path(__file__).parents[1]
-# with these, --tiny makes every measurement in seconds on a CPU
+# options with which --tiny makes every measurement in seconds on a CPU
 TINY = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--data.batch_size=64", "--trainer.precision=32"]
 AIRBENCH = ["configs/airbench.yaml"]
 PEER_RUNS = "range(200)"  # in the published script
@@ -58,10 +58,10 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
 
 
 class Results:
-    """Results of one part, in a file that is whole at any moment.
+    """Results of one part, in a file that is always complete.
 
     Args:
-        options: Of the command line; the file keeps those that are not about places.
+        options: Options of the command line; those that are not paths are written to the file.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -72,7 +72,7 @@ class Results:
             "part": options.part,
             "complete": False,
             "tiny": options.tiny,
-            "data": data_in_words(options),
+            "data": describe_data(options),
             "date": f"{date.today()}",
             "command": shlex.join(command),
             "commit": benchmark_accuracy.version_of_code(),
@@ -87,19 +87,19 @@ class Results:
         self.write()
 
     def finish(self, error: str | None = None) -> None:
-        """Note that the part has measured everything, or why not."""
+        """Mark the part as complete, or record the error."""
         self.content |= {"complete": error is None, **({"error": error} if error else {})}
         self.write()
 
     def write(self) -> None:
-        """Write the file beside itself and rename it."""
+        """Write the file atomically."""
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.content, indent=1) + "\n")
         partial.replace(self.path)
 
 
 def machine() -> dict[str, Any]:
-    """Return card, driver, processor and versions."""
+    """Return GPU, driver, CPU and versions."""
     packages = ("torch", "torchvision", "lightning", "torchmetrics")
     facts = {"hardware": hardware(), **processor(), "python": platform.python_version()}
     facts |= {package: version(package) for package in packages}
@@ -110,13 +110,13 @@ def machine() -> dict[str, Any]:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Check what can be checked without training, and write the images as PNG files with their cache.
+    """Check the options, and write the images as PNG files with their cache.
 
     Raises:
-        SystemExit: There is no GPU, no archive, or the peer is another script.
+        SystemExit: There is no GPU or no archive, or the peer is another script.
     """
     if not options.tiny and not torch.cuda.is_available():
-        raise SystemExit("error: Expected a CUDA GPU, but torch finds none. For a trial without one, give --tiny.")
+        raise SystemExit("error: Expected a CUDA GPU, but torch finds none. For a trial without a GPU, use --tiny.")
     if options.peer is not None:
         with_runs(options.peer, options.seeds)
     archive = options.archive
@@ -137,8 +137,8 @@ def open_data(options: argparse.Namespace, archive: Path | None = None) -> datam
     return data
 
 
-def data_in_words(options: argparse.Namespace) -> str:
-    """Return ``--note``, or which pixels the archive has."""
+def describe_data(options: argparse.Namespace) -> str:
+    """Return ``--note``, or a description of the archive."""
     if options.note is not None or options.tiny:
         return options.note or "random images"
     official = all(source["official"] for source in open_data(options).source().values())
@@ -154,14 +154,14 @@ def tests(options: argparse.Namespace, results: Results) -> None:
 
 
 class Outcomes:
-    """Plugin of pytest that counts passed, failed and skipped tests, and keeps the names of those that failed."""
+    """Pytest plugin that counts passed, failed and skipped tests, and records the names of failed ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once: in its call, or in its setup or teardown if these are not passed."""
+        """Count the call of a test, and its setup or teardown unless they pass."""
         if report.when == "call" or not report.passed:
             self.counts[report.outcome] += 1
             self.failures += [report.nodeid] if report.failed else []
@@ -185,7 +185,7 @@ def train_seeds(
 ) -> None:
     """Train an airbench recipe with several seeds in this process.
 
-    A first run is not counted: it compiles kernels and fills caches, as the warm-up of the published script does.
+    The first run is a warm-up, as in the published script: it compiles kernels and fills caches.
     """
     tiny = ["--model.network.init_args.widths=[8,8,8]", "--trainer.callbacks=null", *TINY] if options.tiny else []
     extra = [*extra, "--report=false"]
@@ -234,16 +234,16 @@ def with_runs(peer: Path, runs: int) -> str:
     """Return the published script with another number of runs.
 
     Raises:
-        SystemExit: It is not that script.
+        SystemExit: The file is another script.
     """
     source = peer.read_text()
     if source.count(PEER_RUNS) != 1:
-        raise SystemExit(f"error: Expected airbench94_muon.py at --peer, which has {PEER_RUNS} once, but got {peer}.")
+        raise SystemExit(f"error: Expected airbench94_muon.py, with {PEER_RUNS} once, at --peer, but got {peer}.")
     return source.replace(PEER_RUNS, f"range({runs})")
 
 
 def resnet(options: argparse.Namespace, results: Results) -> None:
-    """Train resnet.yaml with one seed; time its epochs with all callbacks and with none."""
+    """Train resnet.yaml with one seed, and time its epochs with all callbacks and with none."""
     configs = ["configs/resnet.yaml"]
     tiny = ["--model.network.init_args.depth=20", *TINY] if options.tiny else []
     without = [*RESNET_BF16, "--trainer.max_epochs=6", *tiny, "--trainer.callbacks=null", "--report=false"]
@@ -260,19 +260,19 @@ def resnet(options: argparse.Namespace, results: Results) -> None:
 
 
 def epoch_seconds(clock: benchmark_accuracy.Clock) -> list[float]:
-    """Return the seconds of every epoch with its validation, drawing and checkpoints."""
+    """Return the seconds of each epoch, including validation, drawing and checkpoints."""
     return [round(after - before, 4) for before, after in pairwise(clock.epoch_starts)]
 
 
 def histograms(options: argparse.Namespace, results: Results) -> None:
-    """Time histograms of ResNet-18 against a loop of ``add_histogram``."""
+    """Time histograms of ResNet-18 against a loop over ``add_histogram``."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     events = 1 if options.tiny else 9
     results.add(**benchmark_callbacks.measure_histograms(device, events, options.work / "histograms"))
 
 
 def steps(options: argparse.Namespace, results: Results) -> None:
-    """Time steps of LeNet and ResNet-18 against the bare loop, and collect where steps wait for the GPU."""
+    """Time steps of LeNet and ResNet-18 against the bare loop, and collect operations that wait for the GPU."""
     os.environ |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}  # rich draws a progress bar only on a terminal
     count, repeats = (3, 1) if options.tiny else (60, 3)
     sizes = (4,) if options.tiny else (128, 512)
@@ -281,22 +281,22 @@ def steps(options: argparse.Namespace, results: Results) -> None:
     for network in networks:
         waits[network] = find_waits(options, network, count)
         results.add(waits=waits)
-    measured: dict[str, list[Any]] = {}
+    timings: dict[str, list[Any]] = {}
     for _ in range(repeats):
         for network in networks:
             for size in sizes:
                 data = [f"--data.batch_size={size}", "--data.drop_last=true", *places(options)]
-                ways, difference = benchmark_step.measure(network, data, options.work / "runs", count, 3)
-                figures = {way: {"steps": times.steps, "epochs": times.epochs} for way, times in ways.items()}
-                measured.setdefault(f"{network}, batch {size}", []).append({**figures, "difference": difference})
-                results.add(steps=measured)
+                methods, difference = benchmark_step.measure(network, data, options.work / "runs", count, 3)
+                figures = {way: {"steps": times.steps, "epochs": times.epochs} for way, times in methods.items()}
+                timings.setdefault(f"{network}, batch {size}", []).append({**figures, "difference": difference})
+                results.add(steps=timings)
 
 
 class WaitsForDevice(Callback):
-    """Let torch warn of every operation that waits for the GPU, from the tenth step on, in steps that are not logged.
+    """Enable torch's warnings about operations that wait for the GPU, after ten steps, in steps that are not logged.
 
     Attributes:
-        steps: Number of steps in which it did.
+        steps: Number of steps with warnings enabled.
     """
 
     def __init__(self) -> None:
@@ -317,7 +317,7 @@ class WaitsForDevice(Callback):
 
 
 def find_waits(options: argparse.Namespace, network: str, count: int) -> dict[str, Any]:
-    """Return in how many steps ``WaitsForDevice`` looked, and the places that waited with how often they did."""
+    """Return the number of steps that ``WaitsForDevice`` watched, and the number of waits by file and line."""
     watch = WaitsForDevice()
     limits = ["--trainer.max_epochs=1", f"--trainer.limit_train_batches={count}", "--data.batch_size=64"]
     with warnings.catch_warnings(record=True) as caught:
@@ -357,12 +357,12 @@ def fit_args(options: argparse.Namespace, configs: list[str], extra: Sequence[st
 
 
 def places(options: argparse.Namespace) -> list[str]:
-    """Return the options of ``fit`` that say where files lie."""
+    """Return the options of ``fit`` for paths."""
     return [f"--data.root={options.work / 'data'}", f"--runs_dir={options.work / 'runs'}"]
 
 
 def quietly(call: Callable[..., Any], *args: Any) -> Any:
-    """Call a function without what it prints."""
+    """Call a function with stdout discarded."""
     with redirect_stdout(StringIO()):
         return call(*args)
 
@@ -371,16 +371,16 @@ PARTS = {part.__name__: part for part in (tests, airbench, resnet, histograms, s
 
 
 def main() -> None:
-    """Measure a part."""
+    """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["prepare", *PARTS])
-    parser.add_argument("--work", type=Path, required=True, help="folder for data and runs, which can be deleted")
+    parser.add_argument("--work", type=Path, required=True, help="temporary directory for data and runs")
     parser.add_argument("--output", type=Path, help="JSON file of the results")
-    parser.add_argument("--archive", type=Path, help="CIFAR-10's archive, or a folder that holds it")
+    parser.add_argument("--archive", type=Path, help="CIFAR-10's archive, or a directory that holds it")
     parser.add_argument("--peer", type=Path, help="the published airbench94_muon.py")
-    parser.add_argument("--note", help="the data in words, for the tables")
-    parser.add_argument("--seeds", type=int, default=10, help="of each airbench recipe")
-    parser.add_argument("--tiny", action="store_true", help="a trial of everything in seconds, on any machine")
+    parser.add_argument("--note", help="description of the data in the tables")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds of each airbench recipe")
+    parser.add_argument("--tiny", action="store_true", help="run a short trial on any machine")
     options = parser.parse_args()
     options.work = options.work.absolute()
     if options.part == "prepare":

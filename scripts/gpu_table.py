@@ -1,9 +1,9 @@
-"""Turn what scripts/gpu.sh measured into dated folders of results and rows of the table in configs/README.md.
+"""Convert the results of scripts/gpu.sh to dated directories of results and rows of the table in configs/README.md.
 
 python scripts/gpu_table.py OUT
 
-Writes ``DATE_gpu`` with a page and the JSON files, and, as ``benchmark_accuracy.py`` does, a folder and a row for each
-recipe that was trained. Rows of recipes that were not trained stay as they are.
+Writes ``DATE_gpu`` with a page and the JSON files, and, like ``benchmark_accuracy.py``, a directory and a row for each
+recipe that was trained. Rows of other recipes are unchanged.
 """
 
 import argparse
@@ -36,24 +36,24 @@ Results = dict[str, Any]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return mean and sample standard deviation (n - 1)."""
+    """Format mean and sample standard deviation (n - 1)."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def middle(values: Sequence[float], digits: int = 2) -> str:
-    """Return median, minimum and maximum."""
+    """Format median, minimum and maximum."""
     return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def tests_lines(results: Results) -> list[str]:
-    """Return the tests that passed and failed."""
+    """Return the numbers of passed and failed tests, and the names of failed ones."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(results["outcomes"].items())) or "none"
     return [f"`pytest -m cuda`: {counts}.", *(f"Failed: `{name}`." for name in results["failures"])]
 
 
 def seconds_of(recipe: Results) -> list[float]:
-    """Return seconds of training and of the test with its views, for each seed."""
+    """Return the seconds of training plus the test with its views, for each seed."""
     training = [float(row["training_minutes"]) * 60 for row in recipe["rows"]]
     return [train + test for train, test in zip(training, recipe["test_seconds"], strict=True)]
 
@@ -69,10 +69,10 @@ def airbench_lines(results: Results) -> list[str]:
         runs["`airbench94_muon.py`"] = [run["seconds"] for run in peer], [run["accuracy"] for run in peer]
     base = statistics.mean(run["seconds"] for run in peer) if peer else None
     lines = [
-        "Seconds of training and of the test with its views, without compiling, reading data and validation, as the",
-        "published script measures them. All train on the same images and are tested on the same.",
+        "Seconds of training plus the test with its views, without compiling, reading data and validation, as in the",
+        "published script. All use the same training and test images.",
         "",
-        "| what | n | seconds, mean ± std | over the published script | test accuracy, mean ± std |",
+        "| recipe | n | seconds, mean ± std | over the published script | test accuracy, mean ± std |",
         "|---|---|---|---|---|",
     ]
     for name, (seconds, accuracies) in runs.items():
@@ -82,23 +82,23 @@ def airbench_lines(results: Results) -> list[str]:
 
 
 def resnet_lines(results: Results) -> list[str]:
-    """Return what epochs of resnet.yaml take with all callbacks and with none."""
-    lines = ["| `resnet.yaml`, bf16-mixed | epochs | seconds an epoch, median (min to max) |", "|---|---|---|"]
+    """Return the seconds of epochs of resnet.yaml with all callbacks and with none."""
+    lines = ["| `resnet.yaml`, bf16-mixed | epochs | seconds per epoch, median (min to max) |", "|---|---|---|"]
     for key, name in (("epoch_seconds_without_callbacks", "no callbacks"), ("epoch_seconds", "all callbacks")):
         if key in results:
-            epochs = results[key][1:]  # the first fills caches
+            epochs = results[key][1:]  # the first one is a warm-up
             lines.append(f"| {name} | {len(epochs)} | {middle(epochs)} |")
-    return [*lines, "", "An epoch has its validation, what callbacks draw, and checkpoints; the first is left out."]
+    return [*lines, "", "An epoch includes validation, drawing and checkpoints; the first is excluded."]
 
 
 def steps_lines(results: Results) -> list[str]:
-    """Return what a step takes beside the bare loop, and where steps wait for the GPU."""
+    """Return the time of a step relative to the bare loop, and the operations that wait for the GPU."""
     lines = []
     for network, waits in results.get("waits", {}).items():
         places = ", ".join(f"`{place}` {count} times" for place, count in waits["places"].items()) or "none"
         lines += [f"{network}: operations that wait for the GPU in {waits['steps']} steps: {places}.", ""]
     differences = []
-    lines += ["| network | way | n | a step, ms, median (min to max) | over bare, median |", "|---|---|---|---|---|"]
+    lines += ["| network | method | n | step, ms, median (min to max) | over bare, median |", "|---|---|---|---|---|"]
     for network, repeats in results.get("steps", {}).items():
         bare = [statistics.median(repeat[BARE]["steps"][1:]) for repeat in repeats]
         for way in (BARE, BAREBONES, PROJECT):
@@ -113,12 +113,12 @@ def steps_lines(results: Results) -> list[str]:
 
 
 def augmentation_lines(results: Results) -> list[str]:
-    """Return how many images each transform takes a second."""
+    """Return the number of images per second of each transform."""
     lines = ["| transform, uint8 32x32 | " + " | ".join(results) + " |", f"|---|{'---|' * len(results)}"]
     for name in next(iter(results.values()), {}):
         cells = [f"{statistics.median(rates[name]):,.0f}" if name in rates else "" for rates in results.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, "", "Images a second, median."]
+    return [*lines, "", "Images per second, median."]
 
 
 LINES: dict[str, Callable[[Results], list[str]]] = {
@@ -132,7 +132,7 @@ LINES: dict[str, Callable[[Results], list[str]]] = {
 
 
 def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
-    """Return the page of everything that was measured."""
+    """Return the page with all results."""
     first = next(iter(parts.values()))
     facts = ", ".join(f"{name} {value}" for name, value in first["machine"].items() if name != "hardware")
     lines = [f"# GPU, {first['date']}", "", f"{first['machine']['hardware']}; {facts}.", f"Commit {first['commit']}."]
@@ -144,7 +144,7 @@ def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
             continue
         lines += [f"`{part['command']}`; data: {part['data']}.", ""]
         if not part["complete"]:
-            lines += [f"Cut off: {part.get('error', 'the part was stopped at its deadline')}.", ""]
+            lines += [f"Incomplete: {part.get('error', 'the part was stopped at its deadline')}.", ""]
         lines += LINES[name](part["results"]) if name in LINES else []
         if name in folders:
             lines += ["", f"As a recipe: [{folders[name].name}](../{folders[name].name}/README.md)."]
@@ -152,7 +152,7 @@ def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
 
 
 def write_recipe(recipe: Results, results: Path) -> Path:
-    """Write a recipe's seeds and curves as ``benchmark_accuracy.py`` does, and return their folder."""
+    """Write a recipe's seeds and curves like ``benchmark_accuracy.py``, and return their directory."""
     arguments = recipe["arguments"]
     folder = choose_folder(results, name_of(arguments["configs"]), arguments, len(recipe["rows"]))
     write_rows(folder / SEEDS, recipe["rows"])
@@ -163,19 +163,21 @@ def write_recipe(recipe: Results, results: Path) -> Path:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Write folders and rows."""
+    """Write directories of results and rows of the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder that scripts/gpu.sh wrote")
-    parser.add_argument("--results", type=Path, default=ROOT / "scripts" / "results", help="where folders are made")
+    parser.add_argument("out", type=Path, help="directory that scripts/gpu.sh wrote")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "scripts" / "results", help="parent of the new directories"
+    )
     parser.add_argument("--table", type=Path, default=ROOT / "configs" / "README.md", help="file of the table")
     options = parser.parse_args(args)
     parts = {name: json.loads(path.read_text()) for name in PARTS if (path := options.out / f"{name}.json").is_file()}
     if not parts:
         raise SystemExit(
-            f"error: Expected a folder that scripts/gpu.sh wrote, but {options.out} has no JSON file of a part."
+            f"error: Expected a directory that scripts/gpu.sh wrote, but {options.out} has no JSON file of a part."
         )
     if any(part["tiny"] for part in parts.values()) and options.table == parser.get_default("table"):
-        raise SystemExit(f"error: {options.out} is of a trial (--tiny), not of measurements: give another --table.")
+        raise SystemExit(f"error: {options.out} holds a trial (--tiny), not measurements. Use another --table.")
     table_rows(options.table)
     folders = {}
     for key, part in RECIPES.items():

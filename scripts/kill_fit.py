@@ -1,17 +1,17 @@
-"""Stop training, resume it, and compare the results with those of a run that was never stopped.
+"""Stop training, resume it, and compare the results with those of an uninterrupted run.
 
 python scripts/kill_fit.py --rounds 50
 
-In every round, training is stopped one to three times by SIGKILL, SIGTERM or SIGINT, and resumed by ``fit --run auto``
+In each round, training is stopped one to three times by SIGKILL, SIGTERM or SIGINT, and resumed by ``fit --run auto``
 until it finishes. last.ckpt and best.ckpt must equal those of the uninterrupted run to the bit, and metrics.csv, except
 for times, to the last row.
 
-One signal in four is sent at a random time. The others are sent at a random line of Lightning's or this project's
+One signal in four is sent at a random time. The other three are sent at a random line of Lightning's or this project's
 code that runs while an epoch ends, a validation runs, a schedule steps or a checkpoint is written or read, because a
-random time rarely meets these. Needs an operating system with fork. Trains on scikit-learn's digits with one thread, in
-turn with what makes resuming hard: dropout, weight averaging and OneCycle; ReduceLROnPlateau, momentum and accumulated
-gradients; EarlyStopping; epochs without validation; validations within an epoch; metrics of training that a schedule
-and callbacks monitor.
+random time rarely hits these. Needs an operating system with fork. Trains on scikit-learn's digits with one thread,
+with settings that are hard to resume: dropout, weight averaging and OneCycle; ReduceLROnPlateau, momentum and
+accumulated gradients; EarlyStopping; epochs without validation; validations within an epoch; training metrics that a
+schedule and callbacks monitor.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-import project.cli.cli  # noqa: F401  # here, and not in every process
+import project.cli.cli  # noqa: F401  # imported once, before processes are forked
 from project.__main__ import main as run_command
 from project.runs.config import BEST, LAST
 from project.runs.folders import find_run
@@ -82,7 +82,7 @@ KINDS = {
         "--model.lr_scheduler.threshold=0.2",
     ],
 }
-AIMS = {  # what signals are aimed at: the function that runs it
+AIMS = {  # target of a signal: the function that runs it
     "epoch start": (_FitLoop, "on_advance_start"),
     "epoch end": (_FitLoop, "on_advance_end"),
     "validation": (_TrainingEpochLoop, "on_advance_end"),
@@ -91,11 +91,11 @@ AIMS = {  # what signals are aimed at: the function that runs it
     "resume": (_FitLoop, "on_run_start"),
 }
 TRACED = ("/lightning/pytorch/loops/", "/lightning/pytorch/trainer/", "/lightning/pytorch/callbacks/", "/project/")
-TIMES = ("time", "images_per_second", "seconds")  # in names of columns that no two runs share
+TIMES = ("time", "images_per_second", "seconds")  # in names of columns that differ between runs
 
 
 class Sight:
-    """Counts the lines of code that run within each of ``AIMS``, or sends a signal at one of them.
+    """Counts the lines of code that are executed within each of ``AIMS``, or sends a signal at one of them.
 
     Args:
         aim: Key of ``AIMS``; None to count only.
@@ -134,12 +134,12 @@ class Sight:
 
 
 def start(root: Path, runs_dir: Path, options: list[str], sight: tuple[Any, ...] | None = None) -> int:
-    """Resume a run in a process of its own, or start one, and return the process's number.
+    """Start or resume a run in a child process, and return its process ID.
 
     Args:
-        root: Data folder.
-        runs_dir: Folder of the run; log.txt in it gets the output, counts.json the lines counted if there is no signal.
-        options: Of ``fit``.
+        root: Data directory.
+        runs_dir: Parent of the run directory. Output is written to its log.txt, counted lines to its counts.json.
+        options: Options of ``fit``.
         sight: Arguments of ``Sight``; None for no tracing.
     """
     process = os.fork()
@@ -171,47 +171,49 @@ def start(root: Path, runs_dir: Path, options: list[str], sight: tuple[Any, ...]
 
 
 def finish(process: int) -> int:
-    """Wait for a process, and return its exit code; below zero for the signal that killed it."""
+    """Wait for a process, and return its exit code; the negative signal number if it was killed."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two values of a checkpoint are equal to the bit."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
-    return bool(one == other)
+def same(first: Any, second: Any) -> bool:
+    """Return whether two values of a checkpoint are equal to the bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        if not isinstance(second, dict) or first.keys() != second.keys():
+            return False
+        return all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(same(*pair) for pair in zip(first, second, strict=True))
+    return bool(first == second)
 
 
 def result(run: Path) -> dict[str, Any]:
-    """Return what must not depend on how often a run was stopped."""
-    found: dict[str, Any] = {}
+    """Return the results of a run that must not depend on interruptions."""
+    results: dict[str, Any] = {}
     for name in (LAST, BEST):
         checkpoint = torch.load(run / name, weights_only=True)
-        del checkpoint["callbacks"], checkpoint["loops"]  # paths, and counts of starts
-        found |= {f"{name.stem} {key}": value for key, value in checkpoint.items()}
+        del checkpoint["callbacks"], checkpoint["loops"]  # they hold paths, and numbers of starts
+        results |= {f"{name.stem} {key}": value for key, value in checkpoint.items()}
     with (run / METRICS).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    kept = [{key: row[key] for key in sorted(row) if not any(one in key for one in TIMES)} for row in rows]
-    return found | {METRICS: kept}
+    cells = [{key: row[key] for key in sorted(row) if not any(word in key for word in TIMES)} for row in rows]
+    return results | {METRICS: cells}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the rounds, and return how many results differed."""
+    """Run the rounds, and return the number of rounds whose results differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", help="folder to keep the runs in")
+    parser.add_argument("--keep", help="directory of the runs; default: a temporary directory")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup, or a shell's background job, ignores it
     moments = random.Random(options.seed)
     wrong = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(options.keep or name)
-        wanted, seconds, lines = {}, {}, {}
+        expected, seconds, lines = {}, {}, {}
         for number, (kind, extra) in enumerate(KINDS.items()):
             runs_dir = folder / f"uninterrupted_{number}"
             runs_dir.mkdir(parents=True)
@@ -223,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
                     raise SystemExit(f"The uninterrupted run failed:\n{(runs_dir / 'log.txt').read_text()}")
                 seconds.setdefault(kind, time.perf_counter() - begin)
             lines[kind] = json.loads((runs_dir / "counts.json").read_text())
-            wanted[kind] = result(find_run("last", runs_dir))
+            expected[kind] = result(find_run("last", runs_dir))
             print(f"uninterrupted, {kind}: {seconds[kind]:.1f} s", flush=True)
 
         counts = {signal.SIGKILL: 0, signal.SIGTERM: 0, signal.SIGINT: 0}
@@ -244,14 +246,19 @@ def main(arguments: list[str] | None = None) -> int:
                     sight = (aim, moments.randrange(lines[kind][aim]), sent)
                     process = start(folder / "data", runs_dir, KINDS[kind], sight)
                 code = finish(process)
-                if code not in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + sent):  # SIGTERM: before it is handled
+                if code not in (
+                    0,
+                    -signal.SIGKILL,
+                    -signal.SIGTERM,
+                    128 + sent,
+                ):  # -SIGTERM: before the handler is installed
                     problems.append(f"exit code {code} after {sent.name}")
             if (code := finish(start(folder / "data", runs_dir, KINDS[kind]))) != 0:
                 problems.append(f"exit code {code} at the end")
             else:
-                found = result(find_run("last", runs_dir))
-                keys = dict.fromkeys([*wanted[kind], *found])
-                problems += [key for key in keys if not same(wanted[kind].get(key), found.get(key))]
+                actual = result(find_run("last", runs_dir))
+                keys = dict.fromkeys([*expected[kind], *actual])
+                problems += [key for key in keys if not same(expected[kind].get(key), actual.get(key))]
             wrong += bool(problems)
             if problems:
                 print(f"round {number}, {kind}: differs in {', '.join(problems)}", flush=True)

@@ -1,11 +1,11 @@
-"""Kill the preparation of data at random moments, run it again, and compare with one that nobody disturbed.
+"""Kill the preparation of data at random times, run it again, and compare with an uninterrupted one.
 
 python scripts/kill_prepare.py --rounds 100
 
-Every round starts from nothing, is killed (SIGKILL) one to three times, then finished; afterwards, two and four
-processes prepare one folder at once, in every second round while one of them is killed. Prints a line a kind, and exits
-with 1 if a result ever differs. Needs an operating system with fork. The archive is made up: random images in the
-format of CIFAR-10's.
+Each round starts with an empty directory, is killed (SIGKILL) one to three times, and then finished. Afterwards, two
+and four processes prepare one directory at once; in every second round, one of them is killed. Prints one line per
+kind, and exits with 1 if any result differs. Needs an operating system with fork. The archive holds random images in
+the format of CIFAR-10.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def make_archive(path: Path, images: int) -> None:
 
 
 def start(root: Path, archive: Path) -> int:
-    """Prepare ``root`` in a process of its own, and return its number."""
+    """Prepare ``root`` in a child process, and return its process ID."""
     process = os.fork()
     if process == 0:
         silent = os.open(os.devnull, os.O_WRONLY)
@@ -60,20 +60,20 @@ def start(root: Path, archive: Path) -> int:
 
 
 def finish(process: int) -> bool:
-    """Wait for a process, and tell whether it succeeded."""
+    """Wait for a process, and return whether it succeeded."""
     return os.waitpid(process, 0)[1] == 0
 
 
 def kill(process: int, after: float) -> None:
-    """Kill a process after some seconds, unless it has finished by then."""
+    """Kill a process after some seconds, unless it has already finished."""
     time.sleep(after)
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
 
 
 def result(root: Path) -> dict[str, str]:
-    """Return a digest of each file that ``prepare`` leaves, without what depends on times of change."""
-    found = {}
+    """Return a digest of each file that ``prepare`` writes, without fields that depend on modification times."""
+    digests = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if not path.is_file() or name == ".lock" or (path.parent.name == "cache" and path.suffix == ".json"):
@@ -86,15 +86,15 @@ def result(root: Path) -> dict[str, str]:
             for pixels in description["pixels"].values():
                 del pixels["fingerprint"]
             content = json.dumps(description).encode()
-        found[name] = hashlib.sha256(content).hexdigest()
-    return found
+        digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the rounds, and return how many results differed."""
+    """Run the rounds, and return the number of rounds whose results differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--images", type=int, default=500, help="in each of six batches")
+    parser.add_argument("--images", type=int, default=500, help="images in each of six batches")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     moments = random.Random(options.seed)
@@ -103,11 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
         archive = Path(folder) / "archive.tar.gz"
         make_archive(archive, options.images)
         begin = time.perf_counter()
-        if not finish(start(Path(folder) / "undisturbed", archive)):
-            raise SystemExit("The undisturbed preparation failed.")
+        if not finish(start(Path(folder) / "uninterrupted", archive)):
+            raise SystemExit("The uninterrupted preparation failed.")
         seconds = time.perf_counter() - begin
-        wanted = result(Path(folder) / "undisturbed")
-        print(f"undisturbed: {len(wanted)} files in {seconds:.2f} s", flush=True)
+        expected = result(Path(folder) / "uninterrupted")
+        print(f"uninterrupted: {len(expected)} files in {seconds:.2f} s", flush=True)
 
         killed = 0
         for number in range(options.rounds):
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             for _ in range(moments.randint(1, 3)):
                 kill(start(root, archive), moments.uniform(0, seconds))
                 killed += 1
-            wrong += not finish(start(root, archive)) or result(root) != wanted
+            wrong += not finish(start(root, archive)) or result(root) != expected
         print(f"{options.rounds} rounds, {killed} times killed: {wrong} results differ", flush=True)
 
         for together in (2, 4):
@@ -126,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if number % 2:
                     kill(processes.pop(0), moments.uniform(0, seconds))
                 done = [finish(process) for process in processes]
-                differ += not all(done) or result(root) != wanted
+                differ += not all(done) or result(root) != expected
             print(
                 f"{together} processes at once, {max(1, options.rounds // 10)} times: {differ} results differ",
                 flush=True,

@@ -1,4 +1,4 @@
-"""What benchmarks share: a run of ``fit`` that is watched, the machine in words, and a clock."""
+"""Helpers of the benchmarks: run ``fit`` with a callback, describe the hardware, and read a clock."""
 
 import time
 from unittest.mock import patch
@@ -12,7 +12,7 @@ from project.runs.record import processor
 
 
 def fit(args: list[str], callback: Callback) -> project.cli.cli.CLI:
-    """Run ``fit`` with a callback before all others, of which neither the config nor the run's folder knows."""
+    """Run ``fit`` with a callback before all other callbacks, which is not recorded in the config."""
 
     class CLI(project.cli.cli.CLI):
         def instantiate_trainer(self, **kwargs: object) -> Trainer:
@@ -25,15 +25,15 @@ def fit(args: list[str], callback: Callback) -> project.cli.cli.CLI:
 
 
 def hardware() -> str:
-    """Return the machine in words."""
+    """Return a description of the GPU, or of the CPU without one."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    found = processor()
-    return f"{found['cores']} CPU cores ({found['cpu']}), {torch.get_num_threads()} threads"
+    cpu = processor()
+    return f"{cpu['cores']} CPU cores ({cpu['cpu']}), {torch.get_num_threads()} threads"
 
 
 def now() -> float:
-    """Return seconds on a clock, once the device has done what it was given."""
+    """Return the time in seconds, after synchronizing with the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""What tests of the command line share."""
+"""Helpers for tests of the command line."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from project.__main__ import main
 
 
 def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Return the exit code of a command that fails, and what it says on stderr."""
+    """Return the exit code and stderr of a command that fails."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(args)

@@ -1,4 +1,4 @@
-"""Callbacks for trainings of several processes: one that fails, one that notes which images came."""
+"""Callbacks for tests of distributed training: they fail, compare ranks, or record the images."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Fail(Callback):
-    """Fail in a hook on one rank, or on all (-1), by an error or as one that the system kills, and note when."""
+    """Raise or send SIGKILL in a hook, on one rank or on all (-1), after touching the file ``note``."""
 
     def __init__(self, note: str, hook: str, rank: int = 1, how: Literal["raise", "kill"] = "raise") -> None:
         def fail(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class Fail(Callback):
 
 
 class SameOnAll(Callback):
-    """Fail if the processes do not train alike: with one learning rate, to the same weights."""
+    """Raise if learning rates or final weights differ between ranks."""
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self._compare(trainer, trainer.optimizers[0].param_groups[0]["lr"])
@@ -37,11 +37,11 @@ class SameOnAll(Callback):
         values: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(values, value)
         if len(set(values)) > 1:
-            raise ValueError(f"Expected the same on all processes, but got {values}.")
+            raise ValueError(f"Expected the same value on all ranks, but got {values}.")
 
 
 class Seen(Callback):
-    """Write ``<folder>/<rank>.txt``: the epoch and file of each training image, the file of each one tested, a seed."""
+    """Write ``<folder>/<rank>.txt``: the seed, and stage, epoch and file of each image."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -76,7 +76,7 @@ class Seen(Callback):
 
 
 class RunsCode:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

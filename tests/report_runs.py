@@ -1,4 +1,4 @@
-"""Folders of runs as callbacks leave them, made in a second without training."""
+"""Write run directories like those of callbacks, in a second and without training."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from project.runs.config import RESULTS
 
 CLASSES = ("cat", 'a <b>&"$x$', "déjà vu")
-STEPS = 10  # of an epoch
+STEPS = 10  # per epoch
 PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "fc.weight", "fc.bias")
 PICTURES = {
     "kernels_colour/conv1": (3, 20, 30),
@@ -27,7 +27,7 @@ PICTURES = {
     "mistakes/val": (3, 120, 600),
     "roc/val": (3, 300, 300),
     "gradient_flow": (3, 200, 700),
-}  # drawn behind the last step, but for training_batch
+}  # drawn after the last step, except training_batch
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
 trainer:
@@ -51,7 +51,7 @@ ckpt_path: {weights}
 
 
 def write_config(folder: Path, planned: int = 3, seed: int = 4, weights: str = "null") -> Path:
-    """Write what a run holds from its first second on."""
+    """Write the config of a run, which exists from its start."""
     folder.mkdir(parents=True)
     text = CONFIG.format(planned=planned, seed=seed, runs=folder.parent, weights=weights)
     (folder / "config.yaml").write_text(text)
@@ -66,7 +66,7 @@ def write_run(
     classes: Sequence[str] = CLASSES,
     pictures: bool = True,
 ) -> Path:
-    """Write a run with everything that callbacks make."""
+    """Write a run with the outputs of all callbacks."""
     write_config(folder, planned, seed)
     random = np.random.default_rng(seed)
     with SummaryWriter(folder) as writer:
@@ -87,9 +87,14 @@ def write_epoch(writer: SummaryWriter, epoch: int, loss: float, accuracy: float,
         writer.add_scalar("lr-SGD/default-momentum", 0.9, step)
         writer.add_scalar("train/loss_step", loss * 1.1, step)
     last = (epoch + 1) * STEPS - 1
-    found = {"train/loss": loss, "train/acc": accuracy, "val/loss": loss * 1.2, "val/acc": accuracy - 0.05}
-    found |= {"time/train_seconds": 4.5, "time/val_seconds": 0.5, "time/images_per_second": 300 + epoch, "mine": epoch}
-    for tag, value in ({"epoch": epoch} | found).items():
+    scalars = {"train/loss": loss, "train/acc": accuracy, "val/loss": loss * 1.2, "val/acc": accuracy - 0.05}
+    scalars |= {
+        "time/train_seconds": 4.5,
+        "time/val_seconds": 0.5,
+        "time/images_per_second": 300 + epoch,
+        "mine": epoch,
+    }
+    for tag, value in ({"epoch": epoch} | scalars).items():
         writer.add_scalar(tag, value, last)
     for i, name in enumerate(PARAMETERS):
         for kind, scale in (("weights", 0.1), ("gradients", 0.01 * (i + 1)), ("updates", 1e-4)):
@@ -101,7 +106,7 @@ def write_epoch(writer: SummaryWriter, epoch: int, loss: float, accuracy: float,
 
 
 def write_resumed_run(folder: Path) -> Path:
-    """Write a run that was stopped within its third epoch, an hour before it was resumed behind the second."""
+    """Write a run that was stopped within its third epoch, and resumed an hour later from the end of the second."""
     write_config(folder, planned=4)
     random = np.random.default_rng(0)
     with SummaryWriter(folder) as writer:
@@ -111,7 +116,7 @@ def write_resumed_run(folder: Path) -> Path:
         writer.add_image("kernels/a", random.integers(0, 256, (3, 9, 9), np.uint8), 3 * STEPS)
     (file,) = folder.glob("*tfevents*")
     file.rename(folder / "events.out.tfevents.1")
-    with SummaryWriter(folder, purge_step=2 * STEPS + 1) as writer:  # what is drawn behind the epoch bears 2 * STEPS
+    with SummaryWriter(folder, purge_step=2 * STEPS + 1) as writer:  # images drawn after the epoch have step 2 * STEPS
         for epoch in (2, 3):
             write_epoch(writer, epoch, 1.0, 0.5 + 0.1 * epoch, random)
     return folder
@@ -133,7 +138,7 @@ def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.ra
 
 
 def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00") -> Path:
-    """Write what the command test leaves."""
+    """Write the files of the command test."""
     folder = write_config(run / "test" / time, weights=f"{run}/checkpoints/best.ckpt")
     with SummaryWriter(folder) as writer:
         writer.add_scalar("test/acc", accuracy, 0)

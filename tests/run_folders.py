@@ -1,4 +1,4 @@
-"""Folders of runs as ``fit`` and ``test`` leave them, as far as lists of runs read them."""
+"""Write run directories like those of ``fit`` and ``test``, with the files that lists of runs read."""
 
 import csv
 import json
@@ -31,24 +31,25 @@ def write_run(
     lr: float = 0.1,
     root: str = "data/sample",
     metric: str = "acc",
-    **told: Any,
+    **info: Any,
 ) -> Path:
-    """Write a run with a validation an epoch; ``told`` is for run.json, which is not written without.
+    """Write a run with a validation in each epoch.
 
-    It was started when its name says so, unless told.
+    ``info`` is the content of run.json, which is not written if it is empty. The start is that in the name of the
+    directory, unless ``info`` has another.
     """
     folder.mkdir(parents=True)
     config = CONFIG.format(seed=seed, lr=lr, root=root, folder=folder.parents[1], limit="null", weights="null")
     (folder / "config.yaml").write_text(config)
     rows: list[list[object]] = []
     for epoch, val in enumerate(vals):
-        rows += [["", 0.1, 9, "", "", ""], [epoch, "", 9, "", 2.5, ""]]  # of a step: learning rate, loss
+        rows += [["", 0.1, 9, "", "", ""], [epoch, "", 9, "", 2.5, ""]]  # a step: learning rate, loss
         rows += [[epoch, "", 10, "", "", val], [epoch, "", 10, 0.9, "", ""]]
     _write(folder / "metrics.csv", ["epoch", "lr", "step", f"train/{metric}", "train/loss_step", f"val/{metric}"], rows)
-    if told:
-        with suppress(ValueError):  # a name of the user's own
-            told = {"started": datetime.strptime(folder.name[:19], TIME).astimezone().isoformat()} | told
-        (folder / record.FILE).write_text(json.dumps(told))
+    if info:
+        with suppress(ValueError):  # a name chosen by the user
+            info = {"started": datetime.strptime(folder.name[:19], TIME).astimezone().isoformat()} | info
+        (folder / record.FILE).write_text(json.dumps(info))
     return folder
 
 
@@ -59,21 +60,21 @@ def write_test(
     metric: str = "acc",
     weights: str = "",
     limit: str = "null",
-    **found: Any,
+    **results: Any,
 ) -> Path:
-    """Write what a test of a run leaves, by default of its best checkpoint; ``found`` is for results.json too."""
+    """Write the files of a test, by default of the best checkpoint. ``results`` are added to results.json."""
     folder = run / "test" / time
     folder.mkdir(parents=True)
     weights = weights or f"{run}/checkpoints/best.ckpt"
     config = CONFIG.format(seed=0, lr=0.1, root="data/sample", folder="runs", limit=limit, weights=weights)
     (folder / "config.yaml").write_text(config)
     _write(folder / "metrics.csv", ["epoch", "step", f"test/{metric}", 'test/acc/"a, b"'], [[0, 0, value, 0.5]])
-    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}} | found))
+    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}} | results))
     return folder
 
 
 def write_best(run: Path, epoch: int) -> dict[str, Any]:
-    """Write a file in place of the best checkpoint of an epoch; return what results.json of its test holds."""
+    """Write a fake best checkpoint of an epoch, and return the fields of its test for results.json."""
     file = run / BEST
     file.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(file, "w") as archive:
@@ -82,5 +83,5 @@ def write_best(run: Path, epoch: int) -> dict[str, Any]:
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:  # rows end as CSVLogger's
+    with path.open("w", newline="") as file:  # line ends as in CSVLogger
         csv.writer(file).writerows([header, *rows])

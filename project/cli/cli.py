@@ -1,4 +1,4 @@
-"""LightningCLI with run folders, links from data to module, and errors in one line."""
+"""LightningCLI with run directories, links from data to module, and errors in one line."""
 
 import importlib
 import json
@@ -42,7 +42,7 @@ from project.resume.changes import (
 )
 from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
-from project.resume.csv_logger import Table, cut, open_table
+from project.resume.csv_logger import Table, open_table, truncate
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
@@ -65,8 +65,9 @@ class CLI(LightningCLI):
     """The commands fit, validate and test.
 
     Attributes:
-        output_dir: Where the command writes: the run's folder, or below it ``test/<time>`` and the like.
-        run_dir: The run's folder.
+        output_dir: Directory that the command writes to: the run directory for ``fit``; ``<run_dir>/test/<time>`` or
+            ``<run_dir>/validate/<time>`` otherwise.
+        run_dir: The run directory.
     """
 
     output_dir: Path
@@ -74,53 +75,52 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
         self.command = command
-        self.changes: Changes = []  # from what a checkpoint was trained with
-        self.kept: dict[str, Any] = {}  # what the checkpoint that training goes on from says of its run
+        self.changes: Changes = []  # from the settings that a checkpoint was trained with
+        self.resume_state: dict[str, Any] = {}  # see read_resume_state
         self.settings: dict[str, Any] = {}
         self.weights: dict[str, Any] = {}  # path, digest, epoch, step and hyperparameters of the checkpoint in use
-        self.trained: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
+        self.checkpoint_data: dict[str, Any] = {}  # class names, mean and std of the data that it was trained on
         self.table: Table | None = None
         self.training = False
         self.stopper = GracefulShutdown()
-        self.began = time.monotonic()
+        self.start_time = time.monotonic()
         try:
             with self.stopper:
                 super().__init__(*args, **kwargs)
-        except BaseException as error:  # whatever it is, the run's folder says how it ended
+        except BaseException as error:  # record in the run directory how the run ended
             if hasattr(self, "run_dir") and self.subcommand == "fit":
                 state = "interrupted" if isinstance(error, Stopped) else "failed"
                 reason = reason_of_first(" ".join(f"{type(error).__name__}: {error}".split())[:500])
-                with suppress(OSError):  # of a full disk
+                with suppress(OSError):  # the disk may be full
                     if self.training or self.config["fit"].run is None:
-                        record.end(self.run_dir, state, time.monotonic() - self.began, reason)
-                    else:  # a run that was to go on is as it was
-                        record.take_back(self.run_dir)
+                        record.end(self.run_dir, state, time.monotonic() - self.start_time, reason)
+                    else:  # a failed start leaves a resumed run unchanged
+                        record.roll_back(self.run_dir)
                 if isinstance(error, Stopped):
-                    self._say_how_to_go_on()
+                    self._print_resume_command()
             raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the commands, with the Trainer's arguments that are not options."""
+        """Return the commands, each with the arguments of its Trainer method that are not options."""
         commands = LightningCLI.subcommands()
         return {command: commands[command] for command in COMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add run folders, checkpoints and the links from data to module."""
-        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        """Add options for run directories and checkpoints, and link arguments of data to the module."""
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Directory of all runs.")
         parser.add_argument(
             "--run",
             type=str | None,
             default=None,
-            help="Folder of a run, its name in runs_dir, `last` or `best`. validate, test: take its best checkpoint. "
-            "fit: go on with it; `auto` goes on with the latest run of this command line unless that is finished, or "
-            "starts one.",
+            help="Run directory, its name in runs_dir, `last` or `best`. validate, test: use its best checkpoint. "
+            "fit: resume it; `auto` resumes the latest unfinished run of this command line, or starts a new one.",
         )
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint once at the end."
         )
         parser.add_argument(
-            "--report", type=bool, default=True, help="fit, test: write report.html in the run's folder at the end."
+            "--report", type=bool, default=True, help="fit, test: write report.html in the run directory at the end."
         )
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
@@ -135,15 +135,15 @@ class CLI(LightningCLI):
         )
         for name in LINKED:
 
-            def of_checkpoint_or(value: Any, name: str = name) -> Any:
-                known = self.trained.get(name)
-                return value if known is None else known
+            def prefer_checkpoint(value: Any, name: str = name) -> Any:
+                trained_value = self.checkpoint_data.get(name)
+                return value if trained_value is None else trained_value
 
-            link = f"data.{name}", f"model.init_args.{name}", of_checkpoint_or
+            link = f"data.{name}", f"model.init_args.{name}", prefer_checkpoint
             parser.link_arguments(*link, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, then check what no type can say."""
+        """Parse, then check what types cannot express."""
         self.config = parser.parse_args(args)
         config = self.config[self.config.subcommand]
         for key in ("trainer", "model", "data"):
@@ -151,24 +151,24 @@ class CLI(LightningCLI):
                 raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
             raise MisconfigurationException(
-                "Expected no --trainer.default_root_dir, because runs lie in folders of their own: give --runs_dir."
+                "Expected no --trainer.default_root_dir, because each run has its own directory. Use --runs_dir."
             )
         check_config(
             self.config.subcommand,
             config,
             given=lambda: parse_given(parser, args)[self.config.subcommand],
         )
-        kept = config.checkpoint
-        monitor, given = str(kept.monitor), kept.save_on_train_epoch_end
+        options = config.checkpoint
+        monitor, given = str(options.monitor), options.save_on_train_epoch_end
         if is_of_training(monitor) or (given is None and config.trainer.limit_val_batches == 0):
-            kept.save_on_train_epoch_end = True  # after a validation, it is not logged yet
-        elif given is None and (kept.monitor is None or is_of_validation(monitor)):
-            kept.save_on_train_epoch_end = False  # otherwise Lightning decides
+            options.save_on_train_epoch_end = True  # a training metric is not logged yet after a validation
+        elif given is None and (options.monitor is None or is_of_validation(monitor)):
+            options.save_on_train_epoch_end = False  # otherwise Lightning decides
         check_text(self._parser(self.config.subcommand), self._text_of(config))
         if self.config.subcommand == "fit":
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-            what = "is a folder" if Path(config.ckpt_path).is_dir() else "does not exist"
+            what = "is a directory" if Path(config.ckpt_path).is_dir() else "does not exist"
             raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
@@ -178,31 +178,31 @@ class CLI(LightningCLI):
         teacher = config.get("model.init_args.teacher")
         if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
             raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
-        if kept.dirpath is not None or kept.filename != "best" or kept.save_top_k not in (0, 1):
+        if options.dirpath is not None or options.filename != "best" or options.save_top_k not in (0, 1):
             raise MisconfigurationException(
-                "Expected --checkpoint.dirpath, filename and save_top_k as they are, because --run takes "
-                "checkpoints/best.ckpt. To keep more, add a ModelCheckpoint to trainer.callbacks."
+                "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
+                "checkpoints/best.ckpt. To keep more checkpoints, add a ModelCheckpoint to trainer.callbacks."
             )
         weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
             raise MisconfigurationException(
-                f"Expected weights to {self.config.subcommand}: give --run last, best or FOLDER, --ckpt_path FILE or "
+                f"Expected weights to {self.config.subcommand}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
         if config.ckpt_path is not None or self.config.subcommand != "fit":
             self.weights = {"file": weights, **facts_of(str(weights), config.weights_only is not False)}
             module, _, name = config.model.class_path.rpartition(".")
             module_class = getattr(importlib.import_module(module), name)
-            self.trained = data_of(self.weights.get("hyper_parameters", {}), module_class)
-            self.weights["digest"] = digest_of(Path(weights))  # now, because training may replace it during a test
+            self.checkpoint_data = data_of(self.weights.get("hyper_parameters", {}), module_class)
+            self.weights["digest"] = digest_of(Path(weights))  # a training may replace the file during a test
 
     def _parse_ckpt_path(self) -> None:
-        """Keep the config as it was given: Lightning would let the checkpoint's values win over the command line."""
+        """Do nothing: Lightning would override the command line with the checkpoint's values."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the run's folder and a trainer that writes into it.
+        """Create the run directory and a trainer that writes to it.
 
-        By now data and module exist, so that a mistake in them leaves no empty run behind.
+        Data and module are instantiated before, so an error in them leaves no empty run directory.
         """
         command = self.subcommand
         assert command is not None
@@ -214,7 +214,7 @@ class CLI(LightningCLI):
             self._begin_record(config)
         loggers: list[CSVLogger | TensorBoardLogger] = []
         if config.trainer.logger in (None, True):
-            step = self.kept.get("step", 0) if command == "fit" and config.run is not None else None
+            step = self.resume_state.get("step", 0) if command == "fit" and config.run is not None else None
             table = CSVLogger(self.output_dir, name="", version="")
             board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
             loggers = [table, board]
@@ -229,57 +229,54 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        """Give checkpoints their folder, and take a progress bar and a profiler that cost little."""
+        """Set the directory of checkpoints, and add the default progress bar, profiler and callbacks."""
         if config["enable_checkpointing"] is False:
             always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
         for callback in always:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_dir / BEST.parent)
-        if config["logger"] is False and isinstance(config["callbacks"], list):  # Lightning would refuse to start
-            config["callbacks"] = [one for one in config["callbacks"] if not isinstance(one, LearningRateMonitor)]
+        if config["logger"] is False and isinstance(config["callbacks"], list):  # Lightning would raise
+            config["callbacks"] = [item for item in config["callbacks"] if not isinstance(item, LearningRateMonitor)]
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
-        if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
+        if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
             always = [*always, Progress()]
-        if config["enable_model_summary"] is not False and not any(isinstance(one, ModelSummary) for one in given):
+        if config["enable_model_summary"] is not False and not any(isinstance(item, ModelSummary) for item in given):
             always = [*always, NetworkSummary()]
-        if not any(isinstance(one, TerminateOnNaN) for one in given):
+        if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
-        always = [*always, self.stopper, LambdaCallback(on_train_start=self._note_start)]
+        always = [*always, self.stopper, LambdaCallback(on_train_start=self._begin_training)]
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.settings = self.settings
-        config["callbacks"] = [
-            MonitorCheck(),
-            EpochKeeper(),
-            *(one for one in given if one is not None),
-        ]  # before all others
+        # these two run before all other callbacks
+        config["callbacks"] = [MonitorCheck(), EpochKeeper(), *(item for item in given if item is not None)]
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         use_atomic_io(trainer, config["plugins"])
         return trainer
 
     def _match_data(self, command: str) -> None:
-        """Make the data match the classes and the normalisation of the checkpoint.
+        """Set the classes and the normalisation of the data to those of the checkpoint.
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes, or transforms would be fitted to other images.
+            MisconfigurationException: The data has other classes, or its transforms are fitted to other images.
         """
         if self.weights:
             self._check_fitted()
-        if not self.trained:
+        if not self.checkpoint_data:
             return
-        data, names = self.datamodule, self.trained["class_names"]
+        data, names = self.datamodule, self.checkpoint_data["class_names"]
         if names is not None:
             check_classes(str(self.weights["file"]), names, data, training=command == "fit")
         if hasattr(data, "match"):
-            data.match(names, self.trained["mean"], self.trained["std"])
+            data.match(names, self.checkpoint_data["mean"], self.checkpoint_data["std"])
         size = self.weights["hyper_parameters"].get("image_size")
         if (given := getattr(data, "image_size", size)) != size:
-            rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size}.")
+            rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size} pixels.")
 
     def _check_fitted(self) -> None:
-        """Check that transforms are fitted to the images that they were fitted to when the weights were trained.
+        """Check that transforms are fitted to the images that the checkpoint was trained on.
 
         Raises:
             MisconfigurationException: The data is not the run's.
@@ -295,24 +292,24 @@ class CLI(LightningCLI):
         of_run = (record.read(Path(run)).get("data") if run is not None else None) or {}
         if not of_run.get("digest"):
             rank_zero_warn(
-                f"{names[0]} is fitted to the training images of {described['root']}. Whether {file} was trained on "
-                "them is unknown, because no run.json of its run names its data."
+                f"{names[0]} is fitted to the training images of {described['root']}. It is unknown whether {file} was "
+                "trained on them, because its run has no run.json that records the data."
             )
         elif not same_data(of_run, described):
             raise MisconfigurationException(
                 f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
-                f"training images, but {described['root']} is other data. Give the run's --data.root; to classify "
-                "other images, use `predict`, which fits to the run's data."
+                f"training images, but got {described['root']}. Set --data.root to the data of the run. To classify "
+                "other images, use `predict`, which fits to the data of the run."
             )
 
     def _make_folders(self, config: Any) -> None:
-        """Set ``run_dir`` and ``output_dir``, and make them."""
+        """Set ``run_dir`` and ``output_dir``, and create them."""
         run = Path(config.run) if config.run is not None else None
         if run is None and config.ckpt_path is not None and self.subcommand != "fit":
             run = run_of_checkpoint(Path(config.ckpt_path))
-        configs = filter(None, config.get("config") or [])  # None for a text instead of a file
+        configs = filter(None, config.get("config") or [])  # None if --config is a string instead of a file
         runs = Path(config.runs_dir) / name_of(list(map(str, configs)))
-        if not is_rank_zero():  # other ranks write nothing, and learn the folder from rank zero's broadcast
+        if not is_rank_zero():  # other ranks write nothing; rank zero broadcasts the directory
             self.run_dir = self.output_dir = run or runs
             return
         self.run_dir = run or create_folder(runs)
@@ -321,23 +318,23 @@ class CLI(LightningCLI):
             self.output_dir = create_folder(self.run_dir / str(self.subcommand))
 
     def _compare_with_run(self) -> None:
-        """See what the command line changes of what the checkpoint that training goes on from was trained with.
+        """Collect the settings that the command line changes from those that the checkpoint was trained with.
 
-        The run's config may say otherwise: of a start that came to no checkpoint of its own.
+        They may differ from the run's config, which also records starts that wrote no checkpoint.
 
         Raises:
-            RunError: There is no such run, or it cannot go on so.
+            RunError: The run does not exist, or cannot be resumed with these settings.
         """
         config = self.config["fit"]
-        now = read_yaml(self._text_of(config))
-        self.settings = {key: value for key, value in now.items() if key not in OF_STARTING}
+        settings = read_yaml(self._text_of(config))
+        self.settings = {key: value for key, value in settings.items() if key not in OF_STARTING}
         run = Path(config.run) if config.run is not None else None
         if run is not None and not (run / CONFIG).is_file():
-            raise RunError(f"Expected the folder of a run, with {CONFIG} in it, at --run, but got {run}.")
+            raise RunError(f"Expected a run directory with {CONFIG} at --run, but got {run}.")
         if config.ckpt_path is not None:
-            self.kept = read_resume_state(Path(config.ckpt_path), weights_only=config.weights_only is not False)
-        before = self.kept.get("settings") or (load_config(run) if run is not None else None)
-        if before is None:  # a new run, or a checkpoint of which nothing is known
+            self.resume_state = read_resume_state(Path(config.ckpt_path), weights_only=config.weights_only is not False)
+        before = self.resume_state.get("settings") or (load_config(run) if run is not None else None)
+        if before is None:  # a new run, or a checkpoint without settings
             return
         self.changes = changes_of(before, self.settings)
         if config.ckpt_path is not None:
@@ -346,7 +343,7 @@ class CLI(LightningCLI):
             check_unfinished(run, before, self.settings)
 
     def _begin_record(self, config: Any) -> None:
-        """Write down what the run runs with, and say what has changed since it was started."""
+        """Write run.json, and report what has changed since the run was started."""
         data = self._describe_data()
         info = record.read(self.run_dir)
         before = info.get("data") or {}
@@ -361,11 +358,11 @@ class CLI(LightningCLI):
         )
         if "digest" in before and not same_data(before, data):
             rank_zero_warn(
-                f"The images or their split have changed since {self.run_dir} was started: what comes now is measured "
-                "on others than what came before. Start a new run, unless that is meant."
+                f"The images or their split have changed since {self.run_dir} was started, so its metrics are not "
+                "comparable. Start a new run, unless the change is intended."
             )
         if config.run is not None and config.ckpt_path is None:
-            print(f"{self.run_dir} has no checkpoint yet: it begins again.")
+            print(f"{self.run_dir} has no checkpoint yet. Training starts from scratch.")
         for key, old, new in self.changes:
             print(f"Changed      {key}: {old} -> {new}")
 
@@ -375,17 +372,17 @@ class CLI(LightningCLI):
         return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
     def before_fit(self) -> None:
-        """Let what the command line says win over the checkpoint."""
+        """Override settings of the checkpoint with those of the command line."""
         keys = [key for key, *_ in self.changes if key.startswith(OF_TRAINING)]
         config = self.config["fit"]
         if config.ckpt_path is None or not hasattr(self.model, "take_new_settings"):
             return
-        if keys or not self.kept:  # of another program's checkpoint, nothing is known
+        if keys or not self.resume_state:  # a checkpoint of another program has no settings
             forget_moments = "model.init_args.optimizer.class_path" in keys
             self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
 
     def _text_of(self, config: Any) -> str:
-        """Return the config by which this can be repeated: without what was meant for this start alone."""
+        """Return the config that reproduces this command, without the options that apply only to this start."""
         config = config.clone()
         if config.get("data.init_args.overwrite_split"):
             config["data.init_args.overwrite_split"] = False
@@ -404,8 +401,8 @@ class CLI(LightningCLI):
         partial.write_text(self._text_of(config), encoding="utf-8")
         partial.replace(self.output_dir / CONFIG)
 
-    def _note_start(self, trainer: Trainer, *_: Any) -> None:
-        """Training begins: all processes learn the run's folder; only now a run that goes on has other settings."""
+    def _begin_training(self, trainer: Trainer, *_: Any) -> None:
+        """Broadcast the run directory, and update the files of a resumed run, which a failed start must not change."""
         self.training = True
         if trainer.ckpt_path is not None and is_rank_zero():
             ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # and validated, when it was written
@@ -414,14 +411,15 @@ class CLI(LightningCLI):
         self.run_dir = Path(trainer.strategy.broadcast(str(self.run_dir)))
         if self.config["fit"].run is not None and is_rank_zero():
             if self.table is not None:
-                cut(self.table, self.kept.get("rows", 0))
+                truncate(self.table, self.resume_state.get("rows", 0))
             self._save_config(self.config["fit"])
 
-    def _say_how_to_go_on(self) -> None:
+    def _print_resume_command(self) -> None:
         if self.subcommand == "fit" and is_rank_zero() and (self.run_dir / CONFIG).is_file():
             last = self.run_dir / LAST
-            kept = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
-            print(f"\nStopped{kept}. Go on:  {shell_command('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
+            state = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
+            command = shell_command("project", "fit", "--run", self.run_dir)
+            print(f"\nStopped{state}. Resume:  {command}", file=sys.stderr)
 
     @rank_zero_only
     def _finish(self, report: bool) -> None:
@@ -431,21 +429,21 @@ class CLI(LightningCLI):
         print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)
 
     def _write_report(self) -> None:
-        """Write the report, or say why not: what was trained is not lost over a picture of it."""
-        if not (self.run_dir / CONFIG).is_file():  # a test of weights that are no run's
+        """Write the report; warn if that fails, because the report must not fail a finished run."""
+        if not (self.run_dir / CONFIG).is_file():  # a test of weights outside a run directory
             return
         try:
             write_report(self.run_dir)
-        except Exception as error:  # whatever it is, the run is finished and its files are there
+        except Exception as error:  # the files of the run are complete
             if debugging():
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             rank_zero_warn(
-                f"No report was written ({reason}). PROJECT_DEBUG=1 shows all of it: `report {self.run_dir}`."
+                f"No report was written ({reason}). To see why, run `report {self.run_dir}` with PROJECT_DEBUG=1."
             )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; Lightning calls this in the place of ``Trainer.fit``."""
+        """Train. Lightning calls this method instead of ``Trainer.fit``."""
         with report_full_disk(lambda: self.run_dir):
             try:
                 self.trainer.fit(**kwargs)
@@ -453,13 +451,13 @@ class CLI(LightningCLI):
                 if "`val_check_interval`" not in str(error):
                     raise
                 raise MisconfigurationException(
-                    "Expected --trainer.val_check_interval of at most an epoch's batches "
+                    "Expected --trainer.val_check_interval of at most the number of batches in an epoch "
                     f"({self.trainer.num_training_batches}), but got {self.trainer.val_check_interval}. To count "
-                    "across epochs, add --trainer.check_val_every_n_epoch null."
+                    "batches across epochs, add --trainer.check_val_every_n_epoch null."
                 ) from error
 
     def after_fit(self) -> None:
-        """Say what came out."""
+        """Test if asked to, print the results, and write the report."""
         state = "finished"
         for stopping in self.trainer.early_stopping_callbacks:
             if stopping.stopped_epoch and is_rank_zero():
@@ -470,19 +468,19 @@ class CLI(LightningCLI):
             else:
                 self._finish(report=True)
         except SystemExit as stop:
-            if stop.code in [128 + number for number in SIGNALS]:  # the test is still to be made
+            if stop.code in [128 + number for number in SIGNALS]:  # the test is not done yet
                 state = "interrupted"
             raise
         finally:
-            record.end(self.run_dir, state, time.monotonic() - self.began)
+            record.end(self.run_dir, state, time.monotonic() - self.start_time)
 
     def after_validate(self) -> None:
-        """Say what came out."""
+        """Write and print the results."""
         self._write_results()
         self._finish(report=False)
 
     def after_test(self) -> None:
-        """Say what came out, in the run's report too, and how often its test images have been looked at."""
+        """Write and print the results, with the number of tests of this run, and update the report."""
         self._write_results(times_tested=times_tested(self.run_dir) + 1)
         self._finish(report=True)
 
@@ -490,7 +488,7 @@ class CLI(LightningCLI):
     def _write_results(self, **facts: int) -> None:
         """Write results.json: metrics, checkpoint and data."""
         config = self.config[self.subcommand]
-        found = {
+        results = {
             "checkpoint": config.ckpt_path or config.get("model.init_args.pretrained"),
             "checkpoint_digest": self.weights["digest"],
             "epoch": self.weights.get("epoch"),
@@ -499,20 +497,20 @@ class CLI(LightningCLI):
             **facts,
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
         }
-        (self.output_dir / RESULTS).write_text(json.dumps(found, indent=2) + "\n")
+        (self.output_dir / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
 
 
 def run(args: list[str]) -> CLI:
-    """Run a command of Lightning's.
+    """Run fit, validate or test.
 
-    All files of ``callbacks`` are imported: a class is found by its short name once its module is.
+    All modules of ``callbacks`` are imported, so that their classes can be given by short names.
 
     Raises:
         SystemExit: See ``report_errors``.
     """
     follow_parent()
     with report_errors(args):
-        for module in pkgutil.iter_modules(callbacks.__path__):  # the user's own among them
+        for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
         command = list(args)

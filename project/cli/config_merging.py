@@ -1,8 +1,8 @@
-"""Which arguments a config or an option keeps when it replaces a class or a list.
+"""Define which arguments remain when a config or an option replaces a class or a list.
 
 jsonargparse keeps every argument whose name the new class accepts: AdamW would train with SGD's learning rate, and a
-param group with the learning rate of the group at its index. Here a new class keeps only arguments that both classes
-inherit from a common base class, such as a DataModule's ``batch_size``, and a new list keeps nothing.
+param group with the learning rate of the group at its index. With this module, a new class keeps only arguments that
+both classes inherit from a common base class, such as a DataModule's ``batch_size``, and a new list keeps none.
 """
 
 import inspect
@@ -29,7 +29,7 @@ def replaced_classes(config: Any) -> list[str]:
 
 
 def _line(new: str, old: str, dropped: dict[str, Any], config: Any) -> str:
-    args = next((one.get("init_args") or {} for one in _classes(config) if one["class_path"] == new), {})
+    args = next((entry.get("init_args") or {} for entry in _classes(config) if entry["class_path"] == new), {})
     changed = {name: (args[name], value) for name, value in dropped.items() if args.get(name, value) != value}
     words = [f"{name} {_shown(value)} (not {_shown(before)})" for name, (value, before) in changed.items()]
     return f"{new} replaces {old} and does not inherit its arguments: {', '.join(words)}." if words else ""
@@ -70,9 +70,9 @@ def _owner(path: str, argument: str) -> type | None:
     """Return the class, among the one at an import path and its bases, whose ``__init__`` declares an argument."""
     module, _, name = path.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)
-    for one in cls.__mro__ if inspect.isclass(cls) else ():
-        if "__init__" in vars(one) and argument in inspect.signature(vars(one)["__init__"]).parameters:
-            return one
+    for base in cls.__mro__ if inspect.isclass(cls) else ():
+        if "__init__" in vars(base) and argument in inspect.signature(vars(base)["__init__"]).parameters:
+            return base
     return None
 
 

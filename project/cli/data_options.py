@@ -1,4 +1,4 @@
-"""What the commands about data share: a DataModule from the configs and options that ``fit`` takes."""
+"""Create a DataModule from the configs and options of ``fit``, for the commands about data."""
 
 from argparse import SUPPRESS
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningDataModule, seed_everything
 
-import callbacks  # noqa: F401  # a class is found by its short name once its module is imported
+import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules
 from project.cli.parser import Parser
 from project.cli.preflight import check_seed_range
@@ -16,9 +16,9 @@ IGNORED += ["weights_only", "verbose", "report"]  # of fit, validate and test, i
 
 
 def data_parser(command: str) -> Parser:
-    """Return a parser of ``--config`` and ``--data``; what else ``fit`` takes from a config is passed over."""
+    """Return a parser of ``--config`` and ``--data`` that ignores the other options of ``fit``."""
     parser = Parser(allow_abbrev=False, usage=f"python -m project {command} [--config FILE ...] [--option VALUE ...]")
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; several stack.")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file; later files override earlier ones.")
     parser.add_argument("--seed_everything", type=bool | int, default=0, help="Seed of all random numbers.")
     parser.add_subclass_arguments(LightningDataModule, "data", required=True, fail_untyped=False)  # as fit does
     for name in IGNORED:
@@ -30,15 +30,15 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
     """Return the DataModule that a command line describes, and all its options.
 
     Raises:
-        UsageError: The command line is not as expected.
-        DataError: The DataModule is not one of images.
+        UsageError: The command line is invalid.
+        DataError: The DataModule is not an ImageDataModule.
         MisconfigurationException: The seed is out of range.
     """
     options = parser.parse_args(args)
     check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
-    data = parser.instantiate(Namespace(data=options.data)).data  # and none of the classes that are passed over
+    data = parser.instantiate(Namespace(data=options.data)).data  # only data: the ignored classes are not instantiated
     if not isinstance(data, datamodules.ImageDataModule):
         raise datamodules.DataError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
     return data, options

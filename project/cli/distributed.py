@@ -1,4 +1,4 @@
-"""Several processes that train together: which of them speaks of an error, and how all end once one has failed."""
+"""Distributed training: which rank reports an error, and how all ranks exit after one has failed."""
 
 import atexit
 import os
@@ -14,22 +14,22 @@ from lightning.pytorch.utilities import rank_zero_only
 from project.resume.signals import world_size
 from project.runs.ranks_env import is_first_process
 
-GRACE = 30  # seconds that a process may go on without the one that started it
-LINGER = 3  # seconds that the process which counts the failed waits for others to fail of the same
+GRACE = 30  # seconds that a process may run after its parent exited
+LINGER = 3  # seconds that rank zero, which hosts the store, waits for other ranks to fail
 
 
 def rank() -> int:
-    """Return which process of a training this is."""
+    """Return the rank of this process."""
     return rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
 
 
 def is_rank_zero() -> bool:
-    """Tell whether this is the process that writes, before there is a trainer to ask."""
+    """Return whether this process is rank zero, which writes all files. Needs no trainer."""
     return rank() == 0 and is_first_process()
 
 
 def is_loss_of_another(error: BaseException) -> bool:
-    """Tell whether an error says no more than that another process is gone."""
+    """Return whether an error only reports that another rank exited."""
     if world_size() == 1:
         return False
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
@@ -37,9 +37,9 @@ def is_loss_of_another(error: BaseException) -> bool:
 
 @cache
 def is_first_to_fail() -> bool:
-    """Tell whether no other process of this training failed before; True if nobody can be asked.
+    """Return whether this rank is the first to fail; True if the store cannot be reached.
 
-    The first to fail says why; of the others, which then fail for want of it or of the same, nothing is to be said.
+    Only the first rank reports its error: the others fail as a consequence, or for the same reason.
     """
     store = _store()
     try:
@@ -49,10 +49,10 @@ def is_first_to_fail() -> bool:
 
 
 def reason_of_first(reason: str) -> str:
-    """Return why the first process to fail did: for ``reason``, if this is the first.
+    """Return why the first rank to fail failed.
 
     Args:
-        reason: Why this one fails; the others learn it from here.
+        reason: Why this rank failed. The first rank to fail stores it for the others.
     """
     store, key = _store(), f"{_failed()}/reason"
     try:
@@ -61,12 +61,12 @@ def reason_of_first(reason: str) -> str:
                 store.set(key, reason)
             return reason
         return store.get(key).decode()
-    except RuntimeError:  # whoever kept it is gone
+    except RuntimeError:  # the process that hosts the store exited
         return reason
 
 
 def leave_at_once(code: int) -> None:
-    """End this process, at its exit, without the wait for others that is part of a collective's tidy end."""
+    """Exit without the cleanup of collectives, which would wait for other ranks. Takes effect when Python exits."""
     if world_size() == 1:
         return
 
@@ -82,11 +82,11 @@ def leave_at_once(code: int) -> None:
 
 @cache
 def follow_parent() -> None:
-    """End this process soon after the one that started it, if that was to care for it and is gone.
+    """End this process soon after its parent exits, if the parent is torchrun or Lightning's launcher.
 
-    In a collective it would hang until the collective's time is over: half an hour, by default.
+    Otherwise, it would hang in a collective until the timeout: half an hour, by default.
     """
-    if not _launched_by_torchrun() and os.environ.get("LOCAL_RANK", "0") == "0":  # a person, or a scheduler that cares
+    if not _launched_by_torchrun() and os.environ.get("LOCAL_RANK", "0") == "0":  # started by a user or a scheduler
         return
     parent = os.getppid()
 
@@ -100,19 +100,19 @@ def follow_parent() -> None:
 
 
 def _store() -> "torch.distributed.TCPStore | None":
-    """Return what all processes of this training can reach, or None."""
+    """Return the key-value store that all ranks share, or None if it cannot be reached."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if world_size() == 1 or address is None or port is None:
         return None
     try:
         timeout = timedelta(seconds=LINGER)
         return torch.distributed.TCPStore(address, int(port), None, False, timeout, wait_for_workers=False)
-    except RuntimeError:  # whoever kept it is gone
+    except RuntimeError:  # the process that hosts the store exited
         return None
 
 
 def _wait_for_others() -> None:
-    """Let those who fail at the same time find out that they are not the first."""
+    """Keep the store alive while ranks that fail at the same time check whether they are the first."""
     store, end = _store(), time.monotonic() + LINGER
     while store is not None and time.monotonic() < end and store.add(_failed(), 0) < world_size():
         time.sleep(0.1)

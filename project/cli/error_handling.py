@@ -1,4 +1,4 @@
-"""How a command ends, in words for the person at the command line."""
+"""Turn exceptions into messages and exit codes."""
 
 import logging
 import signal
@@ -25,35 +25,33 @@ def is_of_use(record: logging.LogRecord) -> bool:
 
 
 def is_no_echo(record: logging.LogRecord) -> bool:
-    """Tell whether a log record is not "Received SIGTERM" for a Ctrl-C, of which Lightning is told as of one."""
-    stopper = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    pressed = isinstance(stopper, GracefulShutdown) and stopper.number == signal.SIGINT
-    return not (pressed and "Received SIGTERM" in record.getMessage())
+    """Return whether a log record is not the "Received SIGTERM" that Lightning logs for a Ctrl-C in training."""
+    handler = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    ctrl_c = isinstance(handler, GracefulShutdown) and handler.number == signal.SIGINT
+    return not (ctrl_c and "Received SIGTERM" in record.getMessage())
 
 
 @contextmanager
 def report_errors(args: list[str]) -> Iterator[None]:
-    """Turn an error into words for the person at the command line.
+    """Print an error for the user, and exit. Warnings that no user can act on are hidden.
 
     Args:
         args: Command line that the errors are about.
 
     Raises:
-        SystemExit: With code 2 for a mistake of the user, told in one line; with code 1 for any other error, told by
-            the frames of its traceback that are the user's or the project's.
+        SystemExit: With code 2 for a user error, printed in one line; with code 1 for any other error, printed with the
+            frames of its traceback that belong to the user's files or the project's. With 128 + n after signal n.
     """
-    # on every run: a warning about Lightning's own use of torch's internals, and its advertisements
+    # Lightning's own use of torch's internals, on every run
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # Lightning calls functions that jsonargparse 5, which pyproject.toml excludes, will not have
+    # Lightning calls functions that jsonargparse 5 removes; pyproject.toml excludes that version
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.pytorch\.cli")
     warnings.filterwarnings("ignore", message="`torch.jit.trace", category=FutureWarning)  # TensorBoard's graphs use it
-    warnings.filterwarnings(
-        "ignore", message="Checkpoint directory .* is not empty"
-    )  # nor is that of a run that goes on
-    warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # nor is it needed
-    # about defaults that Parser leaves out of configs
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")  # as expected in a resumed run
+    warnings.filterwarnings("ignore", message=".*The WeightAveraging state cannot be restored")  # it is not needed
+    # defaults that Parser leaves out of configs
     warnings.filterwarnings("ignore", message="\\s*Unable to serialize instance")
-    # of the loss, by which a checkpoint alone is built anew
+    # the loss is saved as a hyperparameter, so that load_from_checkpoint needs no arguments
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_of_use)
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").addFilter(is_no_echo)
@@ -62,16 +60,16 @@ def report_errors(args: list[str]) -> Iterator[None]:
     except Stopped as stopped:
         if debugging():
             raise
-        code = 0 if rank() else stopped.exit_code  # of Lightning's launcher: rank zero is killed once another fails
+        code = 0 if rank() else stopped.exit_code  # Lightning's launcher kills rank zero if another rank fails
         leave_at_once(code)
         raise SystemExit(code) from None
-    except Exception as error:  # whatever it is, a person reads it: told short, raised whole by PROJECT_DEBUG
+    except Exception as error:  # printed in short; PROJECT_DEBUG raises it
         code = 1
         first = is_first_to_fail()
         if not debugging() and first:
             if world_size() > 1 and not is_loss_of_another(error):
                 print(f"Rank {rank()} of {world_size()} failed first:", file=sys.stderr)
-            code = tell(root_cause(error), args)
+            code = print_error(root_cause(error), args)
         leave_at_once(code)
         if debugging():
             if world_size() > 1:
@@ -80,8 +78,8 @@ def report_errors(args: list[str]) -> Iterator[None]:
         raise SystemExit(code) from error
 
 
-def tell(error: BaseException, args: list[str]) -> int:
-    """Print an error, and return the code to exit with: 2 for a mistake of the user, 1 for any other."""
+def print_error(error: BaseException, args: list[str]) -> int:
+    """Print an error, and return the exit code: 2 for a user error, 1 for any other."""
     if isinstance(error, UsageError):
         print(f"error: {parser_message(str(error), args, error.options)}", file=sys.stderr)
     elif isinstance(error, USER_ERRORS):
@@ -91,15 +89,15 @@ def tell(error: BaseException, args: list[str]) -> int:
         print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
     elif is_loss_of_another(error):
         print(
-            "error: Another process of this training is gone and did not say why: was it killed, for want of memory? "
-            f"Rank {rank()} noticed: {' '.join(str(error).split())}",
+            "error: Another rank exited without an error; it may have run out of memory. "
+            f"Rank {rank()} reports: {' '.join(str(error).split())}",
             file=sys.stderr,
         )
         return 1
     elif isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         print(
-            f"error: {str(error).strip(' .')}: it loads images, and may have run out of memory. Give fewer "
-            "--data.num_workers or a smaller --data.batch_size.",
+            f"error: {str(error).strip(' .')}. It may have run out of memory. Reduce --data.num_workers or "
+            "--data.batch_size.",
             file=sys.stderr,
         )
         return 1

@@ -1,4 +1,4 @@
-"""Errors, written for the person who made the mistake."""
+"""Shorten errors of jsonargparse, torch and the operating system to messages for the user."""
 
 import importlib
 import inspect
@@ -23,35 +23,33 @@ from project.cli.unknown_options import UNKNOWN_KEY, unknown_option
 from project.runs.command_line import config_files
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
-OURS = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
+PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 LONGEST = 300  # characters of a message of jsonargparse's
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the error that jsonargparse wrapped because a type was "this class or None"."""
+    """Return the error that jsonargparse wrapped for an argument whose type is a class or None."""
     while isinstance(error, ValueError) and "Does not validate" in str(error) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of ours or of the operating system, with the line that met the latter."""
+    """Return the message of an error of this project, or of the operating system with the line that caused it."""
     message = str(error)
-    if message.startswith(
-        "Caught "
-    ):  # what torch makes of an error in a DataLoader's worker: a page, and the reason last
+    if message.startswith("Caught "):  # an error in a DataLoader worker: torch adds the traceback before the reason
         return message.strip().splitlines()[-1].partition(": ")[2]
     place = _own_line(error) if isinstance(error, OSError) else ""
     return f"{message}{place}"
 
 
 def is_of_another_network(error: BaseException) -> bool:
-    """Tell whether a checkpoint did not fit the network."""
+    """Return whether an error means that a checkpoint does not match the network."""
     return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
 
 
 def callback_hook(error: BaseException) -> str | None:
-    """Return which hook of which callback an error came from, as "GradientNorm.on_train_start"."""
+    """Return the callback and hook that an error came from, such as "GradientNorm.on_train_start"."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
         if isinstance(owner, Callback) and hasattr(Callback, frame.f_code.co_name):
@@ -60,71 +58,73 @@ def callback_hook(error: BaseException) -> str | None:
 
 
 def short_traceback(error: BaseException) -> str:
-    """Return the frames of an error that lie outside installed packages, and the error itself."""
+    """Return the frames of a traceback outside installed packages, and the error."""
     lines = traceback.format_list(_own_frames(error))
     reason = "".join(traceback.format_exception_only(error)).strip()
     hook = callback_hook(error)
     error_line = f"error: {f'in callback {hook}: ' if hook else ''}{reason}"
-    return f"{''.join(lines)}{error_line}\nOnly your files and the project's are shown; PROJECT_DEBUG=1 shows all."
+    return f"{''.join(lines)}{error_line}\nFrames of installed packages are hidden. To show them, set PROJECT_DEBUG=1."
 
 
 def parser_message(message: str, args: list[str], options: Collection[str] = ()) -> str:
-    """Return jsonargparse's complaint about a command line in one line, with the nearest right name.
+    """Return an error message of jsonargparse in one line, with the closest valid name.
 
     Args:
-        message: The complaint.
+        message: The message.
         args: Command line that it is about.
-        options: Names of all options, without those of classes.
+        options: Names of all options, except those of classes.
     """
-    if found := re.search(r"Expected each (?:key|--config) once.*", message):
-        return found[0]
+    if match := re.search(r"Expected each (?:key|--config) once.*", message):
+        return match[0]
     if re.search(UNKNOWN_KEY, message):
         return unknown_option(message, args, options)
     if re.search(r"arguments are required: \w+\.(data|model)", message):
         if args[0] == "fit":
             if config_files(args):
                 return (
-                    "Expected a recipe, but got no model or data: put the --config of a recipe, such as "
+                    "Expected a recipe, but got no model or data. Put the --config of a recipe, such as "
                     "configs/resnet.yaml, before that of an overlay."
                 )
-            return "Expected a recipe, but got no model and data: add --config configs/resnet.yaml."
-        return f"Expected what to {args[0]}: give --run last, best or FOLDER, or --config FILE and --ckpt_path FILE."
-    if found := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
-        path = next(filter(None, found.groups()))
+            return "Expected a recipe, but got no model and data. Add --config configs/resnet.yaml."
+        return (
+            f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE and --ckpt_path FILE."
+        )
+    if match := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
+        path = next(filter(None, match.groups()))
         if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):
             return problem
-    if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):  # within another class's arguments
-        return _class_problem(f"{found[1]}.{found[2]}") or " ".join(message.split())
-    if found := re.search(r"File does not exist: '(.+?)'", message):
-        return _missing_file(Path(found[1]))
+    if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):  # in the arguments of another class
+        return _class_problem(f"{match[1]}.{match[2]}") or " ".join(message.split())
+    if match := re.search(r"File does not exist: '(.+?)'", message):
+        return _missing_file(Path(match[1]))
     if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
-    if found := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
-        return f"Expected {found[1]} {found[3]}, but got {found[2]}."
-    if found := re.search(
+    if match := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
+        return f"Expected {match[1]} {match[3]}, but got {match[2]}."
+    if match := re.search(
         r'"(\w+)":(?:(?!Parser key)[\s\S])*does not conform to restriction v(\S+)[\s\S]*?Given value: (\S+)', message
     ):
-        return f"Expected {found[1]} {found[2]}, but got {found[3]}."
-    if found := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
+        return f"Expected {match[1]} {match[2]}, but got {match[3]}."
+    if match := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
         return (
-            f"Expected a transform of whole batches, as datamodules.RandomCrop, but got {found[1]}: transforms of "
-            "single images belong below train_transforms."
+            f"Expected a transform of batches, such as datamodules.RandomCrop, but got {match[1]}. Put transforms of "
+            "single images below train_transforms."
         )
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
-    if found := re.search(r"arguments are required: ([\w.]+)", message):
-        return _required(found[1], message, keys)
+    if match := re.search(r"arguments are required: ([\w.]+)", message):
+        return _required(match[1], message, keys)
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
     if keys and value:
-        wanted = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
-        wanted = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", want) for want in wanted if "NoneType" not in want]
-        if wanted:
+        types = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
+        types = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", name) for name in types if "NoneType" not in name]
+        if types:
             got = (value[1] or value[2]).strip().strip("'")
-            return f"Expected {' or '.join(wanted)} for {keys[-1]}, but got {got!r}."
-    return _shortest(" ".join(message.split()))
+            return f"Expected {' or '.join(types)} for {keys[-1]}, but got {got!r}."
+    return _shortened(" ".join(message.split()))
 
 
-def _shortest(text: str) -> str:
-    """Return a complaint about a value of several types in its innermost part, cut to a length that is read."""
+def _shortened(text: str) -> str:
+    """Return the innermost part of an error about a value of several types, cut to LONGEST characters."""
     key, _, reason = text.rpartition('Parser key "')[2].partition('": ')
     if "Union subtypes" in text and reason:
         value = re.search(r"Given value: (.{1,100}?)(?: - |$)", reason)
@@ -136,23 +136,23 @@ def _shortest(text: str) -> str:
 
 
 def _required(name: str, message: str, keys: list[str]) -> str:
-    """Name the option that gives a class what it was not given."""
+    """Return a message with the option that sets a required argument of a class."""
     given = rf"((\w+)=|Given value: )?Namespace\(class_path='([\w.]+)', init_args=Namespace\([^()]*?\b{name}=None"
-    found = next((one for one in re.finditer(given, message) if _has_no_default(one[3], name)), None)
-    if found is None:
+    match = next((candidate for candidate in re.finditer(given, message) if _has_no_default(candidate[3], name)), None)
+    if match is None:
         return f"Expected a value for {name}, but got none."
-    alone, key, path = found.groups()
-    behind = message[found.end() :].partition("\n")[0]
+    is_single, key, path = match.groups()
+    rest = message[match.end() :].partition("\n")[0]
     option = ".".join([*keys, *([key] if key and key not in keys else []), name])
-    # in a list, an option is for the last
-    how = f"--{option} VALUE" if alone or ", Namespace(" not in behind else f"`init_args: {{{name}: VALUE}}` to it"
-    return f"Expected a value for {name} of {path.rpartition('.')[2]}, but got none: add {how}."
+    # in a list, an option applies to the last item
+    how = f"--{option} VALUE" if is_single or ", Namespace(" not in rest else f"`init_args: {{{name}: VALUE}}` to it"
+    return f"Expected a value for {name} of {path.rpartition('.')[2]}, but got none. Add {how}."
 
 
 def _has_no_default(path: str, name: str) -> bool:
     module, _, cls = path.rpartition(".")
-    found = getattr(sys.modules.get(module), cls, None)
-    parameter = inspect.signature(found).parameters.get(name) if inspect.isclass(found) else None
+    class_ = getattr(sys.modules.get(module), cls, None)
+    parameter = inspect.signature(class_).parameters.get(name) if inspect.isclass(class_) else None
     return parameter is None or parameter.default is inspect.Parameter.empty  # None: a base class has it
 
 
@@ -178,23 +178,23 @@ def _yaml_problem(args: list[str]) -> str | None:
 
 
 def _class_problem(path: str) -> str | None:
-    """Return why a class cannot be had by its path, or None if it can."""
+    """Return why a class cannot be imported by its path, or None if it can."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
-        known = {name: f"{module.__name__}.{name}" for module in OURS for name in module.__all__}
+        known = {name: f"{module.__name__}.{name}" for module in PROJECT_MODULES for name in module.__all__}
         near = get_close_matches(name, known, 1)
         hint = f" Did you mean {known[near[0]]}?" if near else ""
-        return f"Expected the path of a class, as callbacks.ConfusionMatrix, but got {path!r}.{hint}"
+        return f"Expected the import path of a class, such as callbacks.ConfusionMatrix, but got {path!r}.{hint}"
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in OURS}
+            top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in PROJECT_MODULES}
             near = get_close_matches(module_name, top, 1)
-            hint = f" Did you mean {near[0]}.{name}?" if near else " Is its file in the folder you started from?"
+            hint = f" Did you mean {near[0]}.{name}?" if near else " Is its file in the working directory?"
             return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
         return _import_failed(path, error)
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise any exception
         return _import_failed(path, error)
     if hasattr(module, name):
         return None
@@ -204,7 +204,7 @@ def _class_problem(path: str) -> str | None:
 
 
 def _import_failed(path: str, error: Exception) -> str:
-    """Name the user's line that raised while the module of a class was imported."""
+    """Return a message with the line of the user's module that raised during import."""
     return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
 
 

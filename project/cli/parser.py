@@ -1,4 +1,4 @@
-"""The parser of the command line: mistakes as errors of ours, and a help that can be read."""
+"""The parser of the command line: it raises UsageError, and shortens the help text."""
 
 import os
 import re
@@ -24,10 +24,10 @@ from project.resume.arguments import with_paths
 from project.runs.command_line import classes_first, config_files
 from project.runs.config import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
 
-register_type(torch.device, str, torch.device)  # StochasticWeightAveraging has one; in a config it could not be read
-# what torchvision's transforms call by no type, as the list of Compose, may be classes: configs are trusted
+register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
+# arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
 set_parsing_settings(instantiate_subclass_spec_in_any=True)
-LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # from the data to the module
+LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # arguments of the module, set from the data
 
 SCALARS = (str, int, float, type(None))
 UNSAVED = "Unable to serialize instance "  # what jsonargparse writes for an object without an import path
@@ -58,7 +58,7 @@ _typehints.serialize_as_import_path = lambda value: value if isinstance(value, s
 
 
 def ordered(args: Sequence[str] | None) -> list[str]:
-    """Return a command line as it is parsed: classes before their arguments, and paths of runs from here."""
+    """Return a command line with classes before their arguments, and with paths of runs resolved."""
     return with_paths(classes_first(sys.argv[1:] if args is None else args))
 
 
@@ -68,11 +68,11 @@ def parse_given(parser: LightningArgumentParser, args: Sequence[str] | None) -> 
 
 
 class Parser(LightningArgumentParser):
-    """Parser that says a mistake in one line, and lists the options of the usual classes in its help."""
+    """Parser that raises UsageError, and lists the options of the default classes in its help."""
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Parse, report replaced classes, and compare devices with processes, as Lightning does once there is a run."""
-        if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called within the parser below
+        """Parse, report replaced classes, and check the number of devices before a run exists."""
+        if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called by this method
             return super().parse_args(args, *rest, **kwargs)
         args = ordered(args)
         files = [file.resolve() for file in config_files(args)]
@@ -100,7 +100,7 @@ class Parser(LightningArgumentParser):
         of_types = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
         values = {key: cfg.get(key) for key in of_types}
         for key, value in values.items():
-            if isinstance(value, set | frozenset):  # its order differs from process to process
+            if isinstance(value, set | frozenset):  # its order differs between processes
                 cfg[key] = sorted(value, key=repr)
         super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)
         for key, value in values.items():
@@ -110,11 +110,11 @@ class Parser(LightningArgumentParser):
                 cfg.pop(key)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what argparse would print below a page of usage."""
+        """Raise UsageError instead of printing the usage and exiting."""
         raise UsageError(message) from ex
 
     def format_help(self, *args: Any) -> str:
-        """Add the options of the classes that recipes use: by themselves, any class could stand there."""
+        """Return the help text with the options of the default classes of model and data."""
         text = shorten_help(super().format_help(*args))
         if "--model" not in self._option_string_actions:
             return text
@@ -122,7 +122,7 @@ class Parser(LightningArgumentParser):
         for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
-        return f"{text}\nWith the classes that the recipes use:\n\n{shorten_help(extra.format_help())}"
+        return f"{text}\nOptions of the default classes of model and data:\n\n{shorten_help(extra.format_help())}"
 
 
 def is_plain(value: Any) -> bool:
@@ -137,7 +137,7 @@ def is_plain(value: Any) -> bool:
 
 
 def text_of(parser: LightningArgumentParser, config: Any) -> str:
-    """Return a config as YAML with all its values. It is not validated again, which takes three times as long."""
+    """Return a config as YAML with all its values, without validating it again, which takes three times as long."""
     return parser.dump(config, skip_unset=False, skip_validation=True)
 
 
@@ -145,7 +145,7 @@ def check_text(parser: LightningArgumentParser, text: str) -> None:
     """Check that the YAML of a config, parsed again, gives the same YAML.
 
     Raises:
-        UsageError: It does not, so the run could neither be resumed nor tested.
+        UsageError: It does not, so the run could not be resumed or tested.
     """
     try:
         before = dict(flatten(read_yaml(text)))
@@ -163,19 +163,19 @@ def check_text(parser: LightningArgumentParser, text: str) -> None:
 
 
 def compare_with_torchrun(trainer: Any) -> None:
-    """Raise MisconfigurationException unless a Trainer's devices are as many as the processes that torchrun started."""
+    """Raise MisconfigurationException if the number of devices differs from torchrun's number of processes."""
     size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     devices, nodes = trainer.devices, trainer.num_nodes
     if devices == "auto":  # a CPU counts as one
         gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         devices = torch.cuda.device_count() if gpus else 1
-    if str(devices).isdecimal() and int(devices) * nodes != size:  # what is no number names single devices
+    if str(devices).isdecimal() and int(devices) * nodes != size:  # otherwise, devices are listed by index
         raise MisconfigurationException(
-            f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines: "
-            f"give --trainer.devices {here} --trainer.num_nodes {size // here}."
+            f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines. "
+            f"Set --trainer.devices {here} --trainer.num_nodes {size // here}."
         )
 
 
 def shorten_help(text: str) -> str:
-    """Leave out the names of some hundred modules of torch's, which jsonargparse lists at every option for one."""
+    """Remove the lists of known subclasses: for a ``torch.nn.Module``, jsonargparse lists more than a hundred."""
     return re.sub(r",\s+known\s+subclasses:[^)]*\)", ")", text)

@@ -1,4 +1,4 @@
-"""Error messages for unknown options and config keys: where they are, and which option was probably meant."""
+"""Error messages for unknown options and config keys, with their location and the closest known option."""
 
 import inspect
 import re
@@ -48,22 +48,22 @@ OPTION_OF = {name: option for option, names in OTHER_NAMES.items() for name in n
 
 
 def unknown_option(message: str, args: list[str], names: Collection[str]) -> str:
-    """Return jsonargparse's error about an unknown option in one line, with its location and the nearest known option.
+    """Return jsonargparse's error about an unknown option in one line, with its location and the closest known option.
 
     Args:
         message: The error; it matches ``UNKNOWN_KEY``.
         args: Command line.
-        names: Options of the command's parser, without those of classes.
+        names: Options of the command's parser, except those of classes.
     """
-    found = re.search(UNKNOWN_KEY, message)
-    assert found is not None
-    key = next(filter(None, found.groups()))
+    match = re.search(UNKNOWN_KEY, message)
+    assert match is not None
+    key = next(filter(None, match.groups()))
     if Path(key).suffix in (".yaml", ".yml"):
         return f"Expected --config before a config file, but got {key}: --config {key}."
     unknown = key.lstrip("-").partition("=")[0].split(".")
     if "init_args" in unknown:  # jsonargparse knows the keys of a class only once it knows the class
         return (
-            f"Expected the class before its arguments, but got {'.'.join(unknown)!r}: put the --config of a recipe, "
+            f"Expected the class before its arguments, but got {'.'.join(unknown)!r}. Put the --config of a recipe, "
             "such as configs/resnet.yaml, before that of an overlay."
         )
     outer = re.findall(r'Parser key "(.+?)":', message)[:1]
@@ -80,14 +80,14 @@ def unknown_option(message: str, args: list[str], names: Collection[str]) -> str
 
 
 def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> str:
-    """Suggest the nearest option: its full name, or only the misspelled part if the rest is right."""
+    """Return a hint with the closest option: its full name, or only the misspelled part if the rest is valid."""
     known = [option.split(".") for option in options]
-    start = next((i for i in range(len(path)) if not any(one[: i + 1] == path[: i + 1] for one in known)), -1)
+    start = next((i for i in range(len(path)) if not any(name[: i + 1] == path[: i + 1] for name in known)), -1)
     wrong, rest = path[start].replace("-", "_").lower(), path[start:][1:]
-    siblings = {one[start] for one in known if len(one) > start and one[:start] == path[:start]}
+    siblings = {name[start] for name in known if len(name) > start and name[:start] == path[:start]}
     near = get_close_matches(wrong, siblings, 1, 0.6 if start and not rest else 0.75)
     other = ".".join([OPTION_OF.get(wrong, ""), *rest])
-    same = max(known, key=lambda one: (_common_end(one, [wrong, *rest]), -len(one)), default=[])
+    same = max(known, key=lambda name: (_common_end(name, [wrong, *rest]), -len(name)), default=[])
     if not (near and rest):
         if other in options:
             return f" Did you mean --{other}?"
@@ -95,34 +95,35 @@ def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> s
             return f" Did you mean --{'.'.join(same)}?"
     near = near or get_close_matches(wrong, () if siblings else _words(args), 1)
     parent = ".".join(path[:start])
-    if not siblings and start > 1 and parent in options and path[0] == "model":  # no class is given there
-        return f" Give a class before its arguments: --{parent} CLASS."
+    if not siblings and start > 1 and parent in options and path[0] == "model":  # that option has no class yet
+        return f" Set a class before its arguments: --{parent} CLASS."
     if near:
         return f" Did you mean {near[0]}?"
-    longer = [one for one in known if one[-1].startswith(f"{wrong}_")]
+    longer = [name for name in known if name[-1].startswith(f"{wrong}_")]
     if len(longer) == 1:
         return f" Did you mean --{'.'.join(longer[0])}?"
-    ends = OPTION_OF | {one[-1]: ".".join(one) for one in reversed(known)}
-    if start < 2 and (near := get_close_matches(wrong, ends, 1, 0.8)):  # deeper, another class's argument would mislead
+    ends = OPTION_OF | {name[-1]: ".".join(name) for name in reversed(known)}
+    # deeper, the argument may belong to another class
+    if start < 2 and (near := get_close_matches(wrong, ends, 1, 0.8)):
         return f" Did you mean --{ends[near[0]]}?"
     return f" `python -m project {args[0]} --help` lists the options."
 
 
-def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
     """Return how many trailing components two names have in common."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def _plain(path: Iterable[str]) -> list[str]:
-    """Return a path as in options: without list indices and what separates a class from its arguments in YAML."""
+    """Return a path as in options: without list indices, ``class_path`` and ``init_args``."""
     return [part.removesuffix("+") for part in path if part not in ("init_args", "class_path") and not part.isdecimal()]
 
 
 def _locations(
     args: Sequence[str], parent: list[str], unknown: list[str], options: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield file and line of an unknown key, and its path, starting with the last config: the others were accepted."""
+    """Yield file and line of an unknown key, and its path, from the last config to the first."""
     for file in reversed(config_files(args)):
         for keys, line in key_lines(_node(file)):
             plain, ends = _plain(keys), list(keys[-len(unknown) :]) == unknown
@@ -139,10 +140,10 @@ def _node(file: Path) -> Any:
 
 
 def _options(args: Sequence[str], names: Collection[str]) -> list[str]:
-    """Return all options, including those of the classes that a command line names, except classes in lists."""
+    """Return all options, including those of the classes in a command line, except classes in lists."""
     options = dict.fromkeys(name.removesuffix("+") for name in names if not name.endswith(".help"))
     for place, cls in (_classes(args) if "model" in options or "data" in options else {}).items():
-        # the module passes the first argument of networks, optimizers and schedules
+        # the module sets the first argument of networks, optimizers and schedules
         skipped = 1 if place.count(".") == 1 and place != "model.loss" else 0
         options |= dict.fromkeys(f"{place}.{name}" for name in _parameters(cls, skipped))
     return list(options)
@@ -157,24 +158,24 @@ def _classes(args: Sequence[str]) -> dict[str, type]:
     for name, value in map(option_of, split_options(args)):
         if value is not None and CLASS.fullmatch(value):
             paths[".".join(_plain(name.split(".")))] = value
-    found = {place: _class_at(path) for place, path in paths.items()}
-    return {place: cls for place, cls in found.items() if cls is not None}
+    classes = {place: _class_at(path) for place, path in paths.items()}
+    return {place: cls for place, cls in classes.items() if cls is not None}
 
 
 def _class_paths(node: Any, place: tuple[str, ...] = ()) -> dict[str, str]:
     if isinstance(node, yaml.ScalarNode):
         return {".".join(_plain(place)): node.value}
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            found |= _class_paths(value, (*place, key.value))
-    return found
+            paths |= _class_paths(value, (*place, key.value))
+    return paths
 
 
 def _class_at(path: str) -> type | None:
     module, _, name = path.rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    return found if inspect.isclass(found) else None
+    value = getattr(sys.modules.get(module), name, None)
+    return value if inspect.isclass(value) else None
 
 
 def _parameters(cls: type, skipped: int = 0) -> list[str]:
@@ -184,7 +185,7 @@ def _parameters(cls: type, skipped: int = 0) -> list[str]:
 
 
 def _words(args: Sequence[str]) -> set[str]:
-    """Return the names of the arguments of all classes that a command line names, including classes in lists."""
+    """Return the names of the arguments of all classes in a command line, including classes in lists."""
     text = " ".join([*args, *(file.read_text() for file in config_files(args))])
     rules = (lightning_modules.ParamGroup, lightning_modules.Initializer)
     classes = [*rules, *filter(None, map(_class_at, set(re.findall(CLASS_PATH, text))))]

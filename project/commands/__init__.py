@@ -1,1 +1,1 @@
-"""Commands beside those of Lightning's Trainer, one a file."""
+"""Commands other than those of Lightning's Trainer, one per module."""

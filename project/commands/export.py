@@ -1,27 +1,27 @@
-"""``export``: a run's classifier as a file that needs none of this project's code."""
+"""``export``: write a run's classifier to a file that runs without this project's code."""
 
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
-from project.inference.formats import HOW, INSIDE, SUFFIXES, check_packages
+from project.inference.formats import INCLUDED, LOADING_CODE, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
 
 
 def run(args: list[str]) -> Path:
-    """Write the file, checked against the checkpoint, and return where it lies.
+    """Write the file, compare its output with the checkpoint's, and return its path.
 
     Raises:
-        SystemExit: There is no such run, or its network cannot be exported.
+        SystemExit: The run does not exist, or its network cannot be exported.
     """
     parser = LightParser(
-        "export", "Write a run's classifier as a file that needs no code of here.", with_checkpoint=True
+        "export", "Write a run's classifier to a file that runs without this project.", with_checkpoint=True
     )
-    parser.add_argument("--format", required=True, choices=SUFFIXES, help="Kind of the file.")
+    parser.add_argument("--format", required=True, choices=SUFFIXES, help="Format of the file.")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="A new file; by default export/model.* in the run's folder."
+        "--output", type=Path, metavar="FILE", help="A new file. Default: export/model.* in the run directory."
     )
-    parser.add_argument("--no_tta", action="store_true", help="Leave the views of model.tta out.")
+    parser.add_argument("--no_tta", action="store_true", help="Export without the views of model.tta.")
     options = parser.parse_args(args)
     with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
@@ -30,7 +30,7 @@ def run(args: list[str]) -> Path:
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)
-    from project.cli.error_handling import report_errors  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["export", *args]):
         export(folder, checkpoint, options.format, path, options.no_tta)
@@ -38,7 +38,7 @@ def run(args: list[str]) -> Path:
 
 
 def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta: bool) -> None:
-    """Do as ``run`` says, and say what is in the file."""
+    """Export a checkpoint, and print the inputs and outputs of the file."""
     from project.inference.export import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
     from project.inference.predict import check_exportable, load_classifier, reader_of
 
@@ -52,13 +52,13 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, no_tta:
     difference = export_classifier(classifier, kind, path)
     print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
-    print(f"             greatest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")
-    print(f"Takes        {INPUT}: uint8 (N, 3, {size}, {size}), RGB, N from 1 on")
+    print(f"             largest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")
+    print(f"Takes        {INPUT}: uint8 (N, 3, {size}, {size}), RGB, N >= 1")
     print(f"Returns      {OUTPUT}: float32 (N, {count})")
     if views:
-        print(f"Views        {', '.join(views)}: {'left out' if no_tta else 'their mean is inside'}")
-    names = [one["class_path"].rpartition(".")[2] for one in transforms or []]
-    if others := [name for name in names if name not in INSIDE]:
-        print(f"Not inside   {', '.join(others)} of --data.eval_transforms: apply them before")
-    print("To read it, and the names of the classes in it:")
-    print("\n".join(f"  {line}" for line in HOW[kind].format(path=str(path)).splitlines()))
+        print(f"Views        {', '.join(views)}: {'left out' if no_tta else 'averaged in the file'}")
+    names = [entry["class_path"].rpartition(".")[2] for entry in transforms or []]
+    if others := [name for name in names if name not in INCLUDED]:
+        print(f"Not included {', '.join(others)} of --data.eval_transforms: apply them to the images first")
+    print("To load the model and its class names:")
+    print("\n".join(f"  {line}" for line in LOADING_CODE[kind].format(path=str(path)).splitlines()))

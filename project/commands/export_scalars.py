@@ -1,4 +1,4 @@
-"""``export-scalars``: all scalars of a run as JSON."""
+"""``export-scalars``: write all scalars of a run as JSON."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,18 @@ from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:
-    """Write ``{tag: [[wall_time, step, value], ...]}``, as TensorBoard's writers did, and return where it lies.
+    """Write ``{tag: [[wall_time, step, value], ...]}`` in TensorBoard's export format, and return the path of the file.
 
-    Values that are not finite are strings: see ``json_number``.
+    NaN and Inf are written as strings: see ``json_number``.
 
     Raises:
-        SystemExit: There is no such run, or it has no event files.
+        SystemExit: The run does not exist, or has no scalars.
     """
     parser = LightParser("export-scalars", "Write all scalars of a run as JSON.")
     parser.add_argument(
         "--output",
         type=Path,
-        help="A new JSON file; by default scalars.json in the run's folder, then replaced.",
+        help="A new JSON file. Default: scalars.json in the run directory, which is overwritten.",
     )
     options = parser.parse_args(args)
     with report_run_errors():
@@ -35,18 +35,19 @@ def run(args: list[str]) -> Path:
 
 
 def write_scalars(folder: Path, path: Path) -> None:
-    """Write the scalars in a folder's event files.
+    """Write the scalars in the event files of a directory.
 
     Raises:
-        RunError: There are none.
+        RunError: They hold no scalars.
     """
     scalars = read_events(folder, scalars_only=True).scalars
     if not scalars:
         raise RunError(
-            f"Expected scalars in the event files of {folder}, but there are none: train with TensorBoardLogger."
+            f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
         )
     rows = {
-        tag: [[one.wall_time, one.step, json_number(one.value)] for one in series] for tag, series in scalars.items()
+        tag: [[scalar.wall_time, scalar.step, json_number(scalar.value)] for scalar in series]
+        for tag, series in scalars.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``predict``: what a run takes images for."""
+"""``predict``: classify image files with a run's classifier."""
 
 import csv
 import json
@@ -20,28 +20,30 @@ NAMES = ("predictions.csv", "predictions.json")
 
 
 def run(args: list[str]) -> Path:
-    """Print the likeliest classes of images, write all probabilities, and return the folder that they are in.
+    """Print the most probable classes of images, write all probabilities, and return the output directory.
 
     Raises:
-        SystemExit: There is no such run, or no image.
+        SystemExit: The run does not exist, or no image can be read.
     """
-    parser = LightParser("predict", "Say what a run takes images for.", with_checkpoint=True)
+    parser = LightParser("predict", "Classify images with a run.", with_checkpoint=True)
     parser.add_argument(
         "paths",
         metavar="PATH",
         nargs="+",
-        help="Image file, folder, glob in quotes, or - for a list of them on stdin. What is of another size "
-        "or shape is brought to the run's as its data is (--data.resize): by default, the middle square is taken.",
+        help="Image file, folder, glob in quotes, or - to read paths from stdin. Images of another size or shape are "
+        "resized like the data of the run (--data.resize): by default, the central square is cropped.",
     )
-    parser.add_argument("--top", type=positive, default=3, help="Classes to print of each image.")
-    parser.add_argument("--batch_size", type=positive, help="Images at a time; by default as in the run.")
-    parser.add_argument("--output", type=Path, help="Folder without results; by default predict/<time> in the run's.")
+    parser.add_argument("--top", type=positive, default=3, help="Number of classes to print for each image.")
+    parser.add_argument("--batch_size", type=positive, help="Images per batch. Default: that of the run.")
+    parser.add_argument(
+        "--output", type=Path, help="Output directory without results. Default: predict/<time> in the run directory."
+    )
     options = parser.parse_args(args)
     with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
         if options.output is not None:
             check_output(options.output)
-    from project.cli.error_handling import report_errors  # takes seconds, and a mistake so far none
+    from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["predict", *args]):
         return predict(folder, checkpoint, options.paths, options.top, options.batch_size, options.output)
@@ -50,16 +52,16 @@ def run(args: list[str]) -> Path:
 def predict(
     folder: Path | None, checkpoint: Path, paths: Sequence[str], top: int, batch_size: int | None, output: Path | None
 ) -> Path:
-    """Do as ``run`` says; the folder is that of the checkpoint's run, if it lies in one."""
+    """Classify images; see ``run``. ``folder`` is the run directory of the checkpoint, or None."""
     from datamodules.reading.decode import printable
     from datamodules.reading.files import find_files
     from project.inference.predict import load_classifier, predict_files, reader_of
 
-    found = find_files(expand(paths))
-    if not found.files and not found.problems:
-        raise RunError(f"Expected images in {', '.join(paths)}, but got none.{_passed_over(found)}")
+    inputs = find_files(expand(paths))
+    if not inputs.files and not inputs.problems:
+        raise RunError(f"Expected images in {', '.join(paths)}, but found none.{_skipped_suffixes(inputs)}")
     classifier = load_classifier(folder, checkpoint)
-    answers = predict_files(classifier, reader_of(folder, classifier, found.files), batch_size)
+    answers = predict_files(classifier, reader_of(folder, classifier, inputs.files), batch_size)
     names = classifier.class_names
     width = max(map(len, names))
     skipped: list[dict[str, str]] = []
@@ -70,9 +72,9 @@ def predict(
 
     count = 0
     with results(output, folder or checkpoint.parent, checkpoint, names, skipped) as (target, write):
-        for file, reason in found.problems.items():
+        for file, reason in inputs.problems.items():
             skip(file, reason)
-        for file, answer in progress(answers, len(found.files)):
+        for file, answer in progress(answers, len(inputs.files)):
             if isinstance(answer, str):
                 skip(file, answer)
                 continue
@@ -80,35 +82,35 @@ def predict(
             best = sorted(range(len(names)), key=answer.__getitem__, reverse=True)
             write(file, names[best[0]], answer)
             words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
-            say(f"{'  '.join(words)}  {printable(file)}")
+            print_line(f"{'  '.join(words)}  {printable(file)}")
         if not count:
             raise RunError(
-                f"Expected images, but of {len(skipped)} files none can be read.{_passed_over(found)} Give others, or "
-                "a folder of them."
+                f"Expected images, but of {len(skipped)} files none can be read.{_skipped_suffixes(inputs)} Use other "
+                "files."
             )
-    say(f"\nPredicted    {count} images by {checkpoint}{_passed_over(found)}")
+    print_line(f"\nPredicted    {count} images by {checkpoint}{_skipped_suffixes(inputs)}")
     if skipped:
-        say(f"Skipped      {len(skipped)} files, with the reasons in {NAMES[1]}")
-    say(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
+        print_line(f"Skipped      {len(skipped)} files; the reasons are in {NAMES[1]}")
+    print_line(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
     return target
 
 
 def check_output(folder: Path) -> None:
-    """Check that a folder for results holds none yet.
+    """Check that an output directory holds no predictions.
 
     Raises:
-        RunError: It does, or is a file.
+        RunError: It holds some, or is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"Expected a folder at --output, but {folder} is a file.")
-    if there := [name for name in NAMES if (folder / name).exists()]:
+        raise RunError(f"Expected a directory at --output, but {folder} is a file.")
+    if existing := [name for name in NAMES if (folder / name).exists()]:
         raise RunError(
-            f"Expected a folder without results at --output, but {folder} holds {there[0]}. Give another, or remove it."
+            f"Expected a directory without results at --output, but {folder} has {existing[0]}. Use another one."
         )
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
-    """Yield paths, and those that stdin lists in the place of ``-``, whatever bytes their names are made of."""
+    """Yield paths, with ``-`` replaced by the lines of stdin; file names need not be UTF-8."""
     for path in paths:
         if path != "-":
             yield path
@@ -122,11 +124,12 @@ def expand(paths: Iterable[str]) -> Iterator[str]:
 def results(
     output: Path | None, parent: Path, checkpoint: Path, names: Sequence[str], skipped: list[dict[str, str]]
 ) -> Iterator[tuple[Path, Callable[[str, str, list[float]], None]]]:
-    """Yield a folder, and what writes an image's line into its CSV and JSON; these are there at the end or not at all.
+    """Yield an output directory, and a function that adds an image to its CSV and JSON, which are written atomically.
 
-    Names of files that are no UTF-8 have backslashes in the CSV, and are in the JSON as ``os.fsencode`` wants them.
+    File names that are not UTF-8 are escaped with backslashes in the CSV, and with surrogates in the JSON, as
+    ``os.fsencode`` accepts them.
     """
-    made = output is None or not output.exists()
+    is_new = output is None or not output.exists()
     folder = output or create_folder(parent / "predict")
     folder.mkdir(parents=True, exist_ok=True)
     partial = [folder / f"{name}.{os.getpid()}.partial" for name in NAMES]  # another process may write there too
@@ -143,7 +146,7 @@ def results(
 
             def write(file: str, predicted: str, answer: list[float]) -> None:
                 nonlocal between
-                digits = [f"{share:.9g}" for share in answer]  # as many as tell all float32 apart
+                digits = [f"{share:.9g}" for share in answer]  # enough for every float32
                 rows.writerow([file, predicted, f"{max(answer):.9g}", *digits])
                 head = json.dumps({"file": file, "predicted": predicted})
                 document.write(f'{between}{head[:-1]}, "probabilities": [{", ".join(digits)}]}}')
@@ -154,17 +157,17 @@ def results(
         check_output(folder)
         for path, name in zip(partial, NAMES, strict=True):
             os.replace(path, folder / name)
-    except BaseException:  # an interruption too: half of the predictions would pass for all
+    except BaseException:  # including Ctrl-C: an incomplete file would look complete
         for path in partial:
             path.unlink(missing_ok=True)
-        if made:
+        if is_new:
             with suppress(OSError):  # another process may have written there too
                 folder.rmdir()
         raise
 
 
 def progress(items: Iterator[tuple[str, list[float] | str]], total: int) -> Iterator[tuple[str, list[float] | str]]:
-    """Yield items, and show on a terminal how many there have been."""
+    """Yield items, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -172,27 +175,27 @@ def progress(items: Iterator[tuple[str, list[float] | str]], total: int) -> Iter
         *("Predicting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
-        redirect_stdout=sys.stdout.isatty(),  # what goes into a file is no line above the bar
+        redirect_stdout=sys.stdout.isatty(),  # a file is not redirected above the bar
         transient=True,
     )
     with bar:
         yield from bar.track(items, total=total)
 
 
-def say(line: str) -> None:
-    """Print a line, unless whoever reads, as ``head``, has gone."""
+def print_line(line: str) -> None:
+    """Print a line; ignore it if the reader of a pipe exited, such as ``head``."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _passed_over(found: "Found") -> str:
+def _skipped_suffixes(inputs: "Found") -> str:
     from datamodules.reading.decode import printable
 
-    if not found.passed_over:
+    if not inputs.passed_over:
         return ""
     return (
-        f" ({len(found.passed_over)} files in folders have no suffix of an image, as "
-        f"{printable(found.passed_over[0])}: passed over)"
+        f" ({len(inputs.passed_over)} files without an image suffix were skipped, such as "
+        f"{printable(inputs.passed_over[0])})"
     )

@@ -1,4 +1,4 @@
-"""``prepare``: make images, index files and cache ready, and say what they hold."""
+"""``prepare``: prepare images, index files and the cache, and print a summary."""
 
 import time
 from typing import TYPE_CHECKING
@@ -11,14 +11,14 @@ from rich.table import Table
 if TYPE_CHECKING:  # torch takes seconds to import
     from datamodules import DatasetInfo, ImageDataModule
 
-SHOWN = 5  # groups of identical images, and problems, that are printed
+SHOWN = 5  # number of groups of identical images, and of problems, to print
 
 
 def run(args: list[str]) -> "ImageDataModule":
-    """Prepare data, or with ``--verify`` check what was prepared.
+    """Prepare data; with ``--verify``, also check every image file.
 
     Raises:
-        SystemExit: The data cannot be prepared, or is not as it was written.
+        SystemExit: The data cannot be prepared, or differs from what was written.
     """
     from project.cli.data_options import data_parser, parse_data
     from project.cli.error_handling import report_errors
@@ -27,21 +27,21 @@ def run(args: list[str]) -> "ImageDataModule":
         parser = data_parser("prepare")
         parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Check every image file.")
         data, options = parse_data(parser, args)
-        made = data.is_prepared()
-        if options.verify and made:  # before a look at the images takes damaged ones for edited
+        was_prepared = data.is_prepared()
+        if options.verify and was_prepared:  # first, because preparation would treat damaged images as edited
             _verify(data)
         start = time.perf_counter()
         description = data.description
         seconds = time.perf_counter() - start
         print_summary(data, description)
         print(f"{data.root}: ready after {seconds:.1f} s.")
-        if options.verify and not made:
+        if options.verify and not was_prepared:
             _verify(data)
         return data
 
 
 def print_summary(data: "ImageDataModule", description: "DatasetInfo") -> None:
-    """Print counts, mean and std, identical and unreadable images, and what decoding loses."""
+    """Print counts, mean and std, identical and unreadable images, and what decoding discards."""
     from datamodules.preparation.statistics import divisors
 
     table = Table(title=escape(f"Images in {data.root}"))
@@ -58,7 +58,7 @@ def print_summary(data: "ImageDataModule", description: "DatasetInfo") -> None:
     used = {"mean": pixels.mean, "std": divisors(pixels.std)}
     numbers = {name: [round(value, 4) for value in values] for name, values in used.items()}
     print(yaml.safe_dump(numbers, default_flow_style=None), end="")
-    print(f"size: {data.store.size}  # pixels, {data.store.resize or 'as they are'}")
+    print(f"size: {data.store.size}  # pixels, {data.store.resize or 'not resized'}")
     print(f"Split: {description.split}")
     print(f"Identical images in more than one of train, val and test: {len(pixels.identical)}")
     for group in pixels.identical[:SHOWN]:

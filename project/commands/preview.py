@@ -1,4 +1,4 @@
-"""``preview``: a picture of training images and what augmentation makes of them."""
+"""``preview``: draw training images and their augmented versions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 
 def run(args: list[str]) -> Path:
-    """Write the picture and return where it lies.
+    """Write the figure and return its path.
 
     Raises:
         SystemExit: The data cannot be prepared.
@@ -25,9 +25,11 @@ def run(args: list[str]) -> Path:
 
     with report_errors(["preview", *args]):
         parser = data_parser("preview")
-        parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, a row each.")
-        parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, a column each.")
-        parser.add_argument("--output", type=str | None, default=None, help="A new PNG file; by default in the data's.")
+        parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, one per row.")
+        parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, one per column.")
+        parser.add_argument(
+            "--output", type=str | None, default=None, help="A new PNG file. Default: preview.png in data.root."
+        )
         data, options = parse_data(parser, args)
         if options.output is not None:
             check_new(Path(options.output))
@@ -41,17 +43,17 @@ def run(args: list[str]) -> Path:
 
 
 def draw(data: "ImageDataModule", images: int, epochs: int) -> Figure:
-    """Return a figure: in each row a training image and what the network sees of it in each epoch."""
+    """Return a figure with a training image and its augmented version in each epoch per row."""
     import torch
 
     from callbacks.tools.fonts import names_in_figures, set_fonts
 
     loader = data.train_dataloader()
     positions = torch.linspace(0, len(loader.dataset) - 1, images).long().unique()
-    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (data.mean, data.std))
-    seen = [loader.render(positions, epoch)[0] * std + mean for epoch in range(epochs)]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (data.mean, data.std))
+    augmented = [loader.render(positions, epoch)[0] * std + mean for epoch in range(epochs)]
     plain, targets = loader.dataset.load(positions)
-    columns = [plain.float() / 255, *(batch.clamp(0, 1) for batch in seen)]
+    columns = [plain.float() / 255, *(batch.clamp(0, 1) for batch in augmented)]
     names = names_in_figures(data.class_names)
 
     figure = Figure(

@@ -1,4 +1,4 @@
-"""``report``: what is known of a run, or of two side by side, as one HTML file."""
+"""``report``: write the results of a run, or of two side by side, as one HTML file."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:
-    """Write the report and return where it lies.
+    """Write the report and return its path.
 
     Raises:
-        SystemExit: There is no such run.
+        SystemExit: The run does not exist.
     """
-    parser = LightParser("report", "Write what is known of a run, or of two side by side, as one HTML file.")
-    parser.add_argument("other", metavar="RUN2", nargs="?", help="Another run, to compare it with.")
+    parser = LightParser("report", "Write the results of a run, or of two side by side, as one HTML file.")
+    parser.add_argument("other", metavar="RUN2", nargs="?", help="Another run to compare with.")
     parser.add_argument(
         "--output",
         type=Path,
-        help="A new HTML file; by default report.html in the run's folder, with two runs in RUN2's, then replaced.",
+        help="A new HTML file. Default: report.html in the run directory, or report_with_<run>.html in that of RUN2.",
     )
     options = parser.parse_args(args)
     with report_run_errors():

@@ -1,4 +1,4 @@
-"""``runs``: all runs in a table, mean and std over seeds, and what differs between two runs."""
+"""``runs``: list all runs, mean and std over seeds, or the differences between two runs."""
 
 import csv
 import json
@@ -14,43 +14,46 @@ from project.commands.table import print_table
 from project.runs import record
 from project.runs.config import MISSING, differences
 from project.runs.folders import find_run
-from project.runs.metrics import shown
+from project.runs.metrics import format_metric
 from project.runs.record import ENVIRONMENT
 from project.runs.results import Repeats, Result, read_results, repeats
 
-INNER = ("settings", "circumstances")  # of a Result: what repeats are told by
+INNER = ("settings", "circumstances")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
 MEANS = [field.name for field in fields(Repeats)]
 RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state")
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
-FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")  # a run's name tells its start as well
+# columns to drop on a narrow terminal; a run's name contains its start
+FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")
 NOTHING = "\N{EN DASH}"
 
 
 def run(args: list[str]) -> list[Any]:
-    """Print all runs, or what differs between two, and return it.
+    """Print all runs, or the differences between two, and return the rows.
 
     Raises:
-        SystemExit: The command line is not as expected, or there is no such run to compare.
+        SystemExit: The command line is invalid, or a run to compare does not exist.
     """
     if "compare" in args:
         return _compare([arg for arg in args if arg != "compare"])
-    parser = LightParser("runs", "List all runs. `runs compare A B` tells what differs between two of them.", ())
-    parser.add_argument("--seeds", action="store_true", help="Only mean and std of runs that differ in their seed.")
-    parser.add_argument("--sort", metavar="COLUMN", choices=COLUMNS, help=f"By default by start. {', '.join(COLUMNS)}.")
-    parser.add_argument("--reverse", action="store_true", help="Start with the latest, or the highest.")
+    parser = LightParser("runs", "List all runs. `runs compare A B` prints the differences between two runs.", ())
+    parser.add_argument(
+        "--seeds", action="store_true", help="Only mean and std over runs that differ only in their seed."
+    )
+    parser.add_argument("--sort", metavar="COLUMN", choices=COLUMNS, help=f"Default: by start. {', '.join(COLUMNS)}.")
+    parser.add_argument("--reverse", action="store_true", help="Latest or highest first.")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="Print all that is known, as JSON.")
-    form.add_argument("--csv", action="store_true", help="The same as CSV.")
+    form.add_argument("--json", action="store_true", help="Print all fields as JSON.")
+    form.add_argument("--csv", action="store_true", help="Print all fields as CSV.")
     options = parser.parse_args(args)
     with report_run_errors():
         results, problems = read_results(Path(options.runs_dir))
         for problem in problems:
             print(problem, file=sys.stderr)
         if not results:
-            there = "" if Path(options.runs_dir).is_dir() else ", which does not exist"
+            missing = "" if Path(options.runs_dir).is_dir() else ", which does not exist"
             start = "python -m project fit --config configs/resnet.yaml"
-            print(f"No runs in {options.runs_dir}/*/*{there}. Start one: {start}", file=sys.stderr)
+            print(f"No runs in {options.runs_dir}/*/*{missing}. Start one: {start}", file=sys.stderr)
         listed = _ordered(results, options.sort, options.reverse)
         means = _ordered(repeats(results), options.sort, options.reverse)
         rows, columns = (means, MEANS) if options.seeds else (listed, COLUMNS)
@@ -67,46 +70,46 @@ def run(args: list[str]) -> list[Any]:
             if means:
                 _print_means(means)
             elif results and options.seeds:
-                print("No settings were run to the end with two seeds or more: fit --seed_everything 1, 2, ...")
+                print("No settings have finished runs with two or more seeds. Use fit --seed_everything 1, 2, ...")
     return rows
 
 
 def _compare(args: list[str]) -> list[Any]:
-    parser = LightParser("runs compare", "Print what differs between two runs.", ("a", "b"))
+    parser = LightParser("runs compare", "Print the differences between two runs.", ("a", "b"))
     options = parser.parse_args(args)
     with report_run_errors():
         folders = [find_run(name, Path(options.runs_dir)) for name in (options.a, options.b)]
-        from project.report.compare import outcome_rows  # takes a second, which a list of runs need not wait
+        from project.report.compare import outcome_rows  # a slow import that listing runs does not need
         from project.report.outcome import sentence, warnings
         from project.report.read import read_run
 
         a, b = map(read_run, folders)
-        for name, one in (("A", a), ("B", b)):
-            print("\n   ".join([f"{name}  {one.folder}", sentence(one), *warnings(one)]), end="\n\n")
+        for name, run in (("A", a), ("B", b)):
+            print("\n   ".join([f"{name}  {run.folder}", sentence(run), *warnings(run)]), end="\n\n")
         if settings := differences(a.config, b.config):
             print_table("Settings that differ", ("setting", "A", "B"), settings)
         else:
             print("The two configs are the same.")
-        if around := differences(*map(_circumstances, folders)):
-            rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in around]
-            print_table("\nCircumstances that differ", ("what", "A", "B"), rows)
+        if environment := differences(*map(_environment, folders)):
+            rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
+            print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
         outcome = outcome_rows(a, b)
-        print_table("\nWhat came out", ("quantity", "A", "B", "B - A"), outcome)
+        print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
 
 
-def _circumstances(run: Path) -> dict[str, Any]:
-    """Return what run.json tells beside the config; ``seconds`` are those of all starts, setting up among them."""
-    told = record.read(run)
-    found = {"state": record.state_of(run), "seconds": record.seconds(run)}
-    found |= {name: told.get(name) for name in ("data", *ENVIRONMENT)}
-    for start, one in enumerate(told.get("resumed", []), 2):
-        found[f"start {start}"] = {name: one[name] for name in ENVIRONMENT if name in one}
-    return {name: value for name, value in found.items() if value}
+def _environment(run: Path) -> dict[str, Any]:
+    """Return what run.json records besides the config; ``seconds`` includes all starts, with their setup."""
+    info = record.read(run)
+    fields_of_run = {"state": record.state_of(run), "seconds": record.seconds(run)}
+    fields_of_run |= {name: info.get(name) for name in ("data", *ENVIRONMENT)}
+    for number, start in enumerate(info.get("resumed", []), 2):
+        fields_of_run[f"start {number}"] = {name: start[name] for name in ENVIRONMENT if name in start}
+    return {name: value for name, value in fields_of_run.items() if value}
 
 
 def _ordered(rows: Sequence[Any], column: str | None, reverse: bool) -> list[Any]:
-    """Return results or means sorted; unknown values last, and losses behind accuracies."""
+    """Return results or means sorted; losses after accuracies, and unknown values last."""
     if column is None:
         return list(rows)[::-1] if reverse else list(rows)
 
@@ -120,7 +123,7 @@ def _ordered(rows: Sequence[Any], column: str | None, reverse: bool) -> list[Any
 
 def _plain(row: Result | Repeats, columns: Sequence[str]) -> dict[str, Any]:
     values = asdict(row)
-    return {name: json_number(one) if isinstance(one := values[name], float) else one for name in columns}
+    return {name: json_number(value) if isinstance(value := values[name], float) else value for name in columns}
 
 
 def _cell(value: Any) -> Any:
@@ -129,49 +132,49 @@ def _cell(value: Any) -> Any:
 
 def _print_results(results: Sequence[Result]) -> None:
     print_table("", RESULT, list(map(_result_cells, results)), FIRST_TO_GO)
-    for one in results:
-        if one.test_note is not None:
-            print(f"* {one.name}: {one.test_note}.")
+    for result in results:
+        if result.test_note is not None:
+            print(f"* {result.name}: {result.test_note}.")
 
 
-def _result_cells(one: Result) -> list[str]:
-    done = NOTHING if one.epochs is None else str(one.epochs)
-    test = _score(one.test, one.metric) or (NOTHING if one.test_note is not None else "")
-    test += f" ({one.tests} tests)" if one.tests > 1 else ""
+def _result_cells(result: Result) -> list[str]:
+    epochs = NOTHING if result.epochs is None else str(result.epochs)
+    test = _score(result.test, result.metric) or (NOTHING if result.test_note is not None else "")
+    test += f" ({result.tests} tests)" if result.tests > 1 else ""
     return [
-        one.name,
-        _class(one.data),
-        one.root or "",
-        "" if one.seed is None else str(one.seed),
-        done if one.planned_epochs is None else f"{done}/{one.planned_epochs}",
-        _score(one.val, one.metric),
-        test if one.test_note is None else f"{test}*",
-        _minutes(one.minutes),
-        datetime.fromisoformat(one.started).astimezone().strftime("%Y-%m-%d %H:%M") if one.started else "",
-        one.state,
+        result.name,
+        _class(result.data),
+        result.root or "",
+        "" if result.seed is None else str(result.seed),
+        epochs if result.planned_epochs is None else f"{epochs}/{result.planned_epochs}",
+        _score(result.val, result.metric),
+        test if result.test_note is None else f"{test}*",
+        _minutes(result.minutes),
+        datetime.fromisoformat(result.started).astimezone().strftime("%Y-%m-%d %H:%M") if result.started else "",
+        result.state,
     ]
 
 
 def _print_means(means: Sequence[Repeats]) -> None:
-    title = "Mean ± sample std (n - 1) of runs that differ in their seed alone"
+    title = "Mean ± sample std (n - 1) of runs that differ only in their seed"
     print_table(title, MEAN, list(map(_mean_cells, means)), FIRST_TO_GO)
-    for one in means:
-        notes = [f"left out {', '.join(one.left_out)}"] if one.left_out else []
-        notes += [f"not the same {', '.join(one.differ)}"] if one.differ else []
+    for summary in means:
+        notes = [f"left out {', '.join(summary.left_out)}"] if summary.left_out else []
+        notes += [f"not the same {', '.join(summary.differ)}"] if summary.differ else []
         if notes:
-            print(f"{one.name}: {'; '.join(notes)}.")
+            print(f"{summary.name}: {'; '.join(notes)}.")
 
 
-def _mean_cells(one: Repeats) -> list[str]:
-    test = _spread(one.test_mean, one.test_std, one.metric)
+def _mean_cells(summary: Repeats) -> list[str]:
+    test = _spread(summary.test_mean, summary.test_std, summary.metric)
     return [
-        one.name,
-        " ".join(filter(None, (_class(one.data), (one.digest or "")[:8]))),
-        str(one.n),
-        " ".join(NOTHING if seed is None else str(seed) for seed in one.seeds),
-        _spread(one.val_mean, one.val_std, one.metric),
-        test if one.test_n in (0, one.n) else f"{test} (n = {one.test_n})",
-        _minutes(one.minutes_mean),
+        summary.name,
+        " ".join(filter(None, (_class(summary.data), (summary.digest or "")[:8]))),
+        str(summary.n),
+        " ".join(NOTHING if seed is None else str(seed) for seed in summary.seeds),
+        _spread(summary.val_mean, summary.val_std, summary.metric),
+        test if summary.test_n in (0, summary.n) else f"{test} (n = {summary.test_n})",
+        _minutes(summary.minutes_mean),
     ]
 
 
@@ -182,7 +185,7 @@ def _class(path: str | None) -> str:
 def _score(value: float | None, metric: str | None) -> str:
     if value is None or metric is None:
         return ""
-    return f"{'' if metric == 'acc' else 'loss '}{shown(value, metric)}"
+    return f"{'' if metric == 'acc' else 'loss '}{format_metric(value, metric)}"
 
 
 def _minutes(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Tables on a terminal."""
+"""Print tables to a terminal."""
 
 import os
 import sys
@@ -15,18 +15,18 @@ NUMBERS = ("seed", "epochs", "val", "test", "minutes", "n")  # columns
 def print_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], first_to_go: Sequence[str] = ()
 ) -> None:
-    """Print a table without its empty columns: as wide as it is into a file or a pipe.
+    """Print a table without its empty columns; in a file or a pipe, its width is not limited.
 
     Args:
-        title: A line above it.
+        title: Line above the table.
         header: Names of the columns.
         rows: Cells, in the order of the header.
-        first_to_go: Columns that are left out, and named below, where a terminal has no room for all.
+        first_to_go: Columns to drop, in this order, if the terminal is too narrow; they are named below the table.
     """
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=UNLIMITED if wide else None, markup=False, highlight=False, emoji=False)
     columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
-    gone: list[str] = []
+    dropped: list[str] = []
     while True:
         table = Table(box=None, pad_edge=False)
         for name in columns:
@@ -38,9 +38,9 @@ def print_table(
         if width <= console.width or first is None:
             break
         del columns[first]
-        gone.append(first)
+        dropped.append(first)
     if title:
         console.print(title)
     console.print(table)
-    if gone:
-        console.print(f"Not shown, for want of width: {', '.join(gone)}.")
+    if dropped:
+        console.print(f"Not shown, because the terminal is too narrow: {', '.join(dropped)}.")

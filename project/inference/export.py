@@ -1,4 +1,4 @@
-"""A classifier as a file that needs none of this project's code."""
+"""Export a classifier to a file that runs without this project's code."""
 
 import copy
 import json
@@ -18,13 +18,13 @@ from lightning_modules.tta import mean_over_views, probabilities
 from project.errors import RunError, shortened
 from project.inference.formats import SUFFIXES
 
-TOLERANCE = 1e-4  # on a probability: that of a library that adds up in another order is off by about 1e-6
-BATCHES = (1, 2, 7, 30)  # images in the batches that a file is checked on
+TOLERANCE = 1e-4  # of a probability; a different order of summation changes it by about 1e-6
+BATCHES = (1, 2, 7, 30)  # batch sizes that a file is checked with
 INPUT, OUTPUT = "images", "probabilities"
 
 
 class Probabilities(nn.Module):
-    """A classifier's network with what stands around it: normalisation, views, softmax.
+    """A classifier's network with normalisation, test-time augmentation and softmax.
 
     Input: uint8 ``(N, 3, H, W)``, RGB. Output: float32 ``(N, num_classes)``.
     """
@@ -44,17 +44,17 @@ class Probabilities(nn.Module):
 
 
 def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> float:
-    """Write a classifier in a format of ``WRITERS``, and return by how much a probability differs from its own at most.
+    """Write a classifier to a file, and return the largest difference of its probabilities from the classifier's.
 
-    Class names and image size are in the file too, as JSON.
+    Class names and image size are stored in the file as JSON.
 
     Args:
         classifier: On the CPU, in eval mode.
-        kind: The format.
-        path: The file. It is written beside, and renamed once it is found to be good.
+        kind: A format of ``WRITERS``.
+        path: The file. It is written under another name, checked, and renamed.
 
     Raises:
-        RunError: The format cannot hold the network, or gives other probabilities.
+        RunError: The network cannot be exported to this format, or its probabilities differ by more than TOLERANCE.
     """
     facts = {
         "class_names": json.dumps(classifier.class_names),
@@ -62,7 +62,7 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     }
     name = type(classifier.network).__name__
     images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
-    made = not path.parent.exists()
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial{SUFFIXES[kind]}")
     try:
@@ -72,29 +72,29 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
                 difference = greatest_difference(classifier, READERS[kind](partial), images)
         except OSError:
             raise
-        except Exception as error:  # of what torch or a runtime cannot do with a network, they raise almost anything
+        except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
             others = " or ".join(other for other in WRITERS if other != kind)
             raise RunError(
-                f"Expected a network that {kind} can hold, but {name} cannot be exported ({shortened(_root(error))}). "
+                f"Expected a network that {kind} supports, but {name} cannot be exported ({shortened(_root(error))}). "
                 f"Try --format {others}."
             ) from error
-        if not difference <= TOLERANCE:  # that it is not a number counts as well
+        if not difference <= TOLERANCE:  # also true for NaN
             raise RunError(
-                f"Expected the probabilities of the checkpoint from {kind}, within {TOLERANCE:g}, but {name} gives "
-                f"others, off by {difference:.2g}. Nothing was written; try another --format."
+                f"Expected {kind} to give the probabilities of the checkpoint within {TOLERANCE:g}, but for {name} "
+                f"they differ by {difference:.2g}. Nothing was written. Try another --format."
             )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-        if made and not path.exists():
+        if is_new and not path.exists():
             path.parent.rmdir()
     return difference
 
 
 def varied_images(count: int, size: int) -> Tensor:
-    """Return random uint8 images ``(count, 3, size, size)``, plain to noisy, dark and bright, a kind to each batch.
+    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness and brightness.
 
-    Noise alone is all one class to most networks.
+    Most networks predict the same class for every image of pure noise.
     """
     generator = torch.Generator().manual_seed(0)
     images = []
@@ -105,19 +105,19 @@ def varied_images(count: int, size: int) -> Tensor:
     return torch.cat(images)
 
 
-def greatest_difference(classifier: ImageClassifier, answer: Callable[[Tensor], Any], images: Tensor) -> float:
-    """Return by how much a probability that a file gives differs at most, over batches of ``BATCHES`` images."""
-    found = []
+def greatest_difference(classifier: ImageClassifier, exported: Callable[[Tensor], Any], images: Tensor) -> float:
+    """Return the largest difference of the probabilities of an exported file, over batches of ``BATCHES`` images."""
+    differences = []
     for batch in images.split(BATCHES):
         expected = classifier.classify(batch)
-        got = torch.as_tensor(answer(batch))
+        got = torch.as_tensor(exported(batch))
         if got.shape != expected.shape:
-            raise ValueError(f"{tuple(expected.shape)} probabilities became {tuple(got.shape)}.")
-        found.append((got - expected).abs().max())
-    return torch.stack(found).max().item()
+            raise ValueError(f"Expected probabilities of shape {tuple(expected.shape)}, but got {tuple(got.shape)}.")
+        differences.append((got - expected).abs().max())
+    return torch.stack(differences).max().item()
 
 
-# What writes each format, given a module, example images (2, 3, H, W), what else is to be in the file, and its path
+# Writers: arguments are a module, example images (2, 3, H, W), metadata, and the path
 
 
 def _write_torch_export(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
@@ -139,7 +139,7 @@ def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], pa
         dynamo=True,
         verbose=False,
     )
-    assert program is not None, "with dynamo"
+    assert program is not None, "dynamo returns a program"
     program.model.metadata_props.update(facts)
     program.save(path, external_data=False)
 
@@ -147,7 +147,7 @@ def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], pa
 WRITERS = {"torch_export": _write_torch_export, "torchscript": _write_torchscript, "onnx": _write_onnx}
 
 
-# What opens each format, and returns what makes probabilities of images
+# Readers: each opens a file, and returns a function from images to probabilities
 
 
 def _read_torch_export(path: Path) -> Callable[[Tensor], Any]:
@@ -170,17 +170,17 @@ READERS = {"torch_export": _read_torch_export, "torchscript": _read_torchscript,
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep quiet about TorchScript's age, what the check finds if it matters, and torch's own use of its internals."""
+    """Ignore warnings about deprecated TorchScript, torch internals, and traced constants, which the check covers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # a value becomes a constant
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # a value is traced as a constant
         warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")  # of nn.RNN
         warnings.filterwarnings("ignore", message="_check_is_size will be removed", category=FutureWarning)
         yield
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return what an exporter wrapped in advice on exporting."""
+    """Return the root cause of an exporter's error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

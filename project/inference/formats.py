@@ -1,29 +1,26 @@
-"""Formats of exported classifiers: suffixes, packages they need, and how to read them. Imports no torch."""
+"""Formats of exported classifiers: suffixes, required packages, and code to load them. Imports no torch."""
 
 from importlib.util import find_spec
 
 from project.errors import RunError
 
 SUFFIXES = {"torch_export": ".pt2", "torchscript": ".pt", "onnx": ".onnx"}
-
-
-INSIDE = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
-
-
+# transforms that an exported file includes
+INCLUDED = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # the extra `export`
 
 
 def check_packages() -> None:
-    """Raise RunError if a package is missing that ONNX needs."""
+    """Raise RunError if a package for ONNX is missing."""
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise RunError(
-            f"Expected {', '.join(PACKAGES)} for --format onnx, but got no {', '.join(missing)}. Install it: "
+            f"Expected {', '.join(PACKAGES)} for --format onnx, but found no {', '.join(missing)}. Install with: "
             f"python -m pip install {' '.join(missing)}."
         )
 
 
-HOW = {
+LOADING_CODE = {
     "torch_export": """\
 extra = {{"class_names": ""}}
 model = torch.export.load({path!r}, extra_files=extra).module()

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file. Nothing in here imports torch."""
+"""Write the report of a run as one HTML file. Imports no torch."""
 
 from project.report.write import write_report
 

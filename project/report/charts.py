@@ -1,4 +1,4 @@
-"""Charts: Matplotlib draws them, and the page's style colours them. No torch in here."""
+"""Draw charts with Matplotlib; the page's style sets their colours. Imports no torch."""
 
 import itertools
 import math
@@ -13,19 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from project.report.events import MEDIAN
-from project.report.legend import MARKERS, Line, in_numbers, in_words, legend, not_finite, spread_evenly
+from project.report.legend import MARKERS, Line, legend, line_table, line_text, not_finite, spread_evenly
 from project.report.markup import details, escape, number, paragraph, table
 from project.report.svg import COLOURS, GRID, INK, to_svg
 
-WIDTH, FONT = 360, 12  # CSS pixels; a chart is as wide as a phone, where its text keeps this size
+WIDTH, FONT = 360, 12  # CSS pixels; the width of a phone, so that text is not scaled there
 LEFT, RIGHT, BOTTOM, TOP = 58, 18, 42, 10  # margins, CSS pixels
-NAMES = 165  # left margin of a dot chart, CSS pixels: room for so many letters:
-LETTERS = 24
+NAMES = 165  # left margin of a dot chart, CSS pixels
+LETTERS = 24  # characters that fit in this margin
 ROW = 17  # of a dot chart, CSS pixels
-NARROW = 100  # ratio of largest to smallest, below which powers of ten are too few ticks
+NARROW = 100  # ratio of largest to smallest value; below it, powers of ten give too few ticks
 MOST_NAMES = 60  # rows of a dot chart
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)))  # of the first run and of the second
-MOST_MARKERS = 40  # points of a line; more of them run together
+MOST_MARKERS = 40  # points of a line; more markers would overlap
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -41,31 +41,35 @@ class Charts:
         self._prefixes = (f"c{number}" for number in itertools.count(1))
 
     def lines(self, title: str, lines: Sequence[Line], xlabel: str, metric: str = "") -> str:
-        """Return a figure of lines, with what is not finite said in words and the numbers in a table.
+        """Return a chart of lines, with notes about NaN and Inf, and a table of the values.
 
         Args:
-            title: What is drawn, with its unit.
-            lines: With as many styles as there are COLOURS at most.
+            title: Title of the chart, with the unit of ``y``.
+            lines: Lines; at most ``len(COLOURS)`` styles.
             xlabel: Unit of the lines' ``x``.
-            metric: "acc" if values are shares, to be shown in percent.
+            metric: "acc" to print shares in percent.
         """
         with _axes(210, xlabel) as axes:
             for line in lines:
                 y = np.where(np.isfinite(line.y), line.y, np.nan)
                 marker = MARKERS[line.style] if len(line.x) <= MOST_MARKERS else ""
-                look: dict[str, Any] = {"color": COLOURS[line.style], "marker": marker, "linestyle": DASHES[line.run]}
-                look |= {"markerfacecolor": "none"} if line.run else {}
-                axes.plot(line.x, y, markersize=4, linewidth=1.7, clip_on=False, **look)
+                options: dict[str, Any] = {
+                    "color": COLOURS[line.style],
+                    "marker": marker,
+                    "linestyle": DASHES[line.run],
+                }
+                options |= {"markerfacecolor": "none"} if line.run else {}
+                axes.plot(line.x, y, markersize=4, linewidth=1.7, clip_on=False, **options)
             if metric == "acc":
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-            words = " ".join(in_words(line, xlabel, metric) for line in lines)
+            words = " ".join(line_text(line, xlabel, metric) for line in lines)
             svg = to_svg(_figure_of(axes), f"{title}, by {xlabel}. {words}", next(self._prefixes))
         broken = "".join(paragraph(text, "warning") for line in lines if (text := not_finite(line, xlabel)))
         keys = "" if [line.name for line in lines] == [title] else legend(lines)
-        return _figure(title, f"{keys}{svg}{broken}{in_numbers(title, lines, xlabel, metric)}")
+        return _figure(title, f"{keys}{svg}{broken}{line_table(title, lines, xlabel, metric)}")
 
     def bands(self, title: str, x: np.ndarray, spread: np.ndarray, xlabel: str) -> str:
-        """Return a figure of a distribution over time: its median, and bands half a standard deviation wide.
+        """Return a chart of a distribution over time: its median, and bands half a standard deviation wide.
 
         Args:
             title: Name of the tensor.
@@ -75,7 +79,7 @@ class Charts:
         """
         label = (
             f"{title}, by {xlabel}: median {number(spread[0, MEDIAN])} at {number(x[0])}, "
-            f"{number(spread[-1, MEDIAN])} at {number(x[-1])}; in the end from {number(spread[-1, 0])} to "
+            f"{number(spread[-1, MEDIAN])} at {number(x[-1])}; at the end from {number(spread[-1, 0])} to "
             f"{number(spread[-1, -1])}."
         )
         if len(x) == 1:  # a band needs a width
@@ -90,7 +94,7 @@ class Charts:
     def dots(
         self, title: str, names: Sequence[str], series: dict[str, Sequence[float]], guideline: float | None = None
     ) -> str:
-        """Return a figure with a row for each name and in it a dot for each series, on a logarithmic scale."""
+        """Return a chart with a row for each name and a dot for each series, on a logarithmic scale."""
         rows = spread_evenly(range(len(names)), MOST_NAMES)
         lines = [Line(name, np.array([]), np.array(y, float), style) for style, (name, y) in enumerate(series.items())]
         with _axes(len(rows) * ROW + BOTTOM + TOP, "", NAMES) as axes:
@@ -107,7 +111,7 @@ class Charts:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
             if guideline is not None:
                 axes.axvline(guideline, color=INK, linestyle=(0, (2, 2)), linewidth=1)
-            axes.set_yticks([])  # names as ticks take twice the time
+            axes.set_yticks([])  # drawing names as tick labels takes twice as long
             for i, row in enumerate(rows):
                 axes.axhline(i, color=GRID, linewidth=0.6, zorder=0)
                 axes.text(
@@ -127,7 +131,11 @@ class Charts:
                 for line in lines
             )
             svg = to_svg(_figure_of(axes), f"{title}, from input to output. {words}", next(self._prefixes))
-        cut = paragraph(f"{len(rows)} of {len(names)} are drawn; the table has all.") if len(rows) < len(names) else ""
+        cut = (
+            paragraph(f"{len(rows)} of {len(names)} parameters are drawn; the table has all.")
+            if len(rows) < len(names)
+            else ""
+        )
         cells = ([name, *(number(line.y[i]) for line in lines)] for i, name in enumerate(names))
         numbers = details("Numbers", table(title, ["parameter", *series], cells))
         return _figure(title, f"{legend(lines, stroke=False)}{svg}{cut}{numbers}")
@@ -135,7 +143,7 @@ class Charts:
 
 @contextmanager
 def _axes(height: float, xlabel: str, left: float = LEFT) -> Iterator[Axes]:
-    """Yield axes of a figure with fixed margins: Matplotlib's layouts measure a font that the page may not have."""
+    """Yield axes with fixed margins: Matplotlib's layouts depend on a font that the page may not have."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)  # an SVG has 72 units an inch
         figure.patch.set_visible(False)
@@ -144,7 +152,7 @@ def _axes(height: float, xlabel: str, left: float = LEFT) -> Iterator[Axes]:
         axes.patch.set_visible(False)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(GRID)
-        axes.tick_params(which="both", bottom=False, left=False, labelcolor=INK)  # the grid is enough
+        axes.tick_params(which="both", bottom=False, left=False, labelcolor=INK)  # the grid replaces the ticks
         axes.grid(color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.set_xlabel(xlabel, color=INK)
@@ -165,7 +173,7 @@ def _figure(title: str, content: str) -> str:
 
 
 def _tick(value: float) -> str:
-    """Return a number that fits beside an axis: "-2.5e-4" rather than "-0.00025"."""
+    """Format a number in few characters: "-2.5e-4" instead of "-0.00025"."""
     if value and abs(value) < 1e-2:
         return _scientific(value, 1)
     return f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What differs between two runs: their configs and what came out."""
+"""Compare the configs and results of two runs."""
 
 import math
 
@@ -11,24 +11,24 @@ NOTHING = "\N{EN DASH}"
 
 
 def config_differences(a: Run, b: Run) -> str:
-    """Return the table of what differs between the configs of two runs."""
-    rows = [(*found, EXPECTED.get(found[0], "")) for found in differences(a.config, b.config)]
+    """Return a table of the differences between the configs of two runs."""
+    rows = [(key, left, right, EXPECTED.get(key, "")) for key, left, right in differences(a.config, b.config)]
     if not rows:
         return paragraph("The two configs are the same.")
     return table("Settings that differ", ["setting", "A", "B", "expected to differ"], rows, "text")
 
 
 def outcome_differences(a: Run, b: Run) -> str:
-    """Return the table of what came out of two runs."""
-    return table("What came out", ["quantity", "A", "B", "B minus A"], outcome_rows(a, b))
+    """Return a table of the results of two runs."""
+    return table("Results", ["quantity", "A", "B", "B minus A"], outcome_rows(a, b))
 
 
 def outcome_rows(a: Run, b: Run) -> list[list[str]]:
-    """Return each quantity that came out of two runs: its name, that of A, that of B, and B minus A."""
+    """Return (name, value of A, value of B, B minus A) of each result of two runs."""
     left, right = numbers(a), numbers(b)
     rows = []
     for name in dict.fromkeys([*left, *right]):
-        shown = [number(*found[name]) if name in found else NOTHING for found in (left, right)]
+        shown = [number(*values[name]) if name in values else NOTHING for values in (left, right)]
         both = name in left and name in right
         difference = right[name][0] - left[name][0] if both else math.nan
         sign = "+" if difference > 0 else ""

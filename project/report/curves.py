@@ -1,4 +1,4 @@
-"""Curves of scalars over epochs, of one run or of two in the same chart."""
+"""Draw curves of scalars over epochs, of one run or of two in the same chart."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from project.report.read import Run
 from project.report.svg import COLOURS
 
 STYLES = {"train": 0, "val": 1}  # of lines, the same in all charts
-MOST_CHARTS = 12  # of scalars that only this run has
+MOST_CHARTS = 12  # of scalars without a chart of their own
 TIMES = {
-    "time/train_seconds": "Training, seconds an epoch",
-    "time/val_seconds": "Validation, seconds an epoch",
-    "time/images_per_second": "Training, images a second",
+    "time/train_seconds": "Training, seconds per epoch",
+    "time/val_seconds": "Validation, seconds per epoch",
+    "time/images_per_second": "Training, images per second",
 }
 ELSEWHERE = {
     "train/loss",
@@ -28,16 +28,16 @@ ELSEWHERE = {
     "epoch",
     "hp/epochs",
     "hp_metric",
-}  # shown by the other functions, or told elsewhere on the page
+}  # drawn by other functions, or printed elsewhere on the page
 OF_GROUPS = {
     "Learning rate": r"lr-.*(?<!-momentum)(?<!-weight_decay)",
     "Momentum": r"lr-.*-momentum",
     "Weight decay": r"lr-.*-weight_decay",
-}  # by LearningRateMonitor; every tag that begins with lr- is one of them
+}  # tags of LearningRateMonitor; every tag that starts with lr- matches one of them
 
 
 def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> tuple[Line, str]:
-    """Return a scalar as a line, and the unit of its x: epochs, or steps where the files do not tell."""
+    """Return a scalar as a line, and the unit of its x: epochs, or steps if the epochs are unknown."""
     series = run.scalars.get(tag, [])
     steps = [scalar.step for scalar in series]
     epochs = run.epochs(steps)
@@ -46,37 +46,37 @@ def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> t
 
 
 def curves(runs: Sequence[Run], charts: Charts) -> str:
-    """Return charts of loss, accuracy, and the settings of the optimizer."""
-    found = [
+    """Return charts of loss, accuracy, and the hyperparameters of the optimizer."""
+    drawn = [
         _chart(runs, charts, "Loss", {"train/loss": "train", "val/loss": "val"}),
         _chart(runs, charts, "Accuracy", {"train/acc": "train", "val/acc": "val"}, "acc"),
         _chart(runs, charts, "Loss of single training steps", {"train/loss_step": "train"}),
         *(part for title, pattern in OF_GROUPS.items() for part in _groups(runs, charts, title, pattern)),
     ]
-    return _grid(found)
+    return _grid(drawn)
 
 
 def times(runs: Sequence[Run], charts: Charts) -> str:
-    """Return charts of seconds and images a second."""
+    """Return charts of seconds per epoch and images per second."""
     return _grid([_chart(runs, charts, title, {tag: ""}) for tag, title in TIMES.items()])
 
 
 def others(runs: Sequence[Run], charts: Charts) -> str:
-    """Return charts of the scalars that no other section shows."""
+    """Return charts of the scalars that have no other section."""
     tags = dict.fromkeys(tag for run in runs for tag in run.scalars)
-    best = {f"hp/{tag}" for tag in tags}  # by Hyperparameters: one value of a scalar that has a chart
+    best = {f"hp/{tag}" for tag in tags}  # logged by Hyperparameters: the best value of a scalar that has a chart
     rest = [tag for tag in tags if tag not in ELSEWHERE | best and not tag.startswith("lr-")]
-    found = [_chart(runs, charts, tag, {tag: ""}, "acc" if "/acc" in tag else "") for tag in rest[:MOST_CHARTS]]
+    drawn = [_chart(runs, charts, tag, {tag: ""}, "acc" if "/acc" in tag else "") for tag in rest[:MOST_CHARTS]]
     left = paragraph(f"{len(rest) - MOST_CHARTS} more scalars are in TensorBoard.") if len(rest) > MOST_CHARTS else ""
-    return _grid(found) + left
+    return _grid(drawn) + left
 
 
 def _groups(runs: Sequence[Run], charts: Charts, title: str, pattern: str) -> list[str]:
-    """Return a chart of one setting of the optimizer, in as many groups as there are colours."""
+    """Return a chart of one hyperparameter of the optimizer, for at most ``len(COLOURS)`` param groups."""
     tags = list(dict.fromkeys(tag for run in runs for tag in run.scalars if re.fullmatch(pattern, tag)))
     names = {tag: re.sub("^lr-|-momentum$|-weight_decay$", "", tag) for tag in tags[: len(COLOURS)]}
     chart = _chart(runs, charts, title, names)
-    left = f"{title} of {len(tags) - len(names)} more groups: TensorBoard, `{tags[-1]}` and the like." if tags else ""
+    left = f"{title} of {len(tags) - len(names)} more groups is in TensorBoard, such as `{tags[-1]}`." if tags else ""
     return [chart, paragraph(left, "note") if len(tags) > len(names) else ""]
 
 

@@ -1,4 +1,4 @@
-"""Weights, gradients, updates and activations: their spread over time, and their size from input to output."""
+"""Draw distributions of weights, gradients, updates and activations over time and over the layers."""
 
 import numpy as np
 
@@ -11,15 +11,15 @@ from project.report.read import Run
 KINDS = {
     "weights": "Weights",
     "gradients": "Gradients",
-    "updates": "Updates: what one step changed",
+    "updates": "Updates: change of the weights in one step",
     "activations": "Activations",
     "confidence": "Confidence of right and wrong predictions",
 }
 OPEN, FOLDED = 3, 6  # charts of a kind
-MOST_TIMES = 60  # of a chart
+MOST_TIMES = 60  # of a chart, evenly spaced
 RULE = (
-    "The dotted line is a rule of thumb: an update of about a thousandth of the weight. Far above it, the learning "
-    "rate may be too high; far below, too low."
+    "The dotted line is a rule of thumb: an update of about 1/1000 of the weight. Far above it, the learning rate may "
+    "be too high; far below it, too low."
 )
 GUIDELINE = 1e-3  # Karpathy's for the ratio of update to weight: https://cs231n.github.io/neural-networks-3/#ratio
 
@@ -38,18 +38,18 @@ def distributions(run: Run, charts: Charts) -> str:
             drawn = f'<div class="grid">{_bands(run, charts, folded)}</div>'
             count = len(tags) - len(shown)
             cut = f", {len(folded)} of them drawn" if len(folded) < count else ""
-            parts.append(details(f"{count} more{cut}, and all in numbers", drawn + _numbers(run, title, tags)))
+            parts.append(details(f"{count} more{cut}, and all values", drawn + _numbers(run, title, tags)))
     return "".join(parts)
 
 
 def gradient_flow(run: Run, charts: Charts) -> str:
-    """Return charts of the size of gradients, and of updates in relation to weights, of each parameter."""
-    gradients = {name: (found[0].rms, found[-1].rms) for name, found in _of(run, "gradients").items()}
+    """Return charts of the RMS of gradients, and of the ratio of updates to weights, for each parameter."""
+    gradients = {name: (series[0].rms, series[-1].rms) for name, series in _of(run, "gradients").items()}
     parts = [_flow(charts, "Gradient of each parameter, root mean square", gradients)]
     weights = _of(run, "weights")
     ratios = {
-        name: (_ratio(found[0], weights[name][0]), _ratio(found[-1], weights[name][-1]))
-        for name, found in _of(run, "updates").items()
+        name: (_ratio(series[0], weights[name][0]), _ratio(series[-1], weights[name][-1]))
+        for name, series in _of(run, "updates").items()
         if name in weights
     }
     if ratios:
@@ -65,9 +65,9 @@ def _bands(run: Run, charts: Charts, tags: list[str]) -> str:
     drawn = []
     for tag in tags:
         times = spread_evenly(run.events.histograms[tag], MOST_TIMES)
-        epochs = run.epochs([one.step - 1 for one in times])
-        x = np.array([one.step for one in times], float) if epochs is None else epochs
-        spread = np.array([one.quantiles for one in times])
+        epochs = run.epochs([distribution.step - 1 for distribution in times])
+        x = np.array([distribution.step for distribution in times], float) if epochs is None else epochs
+        spread = np.array([distribution.quantiles for distribution in times])
         drawn.append(charts.bands(tag.partition("/")[2], x, spread, "step" if epochs is None else "epoch"))
     return "".join(drawn)
 
@@ -76,16 +76,16 @@ def _numbers(run: Run, title: str, tags: list[str]) -> str:
     rows = []
     for tag in tags:
         first, last = run.events.histograms[tag][0], run.events.histograms[tag][-1]
-        found = (first.rms, last.rms, last.quantiles[0], last.quantiles[MEDIAN], last.quantiles[-1])
-        rows.append([tag.partition("/")[2], *map(number, found)])
+        values = (first.rms, last.rms, last.quantiles[0], last.quantiles[MEDIAN], last.quantiles[-1])
+        rows.append([tag.partition("/")[2], *map(number, values)])
     header = ["name", "RMS, first", "RMS, last", "min, last", "median, last", "max, last"]
-    return table(f"{title}, in numbers", header, rows)
+    return table(f"{title}, values", header, rows)
 
 
 def _of(run: Run, kind: str) -> dict[str, list[Distribution]]:
-    """Return the histograms of a kind by parameter, in the order of the network: from input to output."""
+    """Return the histograms of a kind by parameter, in the order of the network."""
     histograms = run.events.histograms
-    return {tag.partition("/")[2]: found for tag, found in histograms.items() if tag.startswith(f"{kind}/")}
+    return {tag.partition("/")[2]: series for tag, series in histograms.items() if tag.startswith(f"{kind}/")}
 
 
 def _ratio(update: Distribution, weight: Distribution) -> float:

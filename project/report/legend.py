@@ -1,4 +1,4 @@
-"""What stands around a chart: its legend, and its numbers in words and in a table."""
+"""Format the legend of a chart, its description as text, and its values as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass
 class Line:
-    """A line of a chart; ``style`` chooses colour and marker, ``run`` the dash."""
+    """A line of a chart; ``style`` selects colour and marker, ``run`` the dash."""
 
     name: str
     x: np.ndarray
@@ -34,7 +34,7 @@ class Line:
 
 
 def legend(lines: Sequence[Line], stroke: bool = True) -> str:
-    """Return names with their line and marker as HTML, which wraps where an SVG cannot."""
+    """Return the legend as HTML, which wraps, unlike SVG."""
     keys = []
     for line in lines:
         dash = ' stroke-dasharray="7 3"' if line.run else ""
@@ -47,19 +47,19 @@ def legend(lines: Sequence[Line], stroke: bool = True) -> str:
 
 
 def not_finite(line: Line, xlabel: str) -> str:
-    """Return in words where a line is NaN or infinite; nothing if it is nowhere."""
+    """Return a note about where a line is NaN or Inf, or "" if it is finite."""
     broken = ~np.isfinite(line.y)
     if not broken.any():
         return ""
     first = int(broken.argmax())
-    when = "since" if broken[first:].all() else "at first at"
+    when = "from" if broken[first:].all() else "first at"
     return (
         f"{line.name} is not finite {when} {xlabel} {number(line.x[first])} ({broken.sum()} of {len(line.y)} values)."
     )
 
 
-def in_words(line: Line, xlabel: str, metric: str) -> str:
-    """Return a line's first, last, lowest and highest value, for who cannot see it."""
+def line_text(line: Line, xlabel: str, metric: str) -> str:
+    """Return the first, last, lowest and highest value of a line as text, for screen readers."""
     finite = np.isfinite(line.y)
     if not finite.any():
         return f"{line.name}: never finite."
@@ -72,20 +72,20 @@ def in_words(line: Line, xlabel: str, metric: str) -> str:
     )
 
 
-def in_numbers(title: str, lines: Sequence[Line], xlabel: str, metric: str) -> str:
-    """Return the table of all lines, folded away."""
+def line_table(title: str, lines: Sequence[Line], xlabel: str, metric: str) -> str:
+    """Return a collapsed table of the values of all lines."""
     positions = sorted({float(x) for line in lines for x in line.x})
     shown = spread_evenly(positions, MOST_ROWS)
     values = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in lines]
     rows = [
-        [number(x), *(number(found[x], metric) if x in found else "" for found in values)] for x in shown
+        [number(x), *(number(series[x], metric) if x in series else "" for series in values)] for x in shown
     ]  # fmt: skip
     cut = f" ({len(shown)} of {len(positions)} rows)" if len(shown) < len(positions) else ""
     return details("Numbers", table(f"{title}{cut}", [xlabel, *(line.name for line in lines)], rows))
 
 
 def spread_evenly(items: Sequence[T], most: int) -> list[T]:
-    """Return all items, or so many from the first to the last."""
+    """Return all items, or ``most`` of them, evenly spaced from the first to the last."""
     if len(items) <= most:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]

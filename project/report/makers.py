@@ -1,4 +1,4 @@
-"""Which callback writes a tag: the one whose docstring says so. No torch in here, hence no import of callbacks."""
+"""Find the callback that writes a tag by its docstring, without importing it. Imports no torch."""
 
 import ast
 import importlib.util
@@ -10,7 +10,7 @@ OTHERS = {"lr": "lightning.pytorch.callbacks.LearningRateMonitor"}
 
 
 def maker_of(tag: str) -> str | None:
-    """Return the class path of the callback that writes ``<tag>/...``, or files named after it, or None."""
+    """Return the class path of the callback that writes ``<tag>/...`` or files ``<tag>_...``, or None."""
     if tag in OTHERS:
         return OTHERS[tag]
     return next((path for path, text in _docstrings().items() if re.search(rf"`{re.escape(tag)}[/_`.]", text)), None)
@@ -26,7 +26,7 @@ def _docstrings() -> dict[str, str]:
 
 
 def _body(file: Path) -> list[ast.stmt]:
-    """Return the statements of a file, none if it is just being edited and cannot be parsed."""
+    """Return the statements of a Python file; an empty list if it cannot be parsed."""
     try:
         return ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError):  # ValueError: a null byte, before Python 3.12

@@ -1,4 +1,4 @@
-"""Pieces of HTML. Text is escaped here and nowhere else."""
+"""Format text, tables and images as HTML. All escaping is done in this module."""
 
 import base64
 import html
@@ -8,43 +8,43 @@ from typing import NamedTuple
 
 from project.report.events import Picture
 
-SMALL, TALL = 200, 400  # CSS pixels; pictures are enlarged to at most so wide and so high
+SMALL, TALL = 200, 400  # maximum width and height of enlarged images, CSS pixels
 TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
 class Bar(NamedTuple):
-    """A number in a table with a bar behind it."""
+    """A number in a table cell, with a bar in the background."""
 
     text: str
     share: float  # of the cell's width, 0 to 1
 
 
 def escape(text: object) -> str:
-    """Return text for anywhere in a page, attributes among it."""
+    """Escape text for HTML, including attributes."""
     return html.escape(str(text), quote=True)
 
 
 def number(value: float, metric: str = "") -> str:
-    """Return an accuracy in percent and other numbers in four digits."""
+    """Format an accuracy in percent, and other numbers with four digits."""
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     return f"{value:.2%}" if metric == "acc" else f"{value:.4g}"
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Return a paragraph of plain text, in which `code` is marked by backticks."""
+    """Return a paragraph; text in backticks is formatted as code."""
     parts = text.split("`")
     marked = "".join(f"<code>{escape(part)}</code>" if i % 2 else escape(part) for i, part in enumerate(parts))
     return f"<p{_class(kind)}>{marked}</p>"
 
 
 def details(summary: str, content: str) -> str:
-    """Return content that is folded away."""
+    """Return collapsed content with a summary."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | Bar]], kind: str = "") -> str:
-    """Return a table in a box that scrolls by itself; the first cell of each row is the row's name."""
+    """Return a table in a scrollable box; the first cell of each row is the row header."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(f"<tr>{_row(row)}</tr>" for row in rows)
     inner = f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
@@ -52,12 +52,12 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | Bar
 
 
 def scroll(content: str, label: str) -> str:
-    """Return a box that scrolls sideways by itself, also by the keyboard."""
+    """Return a box that scrolls horizontally, also by keyboard."""
     return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">{content}</div>'
 
 
 def image(picture: Picture, alt: str, caption: str, widest: int) -> str:
-    """Return a picture in the page itself, enlarged if it is small and at most ``widest`` CSS pixels wide."""
+    """Return an embedded image: enlarged if it is small, otherwise at most ``widest`` CSS pixels wide."""
     kind = next((name for magic, name in TYPES.items() if picture.data.startswith(magic)), "image/png")
     data = base64.b64encode(picture.data).decode()
     width = max(picture.width, 1)
@@ -69,7 +69,7 @@ def image(picture: Picture, alt: str, caption: str, widest: int) -> str:
 
 
 def columns(names: Sequence[str], contents: Sequence[str]) -> str:
-    """Return what one run has as it is, and what two have side by side below their names."""
+    """Return the content of one run unchanged, or that of two runs in columns with their names."""
     if len(contents) == 1:
         return contents[0]
     halves = (f"<div><h3>{escape(name)}</h3>{content}</div>" for name, content in zip(names, contents, strict=True))

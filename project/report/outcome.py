@@ -1,4 +1,4 @@
-"""What came out of a run, in one sentence and in numbers."""
+"""Summarise the results of a run in one sentence, warnings and numbers."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from project.report.markup import number
 from project.report.read import Run
 from project.runs.config import CONFIG, differences, load_config
 from project.runs.folders import by_start, times_tested
-from project.runs.metrics import circumstances, measured
+from project.runs.metrics import circumstances, measurement_text
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series
@@ -19,71 +19,75 @@ DEFAULT_EPOCHS = 1000  # Lightning's, if the config gives neither epochs nor ste
 
 
 def sentence(run: Run) -> str:
-    """Return what was trained on what for how long, and how well it does."""
+    """Return a sentence with network, data, epochs, validation and test result, and training time."""
     network = _class(run, "model.init_args.network", arguments=True) or _class(run, "model") or "An unknown network"
     best = run.best()
     if best is None:
-        found = "no validation yet"
+        result = "no validation yet"
     else:
         at = "" if math.isnan(best.epoch) else f" at epoch {number(best.epoch)}"
-        found = f"best validation {METRICS[best.metric]} {number(best.value, best.metric)}{at}"
-    parts = [f"{network} on {_class(run, 'data') or 'unknown data'}, {_progress(run)}: {found}", _tested(run)]
+        result = f"best validation {METRICS[best.metric]} {number(best.value, best.metric)}{at}"
+    parts = [f"{network} on {_class(run, 'data') or 'unknown data'}, {_progress(run)}: {result}", _tested(run)]
     if math.isfinite(run.minutes):
         parts.append(f"{run.minutes:.1f} minutes" if run.minutes >= 1 else "less than a minute")
     return f"{', '.join(parts)}."
 
 
 def warnings(run: Run) -> list[str]:
-    """Return what a reader has to know before the numbers: what changed, is not finite, or ends early."""
-    found = list(filter(None, (not_finite(*line_of(run, tag, tag)) for tag in run.scalars)))
-    more = [f"{len(found) - MOST_WARNINGS} more series are not finite."] if len(found) > MOST_WARNINGS else []
-    cut = "ends within a record: it is still being written, or damaged. What is whole is shown."
-    return [*_changes(run), *found[:MOST_WARNINGS], *more, *(f"{name} {cut}" for name in run.events.cut)]
+    """Return warnings about changed settings, NaN or Inf, and incomplete event files."""
+    notes = list(filter(None, (not_finite(*line_of(run, tag, tag)) for tag in run.scalars)))
+    more = [f"{len(notes) - MOST_WARNINGS} more series are not finite."] if len(notes) > MOST_WARNINGS else []
+    cut = "ends within a record: it is being written, or damaged. Complete records are shown."
+    return [*_changes(run), *notes[:MOST_WARNINGS], *more, *(f"{name} {cut}" for name in run.events.cut)]
 
 
 def numbers(run: Run) -> dict[str, tuple[float, str]]:
-    """Return the sentence's numbers and a few more by name, each with the metric that tells how to show it."""
-    found: dict[str, tuple[float, str]] = {"epochs trained": (run.epochs_trained, "")}
+    """Return the results of a run by name, each with the metric that defines its format."""
+    results: dict[str, tuple[float, str]] = {"epochs trained": (run.epochs_trained, "")}
     if (best := run.best()) is not None:
-        found[f"best validation {METRICS[best.metric]}"] = (best.value, best.metric)
-        found["at epoch"] = (best.epoch, "")
+        results[f"best validation {METRICS[best.metric]}"] = (best.value, best.metric)
+        results["at epoch"] = (best.epoch, "")
     for stage, words in (("train", "last training"), ("val", "last validation")):
         for metric, name in METRICS.items():
             if series := run.scalars.get(f"{stage}/{metric}"):
-                found[f"{words} {name}"] = (series[-1].value, metric)
+                results[f"{words} {name}"] = (series[-1].value, metric)
     for metric, name in METRICS.items():
         if run.test and circumstances(run.test.folder).is_usual and (series := run.test.scalars.get(f"test/{metric}")):
-            found[f"test {name}"] = (series[-1].value, metric)
-    found["minutes"] = (run.minutes, "")
+            results[f"test {name}"] = (series[-1].value, metric)
+    results["minutes"] = (run.minutes, "")
     if series := run.scalars.get("time/images_per_second"):
-        found["images a second, last epoch"] = (series[-1].value, "")
-    return found
+        results["images per second, last epoch"] = (series[-1].value, "")
+    return results
 
 
 def _changes(run: Run) -> list[str]:
-    """Return in one line what later starts of a run changed of its settings, if they did."""
+    """Return a warning about settings that changed when a run was resumed, if any did."""
     earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"))
     configs = [*(load_config(file.parent) for file in earlier), run.config]
     changes = [
         f"{key} {old} -> {new} ({file.parent.name})"
-        for file, before, after in zip(earlier, configs, configs[1:], strict=False)  # each with what came after it
+        for file, before, after in zip(earlier, configs, configs[1:], strict=False)  # each config and the next one
         for key, old, new in differences(before, after)
     ]
     if not changes:
         return []
     more = f" and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
     shown = ", ".join(changes[:MOST_CHANGES])
-    return [f"The settings shown are the last; they changed on the way: {shown}{more}. before/ keeps the earlier ones."]
+    return [
+        f"Settings changed when the run was resumed: {shown}{more}. The last are shown; before/ has the earlier ones."
+    ]
 
 
 def _class(run: Run, key: str, arguments: bool = False) -> str:
-    """Return the name of a class in the config, with the first of its arguments that are given; "" if there is none."""
+    """Return the name of a class in the config, with its first arguments; "" if there is none."""
     value = run.setting(key)
     path = value.get("class_path") if isinstance(value, dict) else value
     if not isinstance(path, str):
         return ""
     given: dict[str, Any] = (run.setting(f"{key}.init_args") or {}) if arguments else {}
-    plain = [f"{name} {one}" for name, one in given.items() if isinstance(one, str | int | float)][:MOST_ARGUMENTS]
+    plain = [f"{name} {value}" for name, value in given.items() if isinstance(value, str | int | float)][
+        :MOST_ARGUMENTS
+    ]
     return path.rpartition(".")[2] + (f" ({', '.join(plain)})" if plain else "")
 
 
@@ -100,11 +104,11 @@ def _progress(run: Run) -> str:
 def _tested(run: Run) -> str:
     if not run.tests:
         return run.old_test or "not tested"
-    nothing = "a test was begun but found nothing"
+    nothing = "a test was started but has no results"
     if run.test is None:
         return nothing
-    found = measured(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # without metrics.csv
+    result = measurement_text(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # no metrics.csv
     count = times_tested(run.folder)
     more = f" (the latest of {count} tests)" if count > 1 else ""
     latest = max(run.tests, key=lambda test: by_start(test.folder))
-    return f"{found}{more}" + ("" if latest.scalars else f", then {nothing}")
+    return f"{result}{more}" + ("" if latest.scalars else f", then {nothing}")

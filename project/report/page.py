@@ -1,4 +1,4 @@
-"""The report of a run, or of two side by side, as one HTML file that needs nothing else."""
+"""Render the report of a run, or of two side by side, as a self-contained HTML page."""
 
 import os
 import shlex
@@ -25,12 +25,14 @@ Content = Callable[[Run, Charts], str]
 
 @dataclass
 class Section:
-    """A part of the page about what the callbacks of a run wrote.
+    """A section of the page about what the callbacks of a run wrote.
 
     Attributes:
-        makers: Beginnings of tags and files; the callbacks that write what is missing are named.
-        each: Makes the content for one run.
-        together: Makes the content for all runs in the same charts, before what ``each`` makes.
+        name: Id of the section.
+        title: Heading.
+        makers: Prefixes of tags and files. If a run has none, the page names the callback that writes them.
+        each: Renders the content of one run.
+        together: Renders all runs in the same charts, before ``each``.
     """
 
     name: str
@@ -72,7 +74,7 @@ def _others(run: Run, charts: Charts) -> str:
 
 
 SECTIONS = (
-    Section("curves", "PRROCCurves", ("lr",), together=curves),
+    Section("curves", "Curves", ("lr",), together=curves),
     Section("confusion", "Confusion matrix", ("confusion_matrix",), _confusion),
     Section("classes", "Classes", ("class_report",), _classes),
     Section("mistakes", "Worst mistakes", ("mistakes",), _mistakes),
@@ -92,8 +94,8 @@ def render(runs: Sequence[Run], output: Path) -> str:
     """Return the page.
 
     Args:
-        runs: A run, or two.
-        output: File that the page is for: links to the runs' files are relative to it.
+        runs: One or two runs.
+        output: Path of the page; paths of runs are relative to it.
     """
     charts = Charts()
     names = [f"{letter}: {run.name}" for letter, run in zip("AB", runs, strict=False)]
@@ -103,7 +105,7 @@ def render(runs: Sequence[Run], output: Path) -> str:
     for section in SECTIONS:
         parts[section.name] = (section.title, _content(section, runs, names, charts))
     parts["config"] = ("Resolved config", columns(names, [_config(run) for run in runs]))
-    parts["made"] = ("What produced it", columns(names, [_made(run, output) for run in runs]))
+    parts["origin"] = ("Versions and files", columns(names, [_origin(run, output) for run in runs]))
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"Runs {' and '.join(names)}"
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in parts.items())
     body = "".join(
@@ -119,38 +121,38 @@ def render(runs: Sequence[Run], output: Path) -> str:
 
 
 def _outcome(runs: Sequence[Run], names: Sequence[str]) -> str:
-    told = [
+    outcomes = [
         paragraph(sentence(run), "outcome") + "".join(paragraph(text, "warning") for text in warnings(run))
         for run in runs
     ]
-    return columns(names, told) + (outcome_differences(*runs) if len(runs) == 2 else "")
+    return columns(names, outcomes) + (outcome_differences(*runs) if len(runs) == 2 else "")
 
 
 def _content(section: Section, runs: Sequence[Run], names: Sequence[str], charts: Charts) -> str:
-    """Return a section's content, and what would make more of it."""
+    """Return the content of a section, and notes about callbacks that would add to it."""
     content = section.together(runs, charts) if section.together else ""
     each = [(section.each(run, charts) if section.each else "") + _missing(section, run) for run in runs]
     return content + (columns(names, each) if any(each) else "")
 
 
 def _missing(section: Section, run: Run) -> str:
-    """Return which callbacks would make what a run does not hold."""
+    """Return notes about the callbacks that would write what a run does not have."""
     parts = []
     for kind in section.makers:
         if run.has(kind):
             continue
         maker = maker_of(kind)
         if maker is None:
-            parts.append(f"Not in this run: `{kind}`. No callback that can be read makes it.")
+            parts.append(f"Not in this run: `{kind}`. No callback in callbacks/ writes it.")
         elif maker in run.config_text:
-            parts.append(f"Not in this run: `{kind}`. `{maker}` of the config found nothing to write, or not yet.")
+            parts.append(f"Not in this run: `{kind}`. `{maker}` is in the config, but has written nothing yet.")
         else:
             parts.append(f"Not in this run: `{kind}`. Add `{maker}` to `trainer.callbacks`.")
     return "".join(paragraph(text, "note") for text in parts)
 
 
 def _config(run: Run) -> str:
-    """Return the settings of the latest start, and those of earlier ones from which it differs."""
+    """Return the config of the latest start, and those of earlier starts with other settings."""
     earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"), reverse=True)
     texts = {CONFIG: run.config_text} | {
         str(file.relative_to(run.folder)): file.read_text(errors="replace") for file in earlier
@@ -158,11 +160,11 @@ def _config(run: Run) -> str:
     return "".join(details(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
 
 
-def _made(run: Run, output: Path) -> str:
-    """Return versions that the config begins with, and the files that the page was made from."""
+def _origin(run: Run, output: Path) -> str:
+    """Return versions from the comments of the config, seed, run directory, and the command that repeats the run."""
     comments = [line.lstrip("# ") for line in run.config_text.splitlines() if line.startswith("#")]
     rows = [["versions", ", ".join(comments) or "not recorded"], ["seed", str(run.setting("seed_everything"))]]
-    rows.append(["folder", os.path.relpath(run.folder, output.parent)])
+    rows.append(["run directory", os.path.relpath(run.folder, output.parent)])
     rows.append(["report", f"project {__version__}"])
-    rows.append(["to repeat it", f"python -m project fit --config {shlex.quote(str(run.folder / CONFIG))}"])
+    rows.append(["command to repeat it", f"python -m project fit --config {shlex.quote(str(run.folder / CONFIG))}"])
     return table("Versions and files", ["what", "value"], rows, "text")

@@ -1,4 +1,4 @@
-"""What is known of a run, as plain data. No torch in here."""
+"""Read a run directory into plain data. Imports no torch."""
 
 import csv
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 from project.report.events import Events, Picture, Scalar, read_events
 from project.runs.config import BEST, CONFIG, load_config, setting
 from project.runs.folders import tests_of
-from project.runs.metrics import PER_EPOCH, age_in_words, best_row, circumstances, is_number, moment_of
+from project.runs.metrics import PER_EPOCH, age_text, best_row, circumstances, is_number, moment_of
 
 
 class Best(NamedTuple):
-    """The best validation."""
+    """Result of the best validation."""
 
     metric: str  # "acc" or "loss"
     epoch: float  # from 1
@@ -25,14 +25,15 @@ class Best(NamedTuple):
 
 @dataclass
 class Run:
-    """A run's folder.
+    """Content of a run directory.
 
     Attributes:
+        folder: The run directory.
         config: The resolved config; empty if the file is.
-        config_text: The same as it lies in the file, with comments that tell versions.
-        events: The content of the event files; scalars from metrics.csv if there are no event files.
-        tests: Tests in ``test/<time>``, the one to show last. Tests of a best.ckpt that was replaced are left out.
-        old_test: Words about these, if there are no others.
+        config_text: Content of the config file, with comments about versions.
+        events: Content of the event files; scalars are from metrics.csv if there are no event files.
+        tests: Tests in ``test/<time>``, the one to report last, without tests of a best.ckpt that was replaced.
+        old_test: Note about a test of a replaced best.ckpt, if there are no other tests.
     """
 
     folder: Path
@@ -50,7 +51,7 @@ class Run:
 
     @property
     def test(self) -> "Run | None":
-        """Return the latest test that found something."""
+        """Return the latest test that has results."""
         return next((test for test in reversed(self.tests) if test.scalars), None)
 
     @property
@@ -59,12 +60,12 @@ class Run:
 
     @property
     def pictures(self) -> dict[str, Picture]:
-        """Return the latest picture of each tag, those of the latest test among them."""
+        """Return the latest image of each tag, including those of the latest test."""
         return self.events.pictures | (self.test.events.pictures if self.test else {})
 
     @property
     def minutes(self) -> float:
-        """Return how long it trained, without the time between its starts."""
+        """Return the training time, without the time between starts."""
         return self.events.seconds / 60
 
     @property
@@ -76,9 +77,9 @@ class Run:
         """Return a value of the config by its dotted key, or None."""
         return setting(self.config, key)
 
-    @cached_property  # all steps that are logged are looked through
+    @cached_property  # it reads all logged steps
     def epoch_ends(self) -> dict[int, int]:
-        """Return the number of each finished epoch, from 1, with its last step."""
+        """Return the last step of each finished epoch, by the number of the epoch, from 1."""
         epochs = {scalar.step: int(scalar.value) + 1 for scalar in self.scalars.get("epoch", [])}
         for tag in PER_EPOCH:
             ends = {epochs[scalar.step]: scalar.step for scalar in self.scalars.get(tag, []) if scalar.step in epochs}
@@ -87,10 +88,10 @@ class Run:
         return {}
 
     def epochs(self, steps: Sequence[int]) -> np.ndarray | None:
-        """Return steps of scalars in epochs, float ``(N,)``; None if the files do not tell.
+        """Convert steps of scalars to epochs, float ``(N,)``; None if the epochs are unknown.
 
-        1.0 is the end of the first epoch. Scalars bear the number of their step, from 0; what callbacks draw bears the
-        number of steps so far, which is that of the next: take one off.
+        1.0 is the end of the first epoch. Scalars are logged with their step, from 0. Images and histograms are logged
+        with the number of completed steps: subtract 1.
         """
         ends = self.epoch_ends
         if not ends:
@@ -102,7 +103,7 @@ class Run:
         return np.where(after > x[-1], y[-1] + (after - x[-1]) * rate, np.interp(after, x, y))
 
     def best(self) -> Best | None:
-        """Return accuracy, or loss where there is none, of the validation of the best checkpoint; see ``best_row``."""
+        """Return accuracy, or else loss, of the validation of the best checkpoint; see ``best_row``."""
         monitor, mode = (str(self.setting(f"checkpoint.{name}")) for name in ("monitor", "mode"))
         epochs = {scalar.step: scalar.value for scalar in self.scalars.get("epoch", [])}
         rows = [
@@ -118,12 +119,12 @@ class Run:
         return None
 
     def has(self, kind: str) -> bool:
-        """Tell whether the run or its latest test holds tags or tables that begin so."""
+        """Return whether the run or its latest test has tags or CSV files with this prefix."""
         tags = [*self.scalars, *self.pictures, *self.events.histograms]
         return any(tag.startswith(kind) for tag in tags) or any(self.folder.glob(f"{kind}_*.csv"))
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of a CSV file in the folder; none if there is no such file."""
+        """Return the rows of a CSV file in the run directory; an empty list if it does not exist."""
         try:
             with (self.folder / name).open(newline="", encoding="utf-8", errors="replace") as file:
                 return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
@@ -142,16 +143,16 @@ def read_run(folder: Path) -> Run:
     if not run.scalars:
         run.events.scalars = _scalars_of_csv(run.table("metrics.csv"))
     tests = [(test, circumstances(test)) for test in tests_of(folder)]
-    run.tests = [read_run(test) for test, under in tests if not under.is_old]
-    run.old_test = age_in_words(tests[-1][1]) if tests and not run.tests else ""
+    run.tests = [read_run(test) for test, setup in tests if not setup.is_old]
+    run.old_test = age_text(tests[-1][1]) if tests and not run.tests else ""
     return run
 
 
 def _scalars_of_csv(rows: list[dict[str, str]]) -> dict[str, list[Scalar]]:
-    """Return what Lightning's CSVLogger wrote, for runs without TensorBoard."""
-    found: dict[str, list[Scalar]] = {}
+    """Return scalars from rows of CSVLogger, for runs without TensorBoard."""
+    scalars: dict[str, list[Scalar]] = {}
     for row in rows:
         for tag, value in row.items():
             if tag != "step" and is_number(value) and is_number(row.get("step", "")):
-                found.setdefault(tag, []).append(Scalar(int(row["step"]), float("nan"), float(value)))
-    return found
+                scalars.setdefault(tag, []).append(Scalar(int(row["step"]), float("nan"), float(value)))
+    return scalars

@@ -1,4 +1,4 @@
-"""The style of a report; in light and dark, text has a contrast of 4.5 at least and lines have 3 (WCAG 2.2, AA)."""
+"""CSS of the report. In light and dark, the contrast is at least 4.5 for text and 3 for lines (WCAG 2.2, AA)."""
 
 STYLE = """
 :root { --ink: #1b1d21; --paper: #ffffff; --muted: #565b63; --grid: #d3d7dc; --box: #f4f5f7; --warn: #9a3b00;

@@ -1,4 +1,4 @@
-"""Tables of classes and mistakes, from the CSV files of a run's folder."""
+"""Render tables of classes and mistakes from the CSV files of a run directory."""
 
 import csv
 import math
@@ -9,8 +9,8 @@ from project.report.read import Run
 
 WORDS = {"val": "validation", "test": "test"}
 SHARES = ("recall", "precision", "f1", "confidence")  # columns
-NUMBERS = (*SHARES, "images", "loss")  # all others are words, names of classes such as "0.50" or "nan" among them
-MOST_CLASSES = 20  # with more, a matrix of numbers cannot be read
+NUMBERS = (*SHARES, "images", "loss")  # other columns hold text, such as a class named "0.50" or "nan"
+MOST_CLASSES = 20  # a larger matrix of numbers is not legible
 MOST_ROWS = {"class_report": 50, "mistakes": 20}
 MOST_CONFUSIONS = 10
 NOTHING = "\N{EN DASH}"
@@ -29,15 +29,15 @@ def mistakes(run: Run, stage: str) -> str:
 
 
 def confusion_matrix(run: Run, stage: str) -> str:
-    """Return the matrix, if its classes are few, and the pairs that are confused most often."""
+    """Return the most frequent confusions, and the matrix if it has at most MOST_CLASSES classes."""
     file = run.folder / f"confusion_matrix_{stage}.csv"
     names, counts = _matrix(file)
     if not names:
-        broken = f"`{file.name}` is not whole: it is still being written, or damaged."
+        broken = f"`{file.name}` is incomplete: it is being written, or damaged."
         return paragraph(broken, "warning") if file.exists() else ""
     confusions = sorted(
         ((counts[i][j], i, j) for i in range(len(names)) for j in range(len(names)) if i != j and counts[i][j]),
-        key=lambda one: -one[0],  # of equal ones, the first classes first
+        key=lambda confusion: -confusion[0],  # stable: by class if equal
     )
     rows: list[list[str | Bar]] = [
         [f"{names[i]} → {names[j]}", f"{count}", Bar(f"{count / sum(counts[i]):.1%}", count / sum(counts[i]))]
@@ -47,7 +47,10 @@ def confusion_matrix(run: Run, stage: str) -> str:
         f"Most frequent confusions, {WORDS[stage]} images", ["true → predicted", "images", "of the class"], rows
     )
     if len(names) > MOST_CLASSES:
-        return paragraph(f"A matrix of {len(names)} classes is not drawn here: `{file.name}` holds it.", "note") + pairs
+        return (
+            paragraph(f"A matrix of {len(names)} classes is too large for this page. It is in `{file.name}`.", "note")
+            + pairs
+        )
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     cells: list[list[str | Bar]] = [
         [name, *(Bar(f"{n}", x) for n, x in zip(row, part, strict=True)), f"{part[i]:.1%}" if any(row) else NOTHING]
@@ -58,22 +61,24 @@ def confusion_matrix(run: Run, stage: str) -> str:
 
 
 def has_matrix(run: Run, stage: str) -> bool:
-    """Tell whether ``confusion_matrix`` draws the whole matrix, so that its picture would say it twice."""
+    """Return whether ``confusion_matrix`` renders the matrix, so that its image would be redundant."""
     names, _ = _matrix(run.folder / f"confusion_matrix_{stage}.csv")
     return 0 < len(names) <= MOST_CLASSES
 
 
 def _matrix(file: Path) -> tuple[list[str], list[list[int]]]:
-    """Return class names and counts, rows true and columns predicted; nothing if there is no file, or half of one."""
+    """Return class names and counts (rows true, columns predicted); empty if the file is missing or incomplete."""
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             header, *rows = csv.reader(stream)
         counts = [[int(float(count)) for count in row[1:]] for row in rows]
-    except (FileNotFoundError, ValueError):  # ValueError: no line, half a number, or half a letter
+    except (FileNotFoundError, ValueError):  # ValueError: empty, or cut within a number or a character
         return [], []
     names = header[1:]
-    whole = [row[:1] for row in rows] == [[name] for name in names] and {len(row) for row in counts} == {len(names)}
-    return (names, counts) if whole else ([], [])
+    is_complete = [row[:1] for row in rows] == [[name] for name in names] and {len(row) for row in counts} == {
+        len(names)
+    }
+    return (names, counts) if is_complete else ([], [])
 
 
 def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
@@ -94,7 +99,7 @@ def _cell(column: str, text: str) -> str | Bar:
     try:
         value = float(text)
     except ValueError:
-        return text or NOTHING  # undefined, as the precision of a class that is never predicted
+        return text or NOTHING  # undefined, such as the precision of a class that is never predicted
     if column in SHARES and math.isfinite(value):
         return Bar(number(value, "acc"), value)
     return text if text.isdigit() else number(value)

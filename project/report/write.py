@@ -9,12 +9,12 @@ from project.runs.folders import REPORT
 
 
 def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:
-    """Write the report of a run, or of two side by side, and return where it lies.
+    """Write the report of a run, or of two side by side, and return its path.
 
     Args:
-        run: Folder of a run.
-        other: Folder of another run, to compare it with.
-        output: The file; by default report.html in the run's folder, or report_with_<run>.html in the other's.
+        run: Run directory.
+        other: Another run directory to compare with.
+        output: The file. Default: report.html in ``run``, or report_with_<run>.html in ``other``.
 
     Raises:
         RunError: A config is not YAML.
@@ -27,5 +27,5 @@ def write_report(run: Path, other: Path | None = None, output: Path | None = Non
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f"{output.name}.part")
     part.write_text(page, encoding="utf-8")
-    os.replace(part, output)  # whoever has it open sees the old page or the new one
+    os.replace(part, output)  # atomic for a browser that has the page open
     return output

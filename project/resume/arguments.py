@@ -1,4 +1,4 @@
-"""Replace a run that a command line names by its config and its checkpoint."""
+"""Replace --run in a command line with the run's config and checkpoint."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from project.runs.config import BEST, CONFIG, LAST, DuplicateKeyError, nested, r
 from project.runs.folders import PATHS, all_runs, best_checkpoint, find_run, paths_from_here, run_of_checkpoint
 from project.runs.ranks_env import is_first_process, started_by_lightning
 
-FOUND = "PROJECT_RUN"  # environment variable: which run the first process has found
+RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero selected
 
 
 def _sets_root(file: Path) -> bool:
@@ -30,7 +30,7 @@ def with_paths(args: list[str]) -> list[str]:
     """Return a command line in which paths in configs of runs are relative to the working directories of these runs.
 
     Raises:
-        RunError: A run's images are missing there, and would be downloaded again, into another directory.
+        RunError: The images of a run are missing, and would be downloaded to another directory.
     """
     groups = split_options(args)
     names = {option_of(group)[0] for group in groups}
@@ -55,15 +55,15 @@ def with_paths(args: list[str]) -> list[str]:
 
 
 def expand_run(args: list[str]) -> list[str]:
-    """Replace a run, or a checkpoint without a config, by the run's saved config and its checkpoint.
+    """Replace a run, or a checkpoint without a config, with the run's saved config and its checkpoint.
 
-    ``fit`` goes on from the last checkpoint, or from the start if there is none yet; with ``--run auto`` it goes on
-    with the latest run of the same command line that is neither running nor finished, as the files which the command
-    line names have it now, and starts a new one if there is none. Processes that Lightning starts take the run of the
-    one that started them.
+    ``fit`` resumes from the last checkpoint, or starts from scratch if there is none. With ``--run auto``, it resumes
+    the latest run of the same command line that is neither running nor finished, with the config files as they are now,
+    and starts a new run if there is none. Processes that Lightning launches use the run of the process that launched
+    them.
 
     Raises:
-        RunError: There is no such run, or it has no best checkpoint.
+        RunError: The run does not exist, or has no best checkpoint.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
@@ -91,28 +91,28 @@ def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoi
     if name is None:
         return args
     run: Path | None
-    if started_by_lightning() and FOUND in os.environ:  # by now, another may be the last
-        run = Path(os.environ[FOUND]) if os.environ[FOUND] else None
+    if started_by_lightning() and RUN_VARIABLE in os.environ:  # a newer run may exist now
+        run = Path(os.environ[RUN_VARIABLE]) if os.environ[RUN_VARIABLE] else None
     else:
         run = _latest_of(args, runs_dir) if name == "auto" else find_run(name, runs_dir)
-        os.environ[FOUND] = str(run or "")
+        os.environ[RUN_VARIABLE] = str(run or "")
     if run is None:
         return _without_run(args)
-    config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line says the same again
+    config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line has the same settings
     expanded = ["fit", *config, *_without_run(args)[1:], "--run", str(run)]
-    checkpoint = next((run / one for one in (LAST, BEST) if (run / one).is_file()), None)
+    checkpoint = next((run / path for path in (LAST, BEST) if (run / path).is_file()), None)
     return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
 
 
 def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
-    """Return the latest run of a command line that neither runs nor is finished."""
-    # to the other processes of a training, the run that rank zero goes on with may be running by now
-    others = ("running", "finished") if is_first_process() else ("finished",)
+    """Return the latest run of a command line that is neither running nor finished."""
+    # for other ranks, the run may be running already, because rank zero resumes it
+    excluded = ("running", "finished") if is_first_process() else ("finished",)
     for run in reversed(all_runs(runs_dir)):
-        told = record.read(run)
-        if not told:  # of a disk that lost it, say
-            print(f"No {record.FILE} can be read in {run}: it may be another's. To go on with it, give --run {run}")
-        elif told.get("command") == command and record.state_of(run) not in others:
+        info = record.read(run)
+        if not info:  # for example, lost by the disk
+            print(f"Skipped {run}: its {record.FILE} cannot be read. To resume it, use --run {run}")
+        elif info.get("command") == command and record.state_of(run) not in excluded:
             return run
     return None
 

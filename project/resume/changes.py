@@ -1,4 +1,4 @@
-"""What a command line changes of the run that training goes on with. No torch in here."""
+"""Compare the settings of a resumed run with the command line. Imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -7,57 +7,58 @@ from project.errors import RunError
 from project.runs import record
 from project.runs.config import differences, setting
 
-OF_LENGTH = (  # of training, and of its steps
+OF_LENGTH = (  # settings that define the length of training and of its steps
     *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
     "data.init_args.batch_size",
 )
-# settings that a checkpoint holds, too: its values would win unless these are said to have changed
+# settings that a checkpoint holds too, and that it would override
 OF_TRAINING = (
     *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
     *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
     *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", *OF_LENGTH),
 )
-OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.overwrite_split")  # no settings
+# options of a single start, which are not settings of the run
+OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.overwrite_split")
 
-Changes = list[tuple[str, str, str]]  # dotted key, before, now
+Changes = list[tuple[str, str, str]]  # dotted key, old value, new value
 
 
-def changes_of(before: dict[str, Any], now: dict[str, Any]) -> Changes:
-    """Return in what two configs differ, but for what concerns a start alone."""
-    return [one for one in differences(before, now) if one[0] not in OF_STARTING]
+def changes_of(before: dict[str, Any], after: dict[str, Any]) -> Changes:
+    """Return the differences between two configs, except options of a single start."""
+    return [change for change in differences(before, after) if change[0] not in OF_STARTING]
 
 
 def check_seed(changes: Changes) -> None:
-    """Check that training from a checkpoint is not to have another seed.
+    """Check that the seed has not changed.
 
     Raises:
-        RunError: It is.
+        RunError: It has.
     """
     for key, old, new in changes:
         if key == "seed_everything":
             raise RunError(
-                f"Expected --seed_everything {old} as before, but got {new}: order and random numbers go on where the "
-                "checkpoint has them. For another seed, start a new run."
+                f"Expected --seed_everything {old} as before, but got {new}. Random states are restored from the "
+                "checkpoint. To use another seed, start a new run."
             )
 
 
-def check_unfinished(run: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that there is something left to train of a run.
+def check_unfinished(run: Path, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Check that a run is not finished.
 
     Raises:
-        RunError: It is finished, and neither its length nor what may have ended it has changed.
+        RunError: It is finished, and neither the length of training nor callbacks or max_time have changed.
     """
     if record.state_of(run) != "finished":
         return
-    limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, now)]
+    limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, after)]
     longer = any(new > old for old, new in zip(*limits, strict=True))
     if not longer and not any(
-        one[0].startswith(("trainer.callbacks", "trainer.max_time")) for one in changes_of(before, now)
+        key.startswith(("trainer.callbacks", "trainer.max_time")) for key, *_ in changes_of(before, after)
     ):
         epochs, steps = limits[0]
         raise RunError(
-            f"Expected a run that is not finished, but {run} is: max_epochs {epochs:g}, max_steps {steps:g}. To train "
-            "on, give a larger --trainer.max_epochs or max_steps."
+            f"Expected an unfinished run, but {run} is finished: max_epochs {epochs:g}, max_steps {steps:g}. To resume "
+            "it, increase --trainer.max_epochs or max_steps."
         )
 
 

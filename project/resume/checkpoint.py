@@ -1,4 +1,4 @@
-"""Checkpoints from which a run goes on as if nothing had happened."""
+"""Checkpoints from which a run resumes exactly."""
 
 import shutil
 from pathlib import Path
@@ -15,102 +15,103 @@ from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
 from project.runs.config import setting
 
-KEY = "resume"  # of what is kept in a checkpoint beside Lightning's own
+KEY = "resume"  # of the additional state in a checkpoint
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, which writes the last one behind every validation and epoch, and when a signal ends training.
+    """ModelCheckpoint that also writes last.ckpt after every validation and epoch, and when a signal ends training.
 
-    They hold what Lightning leaves out: the states of all random numbers, gradients that are being accumulated, the
-    metrics that EarlyStopping and ReduceLROnPlateau are yet to see, how many rows of metrics.csv came before, and the
+    Checkpoints also hold state that Lightning does not save: the random states of all ranks, accumulated gradients, the
+    metrics that EarlyStopping and ReduceLROnPlateau have not read yet, the number of rows of metrics.csv, and the
     settings of the run.
 
     Attributes:
-        settings: The run's config; what a run goes on with is compared with it.
+        settings: Config of the run. A resumed run is compared with it.
     """
 
     settings: dict[str, Any] | None = None
     _resumed: dict[str, Any] | None = None
-    _plateaus_wait = False  # for the end of the epoch that training went on in; Lightning steps them in no such epoch
-    _kept: tuple[int, int] | None = None  # step and batch of the last one
+    _plateaus_pending = False  # ReduceLROnPlateau must be stepped at the end of the resumed epoch; Lightning skips it
+    _saved_at: tuple[int, int] | None = None  # step and batch of last.ckpt
     _ending_epoch = False
-    _nothing_left = False  # of the epoch that training went on in, not even a validation
-    _own = True  # whether training goes on from a checkpoint of this folder
+    _epoch_complete = False  # the resumed epoch has no batches and no validation left
+    _own = True  # whether training resumes from a checkpoint in this directory
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        found, self._resumed = self._resumed, None
-        if found is None:
+        state, self._resumed = self._resumed, None
+        if state is None:
             return
-        self._plateaus_wait = trainer.fit_loop.restarted_mid_epoch
-        # at an epoch's end, a checkpoint written now would have a part of that end in it, and have it done again
-        self._kept = (trainer.global_step, trainer.fit_loop.total_batch_idx)
+        self._plateaus_pending = trainer.fit_loop.restarted_mid_epoch
+        # at the end of an epoch, a checkpoint written now would repeat a part of that end
+        self._saved_at = (trainer.global_step, trainer.fit_loop.total_batch_idx)
         if self._own and trainer.is_global_zero:
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
-        if not trainer.is_last_batch and _accumulation(self.settings) == _accumulation(found["settings"]):
-            trainer.accumulate_grad_batches = found["accumulated"]  # a callback may have set it as the epoch began
-        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found["metrics"].items()})
-        if not self._plateaus_wait:  # the epoch has ended, and with it the metrics of training are known
-            _show_to_plateaus(trainer, found["watched"])
-        _set_gradients(trainer, pl_module, found["gradients"])
-        # Lightning forgets it if a schedule asked for the length of training before
+        if not trainer.is_last_batch and _accumulation(self.settings) == _accumulation(state["settings"]):
+            # a callback may have set it at the start of the epoch
+            trainer.accumulate_grad_batches = state["accumulated"]
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in state["metrics"].items()})
+        if not self._plateaus_pending:  # the epoch has ended, so the training metrics are known
+            _step_plateaus(trainer, state["watched"])
+        _set_gradients(trainer, pl_module, state["gradients"])
+        # Lightning drops this state if a schedule has read the length of training before
         loader: Any = trainer.train_dataloader
-        if found["loaders"] and hasattr(loader, "load_state_dict"):
-            loader.load_state_dict(found["loaders"][0])
-        if trainer.global_rank < len(found["random"]):  # there may be more devices now
-            set_random_state(found["random"][trainer.global_rank])
+        if state["loaders"] and hasattr(loader, "load_state_dict"):
+            loader.load_state_dict(state["loaders"][0])
+        if trainer.global_rank < len(state["random"]):  # the number of devices may have increased
+            set_random_state(state["random"][trainer.global_rank])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking:  # Lightning writes the last one only where it wrote the best one
-            self.keep_last(trainer)
+        if not trainer.sanity_checking:  # Lightning writes last.ckpt only together with best.ckpt
+            self.write_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._nothing_left:
+        if self._epoch_complete:
             loop: Any = trainer.fit_loop.epoch_loop
-            loop.on_iteration_done()  # which a loop that begins at its end never comes to
-            loop.val_loop._has_run = loop.val_loop.restarting = self._nothing_left = False
+            loop.on_iteration_done()  # not called by a loop without batches
+            loop.val_loop._has_run = loop.val_loop.restarting = self._epoch_complete = False
         super().on_train_epoch_end(trainer, pl_module)
-        if self._plateaus_wait:
-            self._plateaus_wait = False
-            _show_to_plateaus(trainer, _watched(trainer))
+        if self._plateaus_pending:
+            self._plateaus_pending = False
+            _step_plateaus(trainer, _watched(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write none: the last one is there, of the same step, and from before the epoch's end was logged."""
+        """Write nothing: last.ckpt of this step exists, and was written before the end of the epoch was logged."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
-        # Lightning raises it behind whole steps alone, on all devices at once
-        within = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
-        if isinstance(exception, SIGTERMException) and within and not trainer.is_last_batch:
-            self.keep_last(trainer)
+        # Lightning raises SIGTERMException only after whole steps, on all ranks at once
+        in_training = trainer.state.fn == TrainerFn.FITTING and trainer.global_step > 0
+        if isinstance(exception, SIGTERMException) and in_training and not trainer.is_last_batch:
+            self.write_last(trainer)
 
-    def keep_last(self, trainer: Trainer, ending_epoch: bool = False) -> None:
-        """Write the last checkpoint, unless there is one of this batch.
+    def write_last(self, trainer: Trainer, ending_epoch: bool = False) -> None:
+        """Write last.ckpt, unless it was written after the same batch.
 
         Args:
-            trainer: Which trains; otherwise nothing is written.
-            ending_epoch: The epoch's batches are done, and nothing else of its end is.
+            trainer: The trainer; nothing is written outside ``fit``.
+            ending_epoch: Whether all batches of the epoch are done, but not its end.
         """
-        now = (trainer.global_step, trainer.fit_loop.total_batch_idx)
+        position = (trainer.global_step, trainer.fit_loop.total_batch_idx)
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        if not self.save_last or self._kept == now or trainer.state.fn != TrainerFn.FITTING or trial:
+        if not self.save_last or self._saved_at == position or trainer.state.fn != TrainerFn.FITTING or trial:
             return
         assert self.dirpath is not None
         self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         self._ending_epoch = ending_epoch
         trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
-        self._kept, self._ending_epoch = now, False
+        self._saved_at, self._ending_epoch = position, False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-        if self._ending_epoch:  # it is to be ended again
-            for one in (progress["current"], progress["total"]):
-                one["processed"] -= 1
+        if self._ending_epoch:  # the resumed run repeats the end of the epoch
+            for counts in (progress["current"], progress["total"]):
+                counts["processed"] -= 1
         checkpoint[KEY] = {
-            "random": _of_all_ranks(random_state(), trainer),
-            "gradients": _of_all_ranks(_gradients(trainer, pl_module), trainer),
+            "random": _gather(random_state(), trainer),
+            "gradients": _gather(_gradients(trainer, pl_module), trainer),
             "accumulated": trainer.accumulate_grad_batches,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "watched": _watched(trainer),
@@ -126,12 +127,12 @@ class Checkpoint(ModelCheckpoint):
             self._resumed = checkpoint[KEY] | {"loaders": states}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
             if isinstance(callback, EarlyStopping) and callback.state_key in checkpoint.get("callbacks", {}):
-                checkpoint["callbacks"][callback.state_key]["patience"] = callback.patience  # a setting, no state
+                checkpoint["callbacks"][callback.state_key]["patience"] = callback.patience  # a setting, not state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the files' names, in the folder where they are now: a run may have been moved.
+        """Restore file names in the present directory, because a run may have been moved.
 
-        Those of another run, whose checkpoint training goes on from, are not taken.
+        If training resumes from a checkpoint of another run, its file names are ignored.
         """
         if not self._own:
             return
@@ -147,7 +148,7 @@ class Checkpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | moved)
 
     def _complete_last(self, checkpoint: Path) -> None:
-        """Make the run's only checkpoint its last one too: the process was killed after it wrote the best one."""
+        """Copy best.ckpt to last.ckpt if the process was killed between writing the two."""
         last = checkpoint.with_name(f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if self.save_last and not last.exists():
             partial = last.with_name(f"{last.stem}{PARTIAL}")
@@ -155,39 +156,39 @@ class Checkpoint(ModelCheckpoint):
             partial.replace(last)
 
     def _set_progress(self, trainer: Trainer) -> None:
-        """Have Lightning's loop begin where the checkpoint lies, with epochs of as many batches as they have now."""
+        """Set the position in the epoch to that of the checkpoint, with the present number of batches in an epoch."""
         loop: Any = trainer.fit_loop.epoch_loop
         progress, batches = loop.batch_progress.current, trainer.num_training_batches
         if trainer.is_last_batch:
             for name in vars(progress):
                 setattr(progress, name, batches)
             if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
-                # or Lightning would train a batch more before it ends the epoch
-                loop.val_loop._has_run = self._nothing_left = True
+                # otherwise, Lightning would train one more batch before the epoch ends
+                loop.val_loop._has_run = self._epoch_complete = True
         elif progress.ready > batches:
             raise MisconfigurationException(
-                f"Expected at least {progress.ready} batches an epoch, as the checkpoint has behind it in its own, but "
-                f"got {batches}. Leave --trainer.limit_train_batches as it was."
+                f"Expected at least {progress.ready} batches in an epoch, because the checkpoint was written after "
+                f"them, but got {batches}. Use the --trainer.limit_train_batches of the checkpoint."
             )
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
-        self.keep_last(trainer)  # in the place of Lightning's, which would take the version behind an epoch's end
+        self.write_last(trainer)  # Lightning would save the state after the end of the epoch
 
 
 class EpochKeeper(Callback):
-    """Has the last checkpoint written before an epoch ends that has no validation, or is cut off by ``max_steps``.
+    """Writes last.ckpt before the end of an epoch that has no validation, or is stopped by ``max_steps``.
 
-    Lightning calls a ModelCheckpoint itself behind everything that an epoch's end does, which is then neither in the
-    checkpoint nor done again.
+    Lightning calls ModelCheckpoint last at the end of an epoch: what other callbacks do there would be neither in the
+    checkpoint nor repeated.
     """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for one in trainer.checkpoint_callbacks:
-            if isinstance(one, Checkpoint):
-                one.keep_last(trainer, ending_epoch=True)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoint):
+                callback.write_last(trainer, ending_epoch=True)
 
 
-def _of_all_ranks(value: Any, trainer: Trainer) -> list[Any]:
+def _gather(value: Any, trainer: Trainer) -> list[Any]:
     if trainer.world_size == 1:
         return [value]
     values: list[Any] = [None] * trainer.world_size
@@ -196,7 +197,7 @@ def _of_all_ranks(value: Any, trainer: Trainer) -> list[Any]:
 
 
 def _watched(trainer: Trainer) -> dict[int, float]:
-    """Return the metric of each schedule that waits for one: Lightning steps it only behind the checkpoint."""
+    """Return the metric of each ReduceLROnPlateau: Lightning steps it only after the checkpoint is written."""
     return {
         i: float(trainer.callback_metrics[config.monitor])
         for i, config in enumerate(trainer.lr_scheduler_configs)
@@ -205,7 +206,7 @@ def _watched(trainer: Trainer) -> dict[int, float]:
     }
 
 
-def _show_to_plateaus(trainer: Trainer, watched: dict[int, float]) -> None:
+def _step_plateaus(trainer: Trainer, watched: dict[int, float]) -> None:
     for i, value in watched.items():
         if i < len(trainer.lr_scheduler_configs) and trainer.lr_scheduler_configs[i].reduce_on_plateau:
             trainer.lightning_module.lr_scheduler_step(trainer.lr_scheduler_configs[i].scheduler, value)
@@ -216,12 +217,12 @@ def _accumulation(settings: dict[str, Any] | None) -> Any:
 
 
 def _gradients(trainer: Trainer, pl_module: LightningModule) -> dict[str, torch.Tensor]:
-    """Return what this process has accumulated for a step that is yet to be made."""
+    """Return the gradients that this rank has accumulated for an incomplete optimizer step."""
     batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     if trainer.is_last_batch or not batches % trainer.accumulate_grad_batches:
         return {}
     named = pl_module.named_parameters()
-    return {name: _local(one.grad).cpu() for name, one in named if one.grad is not None}
+    return {name: _local(parameter.grad).cpu() for name, parameter in named if parameter.grad is not None}
 
 
 def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[dict[str, torch.Tensor]]) -> None:
@@ -229,9 +230,9 @@ def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[
         return
     if len(of_ranks) != trainer.world_size:
         raise MisconfigurationException(
-            f"Expected {len(of_ranks)} devices as in the checkpoint, which lies within a step of several batches "
-            f"(accumulate_grad_batches), but got {trainer.world_size}. Go on with as many, or from a checkpoint of an "
-            "epoch's end."
+            f"Expected {len(of_ranks)} devices as in the checkpoint, which holds accumulated gradients "
+            f"(accumulate_grad_batches), but got {trainer.world_size}. Use as many devices, or a checkpoint from the "
+            "end of an epoch."
         )
     for name, gradient in of_ranks[trainer.global_rank].items():
         parameter = pl_module.get_parameter(name)
@@ -240,20 +241,21 @@ def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """Return this process's part of a tensor that is divided among several, or else the tensor."""
+    """Return this rank's shard of a sharded tensor, or the tensor itself."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def read_resume_state(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
-    """Return what a checkpoint of ``fit`` says of its run; nothing of another file, or one that cannot be loaded.
+    """Return what a checkpoint of ``fit`` stores about its run; an empty dict for any other file.
 
     Returns:
-        "rows" of metrics.csv that it has behind it, "step", the first of events that it has not, and "settings".
+        "rows", the number of rows of metrics.csv when it was written; "step", the first step of events that were logged
+        after it; and "settings".
     """
     try:
-        found = torch.load(checkpoint, map_location="cpu", weights_only=weights_only, mmap=True)
-        kept = found[KEY]
-        # pictures of a validation bear its step
-        return {"rows": kept["rows"], "step": found["global_step"] + 1, "settings": kept["settings"]}
-    except Exception:  # a file that is no checkpoint raises almost anything; check_weights says it in words
+        loaded = torch.load(checkpoint, map_location="cpu", weights_only=weights_only, mmap=True)
+        state = loaded[KEY]
+        # images of a validation are logged with global_step
+        return {"rows": state["rows"], "step": loaded["global_step"] + 1, "settings": state["settings"]}
+    except Exception:  # an invalid file may raise almost any exception; check_weights reports it
         return {}

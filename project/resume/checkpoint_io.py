@@ -1,4 +1,4 @@
-"""Write checkpoints whole or not at all, and say what is left when the disk is full."""
+"""Write checkpoints atomically, and report the last good checkpoint when the disk is full."""
 
 import errno
 import io
@@ -18,43 +18,43 @@ from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import DiskFullError
 from project.runs.summary import shell_command
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of the user's share, of what a file may hold
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file size limit
 PARTIAL = ".ckpt.partial"
-STARTED = time.time()  # a partial file that was last written to before is nobody's any more
+STARTED = time.time()  # a partial file that is older was left by a process that was killed
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's way of saving, but written beside the target and renamed, so that the target is whole at any moment.
+    """Write a checkpoint to a temporary file next to the target, and rename it, so that the target is always complete.
 
-    Lightning's own writes to the folder of temporary files and moves: on another disk, as /tmp often is, that is a copy
-    over the last good checkpoint, which a kill or a full disk leaves truncated.
+    Lightning writes to the directory for temporary files, and moves the file. If /tmp is on another disk, that copies
+    over the last good checkpoint, which is truncated if the process is killed or the disk is full.
 
-    Loading is ``weights_only``, unless the caller says otherwise.
+    Loading is ``weights_only`` by default.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save to a file; to what has an address, as s3://, by Lightning's own.
+        """Save to a file; URLs such as s3:// are left to Lightning.
 
         Raises:
-            DiskFullError: There is no room; what was at ``path`` is still there.
+            DiskFullError: The disk is full. The previous file at ``path`` is unchanged.
         """
         if "://" in os.fspath(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for killed in target.parent.glob(f"*{PARTIAL}"):
-            with suppress(FileNotFoundError):  # another process has been faster
-                if killed.stat().st_mtime < STARTED:
-                    killed.unlink()
-        content = io.BytesIO()  # into a file, torch would tell of a full disk as of a bug of its own
+        for leftover in target.parent.glob(f"*{PARTIAL}"):
+            with suppress(FileNotFoundError):  # removed by another process
+                if leftover.stat().st_mtime < STARTED:
+                    leftover.unlink()
+        content = io.BytesIO()  # when writing to a file, torch reports a full disk as an internal error
         torch.save(checkpoint, content)
         partial = target.with_name(f"{target.stem}{PARTIAL}")
         try:
             with partial.open("wb") as file:
                 file.write(content.getbuffer())
                 file.flush()
-                os.fsync(file.fileno())  # or, when the power fails, the new name might come before the content
+                os.fsync(file.fileno())  # otherwise, a power failure may leave the new name without the content
             os.replace(partial, target)
         except BaseException as error:
             partial.unlink(missing_ok=True)
@@ -65,64 +65,68 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load to the CPU, if nothing else is said."""
+        """Load to the CPU by default."""
         map_location = map_location or torch.device("cpu")
         return super().load_checkpoint(path, map_location, weights_only is not False)
 
 
 def use_atomic_io(trainer: Trainer, plugins: Any) -> None:
-    """Have a trainer write checkpoints whole, unless the user's ``plugins`` write them otherwise."""
-    given = trainer.strategy.checkpoint_io
-    asked = [one for one in (plugins if isinstance(plugins, list) else [plugins]) if isinstance(one, CheckpointIO)]
-    if type(given) is TorchCheckpointIO and given not in asked:
+    """Set AtomicCheckpointIO in a trainer, unless the user's ``plugins`` contain a CheckpointIO."""
+    current = trainer.strategy.checkpoint_io
+    from_user = [
+        item for item in (plugins if isinstance(plugins, list) else [plugins]) if isinstance(item, CheckpointIO)
+    ]
+    if type(current) is TorchCheckpointIO and current not in from_user:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-    elif type(given) is AsyncCheckpointIO and type(given.checkpoint_io) is TorchCheckpointIO:
+    elif type(current) is AsyncCheckpointIO and type(current.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AsyncCheckpointIO(AtomicCheckpointIO())
 
 
 @contextmanager
 def report_full_disk(run: Callable[[], Path]) -> Iterator[None]:
-    """Say of a full disk, whoever met it, which checkpoint of a run is left.
+    """Turn any error that a full disk caused into a DiskFullError that names the last good checkpoint.
 
     Args:
-        run: Returns the run's folder, which other processes than the first learn late.
+        run: Returns the run directory, which other ranks learn only when training begins.
 
     Raises:
         DiskFullError: The disk is full.
     """
     hook = threading.excepthook
-    # TensorBoard's writer prints what ends its thread, and raises it at its next call too
+    # TensorBoard's writer thread prints its exception, and raises it again at the next call
     threading.excepthook = lambda args: None if _missing_room(args.exc_value, run()) else hook(args)
     try:
         yield
-    except Exception as error:  # a full disk may reach us as whatever a logger, or torch, makes of it
+    except Exception as error:  # loggers and torch wrap the OSError of a full disk
         if (room := _missing_room(error, run())) is None:
             raise
-        raise DiskFullError(f"Expected room {room}, but the disk is full; {_what_is_left(run())}") from error
+        raise DiskFullError(f"Expected disk space {room}, but the disk is full; {_last_good(run())}") from error
     finally:
         threading.excepthook = hook
 
 
 def _missing_room(error: BaseException | None, run: Path) -> str | None:
-    """Return what there was no room for; loggers that close for an error meet it again and hide the first."""
-    found = None
+    """Return where space is missing, or None; closing a logger may raise again and hide the first error."""
+    message = None
     while error is not None:
         if isinstance(error, DiskFullError):
             return str(error)
         if isinstance(error, OSError) and error.errno in FULL:
-            found = f"in {Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, str | bytes) else run}"
+            message = (
+                f"in {Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, str | bytes) else run}"
+            )
         error = error.__context__
-    return found
+    return message
 
 
-def _what_is_left(run: Path) -> str:
-    found = []
+def _last_good(run: Path) -> str:
+    checkpoints = []
     for file in (run / "checkpoints").glob("*.ckpt"):
-        with suppress(LoadError, KeyError, TypeError):  # another's, which is not to be loaded safely
+        with suppress(LoadError, KeyError, TypeError):  # not a checkpoint of this project
             loaded = load_safely(file)
-            found.append((loaded["global_step"], loaded["epoch"], file))
-    if not found:
-        return "there is no checkpoint yet. Make room and start again."
-    _, epoch, file = max(found)
-    kept = f"the last good checkpoint is {file} of epoch {epoch + 1}"
-    return f"{kept}. Make room and go on:  {shell_command('project', 'fit', '--run', run)}"
+            checkpoints.append((loaded["global_step"], loaded["epoch"], file))
+    if not checkpoints:
+        return "there is no checkpoint yet. Free disk space and start again."
+    _, epoch, file = max(checkpoints)
+    checkpoint = f"the last good checkpoint is {file} of epoch {epoch + 1}"
+    return f"{checkpoint}. Free disk space and resume:  {shell_command('project', 'fit', '--run', run)}"

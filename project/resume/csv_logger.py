@@ -1,4 +1,4 @@
-"""metrics.csv of a run that goes on: its rows are kept up to the checkpoint, and it is never gone."""
+"""Append to metrics.csv of a resumed run, after removing rows that were written after the checkpoint."""
 
 import csv
 import os
@@ -12,20 +12,20 @@ from project.runs.metrics import METRICS
 
 
 class Table(ExperimentWriter):
-    """Lightning's writer of metrics.csv, which goes on in a file that is there, rather than to delete it."""
+    """Lightning's writer of metrics.csv, except that it appends to an existing file instead of deleting it."""
 
     def _check_log_dir_exists(self) -> None:
         pass
 
 
 def open_table(logger: CSVLogger) -> Table:
-    """Open metrics.csv of a run for further rows, and return what writes them."""
+    """Open metrics.csv of a run for appending, and return its writer."""
     logger._experiment = table = Table(log_dir=logger.log_dir)
     return table
 
 
-def cut(table: Table, rows: int) -> None:
-    """Leave in metrics.csv only the rows that came before a checkpoint."""
+def truncate(table: Table, rows: int) -> None:
+    """Keep only the first ``rows`` rows of metrics.csv: those written before a checkpoint."""
     path = Path(table.metrics_file_path)
     lines = path.read_bytes().splitlines(keepends=True)[: rows + 1] if rows and path.is_file() else []
     if not lines:
@@ -38,7 +38,7 @@ def cut(table: Table, rows: int) -> None:
 
 
 def written_rows(trainer: Trainer) -> int:
-    """Write all rows of metrics.csv, and return how many they are."""
+    """Flush metrics.csv, and return its number of rows."""
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger) and trainer.is_global_zero:
             logger.save()

@@ -1,4 +1,4 @@
-"""Look at the files of weights that a command names, before it leaves the folder of a run behind."""
+"""Check checkpoints and pretrained weights before a run directory is created."""
 
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from lightning_modules.weights.pretrained import compare, in_words, read_state_d
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.runs.config import BEST, LAST
 
-ADVICE = "Give one that `fit` wrote, as RUN/checkpoints/last.ckpt"
-WEIGHTS = "Give its weights alone as --model.pretrained, without --ckpt_path"
+ADVICE = "Use one that `fit` wrote, such as RUN/checkpoints/last.ckpt"
+WEIGHTS = "To load only its weights, use --model.pretrained instead of --ckpt_path"
 
 
 def facts_of(file: str, weights_only: bool = True) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def facts_of(file: str, weights_only: bool = True) -> dict[str, Any]:
         loaded = load_safely(file) if weights_only else torch.load(file, map_location="cpu", weights_only=False)
         epoch, step = int(loaded["epoch"]) + 1, int(loaded["global_step"])
         return {"epoch": epoch, "step": step, "hyper_parameters": dict(loaded["hyper_parameters"])}
-    except Exception:  # a file that is no checkpoint raises almost anything; check_weights reports it
+    except Exception:  # an invalid file may raise almost any exception; check_weights reports it
         return {}
 
 
@@ -38,11 +38,11 @@ def data_of(hyper_parameters: dict[str, Any], module_class: Any) -> dict[str, An
     """Return properties of the data that weights were trained on, from the hyperparameters of their checkpoint.
 
     Returns:
-        "class_names", "class_counts", "mean" and "std"; the first two are None if the module is no classifier, because
-        it takes images of any class. Empty if the checkpoint lacks them.
+        "class_names", "class_counts", "mean" and "std"; the first two are None if the module is not a classifier,
+        because it accepts images of any class. An empty dict if the checkpoint lacks them.
     """
     names, mean, std = (hyper_parameters.get(name) for name in ("class_names", "mean", "std"))
-    if not all(isinstance(one, list) for one in (names, mean, std)):
+    if not all(isinstance(value, list) for value in (names, mean, std)):
         return {}
     if not (isinstance(module_class, type) and issubclass(module_class, ImageClassifier)):
         return {"class_names": None, "class_counts": None, "mean": mean, "std": std}
@@ -51,43 +51,44 @@ def data_of(hyper_parameters: dict[str, Any], module_class: Any) -> dict[str, An
 
 
 def check_classes(file: str, known: list[str], data: Any, training: bool) -> None:
-    """Check that a checkpoint knows all classes of the data and, for training, that the data has all of its classes.
+    """Check that a checkpoint has all classes of the data and, for training, that the data has all of its classes.
 
     Their order matters only for a DataModule without ``match``, which maps labels to the checkpoint's order.
 
     Raises:
         MisconfigurationException: The classes differ.
     """
-    own = list(getattr(data, "class_names", known))
-    unknown, missing = [name for name in own if name not in known], [name for name in known if name not in own]
+    classes = list(getattr(data, "class_names", known))
+    unknown = [name for name in classes if name not in known]
+    missing = [name for name in known if name not in classes]
     if unknown:
         lack = f" (and the data has no {some(missing)})" if missing else ""
-        new = f" To train on other classes: {WEIGHTS[0].lower()}{WEIGHTS[1:]}." if training else ""
+        advice = f" {WEIGHTS}." if training else ""
         raise MisconfigurationException(
-            f"Expected a checkpoint of the data's classes, but {file} does not know {some(unknown)}{lack}. Name them "
-            f"alike (by folders, or classes.txt), or give another checkpoint.{new}"
+            f"Expected a checkpoint with the classes of the data, but {file} has no {some(unknown)}{lack}. "
+            f"Rename the classes (folders, or classes.txt), or use another checkpoint.{advice}"
         )
     if training and missing:
         raise MisconfigurationException(
-            f"Expected data with all classes of {file} to train on, but it has no {some(missing)}. Add images of them."
+            f"Expected training data with all classes of {file}, but it has no {some(missing)}. Add images of them."
         )
-    if not hasattr(data, "match") and own != known:
+    if not hasattr(data, "match") and classes != known:
         raise MisconfigurationException(
-            f"Expected a checkpoint of the data's classes in their order, but {file} is of others: give "
-            f"{type(data).__name__} the same class_names, or a method match as datamodules.ImageDataModule has it."
+            f"Expected a checkpoint with the classes of the data in the same order, but {file} has another order. "
+            f"Add the same class_names to {type(data).__name__}, or a method match like that of ImageDataModule."
         )
 
 
 def check_weights(command: str, config: Any, module: LightningModule) -> None:
-    """Check checkpoint, pretrained weights and teacher, as far as a command will load them.
+    """Check the checkpoint, pretrained weights and teacher that a command loads.
 
     Args:
         command: "fit", "validate" or "test".
         config: Its options.
-        module: What they are to be loaded into.
+        module: Module that loads them.
 
     Raises:
-        MisconfigurationException: One of them is not as expected.
+        MisconfigurationException: One of them is invalid.
     """
     if config.ckpt_path is None:
         if (pretrained := getattr(module, "pretrained", None)) is not None:
@@ -96,13 +97,12 @@ def check_weights(command: str, config: Any, module: LightningModule) -> None:
                 names = data_of(facts_of(pretrained).get("hyper_parameters", {}), type(module)).get("class_names")
                 if names and names != module.class_names and set(names) == set(module.class_names):
                     rank_zero_warn(
-                        f"{pretrained} was trained on these classes in another order: the last layer begins as that of "
-                        "other classes."
+                        f"{pretrained} was trained on these classes in another order, so the last layer starts with "
+                        "the weights of other classes."
                     )
     elif config.weights_only is False:
         rank_zero_warn(
-            f"--weights_only false: whatever code is in {config.ckpt_path} will be run. Load only files that you trust "
-            "as you trust a program."
+            f"--weights_only false executes any code in {config.ckpt_path}. Use it only with files that you trust."
         )
     else:
         check_checkpoint(str(config.ckpt_path), module, command == "fit")
@@ -115,11 +115,11 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
 
     Args:
         file: Path of the file.
-        module: Module that it is to be loaded into.
-        resume: Whether training is to go on from it, which needs more than weights.
+        module: Module that loads it.
+        resume: Whether training resumes from it, which needs more than weights.
 
     Raises:
-        MisconfigurationException: It is not.
+        MisconfigurationException: It is not, or is damaged.
     """
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
     try:
@@ -127,14 +127,14 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
     except LoadError as error:
         best = Path(file).with_name(BEST.name)
         damaged_last = Path(file).name == LAST.name and best.is_file()
-        advice = f"{ADVICE}, or go on from --ckpt_path {best}" if damaged_last else ADVICE
+        advice = f"{ADVICE}, or resume from --ckpt_path {best}" if damaged_last else ADVICE
         own = ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
         raise MisconfigurationException(f"{expected} {error}. {advice}{own}.") from error
     if not isinstance(loaded, dict):
         raise MisconfigurationException(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
     state_dict, version = loaded.get("state_dict"), str(loaded.get("pytorch-lightning_version", ""))
     if not isinstance(state_dict, dict) or not version:
-        raise MisconfigurationException(f"{expected} is none of Lightning's. {ADVICE}. {WEIGHTS}, if it has any.")
+        raise MisconfigurationException(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
     here = lightning.pytorch.__version__
     if version.partition(".")[0] != here.partition(".")[0]:
         raise MisconfigurationException(
@@ -142,20 +142,21 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
         )
     if resume and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
         raise MisconfigurationException(
-            f"{expected} holds weights alone, and no state of optimizer and loops to go on from. {WEIGHTS}."
+            f"{expected} holds only weights, without the optimizer state that resuming needs. {WEIGHTS}."
         )
     if isinstance(module, ImageModule):
         _check_network(file, loaded, module)
 
 
 def _check_network(file: str, loaded: dict[str, Any], module: ImageModule) -> None:
-    """Compare the network's tensors with the checkpoint's, so that the words are ours and not torch's page."""
+    """Compare the network's tensors with the checkpoint's: torch's own error lists every tensor."""
     state_dict = {name: value for name, value in loaded["state_dict"].items() if str(name).startswith("network.")}
-    found = compare(module.network.state_dict(), state_dict, "network.")
-    del found["loaded"]
-    if not any(found.values()):
+    differences = compare(module.network.state_dict(), state_dict, "network.")
+    del differences["loaded"]
+    if not any(differences.values()):
         return
     raise MisconfigurationException(
-        f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another: "
-        f"{in_words(found)}. Give the config that it was trained with, or what fits of it as --model.pretrained."
+        f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another network: "
+        f"{in_words(differences)}. Use the config that it was trained with, or --model.pretrained to load the tensors "
+        "that match."
     )

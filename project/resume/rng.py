@@ -1,4 +1,4 @@
-"""The states of all random numbers that training draws."""
+"""Save and restore the states of all random number generators."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of the random numbers of Python, NumPy and torch, as plain values and tensors."""
+    """Return the random states of Python, NumPy and torch, as plain values and tensors."""
     numpy = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -22,10 +22,10 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set what ``random_state`` returned."""
+    """Restore states that ``random_state`` returned; CUDA states only for the same number of devices."""
     inner = state["numpy"]["state"]
     random.setstate(state["python"])
     np.random.set_state({**state["numpy"], "state": {**inner, "key": inner["key"].numpy().astype(np.uint32)}})
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])

@@ -38,7 +38,7 @@ def option_of(group: Sequence[str]) -> tuple[str, str | None]:
 
 
 def config_files(args: Sequence[str]) -> list[Path]:
-    """Return the config files that a command line names."""
+    """Return the config files of a command line."""
     options = map(option_of, split_options(args))
     values = [value for name, value in options if name == "config" and value is not None]
     return [Path(value) for value in values if os.path.isfile(value)]  # Path.is_file raises for a long text

@@ -16,19 +16,19 @@ STRING, FLOAT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "f
 EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a string in PyYAML without a point and a sign
 Keys = tuple[str, ...]
 MISSING = "(not in this config)"
-UNORDERED = "trainer.callbacks"  # a command line that a run goes on with appends there
+UNORDERED = "trainer.callbacks"  # a list whose order is ignored: resuming with --trainer.callbacks+= appends to it
 EXPECTED = {
-    "runs_dir": "where runs are kept",
-    "run": "where runs are kept",
-    "ckpt_path": "where a run goes on from",
-    "data.init_args.root": "where the images are",
-    "seed_everything": "repeats of a run differ in it",
-    "test_after_fit": "what follows training",
-    "report": "what follows training",
+    "runs_dir": "path of the runs",
+    "run": "path of the runs",
+    "ckpt_path": "checkpoint to resume from",
+    "data.init_args.root": "path of the images",
+    "seed_everything": "differs between repeats",
+    "test_after_fit": "applies after training",
+    "report": "applies after training",
 }
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's is seven times as fast
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C loader is seven times as fast
     """Load YAML as jsonargparse does: ``1e-3`` is a float and ``2026-11-21`` a string. A leading ``~`` is expanded."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as in PyYAML
@@ -109,10 +109,10 @@ def write_yaml(data: Any) -> str:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a run, or of a validation or test; nothing if its file is empty.
+    """Return the config of a run, or of a validation or test; an empty dict if its file is empty.
 
     Raises:
-        RunError: It is not YAML, or contains a key twice.
+        RunError: The file is not YAML, or contains a key twice.
     """
     file = folder / CONFIG
     try:
@@ -133,12 +133,12 @@ def setting(config: dict[str, Any], key: str) -> Any:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the config in which dotted keys have these values."""
+    """Return a nested config from dotted keys and their values."""
     config: dict[str, Any] = {}
     for key, value in values.items():
-        *above, name = key.split(".")
+        *parents, name = key.split(".")
         inner = config
-        for part in above:
+        for part in parents:
             inner = inner.setdefault(part, {})
         inner[name] = value
     return config
@@ -147,26 +147,27 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values of a config.
 
-    A class in a list is named by its class, not by its place: what the list holds is the order of its classes.
+    The key of a class in a list contains its class path instead of its index. The value of the list is the list of its
+    class paths.
     """
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    elif isinstance(value, list) and any(isinstance(one, dict) for one in value):
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         seen: dict[str, int] = {}
-        if prefix != UNORDERED and any("class_path" in one for one in value if isinstance(one, dict)):
-            yield prefix, [one.get("class_path", one) if isinstance(one, dict) else one for one in value]
-        for i, one in enumerate(value):
-            name = str(one.get("class_path", i)) if isinstance(one, dict) else str(i)
+        if prefix != UNORDERED and any("class_path" in item for item in value if isinstance(item, dict)):
+            yield prefix, [item.get("class_path", item) if isinstance(item, dict) else item for item in value]
+        for i, item in enumerate(value):
+            name = str(item.get("class_path", i)) if isinstance(item, dict) else str(i)
             seen[name] = seen.get(name, 0) + 1
-            yield from flatten(one, f"{prefix}.{name}" + (f"#{seen[name]}" if seen[name] > 1 else ""))
+            yield from flatten(item, f"{prefix}.{name}" + (f"#{seen[name]}" if seen[name] > 1 else ""))
     else:
         yield prefix, value
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the dotted keys in which two configs differ, with both values."""
-    a, b = dict(flatten(one)), dict(flatten(other))
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (dotted key, first value, second value) of each setting in which two configs differ."""
+    a, b = dict(flatten(first)), dict(flatten(second))
     keys = dict.fromkeys([*a, *b])
     pairs = ((key, _shown(a, key), _shown(b, key)) for key in keys)
     return [(key, left, right) for key, left, right in pairs if left != right]

@@ -1,4 +1,4 @@
-"""Run folders: where they are, what is in them, how to name one. No torch in here."""
+"""Create and find run directories, checkpoints and tests. Imports no torch."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from project.runs.config import BEST, CONFIG, RESULTS, load_config, setting
 from project.runs.metrics import best_validation, circumstances
 
 REPORT = "report.html"
-TIME = "%Y-%m-%d_%H-%M-%S"  # in names of folders
+TIME = "%Y-%m-%d_%H-%M-%S"  # in names of run directories
 PATHS = (  # settings that are paths, relative to the working directory of the run
     *("data.init_args.root", "data.init_args.images", "data.init_args.archive"),
     *("model.init_args.pretrained", "model.init_args.teacher", "ckpt_path"),
@@ -22,7 +22,7 @@ PATHS = (  # settings that are paths, relative to the working directory of the r
 
 
 def create_folder(parent: Path) -> Path:
-    """Make and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, with ``_2``, ``_3``, ... behind it if that exists."""
+    """Create and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, with suffix ``_2``, ``_3``, ... if that exists."""
     name = datetime.now().strftime(TIME)
     parent.mkdir(parents=True, exist_ok=True)
     attempt = 1
@@ -45,67 +45,69 @@ def name_of(configs: Sequence[str]) -> str:
 
 
 def all_runs(runs_dir: Path) -> list[Path]:
-    """Return the folders of all runs, in the order of their start."""
+    """Return all run directories, in the order of their start."""
     return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
 
 
 def by_start(run: Path) -> tuple[float, list[int], str]:
-    """Return what sorts runs by their start, which ``run.json`` tells, or else the name."""
+    """Return a sort key: the start of a run by ``run.json``, or by the name of the directory."""
     numbers = [int(number) for number in re.findall(r"\d+", run.name)]
     try:
         started = datetime.fromisoformat(str(record.read(run).get("started"))).timestamp()
-    except ValueError:  # no such file
+    except ValueError:  # no run.json
         try:
             started = datetime.strptime(run.name[:19], TIME).timestamp()
-        except ValueError:  # a name of the user's own
+        except ValueError:  # renamed by the user
             started = 0.0
     return started, numbers, str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
-    """Return the folder of a run.
+    """Return the directory of a run.
 
     Args:
-        name: Its path; or the end of it that no other run has ("lenet/2026-11-21_14-54-20", or the time alone); "last",
-            the run that was started last; or "best", that of the highest validation accuracy, on whatever data.
-        runs_dir: Folder of all runs.
+        name: The path; a unique end of the path ("lenet/2026-11-21_14-54-20", or only the time); "last", the run that
+            was started last; or "best", the run with the highest validation accuracy, on any data.
+        runs_dir: Directory of all runs.
 
     Raises:
-        RunError: There is no such run, or more than one.
+        RunError: No run matches, or more than one.
     """
     runs = all_runs(runs_dir)
     if name == "last":
         if not runs:
-            raise RunError(f"Expected a run in {runs_dir} for `last`, but there is none. Start one with `fit`.")
+            raise RunError(f"Expected a run in {runs_dir} for `last`, but found none. Start one with `fit`.")
         return runs[-1]
     if name == "best":
         accuracies = {run: best["val"] for run in runs if (best := best_validation(run))}
         if not accuracies:
             raise RunError(
-                f"Expected a run with a validation accuracy in {runs_dir} for `best`, but there is none. "
+                f"Expected a run with a validation accuracy in {runs_dir} for `best`, but found none. "
                 "Start one with `fit`."
             )
-        return max(accuracies, key=lambda run: accuracies[run])  # the first of equals
+        return max(accuracies, key=lambda run: accuracies[run])  # the first if equal
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
-    found = [run for run in runs if folder.parts and run.parts[-len(folder.parts) :] == folder.parts]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunError(f"Expected the name of one run, but {name} is that of {', '.join(map(str, found))}.")
+    matches = [run for run in runs if folder.parts and run.parts[-len(folder.parts) :] == folder.parts]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise RunError(
+            f"Expected the name of one run, but {name} matches {', '.join(map(str, matches))}. Use a longer name."
+        )
     names = {label: str(run) for run in runs for label in (run.name, f"{run.parent.name}/{run.name}", str(run))}
     names |= {"last": "`last`", "best": "`best`"}
     near = dict.fromkeys(names[label] for label in get_close_matches(name, names))
     known = ", ".join(near or map(str, runs[-3:])) or f"none in {runs_dir}"
     raise RunError(
-        f"Expected the folder of a run, with {CONFIG} in it, its name in {runs_dir}, `last` or `best`, but got {name}. "
-        f"{'Near' if near else 'Runs'}: {known}."
+        f"Expected a run directory with {CONFIG}, its name in {runs_dir}, `last` or `best`, but got {name}. "
+        f"{'Similar runs' if near else 'Runs'}: {known}."
     )
 
 
 def run_of_checkpoint(checkpoint: Path) -> Path | None:
-    """Return the run folder that a checkpoint lies in, if it lies in one."""
+    """Return the run directory of a checkpoint, or None if it is not in one."""
     folder = checkpoint.absolute().parent.parent
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
 
@@ -120,7 +122,7 @@ def working_directory(run: Path) -> str:
 
 
 def paths_from_here(run: Path) -> dict[str, str]:
-    """Return the relative paths in a run's config, as absolute paths by key, if its working directory was another one.
+    """Return the relative paths in a run's config as absolute paths by key, if the run had another working directory.
 
     A path that exists only relative to the present working directory is left out.
     """
@@ -139,16 +141,16 @@ def paths_from_here(run: Path) -> dict[str, str]:
 
 
 def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -> tuple[Path | None, Path]:
-    """Return the folder of a run and a checkpoint: that which is given, or the run's best.
+    """Return a run directory and a checkpoint: the given one, or the run's best.
 
-    The folder is None if only a checkpoint is given, and lies in no run.
+    The directory is None if only a checkpoint is given, and is not in a run directory.
 
     Raises:
-        RunError: There is no such run or checkpoint, or neither is given.
+        RunError: The run or checkpoint does not exist, or neither is given.
     """
     if checkpoint is None:
         if name is None:
-            raise RunError("Expected a run: give --run last, --run best, --run FOLDER, or --ckpt_path FILE.")
+            raise RunError("Expected a run. Set --run last, --run best, --run DIRECTORY, or --ckpt_path FILE.")
         run = find_run(name, runs_dir)
         return run, best_checkpoint(run)
     if not checkpoint.is_file():
@@ -160,18 +162,18 @@ def best_checkpoint(run: Path) -> Path:
     """Return the best checkpoint of a run.
 
     Raises:
-        RunError: It has none.
+        RunError: It has no best checkpoint.
     """
     if not (run / BEST).is_file():
         raise RunError(
-            f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or kept no "
-            "checkpoints. Give another --run, or --ckpt_path."
+            f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or saves no "
+            "checkpoints. Use another --run, or --ckpt_path."
         )
     return run / BEST
 
 
 def tests_of(run: Path) -> list[Path]:
-    """Return the folders of the tests of a run; the one to show is last.
+    """Return the directories of the tests of a run; the one to report is last.
 
     Tests of the present best checkpoint on all of the run's data come after others, and later tests after earlier ones.
 
@@ -181,12 +183,12 @@ def tests_of(run: Path) -> list[Path]:
     """
 
     def order(test: Path) -> Any:
-        under = circumstances(test)
-        return not under.is_old, under.is_usual, by_start(test)
+        setup = circumstances(test)
+        return not setup.is_old, setup.is_usual, by_start(test)
 
     return sorted({file.parent for file in run.glob(f"test/*/{CONFIG}")}, key=order)
 
 
 def times_tested(run: Path) -> int:
-    """Return how often a run has been tested."""
+    """Return the number of tests of a run."""
     return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))

@@ -1,4 +1,4 @@
-"""The state of this code, as git tells it: the commit, and what is not in it."""
+"""Read the git commit and uncommitted changes of this project."""
 
 import os
 import subprocess
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 CODE = Path(__file__).parents[2]
-MOST_UNTRACKED = 100  # files; more are no code
+MOST_UNTRACKED = 100  # files; more are unlikely to be code
 
 
 def read_code() -> tuple[dict[str, Any] | None, bytes]:
-    """Return the facts that tell this code from another, and its uncommitted changes for ``git apply``.
+    """Return the commit and its state, and the uncommitted changes as a patch for ``git apply``.
 
-    Modules that git does not track yet are among the changes. A copy of the files, or a machine without git, has none.
+    The patch includes untracked Python files. Without git or a repository, returns ``(None, b"")``.
     """
     try:
         commit = _git("rev-parse", "HEAD").decode().strip()
         diff = _git("diff", "--binary", "--relative", "HEAD")
-        found = _git("ls-files", "-z", "--others", "--exclude-standard").split(b"\0")
-        untracked = [os.fsdecode(name) for name in found if name][:MOST_UNTRACKED]
+        names = _git("ls-files", "-z", "--others", "--exclude-standard").split(b"\0")
+        untracked = [os.fsdecode(name) for name in names if name][:MOST_UNTRACKED]
         new = [name for name in untracked if name.endswith(".py")]
         diff += b"".join(_git("diff", "--binary", "--no-index", "/dev/null", name) for name in new)
     except (OSError, subprocess.SubprocessError):
@@ -29,7 +29,7 @@ def read_code() -> tuple[dict[str, Any] | None, bytes]:
 
 
 def _git(*args: str) -> bytes:
-    done = subprocess.run(["git", "-C", str(CODE), *args], capture_output=True, timeout=10)
-    if done.returncode > 1:  # 1 is of --no-index, for files that differ
-        done.check_returncode()
-    return done.stdout
+    process = subprocess.run(["git", "-C", str(CODE), *args], capture_output=True, timeout=10)
+    if process.returncode > 1:  # `git diff --no-index` returns 1 if files differ
+        process.check_returncode()
+    return process.stdout

@@ -1,4 +1,4 @@
-"""A lock on a file, which the operating system frees when the process that holds it ends, however it ends."""
+"""A file lock that the operating system releases when its process exits."""
 
 import errno
 import fcntl
@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import IO
 
-HELD = (errno.EACCES, errno.EAGAIN)  # what POSIX lets a lock of another process be told by
-PATIENCE = 1.0  # seconds; whoever asks for a lock has a share in it for a moment
+HELD = (errno.EACCES, errno.EAGAIN)  # of fcntl, by POSIX, if another process holds a lock
+TIMEOUT = 1.0  # seconds; is_locked holds a shared lock for a moment
 
 
 class LockedError(Exception):
@@ -16,22 +16,22 @@ class LockedError(Exception):
 
 
 def acquire(file: Path) -> IO[str]:
-    """Open and lock a file for as long as it stays open; warn where its file system has no locks.
+    """Open and lock a file until it is closed; warn if its file system does not support locks.
 
     Raises:
-        LockedError: Another process holds it.
+        LockedError: Another process holds the lock.
     """
     lock = file.open("a")
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while True:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
         except OSError as error:
-            if error.errno not in HELD:  # as on Lustre, unless it is mounted with -o flock
+            if error.errno not in HELD:  # such as on Lustre without -o flock
                 warnings.warn(
-                    f"Nothing keeps a second process from training {file.parent}: its file system has no locks "
-                    f"({error.strerror}). See to it that one alone does.",
+                    f"{file.parent} cannot be locked, because its file system has no locks ({error.strerror}). "
+                    "Make sure that only one process trains it.",
                     stacklevel=3,
                 )
                 return lock
@@ -42,9 +42,9 @@ def acquire(file: Path) -> IO[str]:
 
 
 def is_locked(file: Path) -> bool | None:
-    """Tell whether another process holds a file; None if its file system has no locks, or it may not be read.
+    """Return whether another process holds the lock; None if locks are not supported, or the file cannot be read.
 
-    Not to be asked by the process that holds it: the lock would be free behind that.
+    The process that holds the lock must not call this: closing the file would release the lock.
     """
     try:
         lock = file.open()
@@ -54,7 +54,7 @@ def is_locked(file: Path) -> bool | None:
         return None
     with lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others may ask at the same time
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that several processes can check at once
         except OSError as error:
             return True if error.errno in HELD else None
     return False

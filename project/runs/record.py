@@ -1,8 +1,8 @@
-"""What is written down of a run beside its results, in ``run.json``: who ran it, on what, and how it ended. No torch.
+"""Read and write ``run.json``: command line, versions, hardware and final state of a run. Imports no torch.
 
-A process that trains holds a lock on its run's folder, which the operating system frees when the process ends, however
-it ends. So a run whose file says "running" but whose lock is free was killed. Where the file system has no locks, a run
-is running if a process of its number is on this machine.
+A process that trains holds a lock on its run directory, which the operating system releases when the process exits. A
+run whose state is "running" but whose lock is free was killed. If the file system does not support locks, a run is
+running if its process ID exists on this machine.
 """
 
 import json
@@ -20,80 +20,80 @@ from project.runs.git import read_code
 from project.runs.lock import LockedError, acquire, is_locked
 
 FILE, LOCK = "run.json", ".lock"
-ENVIRONMENT = ("git", "versions", "hardware")  # what may differ between the starts of a run
+ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
-MOST_DIFF = 10_000_000  # bytes; more is not a change to the code
+MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
 
 
-class _Held(NamedTuple):
+class _Active(NamedTuple):
     lock: IO[str]
-    before: bytes | None  # what run.json was
-    diff: Path  # of this start, if it has one
+    before: bytes | None  # previous content of run.json
+    diff: Path  # uncommitted changes of this start; may not exist
 
 
-_held: dict[Path, _Held] = {}
+_active: dict[Path, _Active] = {}
 
 
 def read(run: Path) -> dict[str, Any]:
-    """Return what ``run.json`` holds, or nothing of a run without."""
+    """Return the content of ``run.json``; an empty dict if it cannot be read."""
     try:
-        found = json.loads((run / FILE).read_text())
-    except (FileNotFoundError, ValueError):  # of a disk that lost it, say
+        record = json.loads((run / FILE).read_text())
+    except (FileNotFoundError, ValueError):  # for example, lost by the disk
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def state_of(run: Path) -> str:
-    """Return "running", "finished", "failed", "interrupted", "killed", or "" of a run without ``run.json``."""
-    told = read(run)
-    state = str(told.get("state", ""))
-    if state != "running" or run.resolve() in _held:  # whoever holds the lock may not ask for it
+    """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
+    info = read(run)
+    state = str(info.get("state", ""))
+    if state != "running" or run.resolve() in _active:  # the process that holds the lock must not check it
         return state
-    held = is_locked(run / LOCK)
-    if held is None:
-        held = told.get("host") == platform.node() and _process_exists(told.get("pid"))
-    return state if held else "killed"
+    is_running = is_locked(run / LOCK)
+    if is_running is None:
+        is_running = info.get("host") == platform.node() and _process_exists(info.get("pid"))
+    return state if is_running else "killed"
 
 
 def seconds(run: Path) -> float:
-    """Return how long a run trained, all its starts together.
+    """Return the training time of a run, summed over all starts.
 
-    A start that has not ended, or was killed, counts to the last checkpoint: what came behind it was lost.
+    A start that is running, or was killed, counts until its last checkpoint, because later work is lost.
     """
-    told = read(run)
-    total = told.get("seconds", 0.0)
-    if told.get("state") == "running" and "started" in told:
-        at = (told.get("resumed") or [{"at": told["started"]}])[-1]["at"]
+    info = read(run)
+    total = info.get("seconds", 0.0)
+    if info.get("state") == "running" and "started" in info:
+        at = (info.get("resumed") or [{"at": info["started"]}])[-1]["at"]
         began = datetime.fromisoformat(at).timestamp()
         total += max([began, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - began
     return round(total, 1)
 
 
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
-    """Lock a run's folder and write down that it is running, and what it runs with.
+    """Lock a run directory, and write ``run.json`` with the state "running".
 
-    Of a run that goes on, versions, git and hardware stay those of its first start; each later start tells those of its
-    own that differ.
+    In a resumed run, versions, git and hardware remain those of the first start; each later start records those that
+    differ.
 
     Args:
-        run: Folder of the run.
+        run: Run directory.
         command: Command line, without ``python -m project``.
-        facts: What else is to be written down: ``seed``, ``hardware`` and the like.
+        facts: Further fields, such as ``seed`` and ``hardware``.
 
     Raises:
-        RunError: Another process trains it.
+        RunError: Another process trains the run.
     """
     try:
         lock = acquire(run / LOCK)
     except LockedError as error:
         raise RunError(
-            f"Expected a run that no process trains, but {run} is running, as process {read(run).get('pid')} on "
-            f"{read(run).get('host')}. Stop that one, or wait for its end."
+            f"Expected a run that is not running, but {run} is running as process {read(run).get('pid')} on "
+            f"{read(run).get('host')}. Stop that process, or wait until it exits."
         ) from error
     before, now = read(run), _now()
     start = 1 if not before else 2 + len(before.get("resumed", []))
     diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
-    _held[run.resolve()] = _Held(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
+    _active[run.resolve()] = _Active(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
     git, diff = read_code()
     facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
     own = {name: facts.pop(name) for name in ENVIRONMENT if name in facts}
@@ -109,62 +109,62 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         **facts,
     }
     if before:
-        others = {name: value for name, value in own.items() if name not in first or value != first[name]}
-        record["resumed"] = [*before.get("resumed", []), {"at": now, "command": list(command), **others}]
+        changed = {name: value for name, value in own.items() if name not in first or value != first[name]}
+        record["resumed"] = [*before.get("resumed", []), {"at": now, "command": list(command), **changed}]
     known = (before.get("git") or {}).get("diff_sha256")
     if git and git.get("diff_sha256", known) != known:
         diff_file.write_bytes(diff[:MOST_DIFF])
     _write(run, record)
 
 
-def take_back(run: Path) -> None:
-    """Leave a run as it was before ``begin``, and free its folder: for a start that was refused before it trained."""
-    held = _held.pop(run.resolve(), None)
-    if held is None:
+def roll_back(run: Path) -> None:
+    """Restore a run directory as it was before ``begin``, and unlock it: for a start that failed before training."""
+    active = _active.pop(run.resolve(), None)
+    if active is None:
         return
-    held.diff.unlink(missing_ok=True)
-    if held.before is None:
+    active.diff.unlink(missing_ok=True)
+    if active.before is None:
         (run / FILE).unlink(missing_ok=True)
     else:
-        _replace(run, held.before)
-    held.lock.close()
+        _replace(run, active.before)
+    active.lock.close()
 
 
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
-    """Write down how a run ended, and free its folder; does nothing if it is not held.
+    """Write the final state of a run, and unlock its directory. Does nothing if this process does not train it.
 
     Args:
-        run: Folder of the run.
+        run: Run directory.
         state: "finished", "failed" or "interrupted".
         seconds: Time since ``begin``.
         error: Why it failed, in one line.
     """
-    held = _held.pop(run.resolve(), None)
-    if held is None:
+    active = _active.pop(run.resolve(), None)
+    if active is None:
         return
     record = read(run)
     record |= {"state": state, "ended": _now(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
     _write(run, record | ({"error": error} if error else {}))
-    held.lock.close()
+    active.lock.close()
 
 
 def processor() -> dict[str, Any]:
-    """Return the name of the processor, and the number of cores that this process may use."""
+    """Return the name of the processor, and the number of cores available to this process."""
     try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        match = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:  # not Linux
-        found = None
+        match = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": found[1] if found else platform.processor() or platform.machine(), "cores": cores}
+    return {"cpu": match[1] if match else platform.processor() or platform.machine(), "cores": cores}
 
 
 def _process_exists(pid: Any) -> bool:
-    """Tell whether this machine has a process of this number."""
+    """Return whether a process ID exists on this machine."""
     try:
         os.kill(int(pid), 0)
     except PermissionError:  # of another user
         return True
-    except (OSError, TypeError, ValueError):  # a number of no process, or none
+    except (OSError, TypeError, ValueError):  # no such process, or not a number
         return False
     return True
 
@@ -174,12 +174,12 @@ def _write(run: Path, record: dict[str, Any]) -> None:
 
 
 def _replace(run: Path, content: bytes) -> None:
-    beside = run / f"{FILE}.{os.getpid()}.tmp"
-    with beside.open("wb") as file:
+    partial = run / f"{FILE}.{os.getpid()}.tmp"
+    with partial.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # or, when the power fails, the new name might come before the content
-    beside.replace(run / FILE)
+        os.fsync(file.fileno())  # otherwise, a power failure may leave the new name without the content
+    partial.replace(run / FILE)
 
 
 def _now() -> str:
@@ -187,10 +187,10 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""What came out of all runs: one result a run, and one for runs that differ in their seed alone. No torch in here."""
+"""Collect the results of all runs, and mean and std over runs that differ only in their seed. Imports no torch."""
 
 import json
 from collections import Counter
@@ -15,46 +15,48 @@ from project.runs.folders import by_start, tests_of, times_tested
 from project.runs.metrics import (
     METRICS,
     PER_EPOCH,
-    age_in_words,
+    age_text,
     best_of,
-    in_words,
+    format_metric,
     measurement,
     moment_of,
     monitor_of,
     read_metrics,
-    shown,
+    setup_text,
 )
 from project.runs.record import ENVIRONMENT
 
-OUTPUTS = ("test", "validate", "predict")  # below a run
+OUTPUTS = ("test", "validate", "predict")  # subdirectories of a run directory
 
 
 @dataclass
 class Result:
-    """What the files of a run say. None or "" is what they do not.
+    """Results and settings of a run, from its files. Unknown values are None or "".
 
     Attributes:
-        name: Its folder, below that of all runs.
-        config: Name of its configs.
+        name: Run directory, relative to ``runs_dir``.
+        config: Name of the configs.
         state: See ``project.runs.record.state_of``.
-        started: In UTC, as ISO 8601.
-        minutes: Of all its starts together.
-        data: Class of its data.
-        root: Folder of its data.
-        digest: Of its data.
-        epochs: How many it finished, of those planned.
-        metric: What ``val`` and ``test`` are: "acc", or "loss" of a run without accuracy.
-        val: The validation of the best checkpoint, at the end of ``val_epoch``, from 1.
-        test: The latest test of its best checkpoint on all images of its data, or else its latest test. None if
-            best.ckpt is newer than that.
-        tests: How often it was tested, to whatever logger.
+        started: Start in UTC, as ISO 8601.
+        minutes: Training time, summed over all starts.
+        data: Class path of the DataModule.
+        root: Directory of the data.
+        digest: Digest of the data.
+        epochs: Number of finished epochs.
+        planned_epochs: ``trainer.max_epochs``.
+        metric: Metric of ``val`` and ``test``: "acc", or "loss" for a run without accuracy.
+        val: Validation result of the best checkpoint.
+        val_epoch: Epoch of that validation, from 1.
+        test: Result of the latest test of the best checkpoint on all images of the data, or else of the latest test.
+            None if best.ckpt is newer than the test.
+        tests: Number of tests.
         test_weights: The checkpoint that was tested.
         test_epoch: Epoch of that checkpoint, from 1.
         test_limit: Number or share of the batches; None if all.
-        test_data: Root and digest of the data, if it is not the run's.
-        test_note: How the test differs from one of the best checkpoint on all images of the run's data; None if it does
-            not.
-        changed: Whether it went on with other settings than it was started with.
+        test_data: Root and digest of the data, if it differs from the run's.
+        test_note: How the test differs from a test of the best checkpoint on all images of the run's data; None if it
+            does not.
+        changed: Whether the run was resumed with other settings.
     """
 
     name: str
@@ -79,12 +81,12 @@ class Result:
     test_data: str | None = None
     test_note: str | None = None
     changed: bool = False
-    settings: str = field(default="", repr=False)  # those that repeats of the run share
+    settings: str = field(default="", repr=False)  # settings that repeats of the run share
     circumstances: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether it ended as planned; of a run without run.json, by its epochs."""
+        """Return whether the run is finished; without run.json, whether all epochs are."""
         return self.state == "finished" or (
             not self.state and self.epochs is not None and self.epochs == self.planned_epochs
         )
@@ -92,14 +94,15 @@ class Result:
 
 @dataclass
 class Repeats:
-    """Mean and sample standard deviation (n - 1) over runs that differ in their seed alone.
+    """Mean and sample standard deviation (n - 1) over runs that differ only in their seed.
 
     Attributes:
-        name: The latest run among them.
-        n: Number of runs, finished and each of another seed.
-        test_n: How many of them were tested, with their own best checkpoint on all images.
-        left_out: What of the same settings does not count: unfinished or changed runs, earlier of a seed, other tests.
-        differ: What else than the seed was not the same: "git", "versions", "hardware".
+        name: The latest of the runs.
+        n: Number of finished runs, one per seed.
+        test_n: Number of these runs with a test of the best checkpoint on all images.
+        left_out: Excluded runs and tests with the same settings: unfinished or changed runs, earlier runs of a seed,
+            other tests.
+        differ: What differs besides the seed: "git", "versions", "hardware".
     """
 
     name: str
@@ -121,7 +124,7 @@ class Repeats:
 
 
 def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
-    """Return the results of all runs, in the order of their start, and what could not be read of them."""
+    """Return the results of all runs, in the order of their start, and messages about files that cannot be read."""
     results, problems = [], []
     for run in sorted(filter(_is_run, runs_dir.glob("*/*")), key=by_start):
         result = Result(f"{run.parent.name}/{run.name}", run.parent.name)
@@ -130,72 +133,76 @@ def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
                 read(run, result)
             except (RunError, OSError) as error:
                 problems.append(str(error))
-            except (TypeError, ValueError) as error:  # of values that another hand wrote
-                problems.append(f"Expected {run} as `fit` leaves it, but got {type(error).__name__}: {error}.")
+            except (TypeError, ValueError) as error:  # values that were edited
+                problems.append(
+                    f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
+                )
         results.append(result)
     return results, problems
 
 
 def repeats(results: Sequence[Result]) -> list[Repeats]:
-    """Return a summary of each setting that two or more seeds finished.
+    """Return a summary of all settings that have finished runs with two or more seeds.
 
-    Data are the same if their digests are, or their folders where run.json does not tell.
+    Data is the same if its digest is, or its directory if run.json has no digest.
     """
     groups: dict[tuple[str, str | None], list[Result]] = {}
     for result in results:
         if result.settings:
             groups.setdefault((result.settings, result.digest or result.root), []).append(result)
-    return [_summarise(group) for group in groups.values() if len(_counted(group)) > 1]
+    return [_summary(group) for group in groups.values() if len(_included(group)) > 1]
 
 
-def _counted(group: list[Result]) -> list[Result]:
-    """Return the latest finished run of each seed; runs that were not seeded are all different."""
-    finished = [one for one in group if one.is_finished and one.val is not None and not one.changed]
-    return list({one.name if one.seed is None else one.seed: one for one in finished}.values())
+def _included(group: list[Result]) -> list[Result]:
+    """Return the latest finished run of each seed; runs without a seed count separately."""
+    finished = [result for result in group if result.is_finished and result.val is not None and not result.changed]
+    return list({result.name if result.seed is None else result.seed: result for result in finished}.values())
 
 
-def _summarise(group: list[Result]) -> Repeats:
-    counted = _counted(group)
-    last = max(counted, key=group.index)
-    tests = [one.test for one in counted if one.test is not None and one.test_note is None]
-    minutes = [one.minutes for one in counted if one.minutes is not None]
-    left_out = Counter(map(_why_not, group))
-    left_out["of the same seed"] -= len(counted)
-    left_out["tested otherwise"] = sum(one.test is not None for one in counted) - len(tests)
-    left_out["tested before best.ckpt"] = sum(one.test is None and one.test_note is not None for one in counted)
-    values = [one.val for one in counted if one.val is not None]
+def _summary(group: list[Result]) -> Repeats:
+    included = _included(group)
+    last = max(included, key=group.index)
+    tests = [result.test for result in included if result.test is not None and result.test_note is None]
+    minutes = [result.minutes for result in included if result.minutes is not None]
+    left_out = Counter(map(_exclusion, group))
+    left_out["of the same seed"] -= len(included)
+    left_out["tested with other images or weights"] = sum(result.test is not None for result in included) - len(tests)
+    left_out["tested before best.ckpt"] = sum(
+        result.test is None and result.test_note is not None for result in included
+    )
+    values = [result.val for result in included if result.val is not None]
     return Repeats(
         *(last.name, last.config, last.data, last.root, last.digest, last.metric),
-        n=len(counted),
-        seeds=[one.seed for one in counted],
+        n=len(included),
+        seeds=[result.seed for result in included],
         val_mean=mean(values),
         val_std=stdev(values),
         test_n=len(tests),
         test_mean=mean(tests) if tests else None,
         test_std=stdev(tests) if len(tests) > 1 else None,
-        minutes_mean=mean(minutes) if len(minutes) == len(counted) else None,
+        minutes_mean=mean(minutes) if len(minutes) == len(included) else None,
         left_out=[f"{number} {what}" for what, number in left_out.items() if number],
-        differ=[name for name in ENVIRONMENT if len({one.circumstances.get(name) for one in counted}) > 1],
+        differ=[name for name in ENVIRONMENT if len({result.circumstances.get(name) for result in included}) > 1],
     )
 
 
-def _why_not(result: Result) -> str:
+def _exclusion(result: Result) -> str:
     if not result.is_finished:
         return result.state or "unfinished"
     if result.changed:
-        return "changed on the way"
+        return "resumed with other settings"
     return "without validation" if result.val is None else "of the same seed"
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run's, be it only begun; not if it holds tests of weights that are no run's."""
+    """Return whether a directory is a run directory, not one that holds only tests of weights without a run."""
     if (folder / CONFIG).is_file() or (folder / record.FILE).is_file():
         return True
-    return folder.is_dir() and _time_of(folder) is not None and not any((folder / one).is_dir() for one in OUTPUTS)
+    return folder.is_dir() and _time_of(folder) is not None and not any((folder / name).is_dir() for name in OUTPUTS)
 
 
 def _time_of(run: Path) -> str | None:
-    """Return when a run was started by its name, in UTC."""
+    """Return the start of a run by the name of its directory, in UTC."""
     try:
         return datetime.strptime(run.name[:19], "%Y-%m-%d_%H-%M-%S").astimezone(UTC).isoformat()
     except ValueError:  # renamed
@@ -203,28 +210,28 @@ def _time_of(run: Path) -> str | None:
 
 
 def _read_record(run: Path, result: Result) -> None:
-    found = record.read(run)
+    info = record.read(run)
     result.state = record.state_of(run)
     result.started = _time_of(run)
-    if "started" in found:
-        result.started = datetime.fromisoformat(found["started"]).isoformat()
+    if "started" in info:
+        result.started = datetime.fromisoformat(info["started"]).isoformat()
     result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
-    result.digest = setting(found, "data.digest")
-    starts = [found, *found.get("resumed", [])]  # a later one tells what differs from the first
+    result.digest = setting(info, "data.digest")
+    starts = [info, *info.get("resumed", [])]  # later starts hold only what differs from the first
     for name in ENVIRONMENT:
-        told = [json.dumps(one[name], sort_keys=True) for one in starts if name in one]
-        result.circumstances[name] = "\n".join(dict.fromkeys(told))
+        values = [json.dumps(start[name], sort_keys=True) for start in starts if name in start]
+        result.circumstances[name] = "\n".join(dict.fromkeys(values))
 
 
 def _read_config(run: Path, result: Result) -> None:
     if not (run / CONFIG).is_file():
-        raise RunError(f"Expected {run / CONFIG}, but it does not exist: the run ended as it began, or was damaged.")
+        raise RunError(f"Expected {run / CONFIG}, but it does not exist: the run failed at its start, or is damaged.")
     config = load_config(run)
     result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
     result.seed = None if seed is False else seed
     result.planned_epochs = None if epochs == -1 else epochs
-    result.changed = (run / "before").is_dir()  # the configs of its earlier starts
+    result.changed = (run / "before").is_dir()  # holds the configs of earlier starts
     if config:
         result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
 
@@ -247,14 +254,14 @@ def _read_tests(run: Path, result: Result) -> None:
     for file in run.glob(f"test/*/{METRICS}"):
         if not (file.parent / CONFIG).is_file():
             raise RunError(f"Expected {file.parent / CONFIG}, but it does not exist.")
-    found = list(filter(None, map(measurement, tests_of(run))))
-    if not (fitting := [one for one in found if result.metric in (None, one.metric)]):
+    measurements = filter(None, map(measurement, tests_of(run)))
+    if not (matching := [test for test in measurements if result.metric in (None, test.metric)]):
         return
-    metric, value, under = fitting[-1]
+    metric, value, setup = matching[-1]
     result.metric = metric
-    if under.is_old:
-        result.test_note = f"{age_in_words(under)} ({shown(value, metric)} is the older one's)"
+    if setup.is_old:
+        result.test_note = f"{age_text(setup)} (older result: {format_metric(value, metric)})"
         return
-    result.test, result.test_note = value, None if under.is_usual else f"tested by {in_words(under)}"
-    result.test_weights, result.test_epoch, result.test_limit = under.weights, under.epoch, under.limit
-    result.test_data = under.other_data or None
+    result.test, result.test_note = value, None if setup.is_usual else f"tested with {setup_text(setup)}"
+    result.test_weights, result.test_epoch, result.test_limit = setup.weights, setup.epoch, setup.limit
+    result.test_data = setup.other_data or None

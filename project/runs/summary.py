@@ -1,4 +1,4 @@
-"""What is printed at the end of a command about a run."""
+"""Format the summary that a command prints at its end."""
 
 import os
 import shlex
@@ -10,31 +10,31 @@ from pathlib import Path
 from project.errors import RunError
 from project.runs.config import BEST
 from project.runs.folders import REPORT, tests_of, times_tested
-from project.runs.metrics import age_in_words, best_validation, circumstances, measured, shown
+from project.runs.metrics import age_text, best_validation, circumstances, format_metric, measurement_text
 
 
 def summary(run: Path, output: Path) -> str:
-    """Return the last lines of a command: where the run is, its accuracies, and what to type next.
+    """Return the last lines of a command: run directory, accuracies, and the next commands.
 
     Args:
-        run: Folder of the run.
-        output: Folder that the command wrote to: the run's, or that of a validation or test below it.
+        run: Run directory.
+        output: Directory that the command wrote to: the run directory, or that of a validation or test.
     """
     lines = [f"Run          {run}"]
-    metric = "acc" if best_validation(run) else "loss"  # of an autoencoder, say
-    known = best_validation(run, metric)
-    words = ", ".join(f"{stage} {shown(known[stage], metric)}" for stage in ("train", "val") if stage in known)
+    metric = "acc" if best_validation(run) else "loss"  # for example, an autoencoder
+    best = best_validation(run, metric)
+    words = ", ".join(f"{stage} {format_metric(best[stage], metric)}" for stage in ("train", "val") if stage in best)
     if words:
         what = "Accuracy    " if metric == "acc" else "Loss        "
-        lines.append(f"{what} {words} (best validation, epoch {known['epoch'] + 1:.0f})")
-    if output != run and (words := measured(output)):
+        lines.append(f"{what} {words} (best validation, epoch {best['epoch'] + 1:.0f})")
+    if output != run and (words := measurement_text(output)):
         tested = times_tested(run) if output.parent.name == "test" else 0
-        times = f"; test {tested} of this run: no choice may follow from it" if tested > 1 else ""
+        times = f"; test {tested} of this run: do not select models by it" if tested > 1 else ""
         lines.append(f"Measured     {words}{times}")
     elif output == run:
-        with suppress(RunError, OSError):  # a test is damaged
-            if (tests := tests_of(run)) and (under := circumstances(tests[-1])).is_old:
-                lines.append(f"Measured     {age_in_words(under)}")
+        with suppress(RunError, OSError):  # a damaged test
+            if (tests := tests_of(run)) and (setup := circumstances(tests[-1])).is_old:
+                lines.append(f"Measured     {age_text(setup)}")
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {shell_command('tensorboard.main', '--logdir', run)}")
@@ -44,13 +44,13 @@ def summary(run: Path, output: Path) -> str:
 
 
 def shell_command(module: str, *args: str | Path) -> str:
-    """Return how the user can start a module by this very Python, with arguments that a shell leaves whole."""
+    """Return a shell command that runs a module with this Python; arguments are quoted."""
     return f"{_python()} -m {module} {shlex.join(map(str, args))}"
 
 
 def _python() -> str:
-    found = shutil.which("python")
-    if found and Path(found).absolute() == Path(sys.executable).absolute():
+    python = shutil.which("python")
+    if python and Path(python).absolute() == Path(sys.executable).absolute():
         return "python"
     executable = os.path.relpath(sys.executable)
     return shlex.quote(sys.executable if executable.startswith("..") else executable)

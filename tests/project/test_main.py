@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
-def test_light_answers_import_no_torch_and_come_at_once(option: str) -> None:
+def test_help_and_version_import_no_torch_and_are_fast(option: str) -> None:
     code = f"import sys; from project.__main__ import main; main(['{option}']); assert 'torch' not in sys.modules"
     times = []
     for _ in range(3):
         start = os.times()
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        end = os.times()  # of the processor, which other work on the machine does not lengthen
+        end = os.times()  # CPU time, which other processes on the machine do not affect
         times.append(end.children_user + end.children_system - start.children_user - start.children_system)
     assert done.stdout
     assert min(times) < 0.3
@@ -38,7 +38,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_characters_that_a_terminal_cannot_show_end_no_command(
+def test_characters_that_a_terminal_cannot_encode_do_not_fail_a_command(
     encoding: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=true"]
@@ -49,7 +49,7 @@ def test_characters_that_a_terminal_cannot_show_end_no_command(
     assert b"Accuracy" in shown.getvalue()
 
 
-def test_mistyped_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_command_suggests_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fitt"])
     assert stop.value.code == 2

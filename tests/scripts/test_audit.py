@@ -23,7 +23,7 @@ KNOWN = {
 
 
 class Knows(BaseHTTPRequestHandler):
-    """Answers as osv.dev does, and knows one package."""
+    """Responds like osv.dev, with one vulnerable package."""
 
     def do_POST(self) -> None:
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -39,7 +39,7 @@ class Knows(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[list[str]]:
-    """Serve on the loopback interface, and return the options that lead pip-audit there."""
+    """Serve on the loopback interface, and yield the options with which pip-audit uses this service."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Knows) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield ["--vulnerability-service=osv", f"--osv-url=http://127.0.0.1:{server.server_port}"]
@@ -70,9 +70,9 @@ def test_without_a_network_nothing_fails_and_nothing_is_claimed(
 ) -> None:
     (tmp_path / "a.lock").write_text(f"new==1.0 {HASH}\n")
     assert audit(str(tmp_path / "a.lock"), ["--vulnerability-service=osv", "--osv-url=http://127.0.0.1:9"])
-    told = capsys.readouterr().out
-    assert told.startswith(f"{tmp_path}/a.lock: not compared with known vulnerabilities, for want of a network (")
-    assert told.count("\n") == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{tmp_path}/a.lock: not compared with known vulnerabilities, because there is no network (")
+    assert out.count("\n") == 1
 
 
 @pytest.mark.parametrize("reachable", [True, False])
@@ -94,7 +94,7 @@ def test_known_bad_version_fails_with_and_without_the_service(
 
 
 @pytest.mark.parametrize("content", [None, "new>=1.0\n", "new==1.0\n"], ids=["missing", "not pinned", "without a hash"])
-def test_lock_file_that_is_none_fails(
+def test_invalid_lock_file_fails(
     content: str | None, tmp_path: Path, service: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:

@@ -18,7 +18,7 @@ TABLE = f"""# Recipes
 | `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 30 | 2 CPU cores | 3.4 | 69.63 ± 0.31 % | 68.82 ± 0.48 % | 3 |
 | `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 | 30 | 2 cores | 2.3 | 1 % | 2 % | 1 |
 
-Words behind it.
+Text after the table.
 """
 
 
@@ -29,7 +29,7 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def results(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the results of one seed, then two, and the table; not to be changed."""
+    """Return a directory with the results of one seed, then two, and the table. Tests must not change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend("scripts")
         from benchmark_accuracy import main
@@ -63,7 +63,7 @@ def test_seeds_are_trained_once_and_missing_ones_are_added(results: Path) -> Non
         (tested,) = run.glob("test/*/metrics.csv")
         assert float(row["test_acc"]) == float(rows_of(tested)[-1]["test/acc"])
         assert float(row["val_acc"]) == max(
-            float(one["val/acc"]) for one in rows_of(run / "metrics.csv") if one["val/acc"]
+            float(row["val/acc"]) for row in rows_of(run / "metrics.csv") if row["val/acc"]
         )
         assert row["parameters"] == "62006"
         assert 0 < float(row["training_minutes"]) < float(row["minutes"])
@@ -77,7 +77,7 @@ def test_curve_has_both_clocks(results: Path) -> None:
     assert 0 < float(row["training_seconds"]) < float(row["seconds"])
 
 
-def test_page_of_the_results_tells_mean_std_and_command_but_no_place(results: Path) -> None:
+def test_page_of_the_results_has_mean_std_and_command_but_no_path(results: Path) -> None:
     (page,) = (results / "results").glob("*/README.md")
     text = page.read_text()
     assert "--data datamodules.SampleDataModule" in text
@@ -100,7 +100,7 @@ def test_only_the_row_of_the_recipe_is_added(results: Path) -> None:
 
 @pytest.fixture
 def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that copies the results, as those of other options."""
+    """Return a function that copies the results, with other arguments."""
     from benchmark_accuracy import write_arguments
 
     def copy(**changes: Any) -> Path:
@@ -112,7 +112,7 @@ def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
-def test_row_that_is_there_keeps_its_words_and_is_refreshed_once(copied: Callable[..., Path], tmp_path: Path) -> None:
+def test_existing_row_retains_its_text_and_is_refreshed_once(copied: Callable[..., Path], tmp_path: Path) -> None:
     from benchmark_accuracy import refresh
 
     table = tmp_path / "README.md"
@@ -127,7 +127,7 @@ def test_row_that_is_there_keeps_its_words_and_is_refreshed_once(copied: Callabl
     assert table.read_text() == once
 
 
-def test_row_is_found_wherever_the_data_lies(copied: Callable[..., Path], tmp_path: Path) -> None:
+def test_row_is_found_for_any_path_of_the_data(copied: Callable[..., Path], tmp_path: Path) -> None:
     from benchmark_accuracy import refresh
 
     table = tmp_path / "README.md"
@@ -140,7 +140,7 @@ def test_row_is_found_wherever_the_data_lies(copied: Callable[..., Path], tmp_pa
     )
 
 
-def test_options_of_places_are_no_part_of_a_recipe() -> None:
+def test_options_of_paths_are_not_part_of_a_recipe() -> None:
     from benchmark_accuracy import key_of, recipe_cell, without_places
 
     options = ["--trainer.max_epochs=3", "--data.root", "/somewhere", "--runs_dir=/there", "--data.batch_size", "64"]
@@ -152,7 +152,7 @@ def test_options_of_places_are_no_part_of_a_recipe() -> None:
 
 
 @pytest.mark.parametrize("text", ["# No table\n", TABLE.replace("| n |", "| seeds |"), TABLE.replace(" | 1 % |", " |")])
-def test_table_of_another_form_is_refused_before_training(
+def test_table_of_another_format_is_rejected_before_training(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from benchmark_accuracy import main
@@ -165,7 +165,7 @@ def test_table_of_another_form_is_refused_before_training(
 
 
 @pytest.mark.parametrize("option", ["--seed_everything=3", "--test_after_fit=false", "--ckpt_path=best.ckpt"])
-def test_what_would_spoil_the_figures_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_would_distort_the_figures_are_rejected(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmark_accuracy import main
 
     with pytest.raises(SystemExit):
@@ -194,12 +194,12 @@ def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
     assert digest_of([str(recipe)]) != before
 
 
-def test_seed_that_fails_leaves_the_others(copied: Callable[..., Path]) -> None:
+def test_seed_that_fails_does_not_affect_other_seeds(copied: Callable[..., Path]) -> None:
     from benchmark_accuracy import train_missing
 
     folder = copied()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(SystemExit, match="Seed 2 ended with code 2"):
+    with pytest.raises(SystemExit, match="Seed 2 exited with code 2"):
         train_missing(folder, 3, ["--config", "configs/lenet.yaml", "--trainer.max_epoch=1"])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -240,8 +240,8 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
     clock.on_validation_end(trainer, module)
     trainer.save_checkpoint("within validation")
     clock.on_train_epoch_end(trainer, module)
-    wait()  # what callbacks draw of training
-    trainer.save_checkpoint("behind it")
+    wait()  # callbacks draw images
+    trainer.save_checkpoint("after validation")
     clock.on_train_end(trainer, module)
     wait()
     assert (clock.training, clock.images) == (4, 12)
@@ -249,20 +249,20 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
     assert len(clock.rows) == 1
 
 
-def test_curves_are_drawn_and_told_when_they_reach(
+def test_curves_are_drawn_and_the_time_to_reach_is_printed(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from benchmark_accuracy import write_rows
     from plot_accuracy import main
 
     (measured,) = (results / "results").iterdir()
-    made = tmp_path / "2026-01-01_made"
-    made.mkdir()
+    fake = tmp_path / "2026-01-01_fake"
+    fake.mkdir()
     for seed, accs in enumerate([(0.5, 0.8), (0.79, 0.7)]):
         curve = [{"training_seconds": 60 * i, "seconds": 90 * i, "val_acc": acc} for i, acc in enumerate(accs, start=1)]
-        write_rows(made / f"seed_{seed}.csv", curve)
-    main([str(measured), str(made), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
+        write_rows(fake / f"seed_{seed}.csv", curve)
+    main([str(measured), str(fake), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
     lines = capsys.readouterr().out.splitlines()
-    assert "| 2026-01-01_made | training alone | 1.00 | 1 of 2 seeds | 2 |" in lines
-    assert "| 2026-01-01_made | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines
+    assert "| 2026-01-01_fake | training only | 1.00 | 1 of 2 seeds | 2 |" in lines
+    assert "| 2026-01-01_fake | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines
     assert Image.open(tmp_path / "curve.png").size[0] > 1000

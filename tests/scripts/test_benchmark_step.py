@@ -8,7 +8,7 @@ import pytest
 def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend("scripts")
     for name in ("FORCE_COLOR", "TERM"):
-        monkeypatch.setenv(name, "")  # the script sets them; they are put back behind the test
+        monkeypatch.setenv(name, "")  # the script sets them; they are restored after the test
 
 
 def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
@@ -22,7 +22,7 @@ def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
     assert capsys.readouterr().out == text
     difference = re.search(r"differ by at most (\S+) at the end", text)
     assert difference is not None
-    assert float(difference[1]) < 1e-6  # a loop of other maths is apart by 1e-2
+    assert float(difference[1]) < 1e-6  # a loop with other operations differs by 1e-2
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| lenet")]
     assert [row[1] for row in rows] == ["bare loop", "Lightning barebones", "this project"]
     for row in rows:
@@ -33,7 +33,7 @@ def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
 def test_a_step_has_no_begin_or_end_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     import benchmark_step
 
-    seconds = iter([0, 10, 13, 20, 30, 36, 50])  # begin, second and last batch of two epochs; end
+    seconds = iter([0, 10, 13, 20, 30, 36, 50])  # start, second and last batch of two epochs; end
     monkeypatch.setattr(benchmark_step, "now", lambda: next(seconds))
     stopwatch = benchmark_step.Stopwatch(5)
     for _ in range(2):
@@ -45,7 +45,7 @@ def test_a_step_has_no_begin_or_end_of_an_epoch(monkeypatch: pytest.MonkeyPatch)
     assert stopwatch.epochs == [4, 6]
 
 
-def test_too_few_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_steps_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmark_step import main
 
     with pytest.raises(SystemExit):

@@ -17,7 +17,7 @@ TABLE = f"""{HEADER}
 | `airbench.yaml` + `airbench_sgd.yaml` | the same | CIFAR-10 | 10 | one GPU | not yet measured | | | |
 """
 PARTS = ["tests", "airbench", "resnet", "histograms", "steps", "augmentation", "airbench_sgd"]
-# prints what the published script prints, and reads the images where it does
+# prints like the published script, and reads the images from the same paths
 PEER = """
 import torch
 for stage in ("train", "test"):
@@ -47,7 +47,7 @@ def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
 
 
 def tabulate(out: Path, folder: Path) -> tuple[list[str], str]:
-    """Return the rows of the table, and the page, that gpu_table.py makes of results."""
+    """Return the rows of the table, and the page, that gpu_table.py writes."""
     from gpu_table import main
 
     (folder / "README.md").write_text(TABLE)
@@ -69,7 +69,7 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     parts = {part: read(tmp_path / "out" / f"{part}.json") for part in PARTS}
     assert all(part["complete"] for part in parts.values()), log
     assert parts["airbench"]["machine"]["torch"]
-    assert str(tmp_path) not in json.dumps(parts)  # they are committed
+    assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
     assert sum(results["tests"]["outcomes"].values()) >= 18
@@ -98,13 +98,13 @@ def test_a_trial_that_is_killed_leaves_what_it_measured(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    subprocess.run(["pkill", "-KILL", "-f", f"gpu_parts.py airbench.*{out}"])  # `timeout` leads a group of its own
+    subprocess.run(["pkill", "-KILL", "-f", f"gpu_parts.py airbench.*{out}"])  # `timeout` has its own process group
     assert read(out / "tests.json")["complete"]
     assert not read(out / "airbench.json")["complete"]
 
     rows, page = tabulate(out, tmp_path)
     assert ["not yet measured" in row for row in rows] == [True, False, True]
-    assert "Cut off" in page
+    assert "Incomplete" in page
     assert page.count("Not yet measured.") == 5
 
 
@@ -112,14 +112,14 @@ def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
     from gpu_table import main
 
     (tmp_path / "tests.json").write_text(json.dumps({"part": "tests", "tiny": True, "results": {}}))
-    with pytest.raises(SystemExit, match="is of a trial"):
+    with pytest.raises(SystemExit, match="holds a trial"):
         main([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Expected a folder for the results"),
+        ([], "Expected a directory for the results"),
         (["out"], "Expected --archive PATH"),
         (["out", "--archive", "none.tar.gz"], "none.tar.gz does not exist"),
         (["out", "--tiny", "--peer", "none.py"], "none.py does not exist"),
@@ -127,10 +127,10 @@ def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
         (["out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
         (["out", "--archive"], "Expected a value after --archive"),
         (["out", "--gpu"], "but got --gpu"),
-        (["configs", "--tiny"], "Expected an empty folder for the results"),
+        (["configs", "--tiny"], "Expected an empty directory for the results"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(args: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_path: Path) -> None:
     done = run("gpu.sh", *(tmp_path / arg if arg == "out" else arg for arg in args))
     assert done.returncode == 2
     assert message in done.stderr
@@ -148,7 +148,7 @@ def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
     from gpu_parts import with_runs
 
     (tmp_path / "peer.py").write_text("print('hello')")
-    with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py at --peer, which has range"):
+    with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py, with range"):
         with_runs(tmp_path / "peer.py", 3)
 
 
@@ -175,14 +175,14 @@ def test_a_pack_prints_the_call_that_uses_it(tmp_path: Path, data: Path, peer: P
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Expected a folder for the pack"),
+        ([], "Expected a directory for the pack"),
         (["pack"], "Expected CIFAR-10 at --data, but nothing does not exist"),
         (["pack", "--data", "source", "--limit", "0"], "Expected at most 0 MiB of pack and checkout"),
         (["pack", "--data", "source", "--packages", "no-such"], "Expected no-such in requirements.lock"),
         (["pack", "--data", "source", "--peer", "none.py"], "none.py does not exist"),
     ],
 )
-def test_a_pack_that_cannot_be_made_is_refused(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
+def test_a_pack_that_cannot_be_created_is_rejected(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
     done = run("gpu_pack.sh", *(tmp_path / arg if arg in ("pack", "source") else arg for arg in args))
     assert done.returncode == 2
     assert message in done.stderr

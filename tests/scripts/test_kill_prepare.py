@@ -4,10 +4,10 @@ import runpy
 import pytest
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to make processes that start at once")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to start processes quickly")
 def test_killed_at_any_moment_or_started_twice_the_result_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path("scripts/kill_prepare.py")["main"]
     assert main(["--rounds", "10", "--images", "60"]) == 0
-    told = capsys.readouterr().out
-    assert "10 rounds" in told
-    assert told.count(": 0 results differ") == 3
+    out = capsys.readouterr().out
+    assert "10 rounds" in out
+    assert out.count(": 0 results differ") == 3

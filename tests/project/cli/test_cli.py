@@ -1,4 +1,4 @@
-"""Whole commands, in-process, on the sample."""
+"""Run complete commands on the sample, in this process."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_folder_holds_all_that_is_known_of_the_run(finished_run: Path) -> None:
+def test_run_directory_holds_config_record_metrics_and_checkpoints(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()}
     assert {"config.yaml", "checkpoints", "metrics.csv", "confusion_matrix_val.png"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
@@ -36,7 +36,7 @@ def test_run_folder_holds_all_that_is_known_of_the_run(finished_run: Path) -> No
     assert {"train/loss_step", "train/loss", "train/acc", "val/loss", "val/acc", "lr-SGD/default"} <= columns
 
 
-def test_a_second_run_has_a_folder_of_its_own(fast: list[str], tmp_path: Path) -> None:
+def test_a_second_run_has_its_own_directory(fast: list[str], tmp_path: Path) -> None:
     quick = [*fast, f"--runs_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     first, second = main(["fit", *quick]).run_dir, main(["fit", *quick]).run_dir
     assert first != second
@@ -44,14 +44,16 @@ def test_a_second_run_has_a_folder_of_its_own(fast: list[str], tmp_path: Path) -
     assert (second / "config.yaml").is_file()
 
 
-def test_an_average_of_weights_is_validated_kept_and_tested(
+def test_averaged_weights_are_validated_saved_and_tested(
     fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     average = "--trainer.callbacks+=callbacks.EMA"
     cli = main(["fit", *fast, average, "--trainer.callbacks.decay=0.9", f"--runs_dir={tmp_path}"])
-    kept = torch.load(cli.run_dir / "checkpoints/best.ckpt", weights_only=True)
+    checkpoint = torch.load(cli.run_dir / "checkpoints/best.ckpt", weights_only=True)
     accuracy = max(float(row["val/acc"]) for row in rows(cli.run_dir) if row.get("val/acc"))
-    assert not torch.equal(kept["state_dict"]["network.fc3.bias"], kept["current_model_state"]["network.fc3.bias"])
+    assert not torch.equal(
+        checkpoint["state_dict"]["network.fc3.bias"], checkpoint["current_model_state"]["network.fc3.bias"]
+    )
     caplog.clear()
     with warnings.catch_warnings(record=True) as caught:
         validated = main(["validate", "--run", str(cli.run_dir)])
@@ -59,32 +61,32 @@ def test_an_average_of_weights_is_validated_kept_and_tested(
     assert not [one for one in [*map(str, caught), caplog.text] if "WeightAveraging" in one]
 
 
-def test_warnings_that_nobody_can_act_on_are_not_told(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
+def test_warnings_that_no_user_can_act_on_are_hidden(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
     options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.max_epochs=1"]
     image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
-        main(["predict", f"--run={run}", image])  # which builds the loss from the checkpoint
-    told = "".join(str(one.message) for one in caught)
-    assert "WeightAveraging" not in told
-    assert "is an instance of `nn.Module`" not in told
+        main(["predict", f"--run={run}", image])  # it builds the loss from the checkpoint
+    messages = "".join(str(warning.message) for warning in caught)
+    assert "WeightAveraging" not in messages
+    assert "is an instance of `nn.Module`" not in messages
 
 
 @pytest.mark.filterwarnings("error")
-def test_warnings_as_errors_end_no_command(
+def test_warnings_as_errors_do_not_fail_a_command(
     fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # rather than the first of a process
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # not only the first of a process
     run = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     assert (run / "checkpoints/best.ckpt").is_file()
     main(["test", f"--run={run}"])
     data = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
-    main(["prepare", "--config=configs/resnet.yaml", *data])  # whose model and callbacks are passed over
+    main(["prepare", "--config=configs/resnet.yaml", *data])  # its model and callbacks are ignored
     main(["predict", f"--run={run}", str(sample_root / read_index(sample_root / "test.txt")[0][0])])
 
 
-def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
+def test_fit_prints_the_run_its_accuracies_and_the_next_commands(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = main(["fit", *fast, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
@@ -98,7 +100,7 @@ def test_fit_ends_with_the_run_its_accuracies_and_what_to_type(
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_last_run_is_measured_by_its_best_checkpoint(finished_run: Path, command: str) -> None:
+def test_last_run_is_evaluated_with_its_best_checkpoint(finished_run: Path, command: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()}
     cli = main(
         [command, "--run", "last", f"--runs_dir={finished_run.parents[1]}", "--trainer.enable_progress_bar=false"]
@@ -115,13 +117,13 @@ def test_last_run_is_measured_by_its_best_checkpoint(finished_run: Path, command
     assert {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()} == before
 
 
-def test_checkpoint_in_a_run_brings_the_runs_config(finished_run: Path) -> None:
+def test_checkpoint_in_a_run_uses_the_runs_config(finished_run: Path) -> None:
     cli = main(["test", f"--ckpt_path={finished_run}/checkpoints/last.ckpt", "--trainer.enable_progress_bar=false"])
     assert cli.output_dir.parent.resolve() == finished_run / "test"
     assert cli.trainer.callback_metrics["test/acc"] > 0.1
 
 
-def test_what_is_said_with_a_run_wins(finished_run: Path) -> None:
+def test_options_override_the_config_of_a_run(finished_run: Path) -> None:
     options = ["--data.batch_size=7", "--trainer.enable_progress_bar=false", "--trainer.limit_test_batches=2"]
     cli = main(["test", f"--run={finished_run}", *options])
     assert cli.datamodule.batch_size == 7
@@ -301,27 +303,27 @@ def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Pa
     assert right / len(entries) == pytest.approx(cli.trainer.callback_metrics["test/acc"].item())
 
 
-def test_checkpoint_holds_plain_values_alone(finished_run: Path) -> None:
+def test_checkpoint_holds_only_plain_values(finished_run: Path) -> None:
     saved = torch.load(finished_run / "checkpoints/best.ckpt", weights_only=True)
     assert saved["hyper_parameters"]["class_names"] == list("0123456789")
     assert len(saved["hyper_parameters"]["mean"]) == len(saved["hyper_parameters"]["std"]) == 3
 
 
-def test_published_weights_are_measured_without_a_run(fast: list[str], tmp_path: Path) -> None:
+def test_published_weights_are_evaluated_without_a_run(fast: list[str], tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = LeNet(10)
     torch.save(network.state_dict(), tmp_path / "net.pkl")
     cli = main(["test", *fast, f"--model.pretrained={tmp_path}/net.pkl", f"--runs_dir={tmp_path}/runs"])
     assert torch.equal(cli.model.network.fc3.weight, network.fc3.weight)
     assert cli.output_dir.parent.name == "test"
-    assert not (cli.run_dir / "config.yaml").exists()  # so that `last` never means it
+    assert not (cli.run_dir / "config.yaml").exists()  # so that `last` does not find it
 
 
-def test_checkpoint_wins_over_the_pretrained_weights_it_started_from(fast: list[str], tmp_path: Path) -> None:
+def test_checkpoint_overrides_the_pretrained_weights_it_started_from(fast: list[str], tmp_path: Path) -> None:
     torch.save(LeNet(10).state_dict(), tmp_path / "net.pkl")
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
     fitted = main(["fit", *fast, *quick, f"--model.pretrained={tmp_path}/net.pkl", f"--runs_dir={tmp_path}/runs"])
-    (tmp_path / "net.pkl").unlink()  # the run goes on without it
+    (tmp_path / "net.pkl").unlink()  # the run does not need it
     tested = main(["test", f"--run={fitted.run_dir}"])
     assert torch.equal(tested.model.network.fc3.weight, fitted.model.network.fc3.weight)
 
@@ -349,7 +351,7 @@ def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp
     assert {path.name for path in cli.run_dir.iterdir()} - {"uncommitted.diff"} == expected
 
 
-def test_fast_dev_run_and_no_checkpoints_go_through(fast: list[str], tmp_path: Path) -> None:
+def test_fast_dev_run_and_no_checkpoints_succeed(fast: list[str], tmp_path: Path) -> None:
     main(["fit", *fast, "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}"])
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     cli = main(["fit", *fast, *quick, "--trainer.enable_checkpointing=false", f"--runs_dir={tmp_path}"])
@@ -372,23 +374,23 @@ TYPOS = [
     (["--trainer.max_epochs=many"], "Expected int for trainer.max_epochs, but got 'many'."),
     (["--model.network.depth=21"], "for depth, but got '21'."),
     (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
-    (["--trainer.default_root_dir=x"], "give --runs_dir"),
-    (["--run=last", "--runs_dir=nowhere"], "there is none"),
+    (["--trainer.default_root_dir=x"], "Use --runs_dir"),
+    (["--run=last", "--runs_dir=nowhere"], "but found none"),
     (["configs/lenet.yaml"], "--config configs/lenet.yaml"),
     (["--model.param_groups", "[{lr: 1}]"], "Expected a value for pattern"),
-    (["--checkpoint.save_top_k=-1"], "--run takes checkpoints/best.ckpt"),
+    (["--checkpoint.save_top_k=-1"], "--run uses checkpoints/best.ckpt"),
     (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
     (
         ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
-        "Expected a value for step_size of StepLR, but got none: add --model.lr_scheduler.step_size VALUE.",
+        "Expected a value for step_size of StepLR, but got none. Add --model.lr_scheduler.step_size VALUE.",
     ),
-    (["--model.lr_scheduler=lightning_modules.optim.ProgressLR"], "add --model.lr_scheduler.shape VALUE."),
-    (["--model.network=lightning_modules.networks.ZooNetwork"], "add --model.network.function VALUE."),
-    (["--data=datamodules.FolderDataModule"], "add --data.root VALUE."),
-    (["--data.batch_transforms+=datamodules.Cutout"], "add --data.batch_transforms.size VALUE."),
+    (["--model.lr_scheduler=lightning_modules.optim.ProgressLR"], "Add --model.lr_scheduler.shape VALUE."),
+    (["--model.network=lightning_modules.networks.ZooNetwork"], "Add --model.network.function VALUE."),
+    (["--data=datamodules.FolderDataModule"], "Add --data.root VALUE."),
+    (["--data.batch_transforms+=datamodules.Cutout"], "Add --data.batch_transforms.size VALUE."),
     (
         ["--data.batch_transforms", "[datamodules.Cutout, datamodules.RandomHorizontalFlip]"],
-        "size of Cutout, but got none: add `init_args: {size: VALUE}` to it.",
+        "size of Cutout, but got none. Add `init_args: {size: VALUE}` to it.",
     ),
     (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
     (["--data.folds=x"], "error: Expected PositiveInt for folds, but got x."),
@@ -399,7 +401,7 @@ TYPOS = [
 
 
 @pytest.mark.parametrize(("options", "message"), TYPOS, ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_mistake_is_one_line_with_the_nearest_right_name(
+def test_mistake_is_one_line_with_the_closest_valid_name(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, err = stop_of(["fit", *BASE, *options], capsys)
@@ -424,7 +426,7 @@ WEIGHTED = ["--model.loss=torch.nn.CrossEntropyLoss", "--model.loss.weight=[1,2,
         (["--model.network=timm.models.resnet18"], LIBRARY.format("timm.models.resnet18")),
     ],
 )
-def test_module_that_does_not_fit_the_classes_is_one_line_that_says_what_to_give(
+def test_module_that_does_not_match_the_classes_is_one_line_with_advice(
     options: list[str], message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}"], capsys)
@@ -434,7 +436,7 @@ def test_module_that_does_not_fit_the_classes_is_one_line_that_says_what_to_give
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_of_classes_are_kept_as_numbers(fast: list[str], tmp_path: Path) -> None:
+def test_weights_of_classes_are_saved_as_numbers(fast: list[str], tmp_path: Path) -> None:
     run = main(["fit", *fast, *WEIGHTED, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     again = main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
     assert again.model.loss.weight.tolist() == [1, 2, 1, 1, 1, 1, 1, 1, 1, 0.5]
@@ -447,16 +449,16 @@ def test_weights_of_classes_are_kept_as_numbers(fast: list[str], tmp_path: Path)
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit"], "add --config configs/resnet.yaml"),
+        (["fit"], "Add --config configs/resnet.yaml"),
         (["test", *BASE], "--run last"),
         (["test"], "--run last"),
-        (["fit", "--config=configs/sample.yaml"], "put the --config of a recipe"),
+        (["fit", "--config=configs/sample.yaml"], "Put the --config of a recipe"),
         (["test", "--run"], "a value for --run"),
-        (["test", "--run=last", "--runs_dir=nowhere"], "there is none"),
+        (["test", "--run=last", "--runs_dir=nowhere"], "but found none"),
         (["validate", "--run=nowhere"], "but got nowhere"),
     ],
 )
-def test_what_is_missing_is_said(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_options_are_named(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = stop_of(args, capsys)
     assert code == 2
     assert err.count("\n") == 1
@@ -482,7 +484,7 @@ def test_config_without_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert err.count("\n") == 1
 
 
-def test_lr_of_the_command_line_is_that_of_the_training(fast: list[str], tmp_path: Path) -> None:
+def test_lr_of_the_command_line_is_used_in_training(fast: list[str], tmp_path: Path) -> None:
     quick = ["--trainer.max_epochs=1", "--model.optimizer.lr=0.5", f"--runs_dir={tmp_path}"]
     cli = main(["fit", *fast, *quick])
     assert max(float(row["lr-SGD/default"] or 0) for row in rows(cli.run_dir)) > 0.25
@@ -498,7 +500,7 @@ def test_checkpoint_of_another_network_is_one_line(
     assert "Traceback" not in err
 
 
-def test_damaged_image_met_by_a_worker_is_one_line(
+def test_damaged_image_in_a_worker_is_one_line(
     fast: list[str], sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(sample_root, tmp_path / "data")
@@ -543,7 +545,7 @@ class Module(LightningModule):
 
 
 @pytest.mark.parametrize("recipe", ["lenet", "resnet"])
-def test_users_network_takes_the_place_of_any_recipes(
+def test_users_network_replaces_that_of_any_recipe(
     recipe: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_callback(tmp_path, monkeypatch, USERS)
@@ -583,7 +585,7 @@ def test_precision_is_the_users(precision: str, fast: list[str], tmp_path: Path)
     assert cli.trainer.callback_metrics["train/loss"] > 0
 
 
-def test_missing_file_that_a_callback_opens_is_told_with_its_line(
+def test_missing_file_that_a_callback_opens_is_reported_with_its_line(
     fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_callback(tmp_path, monkeypatch, BROKEN.replace("1 / 0", "open('gone.json')"))
@@ -600,7 +602,7 @@ def write_callback(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -
     monkeypatch.delitem(sys.modules, "users_callback", raising=False)
 
 
-def test_broken_import_of_a_users_module_is_told_with_its_line(
+def test_broken_import_of_a_users_module_is_reported_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_callback(tmp_path, monkeypatch, "import os\nimport numpyy\n\nclass Mine: pass\n")
@@ -619,7 +621,7 @@ class Mine(Callback):
 """
 
 
-def test_broken_callback_of_a_user_is_told_by_its_own_frame(
+def test_broken_callback_of_a_user_is_reported_with_its_own_frame(
     fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_callback(tmp_path, monkeypatch, BROKEN)
@@ -639,7 +641,7 @@ def test_mistake_found_by_a_class_is_one_line(fast: list[str], capsys: pytest.Ca
     assert "'fc9.*'" in err
 
 
-def test_failure_before_training_leaves_no_run_behind(
+def test_failure_before_training_leaves_no_run_directory(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", "--model.param_groups", '[{pattern: "fc9.*"}]'], capsys)
@@ -656,7 +658,7 @@ def test_help_of_fit_lists_the_options_of_trainer_model_and_data(capsys: pytest.
     assert "--model.class_names" not in out
 
 
-def test_error_in_a_callback_names_it_and_leaves_the_run_whole(
+def test_error_in_a_callback_names_it_and_keeps_the_run_intact(
     fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "breaking.py").write_text(

@@ -1,4 +1,4 @@
-"""Which arguments a config or an option keeps when it replaces a class or a list."""
+"""Which arguments remain when a config or an option replaces a class or a list."""
 
 import sys
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_class_does_not_inherit_the_arguments_of_the_class_it_replaces(
     assert printed.endswith(line)
 
 
-def test_arguments_of_a_common_base_class_are_kept(
+def test_arguments_of_a_common_base_class_remain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = "import torch\n\n\nclass Mine(torch.optim.SGD):\n    pass\n"
@@ -118,11 +118,13 @@ def test_list_items_inherit_nothing_from_the_replaced_list(
     config = parse(capsys, *LENET, "--config", f"{tmp_path}/recipe.yaml", *overlay)
     assert config["data"]["init_args"]["batch_transforms"][0]["init_args"]["padding"] is None
     assert config["trainer"]["callbacks"][0]["init_args"]["every_n_epochs"] == 1
-    assert [(one["lr"], one["freeze"]) for one in config["model"]["init_args"]["param_groups"]] == [(None, False)] * 2
+    assert [(group["lr"], group["freeze"]) for group in config["model"]["init_args"]["param_groups"]] == [
+        (None, False)
+    ] * 2
 
 
 def test_options_apply_to_the_item_that_was_appended_last(capsys: pytest.CaptureFixture[str]) -> None:
     added = ["--data.batch_transforms+=datamodules.Cutout", "--data.batch_transforms.size=8"]
     transforms = parse(capsys, *LENET, *added)["data"]["init_args"]["batch_transforms"]
-    assert [one["init_args"].get("padding") for one in transforms] == [4, None, None]
+    assert [transform["init_args"].get("padding") for transform in transforms] == [4, None, None]
     assert transforms[2]["init_args"]["size"] == 8

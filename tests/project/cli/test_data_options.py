@@ -1,4 +1,4 @@
-"""Options of data through whole commands, and mistakes in them, each told in one line."""
+"""Options of data in complete commands, and mistakes in them, which are reported in one line."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ MISTAKES = {
     "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {pading: 1}}]": "Did you mean padding?",
     "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {padding: -1}}]": "padding of 0 or more",
     "batch_transforms: [{class_path: datamodules.Cutout, init_args: {size: 40}}]": "below the side of the images",
-    "batch_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]": "belong below train_transforms",
+    "batch_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]": "single images below train_transforms",
     "train_transforms: [torchvision.transforms.v2.RandomCorp]": "Did you mean torchvision.transforms.v2.RandomCrop?",
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
     "[torchvision.transforms.v2.RandomFlip]}}]": "torchvision.transforms.v2 has no 'RandomFlip'",
@@ -41,7 +41,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistake_is_told_in_one_line(
+def test_mistake_is_reported_in_one_line(
     mistake: str, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = tmp_path / "mine.yaml"
@@ -49,9 +49,9 @@ def test_mistake_is_told_in_one_line(
     with pytest.raises(SystemExit) as stopped:
         main(["preview", f"--config={overlay}", f"--data.root={sample_root}", f"--output={tmp_path / 'p.png'}"])
     assert stopped.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert MISTAKES[mistake] in told[-1]
-    assert [line for line in told if line.startswith("error: ")] == told[-1:]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert MISTAKES[mistake] in lines[-1]
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
 
 
 def test_prepare_takes_transforms_without_types_as_fit_does(sample_root: Path) -> None:
@@ -63,7 +63,7 @@ def test_prepare_takes_transforms_without_types_as_fit_does(sample_root: Path) -
     assert torch.equal(data.train_transforms[0](image), image.flip(2))
 
 
-def test_views_of_five_crop_go_through_fit_and_test(fast: list[str], tmp_path: Path) -> None:
+def test_views_of_five_crop_are_accepted_by_fit_and_test(fast: list[str], tmp_path: Path) -> None:
     overlay = tmp_path / "views.yaml"
     overlay.write_text(
         "data:\n  init_args:\n    eval_transforms:\n"
@@ -77,7 +77,7 @@ def test_views_of_five_crop_go_through_fit_and_test(fast: list[str], tmp_path: P
     assert tested.trainer.callback_metrics["test/acc"] > 0
 
 
-def test_a_network_that_is_not_made_for_the_image_size_says_so(
+def test_a_network_for_another_image_size_is_an_error(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:

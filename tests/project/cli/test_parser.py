@@ -16,13 +16,13 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE"
     [
         (
             ["--trainer.accelerator=cpu"],
-            "torchrun started processes (4), but got 1 on 1 machines: give --trainer",
+            "torchrun started processes (4), but got 1 on 1 machines. Set --trainer",
         ),
-        (["--trainer.devices=2"], "but got 2 on 1 machines: give --trainer.devices 2 --trainer.num_nodes 2."),
+        (["--trainer.devices=2"], "but got 2 on 1 machines. Set --trainer.devices 2 --trainer.num_nodes 2."),
         (["--trainer.devices=2", "--trainer.num_nodes=2", "--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
     ],
 )
-def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_run(
+def test_devices_that_torchrun_has_no_processes_for_are_rejected_before_a_run_exists(
     options: list[str],
     message: str,
     tmp_path: Path,
@@ -32,7 +32,7 @@ def test_devices_that_torchrun_has_no_processes_for_are_told_before_there_is_a_r
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("project.cli.cli.follow_parent", lambda: None)
-    monkeypatch.setattr("project.cli.error_handling.leave_at_once", lambda code: None)  # it would end the tests
+    monkeypatch.setattr("project.cli.error_handling.leave_at_once", lambda code: None)  # it would end pytest
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config=configs/lenet.yaml", "--config=configs/ddp.yaml", *options, f"--runs_dir={tmp_path}"])
     assert stop.value.code == 2
@@ -81,7 +81,7 @@ def test_a_mapping_without_values_is_a_string() -> None:
 
 
 class Name(str):
-    """A string that is not saved as it is."""
+    """A string that changes when it is saved."""
 
 
 class Unsaved:
@@ -95,7 +95,7 @@ def test_a_config_that_is_not_read_back_is_an_error_with_the_key() -> None:
     parser.add_argument("--a.any", type=Any, default=Unsaved())
     config = parser.parse_args(["--a.name=x"])
     text = text_of(parser, config)
-    assert text == "a:\n  name: x!\n"  # without the default
+    assert text == "a:\n  name: x!\n"  # defaults are left out
     with pytest.raises(UsageError, match=r"a\.name 'x!' would be read as 'x!!'\. Set another value\."):
         check_text(parser, text)
     config.a.any = Unsaved()

@@ -18,9 +18,12 @@ def stopping(monitor: str) -> list[str]:
     [
         (
             ["--checkpoint.monitor=val/size"],
-            "Expected --checkpoint.mode as well, min or max, because the name val/size ",
+            "Expected --checkpoint.mode min or max, because it does not follow from the name val/size",
         ),
-        (stopping("val/size"), "Expected mode of EarlyStopping as well, min or max, because the name val/size "),
+        (
+            stopping("val/size"),
+            "Expected mode of EarlyStopping min or max, because it does not follow from the name val/size",
+        ),
         (
             ["--checkpoint.monitor=val/loss", "--checkpoint.mode=max"],
             "Expected --checkpoint.mode min for val/loss, but got max",
@@ -35,34 +38,34 @@ def stopping(monitor: str) -> list[str]:
         ),
         (
             [f"--model.lr_scheduler={PLATEAU}", "--model.lr_interval=step"],
-            "Expected --model.lr_interval epoch for ReduceLROnPlateau, because not every step has a new value of what "
-            "it monitors, but got step.\n",
+            "Expected --model.lr_interval epoch for ReduceLROnPlateau, because its metric is not updated in every "
+            "step, but got step.\n",
         ),
         (
             ["--trainer.limit_val_batches=0", *stopping("val/loss")],
-            "Expected a metric of training for EarlyStopping, because --trainer.limit_val_batches is 0",
+            "Expected a training metric for EarlyStopping, because --trainer.limit_val_batches is 0",
         ),
-        ([f"--trainer.callbacks={CALLBACK}.LearningRateFinder"], "Give --model.optimizer.lr.\n"),
-        ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Give --data.batch_size.\n"),
+        ([f"--trainer.callbacks={CALLBACK}.LearningRateFinder"], "Set --model.optimizer.lr.\n"),
+        ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Set --data.batch_size.\n"),
         (
             [f"--trainer.callbacks={CALLBACK}.OnExceptionCheckpoint", "--trainer.callbacks.dirpath=x"],
-            "Expected no OnExceptionCheckpoint in trainer.callbacks, because a new run would start from what another",
+            "Expected no OnExceptionCheckpoint in trainer.callbacks, because a new run would start from its checkpoint",
         ),
-        (["--trainer.strategy=ddp_fork"], "but got ddp_fork, with which a run hangs when a process fails. Give ddp.\n"),
-        (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Give ddp_find_unused_parameters_true.\n"),
-        (["--trainer.strategy=ddp_spawn"], "Give ddp.\n"),
+        (["--trainer.strategy=ddp_fork"], "but got ddp_fork, which hangs if a process fails. Use ddp.\n"),
+        (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Use ddp_find_unused_parameters_true.\n"),
+        (["--trainer.strategy=ddp_spawn"], "Use ddp.\n"),
         (
             ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy", "--trainer.strategy.start_method=fork"],
-            "but got start_method fork, with which a run hangs when a process fails. Give start_method popen.\n",
+            "but got start_method fork, which hangs if a process fails. Use start_method popen.\n",
         ),
-        (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run has logs and checkpoints"),
+        (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run needs logs and checkpoints"),
         (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0, but got 0.\n"),
         (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0, but got 0.\n"),
         (["--trainer.val_check_interval=0.0"], "Expected --trainer.val_check_interval other than 0, but got 0.\n"),
         (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1.\n"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_there_is_a_run(
+def test_settings_that_cannot_train_are_rejected_before_a_run_exists(
     fast: list[str], change: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -71,22 +74,22 @@ def test_what_cannot_be_trained_is_refused_before_there_is_a_run(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_may_be_without_validation(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_may_have_no_validation(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ["--trainer.callbacks=null", "--trainer.limit_val_batches=0", "--trainer.max_epochs=1"]
     run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
-    assert "No best.ckpt will be written, because --trainer.limit_val_batches is 0" in caplog.text
+    assert "No best.ckpt will be written: --trainer.limit_val_batches is 0" in caplog.text
     assert [file.name for file in run.glob("checkpoints/*")] == ["last.ckpt"]
 
 
-def test_validation_later_than_an_epochs_end_is_refused(
+def test_validation_after_the_end_of_an_epoch_is_rejected(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, "--trainer.callbacks=null", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
-    assert "of at most an epoch's batches (12), but got 13. To count across epochs" in capsys.readouterr().err
+    assert "of at most the number of batches in an epoch (12), but got 13. To count batches" in capsys.readouterr().err
 
 
-def test_a_class_may_come_after_its_arguments_where_a_mode_is_derived(fast: list[str], tmp_path: Path) -> None:
+def test_a_class_may_follow_its_arguments_if_a_mode_is_derived(fast: list[str], tmp_path: Path) -> None:
     options = [
         "--model.lr_scheduler.monitor=val/acc",
         f"--model.lr_scheduler={CLI_PLATEAU}",
@@ -111,7 +114,7 @@ def test_the_mode_of_a_saved_config_is_one_that_was_given(
 
 
 @pytest.mark.parametrize(("given", "end"), [("null", True), ("false", False)])
-def test_a_metric_of_training_is_monitored_at_the_end_of_an_epoch_unless_the_user_sets_otherwise(
+def test_a_training_metric_is_monitored_at_the_end_of_an_epoch_unless_the_user_sets_otherwise(
     fast: list[str], given: str, end: bool, tmp_path: Path
 ) -> None:
     arguments = f"{{monitor: train/loss, strict: false, check_on_train_epoch_end: {given}}}"

@@ -9,7 +9,7 @@ from project.cli.profiler import NoProfiler
 
 
 @pytest.mark.parametrize(("options", "kind"), [([], NoProfiler), (["--trainer.profiler=simple"], SimpleProfiler)])
-def test_profiler_that_was_asked_for_profiles(fast: list[str], tmp_path: Path, options: list[str], kind: type) -> None:
+def test_profiler_of_the_user_profiles(fast: list[str], tmp_path: Path, options: list[str], kind: type) -> None:
     cli = main(["fit", *fast, *options, "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}"])
     assert type(cli.trainer.profiler) is kind
     (config,) = tmp_path.rglob("config.yaml")

@@ -41,13 +41,13 @@ def test_frozen_parameters_and_a_resume_are_printed(
     assert f"Resuming at epoch 2, step 1 ({run}/checkpoints/last.ckpt)." in capsys.readouterr().out
 
 
-def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_path: Path) -> None:
-    told: list[int] = []
+def test_bar_is_updated_at_the_last_step_and_few_others(fast: list[str], tmp_path: Path) -> None:
+    updated: list[int] = []
 
     def note(
         self: RichProgressBar, trainer: object, module: object, outputs: object, batch: object, index: int
     ) -> None:
-        told.append(index)
+        updated.append(index)
 
     with patch.object(RichProgressBar, "on_train_batch_end", note), patch("project.cli.progress.SECONDS", 1e9):
         options = [
@@ -57,4 +57,4 @@ def test_bar_is_told_of_the_last_step_and_of_few_others(fast: list[str], tmp_pat
         ]
         cli = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
     assert isinstance(cli.trainer.progress_bar_callback, Progress)
-    assert told == [11, 11]  # of 12 steps in each of 2 epochs
+    assert updated == [11, 11]  # of 12 steps in each of 2 epochs

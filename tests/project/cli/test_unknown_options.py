@@ -55,9 +55,9 @@ def test_an_unknown_option_is_reported_with_the_option_that_was_meant(option: st
     assert ".yaml" not in err
 
 
-def test_arguments_of_a_class_that_is_not_given_ask_for_the_class() -> None:
+def test_arguments_without_their_class_ask_for_the_class() -> None:
     err = error_of("fit", "--config=configs/lenet.yaml", "--model.loss.weight=[1,2]")
-    assert err.endswith("got 'weight'. Give a class before its arguments: --model.loss CLASS.\n")
+    assert err.endswith("got 'weight'. Set a class before its arguments: --model.loss CLASS.\n")
 
 
 @pytest.mark.parametrize("option", ["--num_classes 3", "--model.optimizer.betas=1", "--dropout 3", "--width 3"])

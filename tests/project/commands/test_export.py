@@ -1,4 +1,4 @@
-"""An exported file answers as the checkpoint does, or is not there."""
+"""An exported file gives the probabilities of the checkpoint, or is not written."""
 
 import contextlib
 import importlib.util
@@ -40,7 +40,7 @@ NETWORKS = {
 
 
 class Branching(nn.Module):
-    """A network that takes another way for bright batches."""
+    """A network with another branch for bright batches."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Branching(nn.Module):
 
 
 class Broken(nn.Module):
-    """A network whose answers are not numbers."""
+    """A network that returns NaN."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_file_answers_as_the_network_for_any_number_of_images(network: str, kind: str, tmp_path: Path) -> None:
+def test_file_gives_the_networks_probabilities_for_any_batch_size(network: str, kind: str, tmp_path: Path) -> None:
     classifier = module_of("ImageClassifier", NETWORKS[network]).eval()
     assert isinstance(classifier, ImageClassifier)
-    for parameter in classifier.network.parameters():  # so that images of random weights differ in their answers
+    for parameter in classifier.network.parameters():  # so that probabilities of random weights differ between images
         parameter.data.mul_(1.5)
     path = tmp_path / "new" / "model.file"
     assert export_classifier(classifier, kind, path) < TOLERANCE
-    assert [one.name for one in path.parent.iterdir()] == ["model.file"]
+    assert [file.name for file in path.parent.iterdir()] == ["model.file"]
     answer = READERS[kind](path)
     for count in (1, 3, 33):
         images = varied_images(count, 32)
@@ -83,34 +83,34 @@ def test_file_answers_as_the_network_for_any_number_of_images(network: str, kind
 @pytest.mark.parametrize(
     ("network", "kind", "message"),
     [
-        (Branching, "torchscript", "gives others, off by"),
+        (Branching, "torchscript", "they differ by"),
         (Branching, "torch_export", "cannot be exported (Could not guard on data-dependent expression"),
         (Branching, "onnx", "Branching cannot be exported ("),
-        (Broken, "torchscript", "gives others, off by nan"),
+        (Broken, "torchscript", "they differ by nan"),
     ],
 )
-def test_network_that_a_format_cannot_hold_is_told_and_leaves_no_file(
+def test_network_that_a_format_does_not_support_is_an_error_and_leaves_no_file(
     network: type[nn.Module], kind: str, message: str, make_classifier: Callable[..., ImageClassifier], tmp_path: Path
 ) -> None:
     with pytest.raises(RunError) as caught:
         export_classifier(make_classifier(network=network).eval(), kind, tmp_path / "new/model")
     assert message in str(caught.value)
-    assert "ry another --format" in str(caught.value) or "Try --format" in str(caught.value)
+    assert "Try another --format" in str(caught.value) or "Try --format" in str(caught.value)
     assert ".." not in str(caught.value).replace("...", "")
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_an_older_file_stays_if_the_new_one_is_not_good(
+def test_an_older_file_remains_if_the_new_one_fails_the_check(
     make_classifier: Callable[..., ImageClassifier], tmp_path: Path
 ) -> None:
     (tmp_path / "model.pt").write_text("old")
     with pytest.raises(RunError):
         export_classifier(make_classifier(network=Branching).eval(), "torchscript", tmp_path / "model.pt")
-    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"model.pt": "old"}
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"model.pt": "old"}
 
 
-def test_images_to_check_on_are_of_many_kinds(make_classifier: Callable[..., ImageClassifier]) -> None:
+def test_images_for_the_check_vary(make_classifier: Callable[..., ImageClassifier]) -> None:
     images = varied_images(40, 32)
     assert images.dtype == torch.uint8
     assert images.shape == (40, 3, 32, 32)
@@ -121,7 +121,7 @@ def test_images_to_check_on_are_of_many_kinds(make_classifier: Callable[..., Ima
 
 @pytest.fixture(scope="module")
 def exported(finished_run: Path) -> tuple[list[Path], str]:
-    """Return the files of a run in each format, and what the commands print."""
+    """Return a file of a run in each format, and the output of the commands."""
     out = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(out):
         warnings.simplefilter("error")
@@ -129,23 +129,23 @@ def exported(finished_run: Path) -> tuple[list[Path], str]:
     return paths, out.getvalue()
 
 
-def test_command_exports_the_best_checkpoint_and_says_how_to_read_it(
+def test_command_exports_the_best_checkpoint_and_prints_code_to_load_it(
     finished_run: Path, exported: tuple[list[Path], str]
 ) -> None:
     paths, out = exported
     names = [path.relative_to(finished_run).as_posix() for path in paths]
     assert names == ["export/model.pt2", "export/model.pt", "export/model.onnx"]
     assert out.count("Checked      40 random images in batches of 1, 2, 7, 30 by ") == 3
-    assert out.count("greatest difference of a probability ") == 3
+    assert out.count("largest difference of a probability ") == 3
     assert "Views" not in out
-    told: dict[str, Any] = {"torch": torch, "json": json, "onnxruntime": onnxruntime}
-    for lines in out.split("To read it, and the names of the classes in it:\n")[1:]:
-        told["class_names"] = None
-        exec(textwrap.dedent(lines.partition("Export ")[0]), told)
-        assert told["class_names"] == list("0123456789")
+    scope: dict[str, Any] = {"torch": torch, "json": json, "onnxruntime": onnxruntime}
+    for lines in out.split("To load the model and its class names:\n")[1:]:
+        scope["class_names"] = None
+        exec(textwrap.dedent(lines.partition("Export ")[0]), scope)
+        assert scope["class_names"] == list("0123456789")
 
 
-def test_a_run_whose_transforms_make_floats_of_their_own_is_not_exported(
+def test_a_run_whose_transforms_convert_to_floats_is_not_exported(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = tmp_path / "whitened.yaml"
@@ -157,11 +157,11 @@ def test_a_run_whose_transforms_make_floats_of_their_own_is_not_exported(
     run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
     with pytest.raises(SystemExit, match="2"):
         main(["export", f"--run={run}", "--format=torchscript"])
-    assert "Expected --data.eval_transforms that leave images uint8, or normalise them by" in capsys.readouterr().err
+    assert "Expected --data.eval_transforms that keep images uint8, or normalise them by" in capsys.readouterr().err
     assert not (run / "export").exists()
 
 
-def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
+def test_views_are_included_unless_disabled_and_missing_transforms_are_printed(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = tmp_path / "views.yaml"
@@ -173,7 +173,7 @@ def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
     run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
     command = ["export", f"--run={run}", "--format=torchscript"]
     inside = main(command)
-    assert "Views        flip: their mean is inside\nNot inside   CenterCrop of" in capsys.readouterr().out
+    assert "Views        flip: averaged in the file\nNot included CenterCrop of" in capsys.readouterr().out
     outside = main([*command, "--no_tta", f"--output={tmp_path / 'plain'}"])
     assert "Views        flip: left out\n" in capsys.readouterr().out
     images = varied_images(4, 32)
@@ -183,13 +183,15 @@ def test_views_are_inside_unless_they_are_not_wanted_and_transforms_are_told(
     assert not torch.allclose(answers[0], answers[1], atol=1e-6)
 
 
-def test_no_file_is_replaced(exported: tuple[list[Path], str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_files_are_not_overwritten(
+    exported: tuple[list[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
     first = exported[0][1]
     before = first.read_bytes()
     command = ["export", f"--run={first.parents[1]}", "--format=torchscript"]
     code, lines = stop_of([*command, f"--output={first}"], capsys)
     assert code == 2
-    assert lines == [f"error: Expected a new file at --output, but {first} exists. Give another name, or remove it."]
+    assert lines == [f"error: Expected a new file at --output, but {first} exists. Use another name, or remove it."]
     assert main(command) == first.with_name("model_2.pt")
     assert main(command) == first.with_name("model_3.pt")
     assert first.read_bytes() == before
@@ -204,11 +206,11 @@ def test_example_of_the_readme_needs_no_code_of_the_project(exported: tuple[list
     assert done.returncode == 0, done.stderr
     names = done.stdout.split()
     assert len(names) == 3
-    assert len(set(names)) == 1  # all three say the same
+    assert len(set(names)) == 1  # all three predict the same
     assert names[0] in list("0123456789")
 
 
-def test_onnx_file_says_its_names_and_takes_any_number(exported: tuple[list[Path], str]) -> None:
+def test_onnx_file_has_the_class_names_and_accepts_any_batch_size(exported: tuple[list[Path], str]) -> None:
     session = onnxruntime.InferenceSession(exported[0][-1])
     (images,) = session.get_inputs()
     assert (images.name, images.type, images.shape[1:]) == ("images", "tensor(uint8)", [3, 32, 32])
@@ -218,26 +220,29 @@ def test_onnx_file_says_its_names_and_takes_any_number(exported: tuple[list[Path
     assert json.loads(facts["image_size"]) == 32
 
 
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = f"--run={finished_run}"
     for args, message in (
         ([run], "arguments are required: --format"),
         ([run, "--format=tflite"], "invalid choice: 'tflite'"),
-        (["--format=onnx"], "error: Expected a run: give --run last"),
-        ([run, "--format=onnx", f"--output={tmp_path}"], f"error: Expected a file at --output, but {tmp_path} is a"),
+        (["--format=onnx"], "error: Expected a run. Set --run last"),
+        (
+            [run, "--format=onnx", f"--output={tmp_path}"],
+            f"error: Expected a file at --output, but {tmp_path} is a directory",
+        ),
     ):
         code, lines = stop_of(["export", *args], capsys)
         assert code == 2
         assert len(lines) == 1
         assert message in lines[0]
-    found = importlib.util.find_spec
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
+    original = importlib.util.find_spec
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else original(name))
     code, lines = stop_of(["export", run, "--format=onnx", f"--output={tmp_path / 'new/model'}"], capsys)
     assert code == 2
     assert lines == [
-        "error: Expected onnx, onnxruntime, onnxscript for --format onnx, but got no onnx, onnxruntime, onnxscript. "
-        "Install it: python -m pip install onnx onnxruntime onnxscript."
+        "error: Expected onnx, onnxruntime, onnxscript for --format onnx, but found no onnx, onnxruntime, onnxscript. "
+        "Install with: python -m pip install onnx onnxruntime onnxscript."
     ]
     assert not list(tmp_path.iterdir())

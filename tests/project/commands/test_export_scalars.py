@@ -9,7 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from project.__main__ import main
 
 
-def test_scalars_are_exported_as_tensorboards_writers_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scalars_are_exported_in_tensorboards_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "a/2026-11-21_10-00-00")
     path = main(["export-scalars", "last", f"--runs_dir={tmp_path}"])
     assert path == run / "scalars.json"
@@ -35,7 +35,7 @@ def test_each_step_of_a_run_that_was_resumed_is_exported_once(tmp_path: Path) ->
     assert [(step, value) for _, step, value in scalars["train/loss"]] == [(9, 9), (19, 9), (29, 1), (39, 1)]
 
 
-def test_values_that_are_not_finite_are_strings_that_numbers_can_be_made_of(tmp_path: Path) -> None:
+def test_nan_and_inf_are_strings_that_parse_as_numbers(tmp_path: Path) -> None:
     run = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with SummaryWriter(run) as writer:
         for step, value in enumerate((math.nan, math.inf, -math.inf, 0.5)):
@@ -46,7 +46,7 @@ def test_values_that_are_not_finite_are_strings_that_numbers_can_be_made_of(tmp_
     assert [str(float(value)) for value in values] == ["nan", "inf", "-inf", "0.5"]
 
 
-def test_a_file_that_is_there_is_replaced_only_where_it_is_of_the_run(
+def test_an_existing_file_is_overwritten_only_in_the_run_directory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "a/2026-11-21_10-00-00")
@@ -56,16 +56,16 @@ def test_a_file_that_is_there_is_replaced_only_where_it_is_of_the_run(
         with pytest.raises(SystemExit) as stop:
             main([command, str(run), f"--output={mine}"])
         assert stop.value.code == 2
-        message = f"error: Expected a new file at --output, but {mine} exists. Give another name, or remove it.\n"
+        message = f"error: Expected a new file at --output, but {mine} exists. Use another name, or remove it.\n"
         assert capsys.readouterr().err == message
         (run / usual).write_text("of an earlier epoch")
         assert main([command, str(run)]).read_text() != "of an earlier epoch"
     assert mine.read_text() == "mine"
 
 
-def test_run_without_scalars_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_scalars_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with pytest.raises(SystemExit) as stop:
         main(["export-scalars", str(run)])
     assert stop.value.code == 2
-    assert f"Expected scalars in the event files of {run}, but there are none" in capsys.readouterr().err
+    assert f"Expected scalars in the event files of {run}, but found none" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What predict says is what test measures."""
+"""Predictions are equal to the results of test."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer
 
 
 class Twins(nn.Module):
-    """Make equal logits of each two classes, and small ones, whose probabilities bfloat16 cannot tell apart."""
+    """Return equal logits for pairs of classes, and small ones, whose probabilities are equal in bfloat16."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Twins(nn.Module):
 
 
 class KeepLogits(Callback):
-    """Keep what ``test_step`` returns."""
+    """Store the outputs of ``test_step``."""
 
     def __init__(self) -> None:
         self.logits: list[torch.Tensor] = []
@@ -59,7 +59,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def probabilities(folder: Path) -> torch.Tensor:
-    return torch.tensor([one["probabilities"] for one in content(folder)["images"]])
+    return torch.tensor([image["probabilities"] for image in content(folder)["images"]])
 
 
 def stdin(monkeypatch: pytest.MonkeyPatch, paths: list[str]) -> None:
@@ -68,7 +68,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, paths: list[str]) -> None:
 
 
 def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """Return the exit code of a command that fails, and the lines that it says on stderr."""
+    """Return the exit code of a command that fails, and its lines on stderr."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(args)
@@ -76,14 +76,14 @@ def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, l
 
 
 def compare_with_test(run: Path, root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Predict the test images of a run and assert that all is as ``test`` has it, to the last bit."""
+    """Predict the test images of a run, and assert that the results are equal to those of ``test`` to the bit."""
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.callbacks+=test_predict.KeepLogits"]
     cli = main(["test", f"--run={run}", *quiet])
-    (kept,) = (one for one in cli.trainer.callbacks if isinstance(one, KeepLogits))
+    (logits,) = (callback for callback in cli.trainer.callbacks if isinstance(callback, KeepLogits))
     entries = read_index(root / "test.txt")
     stdin(monkeypatch, [f"{root}/{path}" for path, _ in entries])
     folder = main(["predict", f"--run={run}", "-", f"--output={output}"])
-    assert torch.equal(probabilities(folder), torch.cat(kept.logits).softmax(1).float())
+    assert torch.equal(probabilities(folder), torch.cat(logits.logits).softmax(1).float())
     found = rows(folder)
     assert [row["path"] for row in found] == [f"{root}/{path}" for path, _ in entries]
     right = [row["predicted"] == str(label) for row, (_, label) in zip(found, entries, strict=True)]
@@ -129,7 +129,7 @@ def test_of_equally_probable_classes_the_first_is_predicted_and_tested(
     stdin(monkeypatch, [f"{sample_root}/{path}" for path, _ in read_index(sample_root / "test.txt")])
     predicted = [row["predicted"] for row in rows(main(["predict", f"--run={run}", "-"]))]
     assert {int(name) % 2 for name in predicted} == {0}
-    right = [one == label for one, label in zip(predicted, labels, strict=True)]
+    right = [prediction == label for prediction, label in zip(predicted, labels, strict=True)]
     assert float(np.float32(np.mean(right))) == cli.trainer.callback_metrics["test/acc"].item()
     with (cli.output_dir / "confusion_matrix_test.csv").open(newline="") as file:
         _, *matrix = csv.reader(file)
@@ -164,13 +164,11 @@ def test_images_that_transforms_normalize_are_predicted_and_exported_as_they_are
     torch.testing.assert_close(module.classify(pixels), found, atol=1e-5, rtol=0)
     capsys.readouterr()
     exported = main(["export", f"--run={run}", "--format=torchscript"])
-    assert "Not inside" not in capsys.readouterr().out
+    assert "Not included" not in capsys.readouterr().out
     torch.testing.assert_close(torch.jit.load(exported)(pixels), found, atol=1e-5, rtol=0)
 
 
-def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
-    fast: list[str], tmp_path: Path
-) -> None:
+def test_images_are_resized_like_the_runs_data_even_if_it_is_missing(fast: list[str], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     generator = np.random.default_rng(0)
     for name in ("cat", "dog"):
@@ -184,11 +182,11 @@ def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
     upright = Image.open(photos / "cat/0.png")
     upright.save(tmp_path / "upright.png")
     exif = Image.Exif()
-    exif[0x0112] = 8  # a viewer turns it by 90 degrees to the left
+    exif[0x0112] = 8  # rotated by 90 degrees to the left when displayed
     upright.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
     upright.convert("RGBA").save(tmp_path / "alpha.png")
     shutil.rmtree(photos)
-    # one by one: within a batch, a processor may add up the same numbers in several orders
+    # one by one: the order of summation may depend on the position in a batch
     found = probabilities(main(["predict", f"--run={run}", f"{tmp_path}/*.png", "--batch_size=1"]))
     assert found.shape == (3, 2)
     assert torch.equal(found[0], found[1])
@@ -198,7 +196,7 @@ def test_images_are_brought_to_the_runs_size_in_its_way_though_its_data_is_gone(
     assert torch.allclose(found[0], module.classify(pixels[None])[0], atol=1e-6)
 
 
-def test_likeliest_classes_are_printed_and_bad_files_are_named_skipped_and_counted(
+def test_most_probable_classes_are_printed_and_bad_files_are_named_skipped_and_counted(
     finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tmp_path / "my images"
@@ -213,22 +211,25 @@ def test_likeliest_classes_are_printed_and_bad_files_are_named_skipped_and_count
     folder = main(["predict", f"--run={finished_run}", str(images), "gone.png", "--top=2", "--batch_size=2"])
     out, err = capsys.readouterr()
     assert folder.parent == finished_run / "predict"
-    assert [os.path.basename(one["file"]) for one in content(folder)["images"]] == sorted(names)
+    assert [os.path.basename(image["file"]) for image in content(folder)["images"]] == sorted(names)
     assert os.fsencode(content(folder)["images"][2]["file"]).endswith(b"/caf\xe9.png")
-    assert "\\udce9" in rows(folder)[2]["path"]  # the table is UTF-8 throughout
+    assert "\\udce9" in rows(folder)[2]["path"]  # the CSV is valid UTF-8
     lines = out.splitlines()
     assert lines[0].count("%") == 2
     assert lines[0].endswith(f"  {images}/a.png")
     assert "caf\\udce9.png'" in out
-    assert f"Predicted    4 images by {finished_run}/checkpoints/best.ckpt (1 files in folders have no suffix" in out
+    assert (
+        f"Predicted    4 images by {finished_run}/checkpoints/best.ckpt (1 files without an image suffix were skipped"
+        in out
+    )
     assert "Skipped      2 files" in out
     assert err.splitlines()[0] == "skipped: gone.png is missing"
     assert err.splitlines()[1].startswith(f"skipped: {images}/broken.png is not a readable image (")
     assert len(err.splitlines()) == 2
-    assert {os.path.basename(one["file"]) for one in content(folder)["skipped"]} == {"gone.png", "broken.png"}
+    assert {os.path.basename(image["file"]) for image in content(folder)["skipped"]} == {"gone.png", "broken.png"}
 
 
-def test_without_an_image_nothing_is_left_and_one_line_says_why(
+def test_without_an_image_no_file_is_left_and_one_line_says_why(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -237,29 +238,29 @@ def test_without_an_image_nothing_is_left_and_one_line_says_why(
     code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in"), output], capsys)
     assert code == 2
     assert lines == [
-        f"error: Expected images in {tmp_path}/in, but got none. (1 files in folders have no suffix of an image, as "
-        f"{tmp_path}/in/a.txt: passed over)"
+        f"error: Expected images in {tmp_path}/in, but found none. (1 files without an image suffix were "
+        f"skipped, such as {tmp_path}/in/a.txt)"
     ]
     code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
     assert code == 2
-    assert lines[-1] == "error: Expected images, but of 1 files none can be read. Give others, or a folder of them."
+    assert lines[-1] == "error: Expected images, but of 1 files none can be read. Use other files."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_results_are_not_replaced_by_those_of_other_images(
+def test_results_are_not_overwritten_by_those_of_other_images(
     finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = (str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:2])
     command = ["predict", f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/notes.txt").touch()  # of the user's own
+    (tmp_path / "out/notes.txt").touch()  # a file of the user
     main([*command, first])
     code, lines = stop_of([*command, second], capsys)
     assert code == 2
     assert lines == [
-        f"error: Expected a folder without results at --output, but {tmp_path / 'out'} holds predictions.csv. Give "
-        "another, or remove it."
+        f"error: Expected a directory without results at --output, but {tmp_path / 'out'} has predictions.csv. Use "
+        "another one."
     ]
     assert [row["path"] for row in rows(tmp_path / "out")] == [first]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", *NAMES]
@@ -271,8 +272,8 @@ def overtaken(folder: Path) -> None:
         (folder / NAMES[0]).write_text("of another process")
 
 
-def test_of_two_predictions_at_once_the_first_to_end_stays(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="Expected a folder without results at --output"):
+def test_of_two_concurrent_predictions_the_first_to_finish_remains(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="Expected a directory without results at --output"):
         overtaken(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {NAMES[0]: "of another process"}
 
@@ -290,7 +291,9 @@ def test_interrupted_prediction_leaves_no_file(tmp_path: Path) -> None:
     assert not list((tmp_path / "predict").iterdir())
 
 
-def test_a_checkpoint_alone_predicts_and_last_is_found(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_run_predicts_and_last_is_found(
+    finished_run: Path, sample_root: Path, tmp_path: Path
+) -> None:
     image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
     shutil.copy(finished_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
     alone = main(["predict", f"--ckpt_path={tmp_path / 'mine.ckpt'}", image])
@@ -300,15 +303,17 @@ def test_a_checkpoint_alone_predicts_and_last_is_found(finished_run: Path, sampl
     assert torch.allclose(probabilities(alone), probabilities(last))
 
 
-def test_mistakes_are_told_in_one_line(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "no.ckpt").write_text("no checkpoint")
     for args, message in (
-        (["a.png"], "error: Expected a run: give --run last, --run best, --run FOLDER, or --ckpt_path FILE."),
+        (["a.png"], "error: Expected a run. Set --run last, --run best, --run DIRECTORY, or --ckpt_path FILE."),
         (["--run=last", f"--runs_dir={tmp_path}", "a.png"], "error: Expected a run in "),
         (["--ckpt_path=gone.ckpt", "a.png"], "error: Expected a checkpoint at --ckpt_path, but gone.ckpt does not"),
         ([f"--ckpt_path={tmp_path / 'no.ckpt'}", "a.png"], f"error: Expected the checkpoint of a run, but {tmp_path}"),
         ([f"--run={finished_run}"], "arguments are required: PATH"),
-        ([f"--run={finished_run}", "a.png", "--top=0"], "--top: expected a whole number of 1 or more, but got '0'"),
+        ([f"--run={finished_run}", "a.png", "--top=0"], "--top: expected an integer of 1 or more, but got '0'"),
     ):
         code, lines = stop_of(["predict", *args], capsys)
         assert code == 2
@@ -321,7 +326,7 @@ def test_mistakes_are_told_in_one_line(finished_run: Path, tmp_path: Path, capsy
     ("text", "words"),
     [("model: {class_pa", "Expected YAML in {}, but got: "), ("", "Expected model.class_path in {}, but got None. ")],
 )
-def test_a_damaged_config_is_not_told_of_the_checkpoint(
+def test_a_damaged_config_is_not_reported_as_a_damaged_checkpoint(
     command: list[str], text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
@@ -332,7 +337,7 @@ def test_a_damaged_config_is_not_told_of_the_checkpoint(
     assert line.startswith(f"error: {words.format(tmp_path / 'config.yaml')}")
 
 
-def test_embeddings_are_no_predictions(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_embeddings_are_not_predictions(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*QUICK, "--config=configs/metric.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
     run = main(["fit", *options]).run_dir
     for command in (["predict", "a.png"], ["export", "--format=torchscript"]):
@@ -340,12 +345,12 @@ def test_embeddings_are_no_predictions(fast: list[str], tmp_path: Path, capsys: 
         assert code == 2
         assert lines == [
             f"error: Expected the checkpoint of an ImageClassifier, but {run}/checkpoints/best.ckpt is of "
-            "MetricLearner, which makes no probabilities of classes. Give another --run."
+            "MetricLearner, which predicts no classes. Use another --run."
         ]
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])
-def test_help_comes_without_torch(command: str) -> None:
+def test_help_imports_no_torch(command: str) -> None:
     code = (
         "import sys\nfrom project.__main__ import main\n"
         f"try:\n    main(['{command}', '--help'])\nfinally:\n    assert 'torch' not in sys.modules"

@@ -9,20 +9,20 @@ from datamodules.preparation.index import read_index
 from project.__main__ import main
 
 
-def test_prepare_takes_the_options_of_fit_and_says_what_there_is(
+def test_prepare_takes_the_options_of_fit_and_prints_a_summary(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--config=configs/resnet.yaml", f"--data.root={tmp_path / 'data'}", f"--data.archive={archive}"]
     data = main(["prepare", *options])
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     assert len(read_index(tmp_path / "data/train.txt")) == 450
     for row in (["airplane", "45", "5", "10"], ["all", "450", "50", "100"]):
-        assert row in [line.strip(" │").replace("│", " ").split() for line in told.splitlines()]
-    numbers = yaml.safe_load("\n".join(line for line in told.splitlines() if line.startswith(("mean:", "std:"))))
+        assert row in [line.strip(" │").replace("│", " ").split() for line in out.splitlines()]
+    numbers = yaml.safe_load("\n".join(line for line in out.splitlines() if line.startswith(("mean:", "std:"))))
     np.testing.assert_allclose(numbers["mean"], data.mean, atol=1e-4)
     np.testing.assert_allclose(numbers["std"], data.std, atol=1e-4)
     for part in ("size: 32", "official", "Identical images in more than one of train, val and test: 0", "ready after"):
-        assert part in told
+        assert part in out
 
 
 def test_prepare_works_without_a_recipe_and_verify_finds_damage(
@@ -36,13 +36,13 @@ def test_prepare_works_without_a_recipe_and_verify_finds_damage(
     with pytest.raises(SystemExit) as stopped:
         main(["prepare", *options, "--verify"])
     assert stopped.value.code == 2
-    told = capsys.readouterr()
-    assert f"{tmp_path / path} is not the file that was written" in told.out
-    assert "but 1 are not" in told.err
-    assert "Delete the folder" in told.err
+    output = capsys.readouterr()
+    assert f"{tmp_path / path} is not the file that was written" in output.out
+    assert "but 1 are not" in output.err
+    assert "Delete the folder" in output.err
 
 
-def test_interrupted_it_says_so_in_one_line(
+def test_interruption_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(*args: object) -> None:
@@ -74,10 +74,10 @@ def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.Cap
         (["--config=configs/resnet.yaml", "--verfy"], "Did you mean verify?"),
     ],
 )
-def test_mistakes_are_told_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["prepare", *args])
     assert stopped.value.code == 2
-    told = capsys.readouterr().err.strip()
-    assert message in told
-    assert len(told.splitlines()) == 1
+    err = capsys.readouterr().err.strip()
+    assert message in err
+    assert len(err.splitlines()) == 1

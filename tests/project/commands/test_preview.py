@@ -9,7 +9,7 @@ from project.__main__ import main
 from project.commands.preview import draw
 
 
-def test_preview_writes_a_picture_and_says_where(sample_root: Path, tmp_path: Path, capsys) -> None:
+def test_preview_writes_an_image_and_prints_its_path(sample_root: Path, tmp_path: Path, capsys) -> None:
     options = ["--config=configs/lenet.yaml", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
     path = main(["preview", *options, "--images=3", "--epochs=2", f"--output={tmp_path / 'new' / 'grid.png'}"])
     assert f"Preview: {path}" in capsys.readouterr().out
@@ -17,7 +17,7 @@ def test_preview_writes_a_picture_and_says_where(sample_root: Path, tmp_path: Pa
         assert min(image.size) > 200
 
 
-def test_pictures_of_other_settings_stay(tmp_path: Path, capsys) -> None:
+def test_images_of_other_settings_remain(tmp_path: Path, capsys) -> None:
     options = ["--data=datamodules.SampleDataModule", f"--data.root={tmp_path}", "--images=1", "--epochs=1"]
     names = [main(["preview", *options]).name for _ in range(3)]
     assert names == ["preview.png", "preview_2.png", "preview_3.png"]
@@ -29,7 +29,7 @@ def test_pictures_of_other_settings_stay(tmp_path: Path, capsys) -> None:
     assert (tmp_path / "mine.png").read_text() == "mine"
 
 
-def test_each_row_is_one_image_and_what_the_network_sees_of_it(sample_root: Path) -> None:
+def test_each_row_is_an_image_and_its_augmented_versions(sample_root: Path) -> None:
     data = SampleDataModule(root=str(sample_root), batch_transforms=[RandomCrop(4)])
     data.prepare_data()
     data.setup("fit")
@@ -38,7 +38,7 @@ def test_each_row_is_one_image_and_what_the_network_sees_of_it(sample_root: Path
     for row in axes:
         plain, *augmented = (np.asarray(axis.images[0].get_array()) for axis in row)
         assert row[0].get_ylabel() in data.class_names
-        for image in augmented:  # a shift leaves most of the digit's pixels, by 1/255 as they were
+        for image in augmented:  # a shift preserves most of the digit's pixels, within 1/255
             assert not np.allclose(image, plain, atol=1e-3)
             offsets = [(y, x) for y in range(-4, 5) for x in range(-4, 5)]
             padded = np.pad(plain, ((4, 4), (4, 4), (0, 0)))

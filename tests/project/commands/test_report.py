@@ -1,4 +1,4 @@
-"""The report of a run: what it reads, what it says, and that the page needs nothing else."""
+"""The report of a run: the data that it reads, the content of the page, and that the page is self-contained."""
 
 import html
 import math
@@ -44,7 +44,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Elements and text of a page; fails on a tag that is not closed where it should be."""
+    """Elements and text of a page; fails on a tag that is closed in the wrong place."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def test_events_are_those_that_tensorboards_own_reader_finds(run: Path) -> None:
     theirs = EventAccumulator(str(run), sizes).Reload()
     assert list(found.scalars) == theirs.Tags()["scalars"]
     for tag, series in found.scalars.items():
-        assert [(one.wall_time, one.step, one.value) for one in series] == [
+        assert [(scalar.wall_time, scalar.step, scalar.value) for scalar in series] == [
             tuple(vars(one).values()) for one in theirs.Scalars(tag)
         ]
     assert {tag: one.data for tag, one in found.pictures.items()} == {
@@ -104,7 +104,7 @@ def test_events_are_those_that_tensorboards_own_reader_finds(run: Path) -> None:
     assert found.cut == []
 
 
-def test_the_latest_picture_of_a_tag_is_kept(tmp_path: Path) -> None:
+def test_the_latest_image_of_a_tag_is_read(tmp_path: Path) -> None:
     with SummaryWriter(tmp_path) as writer:
         for step in range(20):
             writer.add_image("kernels/a", np.full((3, 4 + step, 4), step, np.uint8), step)
@@ -117,8 +117,8 @@ def test_resumed_run_holds_each_step_once_as_tensorboard_shows_it(tmp_path: Path
     found = read_events(folder)
     theirs = EventAccumulator(str(folder), {"scalars": 0, "histograms": 0}).Reload()
     for tag, series in found.scalars.items():
-        latest = {one.step: one.value for one in theirs.Scalars(tag)}
-        assert [(one.step, one.value) for one in series] == list(latest.items())
+        latest = {scalar.step: scalar.value for scalar in theirs.Scalars(tag)}
+        assert [(scalar.step, scalar.value) for scalar in series] == list(latest.items())
     assert [one.step for one in found.histograms["weights/fc.bias"]] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
     assert found.pictures["kernels/a"].step == 2 * STEPS - 1
     assert "4 of 4 planned epochs: best validation accuracy 75.00% at epoch 4" in sentence(read_run(folder))
@@ -132,7 +132,7 @@ def test_files_that_hold_the_same_steps_give_the_latest_of_each_in_order(tmp_pat
         (file,) = tmp_path.glob("*tfevents.1*")
         file.rename(tmp_path / f"events.out.tfevents.{number}")
     series = read_events(tmp_path).scalars["a"]
-    assert [(one.step, one.value) for one in series] == [(0, 0), (5, 1), (10, 0), (20, 1), (25, 1), (30, 0)]
+    assert [(scalar.step, scalar.value) for scalar in series] == [(0, 0), (5, 1), (10, 0), (20, 1), (25, 1), (30, 0)]
 
 
 def test_pause_before_a_run_was_resumed_is_not_counted(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_folders_below_the_run_are_not_read_as_the_run(run: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [0, 5, 30, 2000, -5])
-def test_file_that_is_cut_off_gives_what_is_whole(run: Path, left: int) -> None:
+def test_truncated_file_gives_its_complete_records(run: Path, left: int) -> None:
     (file,) = run.glob("*tfevents*")
     file.write_bytes(file.read_bytes()[:left])
     found = read_events(run)
@@ -171,10 +171,10 @@ def test_file_that_is_cut_off_gives_what_is_whole(run: Path, left: int) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"\xff" * 40, (28).to_bytes(8, "little") + b"\xff" * 32])
-def test_file_that_is_damaged_in_the_middle_gives_what_is_before(run: Path, damage: bytes) -> None:
+def test_file_that_is_damaged_in_the_middle_gives_the_records_before(run: Path, damage: bytes) -> None:
     (file,) = run.glob("*tfevents*")
     content = bytearray(file.read_bytes())
-    second = 12 + int.from_bytes(content[:8], "little") + 4  # a record: length, checksum, event, checksum
+    second = 12 + int.from_bytes(content[:8], "little") + 4  # a record has length, checksum, event, checksum
     third = second + 12 + int.from_bytes(content[second : second + 8], "little") + 4
     content[third : third + 40] = damage
     file.write_bytes(content)
@@ -204,20 +204,20 @@ def test_quantiles_of_few_values_lie_in_their_buckets() -> None:
     assert all(map(math.isnan, quantiles([1.0], [0], 0, 0)))
 
 
-def test_steps_are_told_in_epochs(run: Path) -> None:
+def test_steps_are_converted_to_epochs(run: Path) -> None:
     found = read_run(run)
     assert found.epoch_ends == {1: STEPS - 1, 2: 2 * STEPS - 1, 3: 3 * STEPS - 1}
     assert found.epochs([-1, 4, 9, 29, 34]) == pytest.approx([0, 0.5, 1, 3, 3.5])
-    assert found.epoch_ends is found.epoch_ends  # it takes a look at every step that was logged
+    assert found.epoch_ends is found.epoch_ends  # it reads every logged step
 
 
-def test_pictures_say_how_long_training_was_under_way(run: Path) -> None:
+def test_images_name_the_epochs_of_training(run: Path) -> None:
     page = page_of(run)
     assert "grad_cam/conv2, step 30, after 3 epochs" in page.text
     assert "training_batch, step 20, after 2 epochs" in page.text
 
 
-def test_steps_of_several_optimizers_are_those_that_scalars_bear(tmp_path: Path) -> None:
+def test_steps_of_several_optimizers_are_those_of_scalars(tmp_path: Path) -> None:
     class Adversaries(LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -243,7 +243,7 @@ def test_steps_of_several_optimizers_are_those_that_scalars_bear(tmp_path: Path)
     assert "mine, step 6, after 2 epochs" in page_of(tmp_path / "a/b").text
 
 
-def test_sentence_says_what_came_out(run: Path) -> None:
+def test_sentence_has_the_results(run: Path) -> None:
     assert sentence(read_run(run)) == (
         "ResNet (depth 20) on SampleDataModule, 3 of 3 planned epochs: best validation accuracy 65.40% at epoch 3, "
         "not tested, less than a minute."
@@ -253,12 +253,12 @@ def test_sentence_says_what_came_out(run: Path) -> None:
     assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in sentence(read_run(run))
 
 
-def test_unfinished_test_hides_no_finished_one(run: Path) -> None:
+def test_unfinished_test_does_not_hide_a_finished_one(run: Path) -> None:
     write_config(run / "test/2026-11-21_12-00-00")
-    assert "at epoch 3, a test was begun but found nothing, " in sentence(read_run(run))
+    assert "at epoch 3, a test was started but has no results, " in sentence(read_run(run))
     write_test(run, 0.625, "2026-11-21_11-00-00")
     found = read_run(run)
-    assert "test 62.50% by checkpoints/best.ckpt, then a test was begun but found nothing, " in sentence(found)
+    assert "test 62.50% by checkpoints/best.ckpt, then a test was started but has no results, " in sentence(found)
     assert numbers(found)["test accuracy"] == (0.625, "acc")
     assert "confusion_matrix/test" in found.pictures
     assert "Most confident mistakes, test images" in page_of(run).text
@@ -285,7 +285,7 @@ def test_best_validation_is_that_of_the_best_checkpoint(tmp_path: Path) -> None:
     assert read_run(folder).best() == ("acc", 3, pytest.approx(0.6))
 
 
-def test_module_without_accuracy_is_told_by_its_loss(tmp_path: Path) -> None:
+def test_module_without_accuracy_is_reported_by_its_loss(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     with SummaryWriter(folder) as writer:
         for epoch, loss in enumerate([0.5, 0.25, 0.375]):
@@ -294,7 +294,7 @@ def test_module_without_accuracy_is_told_by_its_loss(tmp_path: Path) -> None:
     assert "best validation loss 0.25 at epoch 2, not tested" in sentence(read_run(folder))
 
 
-def test_run_that_has_hardly_begun_says_what_would_make_the_rest(tmp_path: Path) -> None:
+def test_run_that_just_started_names_the_callbacks_that_write_the_rest(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     page = page_of(folder)
     assert "0 of 3 planned epochs: no validation yet, not tested." in page.text
@@ -311,7 +311,7 @@ def test_makers_are_found_by_their_docstrings() -> None:
     assert maker_of("kernel") is None
 
 
-def test_callback_that_is_just_being_edited_stops_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callback_with_a_syntax_error_does_not_fail_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "callbacks").mkdir()
     (tmp_path / "callbacks/__init__.py").touch()
     (tmp_path / "callbacks/half.py").write_text("class Half(")
@@ -322,7 +322,7 @@ def test_callback_that_is_just_being_edited_stops_no_report(tmp_path: Path, monk
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
-def test_run_without_tensorboard_shows_what_its_csv_holds(tmp_path: Path) -> None:
+def test_run_without_tensorboard_shows_its_csv(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     (folder / "metrics.csv").write_text("epoch,step,val/acc,lr-SGD\n0,9,0.5,\n,14,,0.1\n1,19,0.25,\n")
     assert sentence(read_run(folder)).endswith("best validation accuracy 50.00% at epoch 1, not tested.")
@@ -336,9 +336,13 @@ def test_everything_of_a_run_is_shown(run: Path) -> None:
     for tag in PICTURES:
         assert (tag.partition("/")[2] or tag) in alts
     assert len(page.all("img")) == len(PICTURES)
-    for words in ("Momentum", "mine", "Training, images a second", *PARAMETERS, *CLASSES):
+    for words in ("Momentum", "mine", "Training, images per second", *PARAMETERS, *CLASSES):
         assert words in page.text
-    for caption in ("Most confident mistakes, test images", "Classes, validation images", "Updates: what one step"):
+    for caption in (
+        "Most confident mistakes, test images",
+        "Classes, validation images",
+        "Updates: change of the weights",
+    ):
         assert caption in page.text
     labels = [svg["aria-label"] for svg in page.all("svg") if "role" in svg]
     assert (
@@ -347,14 +351,14 @@ def test_everything_of_a_run_is_shown(run: Path) -> None:
     ) in labels
 
 
-def test_every_scalar_is_drawn_or_said_to_be_left_out(tmp_path: Path) -> None:
+def test_every_scalar_is_drawn_or_counted_as_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a/2026-11-21_10-00-00")
     drawn = ["lr-SGD/my-group", "lr-SGD-1", "lr-SGD/my-group-momentum", "lr-SGD/my-group-weight_decay", "epochs_lost"]
     with SummaryWriter(folder) as writer:
         for tag in [*drawn, "hp/own", "hp/val/acc", "hp/epochs"]:
             writer.add_scalar(tag, 1.0, 29)
     page = page_of(folder)
-    labels = {one["aria-label"].split(",")[0]: one["aria-label"] for one in page.all("svg") if "role" in one}
+    labels = {svg["aria-label"].split(",")[0]: svg["aria-label"] for svg in page.all("svg") if "role" in svg}
     assert "SGD/my-group: 1 at" in labels["Learning rate"]
     assert "SGD-1: 1 at" in labels["Learning rate"]
     assert "momentum" not in labels["Learning rate"]
@@ -364,7 +368,7 @@ def test_every_scalar_is_drawn_or_said_to_be_left_out(tmp_path: Path) -> None:
     assert not {"epoch", "hp/val/acc", "hp/epochs"} & set(labels)
 
 
-def test_page_needs_nothing_but_itself(run: Path) -> None:
+def test_page_is_self_contained(run: Path) -> None:
     write_test(run)
     text = write_report(run).read_text()
     page = Page(text)
@@ -408,12 +412,12 @@ def test_class_that_is_never_predicted_has_no_precision(run: Path) -> None:
 
 
 @pytest.mark.parametrize("left", ["true \\ predicted,a,b\na,1,2\nb,", "true \\ predicted,a,b\na,1", "x,é\né,1\n"])
-def test_matrix_that_is_not_whole_is_said_to_be(run: Path, left: str) -> None:
+def test_incomplete_matrix_is_reported(run: Path, left: str) -> None:
     (run / "confusion_matrix_val.csv").write_bytes(left.encode("latin-1"))
-    assert "confusion_matrix_val.csv is not whole" in page_of(run).text
+    assert "confusion_matrix_val.csv is incomplete" in page_of(run).text
 
 
-def test_names_of_classes_stay_as_they_are(tmp_path: Path) -> None:
+def test_names_of_classes_are_unchanged(tmp_path: Path) -> None:
     classes = ["0.50", "nan", "1e3", "007"]
     run = write_run(tmp_path / "a/2026-11-21_10-00-00", classes=classes)
     text = write_report(run).read_text()
@@ -429,63 +433,67 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
         writer.add_scalar("once", math.nan, 3)
         writer.add_scalar("once", 1.0, 13)
     found = warnings(read_run(folder))
-    assert "val/loss is not finite since epoch 3 (2 of 4 values)." in found
-    assert any(text.startswith("once is not finite at first at epoch 0.4 (1 of 2") for text in found)
+    assert "val/loss is not finite from epoch 3 (2 of 4 values)." in found
+    assert any(text.startswith("once is not finite first at epoch 0.4 (1 of 2") for text in found)
     page = page_of(folder)
-    assert "val is not finite since epoch 3" in page.text
+    assert "val is not finite from epoch 3" in page.text
     assert "NaN" in page.text
 
 
-def test_settings_that_changed_on_the_way_are_named(tmp_path: Path) -> None:
+def test_settings_that_changed_in_a_resumed_run_are_named(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00", planned=5)
     assert not warnings(read_run(folder))
     write_config(folder / "before/2026-11-21_11-00-00", planned=2)
     write_config(folder / "before/2026-11-21_12-00-00", planned=3)
     for config in folder.glob("before/*/config.yaml"):
         config.write_text(config.read_text().replace(str(config.parents[1]), str(folder.parent)))
-    (told,) = warnings(read_run(folder))
-    assert "trainer.max_epochs 2 -> 3 (2026-11-21_11-00-00), trainer.max_epochs 3 -> 5 (2026-11-21_12-00-00)." in told
+    (warning,) = warnings(read_run(folder))
+    assert (
+        "trainer.max_epochs 2 -> 3 (2026-11-21_11-00-00), trainer.max_epochs 3 -> 5 (2026-11-21_12-00-00)." in warning
+    )
     assert "trainer.max_epochs 2 -> 3" in page_of(folder).text
 
 
-def test_network_without_pictures_has_a_report(tmp_path: Path) -> None:
+def test_network_without_images_has_a_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mlp/2026-11-21_10-00-00", epochs=1, pictures=False)
     page = page_of(folder)
     assert not page.all("img")
     assert "Not in this run: kernels . Add callbacks.ConvolutionKernels to trainer.callbacks ." in page.text
-    assert "Not in this run: feature_maps . callbacks.FeatureMaps of the config found nothing to write" in page.text
+    assert (
+        "Not in this run: feature_maps . callbacks.FeatureMaps is in the config, but has written nothing" in page.text
+    )
     assert "Not in this run: weights" not in page.text
 
 
-def test_a_thousand_classes_are_cut_with_a_word(tmp_path: Path) -> None:
+def test_a_thousand_classes_are_cut_with_a_note(tmp_path: Path) -> None:
     classes = [f"class {i}" for i in range(1000)]
     folder = write_run(tmp_path / "many/2026-11-21_10-00-00", classes=classes)
     page = page_of(folder)
     assert "50 of 1000 rows; class_report_val.csv has all." in page.text
-    assert "A matrix of 1000 classes is not drawn here: confusion_matrix_val.csv holds it." in page.text
+    assert "A matrix of 1000 classes is too large for this page. It is in confusion_matrix_val.csv ." in page.text
     assert len(page.all("tr")) < 400
 
 
-def test_pictures_that_would_make_the_page_large_are_left_out_with_a_word(
+def test_images_that_would_make_the_page_large_are_left_out_with_a_note(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("project.report.pictures.LIMIT", 400_000)
     page = page_of(run)
     assert len(page.all("img")) < len(PICTURES)
-    assert "Left out to keep this page small: 1 such as" in page.text
+    assert "1 images are only in TensorBoard" in page.text
 
 
-def test_two_runs_stand_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_runs_are_shown_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_run(run.parent / "2026-11-21_11-00-00", epochs=4, planned=5, seed=7)
     path = main(["report", str(run), "last", f"--runs_dir={run.parents[1]}"])
     assert path == other / "report_with_full_2026-11-21_10-00-00.html"
     assert capsys.readouterr().out == f"Report: {path}\n"
     page = Page(path.read_text())
-    for words in ("3 of 3 planned", "4 of 5 planned", "seed_everything 4 7 repeats of a run differ in it"):
+    for words in ("3 of 3 planned", "4 of 5 planned", "seed_everything 4 7 differs between repeats"):
         assert words in page.text
     assert "trainer.callbacks.callbacks.FeatureMaps.init_args.num_images 4 7" in page.text
     assert "epochs trained 3 4 +1" in page.text
-    (label,) = [one["aria-label"] for one in page.all("svg") if one.get("aria-label", "").startswith("Accuracy")]
+    (label,) = [svg["aria-label"] for svg in page.all("svg") if svg.get("aria-label", "").startswith("Accuracy")]
     assert [f"{name}: " in label for name in ("A train", "A val", "B train", "B val")] == [True] * 4
     assert len(page.all("img")) == 2 * len(PICTURES)
 
@@ -502,25 +510,25 @@ def test_report_is_the_same_each_time(run: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["nowhere"], "Expected the folder of a run"),
-        (["last"], "there is none"),
+        (["nowhere"], "Expected a run directory"),
+        (["last"], "but found none"),
         ([], "the following arguments are required: RUN"),
         (["last", "--outptu=x"], "--outptu=x"),
     ],
 )
-def test_mistake_is_told_in_one_line(
+def test_mistake_is_reported_in_one_line(
     args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["report", *args, *([f"--runs_dir={tmp_path}"] if args else [])])
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: Expected")
-    assert told.count("\n") == 1
-    assert words in told
+    err = capsys.readouterr().err
+    assert err.startswith("error: Expected")
+    assert err.count("\n") == 1
+    assert words in err
 
 
-def test_config_that_is_no_yaml_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_that_is_not_yaml_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     (folder / "config.yaml").write_text("a: [")
     with pytest.raises(SystemExit):
@@ -536,7 +544,7 @@ def test_report_imports_no_torch(run: Path) -> None:
     assert (run / "scalars.json").is_file()
 
 
-def test_fit_and_its_test_write_a_report_and_say_where(
+def test_fit_and_test_write_a_report_and_print_its_path(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--report=true", "--test_after_fit=true", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
@@ -550,7 +558,7 @@ def test_fit_and_its_test_write_a_report_and_say_where(
     assert not (next((cli.run_dir / "test").iterdir()) / "report.html").exists()
 
 
-def test_fit_without_a_report_leaves_none(finished_run: Path) -> None:
+def test_fit_without_report_writes_none(finished_run: Path) -> None:
     assert not (finished_run / "report.html").exists()
 
 

@@ -17,16 +17,16 @@ from project.runs.metrics import best_validation
 from project.runs.summary import summary
 
 ROOT = Path(__file__).parents[3]
-TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}
+RECORD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1d1d1d1d1"}}
 
 
 @pytest.fixture
 def runs_dir(tmp_path: Path) -> Path:
-    """Return a folder of three runs: two seeds of one setting, and an interrupted autoencoder."""
-    one = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=7, **TOLD)
-    write_test(one, 0.5, "2026-11-22_00-00-00")
-    write_test(one, 0.625, "2026-11-22_00-00-01")
-    write_run(tmp_path / "lenet/2026-11-21_11-00-00", (0.5, 0.6, 0.65), 8, **TOLD)
+    """Return a directory of three runs: two seeds of one config, and an interrupted autoencoder."""
+    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=7, **RECORD)
+    write_test(run, 0.5, "2026-11-22_00-00-00")
+    write_test(run, 0.625, "2026-11-22_00-00-01")
+    write_run(tmp_path / "lenet/2026-11-21_11-00-00", (0.5, 0.6, 0.65), 8, **RECORD)
     write_run(tmp_path / "auto/2026-11-21_12-00-00", (0.25,), metric="loss", state="interrupted")
     return tmp_path
 
@@ -38,11 +38,11 @@ def printed(args: list[str], capsys: pytest.CaptureFixture[str]) -> list[list[st
 
 
 def test_runs_are_listed_in_a_table_and_repeats_below_it(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    head, one, two, auto, _, title, mean_head, mean = printed(["runs", f"--runs_dir={runs_dir}"], capsys)
+    head, first, second, auto, _, title, mean_head, mean = printed(["runs", f"--runs_dir={runs_dir}"], capsys)
     assert head == ["name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state"]
-    assert one[:8] == ["lenet/2026-11-21_10-00-00", "Sample", "data/sample", "7", "3/3", "75.00%", "62.50%", "(2"]
-    assert one[8:10] + one[-1:] == ["tests)", "1.5", "finished"]
-    assert "62.50%" not in two
+    assert first[:8] == ["lenet/2026-11-21_10-00-00", "Sample", "data/sample", "7", "3/3", "75.00%", "62.50%", "(2"]
+    assert first[8:10] + first[-1:] == ["tests)", "1.5", "finished"]
+    assert "62.50%" not in second
     assert auto[3:7] == ["0", "1/3", "loss", "0.25"]
     assert auto[-1] == "interrupted"
     assert " ".join(title).startswith("Mean ± sample std (n - 1)")
@@ -50,13 +50,13 @@ def test_runs_are_listed_in_a_table_and_repeats_below_it(runs_dir: Path, capsys:
     assert " ".join(mean[1:]) == "Sample d1d1d1d1 2 7 8 70.00 ± 7.07 % 62.50% (n = 1) 1.5"
 
 
-def test_table_leaves_out_columns_that_a_terminal_has_no_room_for(
+def test_table_drops_columns_on_a_narrow_terminal(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = printed(["runs", f"--runs_dir={runs_dir}"], capsys)
     assert {"name", "seed", "val", "test", "state"} <= set(lines[0])
-    assert lines[4][:7] == ["Not", "shown,", "for", "want", "of", "width:", "started,"]
+    assert lines[4][:7] == ["Not", "shown,", "because", "the", "terminal", "is", "too"]
     main(["runs", f"--runs_dir={runs_dir}"])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
@@ -76,16 +76,16 @@ def test_runs_are_sorted_by_any_column_and_the_unknown_are_last(
     assert names("--sort=name") == "12 10 11"
 
 
-def test_what_is_left_out_of_a_mean_is_told_below_it(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(runs_dir / "lenet/2026-11-21_13-00-00", seed=9, **TOLD | {"state": "failed"})
-    write_run(runs_dir / "lenet/2026-11-21_14-00-00", seed=8, **TOLD | {"git": {"commit": "c"}})
+def test_runs_that_a_mean_leaves_out_are_printed_below_it(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(runs_dir / "lenet/2026-11-21_13-00-00", seed=9, **RECORD | {"state": "failed"})
+    write_run(runs_dir / "lenet/2026-11-21_14-00-00", seed=8, **RECORD | {"git": {"commit": "c"}})
     main(["runs", f"--runs_dir={runs_dir}", "--seeds"])
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "lenet/2026-11-21_14-00-00: left out 1 of the same seed, 1 failed; not the same git."
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "lenet/2026-11-21_14-00-00: left out 1 of the same seed, 1 failed; not the same git."
 
 
 def test_json_and_csv_hold_exact_values(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(runs_dir / "lenet/2026-11-21_13-00-00", (1 / 3,), **TOLD)
+    write_run(runs_dir / "lenet/2026-11-21_13-00-00", (1 / 3,), **RECORD)
     write_test(runs_dir / "auto/2026-11-21_12-00-00", float("nan"), metric="loss")
     main(["runs", f"--runs_dir={runs_dir}", "--json"])
     rows = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
@@ -100,7 +100,7 @@ def test_json_and_csv_hold_exact_values(runs_dir: Path, capsys: pytest.CaptureFi
     ]
 
 
-def test_seeds_alone_are_told_and_as_json_and_csv(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_are_printed_as_table_json_and_csv(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(["runs", f"--runs_dir={runs_dir}", "--seeds"], capsys)
     assert lines[0][:2] == ["Mean", "±"]
     main(["runs", f"--runs_dir={runs_dir}", "--seeds", "--json", "--sort=val"])
@@ -111,17 +111,19 @@ def test_seeds_alone_are_told_and_as_json_and_csv(runs_dir: Path, capsys: pytest
     assert (cells["seeds"], float(cells["val_std"])) == ("7; 8", row["val_std"])
     write_run(runs_dir / "other/auto/2026-11-21_12-00-00")
     main(["runs", f"--runs_dir={runs_dir}/other", "--seeds"])
-    assert "No settings were run to the end with two seeds" in capsys.readouterr().out
+    assert "No settings have finished runs with two or more seeds" in capsys.readouterr().out
 
 
-def test_test_of_other_weights_or_of_a_part_is_marked(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_of_other_weights_or_of_part_of_the_images_is_marked(
+    runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = runs_dir / "lenet/2026-11-21_11-00-00"
     write_test(run, 0.4, weights="last.ckpt", limit="2")
     main(["runs", f"--runs_dir={runs_dir}"])
     out = capsys.readouterr().out
     assert " 40.00%* " in out
-    told = f"* lenet/{run.name}: tested by last.ckpt, on a part of the images (limit_test_batches 2).\n"
-    assert told in out
+    note = f"* lenet/{run.name}: tested with last.ckpt, on part of the images (limit_test_batches 2).\n"
+    assert note in out
 
 
 def test_an_old_test_is_not_that_of_a_newer_checkpoint(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,30 +132,30 @@ def test_an_old_test_is_not_that_of_a_newer_checkpoint(runs_dir: Path, capsys: p
     write_best(run, epoch=3)
     main(["runs", f"--runs_dir={runs_dir}"])
     out = capsys.readouterr().out
-    note = f"* lenet/{run.name}: tested at epoch 1; best.ckpt is newer (40.00% is the older one's).\n"
+    note = f"* lenet/{run.name}: tested at epoch 1; best.ckpt is newer (older result: 40.00%).\n"
     assert note in out
     assert " ".join(next(line for line in out.splitlines() if run.name in line).split()[6:8]) == f"{NOTHING}* 1.5"
     main(["runs", f"--runs_dir={runs_dir}", "--json"])
     row = json.loads(capsys.readouterr().out)[1]
     assert (row["test"], row["test_epoch"]) == (None, None)
     assert f"* {row['name']}: {row['test_note']}.\n" == note
-    found = main(["runs", f"--runs_dir={runs_dir}", "compare", "2026-11-21_10-00-00", run.name])
-    assert ["test accuracy", "62.50%", NOTHING, NOTHING] in found
+    compared = main(["runs", f"--runs_dir={runs_dir}", "compare", "2026-11-21_10-00-00", run.name])
+    assert ["test accuracy", "62.50%", NOTHING, NOTHING] in compared
     assert "tested at epoch 1; best.ckpt is newer" in capsys.readouterr().out
 
 
-def test_broken_run_is_listed_and_its_problem_is_told(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_run_is_listed_and_its_problem_is_printed(runs_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (runs_dir / "lenet/2026-11-21_10-00-00/config.yaml").write_text("trainer: {max_epo")
     (runs_dir / "lenet/2026-11-21_14-00-00").mkdir()
     assert len(main(["runs", f"--runs_dir={runs_dir}"])) == 4
-    told = capsys.readouterr()
-    assert "lenet/2026-11-21_14-00-00" in told.out
-    first, second = told.err.splitlines()
+    output = capsys.readouterr()
+    assert "lenet/2026-11-21_14-00-00" in output.out
+    first, second = output.err.splitlines()
     assert first.startswith(f"Expected YAML in {runs_dir}/lenet/2026-11-21_10-00-00/config.yaml, but got")
     assert second.startswith(f"Expected {runs_dir}/lenet/2026-11-21_14-00-00/config.yaml, but it does not exist")
 
 
-def test_without_runs_it_is_told_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_runs_a_command_to_start_one_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = "Start one: python -m project fit --config configs/resnet.yaml\n"
     assert main(["runs", f"--runs_dir={tmp_path}"]) == []
     assert capsys.readouterr() == ("", f"No runs in {tmp_path}/*/*. {start}")
@@ -184,19 +186,19 @@ def test_two_runs_are_compared(runs_dir: Path, capsys: pytest.CaptureFixture[str
         (["--sort=vall"], "invalid choice: 'vall' (choose from"),
         (["--csv", "--json"], "not allowed with argument"),
         (["compare", "last"], "the following arguments are required: B"),
-        (["compare", "last", "lest"], "but got lest. Near: `last`, `best`."),
+        (["compare", "last", "lest"], "but got lest. Similar runs: `last`, `best`."),
     ],
 )
-def test_mistake_is_told_in_one_line(
+def test_mistake_is_reported_in_one_line(
     args: list[str], words: str, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["runs", *args, f"--runs_dir={runs_dir}"])
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: Expected")
-    assert told.count("\n") == 1
-    assert words in told
+    err = capsys.readouterr().err
+    assert err.startswith("error: Expected")
+    assert err.count("\n") == 1
+    assert words in err
 
 
 def test_runs_imports_no_torch(runs_dir: Path) -> None:
@@ -208,12 +210,12 @@ def test_runs_imports_no_torch(runs_dir: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_run_of_fit_and_its_test_is_listed_as_they_tell_it(finished_run: Path) -> None:
-    (found,) = main(["runs", f"--runs_dir={finished_run.parents[1]}"])
+def test_run_of_fit_and_its_test_are_listed_with_their_results(finished_run: Path) -> None:
+    (result,) = main(["runs", f"--runs_dir={finished_run.parents[1]}"])
     known = best_validation(finished_run)
-    assert (found.val, found.val_epoch) == (known["val"], known["epoch"] + 1)
-    assert (found.epochs, found.planned_epochs, found.seed) == (2, 2, 0)
-    assert found.data == "datamodules.SampleDataModule"
+    assert (result.val, result.val_epoch) == (known["val"], known["epoch"] + 1)
+    assert (result.epochs, result.planned_epochs, result.seed) == (2, 2, 0)
+    assert result.data == "datamodules.SampleDataModule"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_best_validation_is_that_of_the_weights_in_best_ckpt(
 
 
 @pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
-def test_reader_that_has_had_enough_is_no_error(form: list[str], runs_dir: Path) -> None:
+def test_a_reader_that_exits_is_not_an_error(form: list[str], runs_dir: Path) -> None:
     command = [sys.executable, "-m", "project", "runs", f"--runs_dir={runs_dir}", *form]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

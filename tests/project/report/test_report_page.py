@@ -1,4 +1,4 @@
-"""The report in a browser: on a phone and on a desk, light, dark and printed."""
+"""The report in a browser: on a phone and on a desktop, light, dark and printed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def browser(reports: dict[str, Path]) -> Iterator["Browser"]:  # runs come first
 
 @pytest.fixture(scope="module")
 def reports(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the pages of a real run, of a whole one, of two, of one just begun, and of one with long names."""
+    """Return the reports of a real run, a complete one, two runs, one that just started, and one with long names."""
     runs = tmp_path_factory.mktemp("runs")
     whole = write_run(runs / "full/2026-11-21_10-00-00")
     write_test(whole)
@@ -59,7 +59,7 @@ def reports(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("name", ["real", "whole", "two", "begun", "wide"])
-def test_page_is_whole_and_readable(
+def test_page_is_complete_and_readable(
     browser: "Browser", reports: dict[str, Path], name: str, screen: str, scheme: str
 ) -> None:
     context = browser.new_context(viewport=SCREENS[screen], color_scheme=scheme)
@@ -124,9 +124,9 @@ def _rgb(colours: Iterator[str] | list[str] | set[str]) -> list[tuple[float, ...
     return [tuple(map(float, colour.strip("rgba()").split(",")[:3])) for colour in colours]
 
 
-def _contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Return the ratio of contrast of two colours by WCAG 2.2."""
-    dark, light = sorted(map(_luminance, (one, other)))
+def _contrast(first: tuple[float, ...], second: tuple[float, ...]) -> float:
+    """Return the contrast ratio of two colours by WCAG 2.2."""
+    dark, light = sorted(map(_luminance, (first, second)))
     return (light + 0.05) / (dark + 0.05)
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
-def test_what_is_saved_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
     for epoch in (0, 1):
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(3)}, tmp_path / "new/last.ckpt")
     loaded = AtomicCheckpointIO().load_checkpoint(tmp_path / "new/last.ckpt")
@@ -31,18 +31,22 @@ def test_what_is_saved_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
 
 
-def test_what_a_killed_process_left_goes_at_the_next_save(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed_at_the_next_save(tmp_path: Path) -> None:
     for name in ("best.ckpt.partial", "mine.txt.partial", "running.ckpt.partial"):
         (tmp_path / name).write_text("half")
     for name in ("best.ckpt.partial", "mine.txt.partial"):
         os.utime(tmp_path / name, (0, 0))
     AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"last.ckpt", "mine.txt.partial", "running.ckpt.partial"}  # the last may be a process at work
+    assert left == {
+        "last.ckpt",
+        "mine.txt.partial",
+        "running.ckpt.partial",
+    }  # another process may be writing the last one
 
 
 class Own(TorchCheckpointIO):
-    """A user's way of saving."""
+    """A CheckpointIO of the user."""
 
 
 @pytest.mark.parametrize(
@@ -55,23 +59,23 @@ class Own(TorchCheckpointIO):
         ([AsyncCheckpointIO(Own())], (AsyncCheckpointIO, Own)),
     ],
 )
-def test_plugin_of_the_user_is_kept(plugins: object, kinds: tuple[type, type | None]) -> None:
+def test_plugin_of_the_user_is_used(plugins: object, kinds: tuple[type, type | None]) -> None:
     trainer = Trainer(accelerator="cpu", plugins=plugins, **QUIET)
     use_atomic_io(trainer, plugins)
-    found = trainer.strategy.checkpoint_io
-    assert type(found) is kinds[0]
-    assert kinds[1] is None or type(found.checkpoint_io) is kinds[1]
+    current = trainer.strategy.checkpoint_io
+    assert type(current) is kinds[0]
+    assert kinds[1] is None or type(current.checkpoint_io) is kinds[1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to kill many processes in a short time")
-def test_killed_at_any_moment_each_checkpoint_is_whole_and_none_is_lost(tmp_path: Path) -> None:
+def test_killed_at_any_moment_each_checkpoint_is_complete_and_none_is_lost(tmp_path: Path) -> None:
     command = [sys.executable, "tests/kill_saving.py", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     actions, moments = done.stdout.strip().splitlines()
-    assert int(actions.split()[-2]) >= 12  # an opening and a renaming for each of two files in three epochs
+    assert int(actions.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
     assert moments.startswith("killed at 30 moments")
 
 
@@ -105,7 +109,7 @@ class Fills(Callback):
 
 @pytest.fixture
 def limits() -> Iterator[None]:
-    """Give back what a test may have taken: the size that files may have."""
+    """Restore the limit on the size of files."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -113,7 +117,7 @@ def limits() -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return where a file system of 4 MB is mounted."""
+    """Return the mount point of a file system of 4 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
@@ -129,7 +133,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fill(
     tmp_path: Path, fast: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable:
-    """Return a function that trains until there is no room, and returns exit code, words and the run's folder."""
+    """Return a function that trains until the disk is full, and returns exit code, stderr and the run directory."""
     (tmp_path / "filling.py").write_text(FILLS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "filling", raising=False)
@@ -145,14 +149,14 @@ def fill(
     return train
 
 
-def check_what_is_left(code: int, err: str, run: Path, room: str) -> None:
-    """Check that a full disk in the second epoch is told in a line, and has cost nothing of the first."""
+def check_full_disk(code: int, err: str, run: Path, room: str) -> None:
+    """Check that a full disk in the second epoch is reported in one line, and the first epoch is intact."""
     last = run / "checkpoints/last.ckpt"
     assert code == 2
-    told = err.splitlines()[-1]
-    assert re.match(rf"error: Expected room {room}, but the disk is full; ", told), told
-    assert f"; the last good checkpoint is {last} of epoch 1. Make room and go on:  " in told
-    assert told.endswith(f" -m project fit --run {run}")
+    line = err.splitlines()[-1]
+    assert re.match(rf"error: Expected disk space {room}, but the disk is full; ", line), line
+    assert f"; the last good checkpoint is {last} of epoch 1. Free disk space and resume:  " in line
+    assert line.endswith(f" -m project fit --run {run}")
     assert "Traceback" not in err
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
     for name in ("best.ckpt", "last.ckpt"):
@@ -160,24 +164,24 @@ def check_what_is_left(code: int, err: str, run: Path, room: str) -> None:
         ImageClassifier.load_from_checkpoint(last.parent / name)
 
 
-def test_full_disk_costs_no_checkpoint_and_is_told_in_a_line(small_disk: Path, fill: Callable) -> None:
+def test_full_disk_costs_no_checkpoint_and_is_reported_in_one_line(small_disk: Path, fill: Callable) -> None:
     code, err, run = fill(small_disk, str(small_disk), 200_000)
-    check_what_is_left(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
+    check_full_disk(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_full_disk_that_loggers_meet_is_told_in_the_same_line(small_disk: Path, fill: Callable) -> None:
+def test_full_disk_in_a_logger_is_reported_in_the_same_line(small_disk: Path, fill: Callable) -> None:
     code, err, run = fill(small_disk, str(small_disk), 0)
-    check_what_is_left(code, err, run, f"in {run}")
+    check_full_disk(code, err, run, f"in {run}")
 
 
 @pytest.mark.usefixtures("limits")
-def test_file_that_may_not_grow_is_told_as_a_full_disk(tmp_path: Path, fill: Callable) -> None:
+def test_file_size_limit_is_reported_as_a_full_disk(tmp_path: Path, fill: Callable) -> None:
     code, err, run = fill(tmp_path / "runs", "", 200_000)
-    check_what_is_left(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
+    check_full_disk(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
 
 
-def test_full_disk_tells_how_to_go_on_with_a_run_whatever_its_name(tmp_path: Path) -> None:
+def test_full_disk_prints_the_command_to_resume_a_run_with_any_name(tmp_path: Path) -> None:
     run = tmp_path / "my runs"
     AtomicCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
     with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), report_full_disk(lambda: run):
@@ -185,7 +189,7 @@ def test_full_disk_tells_how_to_go_on_with_a_run_whatever_its_name(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("limits")
-def test_no_room_for_a_first_checkpoint_is_said(tmp_path: Path) -> None:
+def test_full_disk_before_the_first_checkpoint_is_reported(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     with pytest.raises(DiskFullError, match=f"for 4 MB in {tmp_path}"):
         AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, tmp_path / "last.ckpt")

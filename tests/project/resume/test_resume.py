@@ -1,4 +1,4 @@
-"""A run that goes on: the same as if it had never been stopped, but for what the command line says."""
+"""A resumed run is equal to an uninterrupted one, except for settings of the command line."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.resume.arguments import expand_run
-from project.resume.csv_logger import cut, open_table
+from project.resume.csv_logger import open_table, truncate
 from project.runs import record
 from project.runs.config import LAST
 
@@ -35,7 +35,7 @@ time.sleep(99)
 
 
 class StopAt(Callback):
-    """Send the process of a rank a signal behind a step."""
+    """Send a signal to the process of a rank after a step."""
 
     def __init__(self, step: int, number: int, rank: int = 0) -> None:
         self.step, self.number, self.rank = step, number, rank
@@ -70,8 +70,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / LAST, weights_only=True)["state_dict"]
 
 
-def equal(one: Path, other: Path) -> bool:
-    a, b = weights(one), weights(other)
+def equal(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -80,7 +80,7 @@ def rows(run: Path) -> list[dict[str, str]]:
         return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def test_a_run_goes_on_in_its_folder(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_resumes_in_its_directory(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = main(["fit", *fast, *CONSTANT, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     first = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     capsys.readouterr()
@@ -88,18 +88,18 @@ def test_a_run_goes_on_in_its_folder(fast: list[str], tmp_path: Path, capsys: py
     assert second.resolve() == first.resolve()
     assert equal(second, whole)
     assert rows(second) == rows(whole)
-    told = capsys.readouterr().out
-    assert told.count("Changed ") == 1
-    assert "Changed      trainer.max_epochs: 1 -> 2" in told
-    found = record.read(second)
-    assert found["state"] == record.state_of(second) == "finished"
-    assert found["resumed"][0]["command"][:3] == ["fit", "--run", "last"]
+    out = capsys.readouterr().out
+    assert out.count("Changed ") == 1
+    assert "Changed      trainer.max_epochs: 1 -> 2" in out
+    saved = record.read(second)
+    assert saved["state"] == record.state_of(second) == "finished"
+    assert saved["resumed"][0]["command"][:3] == ["fit", "--run", "last"]
     assert len(list((second / "before").glob("*/config.yaml"))) == 1
 
     with pytest.raises(SystemExit) as info:
         main(["fit", "--run", str(second)])
     assert info.value.code == 2
-    assert f"{second} is: max_epochs 2, max_steps inf. To train on, give a larger" in capsys.readouterr().err
+    assert f"{second} is finished: max_epochs 2, max_steps inf. To resume it, increase" in capsys.readouterr().err
 
 
 EARLY = (
@@ -180,13 +180,13 @@ def test_a_run_that_is_killed_before_its_last_checkpoint_resumes_from_the_best(f
     with pytest.raises(SystemExit):
         main(["fit", *options, fail, f"--runs_dir={tmp_path}"])
     (run,) = tmp_path.glob("lenet/*")
-    (run / LAST).unlink()  # both are written after the validation, the best first
+    (run / LAST).unlink()  # both are written after the validation, best.ckpt first
     main(["fit", "--run", str(run), "--trainer.callbacks=null"])
     assert equal(run, whole)
     assert rows(run) == rows(whole)
 
 
-def test_the_command_line_wins_over_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
+def test_the_command_line_overrides_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
     trace = ["--trainer.callbacks=[test_resume.TraceLr]"]
     main(["fit", *fast, *trace, "--trainer.max_epochs=3", "--model.optimizer.lr=0.2", f"--runs_dir={tmp_path}"])
     wanted = dict(TraceLr.seen)
@@ -196,11 +196,11 @@ def test_the_command_line_wins_over_the_checkpoint(fast: list[str], tmp_path: Pa
     TraceLr.seen.clear()
     main(["fit", "--run", str(run), "--trainer.max_epochs=3", "--model.optimizer.lr=0.2"])
     assert min(TraceLr.seen) == 12
-    for step, pair in TraceLr.seen.items():  # OneCycle over three epochs, as if from the start
+    for step, pair in TraceLr.seen.items():  # OneCycle over three epochs, as without the resume
         assert pair == pytest.approx(wanted[step]), step
 
 
-def test_a_run_without_a_checkpoint_begins_again(
+def test_a_run_without_a_checkpoint_starts_from_scratch(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
@@ -208,13 +208,13 @@ def test_a_run_without_a_checkpoint_begins_again(
     shutil.rmtree(run / "checkpoints")
     (run / record.FILE).write_text(json.dumps(record.read(run) | {"state": "running"}))
     main(["fit", "--run", str(run)])
-    assert f"{run} has no checkpoint yet: it begins again." in capsys.readouterr().out
+    assert f"{run} has no checkpoint yet. Training starts from scratch." in capsys.readouterr().out
     assert rows(run) == before
     steps = [event.step for event in EventAccumulator(str(run)).Reload().Scalars("train/loss_step")]
     assert steps == [3, 7, 11]
 
 
-def test_another_optimizer_begins_without_the_old_ones_momentum(
+def test_another_optimizer_starts_without_momentum_of_the_previous_one(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
@@ -232,7 +232,7 @@ def test_another_optimizer_begins_without_the_old_ones_momentum(
     assert "Expected param groups as in the checkpoint" in capsys.readouterr().err
 
 
-def test_auto_starts_a_run_or_goes_on_with_one_that_has_not_finished(
+def test_auto_starts_a_run_or_resumes_an_unfinished_one(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop = [
@@ -259,7 +259,7 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     with pytest.raises(SystemExit, match="1"):
         main(list(command))
     (first,) = (tmp_path / "runs").glob("*/*")
-    second = first.with_name("2099-01-01_00-00-00")  # a later one of the same command line, which has finished
+    second = first.with_name("2099-01-01_00-00-00")  # a later run of the same command line, which is finished
     shutil.copytree(first, second)
     (second / record.FILE).write_text(json.dumps(record.read(second) | {"state": "finished"}))
     assert expand_run(command)[-2:] == ["--run", str(first)]
@@ -268,9 +268,9 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     capsys.readouterr()
     (second / record.FILE).write_text("")
     assert expand_run(command)[-2:] == ["--run", str(first)]
-    assert capsys.readouterr().out.startswith(f"No run.json can be read in {second}: it may be another's.")
+    assert capsys.readouterr().out.startswith(f"Skipped {second}: its run.json cannot be read.")
     os.environ["PROJECT_RUN"] = str(second)
-    monkeypatch.setenv("LOCAL_RANK", "1")  # a process that Lightning starts takes the run that the first has found
+    monkeypatch.setenv("LOCAL_RANK", "1")  # a process that Lightning launches uses the run that rank zero selected
     shutil.rmtree(second)
     assert expand_run(command)[-2:] == ["--run", str(second)]
     monkeypatch.delenv("LOCAL_RANK")
@@ -285,7 +285,7 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     assert "optimizer.init_args.lr: 0.3 -> 0.001" in capsys.readouterr().out
 
 
-def test_an_override_that_came_to_no_checkpoint_still_holds(fast: list[str], tmp_path: Path) -> None:
+def test_an_override_without_a_checkpoint_remains_in_effect(fast: list[str], tmp_path: Path) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     override = ["--trainer.max_epochs=2", "--model.optimizer.lr=0.01", "--trainer.callbacks=[test_resume.Fail]"]
     with pytest.raises(SystemExit, match="1"):
@@ -298,29 +298,29 @@ def test_an_override_that_came_to_no_checkpoint_still_holds(fast: list[str], tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (["--trainer.max_epochs=2", "--trainer.accelerator=gpu"], "No supported gpu backend found!"),
         (["--trainer.max_epochs=2", "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
         (["--trainer.max_epochs=2", "--seed_everything=5"], "Expected --seed_everything 0 as before, but got 5"),
-        (["--model.optimizer.lr=0.5"], "To train on, give a larger --trainer.max_epochs"),
+        (["--model.optimizer.lr=0.5"], "To resume it, increase --trainer.max_epochs"),
     ],
 )
-def test_a_change_that_is_refused_leaves_a_run_as_it_was(
-    fast: list[str], change: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_change_that_is_rejected_leaves_the_run_unchanged(
+    fast: list[str], change: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     files = ("config.yaml", record.FILE, "metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
     before = [(run / name).read_bytes() for name in files]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", "--run", str(run), *change])
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [(run / name).read_bytes() for name in files] == before
     assert not (run / "before").exists()
     assert record.state_of(run) == "finished"
 
 
-def test_the_last_checkpoint_is_of_the_last_step(fast: list[str], tmp_path: Path) -> None:
+def test_the_last_checkpoint_is_that_of_the_last_step(fast: list[str], tmp_path: Path) -> None:
     whole = main(["fit", *fast, *CONSTANT, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_steps=20", f"--runs_dir={tmp_path}"]).run_dir
     assert torch.load(run / LAST, weights_only=True)["global_step"] == 20
@@ -328,7 +328,7 @@ def test_the_last_checkpoint_is_of_the_last_step(fast: list[str], tmp_path: Path
     assert equal(run, whole)
 
 
-def test_a_checkpoint_of_another_run_keeps_nothing_from_the_new_ones_best(fast: list[str], tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_does_not_affect_the_best_of_the_new_one(fast: list[str], tmp_path: Path) -> None:
     old = main(["fit", *fast, *CONSTANT, f"--runs_dir={tmp_path}"]).run_dir
     worse = ["--trainer.max_epochs=3", "--model.optimizer.lr=5", "--trainer.gradient_clip_val=1"]
     new = main(["fit", *fast, *CONSTANT, *worse, f"--ckpt_path={old / LAST}", f"--runs_dir={tmp_path}"]).run_dir
@@ -336,7 +336,7 @@ def test_a_checkpoint_of_another_run_keeps_nothing_from_the_new_ones_best(fast: 
     assert (new / "checkpoints/best.ckpt").is_file()
 
 
-def test_a_plateau_goes_on_if_training_is_only_made_longer(fast: list[str], tmp_path: Path) -> None:
+def test_a_plateau_continues_if_only_the_length_of_training_changes(fast: list[str], tmp_path: Path) -> None:
     plateau = "{monitor: val/loss, patience: 0, threshold: 9}"
     plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
     options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]"]
@@ -351,7 +351,7 @@ def test_a_plateau_goes_on_if_training_is_only_made_longer(fast: list[str], tmp_
 
 
 @pytest.mark.parametrize("more", [[], ["--trainer.limit_val_batches=0"], ["--trainer.val_check_interval=0.4"]])
-def test_a_plateau_sees_the_training_loss_of_the_epoch_that_a_run_resumes_in(
+def test_a_plateau_reads_the_training_loss_of_the_epoch_that_a_run_resumes_in(
     fast: list[str], more: list[str], tmp_path: Path
 ) -> None:
     plateau = "{monitor: train/loss, patience: 0, threshold: 0.0001}"
@@ -370,7 +370,7 @@ def test_a_plateau_sees_the_training_loss_of_the_epoch_that_a_run_resumes_in(
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(16, 78), (64, 19)])
-def test_steps_of_another_size_begin_behind_an_epochs_end(
+def test_a_new_batch_size_starts_after_the_end_of_an_epoch(
     fast: list[str], batch_size: int, steps: int, tmp_path: Path
 ) -> None:
     trace = ["--trainer.callbacks=[test_resume.TraceLr]", "--trainer.limit_train_batches=1.0"]
@@ -386,14 +386,14 @@ def test_steps_of_another_size_begin_behind_an_epochs_end(
     assert max(TraceLr.seen) == 38 + steps
 
 
-def test_patience_of_the_command_line_wins(fast: list[str], tmp_path: Path) -> None:
+def test_patience_of_the_command_line_overrides_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
     options = [*fast, *CONSTANT[:1], f"--runs_dir={tmp_path}"]
     run = main(["fit", *options, f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]).run_dir
     more = ["--trainer.max_epochs=5", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 3')}]"]
-    assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best, and three that are not
+    assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best one, and three more
 
 
-def test_accumulation_that_a_callback_sets_goes_on(fast: list[str], tmp_path: Path) -> None:
+def test_accumulation_that_a_callback_sets_is_resumed(fast: list[str], tmp_path: Path) -> None:
     growing = "lightning.pytorch.callbacks.GradientAccumulationScheduler, init_args: {scheduling: {0: 1, 1: 3}}"
     options = [*fast, *CONSTANT[:1], f"--trainer.callbacks=[{{class_path: {growing}}}]"]
     whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
@@ -408,14 +408,14 @@ def test_accumulation_that_a_callback_sets_goes_on(fast: list[str], tmp_path: Pa
 
 
 class StopGroup(Callback):
-    """Send SIGTERM to all processes, those that load images among them, in a validation."""
+    """Send SIGTERM to all processes, including DataLoader workers, in a validation."""
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if not trainer.sanity_checking and args[2] == 1:
             os.killpg(0, signal.SIGTERM)
 
 
-def test_a_signal_to_all_processes_lets_a_validation_end(fast: list[str], tmp_path: Path) -> None:
+def test_a_signal_to_all_processes_lets_a_validation_finish(fast: list[str], tmp_path: Path) -> None:
     workers = ["--data.num_workers=2", "--data.cache=none", "--trainer.callbacks=[test_resume.StopGroup]"]
     done = subprocess.run(
         [sys.executable, "-m", "project", "fit", *fast, *workers, f"--runs_dir={tmp_path}"],
@@ -431,7 +431,7 @@ def test_a_signal_to_all_processes_lets_a_validation_end(fast: list[str], tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_test_that_was_stopped_is_made_when_the_run_goes_on(fast: list[str], number: int, tmp_path: Path) -> None:
+def test_an_interrupted_test_is_repeated_when_the_run_is_resumed(fast: list[str], number: int, tmp_path: Path) -> None:
     command = ["fit", *fast, *CONSTANT, "--test_after_fit=true", "--run=auto", f"--runs_dir={tmp_path}"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ImageClassifier, "on_test_start", lambda self: os.kill(os.getpid(), number))
@@ -455,7 +455,7 @@ def test_a_config_with_a_device_in_it_can_be_read_again(fast: list[str], tmp_pat
     assert main(["fit", "--run", str(run), "--trainer.max_epochs=2"]).trainer.global_step == 24
 
 
-def test_unsafe_loading_goes_on_with_an_object_of_ones_own(fast: list[str], tmp_path: Path) -> None:
+def test_unsafe_loading_resumes_with_an_object_of_the_user(fast: list[str], tmp_path: Path) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     torch.save(torch.load(run / LAST, weights_only=True) | {"mine": Path("object")}, run / LAST)
     more = ["--trainer.max_epochs=2", "--weights_only=false"]
@@ -465,7 +465,7 @@ def test_unsafe_loading_goes_on_with_an_object_of_ones_own(fast: list[str], tmp_
     assert [row["step"] for row in rows(run) if "val/loss" in row] == ["11", "23"]
 
 
-def test_rows_are_kept_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_exist_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "metrics.csv"
     table.write_text("a,step\n1,0\n2,1\n3,2\n")
     seen = []
@@ -478,7 +478,7 @@ def test_rows_are_kept_at_every_moment(tmp_path: Path, monkeypatch: pytest.Monke
         patched.setattr(os, "replace", lambda *pair: (audit("os.rename", pair), os.rename(*pair)))
         patched.setattr(os, "remove", lambda path: (audit("os.remove", (path,)), Path(path).unlink()))
         logger = CSVLogger(tmp_path, name="", version="")
-        cut(open_table(logger), 2)
+        truncate(open_table(logger), 2)
     assert seen
     assert all("2,1" in text for text in seen)
     assert table.read_text() == "a,step\n1,0\n2,1\n"
@@ -492,14 +492,14 @@ def test_rows_follow_a_column_whose_name_has_a_comma(tmp_path: Path) -> None:
         logger = CSVLogger(tmp_path, name="", version="")
         table = open_table(logger)
         if step == 1:
-            cut(table, 1)
+            truncate(table, 1)
         logger.log_metrics({'test/acc/cat, "grey"': 0.5}, step)
         logger.save()
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["step", 'test/acc/cat, "grey"'], ["0", "0.5"], ["1", "0.5"]]
 
 
-def test_a_name_that_is_no_run_never_starts_one(
+def test_a_name_that_is_not_a_run_never_starts_one(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("last", "nowhere", str(tmp_path)):
@@ -515,23 +515,23 @@ def test_a_run_that_is_running_is_not_started_twice(
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     auto = ["fit", "--run", "auto", f"--runs_dir={tmp_path}"]
-    found = record.read(run)
-    (run / record.FILE).write_text(json.dumps(found | {"state": "running", "pid": 77, "command": auto}))
+    saved = record.read(run)
+    (run / record.FILE).write_text(json.dumps(saved | {"state": "running", "pid": 77, "command": auto}))
     assert record.state_of(run) == "killed"
     config = (run / "config.yaml").read_bytes()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run / record.LOCK)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
         assert record.state_of(run) == "running"
-        assert "--ckpt_path" not in expand_run(auto)  # but a new run
-        monkeypatch.setenv("RANK", "1")  # a process of the training that runs it
+        assert "--ckpt_path" not in expand_run(auto)  # it starts a new run
+        monkeypatch.setenv("RANK", "1")  # another rank of the training
         assert expand_run(auto)[-2:] == ["--ckpt_path", str(run / LAST)]
         monkeypatch.delenv("RANK")
         with pytest.raises(SystemExit) as info:
             main(["fit", "--run", str(run), "--trainer.max_epochs=2"])
         other.kill()
     assert info.value.code == 2
-    assert f"Expected a run that no process trains, but {run} is running, as process 77" in capsys.readouterr().err
+    assert f"Expected a run that is not running, but {run} is running as process 77" in capsys.readouterr().err
     assert (run / "config.yaml").read_bytes() == config
     assert record.state_of(run) == "killed"
 
@@ -544,11 +544,11 @@ def test_a_config_alone_repeats_a_run_to_the_bit(fast: list[str], tmp_path: Path
     assert rows(run) == rows(again)
 
 
-def test_changed_images_are_told(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
+def test_changed_images_are_reported(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
-    found = record.read(run)
-    assert found["data"]["root"] == str(sample_root)
-    (run / record.FILE).write_text(json.dumps(found | {"data": found["data"] | {"digest": "another"}}))
+    saved = record.read(run)
+    assert saved["data"]["root"] == str(sample_root)
+    (run / record.FILE).write_text(json.dumps(saved | {"data": saved["data"] | {"digest": "another"}}))
     with pytest.warns(UserWarning, match="The images or their split have changed since"):
         main(["fit", "--run", str(run), "--trainer.max_epochs=2"])
 
@@ -569,14 +569,14 @@ class Fail(Callback):
         raise ValueError("not today")
 
 
-def test_how_often_a_run_was_tested_is_written_down(
+def test_the_number_of_tests_of_a_run_is_recorded(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     for times in (1, 2):
         output = main(["test", "--run", str(run)]).output_dir
-        found = json.loads((output / "results.json").read_text())
-        assert found["times_tested"] == times
-        assert found["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
-        assert 0 <= found["metrics"]["test/acc"] <= 1
-    assert "test 2 of this run: no choice may follow from it" in capsys.readouterr().out
+        results = json.loads((output / "results.json").read_text())
+        assert results["times_tested"] == times
+        assert results["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
+        assert 0 <= results["metrics"]["test/acc"] <= 1
+    assert "test 2 of this run: do not select models by it" in capsys.readouterr().out

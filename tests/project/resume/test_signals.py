@@ -26,11 +26,11 @@ class InterruptTwice(Callback):
 
 
 class EndedAtOnce(BaseException):
-    """In the place of the process's end."""
+    """Raised instead of ending the process."""
 
 
 class SignalAt(Callback):
-    """Send this process a signal in some training steps, as often as a step is given."""
+    """Send a signal to this process in some training steps; a step may be given several times."""
 
     def __init__(self, number: int, *steps: int) -> None:
         self.number, self.steps = number, steps
@@ -76,7 +76,7 @@ def test_a_signal_ends_a_validation(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_is_not_told_as_sigterm(number: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_ctrl_c_is_not_reported_as_sigterm(number: int, caplog: pytest.LogCaptureFixture) -> None:
     stopper = GracefulShutdown()
     with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, report_errors(["fit"]), stopper:
         trainer(stopper, SignalAt(number, 2)).fit(BoringModel())

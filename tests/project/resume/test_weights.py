@@ -1,4 +1,4 @@
-"""Files that are no checkpoints of the config's network, given to whole commands."""
+"""Files that are not checkpoints of the config's network, given to complete commands."""
 
 import argparse
 import io
@@ -29,7 +29,7 @@ from project.runs.summary import summary
 
 @pytest.fixture
 def good(finished_run: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds; to be changed at will."""
+    """Return the content of a checkpoint, which tests may change."""
     return torch.load(finished_run / "checkpoints/best.ckpt", weights_only=True)
 
 
@@ -56,9 +56,12 @@ def without(key: str) -> Callable:
 
 WRONG = {
     "code": (with_code, "needs code of getattr|needs code of .*Path.* to be run"),
-    "plain state_dict": (lambda good, folder: LeNet(10).state_dict(), "none of Lightning's.*as --model.pretrained"),
-    "no version": (without("pytorch-lightning_version"), "none of Lightning's.*as --model.pretrained"),
-    "no state_dict": (without("state_dict"), "is none of Lightning's"),
+    "plain state_dict": (
+        lambda good, folder: LeNet(10).state_dict(),
+        "not written by Lightning.*use --model.pretrained",
+    ),
+    "no version": (without("pytorch-lightning_version"), "not written by Lightning.*use --model.pretrained"),
+    "no state_dict": (without("state_dict"), "was not written by Lightning"),
     "list": (lambda good, folder: [1, 2], "holds a list"),
     "another major version": (
         lambda good, folder: good | {"pytorch-lightning_version": "1.9.5"},
@@ -66,17 +69,17 @@ WRONG = {
     ),
     "another number of classes": (
         of_three_classes,
-        r"does not know 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Name them alike",
+        r"has no 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Rename the classes",
     ),
     "other layers": (
         of_other_layers,
-        r"is of another: 1 missing in the file \(fc3\.weight\); 1 unexpected in the file \(network\.head\.weight\)",
+        r"another network: 1 missing in the file \(fc3\.weight\); 1 unexpected in the file \(network\.head\.weight\)",
     ),
 }
 
 
-def check_refusals(file: Path, message: str, fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Check that each command refuses a file in one line, and before it makes a folder."""
+def check_rejections(file: Path, message: str, fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that each command rejects a file in one line, before it creates a directory."""
     runs = file.parent / "runs"
     for command in ("fit", "validate", "test"):
         code, err = stop_of([command, *fast, f"--ckpt_path={file}", f"--runs_dir={runs}"], capsys)
@@ -84,13 +87,13 @@ def check_refusals(file: Path, message: str, fast: list[str], capsys: pytest.Cap
         assert err.count("\n") == 1, err
         assert err.startswith("error: Expected a checkpoint")
         assert str(file) in err
-        assert "weights_only=" not in err  # torch's advice to load it unsafely
+        assert "weights_only=" not in err  # torch suggests to load it unsafely
         assert re.search(message, err), err
         assert not runs.exists()
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
-def test_checkpoint_that_does_not_fit_is_refused_in_one_line(
+def test_checkpoint_that_does_not_match_is_rejected_in_one_line(
     good: dict[str, Any],
     change: Callable,
     message: str,
@@ -99,7 +102,7 @@ def test_checkpoint_that_does_not_fit_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.save(change(good, tmp_path), tmp_path / "other.ckpt")
-    check_refusals(tmp_path / "other.ckpt", message, fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", message, fast, capsys)
     assert not (tmp_path / "trace").exists()
 
 
@@ -118,53 +121,53 @@ NO_CHECKPOINTS = {
 
 
 @pytest.mark.parametrize(("content", "message"), NO_CHECKPOINTS.values(), ids=NO_CHECKPOINTS)
-def test_file_that_is_no_checkpoint_is_refused_in_one_line(
+def test_file_that_is_not_a_checkpoint_is_rejected_in_one_line(
     content: bytes, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.ckpt").write_bytes(content)
-    check_refusals(tmp_path / "other.ckpt", message, fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", message, fast, capsys)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_truncated_checkpoint_is_refused_in_one_line(
+def test_truncated_checkpoint_is_rejected_in_one_line(
     share: float, finished_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = (finished_run / "checkpoints/best.ckpt").read_bytes()
     (tmp_path / "other.ckpt").write_bytes(content[: int(len(content) * share)])
-    check_refusals(tmp_path / "other.ckpt", "is damaged or of another kind", fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", "is damaged or of another kind", fast, capsys)
 
 
-def test_checkpoint_with_a_flipped_bit_is_refused_in_one_line(
+def test_checkpoint_with_a_flipped_bit_is_rejected_in_one_line(
     finished_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = bytearray((finished_run / "checkpoints/best.ckpt").read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "other.ckpt").write_bytes(content)
-    check_refusals(tmp_path / "other.ckpt", "wrong checksum of", fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", "wrong checksum of", fast, capsys)
 
 
-def test_folder_in_the_place_of_a_checkpoint_is_refused_in_one_line(
+def test_directory_instead_of_a_checkpoint_is_rejected_in_one_line(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.ckpt").mkdir()
-    check_refusals(tmp_path / "other.ckpt", "is a folder", fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", "is a folder", fast, capsys)
 
 
-def test_weights_alone_are_tested_but_not_resumed_from(
+def test_weights_without_optimizer_are_tested_but_not_resumed(
     good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for key in ("optimizer_states", "lr_schedulers", "callbacks"):  # as ModelCheckpoint's save_weights_only leaves them
+    for key in ("optimizer_states", "lr_schedulers", "callbacks"):  # as ModelCheckpoint with save_weights_only
         del good[key]
     torch.save(good, tmp_path / "weights.ckpt")
     options = [*fast, f"--ckpt_path={tmp_path}/weights.ckpt", f"--runs_dir={tmp_path}/runs"]
     code, err = stop_of(["fit", *options], capsys)
     assert code == 2
-    assert "holds weights alone" in err
+    assert "holds only weights" in err
     assert not (tmp_path / "runs").exists()
     assert main(["test", *options]).trainer.callback_metrics["test/acc"] > 0.1
 
 
-def test_own_objects_are_loaded_when_asked_for_and_with_a_warning(
+def test_objects_of_the_user_are_loaded_with_weights_only_false_and_a_warning(
     good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good["hyper_parameters"]["mine"] = argparse.Namespace(lr=1)
@@ -174,11 +177,11 @@ def test_own_objects_are_loaded_when_asked_for_and_with_a_warning(
     assert code == 2
     assert "needs code of argparse.Namespace" in err
     assert "--weights_only false for a file of your own" in err
-    with pytest.warns(UserWarning, match=r"whatever code is in .*mine\.ckpt will be run"):
+    with pytest.warns(UserWarning, match=r"executes any code in .*mine\.ckpt"):
         main(["test", *options, "--weights_only=false"])
 
 
-def test_training_goes_on_from_a_checkpoint_that_fits(fast: list[str], tmp_path: Path) -> None:
+def test_training_resumes_from_a_matching_checkpoint(fast: list[str], tmp_path: Path) -> None:
     options = [*fast, "--trainer.callbacks=[]", "--model.lr_scheduler=null", f"--runs_dir={tmp_path}"]
     run = main(["fit", *options, "--trainer.max_epochs=1"]).run_dir
     cli = main(["fit", *options, f"--ckpt_path={run}/checkpoints/last.ckpt"])
@@ -186,7 +189,7 @@ def test_training_goes_on_from_a_checkpoint_that_fits(fast: list[str], tmp_path:
 
 
 @pytest.mark.parametrize("option", ["--model.pretrained", "--model.teacher"])
-def test_other_files_of_weights_with_code_are_refused_before_there_is_a_run(
+def test_other_files_of_weights_with_code_are_rejected_before_a_run_exists(
     option: str, good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(with_code(good, tmp_path), tmp_path / "evil.ckpt")
@@ -210,7 +213,7 @@ def test_checkpoint_with_code_is_not_loaded_in_python(good: dict[str, Any], tmp_
 @pytest.mark.parametrize(
     "hostile", [{"_instantiator": "stranger.make"}, {"_class_path": "stranger.Module"}, {"_instantiator": ["os.mkdir"]}]
 )
-def test_code_that_a_checkpoint_names_to_build_its_module_is_not_run(
+def test_code_that_a_checkpoint_names_to_build_its_module_is_not_executed(
     hostile: dict[str, Any],
     good: dict[str, Any],
     fast: list[str],
@@ -218,7 +221,7 @@ def test_code_that_a_checkpoint_names_to_build_its_module_is_not_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\n")  # runs once it is imported
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')\n")  # executed on import
     monkeypatch.syspath_prepend(tmp_path)
     good["hyper_parameters"] |= hostile
     file = tmp_path / "evil.ckpt"
@@ -237,7 +240,7 @@ def test_code_that_a_checkpoint_names_to_build_its_module_is_not_run(
     assert not (tmp_path / "trace").exists()
 
 
-def test_code_that_hyperparameters_name_is_not_run(
+def test_code_that_hyperparameters_name_is_not_executed(
     good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "hubconf.py").write_text(
@@ -265,14 +268,14 @@ def test_code_that_hyperparameters_name_is_not_run(
     assert (tmp_path / "trace").exists()
 
 
-# A checkpoint and data that it was not trained on
+# Checkpoints with data that they were not trained on
 
 CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(scope="module")
 def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of images of three classes, by stage; not to be changed."""
+    """Return a directory of images of three classes, by stage. Tests must not change it."""
     root = tmp_path_factory.mktemp("insects")
     generator = np.random.default_rng(0)
     for number, name in enumerate(CLASSES):
@@ -286,7 +289,7 @@ def insects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def insects_run(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run on that folder; not to be changed but by adding to it."""
+    """Return a run on these images. Tests may only add files to it."""
     options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
     options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=2", "--report=false"]
     options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", "--model.optimizer.lr=0.01"]
@@ -295,7 +298,7 @@ def insects_run(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def other_order(insects: Path, tmp_path: Path) -> Path:
-    """Return a folder that lists the same images with the classes in another order."""
+    """Return a directory that lists the same images with the classes in another order."""
     root, names = tmp_path / "other order", ("cat", "ant", "bee")
     root.mkdir()
     (root / "classes.txt").write_text("\n".join(names))
@@ -332,15 +335,15 @@ def test_classes_in_another_order_are_mapped_by_name(
     assert drawn.read_text().splitlines()[0] == r"true \ predicted,ant,bee,cat"
 
 
-def test_a_test_names_its_checkpoint_and_is_not_that_of_a_newer_one(insects_run: Path, tmp_path: Path) -> None:
+def test_a_test_names_its_checkpoint_and_does_not_apply_to_a_newer_one(insects_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs/lenet/copy"
     shutil.copytree(insects_run, run)
     shutil.rmtree(run / "test", ignore_errors=True)
     best = run / "checkpoints/best.ckpt"
     saved = torch.load(best, weights_only=True)
-    found = outcome("test", run)
-    assert found["checkpoint_digest"] == digest_of(best)
-    assert (found["epoch"], found["step"]) == (saved["epoch"] + 1, saved["global_step"])
+    results = outcome("test", run)
+    assert results["checkpoint_digest"] == digest_of(best)
+    assert (results["epoch"], results["step"]) == (saved["epoch"] + 1, saved["global_step"])
     newer = "tested at|best.ckpt is newer"
     assert not re.search(newer, summary(run, run) + sentence(read_run(run)))
     torch.save(saved | {"epoch": 8}, best)
@@ -358,14 +361,14 @@ def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_ru
     shutil.copytree(insects, tmp_path / "dark", ignore=shutil.ignore_patterns("*.txt", "*.json", "cache"))
     for file in (tmp_path / "dark").rglob("*.png"):
         Image.fromarray((np.array(Image.open(file)) * 0.3).astype(np.uint8)).save(file)
-    found = outcome("test", insects_run, f"--data.root={tmp_path / 'dark'}")
+    results = outcome("test", insects_run, f"--data.root={tmp_path / 'dark'}")
     folder = main(["predict", f"--run={insects_run}", str(tmp_path / "dark/test")])
     images = json.loads((folder / "predictions.json").read_text())["images"]
-    true = [CLASSES.index(Path(one["file"]).parent.name) for one in images]
+    true = [CLASSES.index(Path(image["file"]).parent.name) for image in images]
     losses = [-np.log(one["probabilities"][label]) for one, label in zip(images, true, strict=True)]
-    assert found["metrics"]["test/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert results["metrics"]["test/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     right = [one["predicted"] == CLASSES[label] for one, label in zip(images, true, strict=True)]
-    assert found["metrics"]["test/acc"] == pytest.approx(np.mean(right))
+    assert results["metrics"]["test/acc"] == pytest.approx(np.mean(right))
 
 
 def test_other_test_images_of_the_same_names_are_other_data(
@@ -398,16 +401,18 @@ def test_transforms_are_not_fitted_to_other_data_than_the_runs(
         assert code == 2
         assert err == (
             f"error: Expected the data that {run}/checkpoints/{name}.ckpt was trained on ({insects}), because "
-            f"ZCAWhitening is fitted to its training images, but {other_order} is other data. Give the run's "
-            "--data.root; to classify other images, use `predict`, which fits to the run's data.\n"
+            f"ZCAWhitening is fitted to its training images, but got {other_order}. Set --data.root to the "
+            "data of the run. To classify other images, use `predict`, which fits to the data of the run.\n"
         )
     shutil.copy(best, tmp_path / "mine.ckpt")
-    with pytest.warns(UserWarning, match=r"ZCAWhitening is fitted to .* Whether .*mine\.ckpt was trained on them"):
+    with pytest.warns(
+        UserWarning, match=r"ZCAWhitening is fitted to .* unknown whether .*mine\.ckpt was trained on them"
+    ):
         cli = main(["test", *options, f"--ckpt_path={tmp_path}/mine.ckpt"])
     assert cli.trainer.callback_metrics["test/loss"].item() == pytest.approx(own["test/loss"])
 
 
-def test_weights_without_their_run_keep_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
+def test_weights_without_their_run_have_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
     shutil.copy(insects_run / "checkpoints/best.ckpt", tmp_path / "mine.ckpt")
     own = outcome("test", insects_run)["metrics"]
     config = [f"--config={insects_run}/config.yaml", f"--data.root={other_order}", f"--runs_dir={tmp_path}/runs"]
@@ -421,12 +426,12 @@ def test_data_may_lack_classes_of_the_checkpoint(insects: Path, insects_run: Pat
         for name in ("ant", "cat"):
             shutil.copytree(insects / stage / name, tmp_path / stage / name)
     own = outcome("test", insects_run)["metrics"]
-    found = outcome("test", insects_run, f"--data.root={tmp_path}")["metrics"]
-    assert {name for name in found if "/acc/" in name} == {"test/acc/ant", "test/acc/cat"}
-    assert (found["test/acc/ant"], found["test/acc/cat"]) == (own["test/acc/ant"], own["test/acc/cat"])
+    metrics = outcome("test", insects_run, f"--data.root={tmp_path}")["metrics"]
+    assert {name for name in metrics if "/acc/" in name} == {"test/acc/ant", "test/acc/cat"}
+    assert (metrics["test/acc/ant"], metrics["test/acc/cat"]) == (own["test/acc/ant"], own["test/acc/cat"])
 
 
-def test_data_of_other_classes_is_refused_with_both_lists(
+def test_data_of_other_classes_is_rejected_with_both_lists(
     insects: Path, insects_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
@@ -439,17 +444,16 @@ def test_data_of_other_classes_is_refused_with_both_lists(
         code, err = stop_of([command, *options], capsys)
         assert code == 2
         assert err == (
-            f"error: Expected a checkpoint of the data's classes, but {insects_run}/checkpoints/"
-            f"{'last' if command == 'fit' else 'best'}.ckpt does not know cats (and the data has no cat). Name them "
-            "alike (by folders, or classes.txt), or give another checkpoint."
-            + " To train on other classes: give its weights alone as --model.pretrained, without --ckpt_path."
-            * (command == "fit")
+            f"error: Expected a checkpoint with the classes of the data, but {insects_run}/checkpoints/"
+            f"{'last' if command == 'fit' else 'best'}.ckpt has no cats (and the data has no cat). Rename the "
+            "classes (folders, or classes.txt), or use another checkpoint."
+            + " To load only its weights, use --model.pretrained instead of --ckpt_path." * (command == "fit")
             + "\n"
         )
     assert sorted(insects_run.rglob("*")) == before
 
 
-def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
+def test_resumed_training_uses_the_checkpoints_classes_and_normalisation(
     insects: Path, insects_run: Path, other_order: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs/lenet/copy"
@@ -466,7 +470,7 @@ def test_resumed_training_keeps_the_checkpoints_classes_and_normalisation(
     shutil.copytree(insects, tmp_path / "few", ignore=shutil.ignore_patterns("*.txt", "*.json", "cache", "bee"))
     code, err = stop_of(["fit", f"--run={insects_run}", f"--data.root={tmp_path / 'few'}", *longer], capsys)
     assert code == 2
-    assert err.endswith("last.ckpt to train on, but it has no bee. Add images of them.\n")
+    assert err.endswith("last.ckpt, but it has no bee. Add images of them.\n")
 
 
 def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(insects: Path, tmp_path: Path) -> None:
@@ -482,7 +486,7 @@ def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(i
     own = outcome("test", run)["metrics"]
     best = run / "checkpoints/best.ckpt"
     saved = torch.load(best, weights_only=True)
-    saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as earlier versions saved them
+    saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as in checkpoints of earlier versions
     torch.save(saved, best)
     with pytest.warns(UserWarning, match="The checkpoint names no Normalize"):
         assert outcome("test", run)["metrics"] == own
@@ -511,7 +515,7 @@ def test_images_of_another_size_are_reported(insects_run: Path) -> None:
         outcome("test", insects_run, "--data.image_size=33")
 
 
-def test_embeddings_are_measured_on_other_classes(fast: list[str], insects: Path, tmp_path: Path) -> None:
+def test_embeddings_are_evaluated_on_other_classes(fast: list[str], insects: Path, tmp_path: Path) -> None:
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.callbacks=[]"]
     run = main(["fit", "--config=configs/metric.yaml", *fast[2:], *quick, f"--runs_dir={tmp_path}"]).run_dir
     other = ["--data=datamodules.FolderDataModule", f"--data.root={insects}", "--data.batch_size=8"]

@@ -10,7 +10,7 @@ from project.errors import RunError
 from project.runs.config import DuplicateKeyError, differences, load_config, read_yaml, setting, write_yaml
 
 
-def test_configs_differ_by_class_and_key_not_by_place() -> None:
+def test_configs_are_compared_by_class_and_key_not_by_index() -> None:
     x, y = "{class_path: X, init_args: {n: 1}}", "{class_path: Y}"
     one = yaml.safe_load(f"a: {{b: 1, c: [1, 2]}}\ntrainer: {{callbacks: [{x}, {y}]}}")
     other = yaml.safe_load(f"a: {{b: 2, c: [1, 2]}}\ntrainer: {{callbacks: [{y}, {x}]}}\nd: null")
@@ -111,9 +111,9 @@ def test_merged_keys_are_not_duplicates() -> None:
     )
     with pytest.raises(DuplicateKeyError, match=r"'a\.f'"):
         read_yaml(text + "a.f: 3\n")
-    found = read_yaml(text)
-    assert found["c"] == {"x": 3, "y": 1, "z": 2}
-    assert found["d"] == {"x": 1, "y": 4}
+    content = read_yaml(text)
+    assert content["c"] == {"x": 3, "y": 1, "z": 2}
+    assert content["d"] == {"x": 1, "y": 4}
     assert read_yaml("a: &a\n  - *a\n")["a"]  # contains itself
 
 

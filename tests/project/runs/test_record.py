@@ -23,11 +23,11 @@ def git(folder: Path, *args: str) -> str:
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a repository that is taken for that of this code, with a network committed."""
+    """Return a repository with a committed network, which replaces that of this project."""
     folder = tmp_path / "code"
     folder.mkdir()
     git(folder, "init", "-q")
-    (folder / "network.py").write_bytes(b"width = 1\r\nname = '\xe9'\n")  # what reading it as text would change
+    (folder / "network.py").write_bytes(b"width = 1\r\nname = '\xe9'\n")  # reading it as text would change it
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "Start")
     monkeypatch.setattr(uncommitted, "CODE", folder)
@@ -35,24 +35,24 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def start(run: Path, state: str = "finished", **facts: Any) -> dict[str, Any]:
-    """Start a run, or go on with it, and end it; return what is written down."""
+    """Start or resume a run, end it, and return its record."""
     run.mkdir(parents=True, exist_ok=True)
     record.begin(run, ["fit"], **facts)
     record.end(run, state, 60)
     return record.read(run)
 
 
-def test_a_run_writes_down_what_it_ran_with(finished_run: Path) -> None:
-    found = record.read(finished_run)
-    assert found["command"][0] == "fit"
-    assert found["seed"] == 0
-    assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
-    assert len(found["data"]["digest"]) == 64
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    assert found["seconds"] > 0
+def test_a_run_records_versions_git_and_hardware(finished_run: Path) -> None:
+    info = record.read(finished_run)
+    assert info["command"][0] == "fit"
+    assert info["seed"] == 0
+    assert info["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert len(info["data"]["digest"]) == 64
+    assert info["hardware"]["threads"] == torch.get_num_threads()
+    assert info["seconds"] > 0
 
 
-def test_the_code_is_had_again_from_the_commit_and_what_was_not_in_it(code: Path, tmp_path: Path) -> None:
+def test_the_code_is_restored_from_the_commit_and_the_patch(code: Path, tmp_path: Path) -> None:
     commit = git(code, "rev-parse", "HEAD").strip()
     clean = start(tmp_path / "clean")
     assert clean["git"] == {"commit": commit, "dirty": False, "untracked": []}
@@ -60,10 +60,10 @@ def test_the_code_is_had_again_from_the_commit_and_what_was_not_in_it(code: Path
 
     (code / "network.py").write_bytes(b"width = 2\r\nname = '\xe9'\n")
     (code / "mine.py").write_text("depth = 3\n")
-    found = start(tmp_path / "edited")["git"]
+    facts = start(tmp_path / "edited")["git"]
     diff = tmp_path / "edited" / "uncommitted.diff"
-    assert (found["commit"], found["dirty"], found["untracked"]) == (commit, True, ["mine.py"])
-    assert found["diff_sha256"] == sha256(diff.read_bytes()).hexdigest()
+    assert (facts["commit"], facts["dirty"], facts["untracked"]) == (commit, True, ["mine.py"])
+    assert facts["diff_sha256"] == sha256(diff.read_bytes()).hexdigest()
     again = tmp_path / "again"
     git(tmp_path, "clone", "-q", str(code), str(again))
     git(again, "apply", str(diff))
@@ -71,7 +71,7 @@ def test_the_code_is_had_again_from_the_commit_and_what_was_not_in_it(code: Path
         assert (again / name).read_bytes() == (code / name).read_bytes()
 
 
-def test_code_that_git_does_not_know_has_no_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_without_git_has_no_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uncommitted, "CODE", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert start(tmp_path / "run")["git"] is None
@@ -83,18 +83,18 @@ def test_two_edits_of_one_commit_are_not_the_same_code(file: str, code: Path, tm
     for run, width in zip(runs, (2, 2, 3), strict=True):
         (code / file).write_text(f"width = {width}\n")
         start(run)
-    one, same, other = (result.circumstances["git"] for result in read_results(tmp_path / "runs")[0])
-    assert one == same != other
+    first, same, other = (result.circumstances["git"] for result in read_results(tmp_path / "runs")[0])
+    assert first == same != other
 
 
-def test_a_run_that_goes_on_keeps_the_facts_of_its_first_start(code: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs/lenet/2026-11-21_10-00-00"
     first = start(run, hardware={"cpu": "a"}, seed=1)
     (code / "network.py").write_text("width = 2\n")
     start(run, hardware={"cpu": "a"}, seed=1)
     second = start(run, hardware={"cpu": "b"}, seed=1)
     assert {name: second[name] for name in record.ENVIRONMENT} == {name: first[name] for name in record.ENVIRONMENT}
-    assert [set(one) - {"at", "command"} for one in second["resumed"]] == [{"git"}, {"git", "hardware"}]
+    assert [set(later) - {"at", "command"} for later in second["resumed"]] == [{"git"}, {"git", "hardware"}]
     assert second["resumed"][1]["hardware"] == {"cpu": "b"}
     assert b"+width = 2" in (run / "uncommitted_2.diff").read_bytes()
     (result,) = read_results(tmp_path / "runs")[0]
@@ -110,21 +110,21 @@ def test_an_edit_that_a_run_was_started_with_is_written_once(code: Path, tmp_pat
     assert files == {"uncommitted.diff": b"+width = 2\n", "uncommitted_3.diff": b"+width = 3\n"}
 
 
-def test_a_record_of_older_form_is_gone_on_with(code: Path, tmp_path: Path) -> None:
+def test_a_run_with_an_older_record_is_resumed(code: Path, tmp_path: Path) -> None:
     old = {"commit": git(code, "rev-parse", "HEAD").strip(), "dirty": False, "untracked": []}
-    told = {"state": "failed", "started": STARTED.isoformat(), "seconds": 5.0, "git": old, "versions": {}}
+    before = {"state": "failed", "started": STARTED.isoformat(), "seconds": 5.0, "git": old, "versions": {}}
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / record.FILE).write_text(json.dumps(told | {"resumed": [{"at": "", "command": []}]}))
-    found = start(tmp_path / "run", hardware={"cpu": "a"})
-    assert (found["git"], found["versions"], found["seconds"]) == (old, {}, 65.0)
-    assert "hardware" not in found  # which is not known of its first start
-    assert set(found["resumed"][1]) == {"at", "command", "versions", "hardware"}
+    (tmp_path / "run" / record.FILE).write_text(json.dumps(before | {"resumed": [{"at": "", "command": []}]}))
+    info = start(tmp_path / "run", hardware={"cpu": "a"})
+    assert (info["git"], info["versions"], info["seconds"]) == (old, {}, 65.0)
+    assert "hardware" not in info  # unknown for its first start
+    assert set(info["resumed"][1]) == {"at", "command", "versions", "hardware"}
 
 
-def write_killed(run: Path, **told: Any) -> Path:
-    """Write a run that was killed ten minutes behind its start, half an hour after its last checkpoint but one."""
+def write_killed(run: Path, **fields: Any) -> Path:
+    """Write a run that was killed ten minutes after its start, with an older best.ckpt."""
     (run / "checkpoints").mkdir(parents=True)
-    (run / record.FILE).write_text(json.dumps({"state": "running", "started": STARTED.isoformat()} | told))
+    (run / record.FILE).write_text(json.dumps({"state": "running", "started": STARTED.isoformat()} | fields))
     for name, minutes in (("best", -20), ("last", 10)):
         file = run / f"checkpoints/{name}.ckpt"
         file.touch()
@@ -144,20 +144,20 @@ def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
     assert start(killed)["seconds"] == 11 * 60
 
 
-def test_a_start_that_is_taken_back_leaves_the_run_as_it_was(code: Path, tmp_path: Path) -> None:
+def test_a_start_that_is_rolled_back_leaves_the_run_unchanged(code: Path, tmp_path: Path) -> None:
     run = write_killed(tmp_path / "run")
     before = (run / record.FILE).read_bytes()
     files = {*run.iterdir()}
     (code / "network.py").write_text("width = 2\n")
     record.begin(run, ["fit", "--run", "last"])
-    record.take_back(run)
+    record.roll_back(run)
     assert (run / record.FILE).read_bytes() == before
     assert {*run.iterdir()} == files | {run / record.LOCK}
     assert record.state_of(run) == "killed"
-    record.end(run, "failed", 5)  # as the process ends
+    record.end(run, "failed", 5)  # as when the process exits
     assert (run / record.FILE).read_bytes() == before
 
     (tmp_path / "new").mkdir()
     record.begin(tmp_path / "new", ["fit"])
-    record.take_back(tmp_path / "new")
+    record.roll_back(tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [record.LOCK]

@@ -11,7 +11,7 @@ from project.runs import record
 from project.runs.folders import times_tested
 from project.runs.results import Result, read_results, repeats
 
-TOLD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
+RECORD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
 
 
 def results_of(runs_dir: Path) -> list[Result]:
@@ -20,9 +20,9 @@ def results_of(runs_dir: Path) -> list[Result]:
     return results
 
 
-def test_result_holds_what_the_files_of_a_run_say(tmp_path: Path) -> None:
+def test_result_is_read_from_the_files_of_a_run(tmp_path: Path) -> None:
     started = "2026-11-21T09:00:00+00:00"
-    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=4, **TOLD, started=started)
+    run = write_run(tmp_path / "lenet/2026-11-21_10-00-00", seed=4, **RECORD, started=started)
     write_test(run, 0.25, "2026-11-22_00-00-00_2")
     write_test(run, 0.625, "2026-11-22_00-00-00_10")
     (result,) = results_of(tmp_path)
@@ -35,7 +35,7 @@ def test_result_holds_what_the_files_of_a_run_say(tmp_path: Path) -> None:
     assert result.test_weights == f"{run}/checkpoints/best.ckpt"
 
 
-def test_every_test_that_was_carried_out_counts_and_no_other(tmp_path: Path) -> None:
+def test_only_completed_tests_count(tmp_path: Path) -> None:
     run = write_run(tmp_path / "lenet/2026-11-21_10-00-00")
     write_test(run, 0.25, "2026-11-22_00-00-00")
     (write_test(run, 0.5, "2026-11-22_01-00-00") / "metrics.csv").unlink()  # --trainer.logger=false
@@ -44,13 +44,13 @@ def test_every_test_that_was_carried_out_counts_and_no_other(tmp_path: Path) -> 
     assert (result.test, result.tests, times_tested(run)) == (0.25, 2, 2)
 
 
-def test_run_without_accuracy_tells_its_loss(tmp_path: Path) -> None:
+def test_run_without_accuracy_has_its_loss(tmp_path: Path) -> None:
     write_test(write_run(tmp_path / "a/2026-11-21_10-00-00", metric="loss"), 0.4, metric="loss")
     (result,) = results_of(tmp_path)
     assert (result.metric, result.val, result.test) == ("loss", 0.5, 0.4)
 
 
-def test_run_without_a_record_tells_its_start_by_its_name_and_no_state(tmp_path: Path) -> None:
+def test_run_without_a_record_has_its_start_from_its_name_and_no_state(tmp_path: Path) -> None:
     write_run(tmp_path / "a/2026-11-21_10-00-00_2")
     write_run(tmp_path / "b/renamed")
     renamed, dated = results_of(tmp_path)
@@ -60,7 +60,7 @@ def test_run_without_a_record_tells_its_start_by_its_name_and_no_state(tmp_path:
     assert renamed.started is None
 
 
-def test_run_is_running_while_its_process_holds_it_and_killed_if_none_does(tmp_path: Path) -> None:
+def test_run_is_running_while_its_process_holds_the_lock_and_killed_otherwise(tmp_path: Path) -> None:
     held = write_run(tmp_path / "a/2026-11-21_10-00-00")
     write_run(tmp_path / "a/2026-11-21_11-00-00", state="running")
     record.begin(held, [])
@@ -70,7 +70,7 @@ def test_run_is_running_while_its_process_holds_it_and_killed_if_none_does(tmp_p
     assert results_of(tmp_path)[1].minutes == 1
 
 
-def test_value_that_is_not_finite_or_half_written_is_no_best_validation(tmp_path: Path) -> None:
+def test_nan_inf_or_an_incomplete_value_is_never_the_best_validation(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a/2026-11-21_10-00-00", (math.nan, 0.5, math.inf))
     with (run / "metrics.csv").open("a") as file:
         file.write("3,,20,damaged,,0.9\n3,,0.8\n4,,30,,,0.7")
@@ -78,17 +78,17 @@ def test_value_that_is_not_finite_or_half_written_is_no_best_validation(tmp_path
     assert (result.val, result.val_epoch) == (0.5, 2)
 
 
-def test_tests_of_weights_that_are_no_runs_are_no_runs(tmp_path: Path) -> None:
+def test_tests_of_weights_without_a_run_are_not_runs(tmp_path: Path) -> None:
     write_test(tmp_path / "lenet/2026-11-21_10-00-00", 0.5)
     (tmp_path / "notes" / "of mine").mkdir(parents=True)
     (tmp_path / "notes" / ".DS_Store").touch()
     assert results_of(tmp_path) == []
 
 
-def test_whatever_is_broken_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_broken_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     names = [f"a/2026-11-21_10-00-0{i}" for i in range(8)]
     for name in names[1:]:
-        write_test(write_run(tmp_path / name, seed=3, **TOLD), 0.5)
+        write_test(write_run(tmp_path / name, seed=3, **RECORD), 0.5)
     (tmp_path / names[0]).mkdir()
     (tmp_path / names[1] / "config.yaml").write_text("trainer: {max_epo")
     (tmp_path / names[2] / "config.yaml").write_bytes(b"\xff\0\0")
@@ -110,48 +110,54 @@ def test_whatever_is_broken_is_named_and_the_rest_is_told(tmp_path: Path) -> Non
 def test_repeats_are_summarised_by_mean_and_sample_std(tmp_path: Path) -> None:
     vals, tests = (0.7, 0.8, 0.75), (0.6, 0.7, 0.62)
     for seed, (val, test) in enumerate(zip(vals, tests, strict=True)):
-        run = write_run(tmp_path / f"lenet/2026-11-21_1{seed}-00-00", (0.1, 0.2, val), seed, **TOLD)
+        run = write_run(tmp_path / f"lenet/2026-11-21_1{seed}-00-00", (0.1, 0.2, val), seed, **RECORD)
         write_test(run, test)
-    (found,) = repeats(results_of(tmp_path))
-    assert (found.name, found.n, found.seeds) == ("lenet/2026-11-21_12-00-00", 3, [0, 1, 2])
-    assert found.val_mean == pytest.approx(0.75)
-    assert found.val_std == pytest.approx(0.05)
-    assert (found.test_n, found.test_std) == (3, stdev(tests))
-    assert (found.minutes_mean, found.left_out, found.differ) == (1.5, [], [])
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.name, summary.n, summary.seeds) == ("lenet/2026-11-21_12-00-00", 3, [0, 1, 2])
+    assert summary.val_mean == pytest.approx(0.75)
+    assert summary.val_std == pytest.approx(0.05)
+    assert (summary.test_n, summary.test_std) == (3, stdev(tests))
+    assert (summary.minutes_mean, summary.left_out, summary.differ) == (1.5, [], [])
 
 
-def test_other_settings_and_other_data_are_no_repeats(tmp_path: Path) -> None:
-    write_run(tmp_path / "a/2026-11-21_10-00-00", seed=0, **TOLD)
-    write_run(tmp_path / "a/2026-11-21_11-00-00", seed=1, lr=0.2, **TOLD)
-    write_run(tmp_path / "a/2026-11-21_12-00-00", seed=2, **TOLD | {"data": {"digest": "d2"}})
+def test_other_settings_and_other_data_are_not_repeats(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/2026-11-21_10-00-00", seed=0, **RECORD)
+    write_run(tmp_path / "a/2026-11-21_11-00-00", seed=1, lr=0.2, **RECORD)
+    write_run(tmp_path / "a/2026-11-21_12-00-00", seed=2, **RECORD | {"data": {"digest": "d2"}})
     write_run(tmp_path / "a/2026-11-21_13-00-00", seed=3)
     write_run(tmp_path / "a/2026-11-21_14-00-00", seed=4, root="other")
     assert repeats(results_of(tmp_path)) == []
-    write_run(tmp_path / "b/2026-11-21_15-00-00", seed=5, root="moved", **TOLD)  # the same data elsewhere
-    (found,) = repeats(results_of(tmp_path))
-    assert (found.seeds, found.digest) == ([0, 5], "d1")
+    write_run(tmp_path / "b/2026-11-21_15-00-00", seed=5, root="moved", **RECORD)  # the same data elsewhere
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.seeds, summary.digest) == ([0, 5], "d1")
 
 
-def test_what_does_not_count_among_repeats_is_said(tmp_path: Path) -> None:
-    write_run(tmp_path / "a/2026-11-21_10-00-00", (0.1, 0.1, 0.1), 0, **TOLD)
-    write_run(tmp_path / "a/2026-11-21_11-00-00", (0.7, 0.7, 0.7), 0, **TOLD)
-    write_run(tmp_path / "a/2026-11-21_12-00-00", (0.8, 0.8, 0.8), 1, **TOLD | {"versions": {"torch": "3"}})
-    write_run(tmp_path / "a/2026-11-21_13-00-00", (0.9,), 2, **TOLD | {"state": "running"})
-    write_run(tmp_path / "a/2026-11-21_14-00-00", (0.9,), 3, **TOLD | {"state": "interrupted"})
-    write_run(tmp_path / "a/2026-11-21_15-00-00", (), 4, **TOLD)
-    (write_run(tmp_path / "a/2026-11-21_16-00-00", seed=5, **TOLD) / "before").mkdir()
-    (found,) = repeats(results_of(tmp_path))
-    assert found.val_mean == pytest.approx(0.75)
-    left_out = ["1 of the same seed", "1 killed", "1 interrupted", "1 without validation", "1 changed on the way"]
-    assert found.left_out == left_out
-    assert found.differ == ["versions"]
+def test_runs_excluded_from_repeats_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "a/2026-11-21_10-00-00", (0.1, 0.1, 0.1), 0, **RECORD)
+    write_run(tmp_path / "a/2026-11-21_11-00-00", (0.7, 0.7, 0.7), 0, **RECORD)
+    write_run(tmp_path / "a/2026-11-21_12-00-00", (0.8, 0.8, 0.8), 1, **RECORD | {"versions": {"torch": "3"}})
+    write_run(tmp_path / "a/2026-11-21_13-00-00", (0.9,), 2, **RECORD | {"state": "running"})
+    write_run(tmp_path / "a/2026-11-21_14-00-00", (0.9,), 3, **RECORD | {"state": "interrupted"})
+    write_run(tmp_path / "a/2026-11-21_15-00-00", (), 4, **RECORD)
+    (write_run(tmp_path / "a/2026-11-21_16-00-00", seed=5, **RECORD) / "before").mkdir()
+    (summary,) = repeats(results_of(tmp_path))
+    assert summary.val_mean == pytest.approx(0.75)
+    left_out = [
+        "1 of the same seed",
+        "1 killed",
+        "1 interrupted",
+        "1 without validation",
+        "1 resumed with other settings",
+    ]
+    assert summary.left_out == left_out
+    assert summary.differ == ["versions"]
 
 
 def test_runs_without_a_record_are_finished_with_their_last_epoch(tmp_path: Path) -> None:
     for seed, epochs in enumerate((3, 3, 2)):
         write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", [0.5] * epochs, seed)
-    (found,) = repeats(results_of(tmp_path))
-    assert (found.seeds, found.left_out) == ([0, 1], ["1 unfinished"])
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.seeds, summary.left_out) == ([0, 1], ["1 unfinished"])
 
 
 def test_runs_without_a_seed_are_all_different(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_runs_without_a_seed_are_all_different(tmp_path: Path) -> None:
     assert repeats(results_of(tmp_path))[0].seeds == [None, None]
 
 
-def test_a_test_belongs_to_the_checkpoint_that_it_was_made_of(tmp_path: Path) -> None:
+def test_a_test_belongs_to_the_checkpoint_that_was_tested(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a/2026-11-21_10-00-00")
     write_test(run, 0.625, "2026-11-22_00-00-00", **write_best(run, epoch=1))
     (result,) = results_of(tmp_path)
@@ -169,14 +175,14 @@ def test_a_test_belongs_to_the_checkpoint_that_it_was_made_of(tmp_path: Path) ->
     of_newer = write_best(run, epoch=2)  # the run was resumed
     (result,) = results_of(tmp_path)
     assert (result.test, result.test_epoch, result.tests) == (None, None, 1)
-    assert result.test_note == "tested at epoch 1; best.ckpt is newer (62.50% is the older one's)"
+    assert result.test_note == "tested at epoch 1; best.ckpt is newer (older result: 62.50%)"
 
     write_test(run, 0.5, "2026-11-22_01-00-00", **of_newer)
     (result,) = results_of(tmp_path)
     assert (result.test, result.test_epoch, result.test_note, result.tests) == (0.5, 2, None, 2)
 
     shutil.copytree(run, tmp_path / "a/copy", copy_function=shutil.copyfile)  # with new times
-    assert [(one.test, one.test_note) for one in results_of(tmp_path)] == [(0.5, None), (0.5, None)]
+    assert [(result.test, result.test_note) for result in results_of(tmp_path)] == [(0.5, None), (0.5, None)]
 
 
 def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: Path) -> None:
@@ -184,7 +190,7 @@ def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: 
     write_test(run, 0.625)
     write_best(run, epoch=1)
     os.utime(run / "checkpoints/best.ckpt", (1, 1))
-    assert [(one.test, one.test_note) for one in results_of(tmp_path)] == [(0.625, None)]
+    assert [(result.test, result.test_note) for result in results_of(tmp_path)] == [(0.625, None)]
     os.utime(run / "checkpoints/best.ckpt", (4e9, 4e9))
     (result,) = results_of(tmp_path)
     assert result.test is None
@@ -192,25 +198,25 @@ def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: 
     assert result.test_note.startswith("tested at an unknown checkpoint; best.ckpt is newer")
 
 
-def test_a_test_of_older_weights_enters_no_mean(tmp_path: Path) -> None:
+def test_a_test_of_older_weights_is_excluded_from_the_mean(tmp_path: Path) -> None:
     for seed in range(3):
-        run = write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed, **TOLD)
+        run = write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed, **RECORD)
         write_test(run, 0.1 + seed, **write_best(run, epoch=1))
     write_best(run, epoch=2)
-    (found,) = repeats(results_of(tmp_path))
-    assert (found.n, found.test_n, found.test_mean) == (3, 2, pytest.approx(0.6))
-    assert found.left_out == ["1 tested before best.ckpt"]
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.n, summary.test_n, summary.test_mean) == (3, 2, pytest.approx(0.6))
+    assert summary.left_out == ["1 tested before best.ckpt"]
 
 
 def test_a_test_on_other_data_or_of_other_weights_has_a_note_and_comes_after_the_usual_one(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a/2026-11-21_10-00-00", **TOLD)
+    run = write_run(tmp_path / "a/2026-11-21_10-00-00", **RECORD)
     best = write_best(run, epoch=2)
     data = {"data": {"root": "data/dark", "digest": "d2d2d2d2d2"}}
     write_test(run, 0.25, "2026-11-22_00-00-00", **best, **data)
     (result,) = results_of(tmp_path)
     assert (result.test, result.test_data) == (0.25, "data/dark (d2d2d2d2)")
     assert result.test_note == (
-        f"tested by {run}/checkpoints/best.ckpt of epoch 2, on other data than the run's: data/dark (d2d2d2d2)"
+        f"tested with {run}/checkpoints/best.ckpt of epoch 2, on other data than the run's: data/dark (d2d2d2d2)"
     )
     write_test(run, 0.75, "2026-11-22_01-00-00", **best, data={"root": "moved", "digest": "d1"})
     write_test(run, 0.5, "2026-11-22_02-00-00", weights=f"{run}/checkpoints/last.ckpt", epoch=3)
@@ -224,7 +230,7 @@ def test_data_recorded_without_pixels_is_compared_without_them(tmp_path: Path) -
     read_only = {"root": "e", "digest": "d1", "index_digest": "d1"}
     cases = [(earlier, now, True), (now, earlier, True), (now, read_only, True), (now, noise, False)]
     for number, (of_run, of_test, same) in enumerate([*cases, (earlier, other, False), (now, other, False)]):
-        run = write_run(tmp_path / f"a/2026-11-21_1{number}-00-00", **TOLD | {"data": of_run})
+        run = write_run(tmp_path / f"a/2026-11-21_1{number}-00-00", **RECORD | {"data": of_run})
         write_test(run, 0.5, **write_best(run, epoch=2), data=of_test)
         assert (results_of(tmp_path)[-1].test_data is None) == same
 
@@ -232,10 +238,10 @@ def test_data_recorded_without_pixels_is_compared_without_them(tmp_path: Path) -
 def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / f"a/2026-11-21_1{seed}-00-00", seed=seed) for seed in range(5)]
     write_test(runs[0], 0.5)
-    write_test(runs[1], 0.7, weights="checkpoints/best.ckpt")  # from within the run's folder
+    write_test(runs[1], 0.7, weights="checkpoints/best.ckpt")  # relative to the run directory
     write_test(runs[2], 0.1, limit="2")
     write_test(runs[3], 0.1, weights=f"{runs[3]}/checkpoints/last.ckpt")
     write_test(runs[4], 0.1, weights=f"{runs[0]}/checkpoints/best.ckpt")
-    (found,) = repeats(results_of(tmp_path))
-    assert (found.n, found.test_n, found.test_mean) == (5, 2, pytest.approx(0.6))
-    assert found.left_out == ["3 tested otherwise"]
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.n, summary.test_n, summary.test_mean) == (5, 2, pytest.approx(0.6))
+    assert summary.left_out == ["3 tested with other images or weights"]

@@ -19,14 +19,14 @@ def make_run(folder: Path) -> Path:
     return folder
 
 
-def test_folders_made_in_one_second_are_distinct(tmp_path: Path) -> None:
+def test_directories_created_in_one_second_are_distinct(tmp_path: Path) -> None:
     folders = [create_folder(tmp_path / "resnet") for _ in range(12)]
     assert len(set(folders)) == 12
     assert all(folder.is_dir() for folder in folders)
 
 
 def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="there is none"):
+    with pytest.raises(RunError, match="found none"):
         find_run("last", tmp_path)
     for name in (
         "b/2026-01-02_03-04-05",
@@ -35,11 +35,11 @@ def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> Non
         "z/2025-12-31_23-59-59",
     ):
         make_run(tmp_path / name)
-    (tmp_path / "a/2027-01-01_00-00-00/test").mkdir(parents=True)  # an evaluation without a run
+    (tmp_path / "a/2027-01-01_00-00-00/test").mkdir(parents=True)  # a test of weights without a run
     assert find_run("last", tmp_path) == tmp_path / "a/2026-01-02_03-04-05_10"
 
 
-def test_last_is_told_by_the_record_of_a_run_that_was_renamed(tmp_path: Path) -> None:
+def test_last_is_found_by_the_record_of_a_renamed_run(tmp_path: Path) -> None:
     for name, day in (("a/lr_3000", 1), ("b/2026-01-02_03-04-05", 2)):
         make_run(tmp_path / name)
         (tmp_path / name / "run.json").write_text(f'{{"started": "2026-01-0{day}T00:00:00+00:00"}}')
@@ -53,11 +53,11 @@ def write_accuracies(run: Path, *accuracies: float) -> Path:
 
 
 def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but there is none"):
+    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but found none"):
         find_run("best", tmp_path)
     make_run(tmp_path / "a/2026-01-01_00-00-00")
     (make_run(tmp_path / "a/2026-01-02_00-00-00") / "metrics.csv").write_text("epoch,step,val/loss\n0,9,99.0\n")
-    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but there is none"):
+    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but found none"):
         find_run("best", tmp_path)
     write_accuracies(make_run(tmp_path / "b/2026-01-03_00-00-00"), float("nan"), 0.8)
     best = write_accuracies(make_run(tmp_path / "z/2026-01-04_00-00-00"), 0.9, 0.1)
@@ -68,32 +68,32 @@ def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp
     assert expanded[-2:] == ["--ckpt_path", str(best / "checkpoints/best.ckpt")]
 
 
-def test_run_is_found_by_its_folder_or_the_end_of_it(tmp_path: Path) -> None:
+def test_run_is_found_by_its_path_or_the_end_of_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     make_run(tmp_path / "a/2026-01-02_03-04-06")
     make_run(tmp_path / "b/2026-01-02_03-04-06")
     for name in (str(run), "a/2026-01-02_03-04-05", "a/2026-01-02_03-04-05/", "2026-01-02_03-04-05"):
         assert find_run(name, tmp_path) == run
-    with pytest.raises(RunError, match=r"name of one run, but 2026-01-02_03-04-06 is that of .*/a/2026.*, .*/b/2026"):
+    with pytest.raises(RunError, match=r"name of one run, but 2026-01-02_03-04-06 matches .*/a/2026.*, .*/b/2026"):
         find_run("2026-01-02_03-04-06", tmp_path)
 
 
-def test_name_of_no_run_is_an_error_that_tells_those_near_or_the_latest(tmp_path: Path) -> None:
+def test_unknown_run_is_an_error_with_similar_or_the_latest_runs(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"got x. Runs: none in {tmp_path}"):
         find_run("x", tmp_path)
     runs = [make_run(tmp_path / f"lenet/2026-01-0{day}_03-04-05") for day in range(1, 6)]
     with pytest.raises(RunError, match=f"got x. Runs: {', '.join(map(str, runs[-3:]))}."):
         find_run("x", tmp_path)
-    with pytest.raises(RunError, match=f"got lent/2026-01-04_03-04-05. Near: {runs[3]}"):
+    with pytest.raises(RunError, match=f"got lent/2026-01-04_03-04-05. Similar runs: {runs[3]}"):
         find_run("lent/2026-01-04_03-04-05", tmp_path)
-    with pytest.raises(RunError, match=r"got lst. Near: `last`."):
+    with pytest.raises(RunError, match=r"got lst. Similar runs: `last`."):
         find_run("lst", tmp_path)
     for name in ("", ".", "/"):
         with pytest.raises(RunError):
             find_run(name, tmp_path)
 
 
-def test_checkpoint_knows_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_of_a_checkpoint_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "a/b")
     assert run_of_checkpoint(run / "checkpoints/best.ckpt") == Path("a/b")
@@ -113,7 +113,7 @@ def test_runs_are_named_for_their_configs(configs: list[str], name: str) -> None
     assert name_of(configs) == name
 
 
-def test_what_was_measured_is_told_with_its_weights(tmp_path: Path) -> None:
+def test_results_are_printed_with_their_weights(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     test = run / "test/2026-01-03_00-00-00"
     test.mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_what_was_measured_is_told_with_its_weights(tmp_path: Path) -> None:
     (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
     assert "Measured     test 70.00% by last.ckpt\n" in summary(run, test)
     (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: 2}\n")
-    assert "test 70.00% by last.ckpt, on a part of the images (limit_test_batches 2)\n" in summary(run, test)
+    assert "test 70.00% by last.ckpt, on part of the images (limit_test_batches 2)\n" in summary(run, test)
 
 
 METRICS = """epoch,step,train/acc,val/acc,test/acc
@@ -173,14 +173,14 @@ def test_the_best_validation_is_the_last_one_before_best_ckpt_was_written(
 def test_without_a_checkpoint_that_can_be_read_the_best_value_decides(content: bytes | None, tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     write_accuracies(run, 0.5, 0.75, 0.7)
-    if content is None:  # not Lightning's
+    if content is None:  # not a checkpoint of Lightning
         torch.save({"epoch": 2, "model": {}}, run / BEST)
     else:
         (run / BEST).write_bytes(content)
     assert best_validation(run) == {"epoch": 1, "val": 0.75}
 
 
-def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
+def test_summary_is_read_from_the_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     assert best_validation(run) == {}
     assert "Accuracy" not in summary(run, run)
@@ -194,13 +194,13 @@ def test_summary_holds_what_the_files_say(tmp_path: Path) -> None:
     assert f"-m project test --run {run}" in text
 
 
-def test_what_to_type_next_is_typed_as_it_is(tmp_path: Path) -> None:
+def test_next_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
     file = tmp_path / "my $runs.json"
     file.write_text("{}")
     assert subprocess.check_output(shell_command("json.tool", file), shell=True) == b"{}\n"
 
 
-def test_summary_of_a_run_without_accuracies_tells_its_losses(tmp_path: Path) -> None:
+def test_summary_of_a_run_without_accuracies_has_its_losses(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
     (run / "metrics.csv").write_text(METRICS.replace("acc", "loss"))
     assert "Loss         train 0.4, val 0.5 (best validation, epoch 1)\n" in summary(run, run)
@@ -215,7 +215,7 @@ def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, mo
     config = "data: {init_args: {root: data, archive: /a.tar.gz}}\nmodel: {init_args: {pretrained: net.pkl}}\n"
     config += "runs_dir: runs\n"
     (tmp_path / "start/data").mkdir(parents=True)
-    for runs in (tmp_path / "start/runs", tmp_path / "far"):  # of a relative and of an absolute runs_dir
+    for runs in (tmp_path / "start/runs", tmp_path / "far"):  # a relative and an absolute runs_dir
         run = make_run(runs / "a/2026-01-02_03-04-05")
         (run / "config.yaml").write_text(config)
         monkeypatch.chdir(tmp_path / "start")
@@ -230,13 +230,13 @@ def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, mo
     (tmp_path / "start").rename(tmp_path / "moved")
     run = tmp_path / "moved/runs/a/2026-01-02_03-04-05"
     assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
-    (run / "run.json").write_text('{"state": "finished"}')  # of an earlier version
+    (run / "run.json").write_text('{"state": "finished"}')  # written by an earlier version
     assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
-    (run / "run.json").unlink()  # no run directory
+    (run / "run.json").unlink()  # not a run directory
     assert paths_from_here(run) == {}
 
 
-def test_a_config_may_say_where_missing_images_are_now(tmp_path: Path) -> None:
+def test_a_config_may_set_the_new_root_of_moved_images(tmp_path: Path) -> None:
     run = tmp_path / "start/runs/a/2026-01-02_03-04-05"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("runs_dir: runs\ndata:\n  init_args:\n    root: gone\n")
