@@ -1,1 +1,1 @@
-"""Augmentation of batches on the device and of single images, and normalization."""
+"""Augmentation of batches on the device and of single images, and normalisation."""

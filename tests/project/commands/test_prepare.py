@@ -37,7 +37,7 @@ def test_prepare_works_without_a_recipe_and_verify_finds_damage(
         main(["prepare", *options, "--verify"])
     assert stopped.value.code == 2
     told = capsys.readouterr()
-    assert f"{tmp_path / path} is not the file that was written" in told.out
+    assert f"{tmp_path / path} was changed after it was written" in told.out
     assert "but 1 are not" in told.err
     assert "Delete the folder" in told.err
 

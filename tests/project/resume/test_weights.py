@@ -484,7 +484,7 @@ def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(i
     saved = torch.load(best, weights_only=True)
     saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as earlier versions saved them
     torch.save(saved, best)
-    with pytest.warns(UserWarning, match="The checkpoint names no Normalize"):
+    with pytest.warns(UserWarning, match="The checkpoint has no mean and std"):
         assert outcome("test", run)["metrics"] == own
 
 
@@ -533,5 +533,5 @@ def test_data_is_matched_in_python_too(sample_root: Path) -> None:
     torch.testing.assert_close(0.5 * images, images_of_own * own.std[0] + own.mean[0])
     assert (data.num_classes, data.class_counts) == (11, [*own.class_counts[::-1], 0])
     assert data.digest == own.digest
-    with pytest.raises(DataError, match=r"Expected classes that the network knows in .*, but got 9\."):
+    with pytest.raises(DataError, match=r"Expected classes in .* that the network knows, but got 9\."):
         data.match([*"012345678"], [0.0] * 3, [0.5] * 3)
