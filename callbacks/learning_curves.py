@@ -1,4 +1,4 @@
-"""Training and validation in one chart."""
+"""Training and validation curves in one chart."""
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -8,25 +8,25 @@ from callbacks.base.log import LogSnapshot
 
 
 class LearningCurves(DrawingCallback):
-    """Draw what is logged as ``train/<name>`` and as ``val/<name>`` into one chart of TensorBoard's scalars.
+    """Draw the metrics ``train/<name>`` and ``val/<name>`` in one chart of TensorBoard's scalars.
 
-    TensorBoard takes each line for a run of its own: folders ``curves_<name>_train`` and ``curves_<name>_val`` appear
-    below the run's.
+    TensorBoard treats each line as a separate run, in the folders ``curves_<name>_train`` and ``curves_<name>_val`` of
+    the run directory.
 
-    Tags: ``curves/<name>``, as ``curves/loss`` and ``curves/acc``, in units of what is logged, for each epoch with a
-    validation.
+    Tags: ``curves/<name>``, such as ``curves/loss`` and ``curves/acc``, in the units of the metric, for each epoch with
+    a validation.
     """
 
     required_media = ("charts of two lines",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._validated = False  # since the last time; metrics of an older validation stay where they are
+        self._validated = False  # since the last write, because callback_metrics keeps metrics of earlier validations
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = not trainer.sanity_checking
 
-    # train/<name> is known only behind on_train_epoch_end: at the start of the next epoch, or at the end
+    # train/<name> is available only after on_train_epoch_end: at the start of the next epoch, or at the end of training
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
@@ -46,7 +46,7 @@ class LearningCurves(DrawingCallback):
             for name in names
             if f"val/{name}" in metrics
         }
-        if both:  # at once: the first time adds writers to a dictionary that Lightning may just walk through
+        if both:  # create the writers now, because Lightning may be iterating over their dictionary later
             self.draw(LogSnapshot(trainer), both)
 
     def draw(self, log: LogSnapshot, both: dict[str, dict[str, float]]) -> None:
