@@ -1,4 +1,4 @@
-"""Tiny real files: a CIFAR-10 archive of a few images, the sample as PNG files, a finished run."""
+"""Fixtures of tiny real files: a CIFAR-10 archive of a few images, the sample as PNG files, a finished run."""
 
 import io
 import logging
@@ -48,13 +48,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let caplog see what Lightning logs, which some versions keep from the root logger."""
+    """Propagate Lightning's log records to caplog; some versions do not propagate them to the root logger."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
 
 
 @pytest.fixture(autouse=True)
 def _not_ignored() -> Iterator[None]:
-    """Let signals through, here and in child processes: a shell's background job, or nohup, ignores some."""
+    """Restore the handlers of signals that a background job of a shell, or nohup, ignores."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -70,13 +70,13 @@ def contents() -> dict[str, bytes]:
 
 @pytest.fixture
 def archive(tmp_path: Path, contents: dict[str, bytes]) -> Path:
-    """Return a tiny archive with a name that nothing finds by itself."""
+    """Return a tiny archive with a name that is not found automatically."""
     return write_archive(tmp_path / "tiny.tar.gz", contents)
 
 
 @pytest.fixture(scope="session")
 def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the prepared folder of the sample; not to be changed."""
+    """Return the prepared folder of the sample; tests must not change it."""
     root = tmp_path_factory.mktemp("sample")
     SampleDataModule(root=str(root)).prepare_data()
     return root
@@ -84,7 +84,7 @@ def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def fast(sample_root: Path) -> list[str]:
-    """Return the options that make LeNet's recipe train on a part of the sample in seconds."""
+    """Return options with which LeNet's recipe trains on a part of the sample in seconds."""
     return [
         *("--config", "configs/lenet.yaml", "--data", "datamodules.SampleDataModule", f"--data.root={sample_root}"),
         *("--data.num_workers=0", "--data.batch_size=32", "--trainer.max_epochs=2", "--trainer.limit_train_batches=12"),
@@ -94,13 +94,13 @@ def fast(sample_root: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def finished_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run with all callbacks; not to be changed but by adding to it."""
+    """Return the directory of a finished run with all callbacks; tests may only add to it."""
     return main(["fit", *fast, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
 
 
 @pytest.fixture
 def make_classifier() -> Callable[..., ImageClassifier]:
-    """Return a function that makes an ImageClassifier of CIFAR-10's classes."""
+    """Return a function that creates an ImageClassifier for CIFAR-10's classes."""
 
     def make(**changes: Any) -> ImageClassifier:
         arguments: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Callbacks for trainings of several processes: one that fails, one that notes which images came."""
+"""Callbacks for training in several processes: some fail or compare ranks, and one records the images."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Fail(Callback):
-    """Fail in a hook on one rank, or on all (-1), by an error or as one that the system kills, and note when."""
+    """Fail in a hook on one rank, or on all (-1), with an exception or a kill, and record the time."""
 
     def __init__(self, note: str, hook: str, rank: int = 1, how: Literal["raise", "kill"] = "raise") -> None:
         def fail(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class Fail(Callback):
 
 
 class SameOnAll(Callback):
-    """Fail if the processes do not train alike: with one learning rate, to the same weights."""
+    """Fail if the learning rates or the weights differ between processes."""
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         self._compare(trainer, trainer.optimizers[0].param_groups[0]["lr"])
@@ -76,7 +76,7 @@ class Seen(Callback):
 
 
 class RunsCode:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""Kill processes while they save checkpoints, and look at what is left: python tests/kill_saving.py FOLDER."""
+"""Kill processes while they save checkpoints, and check the files: python tests/kill_saving.py FOLDER."""
 
 import os
 import random
@@ -20,7 +20,7 @@ ACTIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link"
 
 
 class Rises(LightningModule):
-    """A module whose every epoch is better than the one before."""
+    """A module whose metric improves in every epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,24 +35,24 @@ class Rises(LightningModule):
 
 
 def train(folder: Path) -> None:
-    """Train for three epochs with checkpoints as the command line keeps them."""
-    kept = ModelCheckpoint(
+    """Train for three epochs with checkpoints like those of the command line."""
+    checkpoint = ModelCheckpoint(
         folder, monitor="val/acc", mode="max", filename="best", save_last=True, auto_insert_metric_name=False
     )
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[kept], **quiet)
+    trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[checkpoint], **quiet)
     use_atomic_io(trainer, None)
     trainer.fit(Rises(), torch.utils.data.DataLoader(torch.ones(2, 4)))
 
 
 def save_on_and_on(folder: Path) -> None:
-    """Save 8 MB over and over."""
+    """Save 8 MB repeatedly."""
     for epoch in range(10**6):
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.zeros(2_000_000)}, folder / "last.ckpt")
 
 
 def start(work: Callable[[Path], None], folder: Path, die_at: int = 0) -> int:
-    """Work in a process of its own, which kills itself before the n-th thing that it does to a file in the folder."""
+    """Run a function in a new process, which kills itself before its n-th operation on a file in the folder."""
     process = os.fork()
     if process:
         return process
@@ -77,12 +77,12 @@ def start(work: Callable[[Path], None], folder: Path, die_at: int = 0) -> int:
 
 
 def epochs(folder: Path) -> dict[str, int]:
-    """Return the epoch of each checkpoint, all of which must be whole."""
+    """Return the epoch of each checkpoint, after checking that all are complete."""
     return {file.name: load_safely(file)["epoch"] for file in folder.glob("*.ckpt")}
 
 
 def main(parent: Path) -> None:
-    """Kill a training before each of its actions, then processes at random moments."""
+    """Kill training before each of its file operations, then processes at random times."""
     before: dict[str, int] = {}
     for action in range(1, 1000):
         folder = parent / f"action_{action}"
