@@ -83,5 +83,5 @@ def test_a_network_that_is_not_made_for_the_image_size_says_so(
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *fast, f"--data.root={tmp_path}", "--data.image_size=48", f"--runs_dir={tmp_path / 'runs'}"])
     assert stopped.value.code == 2
-    assert "LeNet cannot take images of 48x48 pixels" in capsys.readouterr().err
+    assert "LeNet does not accept images of 48x48 pixels" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
