@@ -131,11 +131,11 @@ def take_pictures(run: Path, folder: Path) -> None:
             print(folder / f"{name}.png")
 
 
-def _wait_for(look: Callable[[], Any], process: subprocess.Popen, log: Path) -> Any:
+def _wait_for(poll: Callable[[], Any], process: subprocess.Popen, log: Path) -> Any:
     """Poll until a function returns a true value, and return it."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
-        if result := look():
+        if result := poll():
             return result
         time.sleep(0.1)
     raise TimeoutError(f"Expected TensorBoard to have read the run in {PATIENCE} s, but it printed:\n{log.read_text()}")

@@ -148,7 +148,7 @@ def build_param_groups(
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
         given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
         for key in (*given, *rule.options):
-            expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
+            expect_option(optimizer, key, f"param group {rule.pattern!r}", in_options=key in rule.options)
         if rule.lr_scale is not None:
             given["lr"] = optimizer.defaults["lr"] * rule.lr_scale
         for name in names:
@@ -169,7 +169,7 @@ def build_param_groups(
     return list(groups.values())
 
 
-def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = False) -> None:
+def expect_option(optimizer: Optimizer, key: str, user: str, in_options: bool = False) -> None:
     """Raise if an optimizer does not have an option, or if it is in ``options`` although a rule has a field for it."""
     if key not in optimizer.defaults:
         near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
@@ -177,7 +177,7 @@ def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = Fals
             f"Expected options of {type(optimizer).__name__} for {user}, but it has no {key}. Among its options are "
             f"{', '.join(near)}."
         )
-    if beside and key in FIELDS:
+    if in_options and key in FIELDS:
         raise MisconfigurationException(f"Expected {key} of {user} as a field, but got it in its options.")
 
 

@@ -79,7 +79,7 @@ def test_mean_and_std_are_of_the_training_images(archive: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("place", ["data", "."])
 @pytest.mark.parametrize("packed", [True, False])
-def test_archive_is_found_under_the_root_or_beside_it(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
+def test_archive_is_found_in_the_root_or_its_parent(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
     folder = tmp_path / place
     folder.mkdir(exist_ok=True)
     if packed:

@@ -539,7 +539,7 @@ def test_overwriting_the_split_is_not_repeated_with_the_config_of_the_run(photos
         (lambda root: [save(root / name / "0.png") for name in "ab"], r"leaves none for val"),
     ],
 )
-def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message: str) -> None:
+def test_folders_that_cannot_be_trained_on_are_rejected_with_a_reason(tmp_path: Path, make, message: str) -> None:
     make(tmp_path / "photos")
     with pytest.raises(DataError, match=message) as error:
         data(tmp_path / "photos")

@@ -16,7 +16,7 @@ from datamodules.transforms.image import seeded
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Return a folder of 0.png to 5.png of ours, and their pixels."""
+    """Return a folder of 0.png to 5.png, written by this project, and their pixels."""
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     for i, content in enumerate(encode_pngs(images)):
         (tmp_path / f"{i}.png").write_bytes(content)

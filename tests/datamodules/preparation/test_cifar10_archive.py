@@ -111,7 +111,7 @@ class RunsCode:
     ids=lambda evil: evil.reduced[0].__name__,
 )
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
-def test_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: int) -> None:
+def test_pickle_with_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: int) -> None:
     mark = tmp_path / "owned"
     evil.reduced = (evil.reduced[0], tuple(a.format(mark) if isinstance(a, str) else a for a in evil.reduced[1]))
     content = pickle.dumps({"data": evil, "labels": []}, protocol)
@@ -316,7 +316,7 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)[-tarfile.BLOCKSIZE :]
 
 
-def test_truncated_archive_is_named_wherever_it_ends(archive: Path) -> None:
+def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
     for size in (*range(1, len(content), len(content) // 40), *range(len(content) - 20, len(content))):
         archive.write_bytes(content[:size])
@@ -324,7 +324,7 @@ def test_truncated_archive_is_named_wherever_it_ends(archive: Path) -> None:
             list(read_batches(archive))
 
 
-def test_truncated_unpacked_archive_is_named_wherever_it_ends(archive: Path, contents: dict[str, bytes]) -> None:
+def test_unpacked_archive_truncated_at_any_point_is_named(archive: Path, contents: dict[str, bytes]) -> None:
     content = gzip.decompress(archive.read_bytes())
     sizes = [len(content) for content in contents.values()]
     end = sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in sizes)

@@ -128,8 +128,8 @@ def test_classes_may_hold_words_of_stages(tmp_path: Path, names: list[str]) -> N
     ("files", "message"),
     [
         (["val/a/0.png", "test/a/0.png"], r"Expected .*/train, with one folder per class, .* but got test, val\."),
-        (["cats/0.png", "dogs/0.png", "test/0.png"], r"Expected .*/train, .* beside test, but got cats, dogs, test\."),
-        (["a/0.png", "validation/a/0.png"], r"Expected .*/train, .* beside validation, but got a, validation\."),
+        (["cats/0.png", "dogs/0.png", "test/0.png"], r"Expected .*/train, .* next to test, but got cats, dogs, test\."),
+        (["a/0.png", "validation/a/0.png"], r"Expected .*/train, .* next to validation, but got a, validation\."),
         (["train/a/0.png", "dev/a/0.png", "val/a/0.png"], r"one folder for val, but got .*/dev and .*/val\."),
         (["train/a/0.png", "training/a/0.png"], r"one folder for train, but got .*/train and .*/training\."),
         (["Training/a/0.png", "PublicTest/a/0.png", "PrivateTest/a/0.png"], "one folder for test, but got .*Private"),

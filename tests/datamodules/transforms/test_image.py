@@ -226,7 +226,7 @@ def test_a_mistake_is_an_error_of_the_parser(parser: ArgumentParser, entry: str,
         parse(parser, entry)
 
 
-def test_names_in_a_list_that_nobody_read_are_refused(parser: ArgumentParser) -> None:
+def test_names_in_a_list_that_was_not_parsed_are_refused(parser: ArgumentParser) -> None:
     config = parse(parser, "- {class_path: torchvision.transforms.RandomOrder, init_args: {transforms: [my.invert]}}")
     with pytest.raises(DataError, match=r"got 'test_transforms\.invert' of type str"):
         compose(parser.instantiate(config).data.transforms)
@@ -262,7 +262,7 @@ def test_floats_stay_floats_of_32_bits(image: Tensor) -> None:
     assert torch.allclose(result, image / 255)
 
 
-def test_no_transforms_leave_the_image_alone(image: Tensor) -> None:
+def test_no_transforms_do_not_change_the_image(image: Tensor) -> None:
     assert compose([])(image) is image
 
 
@@ -337,7 +337,7 @@ def test_whitening_is_the_inverse_root_of_the_covariance(count: int) -> None:
     assert torch.allclose(matrix, matrix.T, atol=1e-5)
 
 
-def test_a_whitening_filter_looks_at_its_own_pixel_most() -> None:
+def test_a_whitening_filter_weights_its_own_pixel_most() -> None:
     whitening = ZCAWhitening(epsilon=0.001)
     whitening.fit(correlated(2000))
     impulses = torch.eye(108).view(108, 3, 6, 6)

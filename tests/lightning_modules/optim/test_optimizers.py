@@ -105,8 +105,8 @@ def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
         ),
     ],
 )
-def test_what_an_optimizer_cannot_train_is_refused_at_once(yaml: str, message: str) -> None:
-    with pytest.raises(Exception, match=message) as caught:  # which the command line unpacks from jsonargparse's
+def test_networks_that_an_optimizer_cannot_train_are_rejected(yaml: str, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:  # jsonargparse wraps it; the command line unwraps it
         classifier(yaml)
     error: BaseException | None = caught.value
     while error is not None and not isinstance(error, MisconfigurationException):

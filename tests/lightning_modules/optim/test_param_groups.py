@@ -132,7 +132,7 @@ def test_a_layer_is_a_module_with_a_weight_and_the_norms_after_it() -> None:
     }
 
 
-def test_lr_decays_from_the_last_layer_down_but_where_a_rule_gives_it() -> None:
+def test_lr_decays_from_the_last_layer_down_unless_a_rule_sets_it() -> None:
     rules = [ParamGroup("fc2.*", lr=0.7), ParamGroup("conv2.*", lr_scale=3)]
     groups = build_param_groups(LeNet(10), rules, sgd(lr=1.0), layer_decay=0.5)
     assert {group["name"]: group["lr"] for group in groups} == {
