@@ -44,7 +44,8 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     if not matched or (whole and len(matched) < len(own)):
         del comparison["loaded"]
         raise MisconfigurationException(
-            f"Expected weights of {type(network).__name__} at --model.pretrained, but {title}; {in_words(comparison)}."
+            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; "
+            f"{in_words(comparison)}."
         )
     network.load_state_dict({name: loaded[f"{prefix}{name}"] for name in matched}, strict=False)
     table = Table("pretrained", "tensors", "names", title=escape(title))

@@ -298,7 +298,7 @@ def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -
 
 def test_a_schedule_over_a_training_without_an_end_is_rejected(make_classifier: Make) -> None:
     for options in ({"lr_scheduler": MAIN["shape"]}, {"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}):
-        with pytest.raises(MisconfigurationException, match="Expected a known length of the training"):
+        with pytest.raises(MisconfigurationException, match="Expected a known length of training"):
             lrs_of(make_classifier(**options), -1)
 
 

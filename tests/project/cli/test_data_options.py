@@ -28,7 +28,7 @@ MISTAKES = {
     ),
     f"train_transforms: {NORMALIZED}": "--data.train_transforms map black to -2.5 and white to 2.5. Remove Norm",
     f"eval_transforms: [{{class_path: torchvision.transforms.v2.Compose, init_args: {{transforms: {NORMALIZED}}}}}]": (
-        "normalised twice: --data.eval_transforms make -2.5 of black"
+        "normalised twice: --data.eval_transforms map black to -2.5"
     ),
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
     f"{NORMALIZED}}}}}]": "use --data.normalize false",
