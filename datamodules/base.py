@@ -59,8 +59,8 @@ class ImageDataModule(LightningDataModule, ABC):
             aspect ratio.
         cache: Where decoded images are cached: "disk" memory-maps a file that the first run writes, "device" copies the
             pixels to the training device (on a CPU: into memory), "none" reads every file in every epoch.
-        train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8 ``(3, H,
-            W)``, applied in this order.
+        train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8
+            ``(3, H, W)``, applied in this order.
         eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
             several views of an image, whose logits are averaged.
         batch_transforms: Augmentation of whole training batches on the device, after ``train_transforms``; see

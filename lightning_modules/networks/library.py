@@ -36,7 +36,7 @@ class ZooNetwork(nn.Module):
         num_classes: Number of logits.
         function: Import path, such as ``torchvision.models.vgg16_bn`` or, if timm is installed,
             ``timm.models.resnet18``.
-        image_size: H and W in pixels; by default the data's, given by the module that builds the network. It is also
+        image_size: H and W in pixels; by default the data's, set by the module that builds the network. It is also
             passed to a function with an argument ``image_size`` or ``img_size``.
         adapt_stem: Whether to adapt the stem. Published weights do not match convolutions that are cropped to 3x3.
             VGG-16 can run without it on 32x32 pixels, with 0.43 instead of 3.9 billion multiplications per image.
