@@ -156,7 +156,7 @@ def test_without_a_network_the_error_names_the_places_and_three_remedies(
     for part in (
         "data/cifar-10-batches-py",
         "127.0.0.1:9",
-        f"put {CIFAR10.filename} into",
+        f"Put {CIFAR10.filename} into",
         "--data.archive",
         "sample.yaml",
     ):

@@ -168,7 +168,7 @@ def test_an_existing_split_is_used_unless_another_is_requested(photos: Path) -> 
     assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
     assert data(photos, folds=2).fractions == [0.4, 0.3, 0.3]
     for others in ({"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
-        with pytest.raises(DataError, match=r"'seed': 1\}, but .*--data\.overwrite_split true"):
+        with pytest.raises(DataError, match=r"but got .*'seed': 1\}\. .*--data\.overwrite_split true"):
             data(photos, **others)
     assert (photos / "train.txt").read_text() == before
     save(photos / "dogs" / "new.png")
@@ -225,7 +225,7 @@ def test_new_photos_are_reported(photos: Path, caplog: pytest.LogCaptureFixture)
     with caplog.at_level("INFO"):
         assert data(photos).class_counts == [8, 8]
     assert "1 images in" in caplog.text
-    assert "dogs/new.png: --data.overwrite_split true" in caplog.text
+    assert "dogs/new.png. Split all images again with --data.overwrite_split true" in caplog.text
 
 
 def test_images_may_be_in_a_read_only_folder(photos: Path, tmp_path: Path) -> None:
@@ -530,7 +530,10 @@ def test_overwriting_the_split_is_not_repeated_with_the_config_of_the_run(photos
         (lambda root: root.mkdir(), "contains no folder"),
         (lambda root: save(root / "loose.png"), "contains no folder"),
         (lambda root: (root / "empty").mkdir(parents=True), "empty, but got none"),
-        (lambda root: [(root / "a").mkdir(parents=True), (root / "a/0.heif.txt").touch()], r"as .*a/0\.heif\.txt\."),
+        (
+            lambda root: [(root / "a").mkdir(parents=True), (root / "a/0.heif.txt").touch()],
+            r"example .*a/0\.heif\.txt\.",
+        ),
         (
             lambda root: [save(root / f"{stage}/a/0.png") for stage in ("val", "test")],
             "Expected .*train, with one folder",

@@ -153,8 +153,8 @@ def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path: P
     make(tmp_path, "cats/0.png", "cats/young/0.png", "cats/a.txt", "cats/.0.png", "dogs/0.png", "0.png", *others)
     (tmp_path / "lost+found").mkdir()
     assert find_images(tmp_path, tmp_path) == {"cats": ["cats/0.png", "cats/young/0.png"], "dogs": ["dogs/0.png"]}
-    others = find_others(tmp_path, {"cats/0.png", "cats/young/0.png", "dogs/0.png"})
-    assert {cause: sorted(files) for cause, files in others.items()} == {
+    ignored = find_others(tmp_path, {"cats/0.png", "cats/young/0.png", "dogs/0.png"})
+    assert {cause: sorted(files) for cause, files in ignored.items()} == {
         "in a folder of another program": sorted(others),
         "in no class folder; `predict` can classify them": ["0.png"],
         "without an image suffix": ["cats/a.txt"],
