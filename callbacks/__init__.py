@@ -1,4 +1,4 @@
-"""What is watched: one callback a file."""
+"""Callbacks for plots, metrics and diagnostics, one per file."""
 
 from callbacks.class_report import ClassReport
 from callbacks.confusion_matrix import ConfusionMatrix

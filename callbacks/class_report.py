@@ -1,4 +1,4 @@
-"""Recall, precision, F1 and loss of each class, as a table."""
+"""Table of recall, precision, F1 and loss of each class."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.layers import names_of
 
-MOST_ROWS = 50  # of the table in TensorBoard; the file has all
+MOST_ROWS = 50  # rows of the table in TensorBoard; the file has all
 
 
 class Row(NamedTuple):
-    """One class; NaN is a share of nothing, as all shares of a class without images are."""
+    """Metrics of one class; NaN where the divisor is zero, such as the recall of a class without images."""
 
     name: str
     images: int
@@ -26,27 +26,29 @@ class Row(NamedTuple):
 
 
 class ClassReport(PredictionCallback):
-    """Tell for each class how many of its images are found, how many of those found are right, and its loss.
+    """Report recall, precision, F1 and loss of each class.
 
-    Needs a module whose ``validation_step`` and ``test_step`` return ``preds``; for the loss also ``logits``, and an
-    ``image_losses`` as ``ImageClassifier`` has it.
+    Needs a module whose ``validation_step`` and ``test_step`` return ``preds``; for the loss, it also needs ``logits``
+    and a method ``image_losses`` like that of ``ImageClassifier``.
 
-    Tags: ``class_report/val`` and ``class_report/test`` (text: a table of the classes with the lowest F1 first). All
-    classes, in their order, are in ``class_report_val.csv`` and ``class_report_test.csv`` in the run's folder: shares
-    from 0 to 1, loss in units of the loss, nothing where there is nothing to divide by.
+    Tags: ``class_report/val`` and ``class_report/test`` (text: a table, sorted by F1, lowest first). All classes, in
+    order, are in ``class_report_val.csv`` and ``class_report_test.csv`` in the run directory: ratios from 0 to 1, loss
+    in units of the loss, empty where the divisor is zero.
 
     Args:
-        every_n_epochs: Write each n-th epoch, and the last planned one.
+        every_n_epochs: Write in every n-th epoch and the last planned one.
     """
 
     required_media = ("texts",)
 
-    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
-        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
-        self.draw_later(trainer, stage, names, found)
+    def on_predictions(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
+    ) -> None:
+        names = names_of(pl_module, int(max(predictions.targets.max(), predictions.preds.max())) + 1)
+        self.draw_later(trainer, stage, names, predictions)
 
-    def draw(self, log: LogSnapshot, stage: str, names: list[str], found: Predictions) -> None:
-        rows = report(names, found.targets, found.preds, found.losses)
+    def draw(self, log: LogSnapshot, stage: str, names: list[str], predictions: Predictions) -> None:
+        rows = report(names, predictions.targets, predictions.preds, predictions.losses)
         table = [[*row[:2], *("" if np.isnan(value) else f"{value:.6f}" for value in row[2:])] for row in rows]
         write_csv(log.folder / f"class_report_{stage}.csv", [["class", *Row._fields[1:]], *table])
         log.text(f"class_report/{stage}", f"{log.moment}\n\n{markdown(rows)}")
@@ -58,11 +60,11 @@ def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> 
     Args:
         names: Name of each class.
         targets: True class of each image, int64 ``(N,)``.
-        preds: Class that was chosen, int64 ``(N,)``.
+        preds: Predicted class of each image, int64 ``(N,)``.
         losses: Loss of each image, float ``(N,)``, or NaN.
     """
     size = len(names)
-    true, chosen = (torch.bincount(one, minlength=size).double() for one in (targets, preds))
+    true, chosen = (torch.bincount(classes, minlength=size).double() for classes in (targets, preds))
     true[true == 0] = torch.nan  # scores of an absent class are undefined
     right = torch.bincount(targets[targets == preds], minlength=size).double()
     loss = torch.zeros(size, dtype=torch.double).index_add_(0, targets, losses.double()) / true

@@ -1,4 +1,4 @@
-"""The confusion matrix, in numbers and in shares."""
+"""Confusion matrix, in numbers and in percent."""
 
 from collections.abc import Sequence
 
@@ -14,28 +14,30 @@ from callbacks.tools.fonts import names_in_figures, set_fonts
 from callbacks.tools.layers import names_of
 from callbacks.tools.pictures import rendered
 
-MOST_NUMBERS = 20  # classes; with more, the numbers in the cells cannot be read and are left out
+MOST_NUMBERS = 20  # maximum number of classes with numbers in the cells; with more, they are not readable
 
 
 class ConfusionMatrix(PredictionCallback):
-    """Draw which classes are taken for which, at the end of validation and test.
+    """Draw the confusion matrix at the end of validation and test.
 
     Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, and that
     has ``class_names``.
 
-    Tags: ``confusion_matrix/val`` and ``confusion_matrix/test`` (number of images; rows true, columns predicted;
-    recall in percent at the end of a row, precision at the end of a column, a dash for a class without images),
-    ``confusion_matrix_normalised/val`` and ``.../test`` (percent of the images of a row). The latest is also written to
-    ``confusion_matrix_val.png`` and ``confusion_matrix_val.csv``, ``..._test.png`` and ``..._test.csv`` in the run's
-    folder.
+    Tags: ``confusion_matrix/val`` and ``confusion_matrix/test`` (number of images; rows are true classes, columns
+    predicted classes; recall in percent at the end of a row, precision at the end of a column, a dash for a class
+    without images), ``confusion_matrix_normalised/val`` and ``.../test`` (percent of the images of a row). The latest
+    matrix is also written to ``confusion_matrix_val.png`` and ``confusion_matrix_val.csv``, ``..._test.png`` and
+    ``..._test.csv`` in the run directory.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
-    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
-        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
-        pairs = found.targets * len(names) + found.preds
+    def on_predictions(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
+    ) -> None:
+        names = names_of(pl_module, int(max(predictions.targets.max(), predictions.preds.max())) + 1)
+        pairs = predictions.targets * len(names) + predictions.preds
         counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), len(names)).numpy()
         self.draw_later(trainer, stage, names, counts)
 
@@ -55,17 +57,17 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
     """Return a figure of a confusion matrix.
 
     Args:
-        counts: Integers ``(classes, classes)``; rows are true, columns predicted.
+        counts: Integers ``(classes, classes)``; rows are true classes, columns predicted classes.
         class_names: Name of each class.
-        moment: What to say of when and by which weights, in the title.
+        moment: Epoch and kind of weights, for the title.
     """
     size = len(class_names)
     names = np.array(names_in_figures(class_names))
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
-    with np.errstate(invalid="ignore"):  # shares of nothing
+    with np.errstate(invalid="ignore"):  # classes without images
         recall, precision = right / true, np.where(true > 0, right / predicted, np.nan)
     side = min(max(3.5 + 0.55 * size, 5), 16)
-    room = max(max(map(len, names)) - 8, 0) * 0.08  # inches, for longer names than those of CIFAR-10
+    room = max(max(map(len, names)) - 8, 0) * 0.08  # inches, for names that are longer than those of CIFAR-10
     figure = Figure(figsize=(side + room, side + 0.7 * room), layout="constrained", dpi=100)
     axes = figure.subplots()
     shades = counts / np.maximum(true, 1)[:, None]
@@ -92,13 +94,13 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
 
 
 def in_words(share: float) -> str:
-    """Return a share in percent, or a dash for a share of nothing."""
+    """Return a ratio in percent, or a dash for NaN."""
     return "\N{EN DASH}" if np.isnan(share) else f"{share:.1%}"
 
 
 def in_percent(figure: Figure, counts: np.ndarray) -> None:
-    """Write percent of a row into the cells of a figure that is laid out already: half the time of another one."""
+    """Replace the numbers in the cells of a figure by percent of their row; twice as fast as a new figure."""
     figure.set_layout_engine("none")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for text, share in zip(figure.axes[0].texts, shares.ravel(), strict=False):  # none in a large matrix
+    for text, share in zip(figure.axes[0].texts, shares.ravel(), strict=False):  # a large matrix has no texts
         text.set_text(f"{share:.0%}")

@@ -1,4 +1,4 @@
-"""An average of weights, validated and kept instead of the weights themselves."""
+"""Exponential moving average of the weights."""
 
 import warnings
 
@@ -9,14 +9,14 @@ from callbacks.base.drawing import SHARDED
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's exponential moving average, on the device that trains: ``EMAWeightAveraging`` leaves it on the host.
+    """Lightning's ``EMAWeightAveraging`` with the average on the training device instead of the host.
 
-    Validation, checkpoints and the module after a fit hold the average, batch norm's statistics among it. It begins
-    with the first step; one that begins later would validate weights that are not trained. Writes no tag.
+    Validation, checkpoints and the module after a fit use the average, including batch norm's running statistics. It
+    starts with the first step; a later start would validate untrained weights. Writes no tags.
 
     Args:
-        decay: Share of the average that is kept at each update: 0.99 averages about the last 100.
-        update_every_n_steps: Steps from one update to the next.
+        decay: Weight of the old average in each update: 0.99 averages about the last 100 updates.
+        update_every_n_steps: Number of steps between updates.
     """
 
     def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
@@ -24,10 +24,10 @@ class EMA(EMAWeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with warnings.catch_warnings():
-            if not isinstance(trainer.strategy, SHARDED):  # which Lightning fears, as the module can be divided
+            if not isinstance(trainer.strategy, SHARDED):  # Lightning warns because the module could be sharded
                 warnings.filterwarnings("ignore", message=".*WeightAveraging doesn't support sharding")
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
-        self._average_model.module.to(pl_module.device)  # not its counter, whose value the host asks for
+        self._average_model.module.to(pl_module.device)  # its counter stays on the host, which reads its value

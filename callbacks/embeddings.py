@@ -1,4 +1,4 @@
-"""Where images lie in the space that the last layer divides."""
+"""Embeddings of validation images for TensorBoard's projector."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import denormalized, forward, hooked, names_of, network_of, predicted_classes
 from callbacks.tools.transfer import to_cpu
 
-THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192
+THUMBNAIL = 32  # largest side of an image in the projector, in pixels: all must fit into a sprite of 8,192 pixels
 
 
 class Embeddings(ImageCallback):
     """Log the input of the network's last linear layer for TensorBoard's projector, with thumbnails and class names.
 
-    A network without a linear layer shows its output. Names of columns: class; predicted, "none" of a module that does
-    not make as many numbers as there are classes.
+    For a network without a linear layer, its output is logged. Metadata columns: ``class`` and ``predicted``, which is
+    "none" if the module's output is not ``(N, classes)``.
 
     Tags: ``embeddings``.
 
     Args:
-        images: Number of images, as many of each class, or their positions in the validation set.
-        random: Take others in each epoch.
-        every_n_epochs: Log each n-th epoch, and the last planned one.
+        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
+        random: Whether to select other images in each epoch.
+        every_n_epochs: Log in every n-th epoch and the last planned one.
     """
 
     required_media = ("embeddings",)
@@ -39,7 +39,7 @@ class Embeddings(ImageCallback):
         super().__init__(images, random, every_n_epochs)
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
-        last: list[Tensor] = []  # input of the layer that was called last
+        last: list[Tensor] = []  # input of the last called layer
         vectors: list[Tensor] = []
         outputs: list[Tensor] = []
         modules = network_of(pl_module).named_modules()
@@ -49,7 +49,7 @@ class Embeddings(ImageCallback):
             last[:] = [args[0]]
 
         with hooked(linear, keep):
-            for images in shown.images.split(shown.batch_size):  # all at once may not fit on the device
+            for images in shown.images.split(shown.batch_size):  # all images in one batch may not fit on the device
                 outputs.append(forward(trainer, pl_module, images))
                 vectors.append((last[0] if last and len(last[0]) == len(images) else outputs[-1]).flatten(1))
         output = torch.cat(outputs)
@@ -57,19 +57,19 @@ class Embeddings(ImageCallback):
         if max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="area")
         names = names_of(pl_module, int(shown.targets.max()) + 1)
-        # an output of another width is not of logits
+        # an output of another width does not consist of logits
         logits = output.ndim == 2 and output.shape[1] == len(names)
         preds = predicted_classes(output) if logits else torch.full_like(shown.targets, -1)
         tensors = {"vectors": torch.cat(vectors), "images": images, "targets": shown.targets, "preds": preds}
         return (to_cpu(tensors), names)
 
     def draw(self, log: LogSnapshot, gathered: dict[str, Tensor], names: list[str]) -> None:
-        names = [" ".join(name.split()) for name in names]  # a column ends at a tab, a row at a line's end
+        names = [" ".join(name.split()) for name in names]  # tabs separate columns and line ends separate rows
         pairs = zip(gathered["targets"].int().tolist(), gathered["preds"].int().tolist(), strict=True)
         rows = [[names[true], names[predicted] if predicted >= 0 else "none"] for true, predicted in pairs]
         for writer in log.writers:
             config = Path(writer.log_dir) / "projector_config.pbtxt"
-            # a run that is resumed keeps its epochs
+            # a resumed run keeps its earlier epochs
             if not hasattr(writer, "_projector_config") and config.is_file():
                 writer._projector_config = text_format.Parse(config.read_text(), ProjectorConfig())
             step = f"projector/{log.step:05}"  # names the folder of its files, and a number would lie in the run's root

@@ -1,4 +1,4 @@
-"""Pictures of what layers make of images."""
+"""Feature maps of convolutional layers for validation images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,30 +17,30 @@ from callbacks.tools.layers import convolutions, denormalized, find_layers, forw
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
 from callbacks.tools.transfer import to_cpu
 
-SIDE = 64  # of an image or map, in pixels
+SIDE = 64  # side of an image or map, in pixels
 DEFAULT_LAYERS = 4
-# an activation that a network calls is one of these, be it as a module, as a function or as a method of a tensor
+# activations that a network may call as a module, as a function or as a tensor method
 ACTIVATIONS = {"relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh"}
 ACTIVATIONS |= {"sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "rrelu"}
 
 
 class FeatureMaps(ImageCallback):
-    """Draw the output channels of named layers for validation images, beside the images.
+    """Draw the output channels of layers for validation images, next to the images.
 
-    Tags: ``feature_maps/<layer>``: for each image a row of the de-normalised image and the layer's channels, and below
-    it a row of what the next activation function makes of them, if the same number of channels reaches one. Each
-    channel is stretched from its darkest to its lightest value, a row and the one below it alike.
+    Tags: ``feature_maps/<layer>``: for each image, a row of the de-normalised image and the layer's channels, and below
+    it a row of the outputs of the next activation function, if it receives the same number of channels. The contrast of
+    each channel is stretched to its minimum and maximum, separately in each row.
 
     Args:
-        layers: Shell patterns of module names below the network, as "conv1" or "stages.*.0"; by default up to four
-            convolutions, from the first to the last. A layer that makes anything but ``(N, C, H, W)`` is an error.
+        layers: Shell patterns of module names within the network, such as "conv1" or "stages.*.0"; by default up to
+            four convolutions, from the first to the last. The output of a layer must be ``(N, C, H, W)``.
         images: Number of images, as many of each class, or their positions in the validation set.
         random: Take others in each epoch.
-        max_channels: Draw the first so many channels.
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        max_channels: Maximum number of channels to draw, from the first.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
 
     Raises:
-        MisconfigurationException: A pattern matches no layer, or one that makes no maps.
+        MisconfigurationException: A pattern matches no layer, or a layer whose output is not ``(N, C, H, W)``.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class FeatureMaps(ImageCallback):
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise MisconfigurationException(
-                f"Expected layer {name!r} of FeatureMaps to make maps (N, C, H, W), but it makes {shape}. "
-                "Take it out of layers."
+                f"Expected layer {name!r} of FeatureMaps to return maps (N, C, H, W), but got {shape}. "
+                "Remove it from layers."
             )
         return output
 
@@ -104,13 +104,13 @@ class FeatureMaps(ImageCallback):
 
 
 class Outputs(TorchFunctionMode):
-    """What layers put out, and what the next activation makes of it, be that a module or a call in ``forward``.
+    """Record the outputs of layers and of the next activation, whether it is a module or a call in ``forward``.
 
-    A layer's ``keep`` is to be its forward hook. The activation behind a layer is the first that is called after it, if
-    it gets as many channels; a norm or a sum may lie between.
+    Register ``keep`` as the forward hook of each layer. The activation of a layer is the first one called after it that
+    receives as many channels; a norm or a sum may come between them.
 
     Args:
-        max_channels: Keep the first so many channels.
+        max_channels: Maximum number of channels to record, from the first.
     """
 
     def __init__(self, max_channels: int) -> None:
@@ -118,13 +118,13 @@ class Outputs(TorchFunctionMode):
         self.max_channels = max_channels
         self.before: dict[str, Any] = {}
         self.after: dict[str, Tensor] = {}
-        self._open: dict[str, int] = {}  # layers whose activation is still to come, and their channels
+        self._open: dict[str, int] = {}  # layers whose activation has not been called yet, and their number of channels
 
     def keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or output.ndim < 2:
             self.before[name] = output
             return
-        self.before[name] = output[:, : self.max_channels].clone()  # before an activation in place
+        self.before[name] = output[:, : self.max_channels].clone()  # copy before an in-place activation
         self._open[name] = output.shape[1]
 
     def __torch_function__(

@@ -1,4 +1,4 @@
-"""A run that has lost its numbers, told as soon as it has."""
+"""Detect a loss or weights of NaN or Inf."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from callbacks.base.drawing import SHARDED
 from callbacks.tools.layers import hooked, network_of
 
-OFTEN = 50  # steps from look to look on a device, if nothing is logged
+OFTEN = 50  # steps between checks on a device if nothing is logged
 
 
 class NotFiniteError(Exception):
@@ -19,75 +19,75 @@ class NotFiniteError(Exception):
 
 
 class TerminateOnNaN(Callback):
-    """Stop a run, or warn, when its loss or a weight is NaN or infinite, and say where in the network that began.
+    """Stop training, or warn, when the loss or a weight is NaN or infinite, and name the first affected layer.
 
-    On a CPU every step is looked at, before its loss reaches the weights. On other devices, which would have to be
-    waited for, all steps since the last look are, every ``log_every_n_steps``. Weights are looked at before validation,
-    at an epoch's end and before each checkpoint, so that none holds others. Writes no tag.
+    On a CPU, every step is checked before its loss affects the weights. On other devices, all steps since the last
+    check are checked every ``log_every_n_steps``, to avoid synchronisation. Weights are checked before validation, at
+    the end of an epoch and before each checkpoint, so that no checkpoint contains NaN. Writes no tags.
 
     Args:
-        action: "stop" ends the run; "warn" tells the first time, and lets it go on.
+        action: "stop" raises an error; "warn" warns once and continues.
 
     Raises:
-        NotFiniteError: With "stop".
+        NotFiniteError: With "stop", if the loss or a weight is not finite.
     """
 
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
-        self._told = False
-        self._seen = -1  # the last step of which the weights were looked at
-        self._losses: list[tuple[int, Tensor]] = []  # of the steps since the last look
+        self._reported = False
+        self._seen = -1  # the last step after which the weights were checked
+        self._losses: list[tuple[int, Tensor]] = []  # losses since the last check
         self._batch: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._told, self._seen = False, -1
+        self._reported, self._seen = False, -1
         self._losses.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self._told:
+        if self._reported:
             return
         self._losses.append((trainer.global_step, loss.detach()))
         often = getattr(trainer, "log_every_n_steps", 0) or OFTEN
         if loss.device.type == "cpu" or (trainer.global_step + 1) % often == 0:
-            self._look(trainer, pl_module)
+            self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look_at_all(trainer, pl_module)
+        self._check_all(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look_at_all(trainer, pl_module)
+        self._check_all(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look_at_all(trainer, pl_module)
+        self._check_all(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batch = None
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._losses:
             return
         values = torch.stack([loss.float().mean() for _, loss in self._losses]).cpu()
         bad = (~values.isfinite()).nonzero()
         if len(bad):
             first = int(bad[0])
-            self._tell(trainer, pl_module, f"the loss {values[first].item()}", self._losses[first][0])
+            self._report(trainer, pl_module, f"the loss {values[first].item()}", self._losses[first][0])
         self._losses.clear()
 
-    def _look_at_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the weights, too: a last step may have spoilt them with a finite loss."""
-        if trainer.sanity_checking or self._told or self._batch is None or self._seen == trainer.global_step:
+    def _check_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses and the weights: the last step may have made weights NaN although its loss was finite."""
+        if trainer.sanity_checking or self._reported or self._batch is None or self._seen == trainer.global_step:
             return
         self._seen = trainer.global_step
-        self._look(trainer, pl_module)
+        self._check(trainer, pl_module)
         weights = [parameter.detach() for parameter in pl_module.parameters()]
-        if not self._told and not get_total_norm(weights).isfinite():
-            self._tell(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
+        if not self._reported and not get_total_norm(weights).isfinite():
+            self._report(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
 
-    def _tell(self, trainer: Trainer, pl_module: LightningModule, what: str, step: int) -> None:
-        self._told = True
+    def _report(self, trainer: Trainer, pl_module: LightningModule, what: str, step: int) -> None:
+        self._reported = True
         rates = ", ".join(
             f"{group.get('name', i)} {group['lr']:.4g}" for i, group in enumerate(trainer.optimizers[0].param_groups)
         )
@@ -95,29 +95,29 @@ class TerminateOnNaN(Callback):
             f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}. "
             f"Learning rates: {rates}."
         )
-        if not isinstance(trainer.strategy, SHARDED):  # of which all processes would have to look together
+        if not isinstance(trainer.strategy, SHARDED):  # the check would need all processes
             text = f"{text} {where_it_begins(pl_module, self._batch)}"
         if self.action == "stop":
             raise NotFiniteError(
-                f"{text} No checkpoint holds it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
-                "1 or a warmup may help; to go on all the same, add callbacks.TerminateOnNaN with `action: warn` to "
+                f"{text} No checkpoint contains it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
+                "1 or a warmup may help; to continue anyway, add callbacks.TerminateOnNaN with `action: warn` to "
                 "trainer.callbacks."
             )
         rank_zero_warn(text)
 
 
 def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
-    """Return in a sentence which layers are the first, in the order of the forward pass, to have non-finite values.
+    """Return a sentence that names the first layers, in the order of the forward pass, with non-finite values.
 
     Args:
-        pl_module: Its ``network`` is run once more, in evaluation, and left as it is.
-        batch: Images, or a tuple that begins with them.
+        pl_module: Module whose ``network`` is run again in eval mode; its state does not change.
+        batch: Images, or a tuple whose first item is the images.
     """
     network = network_of(pl_module)
     spoilt = [name for name, parameter in network.named_parameters() if not _finite(parameter)]
     spoilt += [name for name, buffer in network.named_buffers() if buffer.is_floating_point() and not _finite(buffer)]
     if spoilt:
-        return f"NaN or infinite are {_some(spoilt)}: the gradients of that step, or of one before, made them so."
+        return f"NaN or infinite values are in {_some(spoilt)}, caused by the gradients of that step or an earlier one."
     outputs: list[str] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -134,8 +134,8 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
         for module, mode in modes.items():
             module.training = mode
     if outputs:
-        return f"All weights are finite; the outputs of {_some(outputs)} are not, for the images of the last batch."
-    return "All weights and layers' outputs are finite for the images of the last batch: the loss itself is not."
+        return f"All weights are finite, but the outputs of {_some(outputs)} are not for the images of the last batch."
+    return "All weights and layer outputs are finite for the images of the last batch; only the loss is not."
 
 
 def _finite(tensor: Tensor) -> bool:

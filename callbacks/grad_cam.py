@@ -1,4 +1,4 @@
-"""Which parts of an image speak for a class: gradient-weighted class activation maps."""
+"""Gradient-weighted class activation maps (Grad-CAM)."""
 
 import math
 from typing import Any
@@ -31,22 +31,23 @@ from callbacks.tools.transfer import to_cpu
 
 
 class GradCAM(ImageCallback):
-    """Lay over validation images how much each place speaks for a class (Selvaraju et al., 2017, "Grad-CAM").
+    """Overlay validation images with maps of the evidence for a class (Selvaraju et al., 2017, "Grad-CAM").
 
-    Needs a module that makes logits ``(N, classes)``.
+    Needs a module that returns logits ``(N, classes)``.
 
-    Tags: ``grad_cam/<layer>``: for each image the image, the map of its true class and the map of the predicted one,
-    with their probabilities. Red is the place that speaks most for the class, blue speaks least or against it.
+    Tags: ``grad_cam/<layer>``: for each image, the image, the map of its true class and the map of the predicted class,
+    with their probabilities. Red marks the strongest evidence for the class, blue the weakest or evidence against it.
 
     Args:
-        layer: Name of the layer whose output is weighed; by default the last convolution. A network without
-            convolutions is left alone, with a warning.
-        images: Number of images, as many of each class, or their positions in the validation set.
-        random: Take others in each epoch.
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        layer: Name of the layer whose output is weighted; by default the last convolution. For a network without
+            convolutions, the callback warns and draws nothing.
+        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
+        random: Whether to select other images in each epoch.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
 
     Raises:
-        MisconfigurationException: There is no such layer, or it makes no maps that the logits depend on.
+        MisconfigurationException: The layer does not exist, its output is not ``(N, C, H, W)``, or the logits do not
+            depend on it.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class GradCAM(ImageCallback):
         if stage == "fit" and self.layer is not None:
             find_layers(pl_module, [self.layer], self)
         elif stage == "fit" and not convolutions(pl_module):
-            rank_zero_warn("GradCAM needs a convolution, and the network has none. Nothing of it is logged.")
+            rank_zero_warn("GradCAM needs a convolution, but the network has none. It logs nothing.")
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
         layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
@@ -81,33 +82,33 @@ class GradCAM(ImageCallback):
         for image, maps, shares, classes in zip(
             *(gathered[key] for key in ("images", "maps", "shares", "classes")), strict=True
         ):
-            cells += [image, *(overlay(image, one) for one in maps)]
+            cells += [image, *(overlay(image, weights) for weights in maps)]
             captions.append(["image"])
             for word, share, index in zip(("true", "predicted"), shares, classes, strict=True):
                 captions.append([f"{word}: {share:.0%}", names[int(index)]])
         columns = 3 * (1 if len(cells) <= 6 else 2)
         picture = sheet(torch.stack(cells), captions, columns)
-        log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red speaks for the class")
+        log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red is evidence for the class")
 
     def _weigh(
         self, trainer: Trainer, pl_module: LightningModule, shown: Shown, name: str, layer: torch.nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return true and predicted class, ``(N, 2)``, their probabilities, and the map of each, ``(N, 2, h, w)``."""
-        kept: list[Tensor] = []
+        """Return the true and predicted class, ``(N, 2)``, their probabilities, and their maps, ``(N, 2, h, w)``."""
+        outputs: list[Tensor] = []
         # validation runs in inference mode, whose tensors have no gradient
         with torch.inference_mode(False), torch.enable_grad():
-            images = shown.images.clone().requires_grad_()  # so that frozen layers have a gradient too
-            with hooked({name: layer}, lambda name, module, args, output: kept.append(output)):
+            images = shown.images.clone().requires_grad_()  # so that frozen layers have a gradient
+            with hooked({name: layer}, lambda name, module, args, output: outputs.append(output)):
                 logits = forward(trainer, pl_module, images)
             check_logits(pl_module, logits, self)
-            if not kept or kept[-1].ndim != 4:
+            if not outputs or outputs[-1].ndim != 4:
                 raise MisconfigurationException(
-                    f"Expected layer {name!r} of GradCAM to make maps (N, C, H, W), but it makes "
-                    f"{[tuple(one.shape) for one in kept[-1:]]}. Name another layer, or take GradCAM out."
+                    f"Expected layer {name!r} of GradCAM to return maps (N, C, H, W), but got "
+                    f"{[tuple(output.shape) for output in outputs[-1:]]}. Set another layer, or remove GradCAM."
                 )
             classes = torch.stack([shown.targets.clone(), predicted_classes(logits.detach())], 1)
             shares = logits.detach().float().softmax(1).gather(1, classes)
-            maps = [self._map(logits, classes[:, column], kept[-1]) for column in range(2)]
+            maps = [self._map(logits, classes[:, column], outputs[-1]) for column in range(2)]
         return classes, shares, torch.stack(maps, 1)
 
     def _map(self, logits: Tensor, classes: Tensor, output: Tensor) -> Tensor:
@@ -115,14 +116,14 @@ class GradCAM(ImageCallback):
         (gradient,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise MisconfigurationException(
-                "Expected a layer of GradCAM that the logits depend on, but they do not. Name another layer."
+                "Expected the logits to depend on the layer of GradCAM, but they do not. Set another layer."
             )
         weights = gradient.float().mean((2, 3), keepdim=True)
         return (weights * output.detach().float()).sum(1).relu()
 
 
 def overlay(image: Tensor, weights: Tensor) -> Tensor:
-    """Return an image ``(3, H, W)`` from 0 to 1, coloured by weights ``(h, w)`` from 0 up; uncoloured if all are 0."""
+    """Return an image ``(3, H, W)`` from 0 to 1, coloured by weights ``(h, w)`` from 0 up; unchanged if all are 0."""
     largest = weights.max()
     if not math.isfinite(largest) or largest <= 0:
         return image

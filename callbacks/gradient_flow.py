@@ -1,4 +1,4 @@
-"""How much of the gradient reaches each layer, and how much each layer moves."""
+"""Magnitude of the gradient and of the update of each layer."""
 
 import math
 
@@ -8,21 +8,23 @@ from matplotlib.figure import Figure
 from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 
-HEALTHY = 1e-3  # update over weight, a rule of thumb: Karpathy, 2022, "Building makemore part 3"
-MOST_NAMES = 60  # of layers on the axis
+HEALTHY = 1e-3  # ratio of update to weight, a rule of thumb: Karpathy, 2022, "Building makemore part 3"
+MOST_NAMES = 60  # names of layers on the axis
 
 
 class GradientFlow(StepCallback):
-    """Draw the size of gradients and updates from the network's input to its output, at the middle step of an epoch.
+    """Draw the magnitude of gradients and updates from the network's input to its output, at the middle step of an
+    epoch.
 
-    Gradients that shrink towards the input vanish; layers whose updates are far below or above a thousandth of their
-    weights learn next to nothing, or are about to diverge.
+    Gradients that shrink towards the input indicate vanishing gradients. Layers whose updates are far below or far
+    above a thousandth of their weights learn too slowly or may diverge.
 
-    Tags: ``gradient_flow``: for each weight of two or more dimensions, above the root mean square of its gradient, in
-    loss per parameter; below, that of its update divided by that of its weights. Missing bars are not finite, or zero.
+    Tags: ``gradient_flow``: for each weight of two or more dimensions, the root mean square of its gradient in loss per
+    parameter (above), and that of its update divided by that of its weights (below). Missing bars are zero or not
+    finite.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
     required_media = ("images",)
@@ -33,7 +35,7 @@ class GradientFlow(StepCallback):
 
 def draw_gradient_flow(step: Step, epoch: int) -> Figure:
     """Return a figure of a step: gradients above, updates over weights below."""
-    # norms and biases, half of all parameters, learn at sizes of their own
+    # without norms and biases, half of all parameters, whose updates have other magnitudes
     names = [name for name in step.gradients if step.dimensions[name] > 1] or list(step.gradients)
     gradients = [_positive(step.gradients[name].rms) for name in names]
     ratios = [_positive(step.updates[name].rms / (step.weights[name].rms or math.nan)) for name in names]
@@ -55,5 +57,5 @@ def draw_gradient_flow(step: Step, epoch: int) -> Figure:
 
 
 def _positive(value: float) -> float:
-    """Return a value that a logarithmic axis can show, or NaN."""
+    """Return the value if a logarithmic axis can show it, or NaN."""
     return value if math.isfinite(value) and value > 0 else math.nan

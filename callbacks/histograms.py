@@ -20,18 +20,17 @@ Kind = Literal["weights", "gradients", "updates"]
 
 
 class Histograms(StepCallback):
-    """Log the distribution of every weight, of its gradient and of its update, at the middle step of an epoch.
+    """Log histograms of every weight, its gradient and its update, at the middle step of an epoch.
 
-    Gradients are those of the whole step: accumulated, unscaled, before clipping. Weights are those that the gradients
-    belong to, before the step changes them. Updates are what the step added to them. NaN and infinite values are left
-    out of the histograms and reported.
+    Gradients are those of the whole step: accumulated, unscaled, before clipping. Weights are those before the step.
+    Updates are the changes by the step. NaN and infinite values are excluded from the histograms and reported.
 
     Tags: ``weights/<parameter>``, ``gradients/<parameter>`` and ``updates/<parameter>``, in units of the parameter, of
     loss per parameter, and of the parameter.
 
     Args:
-        kinds: Which of them.
-        every_n_epochs: Log each n-th epoch, and the last planned one.
+        kinds: Which of "weights", "gradients" and "updates" to log.
+        every_n_epochs: Log in every n-th epoch and the last planned one.
     """
 
     def __init__(
@@ -41,22 +40,22 @@ class Histograms(StepCallback):
         self.kinds = kinds
 
     def draw(self, log: LogSnapshot, step: Step) -> None:
-        found = {f"{kind}/{name}": one for kind in self.kinds for name, one in getattr(step, kind).items()}
-        tell_nonfinite(found, step.number)
-        log_histograms(log, found)
+        statistics = {f"{kind}/{name}": each for kind in self.kinds for name, each in getattr(step, kind).items()}
+        warn_nonfinite(statistics, step.number)
+        log_histograms(log, statistics)
 
 
 class ActivationHistograms(ImageCallback):
-    """Log the distribution of what layers put out for validation images.
+    """Log histograms of the outputs of layers for validation images.
 
     Tags: ``activations/<layer>``.
 
     Args:
-        layers: Shell patterns of module names below the network; by default all convolutions, linear layers and
+        layers: Shell patterns of module names within the network; by default all convolutions, linear layers and
             activation functions that are modules.
-        images: Number of images, as many of each class, or their positions in the validation set.
-        random: Take others in each epoch.
-        every_n_epochs: Log each n-th epoch, and the last planned one.
+        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
+        random: Whether to select other images in each epoch.
+        every_n_epochs: Log in every n-th epoch and the last planned one.
 
     Raises:
         MisconfigurationException: A pattern matches no layer.
@@ -83,19 +82,19 @@ class ActivationHistograms(ImageCallback):
         rows: dict[str, Tensor] = {}
 
         def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor):  # at once: the next layer may work in place
+            if isinstance(output, Tensor):  # count now, because the next layer may work in place
                 rows[f"activations/{name}"] = count([output])[0]
 
         with hooked(self._find(pl_module), keep):
             forward(trainer, pl_module, shown.images)
         if not rows:
             return None
-        found = unpack(list(rows), torch.stack(list(rows.values())))
-        tell_nonfinite(found, trainer.global_step)
-        return (found,)
+        statistics = unpack(list(rows), torch.stack(list(rows.values())))
+        warn_nonfinite(statistics, trainer.global_step)
+        return (statistics,)
 
-    def draw(self, log: LogSnapshot, found: dict[str, TensorStatistics]) -> None:
-        log_histograms(log, found)
+    def draw(self, log: LogSnapshot, statistics: dict[str, TensorStatistics]) -> None:
+        log_histograms(log, statistics)
 
     def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
         if self.layers is not None:
@@ -104,16 +103,16 @@ class ActivationHistograms(ImageCallback):
         return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, kinds)}
 
 
-def log_histograms(log: LogSnapshot, found: dict[str, TensorStatistics]) -> None:
-    """Log the histograms of tensors that have a finite value."""
-    for tag, statistics in found.items():
+def log_histograms(log: LogSnapshot, statistics_of: dict[str, TensorStatistics]) -> None:
+    """Log the histograms of tensors that have finite values."""
+    for tag, statistics in statistics_of.items():
         if statistics.histogram is not None:
             log.histogram(tag, statistics.histogram)
 
 
-def tell_nonfinite(found: dict[str, TensorStatistics], step: int) -> None:
-    """Warn of NaN and infinite values."""
-    broken = [f"{tag} ({statistics.nonfinite:,})" for tag, statistics in found.items() if statistics.nonfinite]
+def warn_nonfinite(statistics_of: dict[str, TensorStatistics], step: int) -> None:
+    """Warn about NaN and infinite values."""
+    broken = [f"{tag} ({statistics.nonfinite:,})" for tag, statistics in statistics_of.items() if statistics.nonfinite]
     if broken:
         more = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
         rank_zero_warn(f"NaN or infinite values at step {step}: {', '.join(broken[:5])}{more}.")

@@ -1,4 +1,4 @@
-"""What a run was made of, and what came of it, for TensorBoard's HPARAMS and TEXT."""
+"""Settings and results of a run for TensorBoard's HPARAMS and TEXT tabs."""
 
 import math
 from typing import Any
@@ -15,11 +15,11 @@ from callbacks.tools.layers import network_of
 
 
 class Hyperparameters(DrawingCallback):
-    """Log the resolved config, and what tells one run from another beside its best validation.
+    """Log the resolved config, and the main settings of a run with its best validation metrics.
 
-    Tags: ``config`` (text: the run's config.yaml). Scalars at the end of a fit: ``hp/<metric>``, the best value of what
-    the checkpoint is chosen by, as ``hp/val/acc``; ``hp/val/loss``, the last one; ``hp/epochs``. Those and the settings
-    stand in HPARAMS.
+    Tags: ``config`` (text: the run's config.yaml). Scalars at the end of a fit: ``hp/<metric>``, the best value of the
+    metric that the checkpoint monitors, such as ``hp/val/acc``; ``hp/val/loss``, the last value; and ``hp/epochs``.
+    HPARAMS shows them with the settings.
     """
 
     required_media = ("texts", "HPARAMS")
@@ -53,19 +53,19 @@ class Hyperparameters(DrawingCallback):
             log.text("config", "```yaml\n" + text + "\n```")
 
     def _metrics(self, trainer: Trainer) -> dict[str, float]:
-        """Return the metrics as they are now, NaN if not yet known."""
-        found = {"hp/val/loss": float(trainer.callback_metrics.get("val/loss", math.nan))}
+        """Return the current metrics, NaN if not yet known."""
+        metrics = {"hp/val/loss": float(trainer.callback_metrics.get("val/loss", math.nan))}
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
             score = checkpoint.best_model_score
-            found[f"hp/{checkpoint.monitor}"] = math.nan if score is None else float(score)
-        return found | {"hp/epochs": float(trainer.current_epoch)}
+            metrics[f"hp/{checkpoint.monitor}"] = math.nan if score is None else float(score)
+        return metrics | {"hp/epochs": float(trainer.current_epoch)}
 
 
 def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | float]:
-    """Return what tells one run from another, as HPARAMS takes it: numbers and words."""
+    """Return the main settings of a run as numbers and strings for HPARAMS."""
     network = network_of(pl_module)
-    found: dict[str, str | float] = {
+    settings: dict[str, str | float] = {
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "precision": str(trainer.precision),
@@ -73,11 +73,11 @@ def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | fl
         "devices": trainer.world_size,
     }
     if (loss := getattr(pl_module, "loss", None)) is not None:
-        found["loss"] = type(getattr(loss, "loss", loss)).__name__
+        settings["loss"] = type(getattr(loss, "loss", loss)).__name__
     for optimizer in trainer.optimizers:
-        found["optimizer"] = type(optimizer).__name__
+        settings["optimizer"] = type(optimizer).__name__
         usual = ("lr", "initial_lr", "momentum", "weight_decay", "betas", "nesterov")
-        found |= {
+        settings |= {
             name: value if isinstance(value, (int, float)) else str(value)
             for name, value in optimizer.defaults.items()
             if name in usual
@@ -85,5 +85,5 @@ def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | fl
     for key in ("batch_size", "image_size"):
         value = getattr(trainer.datamodule, key, None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if isinstance(value, int):
-            found[key] = int(value)
-    return found
+            settings[key] = int(value)
+    return settings

@@ -1,4 +1,4 @@
-"""Pictures of convolution kernels, and a video of how the first layer's changed."""
+"""Images of convolution kernels, and a video of the first layer's over the epochs."""
 
 from typing import Any
 
@@ -14,25 +14,25 @@ from callbacks.tools.layers import convolutions
 from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
 from callbacks.tools.transfer import to_cpu
 
-MOST_FRAMES = 200  # of the video, after which every other one is left out
+MOST_FRAMES = 200  # frames of the video; when there are more, every other one is dropped
 
 
 class ConvolutionKernels(DrawingCallback):
-    """Draw the kernels of every 2-D convolution at the end of an epoch, by the trained weights, not their average.
+    """Draw the kernels of every 2-D convolution at the end of an epoch, from the trained weights, not their average.
 
-    Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer that reads three
-    channels is drawn once more in colour.
+    Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer with three input
+    channels is also drawn in colour.
 
-    Tags: ``kernels/<layer>`` (all: a row for each output channel, a column for each input channel),
-    ``kernels_split/<layer>`` (a block for each output channel, in which its input channels are laid out as a square)
-    and ``kernels_colour/<layer>`` (a cell for each output channel); at the end of training ``kernels_video/<layer>``,
-    the first convolution epoch by epoch.
+    Tags: ``kernels/<layer>`` (all: one row per output channel, one column per input channel), ``kernels_split/<layer>``
+    (one block per output channel, with its input channels arranged in a square) and ``kernels_colour/<layer>`` (one
+    cell per output channel); at the end of training ``kernels_video/<layer>``, the first convolution epoch by epoch.
 
     Args:
-        every_n_epochs: Draw each n-th epoch, and the last planned one; the video has every one, or 100 to 200.
-        max_outputs: Draw the first so many output channels of a layer.
-        max_inputs: Draw the first so many input channels of a layer.
-        max_layers: Draw so many layers, spread over the depth, if there are more.
+        every_n_epochs: Draw in every n-th epoch and the last planned one; the video has every epoch, or 100 to 200 of
+            them.
+        max_outputs: Maximum number of output channels of a layer to draw, from the first.
+        max_inputs: Maximum number of input channels of a layer to draw, from the first.
+        max_layers: Maximum number of layers to draw, spread over the depth.
     """
 
     required_media = ("images", "videos")
@@ -50,7 +50,7 @@ class ConvolutionKernels(DrawingCallback):
         self.max_inputs = max_inputs
         self.max_layers = max_layers
         self._first = ""
-        self._frames: dict[int, Tensor] = {}  # shades of the first convolution's kernels by epoch, uint8
+        self._frames: dict[int, Tensor] = {}  # kernels of the first convolution by epoch, as grey levels, uint8
 
     @rank_zero_only
     @torch.no_grad()
@@ -61,8 +61,8 @@ class ConvolutionKernels(DrawingCallback):
         weights: dict[str, Any] = {name: layer.weight for name, layer in layers.items()}
         if not weights:
             return
-        # cut before the transfer: of a large layer few kernels are drawn, but grey and white mean the same in all
-        parts = {name: symmetric(one)[: self.max_outputs, : self.max_inputs] for name, one in weights.items()}
+        # slice after scaling, so that grey and white are the same for all kernels, but before the transfer
+        parts = {name: symmetric(weight)[: self.max_outputs, : self.max_inputs] for name, weight in weights.items()}
         shades = to_cpu(parts)
         self._first = next(iter(shades))
         if len(self._frames) >= MOST_FRAMES:
@@ -89,9 +89,9 @@ class ConvolutionKernels(DrawingCallback):
         for name, layer in shades.items():
             cells = enlarge(layer, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
             what = f"Kernels of {name}, {log.moment}: grey is 0"
-            log.image(f"kernels/{name}", grid(cells), f"{what}; a row for each output, a column for each input")
+            log.image(f"kernels/{name}", grid(cells), f"{what}; one row per output, one column per input")
             blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
-            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{what}; a block for each output channel")
+            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{what}; one block per output channel")
             if name in coloured:
                 log.image(f"kernels_colour/{name}", _in_colour(layer), f"{what}; red, green and blue are the inputs")
         if frames:

@@ -1,4 +1,4 @@
-"""Training and validation in one chart."""
+"""Training and validation curves in one chart."""
 
 import re
 

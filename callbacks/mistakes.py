@@ -1,4 +1,4 @@
-"""The mistakes that a network is surest of."""
+"""Misclassified images with the highest confidence."""
 
 from typing import Any
 
@@ -16,17 +16,18 @@ from callbacks.tools.transfer import to_cpu
 
 
 class TopMistakes(PredictionCallback):
-    """Draw the wrong predictions with the highest probability, with true and predicted class, and list their files.
+    """Draw the wrong predictions with the highest confidence, with true and predicted class, and list their files.
 
-    Often they are wrong labels. Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and
-    ``logits``; the files are those that the data loader's ``paths(batch_idx)`` tells of each batch, if it has that.
+    They are often mislabelled images. Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and
+    ``logits``; the names of files come from the data loader's ``paths(batch_idx)``, if it has this method.
 
     Tags: ``mistakes/val`` and ``mistakes/test``; ``confidence/right`` and ``confidence/wrong`` (histograms of the
-    probability of the predicted class). Also in ``mistakes_val.csv`` and ``mistakes_test.csv`` in the run's folder.
+    probability of the predicted class). The mistakes are also in ``mistakes_val.csv`` and ``mistakes_test.csv`` in the
+    run directory.
 
     Args:
-        count: Draw so many mistakes.
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        count: Number of mistakes to draw.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
     required_media = ("images", "histograms")
@@ -36,7 +37,7 @@ class TopMistakes(PredictionCallback):
         super().__init__(every_n_epochs)
         self.count = count
         self._worst: dict[str, Tensor] = {}
-        self._files: list[str] = []  # of the worst
+        self._files: list[str] = []  # files of the worst mistakes
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
@@ -44,15 +45,15 @@ class TopMistakes(PredictionCallback):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def see_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
-        assert self._collector is not None, "which has taken this batch"
+    def collect_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+        assert self._collector is not None, "it has collected this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
         sure = self._collector.confidences[-1]
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
         number = torch.arange(len(targets), device=sure.device)
-        here = {
-            # those that are right come last, behind all mistakes
+        candidates = {
+            # correct predictions rank last, after all mistakes
             "confidences": sure.where(wrong, -1.0).nan_to_num(-1.0),
             "losses": self._collector.losses[-1],
             "targets": targets.float(),
@@ -60,13 +61,13 @@ class TopMistakes(PredictionCallback):
             "batches": torch.full_like(sure, batch_idx),
             "places": number.float(),
         }
-        best = highest(here["confidences"], self.count)
-        here = {name: values[best] for name, values in here.items()} | {"images": images[best]}
+        best = highest(candidates["confidences"], self.count)
+        candidates = {name: values[best] for name, values in candidates.items()} | {"images": images[best]}
         if self._worst:
-            here = {name: torch.cat([self._worst[name], values]) for name, values in here.items()}
-            best = highest(here["confidences"], self.count)
-            here = {name: values[best] for name, values in here.items()}
-        self._worst = here
+            candidates = {name: torch.cat([self._worst[name], values]) for name, values in candidates.items()}
+            best = highest(candidates["confidences"], self.count)
+            candidates = {name: values[best] for name, values in candidates.items()}
+        self._worst = candidates
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._gather(trainer, pl_module, trainer.val_dataloaders)
@@ -77,28 +78,30 @@ class TopMistakes(PredictionCallback):
         super().on_test_epoch_end(trainer, pl_module)
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> None:
-        """Bring the worst mistakes of all ranks, with their files, to the CPU."""
+        """Gather the worst mistakes of all ranks, with their files, on the CPU."""
         if self._collector is None or not self._worst:
             return
         worst = dict(self._worst, images=denormalized(pl_module, self._worst["images"]))
-        found = to_cpu(worst)
+        gathered = to_cpu(worst)
         paths = getattr(loader[0] if isinstance(loader, list) else loader, "paths", None)
         self._files = [
             str(paths(int(batch))[int(place)]) if callable(paths) else ""
-            for batch, place in zip(found["batches"], found["places"], strict=True)
+            for batch, place in zip(gathered["batches"], gathered["places"], strict=True)
         ]
         if trainer.world_size > 1:
             others: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(others, (found, self._files))
-            found = {name: torch.cat([one[name] for one, _ in others]) for name in found}
+            torch.distributed.all_gather_object(others, (gathered, self._files))
+            gathered = {name: torch.cat([tensors[name] for tensors, _ in others]) for name in gathered}
             self._files = [file for _, files in others for file in files]
-        self._worst = found
+        self._worst = gathered
 
-    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
+    def on_predictions(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
+    ) -> None:
         worst, self._worst = self._worst, {}
         confidences = worst["confidences"]
         order = [i for i in highest(confidences, self.count).tolist() if confidences[i] >= 0]
-        names = names_of(pl_module, int(max(found.targets.max(), found.preds.max())) + 1)
+        names = names_of(pl_module, int(max(predictions.targets.max(), predictions.preds.max())) + 1)
         rows = [
             (
                 self._files[i],
@@ -109,7 +112,7 @@ class TopMistakes(PredictionCallback):
             )
             for i in order
         ]
-        self.draw_later(trainer, stage, worst["images"][order], rows, found, names)
+        self.draw_later(trainer, stage, worst["images"][order], rows, predictions, names)
 
     def draw(
         self,
@@ -117,12 +120,12 @@ class TopMistakes(PredictionCallback):
         stage: str,
         images: Tensor,
         rows: list[tuple[str, str, str, float, float]],
-        found: Predictions,
+        predictions: Predictions,
         names: list[str],
     ) -> None:
-        right = found.preds == found.targets
+        right = predictions.preds == predictions.targets
         for name, mask in (("right", right), ("wrong", ~right)):
-            sure = found.confidences[mask]
+            sure = predictions.confidences[mask]
             sure = sure[sure.isfinite()]
             for writer in log.writers:
                 if len(sure):
@@ -132,13 +135,13 @@ class TopMistakes(PredictionCallback):
         if rows:
             shown = dict(zip(names, names_in_pictures(names), strict=True))
             captions = [[f"{shown[predicted]} {sure:.0%}", f"is {shown[true]}"] for _, true, predicted, sure, _ in rows]
-            caption = f"The surest of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
+            caption = f"Most confident of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
             log.image(f"mistakes/{stage}", sheet(images, captions), caption)
 
 
 def highest(values: Tensor, count: int) -> Tensor:
-    """Return the positions of the ``count`` highest values, int64, the highest first; of equal ones, the first.
+    """Return the positions of the ``count`` highest values, int64, in descending order; equal values keep their order.
 
-    ``topk`` leaves open which of equal ones it takes.
+    The order of equal values in ``topk`` is undefined.
     """
     return values.argsort(descending=True, stable=True)[:count]

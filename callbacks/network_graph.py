@@ -1,4 +1,4 @@
-"""The network as a graph of its operations."""
+"""Graph of the network's operations."""
 
 import copy
 
@@ -13,10 +13,10 @@ from callbacks.tools.layers import network_of
 
 
 class NetworkGraph(DrawingCallback):
-    """Log the graph of the network for TensorBoard, once, at the start of a fit.
+    """Log the graph of the network to TensorBoard, once, at the start of a fit.
 
-    Needs a module with an ``example_input_array``. A network that ``torch.jit.trace`` cannot follow is left alone, with
-    a warning. Writes TensorBoard's graph; no tag.
+    Needs a module with an ``example_input_array``. For a network that ``torch.jit.trace`` cannot trace, the callback
+    warns and logs nothing. Writes TensorBoard's graph, but no tags.
     """
 
     required_media = ("graphs",)
@@ -31,9 +31,9 @@ class NetworkGraph(DrawingCallback):
             return
         example = pl_module.example_input_array
         if not isinstance(example, Tensor):
-            rank_zero_warn("NetworkGraph needs a module with an example_input_array. Nothing of it is logged.")
+            rank_zero_warn("NetworkGraph needs a module with an example_input_array, but it has none. It logs nothing.")
             return
-        # a copy, since tracing takes seconds for a deep one, in which training changes the weights
+        # copy, because training changes the weights while a deep network is traced, which takes seconds
         network = copy.deepcopy(network_of(pl_module)).cpu().float().eval()
         self.draw_later(trainer, network, example.detach().cpu().float())
 

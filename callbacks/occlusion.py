@@ -1,4 +1,4 @@
-"""Which region of an image a prediction hangs on: cover it, and see."""
+"""Occlusion sensitivity: which square of an image a prediction depends on most."""
 
 from typing import Any
 
@@ -15,22 +15,23 @@ from callbacks.tools.layers import check_logits, denormalized, forward, names_of
 from callbacks.tools.pictures import enlarge
 from callbacks.tools.transfer import to_cpu
 
-SIDE = 192  # of an image, in pixels: wide enough for the words in a box
+SIDE = 192  # side of an image, in pixels: wide enough for the text in a box
 
 
 class OcclusionSensitivity(ImageCallback):
-    """Mark the square of each image that costs the true class most of its probability when it is covered in grey.
+    """Mark the square of each image whose occlusion reduces the probability of the true class most.
 
-    After Zeiler and Fergus, 2014, "Visualizing and understanding convolutional networks". Each image is shown to the
-    network once for every place of the square. Needs a module that makes logits ``(N, classes)``.
+    Source: Zeiler and Fergus, 2014, "Visualizing and understanding convolutional networks". The square is filled with
+    the mean colour; the network evaluates each image once for every position of the square. Needs a module that returns
+    logits ``(N, classes)``.
 
-    Tags: ``occlusion``: the images, a box in each, with the class and its probability, open and covered.
+    Tags: ``occlusion``: the images, each with a box, the class, and its probability before and after the occlusion.
 
     Args:
-        images: Number of images, as many of each class, or their positions in the validation set.
-        random: Take others in each epoch.
-        share: Side of the square, as a share of the image's.
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
+        random: Whether to select other images in each epoch.
+        share: Side of the square as a fraction of the image's.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class OcclusionSensitivity(ImageCallback):
             boxes.append([left + number * width, top, left + side * factor + number * width, top + side * factor])
             labels.append(f"{names[int(target)]} {shares[0]:.0%} to {shares[1]:.0%}")
         row = (torch.cat(list(images), 2) * 255).round().byte()
-        caption = f"The square that the true class needs most, and its probability open and covered, {log.moment}"
+        caption = f"Square with the largest effect on the true class, probability before and after, {log.moment}"
         log.boxes("occlusion", row, torch.tensor(boxes), labels, caption)
 
     def _share(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> Tensor:

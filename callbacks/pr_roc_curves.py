@@ -1,4 +1,4 @@
-"""Precision over recall, and true over false positives, of each class."""
+"""Precision-recall and ROC curves of each class."""
 
 import numpy as np
 import torch
@@ -13,21 +13,21 @@ from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_figures, set_fonts
 from callbacks.tools.layers import names_of
 
-THRESHOLDS = 127  # as many as TensorBoard's PR curves have by default
+THRESHOLDS = 127  # the default of TensorBoard's PR curves
 
 
 class PRROCCurves(PredictionCallback):
-    """Draw the PR curve and the ROC curve of each class against all others, at the end of validation and test.
+    """Draw the one-vs-rest PR curve and ROC curve of each class at the end of validation and test.
 
     Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
 
-    Tags: ``pr/<class>`` (PR curve of TensorBoard, of each class that has images), ``pr/right_or_wrong`` (the same
-    for confidence as a predictor of right classes), ``roc/val`` and ``roc/test`` (ROC curves in one picture, with
-    the area below each).
+    Tags: ``pr/<class>`` (TensorBoard's PR curve of each class that has images), ``pr/right_or_wrong`` (the PR curve of
+    confidence as a predictor of correct predictions), ``roc/val`` and ``roc/test`` (all ROC curves in one image, each
+    with its AUC).
 
     Args:
-        max_classes: Draw the first so many classes, at most 100.
-        every_n_epochs: Draw each n-th epoch, and the last planned one.
+        max_classes: Maximum number of classes to draw, from the first; at most 100.
+        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
     required_media = ("images", "PR curves")
@@ -37,13 +37,15 @@ class PRROCCurves(PredictionCallback):
         super().__init__(every_n_epochs)
         self.max_classes = max_classes
 
-    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
-        self.draw_later(trainer, stage, names_of(pl_module, found.probabilities.shape[1]), found)
+    def on_predictions(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
+    ) -> None:
+        self.draw_later(trainer, stage, names_of(pl_module, predictions.probabilities.shape[1]), predictions)
 
-    def draw(self, log: LogSnapshot, stage: str, names: list[str], found: Predictions) -> None:
-        probabilities = found.probabilities[:, : self.max_classes].nan_to_num(0)
+    def draw(self, log: LogSnapshot, stage: str, names: list[str], predictions: Predictions) -> None:
+        probabilities = predictions.probabilities[:, : self.max_classes].nan_to_num(0)
         names = names[: probabilities.shape[1]]
-        for name, tp, fp in zip(names, *counts_above(probabilities, found.targets), strict=True):
+        for name, tp, fp in zip(names, *counts_above(probabilities, predictions.targets), strict=True):
             positives, negatives = tp[0], fp[0]
             if not positives:
                 continue
@@ -59,23 +61,23 @@ class PRROCCurves(PredictionCallback):
                     log.step,
                     THRESHOLDS,
                 )
-        right = (found.preds == found.targets).numpy()
+        right = (predictions.preds == predictions.targets).numpy()
         for writer in log.writers:
-            writer.add_pr_curve("pr/right_or_wrong", right, found.confidences.nan_to_num(0).numpy(), log.step)
-        log.figure(f"roc/{stage}", draw_roc(probabilities, found.targets, names, log.moment))
+            writer.add_pr_curve("pr/right_or_wrong", right, predictions.confidences.nan_to_num(0).numpy(), log.step)
+        log.figure(f"roc/{stage}", draw_roc(probabilities, predictions.targets, names, log.moment))
 
 
 def counts_above(probabilities: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Count for each class how many images have at least so much probability of it, for thresholds from 0 to 1.
+    """Count for each class the images whose probability of it reaches a threshold, for thresholds from 0 to 1.
 
     Args:
         probabilities: Float ``(N, C)``.
-        targets: True class, int64 ``(N,)``.
+        targets: True class of each image, int64 ``(N,)``.
 
     Returns:
-        Those of the class and those of others, int64 ``(C, 127)`` each.
+        True positives and false positives, int64 ``(C, 127)`` each.
     """
-    bins = (probabilities * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)  # as SummaryWriter.add_pr_curve
+    bins = (probabilities * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)  # like SummaryWriter.add_pr_curve
     classes = probabilities.shape[1]
     index = bins + THRESHOLDS * torch.arange(classes)
     of_class = targets[:, None] == torch.arange(classes)
@@ -86,7 +88,7 @@ def counts_above(probabilities: Tensor, targets: Tensor) -> tuple[np.ndarray, np
 
 
 def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: str) -> Figure:
-    """Return a figure of the ROC curves of classes that have images, those with the smallest area first."""
+    """Return a figure of the ROC curves of classes that have images, sorted by AUC, lowest first."""
     curves = []
     for number, name in enumerate(names_in_figures(names)):
         positive = targets == number
@@ -99,7 +101,7 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
         style = ("-", "--", ":", "-.")[number // 10 % 4]
         axes.plot(x, y, style, label=f"{name} {area:.3f}".lstrip("_"), linewidth=1.2)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class against all others, {moment}")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class vs. rest, {moment}")
     if curves:
         legend = axes.legend(title="area below", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         set_fonts(legend.get_texts())

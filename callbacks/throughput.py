@@ -1,4 +1,4 @@
-"""How long an epoch takes, and how many images it trains a second."""
+"""Duration of training and validation, and training throughput."""
 
 import time
 from typing import Any
@@ -8,15 +8,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Log how long training and validation take.
+    """Log the duration of training and validation, and the training throughput.
 
-    Tags, once an epoch: ``time/train_seconds`` (without validation), ``time/val_seconds`` and
-    ``time/images_per_second`` (trained, on all devices). Of several devices, means. The rest of an epoch that a run was
-    resumed in has none.
+    Tags, once per epoch: ``time/train_seconds`` (without validation), ``time/val_seconds`` and
+    ``time/images_per_second`` (training images, on all devices). Durations on several devices are averaged. If a run
+    resumes within an epoch, nothing is logged for the rest of that epoch.
     """
 
     def __init__(self) -> None:
-        self._start: float | None = None  # of an epoch that is trained from its beginning
+        self._start: float | None = None  # start of the epoch; None if training resumed within it
         self._validation_start = 0.0
         self._validating = 0.0
         self._images = 0
@@ -50,7 +50,7 @@ class Throughput(Callback):
         pl_module.log_dict(values, sync_dist=True)
 
     def _now(self, pl_module: LightningModule) -> float:
-        """Return seconds on a clock, once the device has done what it was given: three times an epoch."""
+        """Return the time in seconds after synchronising with the device; called three times per epoch."""
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         return time.perf_counter()

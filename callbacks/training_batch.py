@@ -1,4 +1,4 @@
-"""Training images as the network sees them."""
+"""Augmented training images."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ from callbacks.tools.transfer import to_cpu
 class TrainingBatch(DrawingCallback):
     """Draw the first training batch of an epoch, augmented and de-normalised, with its labels.
 
-    Tags: ``training_batch``. Of an image that was mixed of several, the two largest shares are told.
+    Tags: ``training_batch``. For an image that was mixed from several, the two largest shares are shown.
 
     Args:
-        count: Draw the first so many images.
-        every_n_epochs: Draw each n-th epoch, the first and the last planned one.
+        count: Maximum number of images to draw, from the first.
+        every_n_epochs: Draw in every n-th epoch, and in the first and the last planned one.
     """
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 10) -> None:
@@ -39,12 +39,12 @@ class TrainingBatch(DrawingCallback):
     def draw(self, log: LogSnapshot, images: Tensor, targets: Tensor, names: list[str]) -> None:
         names = names_in_pictures(names)
         captions = [labels(target, names) for target in targets]
-        caption = f"Training images as the network sees them, epoch {log.epoch}"
+        caption = f"Augmented training images, epoch {log.epoch}"
         log.image("training_batch", sheet(images, captions), caption)
 
 
 def labels(target: Tensor, names: list[str]) -> list[str]:
-    """Return a target in words: a class, or shares ``(classes,)`` of several."""
+    """Return the label of a target, a class or the shares ``(classes,)`` of several, as lines of text."""
     if target.ndim == 0:
         return [names[int(target)]]
     shares, classes = target.sort(descending=True, stable=True)

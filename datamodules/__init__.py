@@ -1,4 +1,4 @@
-"""What is trained on: from archives and folders to augmented, normalised batches."""
+"""Data modules: prepare archives and folders of images, and load augmented, normalised batches."""
 
 from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10DataModule

@@ -1,4 +1,4 @@
-"""From index files to augmented, normalised batches on the training device."""
+"""The base class of all data modules: load augmented, normalised batches from index files."""
 
 import hashlib
 import itertools
@@ -34,8 +34,8 @@ from datamodules.transforms.image import ImageTransform, compose, extremes, norm
 from datamodules.transforms.normalize import Normalize
 
 NOT_NORMALIZED = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]  # mean and standard deviation
-BYTES = 10  # above what normalising makes of 1
-LEAST, GREATEST = -0.25, 1.75  # what noise and colour leave of images of 0 to 1, and normalising does not
+BYTES = 10  # larger than a normalised 1, so an image with a higher value is on the scale of 0 to 255
+LEAST, GREATEST = -0.25, 1.75  # range of images of 0 to 1 after noise and colour transforms, but not normalisation
 FIT_IMAGES = 10_000  # training images that a transform is fitted to, unless it has a `num_images`
 
 
@@ -43,39 +43,40 @@ class ImageDataModule(LightningDataModule, ABC):
     """Images in a folder, listed by ``train.txt``, ``val.txt`` and ``test.txt``.
 
     Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
-    with targets int64 ``(N,)``, or float ``(N, num_classes)`` behind a mixing transform. One seed gives the same
-    batches whatever the number of workers and wherever the pixels lie.
+    with targets int64 ``(N,)``, or float ``(N, num_classes)`` after a mixing transform. A seed determines the batches,
+    regardless of the number of workers and of where the pixels are stored.
 
-    A subclass says where the images come from (``prepare_images``) and how they are divided (``split_settings``,
-    ``make_split``); everything is prepared on first use, by one process while others wait.
+    A subclass defines where the images come from (``prepare_images``) and how they are split (``split_settings``,
+    ``make_split``). One process prepares everything on first use while the others wait.
 
     Args:
         root: Data folder: index files, ``dataset.json``, cache, and usually the images.
         batch_size: Images in a batch, on each device.
-        num_workers: Processes that read files and apply transforms of single images; 0 does so in the main process.
-            Decoded images without such transforms need none.
-        image_size: Side that all images are brought to, in pixels; None if they have one size.
-        resize: How: "crop" takes the middle square, "pad" adds black, "squash" loses the proportions.
-        cache: Where decoded images are kept: "disk" maps a file that the first run writes, "device" copies the pixels
-            to the training device (on a CPU: into memory), "none" reads every file in every epoch.
-        train_transforms: Augmentation of training images one at a time, by torchvision's or any other transforms of
-            uint8 ``(3, H, W)``, in this order.
-        eval_transforms: Likewise for validation and test, as a crop of the middle; FiveCrop and TenCrop make several
-            views of an image, whose logits are averaged.
-        batch_transforms: Augmentation of whole training batches on the device, behind ``train_transforms``, see
+        num_workers: Number of worker processes that read files and apply per-image transforms; 0 uses the main process.
+            Decoded images without per-image transforms need no workers.
+        image_size: Side in pixels to which all images are resized; None if they all have the same size.
+        resize: How images are resized: "crop" takes the centre square, "pad" adds black borders, "squash" ignores the
+            aspect ratio.
+        cache: Where decoded images are cached: "disk" memory-maps a file that the first run writes, "device" copies the
+            pixels to the training device (on a CPU: into memory), "none" reads every file in every epoch.
+        train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8
+            ``(3, H, W)``, applied in this order.
+        eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
+            several views of an image, whose logits are averaged.
+        batch_transforms: Augmentation of whole training batches on the device, after ``train_transforms``; see
             ``datamodules.transforms.batch``.
-        normalize: Subtract mean and divide by standard deviation of the training images; with weights of a checkpoint,
-            of the images that it was trained on. False if the transforms normalise, all in the same way, or if nothing
-            is to do so.
-        sampler: "shuffle" shows each training image once an epoch, "balanced" draws as many of each class.
-        drop_last: Leave an incomplete last training batch out; one image alone would break batch norm.
-        folds: Number of parts for cross-validation: all but the test images are divided anew, by class. Each fold has
-            index files of its own.
-        fold: Part that is held out for validation, from 0.
-        on_bad_image: "skip" leaves unreadable images out and lists them; "error" stops at the first.
-        seed: Seed of order and augmentation; by default that of ``seed_everything``.
-        overwrite_split: Write the index files again if they were made with other settings, or of other images; the
-            former ones are kept beside them (``train.txt.old``).
+        normalize: Subtract the mean and divide by the standard deviation of the training images or, with weights of a
+            checkpoint, of the images that it was trained on. Set to False if both lists of transforms already contain
+            the same normalisation, or to train without one.
+        sampler: "shuffle" yields each training image once per epoch; "balanced" draws all classes equally often.
+        drop_last: Drop an incomplete last training batch; batch norm fails on a batch of one image.
+        folds: Number of folds for stratified cross-validation of the training and validation images; the test images
+            stay the same. Each fold has its own index files.
+        fold: Index of the fold that is held out for validation, from 0.
+        on_bad_image: "skip" excludes unreadable images and lists them; "error" stops at the first one.
+        seed: Seed of shuffling and augmentation; by default that of ``seed_everything``.
+        overwrite_split: Write the index files again if they were created with other settings or from other images; the
+            old ones are renamed to ``train.txt.old`` and so on.
     """
 
     class_names_of_source: Sequence[str] = ()
@@ -122,7 +123,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.fold = fold
         self.overwrite_split = overwrite_split
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        # each fold has index files of its own; paths in them are relative to root all the same
+        # each fold has its own index files, but their paths are relative to root
         index_folder = self.root if folds is None else self.root / f"folds_{folds}" / str(fold)
         skip = on_bad_image == "skip"
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
@@ -131,58 +132,58 @@ class ImageDataModule(LightningDataModule, ABC):
         self._fitted: list[Any] = []
         self._normalizer: Normalize | None = None
 
-    # What a subclass says
+    # Overridden by subclasses
 
     @property
     @abstractmethod
     def split_settings(self) -> dict[str, Any]:
-        """The split, as plain values: two equal recipes make equal index files of equal images."""
+        """Settings that determine the split, as plain values: equal settings and images give equal index files."""
 
     @abstractmethod
     def make_split(self) -> dict[str, list[Entry]]:
-        """Divide the images among "train", "val" and "test"."""
+        """Split the images into "train", "val" and "test"."""
 
     def is_prepared(self) -> bool:
-        """Tell whether the images are there."""
+        """Return whether the images exist."""
         return True
 
     def prepare_images(self) -> None:
-        """Make what is not there of the images; safe to run again after a kill at any moment."""
+        """Create the images that are missing; safe to run again after a kill at any moment."""
 
     def source(self) -> dict[str, Any]:
         """Return where the images come from, for ``dataset.json``."""
         return {}
 
     verified = "every image can be read"
-    repair_hint = "Replace them, or leave them out: --data.on_bad_image skip."
+    repair_hint = "Replace them, or exclude them with --data.on_bad_image skip."
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the images on disk, a line each."""
+        """Return the problems of the images on disk, one line each."""
         self.prepare_data()
         files = self.store.files()
         found = scan(self.store.base, files, self.store.size, self.store.resize, None)
         return [str(error) for _, error in sorted(found.unreadable.items())]
 
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
-        """Return the name of each label that the index files hold."""
+        """Return the class name of each label in the index files."""
         return self.class_names_of_source
 
-    # What the dataset is; the first look prepares it
+    # Properties of the dataset; the first access prepares it
 
     def match(self, class_names: list[str] | None, mean: list[float], std: list[float]) -> None:
-        """Make batches for a network that was trained on other data: with its labels, mean and standard deviation.
+        """Adapt the batches to a network that was trained on other data: use its labels, mean and standard deviation.
 
         Args:
-            class_names: Its classes in their order; None if it takes images of any class.
-            mean: Mean of R, G and B that its images were normalised with, on the scale of 0 to 1.
+            class_names: The network's classes in order; None if it accepts images of any class.
+            mean: Mean of R, G and B with which its images were normalised, on the scale of 0 to 1.
             std: Standard deviation of R, G and B, on the same scale.
 
         Raises:
-            DataError: An image is of a class that the network does not know, or ``normalize`` is not as it was.
+            DataError: The network does not know the class of an image, or ``normalize`` differs from its training.
         """
         own = self.description.class_names
         if unknown := set(own).difference(own if class_names is None else class_names):
-            raise DataError(f"Expected classes that the network knows in {self.root}, but got {min(unknown)}.")
+            raise DataError(f"Expected classes in {self.root} that the network knows, but got {min(unknown)}.")
         normalized = (mean, std) != NOT_NORMALIZED
         by_transforms = NOT_NORMALIZED if self.normalize else self._given_normalization()
         if normalized != self.normalize and by_transforms == NOT_NORMALIZED:
@@ -196,22 +197,22 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"Expected a Normalize with mean and std of {(mean, std)} in --data.eval_transforms, as the "
                     f"checkpoint was trained, but got {by_transforms}."
                 )
-            rank_zero_warn(  # earlier versions saved 0 and 1 whatever the transforms did
-                f"The checkpoint names no Normalize. Images are normalised by that of --data.eval_transforms, with "
-                f"mean and std of {by_transforms}: check that it was trained so."
+            rank_zero_warn(  # earlier versions saved 0 and 1 even if the transforms normalised
+                f"The checkpoint has no mean and std. Images are normalised by --data.eval_transforms, with mean and "
+                f"std of {by_transforms}: check that it was trained with these."
             )
         self._trained, self._normalizer = (class_names, mean, std), None
 
     @property
     def description(self) -> DatasetInfo:
-        """What ``dataset.json`` says."""
+        """Content of ``dataset.json``."""
         self.prepare_data()
         assert self._description is not None, "prepare_data sets it"
         return self._description
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is trained and measured on: ``index_digest``, and the pixels of train, val and test."""
+        """SHA-256 of the data: of ``index_digest`` and the pixels of train, val and test."""
         index_digest, pixels = self.index_digest, self.description.pixels[self.store.key].digest
         if not pixels:  # prepared by an earlier version, in a folder that cannot be written to
             return index_digest
@@ -219,7 +220,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def index_digest(self) -> str:
-        """SHA-256 of the index files, names of classes, and mean and std of the training images.
+        """SHA-256 of the index files, the class names, and mean and std of the training images.
 
         Earlier versions recorded it as ``digest``.
         """
@@ -230,7 +231,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def class_names(self) -> list[str]:
-        """Name of each label, as batches hold it."""
+        """Class name of each label in the batches."""
         trained = self._trained[0] if self._trained is not None else None
         return self.description.class_names if trained is None else trained
 
@@ -247,22 +248,22 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of the images in pixels, as the module gets them."""
+        """Side in pixels of the images that the module receives."""
         self.prepare_data()
-        self._check_scale()  # before there is a run
+        self._check_scale()  # here, because the size is needed before a run directory is created
         self._fit(self.eval_transforms)
         with seeded(0):
             black = torch.zeros(3, self.store.size, self.store.size, dtype=torch.uint8)
             shape = tuple(compose(self.eval_transforms)(black).shape)
         if shape[-1] != shape[-2]:
-            raise DataError(f"Expected --data.eval_transforms that make square images, but they make {shape}.")
+            raise DataError(f"Expected --data.eval_transforms that return square images, but got {shape}.")
         return int(shape[-1])
 
     @property
     def mean(self) -> list[float]:
-        """Mean of R, G and B that batches are normalised with, on the scale of 0 to 1.
+        """Mean of R, G and B with which batches are normalised, on the scale of 0 to 1.
 
-        With ``normalize: false`` it is that of a ``Normalize`` in ``eval_transforms``, or 0.
+        With ``normalize: false``, the mean of a ``Normalize`` in ``eval_transforms``, or 0.
         """
         if self._trained is not None:
             return self._trained[1]
@@ -270,9 +271,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of R, G and B that batches are normalised with, on the scale of 0 to 1.
+        """Standard deviation of R, G and B with which batches are normalised, on the scale of 0 to 1.
 
-        It is 1 for a channel that is constant. With ``normalize: false`` see ``mean``.
+        It is 1 for a constant channel. With ``normalize: false``, see ``mean``.
         """
         if self._trained is not None:
             return self._trained[2]
@@ -281,30 +282,31 @@ class ImageDataModule(LightningDataModule, ABC):
         return divisors(self.description.pixels[self.store.key].std)
 
     def inference_dataset(self, files: Sequence[str], trained_size: int) -> FileDataset:
-        """Return image files of anybody's, brought to the size of the dataset's and transformed as for test.
+        """Return a dataset of any image files, resized and transformed like test images.
 
-        The dataset itself may be gone, unless transforms are fitted to it, or begin with a size that it alone knows.
+        This needs the images of the data folder only if a transform is fitted to them, or if transforms are used and
+        ``image_size`` is None.
 
         Args:
             files: Their paths.
-            trained_size: Side in pixels that the network was trained with: behind ``eval_transforms``.
+            trained_size: Side in pixels of the images that the network was trained with, after ``eval_transforms``.
         """
         transforms = self.eval_transforms
         if transforms and self.store.resize is None:
-            self.prepare_data()  # which finds the size
+            self.prepare_data()  # determines the size
         size = self.store.size if transforms or self.store.resize is not None else trained_size
         self._fit(transforms)
         return FileDataset(files, size, self.store.resize or "crop", compose(transforms) if transforms else None)
 
-    # Lightning's hooks, in the order of their calls
+    # Lightning's hooks, in the order in which they are called
 
     def prepare_data(self) -> None:
-        """Make images, index files, ``dataset.json`` and cache unless they are there already.
+        """Create the images, index files, ``dataset.json`` and cache if they are missing or outdated.
 
         Safe to call from several processes at once, and again after a kill at any moment.
 
         Raises:
-            DataError: The images cannot be had, or index files of another recipe are in the way.
+            DataError: The images are not available, or index files with other split settings exist.
         """
         if self._description is not None or self._load_prepared():
             return
@@ -314,7 +316,7 @@ class ImageDataModule(LightningDataModule, ABC):
             try:
                 lock.acquire(timeout=1)
             except Timeout:
-                rank_zero_info(f"Another process is preparing {self.root}: waiting for it.")
+                rank_zero_info(f"Another process is preparing {self.root}. Waiting until it finishes.")
                 lock.acquire()
             try:
                 if not self._load_prepared():
@@ -323,18 +325,18 @@ class ImageDataModule(LightningDataModule, ABC):
                 lock.release()
         except OSError as error:
             raise DataError(
-                f"{error.filename or self.root}: {error.strerror or error}. Preparing {self.root} needs room, and the "
-                "right to read and write there: see to it, or give --data.root another folder, and start again. "
-                "Nothing half done counts as done."
+                f"{error.filename or self.root}: {error.strerror or error}. Preparing {self.root} needs free space and "
+                "permission to read and write. Provide them or change --data.root, and run the command again. "
+                "Incomplete files are not used."
             ) from error
 
     def setup(self, stage: str) -> None:
-        """Read the index files that ``stage`` needs, and open the decoded images."""
+        """Read the index files that ``stage`` needs and open the decoded images."""
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]
         description = self.description
         self._check_scale()
         if stage == "fit":
-            numbers = ", ".join(f"{sum(counts.values())} {one}" for one, counts in description.counts.items())
+            numbers = ", ".join(f"{sum(counts.values())} {split}" for split, counts in description.counts.items())
             rank_zero_info(
                 f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
             )
@@ -342,17 +344,17 @@ class ImageDataModule(LightningDataModule, ABC):
         entries = self.store.readable(description)
         labels = [self.class_names.index(name) for name in description.class_names]
         self.datasets = {}
-        for one in stages:
-            transforms = self.train_transforms if one == "train" else self.eval_transforms
+        for split in stages:
+            transforms = self.train_transforms if split == "train" else self.eval_transforms
             self._fit(transforms)
-            self.datasets[one] = ImageDataset(
+            self.datasets[split] = ImageDataset(
                 self.store.base,
-                [(file, labels[label]) for file, label in entries[one]],
+                [(file, labels[label]) for file, label in entries[split]],
                 self.store.size,
                 self.store.resize,
                 compose(transforms) if transforms else None,
                 pixels,
-                None if pixels is None else torch.tensor([rows[file] for file, _ in entries[one]]),
+                None if pixels is None else torch.tensor([rows[file] for file, _ in entries[split]]),
             )
         if stage == "fit":
             if self.batch_transforms:
@@ -402,15 +404,15 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def _augment(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        white = 255 if images.dtype == torch.uint8 else 1  # mixing makes floats of bytes, on the same scale
+        white = 255 if images.dtype == torch.uint8 else 1  # mixing converts uint8 to float on the same scale
         images, targets = self._apply_batch_transforms(images, targets, draw)
         return self._to_network(images, white), targets
 
     def _apply_batch_transforms(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         if images.ndim != 4:
             raise DataError(
-                f"Expected --data.train_transforms that make one image of each, but got {tuple(images.shape[1:])}: "
-                "several views, as of FiveCrop, are for --data.eval_transforms."
+                f"Expected --data.train_transforms that return one view per image, but got {tuple(images.shape[1:])}. "
+                "Use transforms with several views, such as FiveCrop, only in --data.eval_transforms."
             )
         for transform in self.batch_transforms:
             images, targets = transform(images, targets, draw)
@@ -426,27 +428,27 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._normalizer(images, white)
 
     def _check_scale(self) -> None:
-        """Look at what transforms of single images make of black and white.
+        """Check the value range of per-image transforms on a black and a white image.
 
         Raises:
-            DataError: Images would be normalised twice, or in training alone, or come on a scale of 0 to 255 as floats.
+            DataError: Images would be normalised twice, or only in training, or would be floats of 0 to 255.
         """
         size, off = self.store.size, {}
         for option in ("train_transforms", "eval_transforms"):
             transforms = getattr(self, option)
-            if not transforms or any(hasattr(one, "fit") for one in transforms):  # fitting takes long, for whitening
+            if not transforms or any(hasattr(each, "fit") for each in transforms):  # fitting whitening is slow
                 continue
             low, high = extremes(compose(transforms), size)
             if high > BYTES and self.normalize:
                 raise DataError(
-                    f"Expected floats of 0 to 1 from --data.{option}, but white becomes {high:.3g}: give ToDtype "
-                    "`scale: true`, or --data.normalize false."
+                    f"Expected floats of 0 to 1 from --data.{option}, but white becomes {high:.3g}. Set `scale: true` "
+                    "of ToDtype, or use --data.normalize false."
                 )
             if low < LEAST or high > GREATEST:
-                off[option] = f"--data.{option} make {low:.3g} of black and {high:.3g} of white"
+                off[option] = f"--data.{option} map black to {low:.3g} and white to {high:.3g}"
         if off and self.normalize:
             raise DataError(
-                f"Images would be normalised twice: {' and '.join(off.values())}. Take Normalize out of them, or give "
+                f"Images would be normalised twice: {' and '.join(off.values())}. Remove Normalize, or use "
                 "--data.normalize false."
             )
         if len(off) == 1:
@@ -460,29 +462,29 @@ class ImageDataModule(LightningDataModule, ABC):
         """Compare each Normalize in ``train_transforms`` with that in ``eval_transforms``.
 
         Raises:
-            DataError: They differ, and so does what the transforms make of an image.
+            DataError: They differ, and the transforms as a whole normalise differently.
         """
         both = self.train_transforms, self.eval_transforms
         train, evaluation = map(normalizers, both)
         if not train or not evaluation or _are_close(train, evaluation):
             return
-        if not any(hasattr(one, "fit") for one in (*both[0], *both[1])):  # one may be of 0 to 1, another of 0 to 255
-            made, other = (normalization(compose(transforms), self.store.size) for transforms in both)
-            if made and other and _are_close([made], [other]):
+        if not any(hasattr(each, "fit") for each in (*both[0], *both[1])):  # scales of 0 to 1 and 0 to 255 may differ
+            overall, other = (normalization(compose(transforms), self.store.size) for transforms in both)
+            if overall and other and _are_close([overall], [other]):
                 return
         of_train, of_evaluation = (
-            " and ".join(f"mean {mean} and std {std}" for mean, std in found) for found in (train, evaluation)
+            " and ".join(f"mean {mean} and std {std}" for mean, std in pairs) for pairs in (train, evaluation)
         )
         raise DataError(
             f"Expected the same Normalize in --data.train_transforms and eval_transforms, but got {of_train} in "
-            f"train_transforms, and {of_evaluation} in eval_transforms. Give both the same."
+            f"train_transforms, and {of_evaluation} in eval_transforms. Use the same in both."
         )
 
     def _check_batch_transforms(self) -> None:
-        """Look at what ``batch_transforms`` make of a white image.
+        """Check the scale of ``batch_transforms`` on a white image.
 
         Raises:
-            DataError: They leave it on another scale.
+            DataError: They change the scale of the image.
         """
         with seeded(0):
             white = torch.full((3, self.store.size, self.store.size), 255, dtype=torch.uint8)
@@ -492,20 +494,20 @@ class ImageDataModule(LightningDataModule, ABC):
         before, after = images.max().item(), batch.max().item()
         if before and not before / 10 < after < before * 10:
             raise DataError(
-                f"Expected --data.batch_transforms that leave images on their scale, but of {before:.3g} they make "
-                f"{after:.3g}: batches are normalised after them."
+                f"Expected --data.batch_transforms that keep the scale of images, but they map {before:.3g} to "
+                f"{after:.3g}. Batches are normalised after them."
             )
 
     def _given_normalization(self) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation by which ``eval_transforms`` normalise, or 0 and 1."""
+        """Return the mean and standard deviation with which ``eval_transforms`` normalise, or 0 and 1."""
         if not self.eval_transforms:
             return NOT_NORMALIZED
-        self.prepare_data()  # which finds the size
+        self.prepare_data()  # determines the size
         self._fit(self.eval_transforms)
         return normalization(compose(self.eval_transforms), self.store.size) or NOT_NORMALIZED
 
     def _fit(self, transforms: Sequence[Any]) -> None:
-        """Fit once what wants to be fitted, as a whitening matrix, to training images spread over their index file."""
+        """Fit transforms with a ``fit`` method, such as ZCAWhitening, once, to evenly spaced training images."""
         for transform in transforms:
             if hasattr(transform, "fit") and transform not in self._fitted:
                 entries = self.store.readable(self.description)["train"]
@@ -514,7 +516,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))
                 self._fitted.append(transform)
 
-    # Helpers: preparing
+    # Helpers: preparation
 
     @property
     def _all_split_settings(self) -> dict[str, Any]:
@@ -524,65 +526,65 @@ class ImageDataModule(LightningDataModule, ABC):
             else {**self.split_settings, "folds": self.folds, "fold": self.fold}
         )
 
-    def _is_to_be_split_anew(self) -> bool:
-        """Tell whether the split was asked for anew, and gives other index files than there are."""
+    def _needs_new_split(self) -> bool:
+        """Return whether ``overwrite_split`` is set and a new split differs from the current index files."""
         whole = (
             self.overwrite_split and self.folds is None and all(self.store.index(stage).is_file() for stage in STAGES)
         )
         return whole and self.make_split() != self.store.listed()
 
     def _load_prepared(self) -> bool:
-        made = self.is_prepared() and not self._is_to_be_split_anew()
-        self._description = self.store.load(self._all_split_settings) if made else None
+        current = self.is_prepared() and not self._needs_new_split()
+        self._description = self.store.load(self._all_split_settings) if current else None
         return self._description is not None
 
     def _prepare(self) -> None:
         known = load_description(self.store.folder)
         recipe = self._all_split_settings
-        # of a preparation that stopped before its end, and whose index files nobody has touched since
+        # a preparation that was interrupted, and whose index files were not edited since
         unfinished = known is not None and not known.pixels and self.store.is_described_by(known)
         if known is not None and known.split != recipe and not unfinished:
             if not self.overwrite_split:
                 raise DataError(
-                    f"{self.store.folder} is split by {known.split}, but {recipe} was asked for. Give --data.root "
-                    "another folder, or --data.overwrite_split true to write its index files anew."
+                    f"Expected index files in {self.store.folder} with the split {recipe}, but got {known.split}. "
+                    "Change --data.root, or write new index files with --data.overwrite_split true."
                 )
             known = None
-        if self.is_prepared() and self._is_to_be_split_anew():
+        if self.is_prepared() and self._needs_new_split():
             known = None
         if self.overwrite_split and (known is None or unfinished):
             self._set_split_aside()
-        unfinished = unfinished and self.folds is None  # folds were all divided at once, and stay as they are
+        unfinished = unfinished and self.folds is None  # all folds were written together and stay unchanged
         if not self.is_prepared():
             self.prepare_images()
         if not all(self.store.index(stage).is_file() for stage in STAGES) or known is None or unfinished:
             self._write_split(replace=unfinished)
         elif not self.store.is_described_by(known):
-            rank_zero_info(f"The index files of {self.store.folder} were edited: looking through the images anew.")
+            rank_zero_info(f"The index files of {self.store.folder} were edited. Reading all images again.")
         self._description = self.store.describe(recipe, self.source(), self.find_class_names)
         for note in self._description.pixels[self.store.key].loss_notes():
             rank_zero_info(note)
 
     def _set_split_aside(self) -> None:
-        """Rename index files, which somebody may have written by hand, and forget what was known of them first."""
+        """Delete ``dataset.json``, then rename the index files, which may have been edited by hand."""
         (self.store.folder / FILE).unlink(missing_ok=True)
         for path in map(self.store.index, STAGES):
             if path.is_file():
-                kept = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
-                path.rename(next(name for name in kept if not name.exists()))
+                backups = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+                path.rename(next(backup for backup in backups if not backup.exists()))
 
     def _write_split(self, replace: bool) -> None:
-        """Write the index files, and before them what they will be: a kill in between leaves no doubt whose they are.
+        """Write ``dataset.json`` with the digests of the index files, then the index files.
 
         Args:
-            replace: Index files that are there may go.
+            replace: Whether existing index files may be overwritten.
         """
         if self.folds is None:
             self._write_part(self.store, self.split_settings, self.make_split(), replace)
             return
         parts = self._divided_before() or self.make_split()
         both = sorted(parts["train"] + parts["val"])
-        for fold in range(self.folds):  # all at once, so that a change of the images cannot shift them among folds
+        for fold in range(self.folds):  # all folds at once, so that new images cannot move others between folds
             train, val = fold_of(both, self.folds, fold, self.split_settings.get("seed", 0))
             store = self.store.at(self.root / f"folds_{self.folds}" / str(fold))
             recipe = {**self.split_settings, "folds": self.folds, "fold": fold}
@@ -590,7 +592,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 self._write_part(store, recipe, {"train": train, "val": val, "test": parts["test"]}, replace)
 
     def _divided_before(self) -> dict[str, list[Entry]] | None:
-        """Return the split of the whole folder that folds are made of, if there is one by the same recipe."""
+        """Return the existing split of the whole folder if it has the same split settings, else None."""
         whole = self.store.at(self.root)
         known = load_description(self.root)
         return whole.listed() if known is not None and known.split == self.split_settings and known.pixels else None
@@ -598,22 +600,22 @@ class ImageDataModule(LightningDataModule, ABC):
     def _write_part(
         self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
     ) -> None:
-        digests, unwritten = store.digests(), set(parts)  # of a list of classes, too
+        digests, unwritten = store.digests(), set(parts)  # includes the digest of classes.txt
         for stage, entries in parts.items():
             path = store.index(stage)
             digests[path.name] = digest_of(text_of(entries))
             if path.is_file() and read_index(path) == entries:
-                digests[path.name] = digest_of(path.read_bytes())  # kept as it is, with its line ends and blanks
+                digests[path.name] = digest_of(path.read_bytes())  # the file keeps its line ends and spaces
                 unwritten.remove(stage)
             elif path.is_file() and not replace:
                 raise DataError(
-                    f"{path} is not what the split {recipe} gives. Delete it, or give --data.overwrite_split true to "
-                    "write all index files again."
+                    f"Expected {path} to match the split {recipe}, but its entries differ. Delete it, or write all "
+                    "index files again with --data.overwrite_split true."
                 )
             elif not entries:
                 raise DataError(
                     f"Expected images for each of train, val and test in {self.root}, but {recipe} leaves none for "
-                    f"{stage}. Add images, or ask for other fractions."
+                    f"{stage}. Add images, or change the fractions."
                 )
         store.folder.mkdir(parents=True, exist_ok=True)
         write_description(store.folder, DatasetInfo([], {}, recipe, {}, digests, {}))
@@ -622,19 +624,19 @@ class ImageDataModule(LightningDataModule, ABC):
                 write_index(store.index(stage), entries)
 
     def _open(self) -> tuple[Path | None, dict[str, int]]:
-        """Return where the decoded images lie, and the row of each file in them."""
+        """Return the path of the decoded images, and the row of each file in them."""
         if self.cache == "none":
             return None, {}
         for _ in range(2):
             if self.store.open(self.description) is not None:
                 rows = {file: row for row, file in enumerate(self.store.files())}
                 return self.store.cache_of(self.description), rows
-            self._description = None  # deleted since: the next look makes it anew
-        raise DataError(f"The cache in {self.root} cannot be opened after it was made. Give --data.cache none.")
+            self._description = None  # the cache was deleted: the next access creates it again
+        raise DataError(f"The cache in {self.root} cannot be opened after it was written. Use --data.cache none.")
 
 
 def _are_close(some: Sequence[tuple[Any, Any]], others: Sequence[tuple[Any, Any]]) -> bool:
-    """Return whether means and standard deviations are equal to three digits; one number may stand for all channels."""
+    """Return whether means and standard deviations agree to 1e-3; a single number stands for all channels."""
     return len(some) == len(others) and all(
         np.allclose(mean, other_mean, atol=1e-3) and np.allclose(std, other_std, atol=1e-3)
         for (mean, std), (other_mean, other_std) in zip(some, others, strict=True)

@@ -22,16 +22,16 @@ BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
 class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10: 60,000 colour images of 32x32 pixels in ten classes.
 
-    Takes, in this order: images already prepared under ``root``; ``archive``; an archive or extracted folder with
-    its official name in ``root`` or beside it; the official site.
+    The images are taken from the first of these that exists: images already prepared under ``root``; ``archive``; an
+    archive or extracted folder with its official name in ``root`` or its parent folder; the official site.
 
     Args:
         root: Data folder.
         archive: ``cifar-10-python.tar.gz``, the folder ``cifar-10-batches-py`` extracted from it, or a folder that
             holds one of them.
-        split: "official" makes val of a tenth of the 50,000 training images and tests on the 10,000 test images;
-            "tutorial" divides the 10,000 test images 8:1:1 and leaves the others alone; three fractions, as
-            ``[0.8, 0.1, 0.1]``, divide all 60,000.
+        split: "official" uses a tenth of the 50,000 training images for validation and the 10,000 test images for
+            testing; "tutorial" splits the 10,000 test images 8:1:1 and ignores the training images; three fractions,
+            such as ``[0.8, 0.1, 0.1]``, split all 60,000.
         split_seed: Seed of the split.
         png_compression: zlib level of the PNG files: 0 is fastest and takes no more blocks on disk than 9, at 32x32.
         **kwargs: See ``ImageDataModule``.
@@ -68,7 +68,7 @@ class CIFAR10DataModule(ImageDataModule):
         return not self._missing()
 
     def prepare_images(self) -> None:
-        """Get the archive and write its images as PNG files."""
+        """Find or download the archive and write its images as PNG files."""
         missing = self._missing()
         check_free(self.root / "images", missing)
         archive = self._find_archive()
@@ -77,13 +77,13 @@ class CIFAR10DataModule(ImageDataModule):
         batches = read_batches(archive, missing)
         convert(batches, self.root / "images", CLASS_NAMES, total, source, self.png_compression)
         if not source["official"]:
-            rank_zero_info(f"The MD5 of {archive} is not the official one, so its pixels may differ from CIFAR-10's.")
+            rank_zero_info(f"The MD5 of {archive} is not the official one: its pixels may differ from CIFAR-10's.")
 
     def source(self) -> dict[str, Any]:
         return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
 
     def make_split(self) -> dict[str, list[Entry]]:
-        """Divide the images as ``split`` says, each class in the same proportion."""
+        """Split the images as configured by ``split``, stratified by class."""
         entries = {subset: list_converted(self.root / "images", subset) for subset in self.subsets}
         if self.split == "official":
             train, val = divide(entries["train"], (0.9, 0.1), self.split_seed)
@@ -93,7 +93,7 @@ class CIFAR10DataModule(ImageDataModule):
         return dict(zip(STAGES, divide(every, fractions, self.split_seed), strict=True))
 
     verified = "every image is as it was written"
-    repair_hint = "Delete the folder below images/ that they are in, and it is made anew."
+    repair_hint = "Delete their folder in images/ (train or test); the next run writes it again."
 
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""
@@ -105,21 +105,21 @@ class CIFAR10DataModule(ImageDataModule):
         return [subset for subset in self.subsets if not is_converted(self.root / "images", subset)]
 
     def _find_archive(self) -> Path:
-        """Return the archive to read, downloaded if need be."""
+        """Return the path of the archive, after downloading it if necessary."""
         if self.archive is not None:
             inside = (self.archive / name for name in (FOLDER, ARCHIVE))
-            found = next((place for place in inside if place.exists()), self.archive)
-            problem = "" if found.exists() else "does not exist"
-            if found.is_dir() and not any((found / name).is_file() for name in BATCHES):
+            archive = next((place for place in inside if place.exists()), self.archive)
+            problem = "" if archive.exists() else "does not exist"
+            if archive.is_dir() and not any((archive / name).is_file() for name in BATCHES):
                 problem = (
-                    f"is a folder without its batches (it holds {first_few(sorted(os.listdir(found))) or 'nothing'})"
+                    f"is a folder without its batches (it holds {first_few(sorted(os.listdir(archive))) or 'nothing'})"
                 )
             if problem:
                 raise DataError(
-                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {found} {problem}. Get one from "
-                    f"{PAGE}; other images are for --data datamodules.FolderDataModule."
+                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {archive} {problem}. "
+                    f"Download it from {PAGE}; for other images, use --data datamodules.FolderDataModule."
                 )
-            return found
+            return archive
         places = [folder / name for folder in (self.root, self.root.parent) for name in (FOLDER, ARCHIVE)]
         for place in places:
             if place.exists():
@@ -128,7 +128,7 @@ class CIFAR10DataModule(ImageDataModule):
             download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5, ARCHIVE_BYTES)
         except DataError as error:
             raise DataError(
-                f"CIFAR-10 is not here. Looked for {', '.join(map(str, places))}. {error}. Three ways on: put "
+                f"Expected CIFAR-10 at one of {', '.join(map(str, places))}, but it is missing. {error}. Put "
                 f"{ARCHIVE} into {self.root}, give --data.archive PATH, or add --config configs/sample.yaml to train "
                 "on a small sample that needs no network."
             ) from error
@@ -136,9 +136,9 @@ class CIFAR10DataModule(ImageDataModule):
 
 
 def md5_facts(archive: Path) -> dict[str, Any]:
-    """Return the checksum of an archive, or those of a folder's batches, and whether it is the official one."""
+    """Return the MD5 of an archive, or of each batch in a folder, and whether they are the official ones."""
     if archive.is_dir():
-        found = {name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()}
-        return {"md5": found, "official": found == {name: BATCH_MD5[name] for name in BATCHES}}
+        checksums = {name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()}
+        return {"md5": checksums, "official": checksums == {name: BATCH_MD5[name] for name in BATCHES}}
     md5 = md5_of(archive)
     return {"md5": md5, "official": md5 == CIFAR10.tgz_md5}

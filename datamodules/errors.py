@@ -1,4 +1,4 @@
-"""The errors that every step of the data path raises."""
+"""Exceptions of the data modules."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ SHOWN = 5  # names in a message
 
 
 class DataError(Exception):
-    """The data is not as expected: the message names the file, what was expected, what came, and the way out."""
+    """The data is invalid. The message names the file, what was expected, what was found and what to change."""
 
 
 class ImageError(DataError):
-    """A file is no image that can be read.
+    """An image file cannot be read.
 
     Attributes:
-        reason: What is wrong with it, without its name and the way out.
+        reason: The problem, without the file's name and the remedy.
     """
 
     reason = ""
 
 
 def first_few(names: Sequence[str]) -> str:
-    """Return the first few names, for a message."""
+    """Return the first few names, separated by commas, for a message."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""A small dataset of real images that needs no network."""
+"""A small dataset of real images that needs no download."""
 
 from typing import Any
 
@@ -58,12 +58,12 @@ class SampleDataModule(ImageDataModule):
         return {"name": "scikit-learn's load_digits"}
 
     def make_split(self) -> dict[str, list[Entry]]:
-        """Divide the digits, each class in the same proportion."""
+        """Split the digits, stratified by class."""
         entries = list_converted(self.root / "images", "all")
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
 
     verified = "every image is as it was written"
-    repair_hint = "Delete the folder images/all, and it is made anew."
+    repair_hint = "Delete the folder images/all; the next run writes it again."
 
     def verify(self) -> list[str]:
         """Compare every PNG file with the manifest that was written with it."""

@@ -1,4 +1,4 @@
-"""What is trained: modules that hold network, loss, optimizer, schedule and metrics."""
+"""LightningModules that combine network, loss, optimizer, schedule and metrics."""
 
 from lightning_modules.base import ImageModule
 from lightning_modules.classifier import ImageClassifier

@@ -1,4 +1,4 @@
-"""What all modules share: a network, its optimizer and schedule, and what the data is like."""
+"""The base class of all modules: a network, its optimizer and schedule, and properties of the data."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from rich import print as rich_print
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, shard, tell_step
+from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, report_step, shard
 from lightning_modules.networks.build import build_network, output_shape
 from lightning_modules.optim.build import build_optimizer
 from lightning_modules.optim.monitors import check_monitors
@@ -23,48 +23,49 @@ from lightning_modules.optim.schedulers import GroupSchedules, Interval, build_s
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 from lightning_modules.weights.pretrained import load_pretrained
 
-Step = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means over them
+Step = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means of metrics over them
 
-WHITENING_IMAGES = 5000  # as many as Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds", takes
+WHITENING_IMAGES = 5000  # as in Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds"
 
 
 class ImageModule(LightningModule):
-    """A network with optimizer, schedule and starting weights; subclasses say what it learns.
+    """A network with optimizer, schedule and initial weights; subclasses define the training objective.
 
-    ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config, and
-    are kept in the checkpoint, whose values the command line uses on other data too. A checkpoint of the command line
-    needs nothing else: ``load_from_checkpoint(file)``.
+    ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config.
+    They are saved in the checkpoint, and the command line uses the saved values on other data too. A checkpoint of the
+    command line is self-contained: ``load_from_checkpoint(file)``.
 
     Args:
         network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an
-            argument of that name which is not given.
+            argument of that name without a value.
         optimizer: Class of the optimizer.
         class_names: Name of each class.
-        mean: Mean of R, G and B that the data was normalised with, on the scale of 0 to 1.
-        std: Standard deviation, likewise.
+        mean: Mean of R, G and B with which the data was normalised, on the scale of 0 to 1.
+        std: Standard deviation of R, G and B with which the data was normalised, on the scale of 0 to 1.
         image_size: Side of the images in pixels.
-        width: First argument of the network: the size of its output, as the number of classes.
+        width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
-        lr_scheduler: Class of the schedule. ``ProgressLR``, ``OneCycle`` and torch's ``OneCycleLR`` learn
-            ``total_steps`` from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` is that of groups with
-            the optimizer's own lr; others get it in proportion. ``ReduceLROnPlateau`` watches ``val/loss``, or the
-            ``monitor`` of lightning.pytorch.cli's class. A param group that a callback adds in training moves in
-            proportion to the others.
-        scale_lr: Multiply the learning rates of all groups by the number of devices, "linear", or by its root, "sqrt":
-            each device adds a batch of its own to a step.
-        lr_interval: Step the schedule each "step" or "epoch"; by default what its class is made for.
-        param_groups: Ordered rules of learning rate, weight decay, freezing and so on by parameter name.
-        no_decay: No weight decay for parameters of one dimension: norms and biases.
+        lr_scheduler: Class of the schedule. ``ProgressLR``, ``OneCycle`` and torch's ``OneCycleLR`` get ``total_steps``
+            from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` applies to groups with the optimizer's
+            own lr; for other groups it is scaled in proportion. ``ReduceLROnPlateau`` monitors ``val/loss``, or the
+            ``monitor`` of lightning.pytorch.cli's class. The learning rate of a param group that a callback adds during
+            training changes in proportion to the others.
+        scale_lr: Multiply the learning rates of all groups by the number of devices ("linear") or by its square root
+            ("sqrt"), because each device adds a batch to a step.
+        lr_interval: Step the schedule every "step" or "epoch"; by default the interval that its class is designed for.
+        param_groups: Ordered rules for learning rate, weight decay, freezing and so on, by parameter name.
+        no_decay: Disable weight decay for one-dimensional parameters: norms and biases.
         layer_decay: Factor on the learning rate from each layer to the one below, whose features are more general. A
-            layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
-        initializers: Ordered rules of how parameters begin, by layer and name; those of no rule begin as the network's
-            class makes them.
+            layer is a module with its own weight of two or more dimensions, together with the norms up to the next.
+        initializers: Ordered rules for initialising parameters, by layer and name; parameters without a rule keep the
+            initialisation of the network's class.
         pretrained: File of weights to start from; see ``load_pretrained``.
-        channels_last: Lay images out as NHWC in memory: faster convolutions on most hardware.
-        compiled: Train through torch.compile: faster steps, after a first one that may take a minute.
+        channels_last: Use the NHWC memory format: faster convolutions on most hardware.
+        compiled: Train with torch.compile: faster steps after the first, which may take a minute.
 
     Raises:
-        MisconfigurationException: The network cannot take images of this size, or the optimizer not its parameters.
+        MisconfigurationException: The network does not accept images of this size, or the optimizer does not accept its
+            parameters.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class ImageModule(LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs what matters
+        self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs them
         self.class_names = class_names
         self.network = build_network(network, width, image_size)
         self.optimizer_class = optimizer
@@ -116,31 +117,31 @@ class ImageModule(LightningModule):
         self._log_every = 0
         self._schedules: GroupSchedules | None = None
         self._steps: list[Step] = []
-        self._resumed_steps: list[dict[str, Any]] | None = None  # of each device
+        self._resumed_steps: list[dict[str, Any]] | None = None  # steps of the checkpoint, by device
         self._new_settings: NewSettings | None = None
-        self._steps_apart = 0  # of schedules from the optimizer's, where training went on with steps of another size
+        self._steps_apart = 0  # schedule steps minus optimizer steps, after resuming with another batch size
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
-        self._build_optimizer()  # for its errors, before there is data
+        self._build_optimizer()  # to raise its errors before the data is prepared
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the hook that runs about 46 times a step; torch would look for parameters in it each time,
-        # which takes 1 % of LeNet's step
+        # Lightning sets the name of the current hook about 46 times per step; torch would check each value for
+        # parameters, which takes 1 % of LeNet's step
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def configure_model(self) -> None:
-        """Divide the network among devices, if ``ModelParallelStrategy`` trains it.
+        """Shard the network if the strategy is ``ModelParallelStrategy``.
 
         Raises:
-            MisconfigurationException: It is to be compiled, or divided in another way.
+            MisconfigurationException: ``compiled`` is set, or the strategy uses tensor parallelism.
         """
         if self.device_mesh is not None:
             if self.compiled:
                 raise MisconfigurationException(
-                    "Expected --model.compiled false under ModelParallelStrategy: the compiled network would have but "
-                    "a part of its weights."
+                    "Expected --model.compiled false with ModelParallelStrategy, because a compiled network would have "
+                    "only a part of its weights."
                 )
             shard(self.network, self.device_mesh)
 
@@ -153,7 +154,7 @@ class ImageModule(LightningModule):
         if factor != 1:
             for group in [*optimizer.param_groups, optimizer.defaults]:
                 group["lr"] = group["lr"] * factor
-        tell_step(self.trainer, self.scale_lr)
+        report_step(self.trainer, self.scale_lr)
         configured: dict[str, Any] = {"optimizer": optimizer}
         self._schedules = GroupSchedules(optimizer, self.param_groups, self.trainer)
         if self.lr_scheduler_class is not None:
@@ -169,34 +170,34 @@ class ImageModule(LightningModule):
         return configured
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep on how many devices it was trained, and what the means of this epoch are made of so far."""
+        """Save the number of devices, and the sums for the means of the current epoch."""
         note_devices(self.trainer, checkpoint)
         steps: list[Any] = [self._steps]
         if self.trainer.world_size > 1:
             steps = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(steps, self._steps)
-        checkpoint["steps"] = [_stacked(one) for one in steps]
+        checkpoint["steps"] = [_stacked(of_device) for of_device in steps]
         checkpoint["steps_apart"] = self._steps_apart
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the means of the epoch that the checkpoint lies in, and forget the pretrained weights.
+        """Restore the sums for the means of the current epoch, and do not load the pretrained weights.
 
-        The checkpoint's are here, and the file may be on another machine.
+        The checkpoint's weights replace them, and their file may be missing on this machine.
         """
-        if self._trainer is not None:  # rather than load_from_checkpoint
+        if self._trainer is not None:  # not in load_from_checkpoint
             compare_devices(self.trainer, checkpoint, new_settings=self._new_settings is not None)
         self._resumed_steps = checkpoint.get("steps")
         self._steps_apart = checkpoint.get("steps_apart", 0)
         if self._new_settings is not None:
             self._new_settings.take_from(checkpoint)
         if self.pretrained is not None:
-            rank_zero_info(f"{self.pretrained} is not loaded: the checkpoint has weights that came after it.")
+            rank_zero_info(f"{self.pretrained} is not loaded, because the weights of the checkpoint replace it.")
         self.pretrained = None
 
     def on_fit_start(self) -> None:
         if self._new_settings is not None:
             self._new_settings.keep(self.trainer.optimizers[0])
-        if self.trainer.global_rank:  # or dropout would leave out the same on each device
+        if self.trainer.global_rank:  # otherwise dropout would be the same on each device
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
@@ -205,25 +206,25 @@ class ImageModule(LightningModule):
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
-        self._steps.clear()  # of a training that was interrupted
-        for one in (self._resumed_steps or [])[self.global_rank :: self.trainer.world_size]:
-            self._steps += _unstacked(one, self.device)
+        self._steps.clear()  # steps of an interrupted fit
+        for stacked in (self._resumed_steps or [])[self.global_rank :: self.trainer.world_size]:
+            self._steps += _unstacked(stacked, self.device)
         self._resumed_steps = None
         if self._new_settings is not None:
             self._steps_apart = self._new_settings.apply(self.trainer, self.lr_scheduler_step)
             self._new_settings = None
         self._log_every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        self._freeze_until(self.current_epoch)  # a training resumed within an epoch does not start that one
+        self._freeze_until(self.current_epoch)  # within a resumed epoch, on_train_epoch_start is not called
         self._set_own_schedules()
         whiten = getattr(self.network, "whiten", None)
-        if callable(whiten) and not getattr(self.network, "whitened", False):  # a loaded one has been
+        if callable(whiten) and not getattr(self.network, "whitened", False):  # a loaded network is already whitened
             whiten(self._training_images(WHITENING_IMAGES))
 
     def on_train_epoch_start(self) -> None:
         self._freeze_until(self.current_epoch)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        """Step the schedule of the groups that it was made for; groups added since follow in proportion."""
+        """Step the schedule for its original groups; groups that were added later change in proportion."""
         step = super().lr_scheduler_step
         if self._schedules is None:
             step(scheduler, metric)
@@ -235,8 +236,8 @@ class ImageModule(LightningModule):
         self._set_own_schedules()
 
     def on_train_epoch_end(self) -> None:
-        """Log the means over the epoch of what ``log_training`` was given."""
-        if self._steps:  # none in a loop of the user's own
+        """Log the means over the epoch of the values passed to ``log_training``."""
+        if self._steps:  # empty with a custom training loop
             counts, means = zip(*self._steps, strict=True)
             self._steps.clear()
             weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
@@ -260,24 +261,24 @@ class ImageModule(LightningModule):
         """Return the network's output for normalised images, float ``(N, 3, H, W)``.
 
         Raises:
-            ValueError: The images are whole numbers, so not normalised.
-            MisconfigurationException: No compiler is found to compile the network with.
+            ValueError: The images have an integer dtype, so they are not normalised.
+            MisconfigurationException: torch.compile finds no C or C++ compiler.
         """
         if not images.is_floating_point():
-            raise ValueError(f"Expected normalised float images, but got {images.dtype}: call normalize before.")
-        images = images.to(self.dtype)  # bf16-true and the like
+            raise ValueError(f"Expected normalised float images, but got {images.dtype}. Call normalize first.")
+        images = images.to(self.dtype)  # for precisions such as bf16-true
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        if self.training and self._compiled_network is not None:  # pictures are taken of the plain one in validation
+        if self.training and self._compiled_network is not None:  # validation and callbacks use the uncompiled network
             try:
                 return self._compiled_network(images)
             except RuntimeError as error:
-                if (found := re.search(r".*\b(C|C\+\+) compile.*", str(error))) is None:
+                if (match := re.search(r".*\b(C|C\+\+) compile.*", str(error))) is None:
                     raise
-                package, variable = ("gcc", "CC") if found[1] == "C" else ("g++", "CXX")
+                package, variable = ("gcc", "CC") if match[1] == "C" else ("g++", "CXX")
                 raise MisconfigurationException(
-                    f"Expected a {found[1]} compiler for --model.compiled true, but got: {found[0].strip()}. Install "
-                    f"{package}, or set {variable} to one, or give --model.compiled false."
+                    f"Expected a {match[1]} compiler for --model.compiled true, but got: {match[0].strip()}. Install "
+                    f"{package}, set {variable} to a compiler, or use --model.compiled false."
                 ) from error
         return self.network(images)
 
@@ -285,60 +286,59 @@ class ImageModule(LightningModule):
 
     @property
     def backbone(self) -> nn.ModuleList:
-        """All children with parameters but the last, as lightning.pytorch.callbacks.BackboneFinetuning wants them."""
+        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
         return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
-        """Log ``train/loss_step`` if this step is one to log, and keep what becomes ``train/<name>`` of the epoch.
+        """Log ``train/loss_step`` every ``log_every_n_steps``, and collect the values for ``train/<name>`` of the
+        epoch.
 
-        To log by Lightning, or to update a metric, would cost more in every step than a small network's backward pass.
+        Calling ``self.log`` or updating a metric in every step would take longer than a small network's backward pass.
 
         Args:
-            count: Number of images, or of whatever the means are taken over.
-            **means: Scalars without gradient, among them ``loss``.
+            count: Number of images, or of other items that the means are over.
+            **means: Scalars without gradient, including ``loss``.
         """
         self._steps.append((count, means))
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
 
     def take_new_settings(self, forget_moments: bool = False, length_only: bool = False) -> None:
-        """Let the optimizer and schedule of this config win over those of the checkpoint that training goes on from.
+        """Override the checkpoint's optimizer and schedule settings with those of the config when training resumes.
 
         Args:
-            forget_moments: Begin without momentum and the like: the optimizer is of another class.
-            length_only: No more has changed than the length of training, or of its steps.
+            forget_moments: Do not restore the optimizer's state such as momentum, because its class has changed.
+            length_only: Only the length of training or the global batch size has changed.
         """
         self._new_settings = NewSettings(forget_moments, length_only)
 
     def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
-        """Log a mean over ``count`` images, as part of that over the images of all steps and devices."""
-        # Lightning divides the sum of counts by the number of devices, and cuts off what is no whole number
-        devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be tried out without a trainer
+        """Log a mean over ``count`` images, weighted by ``count`` in the mean over all steps and devices."""
+        # Lightning divides the sum of counts by the number of devices, and truncates it to an integer
+        devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be called without a trainer
         self.log(name, mean, batch_size=count * devices, sync_dist=True, prog_bar=prog_bar)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images ``(N, 3, H, W)`` as the network wants them."""
+        """Normalise uint8 images ``(N, 3, H, W)`` for the network."""
         return (images.to(self.mean.device) / 255 - self.mean) / self.std
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1."""
+        """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1."""
         return (images * self.std + self.mean).clamp(0, 1)
 
     # Helpers
 
     def _load_pretrained(self, whole: bool = False) -> None:
-        """Load the pretrained weights once: only by now is it known whether a checkpoint replaces them."""
+        """Load the pretrained weights once, after it is known that no checkpoint replaces them."""
         if self.pretrained is not None:
             load_pretrained(self.network, self.pretrained, whole)
             self.pretrained = None
 
     def _training_images(self, count: int) -> Tensor:
-        """Return about ``count`` normalised training images, the same ones to every process."""
+        """Return about ``count`` normalised training images, the same in every process."""
         loader = self.trainer.train_dataloader
         assert loader is not None
-        if callable(
-            unaugmented := getattr(loader, "unaugmented", None)
-        ):  # full-size ones, rather than what an epoch makes of them
+        if callable(unaugmented := getattr(loader, "unaugmented", None)):  # without batch augmentation, in full size
             images = unaugmented(count)
         else:
             batches: list[Tensor] = []
@@ -347,7 +347,7 @@ class ImageModule(LightningModule):
                 if sum(map(len, batches)) >= count:
                     break
             images = torch.cat(batches)[:count]
-        # over the host, or every process would get it on the first one's device
+        # via the host, or every process would get it on the first process's device
         return self.trainer.strategy.broadcast(images.cpu()).to(self.device)
 
     def _build_optimizer(self) -> Optimizer:
@@ -358,7 +358,7 @@ class ImageModule(LightningModule):
         if isinstance(optimizer, LBFGS) and self.trainer.accumulate_grad_batches > 1:
             raise MisconfigurationException(
                 "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
-                f"several times, but got {self.trainer.accumulate_grad_batches}. Take a larger --data.batch_size."
+                f"several times, but got {self.trainer.accumulate_grad_batches}. Use a larger --data.batch_size."
             )
         late = [name for name, epoch in self._unfreeze_epochs.items() if epoch >= (self.trainer.max_epochs or 0) > 0]
         if late:
@@ -368,7 +368,7 @@ class ImageModule(LightningModule):
         if self._unfreeze_epochs and self.trainer.world_size > 1:
             raise MisconfigurationException(
                 f"Expected one device for unfreeze_epoch of --model.param_groups, but got {self.trainer.world_size}: "
-                "gradients that begin later would not be averaged over them. Set --trainer.devices 1."
+                "gradients of parameters that are unfrozen later would not be averaged. Set --trainer.devices 1."
             )
 
     def _set_own_schedules(self) -> None:
@@ -376,13 +376,13 @@ class ImageModule(LightningModule):
             self._schedules.set(self.trainer.optimizers[0], self.global_step + self._steps_apart)
 
     def _freeze_until(self, epoch: int | None) -> None:
-        """Freeze the parameters that begin to train after this epoch, or none of them."""
+        """Freeze the parameters that are trained only after this epoch; unfreeze all if it is None."""
         for name, first in self._unfreeze_epochs.items():
             self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
 
 
 def _stacked(steps: list[Step]) -> dict[str, Any]:
-    """Return steps as few tensors on the CPU."""
+    """Stack the values of steps into few tensors on the CPU."""
     counts = torch.tensor([int(count) for count, _ in steps])
     names = steps[0][1] if steps else ()
     return {"counts": counts, "means": {name: torch.stack([means[name] for _, means in steps]).cpu() for name in names}}

@@ -1,4 +1,4 @@
-"""Train a network to tell classes of images apart."""
+"""Train an image classifier."""
 
 import copy
 from typing import Any, Literal
@@ -15,28 +15,28 @@ from lightning_modules.tta import View, mean_over_views, predicted_classes, prob
 
 
 class ImageClassifier(ImageModule):
-    """A network that makes logits, its loss and its metrics.
+    """A network that returns logits, with its loss and metrics.
 
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
     ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
-    all devices; accuracies from 0 to 1), ``test/acc/<class>`` of each class that has test images, and
-    ``train/loss_step`` (one step on one device). Images of a class that the loss ignores (``ignore_index``) count in
-    none of these. Validation and test steps return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}``
-    for callbacks. ``preds`` are the most probable classes; of equal ones, those of the lowest index.
+    all devices; accuracies from 0 to 1), ``test/acc/<class>`` for each class with test images, and ``train/loss_step``
+    (one step on one device). Images that the loss ignores (``ignore_index``) are excluded. Validation and test steps
+    return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks. ``preds`` are the most
+    probable classes; of equally probable ones, the lowest index.
 
     Args:
         class_names: Name of each class, from the data.
         loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default. In a config, ``weight`` and
             ``pos_weight`` of torch's losses are lists of numbers, one per class.
-        class_weights: "balanced" weighs each class in the training loss by the inverse of its number of training
-            images, with a mean of 1 over those images.
+        class_weights: "balanced" weights each class in the training loss by the inverse of its number of training
+            images, with a mean of 1 over the training images.
         tta: Test-time augmentation: views of each image whose logits are averaged in ``test``, ``predict`` and
             ``classify``, never in validation; see ``mean_over_views``.
         **kwargs: See ``ImageModule``.
 
     Raises:
-        MisconfigurationException: The network's output has not one logit a class, or the loss cannot weigh classes.
+        MisconfigurationException: The network's output is not one logit per class, or the loss has no class weights.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class ImageClassifier(ImageModule):
         images, targets = batch
         logits = self(images)
         loss, mean_loss = self.training_loss(logits, images, targets)
-        labels = targets.argmax(1) if targets.is_floating_point() else targets  # of the larger share, if mixed
-        hits = logits.detach().argmax(1) == labels  # the first of equals too, and without a softmax in each step
+        labels = targets.argmax(1) if targets.is_floating_point() else targets  # class of the largest share if mixed
+        hits = logits.detach().argmax(1) == labels  # like predicted_classes, but without a softmax in each step
         if self._ignored is not None:
             hits = hits & (labels != self._ignored)
         count = self._count(labels)
@@ -75,16 +75,16 @@ class ImageClassifier(ImageModule):
         return loss
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what to train on, and its mean over the images of the batch, to log."""
+        """Return the loss for the backward pass, and its mean over the images of the batch for logging."""
         loss = self.loss(logits, targets)
         return loss, per_image(self.loss, loss.detach(), self._count(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Measure a batch of validation images."""
+        """Evaluate a batch of validation images."""
         return self._evaluate("val", batch, self.val_acc, prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Measure a batch of test images."""
+        """Evaluate a batch of test images."""
         outputs = self._evaluate("test", batch, self.test_acc)
         self.test_scores.update(outputs["preds"], batch[1])
         return outputs
@@ -99,7 +99,7 @@ class ImageClassifier(ImageModule):
         right, images = scores[:, 0].tolist(), scores[:, -1].tolist()
         per_class = zip(self.class_names, right, images, strict=True)
         accuracies = {f"test/acc/{name}": hits / count for name, hits, count in per_class if count}
-        self.log_dict(accuracies, sync_dist=True)  # they are those of all devices already; Lightning warns if not told
+        self.log_dict(accuracies, sync_dist=True)  # already reduced over all devices; Lightning warns without sync_dist
         self.test_scores.reset()
 
     # Beyond Lightning's hooks
@@ -109,23 +109,23 @@ class ImageClassifier(ImageModule):
         """Return the probability of each class, ``(N, num_classes)``, for raw uint8 RGB images ``(N, 3, H, W)``.
 
         The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it. The data's
-        ``eval_transforms`` are no part of it.
+        ``eval_transforms`` are not applied.
 
         Raises:
-            ValueError: The images are not uint8, or not of the size that the network was trained on.
+            ValueError: The images are not uint8, or do not have the size that the network was trained on.
         """
         size = self.hparams["image_size"]
         if images.shape[-2:] != (size, size):
             raise ValueError(
-                f"Expected images of {size}x{size} pixels, as in training, but got {tuple(images.shape[-2:])}: resize "
-                "them, as by torchvision.transforms.v2.functional.resize."
+                f"Expected images of {size}x{size} pixels, as in training, but got {tuple(images.shape[-2:])}. Resize "
+                "them, for example with torchvision.transforms.v2.functional.resize."
             )
         if images.dtype != torch.uint8:
             raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
         return probabilities(mean_over_views(self, self.normalize(images), self.tta))
 
     def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:
-        """Return the loss of each image, float ``(N,)``, as validation measures it; None if the loss cannot tell.
+        """Return the validation loss of each image, float ``(N,)``; None if the loss does not provide it.
 
         Args:
             logits: ``(N, num_classes)``.
@@ -137,7 +137,7 @@ class ImageClassifier(ImageModule):
 
     @property
     def _measure(self) -> nn.Module:
-        """The loss without class weights, by which a mean over batches would depend on how classes fall into them."""
+        """The loss without class weights, with which a mean over batches would depend on the classes in each batch."""
         return self.loss if self.unweighted_loss is None else self.unweighted_loss
 
     def _evaluate(
@@ -154,12 +154,12 @@ class ImageClassifier(ImageModule):
         return {"loss": loss, "preds": preds, "logits": logits}
 
     def _count(self, targets: Tensor) -> int | Tensor:
-        """Return how many images of a batch the loss does not ignore, 1 if none, to divide by it."""
+        """Return the number of images that the loss does not ignore, at least 1, for use as a divisor."""
         return len(targets) if self._ignored is None else (targets != self._ignored).sum().clamp(min=1)
 
     def _weigh_classes(self, class_counts: list[int] | None) -> None:
         if class_counts is None or not hasattr(self.loss, "weight"):
-            what = "counts of its classes from the data" if class_counts is None else "a loss that has class weights"
+            what = "class counts from the data" if class_counts is None else "a loss with class weights"
             got = "none" if class_counts is None else type(self.loss).__name__
             raise MisconfigurationException(f"Expected {what} for --model.class_weights balanced, but got {got}.")
         if self.loss.weight is not None:
@@ -171,7 +171,7 @@ class ImageClassifier(ImageModule):
     def _check_output_shape(self) -> None:
         if self.output_shape != (1, len(self.class_names)):
             raise MisconfigurationException(
-                f"Expected a network that makes logits (1, {len(self.class_names)}) of an image, one for each class of "
-                f"the data, but {type(self.network).__name__} makes {self.output_shape}. Its first argument must be "
-                "the number of classes, and set the width of its output."
+                f"Expected a network that returns logits (1, {len(self.class_names)}) for an image, one per class, but "
+                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must be the number "
+                "of classes and set the width of its output."
             )

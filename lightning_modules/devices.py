@@ -1,4 +1,4 @@
-"""What several devices change of a training: images in a step, and learning rates if they are to follow."""
+"""Training on several devices: global batch size, learning rate scaling and sharding."""
 
 from typing import Any, Literal
 
@@ -10,11 +10,11 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 ScaleLR = Literal["none", "linear", "sqrt"]
-KEY = "devices"  # in a checkpoint
+KEY = "devices"  # key in a checkpoint
 
 
 def lr_factor(scale: ScaleLR, devices: int) -> float:
-    """Return the factor on all learning rates for a training on several devices.
+    """Return the factor on all learning rates for training on several devices.
 
     Source: Goyal et al., 2017, "Accurate, Large Minibatch SGD" (linear); Krizhevsky, 2014, "One weird trick for
     parallelizing convolutional neural networks" (sqrt).
@@ -22,8 +22,8 @@ def lr_factor(scale: ScaleLR, devices: int) -> float:
     return {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[scale]
 
 
-def tell_step(trainer: Trainer, scale: ScaleLR) -> None:
-    """Say once what a step takes, if that is more than a batch of one device, and what becomes of learning rates."""
+def report_step(trainer: Trainer, scale: ScaleLR) -> None:
+    """Report the global batch size and the scaling of learning rates if a step has more than one batch."""
     devices, times = trainer.world_size, trainer.accumulate_grad_batches
     if devices * times == 1:
         return
@@ -38,63 +38,63 @@ def tell_step(trainer: Trainer, scale: ScaleLR) -> None:
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
-    """Give each device a part of every parameter (FSDP2), of which a layer is put together when it is needed.
+    """Shard every parameter over the devices (FSDP2); each layer is gathered when it is needed.
 
-    A layer is a child with parameters, or a child of a Sequential, at any depth.
+    A layer is a child with parameters; for a Sequential, each of its children, recursively.
 
     Raises:
-        MisconfigurationException: The mesh also divides single operations among devices, which networks here do not.
+        MisconfigurationException: The mesh uses tensor parallelism, which the networks do not support.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard  # takes a second to import
 
     if mesh["tensor_parallel"].size() > 1:
         raise MisconfigurationException(
-            "Expected ModelParallelStrategy with tensor_parallel_size: 1 and as data_parallel_size the number of "
+            "Expected ModelParallelStrategy with tensor_parallel_size: 1 and data_parallel_size: the number of "
             f"devices, but got {mesh['tensor_parallel'].size()} and {mesh['data_parallel'].size()}."
         )
-    if isinstance(network, FSDPModule):  # by a fit before
+    if isinstance(network, FSDPModule):  # sharded by an earlier fit
         return
 
     def layers(module: nn.Module) -> list[nn.Module]:
-        found = []
+        children = []
         for child in module.children():
-            found += layers(child) if isinstance(child, nn.Sequential) else [child]
-        return [child for child in found if any(True for _ in child.parameters())]
+            children += layers(child) if isinstance(child, nn.Sequential) else [child]
+        return [child for child in children if any(True for _ in child.parameters())]
 
     for layer in [*layers(network), network]:
         fully_shard(layer, mesh=mesh["data_parallel"])
 
 
 def note_devices(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
-    """Write into a checkpoint how it was trained."""
+    """Save the number of devices and the batch size in a checkpoint."""
     checkpoint[KEY] = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
 
 
 def compare_devices(trainer: Trainer, checkpoint: dict[str, Any], new_settings: bool) -> None:
-    """Say if a training goes on with another number of devices than before.
+    """Warn if training resumes with another number of devices.
 
     Args:
-        trainer: Of the training.
-        checkpoint: That it goes on from.
-        new_settings: Whether learning rates and schedules are those of this training, rather than the checkpoint's.
+        trainer: Trainer of the resumed run.
+        checkpoint: Checkpoint that it resumes from.
+        new_settings: Whether learning rates and schedules are those of the config instead of the checkpoint's.
     """
     before = checkpoint.get(KEY)
     if before is None or trainer.state.fn != TrainerFn.FITTING or before["devices"] == trainer.world_size:
         return
-    now: dict[str, Any] = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
-    words = [f"{one['batch_size']} images on each of {one['devices']} devices" for one in (before, now)]
-    images = [one["devices"] * (one["batch_size"] or 0) for one in (before, now)]
+    after: dict[str, Any] = {"devices": trainer.world_size, "batch_size": _batch_size(trainer)}
+    words = [f"{each['batch_size']} images on each of {each['devices']} devices" for each in (before, after)]
+    images = [each["devices"] * (each["batch_size"] or 0) for each in (before, after)]
     advice = ""
     if all(images) and images[0] != images[1]:
-        advice = f" For steps of as many images as before, give --data.batch_size {images[0] // trainer.world_size}."
+        advice = f" To keep the global batch size, set --data.batch_size {images[0] // trainer.world_size}."
     if not new_settings:
         advice = (
-            f" Learning rates and the length of schedules are the checkpoint's, whatever --model.scale_lr says.{advice}"
+            f" Learning rates and schedule lengths are those of the checkpoint; --model.scale_lr has no effect.{advice}"
         )
-    rank_zero_warn(f"The checkpoint was trained with {words[0]}, and goes on with {words[1]}.{advice}")
+    rank_zero_warn(f"The checkpoint was trained with {words[0]}, but training resumes with {words[1]}.{advice}")
 
 
 def _batch_size(trainer: Trainer) -> int | None:
-    """Return the number of images in a batch of one device, if the data says so."""
-    found = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
-    return int(found) if isinstance(found, int) else None
+    """Return the batch size per device, or None if the data module does not have one."""
+    batch_size = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+    return int(batch_size) if isinstance(batch_size, int) else None

@@ -1,4 +1,4 @@
-"""What torch's losses lack to train a classifier: inputs and targets in the form that each expects."""
+"""Adapt torch's losses to classification: convert logits and targets to the form that each loss expects."""
 
 import copy
 from typing import Any, Literal, TypeVar
@@ -32,15 +32,15 @@ WEIGHTED_LOSSES = (
     *(nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss),
     *(nn.BCELoss, nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss),
 )
-WEIGHTS = ("weight", "pos_weight")  # their arguments with a number for each class
+WEIGHTS = ("weight", "pos_weight")  # arguments of torch's losses with one number per class
 
 
 def _with_tensors(class_type: type[Loss], *args: Any, **kwargs: Any) -> Loss:
-    """Make one of torch's losses, with lists of numbers as tensors."""
+    """Create a loss of torch, with lists of numbers converted to tensors."""
     return class_type(*args, **{key: torch.tensor(v) if isinstance(v, list) else v for key, v in kwargs.items()})
 
 
-# In a config, weights are a list of numbers: jsonargparse itself takes a Tensor only by the path of a function.
+# In a config, weights are lists of numbers, because jsonargparse accepts a Tensor only as the path of a function.
 for _loss in WEIGHTED_LOSSES:
     _types = _loss.__init__.__annotations__
     _types |= {name: list[float] | Tensor | None for name in WEIGHTS if name in _types}
@@ -48,21 +48,21 @@ for _loss in WEIGHTED_LOSSES:
 
 
 class ClassificationLoss(nn.Module):
-    """A loss that is given logits and classes as it expects them.
+    """Wrap a loss so that it accepts logits and classes.
 
-    Called with logits, float ``(N, C)``, and targets, int64 ``(N,)`` or, of mixed images, float ``(N, C)`` from 0 to 1.
-    ``weight`` and ``reduction`` are the loss's own. A ``weight`` ``(C,)`` weighs images by their class in
-    ``CrossEntropyLoss``, ``NLLLoss`` and ``MultiMarginLoss``, and the yes-or-no question of each class in ``BCELoss``,
-    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``; no other loss of torch's has one.
+    Called with logits, float ``(N, C)``, and targets, int64 ``(N,)`` or, for mixed images, float ``(N, C)`` from 0 to
+    1. ``weight`` and ``reduction`` are those of the loss. A ``weight`` ``(C,)`` weights images by their class in
+    ``CrossEntropyLoss``, ``NLLLoss`` and ``MultiMarginLoss``, and the binary problem of each class in ``BCELoss``,
+    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``; no other loss of torch has it.
 
     Args:
         loss: Called with inputs and targets.
-        inputs: What it gets of the logits: themselves, or their softmax, log-softmax or sigmoid, ``(N, C)``.
-        targets: What it gets of the targets: "classes", as they are, ``(N,)``; "one_hot", 0 and 1, ``(N, C)``; "signs",
-            -1 and 1, ``(N, C)``; "label_lists", the class and then -1 to the end of the row, ``(N, C)``.
+        inputs: Its inputs: the logits, or their softmax, log-softmax or sigmoid, ``(N, C)``.
+        targets: Its targets: "classes", unchanged, ``(N,)``; "one_hot", 0 and 1, ``(N, C)``; "signs", -1 and 1,
+            ``(N, C)``; "label_lists", the class followed by -1 in each row, ``(N, C)``.
 
     Raises:
-        MisconfigurationException: The loss is not reduced to one number, or mixed images meet one that needs classes.
+        MisconfigurationException: The loss is not reduced to a scalar, or gets mixed images although it needs classes.
     """
 
     def __init__(self, loss: nn.Module, inputs: Inputs = "logits", targets: Targets = "classes") -> None:
@@ -74,16 +74,16 @@ class ClassificationLoss(nn.Module):
 
     @property
     def weight(self) -> Tensor | None:
-        """Weight of each class, if the loss has such."""
-        return self.loss.weight  # type: ignore[return-value]  # torch's, or an AttributeError, which hasattr understands
+        """Weight of each class, if the loss has weights."""
+        return self.loss.weight  # type: ignore[return-value]  # without it, AttributeError, which hasattr expects
 
     @weight.setter
     def weight(self, weight: Tensor | None) -> None:
-        self.loss.weight = weight  # type: ignore[assignment]  # mypy knows of no buffer that is None
+        self.loss.weight = weight  # type: ignore[assignment]  # mypy does not expect a buffer to be None
 
     @property
     def reduction(self) -> str:
-        """How the loss makes one number of many: "mean" or "sum"."""
+        """Reduction of the loss: "mean" or "sum"."""
         return getattr(self.loss, "reduction", "mean")
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ClassificationLoss(nn.Module):
         device = logits.device.type
         if torch.is_autocast_enabled(device):
             logits = logits.float()
-        with torch.autocast(device, enabled=False):  # under which BCELoss refuses to work on a GPU
+        with torch.autocast(device, enabled=False):  # BCELoss does not support it on a GPU
             return self.loss(self._inputs(logits), self._targets(targets, logits))
 
     def _inputs(self, logits: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ class ClassificationLoss(nn.Module):
             if self.targets != "one_hot" and not isinstance(self.loss, nn.CrossEntropyLoss):
                 raise MisconfigurationException(
                     f"Expected targets of one class for {type(self.loss).__name__}, but got mixed ones "
-                    f"{tuple(targets.shape)}. Take mixup and cutmix out of --data.batch_transforms, or train with "
+                    f"{tuple(targets.shape)}. Remove MixUp and CutMix from --data.batch_transforms, or train with "
                     "torch.nn.CrossEntropyLoss."
                 )
             return targets.to(logits.dtype)
@@ -120,17 +120,17 @@ class ClassificationLoss(nn.Module):
 
 
 def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
-    """Return a loss that takes logits and classes: torch's by ``ClassificationLoss``, others as they are.
+    """Return a loss that accepts logits and classes: torch's losses in ``ClassificationLoss``, others unchanged.
 
-    Cross-entropy is left as it is too, for it takes nothing else.
+    Cross-entropy is also unchanged, because it already accepts logits and classes.
 
     Args:
         loss: Any module of two arguments.
-        num_classes: How many weights it may have, if that is known.
+        num_classes: Expected number of weights, if known.
 
     Raises:
-        MisconfigurationException: It is one of torch's that tells no classes, or is not reduced to one number, or has
-            weights of another number of classes.
+        MisconfigurationException: It is a loss of torch that is not for classes, is not reduced to a scalar, or has
+            weights for another number of classes.
     """
     check_reduction(loss)
     if num_classes is not None:
@@ -139,7 +139,7 @@ def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
     for cls, (inputs, targets) in TORCH_LOSSES.items():
         if isinstance(loss, cls):
             if isinstance(loss, nn.PoissonNLLLoss) and not loss.log_input:
-                inputs = "softmax"  # rates, which cannot be negative
+                inputs = "softmax"  # rates cannot be negative
             if isinstance(loss, nn.KLDivLoss) and loss.log_target:
                 raise MisconfigurationException(
                     "Expected KLDivLoss without log_target at --model.loss: targets are 0 and 1, and 0 has no log."
@@ -147,17 +147,17 @@ def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
             return ClassificationLoss(loss, inputs, targets)
     if type(loss).__module__ == nn.MSELoss.__module__ and not isinstance(loss, nn.CrossEntropyLoss):
         raise MisconfigurationException(
-            f"Expected a loss of logits and classes at --model.loss, but got {name}. Losses of embeddings, as "
-            "TripletMarginLoss, belong to lightning_modules.MetricLearner."
+            f"Expected a loss on logits and classes at --model.loss, but got {name}. For losses on embeddings, such "
+            "as TripletMarginLoss, use lightning_modules.MetricLearner."
         )
     return loss
 
 
 def check_weights(loss: nn.Module, num_classes: int) -> None:
-    """Check that a loss has a weight for each class, if it has weights, or one for all where torch takes that.
+    """Check that the weights of a loss, if any, are one per class, or one for all classes where torch accepts it.
 
     Raises:
-        MisconfigurationException: It has more or fewer.
+        MisconfigurationException: The number of weights is another.
     """
     loss = getattr(loss, "loss", loss)
     binary = isinstance(loss, nn.BCELoss | nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
@@ -171,7 +171,7 @@ def check_weights(loss: nn.Module, num_classes: int) -> None:
 
 
 def check_reduction(loss: nn.Module) -> None:
-    """Refuse a loss that is not reduced to one number.
+    """Raise if a loss is not reduced to a scalar.
 
     Raises:
         MisconfigurationException: Its reduction is "none".
@@ -179,30 +179,30 @@ def check_reduction(loss: nn.Module) -> None:
     if getattr(loss, "reduction", "mean") == "none":
         raise MisconfigurationException(
             f"Expected reduction mean or sum for {type(loss).__name__} at --model.loss, but got none: training needs "
-            "one number."
+            "a scalar."
         )
 
 
 def ignored_class(loss: nn.Module, num_classes: int) -> int | None:
-    """Return the class that a loss ignores by its ``ignore_index``, if that is one of the classes."""
+    """Return the ``ignore_index`` of a loss if it is one of the classes, else None."""
     index = getattr(getattr(loss, "loss", loss), "ignore_index", None)
     return index if index is not None and 0 <= index < num_classes else None
 
 
 def per_image(loss: nn.Module, value: Tensor, count: int | Tensor) -> Tensor:
-    """Return the value of a loss over ``count`` images as a mean, for logs, if it is a sum."""
+    """Return the value of a loss over ``count`` images, converted to a mean for logging if it is a sum."""
     return value / count if getattr(loss, "reduction", "mean") == "sum" else value
 
 
 def losses_of_images(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor | None:
-    """Return what a loss says of each image, float ``(N,)``, or None if it has no ``reduction`` that can be left out.
+    """Return the loss of each image, float ``(N,)``, or None if the loss has no ``reduction`` to disable.
 
-    Their mean is the loss of the batch, but for class weights of the loss, or their sum, as its reduction says.
+    Except for class weights, their mean or sum, depending on the reduction, is the loss of the batch.
     """
     inner = getattr(loss, "loss", loss)
     if not hasattr(inner, "reduction"):
         return None
-    each = copy.deepcopy(loss).float()  # of a few numbers; the loss itself may be in use by a compiled step
+    each = copy.deepcopy(loss).float()  # a copy, because a compiled step may use the loss itself
     reduction, getattr(each, "loss", each).reduction = inner.reduction, "none"
     values = each(logits.float(), targets)
     if values.ndim == 0 or len(values) != len(targets):

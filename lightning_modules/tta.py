@@ -1,4 +1,4 @@
-"""From logits to probabilities and classes, of one or of several views of each image (test-time augmentation)."""
+"""Compute probabilities and classes from logits, of one or several views of each image (test-time augmentation)."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: 
     """Return the weighted mean of the logits of all views, ``(N, num_classes)``, float32 unless they are float64.
 
     Args:
-        network: Makes logits of images.
-        images: Float ``(N, 3, H, W)``, or ``(N, V, 3, H, W)`` if the data makes views of its own.
+        network: Network that returns logits for images.
+        images: Float ``(N, 3, H, W)``, or ``(N, V, 3, H, W)`` if the data already has several views.
         kinds: Any of "flip": the image and its mirror image; "translate": the image, with half of the weight, and the
-            image moved by a pixel to the upper left and to the lower right; "crops": its middle and corners, 7/8 as
-            wide, enlarged. Several are combined: ["flip", "translate"] makes 6 views, as airbench does.
+            image shifted by one pixel to the upper left and to the lower right; "crops": its centre and corners of 7/8
+            the width, enlarged. Several kinds are combined: ["flip", "translate"] gives 6 views, as in airbench.
     """
     if images.ndim == 5:
         return mean_over_views(network, images.flatten(0, 1), kinds).unflatten(0, images.shape[:2]).mean(1)
@@ -27,8 +27,8 @@ def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: 
     for kind in kinds:
         views = [(weight * share, view) for weight, whole in views for share, view in MAKERS[kind](whole)]
     logits = [network(view) for _, view in views]
-    dtype = torch.promote_types(logits[0].dtype, torch.float32)  # in bfloat16, means of unlike logits are often equal
-    weighted = (weight * one.to(dtype) for (weight, _), one in zip(views, logits, strict=True))
+    dtype = torch.promote_types(logits[0].dtype, torch.float32)  # bfloat16 means are often equal
+    weighted = (weight * view_logits.to(dtype) for (weight, _), view_logits in zip(views, logits, strict=True))
     return functools.reduce(torch.add, weighted)
 
 
@@ -38,26 +38,26 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the most probable class of each image, int64 ``(N,)``; of equal ones, the one of the lowest index.
+    """Return the most probable class of each image, int64 ``(N,)``; of equally probable ones, the lowest index.
 
-    By their float32 probabilities, because these are what ``predict`` writes: unlike logits may have equal ones.
+    It compares float32 probabilities, which ``predict`` writes, because different logits may have equal probabilities.
     """
     return probabilities(logits).argmax(1)
 
 
 def flip(images: Tensor) -> list[tuple[float, Tensor]]:
-    """Return the images and their mirror images, each with its share."""
+    """Return the images and their mirror images, each with its weight."""
     return [(0.5, images), (0.5, images.flip(-1))]
 
 
 def translate(images: Tensor) -> list[tuple[float, Tensor]]:
-    """Return the images, and moved by a pixel along the diagonal, the border reflected."""
+    """Return the images, and the images shifted by a pixel along the diagonal with reflect padding."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
     return [(0.5, images), (0.25, padded[..., 2:, 2:]), (0.25, padded[..., :-2, :-2])]
 
 
 def crops(images: Tensor) -> list[tuple[float, Tensor]]:
-    """Return the middle and the corners of the images, enlarged to their size."""
+    """Return the centre and the corners of the images, enlarged to the original size."""
     size = images.shape[-1]
     side = size * 7 // 8
     far = size - side

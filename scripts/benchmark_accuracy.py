@@ -199,7 +199,10 @@ def version_of_code() -> str:
     """Return the commit, with "+ changes" if files other than results differ from it."""
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        except FileNotFoundError:  # a machine without git
+            return ""
 
     commit = git("rev-parse", "--short", "HEAD") or "unknown"
     changed = git("status", "--porcelain", "--", ".", ":!scripts/results", ":!configs/README.md")

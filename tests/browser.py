@@ -1,6 +1,6 @@
-"""Open pages in a real browser, without a window: Chromium, driven by Playwright.
+"""Open pages in headless Chromium, driven by Playwright.
 
-Where one of the two is missing, tests that need them are skipped, or fail if REQUIRE_BROWSER is set, as in .ci/run.
+If either is missing, tests that need them are skipped, or fail if REQUIRE_BROWSER is set, as in .ci/run.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ SHOWN = """root => {
   };
   read(root);
   return lines;
-}"""  # innerText stops at a shadow root, of which TensorBoard is made
+}"""  # innerText stops at shadow roots, which TensorBoard consists of
 
 
 def find_chromium() -> str | None:
@@ -39,7 +39,7 @@ def find_chromium() -> str | None:
 
 
 def missing() -> str | None:
-    """Say what to install before a browser can be opened."""
+    """Return what to install before a browser can be opened, or None."""
     if importlib.util.find_spec("playwright") is None:
         return "Expected Playwright, but it is not installed: pip install playwright"
     if find_chromium() is None:
@@ -51,13 +51,13 @@ def missing() -> str | None:
 def open_browser() -> Iterator["Browser"]:
     """Yield a browser.
 
-    Playwright's event loop counts as running until the end: whatever starts a loop of its own has to come before.
+    Playwright's event loop runs until the end: code that starts another event loop must run before.
     """
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=20_000)  # ms; on two idle cores nothing takes 3 s
+    expect.set_options(timeout=20_000)  # ms; on two idle cores everything takes less than 3 s
     with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root and in many containers; the pages are our own
+        # Chromium's sandbox does not work for root and in many containers; these pages are trusted
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -74,7 +74,7 @@ def browser_or_skip() -> Iterator["Browser"]:
 
 @contextmanager
 def open_page(browser: "Browser", address: str, script: str = "") -> Iterator["Page"]:
-    """Yield a page, of which a script runs first; what goes wrong meanwhile tells what the page showed."""
+    """Yield a page after running a script in it; errors are raised with the text of the page."""
     page = browser.new_page(viewport=WINDOW)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -84,7 +84,7 @@ def open_page(browser: "Browser", address: str, script: str = "") -> Iterator["P
         page.add_init_script(script)
         page.goto(address)
         yield page
-    except Exception as error:  # whatever fails is told with what the page showed, and raised
+    except Exception as error:  # add the text of the page to any error
         for frame in page.frames:
             error.add_note(f"{frame.url} showed: {' | '.join(lines_of(frame.locator('body')))[:4000]}")
         error.add_note(f"The browser complained of: {complaints or 'nothing'}")
@@ -94,5 +94,5 @@ def open_page(browser: "Browser", address: str, script: str = "") -> Iterator["P
 
 
 def lines_of(shown: "Locator | ElementHandle") -> list[str]:
-    """Return the lines of text that an element shows, those inside shadow roots and input fields too."""
+    """Return the lines of text of an element, including those in shadow roots and input fields."""
     return shown.evaluate(SHOWN)

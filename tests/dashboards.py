@@ -1,4 +1,4 @@
-"""Serve a run by TensorBoard and open its dashboards; as a command, take a picture of each.
+"""Serve a run with TensorBoard and open its dashboards; as a command, take a screenshot of each.
 
 PYTHONPATH=. python tests/dashboards.py runs/lenet/2026-01-01_12-00-00 pictures/
 """
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, FrameLocator, Page
 
 PATIENCE = 60  # seconds for TensorBoard to start and to read a run; on two idle cores it takes 4
-SETTINGS = "localStorage.setItem('_tb_global_settings', '{\"paginationSize\": 1000}')"  # or cards wait on further pages
-THE_RUN = r"^\.$"  # not the folders below it: TensorBoard takes each for a run
+SETTINGS = (
+    "localStorage.setItem('_tb_global_settings', '{\"paginationSize\": 1000}')"  # otherwise cards are on further pages
+)
+THE_RUN = r"^\.$"  # without its subfolders, which TensorBoard treats as separate runs
 SPINNERS = "paper-spinner-lite[active]:not([hidden]), mat-spinner"
-# what is drawn in each dashboard, when it is ready
+# selector of an element in each dashboard that is present when it is ready
 DRAWN = {
     "timeseries": "card-view",
     "scalars": "tf-scalar-card path.line",
@@ -44,14 +46,14 @@ DRAWN = {
 
 
 def read_events(run: Path) -> EventAccumulator:
-    """Return all events of a run's own folder; by default some would be left out at random."""
+    """Return all events of a run directory; by default TensorBoard samples them."""
     everything = dict.fromkeys(("scalars", "images", "histograms", "tensors"), 0)
     return EventAccumulator(str(run), size_guidance=everything).Reload()
 
 
 @contextmanager
 def serve(run: Path) -> Iterator[str]:
-    """Yield the address of a TensorBoard that has read a run, and end it."""
+    """Yield the address of a TensorBoard that has read a run, and stop it on exit."""
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={run}", "--host=127.0.0.1", "--port=0"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
@@ -69,7 +71,7 @@ def serve(run: Path) -> Iterator[str]:
 
 @contextmanager
 def open_dashboard(browser: "Browser", address: str, name: str, tags: str = "") -> Iterator["Page"]:
-    """Yield the page of a dashboard that has drawn something: of the run itself, and of tags that match a pattern."""
+    """Yield the page of a dashboard after it has drawn the run's tags that match a pattern."""
     if name == "timeseries":
         address = f"{address}?tagFilter={quote(tags)}#{name}"
     else:
@@ -81,33 +83,33 @@ def open_dashboard(browser: "Browser", address: str, name: str, tags: str = "") 
 
 
 def projector_of(page: "Page") -> "FrameLocator":
-    """Return what the projector's page holds, once its points are laid out."""
+    """Return the frame of the projector once its points are laid out."""
     inner = page.frame_locator("iframe").frame_locator("iframe")
     inner.get_by_text("Total variance described").wait_for()
     return inner
 
 
 def color_by_label(projector: "FrameLocator") -> None:
-    """Give each class a colour."""
+    """Colour the points by class."""
     projector.locator("#colorby").click()
     projector.locator("#colorby paper-item").filter(has_text=re.compile(r"^\s*class")).click()
     projector.locator("vz-projector-legend").wait_for()
 
 
 def expand(page: "Page", node: str) -> None:
-    """Show what is inside a node of the graph."""
+    """Expand a node of the graph."""
     page.locator(f'g.node[data-name="{node}"] .nodecolortarget').first.dblclick()
     page.locator(f'g.node.expanded[data-name="{node}"]').wait_for()
 
 
 def network_in_graph(events: EventAccumulator) -> tuple[list[str], list[str]]:
-    """Return the nested scopes that lead to the network, and those of its layers, as the graph names them."""
+    """Return the nested scopes that contain the network, and those of its layers, by their names in the graph."""
     layers = {tag.split("/")[1].rsplit(".", 1)[0] for tag in events.Tags()["histograms"] if tag.startswith("weights/")}
     names = [node.name.split("/") for node in events.Graph().node]
     scopes = {"/".join(name[:i]) for name in names for i in range(1, len(name) + 1)}
-    found = sorted(scope for scope in scopes if re.sub(r".*\[(.*)\]$", r"\1", scope) in layers)
-    parents = found[0].split("/")[:-1] if found else []
-    return ["/".join(parents[: i + 1]) for i in range(len(parents))], found
+    layer_scopes = sorted(scope for scope in scopes if re.sub(r".*\[(.*)\]$", r"\1", scope) in layers)
+    parents = layer_scopes[0].split("/")[:-1] if layer_scopes else []
+    return ["/".join(parents[: i + 1]) for i in range(len(parents))], layer_scopes
 
 
 def take_pictures(run: Path, folder: Path) -> None:
@@ -123,25 +125,25 @@ def take_pictures(run: Path, folder: Path) -> None:
                     for scope in network_in_graph(read_events(run))[0]:
                         expand(page, scope)
                     page.get_by_text("Fit to screen").click()
-                    page.evaluate("getSelection().removeAllRanges()")  # the double click marked a word
+                    page.evaluate("getSelection().removeAllRanges()")  # the double click selected a word
                 page.wait_for_load_state("networkidle")
-                page.wait_for_timeout(1000)  # for movements to end, which nothing tells
+                page.wait_for_timeout(1000)  # until animations end, for which there is no event
                 page.screenshot(path=folder / f"{name}.png")
             print(folder / f"{name}.png")
 
 
-def _wait_for(look: Callable[[], Any], process: subprocess.Popen, log: Path) -> Any:
-    """Return what was looked for once it is found."""
+def _wait_for(poll: Callable[[], Any], process: subprocess.Popen, log: Path) -> Any:
+    """Poll until a function returns a true value, and return it."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and process.poll() is None:
-        if found := look():
-            return found
+        if result := poll():
+            return result
         time.sleep(0.1)
-    raise TimeoutError(f"Expected TensorBoard to have read the run in {PATIENCE} s, but it said:\n{log.read_text()}")
+    raise TimeoutError(f"Expected TensorBoard to have read the run in {PATIENCE} s, but it printed:\n{log.read_text()}")
 
 
 def _has_read(address: str, events: EventAccumulator, run: Path) -> bool:
-    """Say whether TensorBoard knows all tags of a run's own folder, and its embeddings."""
+    """Return whether TensorBoard has loaded all tags of a run directory and its embeddings."""
 
     def ask(path: str) -> Any:
         with urlopen(f"{address}data/{path}", timeout=PATIENCE) as answer:

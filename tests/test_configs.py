@@ -10,7 +10,7 @@ from project.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.name for path in CONFIGS.glob("*.yaml") if "# Overlay: " not in path.read_text())
-OVERLAYS = {  # what each is made for
+OVERLAYS = {  # the recipes that each overlay is for
     "sample.yaml": RECIPES,
     "ddp.yaml": RECIPES,
     "fsdp.yaml": RECIPES,
@@ -20,7 +20,7 @@ OVERLAYS = {  # what each is made for
 
 
 def parse(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
-    """Return the whole config that a command line leads to."""
+    """Return the complete config of a command line."""
     with pytest.raises(SystemExit) as stop:
         main(["fit", *args, "--print_config"])
     assert not stop.value.code
@@ -28,9 +28,7 @@ def parse(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
-    recipe: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_recipe_is_complete_and_has_all_suitable_callbacks(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     config = parse(capsys, f"--config=configs/{recipe}")
     names = {callback["class_path"].split(".")[-1] for callback in config["trainer"]["callbacks"]}
     assert names >= {"Histograms", "ConvolutionKernels", "FeatureMaps"}
@@ -41,21 +39,23 @@ def test_recipe_is_complete_and_watches_by_all_callbacks_that_fit(
     model = getattr(lightning_modules, config["model"]["class_path"].split(".")[-1])
     if issubclass(model, lightning_modules.ImageClassifier):
         assert "ConfusionMatrix" in names
-        augmentation = [one["class_path"].split(".")[-1] for one in config["data"]["init_args"]["batch_transforms"]]
+        augmentation = [
+            transform["class_path"].split(".")[-1] for transform in config["data"]["init_args"]["batch_transforms"]
+        ]
         assert augmentation[0] == "RandomCrop"
         assert augmentation[1] in ("RandomHorizontalFlip", "AlternatingFlip")
 
 
-def test_main_recipe_watches_by_every_callback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_recipe_has_every_callback(capsys: pytest.CaptureFixture[str]) -> None:
     config = parse(capsys, "--config=configs/resnet.yaml")
-    names = {one["class_path"] for one in config["trainer"]["callbacks"]}
+    names = {callback["class_path"] for callback in config["trainer"]["callbacks"]}
     monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
     always_on = {"callbacks.TerminateOnNaN"}
     assert names | always_on == {monitor, *(f"callbacks.{name}" for name in callbacks.__all__)}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_says_its_own_command(recipe: str) -> None:
+def test_recipe_contains_its_own_command(recipe: str) -> None:
     header = (CONFIGS / recipe).read_text().split("seed_everything")[0]
     assert f"#   python -m project fit --config configs/{recipe}" in header
 
@@ -68,7 +68,7 @@ def test_overlay_stacks_on_the_recipes_that_it_is_made_for(
 ) -> None:
     alone = parse(capsys, f"--config=configs/{recipe}")
     stacked = parse(capsys, f"--config=configs/{recipe}", f"--config=configs/{overlay}")
-    classes = [[one["class_path"] for one in config["trainer"]["callbacks"]] for config in (alone, stacked)]
+    classes = [[callback["class_path"] for callback in config["trainer"]["callbacks"]] for config in (alone, stacked)]
     assert classes[1][: len(classes[0])] == classes[0]
     assert stacked != alone
     if overlay == "sample.yaml":
@@ -89,7 +89,7 @@ def test_every_overlay_is_known() -> None:
     assert {path.name for path in CONFIGS.glob("*.yaml")} == {*RECIPES, *OVERLAYS}
 
 
-def test_what_is_said_behind_the_configs_wins(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_after_the_configs_override_them(capsys: pytest.CaptureFixture[str]) -> None:
     config = parse(
         capsys,
         "--config=configs/resnet.yaml",

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 
 
 def imported(file: Path) -> set[str]:
-    """Return the top-level names that a file imports, wherever in it."""
+    """Return the top-level names of all modules that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -44,13 +44,13 @@ def modules() -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """Return the folder that a module lies in, or the module itself if it lies in the root of its package."""
+    """Return the folder of a module, or the module itself if it is in the root of its package."""
     return ".".join(module.split(".")[:2])
 
 
 def edges() -> set[tuple[str, str]]:
-    """Return who imports whom among rooms and public files."""
-    known, found = modules(), set()
+    """Return the pairs of importing and imported rooms and public files."""
+    known, pairs = modules(), set()
     for module, file in known.items():
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
@@ -60,23 +60,27 @@ def edges() -> set[tuple[str, str]]:
             for name in names:
                 imported = name if name in known else name.rpartition(".")[0]
                 if imported in known and room_of(imported) != room_of(module):
-                    found.add((room_of(module), room_of(imported)))
-    return found
+                    pairs.add((room_of(module), room_of(imported)))
+    return pairs
 
 
 def test_rooms_import_no_public_file() -> None:
     rooms = {room for room in map(room_of, modules()) if (ROOT / room.replace(".", "/")).is_dir() and "." in room}
-    shared = {"datamodules.errors", "project.errors", "project"}  # of all; and what subclasses public classes
+    shared = {
+        "datamodules.errors",
+        "project.errors",
+        "project",
+    }  # used by all rooms; and rooms with subclasses of public classes
     inside = {(a, b) for a, b in edges() if a in rooms and b not in rooms and b not in shared}
     assert {(a, b) for a, b in inside if a.split(".")[0] == b.split(".")[0]} == {
         ("lightning_modules.extras", f"lightning_modules.{name}") for name in ("base", "classifier", "losses")
     }
 
 
-def test_rooms_form_no_circle() -> None:
+def test_rooms_have_no_import_cycle() -> None:
     graph: dict[str, set[str]] = {}
     for importer, imported in edges():
-        if "." in imported:  # a package's own file re-exports its classes, and imports all of them
+        if "." in imported:  # the package itself re-exports its classes, and so imports all rooms
             graph.setdefault(importer, set()).add(imported)
     TopologicalSorter(graph).prepare()  # raises CycleError
 
@@ -96,7 +100,7 @@ def test_every_package_is_in_the_distribution() -> None:
 
 
 def narrows(test: ast.expr, properties: set[str]) -> bool:
-    """Return whether a condition only shows a type to mypy: a name or attribute, not a property, and its type."""
+    """Return whether a condition only narrows a type for mypy: a name or attribute that is not a property."""
     match test:
         case ast.Compare(left=operand, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)]):
             pass
@@ -112,7 +116,7 @@ def narrows(test: ast.expr, properties: set[str]) -> bool:
 
 
 def nodes() -> Iterator[tuple[str, ast.AST]]:
-    """Yield the nodes of all that is run but tests, each with its place."""
+    """Yield the nodes of all code except tests, each with its location."""
     for package in (*MAY_IMPORT, "scripts"):
         for file in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
@@ -120,10 +124,14 @@ def nodes() -> Iterator[tuple[str, ast.AST]]:
 
 
 def test_asserts_do_no_work() -> None:
-    # PYTHONOPTIMIZE=1 takes asserts away, and with them what they compute or check
+    # PYTHONOPTIMIZE=1 removes asserts, and with them what they compute or check
     every = list(nodes())
     functions = [node for _, node in every if isinstance(node, ast.FunctionDef)]
-    properties = {one.name for one in functions if any("property" in ast.unparse(d) for d in one.decorator_list)}
+    properties = {
+        function.name
+        for function in functions
+        if any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
+    }
     assert {"description", "image_size", "epoch_ends"} <= properties
     asserts = [(place, node.test) for place, node in every if isinstance(node, ast.Assert)]
     assert asserts

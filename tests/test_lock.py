@@ -1,4 +1,4 @@
-"""The lock files and what pyproject.toml asks for."""
+"""Compare the lock files with the requirements of pyproject.toml."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ ASKED = {
 
 
 def entries(lock: str) -> list[str]:
-    """Return the requirements of a lock file, each with its hashes in one line."""
+    """Return the requirements of a lock file, each in one line with its hashes."""
     lines = [line for line in (ROOT / lock).read_text().splitlines() if not line.lstrip().startswith("#")]
     return "\n".join(lines).replace("\\\n", " ").splitlines()
 
@@ -29,7 +29,7 @@ def test_every_package_is_pinned_by_hash_and_to_no_index(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", ASKED)
-def test_lock_file_holds_what_is_asked_for(lock: str) -> None:
+def test_lock_file_satisfies_the_requirements(lock: str) -> None:
     pinned = {}
     for entry in entries(lock):
         name, version = entry.split()[0].split("==")

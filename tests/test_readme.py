@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def block(language: str, word: str) -> str:
-    """Return the code block of the README that holds a word."""
+    """Return the code block of the README that contains a word."""
     return next(code for code in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in code)
 
 
@@ -30,7 +30,7 @@ def test_callback_of_the_readme_logs(fast: list[str], tmp_path: Path, monkeypatc
     events = EventAccumulator(str(cli.run_dir)).Reload()
     assert len(events.Scalars("gradient_norm")) == 3
     assert all(scalar.value > 0 for scalar in events.Scalars("gradient_norm"))
-    assert "confusion_matrix/val" in events.Tags()["images"]  # the recipe's callbacks are still there
+    assert "confusion_matrix/val" in events.Tags()["images"]  # the recipe's callbacks are still active
 
 
 def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ OPTIONS = re.findall(r"`(--(?:model|trainer|data\.batch_transforms\+)[.=][^`]+)`
 def test_option_of_the_readme_is_accepted(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = {"FILE": "README.md", "my_file.MyNetwork": "lightning_modules.networks.NiN"}
     words = [files.get(word, word) for word in option.split()]
-    with pytest.raises(SystemExit):  # --print_config would not miss what a class has to be given
+    with pytest.raises(SystemExit):  # --print_config would not check required arguments of classes
         main(["fit", "--config=configs/lenet.yaml", *words, "--ckpt_path=gone.ckpt"])
     assert "gone.ckpt does not exist" in capsys.readouterr().err
 
@@ -68,7 +68,7 @@ def test_torchrun_is_kept_from_the_options_of_fit() -> None:
     assert all(" -m -- project " in line for line in lines)
 
 
-def test_the_readme_tells_of_many_options() -> None:
+def test_the_readme_names_many_options() -> None:
     assert len(OPTIONS) > 15
 
 

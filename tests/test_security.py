@@ -1,4 +1,4 @@
-"""What SECURITY.md claims, as far as no other test shows it."""
+"""Claims of SECURITY.md that no other test covers."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parents[1]
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ASKED = {one.name: one.specifier for one in map(Requirement, PROJECT["dependencies"])}
+ASKED = {requirement.name: requirement.specifier for requirement in map(Requirement, PROJECT["dependencies"])}
 KNOWN_BAD = runpy.run_path(str(ROOT / "scripts/audit.py"))["KNOWN_BAD"]
 
 
@@ -44,6 +44,6 @@ def test_malicious_versions_are_excluded() -> None:
 
 def test_lower_bounds_exclude_versions_that_are_known_to_be_bad() -> None:
     for package, versions, *_ in KNOWN_BAD:
-        if package in ASKED:  # others are dependencies of these
-            lowest = next(one.version for one in ASKED[package] if one.operator == ">=")
+        if package in ASKED:  # others are indirect dependencies
+            lowest = next(bound.version for bound in ASKED[package] if bound.operator == ">=")
             assert lowest not in SpecifierSet(versions), package

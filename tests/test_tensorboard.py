@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, seen in a browser."""
+"""Check TensorBoard's dashboards of a run in a browser."""
 
 import io
 import re
@@ -33,38 +33,42 @@ def events(watched_run: Path) -> EventAccumulator:
 
 
 @pytest.fixture(scope="module")
-def browser(watched_run: Path) -> Iterator["Browser"]:  # the run comes first: training may start an event loop
+def browser(
+    watched_run: Path,
+) -> Iterator["Browser"]:  # requires the run first, because training may start an event loop
     with browser_or_skip() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
-def address(browser: "Browser", watched_run: Path) -> Iterator[str]:  # nothing is served where there is no browser
+def address(
+    browser: "Browser", watched_run: Path
+) -> Iterator[str]:  # requires the browser first, to serve nothing without one
     with serve(watched_run) as address:
         yield address
 
 
 def cards(page: "Page", element: str, tags: list[str], content: str) -> dict[str, "ElementHandle"]:
-    """Return the cards that match the filter, once there is one with content for each tag, and no other."""
+    """Wait until exactly one card with content matches the filter for each tag, and return these cards."""
     from playwright.sync_api import expect
 
-    matching = page.locator("tf-category-paginated-view").first  # those behind it hold all, whatever the filter
-    found = matching.locator(element).filter(has=page.locator("[itemprop=tag]"))
-    expect(found.filter(has=page.locator(content))).to_have_count(len(tags))
-    # handles, since a locator would search all cards for the one again and again: 10 s for 37 cards
+    matching = page.locator("tf-category-paginated-view").first  # the other views ignore the filter
+    matches = matching.locator(element).filter(has=page.locator("[itemprop=tag]"))
+    expect(matches.filter(has=page.locator(content))).to_have_count(len(tags))
+    # handles, because locators would search all cards repeatedly: 10 s for 37 cards
     shown = {
-        card.eval_on_selector("[itemprop=tag]", "tag => tag.textContent"): card for card in found.element_handles()
+        card.eval_on_selector("[itemprop=tag]", "tag => tag.textContent"): card for card in matches.element_handles()
     }
     assert sorted(shown) == sorted(tags)
     return shown
 
 
 def drawn(card: "ElementHandle", paths: str) -> int:
-    """Return the number of paths in a card; each is checked to have only numbers."""
-    found = card.eval_on_selector_all(paths, "paths => paths.map(path => path.getAttribute('d'))")
-    for path in found:
+    """Check that the paths in a card have only finite numbers, and return the number of paths."""
+    path_data = card.eval_on_selector_all(paths, "paths => paths.map(path => path.getAttribute('d'))")
+    for path in path_data:
         assert re.fullmatch(r"[ML][\d.,MLZe-]+", path or ""), path
-    return len(found)
+    return len(path_data)
 
 
 def test_time_series_show_the_last_value_of_each_metric(
@@ -101,11 +105,13 @@ def test_scalars_are_lines_with_a_point_for_each_logged_step(
 ) -> None:
     with open_dashboard(browser, address, "scalars", ".") as page:
         shown = cards(page, "tf-scalar-card", events.Tags()["scalars"], "path.line")
-        for tag in (tag for tag in shown if tag.startswith("lr-")):  # lines of cards far below are drawn late, or never
+        for tag in (
+            tag for tag in shown if tag.startswith("lr-")
+        ):  # lines of cards far down the page may never be drawn
             card = shown[tag]
             card.scroll_into_view_if_needed()
             steps = len({event.step for event in events.Scalars(tag)})
-            for _ in range(50):  # a line may still be empty, or be animated
+            for _ in range(50):  # a line may still be empty or animated
                 lines = card.eval_on_selector_all("path.line", "paths => paths.map(path => path.getAttribute('d'))")
                 points = max((len(re.findall(r"[ML]", line or "")) for line in lines), default=0)
                 if points == steps:
@@ -157,7 +163,7 @@ def test_projector_shows_points_of_each_class(browser: "Browser", address: str, 
         embedding = shown[0]
         points = (watched_run / embedding.tensor_path).read_text().splitlines()
         labels = [line.split("\t")[0] for line in (watched_run / embedding.metadata_path).read_text().splitlines()]
-        labels = labels[-len(points) :]  # without the header
+        labels = labels[-len(points) :]  # drop the header
         counts = f"Points: {len(points)} Dimension: {len(points[0].split())}"
         assert counts in " ".join(lines_of(projector.locator("vz-projector")))
         color_by_label(projector)
@@ -189,7 +195,7 @@ def test_hparams_are_listed_with_their_metrics(browser: "Browser", address: str,
         grid = page.locator("vaadin-grid")
         names = [" ".join(lines_of(cell)) for cell in grid.locator("#header th").all()]
         cells = [" ".join(lines_of(cell)) for cell in grid.locator("#items tr:not([hidden])").first.locator("td").all()]
-        row = dict(zip(names, cells, strict=False))  # an empty cell ends the row
+        row = dict(zip(names, cells, strict=False))  # an empty last cell is missing
         assert row["Trial ID"] == "."
         metrics = [name for name in row if name in events.Tags()["scalars"]]
         assert "hp/val/acc" in metrics
@@ -209,6 +215,6 @@ def test_text_shows_the_config_and_the_class_report(browser: "Browser", address:
 
 
 def hyperparameters(events: EventAccumulator) -> list[str]:
-    """Return the names that the HPARAMS of a run were logged under."""
+    """Return the names of the logged HPARAMS of a run."""
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     return list(HParamsPluginData.FromString(content).session_start_info.hparams)

@@ -1,4 +1,4 @@
-"""Two processes that train together: what is seen of them is seen once, and is that of both."""
+"""Training in two processes: results are drawn once and contain the images of both."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from watching import events
 
 
-def test_pictures_of_two_processes_are_drawn_once_and_show_all_images(fast: list[str], tmp_path: Path) -> None:
+def test_images_of_two_processes_are_drawn_once_with_all_data(fast: list[str], tmp_path: Path) -> None:
     options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
     command = [sys.executable, "-m", "project", "fit", *fast, *options, f"--runs_dir={tmp_path / 'runs'}"]
     result = subprocess.run(
@@ -19,20 +19,20 @@ def test_pictures_of_two_processes_are_drawn_once_and_show_all_images(fast: list
     assert "could not draw" not in result.stderr
     (run,) = (tmp_path / "runs/lenet").iterdir()
     assert len(list(run.glob("events.out.*"))) == 1
-    found = events(run)
-    for tag in found.Tags()["images"]:
-        assert len(found.Images(tag)) == 1, tag
-    for tag in found.Tags()["histograms"]:
-        assert len(found.Histograms(tag)) == 1, tag
+    reader = events(run)
+    for tag in reader.Tags()["images"]:
+        assert len(reader.Images(tag)) == 1, tag
+    for tag in reader.Tags()["histograms"]:
+        assert len(reader.Histograms(tag)) == 1, tag
     assert {"confusion_matrix/val", "mistakes/val", "grad_cam/conv2", "feature_maps/conv1"} <= set(
-        found.Tags()["images"]
+        reader.Tags()["images"]
     )
     with (run / "class_report_val.csv").open(newline="") as file:
         classes = list(csv.DictReader(file))
     images = (Path(_root(fast)) / "val.txt").read_text().splitlines()
     assert sum(int(row["images"]) for row in classes) == len(images)
     right = sum(float(row["recall"]) * int(row["images"]) for row in classes) / len(images)
-    assert abs(right - found.Scalars("val/acc")[0].value) < 1e-4
+    assert abs(right - reader.Scalars("val/acc")[0].value) < 1e-4
     with (run / "mistakes_val.csv").open(newline="") as file:
         mistakes = list(csv.DictReader(file))
     confidences = [float(row["confidence"]) for row in mistakes]

@@ -1,4 +1,4 @@
-"""Train a module of a config's lines for a few steps."""
+"""Build a module from lines of a config and train it for a few steps."""
 
 import csv
 import textwrap
@@ -22,7 +22,7 @@ init_args:
 
 
 def module_of(name: str, yaml: str) -> LightningModule:
-    """Return the module that the command line's parser makes of a class of ours and the lines of its arguments."""
+    """Return the module that the command line's parser builds from a class of this project and YAML arguments."""
     parser = Parser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
     lines = MODEL.format(name=name) + textwrap.indent(textwrap.dedent(yaml), "  ")
@@ -31,7 +31,7 @@ def module_of(name: str, yaml: str) -> LightningModule:
 
 
 class LossTrace(Callback):
-    """Note the loss of each step."""
+    """Record the loss of each step."""
 
     def __init__(self) -> None:
         self.trace: list[float] = []
@@ -41,7 +41,7 @@ class LossTrace(Callback):
 
 
 def trace(module: LightningModule, steps: int = 12) -> list[float]:
-    """Train on one batch of 24 images of three classes over and over, and return the loss of each step."""
+    """Train repeatedly on one batch of 24 images of three classes, and return the loss of each step."""
     torch.manual_seed(0)
     images, losses = torch.randn(24, 3, 32, 32), LossTrace()
     batches = DataLoader(TensorDataset(images, torch.arange(24) % 3), 24)
@@ -51,8 +51,9 @@ def trace(module: LightningModule, steps: int = 12) -> list[float]:
 
 
 def measured(folder: Path) -> dict[str, float]:
-    """Return the last of each value of validation and test in the folder of a run or test."""
+    """Return the last value of each validation and test metric in the directory of a run or test."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     values = {name: [row[name] for row in rows if row[name]] for name in rows[0]}
-    return {name: float(found[-1]) for name, found in values.items() if name.startswith(("val/", "test/")) and found}
+    prefixes = ("val/", "test/")
+    return {name: float(column[-1]) for name, column in values.items() if name.startswith(prefixes) and column}

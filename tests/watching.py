@@ -1,4 +1,4 @@
-"""Run a module with callbacks for a few steps, and read what they logged."""
+"""Train a module with callbacks for a few steps, and read what they logged."""
 
 import io
 from collections.abc import Sequence
@@ -61,12 +61,12 @@ def fit(
 
 
 def events(folder: Path) -> EventAccumulator:
-    """Return all that was logged."""
+    """Return all logged events."""
     return EventAccumulator(str(folder), {"images": 0, "histograms": 0, "tensors": 0}).Reload()
 
 
 def decode(event: ImageEvent) -> torch.Tensor:
-    """Return a logged picture, float ``(3, H, W)`` from 0 to 255."""
+    """Return a logged image, float ``(3, H, W)`` from 0 to 255."""
     return pil_to_tensor(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")).float()
 
 

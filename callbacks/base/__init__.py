@@ -1,4 +1,4 @@
-"""What your own callback inherits from: drawing in a background thread, images, predictions, steps."""
+"""Base classes of callbacks: drawing in a background thread, validation images, predictions, optimizer steps."""
 
 from callbacks.base.drawing import DrawingCallback
 from callbacks.base.images import ImageCallback

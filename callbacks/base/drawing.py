@@ -1,4 +1,4 @@
-"""What all callbacks that draw have in common: when they look, and a thread that draws while training goes on."""
+"""The base class of callbacks that draw: their schedule, and a background thread for drawing during training."""
 
 import math
 from collections import deque
@@ -18,23 +18,23 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from callbacks.base.log import LogSnapshot, warn_of_skipped
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-MOST_WAITING = 64  # drawings; more would fill memory with what a slow disk cannot take
+MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
 
 
 class DrawingCallback(Callback):
-    """A callback that gathers in its hooks, and draws in a thread of its own: ``draw`` is to be overridden.
+    """Collect data in hooks and draw it in a background thread; subclasses override ``draw``.
 
-    It looks at each n-th epoch, and at the last that ``max_epochs`` or ``max_steps`` plans. Of a run that ``max_time``
-    ends, it sees the validation at the end; ``EarlyStopping`` decides only behind one. Where there is no validation in
-    each epoch (``check_val_every_n_epoch``), what looks in validation looks in the first behind each n-th epoch. What
-    ``draw`` raises is told in a warning, and training goes on.
+    It runs in every n-th epoch, and in the last one planned by ``max_epochs`` or ``max_steps``. If ``max_time`` ends a
+    run, it runs in the final validation; ``EarlyStopping`` decides only after a validation. If not every epoch has a
+    validation (``check_val_every_n_epoch``), callbacks that run in validation run in the first one after every n-th
+    epoch. An exception in ``draw`` becomes a warning, and training continues.
 
     Args:
-        every_n_epochs: Look at each n-th epoch.
+        every_n_epochs: Run in every n-th epoch.
     """
 
-    required_media: tuple[str, ...] = ("images",)  # what a logger must be able to take; see ``warn_of_skipped``
-    needs_network = False  # all of it in one process; what does is switched off where strategies cut it into shards
+    required_media: tuple[str, ...] = ("images",)  # what a logger must support; see ``warn_of_skipped``
+    needs_network = False  # whether the callback needs the whole network in one process; it is disabled for shards
     sharded = False
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
@@ -44,23 +44,22 @@ class DrawingCallback(Callback):
         if stage == "fit":
             warn_of_skipped(trainer, self, self.required_media)
             self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-            needing = [one for one in trainer.callbacks if isinstance(one, DrawingCallback) and one.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            needing = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
             if self.sharded and self is needing[0]:
                 rank_zero_warn(
-                    "A process has but a part of the network under "
-                    f"{type(trainer.strategy).__name__}. Nothing is logged of "
-                    f"{', '.join(type(one).__name__ for one in needing)}, which need all of it."
+                    f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one "
+                    f"process and log nothing: {', '.join(type(each).__name__ for each in needing)}."
                 )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Lightning lets no second Ctrl-C through, so that nobody could end a long wait
+        # Lightning ignores a second Ctrl-C, so the user could not interrupt a long wait
         finish_drawing(trainer, at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         finish_drawing(trainer)
 
     def due(self, trainer: Trainer) -> bool:
-        """Tell whether to look now: in ``validate`` and ``test`` always, in the sanity check never."""
+        """Return whether the callback runs now: always in ``validate`` and ``test``, never in the sanity check."""
         if trainer.sanity_checking or self.sharded:
             return False
         if trainer.state.fn != TrainerFn.FITTING or trainer.should_stop:
@@ -70,37 +69,37 @@ class DrawingCallback(Callback):
             pause = trainer.check_val_every_n_epoch or 1
         if epoch // self.every_n_epochs > (epoch - pause) // self.every_n_epochs:
             return True
-        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)  # NaN of a stream without an end
-        planned = (trainer.max_epochs or -1, trainer.max_steps / steps)  # less than 0 for no limit
+        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)  # NaN without a length
+        planned = (trainer.max_epochs or -1, trainer.max_steps / steps)  # negative for no limit
         end = min((epochs for epochs in planned if epochs >= 0), default=math.inf)
         return end < epoch + pause if trainer.validating else end <= epoch
 
     def draw_later(self, trainer: Trainer, *gathered: Any) -> None:
-        """Have ``draw`` called with a log of this moment and what was gathered, all of it on the CPU."""
+        """Queue a call of ``draw`` with a snapshot of the loggers and the gathered data, which must be on the CPU."""
         if trainer not in _threads:
             _threads[trainer] = _Thread()
         _threads[trainer].submit(type(self).__name__, self.draw, LogSnapshot(trainer), *gathered)
 
     def draw(self, log: LogSnapshot, *gathered: Any) -> None:
-        """Draw and log; not in the thread that trains, so without a look at module or trainer."""
+        """Draw and log. Called in the background thread, so it must not access the module or the trainer."""
         raise NotImplementedError
 
 
 def finish_drawing(trainer: Trainer, at_once: bool = False) -> None:
-    """Wait until all that was given to draw is drawn, or, at once, only what is being drawn just now."""
+    """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
     if thread := _threads.pop(trainer, None):
         thread.finish(at_once)
 
 
 class _Thread:
-    """Draws for all callbacks of a trainer, one after the other."""
+    """A background thread that draws for all callbacks of a trainer, one drawing at a time."""
 
     def __init__(self) -> None:
-        # with threads of its own below this one, OpenMP would make those of training wait longer for one another
+        # with more OpenMP threads here, those of training would wait longer for each other
         count = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "drawing", torch.set_num_threads, (1,))
         self._pool.submit(torch.get_num_threads).result()
-        torch.set_num_threads(count)  # what was set there holds there, and for threads that begin later
+        torch.set_num_threads(count)  # the setting applies to that thread and to threads that start later
         self._waiting: deque[tuple[str, Future]] = deque()
 
     def submit(self, name: str, draw: Callable[..., None], *args: Any) -> None:
@@ -111,9 +110,9 @@ class _Thread:
     def finish(self, at_once: bool) -> None:
         if at_once:
             waiting = len(self._waiting)
-            self._waiting = deque(one for one in self._waiting if not one[1].cancel())
+            self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
             if left_out := waiting - len(self._waiting):
-                rank_zero_warn(f"{left_out} drawings that were waiting are left out, for the run was interrupted.")
+                rank_zero_warn(f"{left_out} queued drawings were cancelled, because the run was interrupted.")
         while self._waiting:
             self._collect()
         self._pool.shutdown()
@@ -121,7 +120,7 @@ class _Thread:
     def _collect(self) -> None:
         name, future = self._waiting.popleft()
         if error := future.exception():
-            rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training goes on.")
+            rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training continues.")
 
 
 _threads: WeakKeyDictionary[Trainer, _Thread] = WeakKeyDictionary()

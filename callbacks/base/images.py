@@ -1,4 +1,4 @@
-"""Show chosen validation images to a network, and see what its layers make of them."""
+"""The base class of callbacks that run the network on selected validation images."""
 
 from typing import Any, NamedTuple
 
@@ -12,24 +12,24 @@ from callbacks.base.drawing import DrawingCallback
 
 
 class Shown(NamedTuple):
-    """Validation images that are shown to the network."""
+    """Selected validation images as input of the network."""
 
     images: Tensor  # normalised, float (N, 3, H, W), on the device of the module
     targets: Tensor  # int64 (N,)
-    batch_size: int  # images that the network is shown at once in validation
+    batch_size: int  # batch size in validation
 
 
 class ImageCallback(DrawingCallback):
-    """A callback that shows chosen validation images to the network: ``collect`` is to be overridden.
+    """Run the network on selected validation images; subclasses override ``collect``.
 
-    ``collect`` is called before the first validation batch of an epoch, by the process of rank zero, with the module in
-    evaluation; under ``WeightAveraging`` it has the averaged weights. In the sanity check it is tried out, and nothing
-    is drawn.
+    ``collect`` is called before the first validation batch of an epoch on rank zero, with the module in eval mode; with
+    ``WeightAveraging``, the module has the averaged weights. In the sanity check, ``collect`` is called as a test, but
+    nothing is drawn.
 
     Args:
-        images: Number of images, as many of each class, or their positions in the validation set.
-        random: Take others in each epoch.
-        every_n_epochs: Look at each n-th epoch, and the last planned one.
+        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
+        random: Whether to select other images in each epoch.
+        every_n_epochs: Run in every n-th epoch and the last planned one.
     """
 
     needs_network = True
@@ -38,7 +38,7 @@ class ImageCallback(DrawingCallback):
         super().__init__(every_n_epochs)
         if images == [] or (isinstance(images, int) and images < 1):
             raise MisconfigurationException(
-                f"Expected images of {type(self).__name__} to be 1 or more, or positions, but got {images}."
+                f"Expected images of {type(self).__name__} to be at least 1, or positions, but got {images}."
             )
         if random and not isinstance(images, int):
             raise MisconfigurationException(
@@ -52,7 +52,7 @@ class ImageCallback(DrawingCallback):
     ) -> None:
         if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        if self.sharded:  # the others would have to take part
+        if self.sharded:  # the forward pass would need all ranks
             return
         if not trainer.sanity_checking and not self.due(trainer):
             return
@@ -62,14 +62,14 @@ class ImageCallback(DrawingCallback):
             self.draw_later(trainer, *gathered)
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
-        """Return what ``draw`` is to be called with, all of it on the CPU; None if there is nothing to draw."""
+        """Return the arguments of ``draw``, all on the CPU; None if there is nothing to draw."""
         raise NotImplementedError
 
     def _choose(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> Shown:
         loader: Any = trainer.val_dataloaders
         loader = loader[0] if isinstance(loader, list) else loader
         dataset: Any = getattr(loader, "dataset", None)
-        if not hasattr(dataset, "__len__"):  # a stream, of which only this batch is at hand
+        if not hasattr(dataset, "__len__"):  # an iterable dataset: only this batch is available
             images, targets = batch
         else:
             positions = self._positions(dataset, trainer.current_epoch)
@@ -89,17 +89,17 @@ class ImageCallback(DrawingCallback):
             return spread(getattr(dataset, "targets", None), size, self.images)
         if max(self.images) >= size or min(self.images) < 0:
             raise MisconfigurationException(
-                f"Expected positions below {size}, the number of validation images, at images of "
-                f"{type(self).__name__}, but got {self.images}."
+                f"Expected positions in images of {type(self).__name__} below {size}, the number of validation images, "
+                f"but got {self.images}."
             )
         return torch.tensor(self.images)
 
 
 def spread(targets: Any, size: int, count: int) -> Tensor:
-    """Return positions of so many images of a dataset: as many of each class, if their classes are known.
+    """Return positions of ``count`` images of a dataset, distributed evenly over the classes if these are known.
 
     Args:
-        targets: Class of each image, int64 ``(size,)``; anything else for unknown.
+        targets: Class of each image, int64 ``(size,)``; any other value if unknown.
         size: Number of images.
         count: Number of positions, or ``size`` if that is less.
     """
@@ -109,7 +109,7 @@ def spread(targets: Any, size: int, count: int) -> Tensor:
     targets = targets.cpu()
     by_class = targets.argsort(stable=True)
     sizes = torch.bincount(targets)
-    # how many of its class come before each image
+    # number of earlier images of the same class
     rank = torch.arange(size) - (sizes.cumsum(0) - sizes)[targets[by_class]]
     turns = by_class[rank.argsort(stable=True)]  # the first image of each class, then the second, ...
     classes = int((sizes > 0).sum())

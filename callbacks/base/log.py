@@ -1,4 +1,4 @@
-"""Hand pictures, histograms and texts to every logger that can take them."""
+"""Log images, histograms and text to every logger that supports them."""
 
 import csv
 import io
@@ -23,14 +23,15 @@ from callbacks.tools.pictures import add_caption, boxed
 
 
 class LogSnapshot:
-    """The loggers of a trainer, and the moment that things are logged for; what it keeps does not change later.
+    """The loggers of a trainer with step and epoch at one moment; later changes of the trainer do not affect it.
 
     Attributes:
-        writers: TensorBoard's, for what only TensorBoard takes.
-        step: Number of steps so far; of several optimizers one counts, as for the scalars that Lightning logs.
-        epoch: Number of the epoch, from 1.
-        weights: "averaged weights" if those of a ``WeightAveraging`` callback are in place of the trained ones.
-        folder: Folder of the run.
+        writers: TensorBoard's writers, for media that only TensorBoard supports.
+        step: Number of optimizer steps so far; with several optimizers, counted as Lightning does for scalars.
+        epoch: Epoch, counted from 1.
+        weights: "averaged weights" if a ``WeightAveraging`` callback has swapped them in, or "trained weights"; empty
+            without such a callback.
+        folder: Run directory.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -43,11 +44,11 @@ class LogSnapshot:
 
     @property
     def moment(self) -> str:
-        """When, and by which weights, in words for a caption."""
+        """Epoch and kind of weights, as text for a caption."""
         return f"epoch {self.epoch}" + (f", {self.weights}" if self.weights else "")
 
     def image(self, tag: str, image: Tensor, caption: str = "") -> None:
-        """Log a picture, uint8 ``(3, H, W)``, with words beneath it."""
+        """Log an image, uint8 ``(3, H, W)``, with a caption."""
         image = add_caption(image, caption) if caption else image
         for writer in self.writers:
             writer.add_image(tag, image, self.step)
@@ -55,13 +56,13 @@ class LogSnapshot:
             logger.log_image(tag, [to_pil_image(image)], step=self.step)
 
     def boxes(self, tag: str, image: Tensor, boxes: Tensor, labels: Sequence[str], caption: str) -> None:
-        """Log a picture, uint8 ``(3, H, W)``, in which boxes ``(N, 4)`` of left, top, right and bottom are marked."""
+        """Log an image, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` of left, top, right and bottom."""
         self.image(tag, boxed(image, boxes, labels), caption)
 
     def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
-        """Log pictures, uint8 ``(3, H, W)``, one after the other, as ``SummaryWriter.add_video`` does.
+        """Log images, uint8 ``(3, H, W)``, as an animation, like ``SummaryWriter.add_video``.
 
-        That one asks for ``moviepy.editor``, which moviepy has no longer had since its version 2.
+        ``SummaryWriter.add_video`` itself needs ``moviepy.editor``, which moviepy 2 removed.
         """
         pictures = [to_pil_image(frame) for frame in frames]
         file = io.BytesIO()
@@ -99,7 +100,7 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
 
 
 def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table beside its target and rename it, so that no reader ever sees half of it."""
+    """Write a CSV file atomically: next to its target, then rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     with partial.open("w", newline="") as lines:
@@ -108,35 +109,36 @@ def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def warn_of_skipped(trainer: Trainer, callback: object, media: Sequence[str]) -> None:
-    """Warn if no logger can take anything of a callback, and once of each kind that one of images is not given.
+    """Warn if no logger supports a callback, and once for each medium that a logger of images does not support.
 
     Args:
-        trainer: Whose loggers.
-        callback: Who draws.
-        media: What: "images", which several loggers take, or anything else, which TensorBoard takes alone.
+        trainer: Trainer with the loggers.
+        callback: Callback that draws.
+        media: Media of the callback: "images", which several loggers support, or others, which only TensorBoard
+            supports.
     """
     others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers) or (others and "images" in media):
         for logger in others:
-            told = _told.setdefault(logger, {"images"})
-            if new := [kind for kind in media if kind not in told]:
-                told.update(new)
+            warned = _warned.setdefault(logger, {"images"})
+            if new := [kind for kind in media if kind not in warned]:
+                warned.update(new)
                 rank_zero_warn(
-                    f"{type(logger).__name__} is given no {' and no '.join(new)}, which TensorBoard alone takes."
+                    f"{type(logger).__name__} does not support {' and '.join(new)}. Only TensorBoard gets them."
                 )
     else:
         names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
         rank_zero_warn(
-            f"{type(callback).__name__} draws for TensorBoard, but the loggers are: {names}. Nothing of it is logged."
+            f"{type(callback).__name__} needs a TensorBoard logger, but the loggers are: {names}. It logs nothing."
         )
 
 
 def weights_shown(trainer: Trainer) -> str:
-    """Return which weights the module has just now, in words: nothing if there is only one kind."""
+    """Return which weights the module has now, as text; empty without a ``WeightAveraging`` callback."""
     if not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set elsewhere in Lightning
         return ""
     averaged = trainer.state.fn == TrainerFn.FITTING and trainer.validating
     return "averaged weights" if averaged else "trained weights" if trainer.state.fn == TrainerFn.FITTING else ""
 
 
-_told: WeakKeyDictionary[Logger, set[str]] = WeakKeyDictionary()  # kinds, of loggers that were warned of
+_warned: WeakKeyDictionary[Logger, set[str]] = WeakKeyDictionary()  # media that were warned about, by logger

@@ -1,4 +1,4 @@
-"""What a module said of every image of a validation or test, gathered once for all callbacks that look at it."""
+"""Collect the predictions of a whole validation or test once for all callbacks that use them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,46 +13,48 @@ from torchmetrics import Metric
 from callbacks.base.drawing import DrawingCallback
 from callbacks.tools.transfer import to_cpu
 
-MOST_COLUMNS = 100  # classes whose probability is kept for every image: 20 MB for 50,000 images
+MOST_COLUMNS = 100  # classes whose probability is stored for every image: 20 MB for 50,000 images
 
 
 class Predictions(NamedTuple):
-    """All images of an epoch but those that the loss ignores (``ignore_index``), over all devices, on the CPU."""
+    """Predictions for all images of an epoch, from all devices, on the CPU; without those of ``ignore_index``."""
 
-    targets: Tensor  # true class of each, int64 (N,)
-    preds: Tensor  # class that was chosen, int64 (N,)
-    confidences: Tensor  # probability of that class, float (N,); NaN if the module gave no logits
-    losses: Tensor  # loss of each image, float (N,); NaN where the module cannot tell
-    probabilities: Tensor  # of the first 100 classes, float (N, <= 100)
+    targets: Tensor  # true classes, int64 (N,)
+    preds: Tensor  # predicted classes, int64 (N,)
+    confidences: Tensor  # probability of the predicted class, float (N,); NaN if the module returns no logits
+    losses: Tensor  # loss of each image, float (N,); NaN if the module does not provide it
+    probabilities: Tensor  # probabilities of the first 100 classes, float (N, <= 100)
 
 
 class PredictionCallback(DrawingCallback):
-    """A callback that looks at the predictions of a whole validation or test: ``show`` is to be overridden.
+    """Use the predictions of a whole validation or test; subclasses override ``on_predictions``.
 
-    Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, for some
-    callbacks also with ``logits``, ``(N, classes)``, and that has ``class_names``. Its ``image_losses(logits,
-    targets)``, if it has one, gives the loss of each image.
+    Needs a module with ``class_names`` whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64
+    ``(N,)``, and for some callbacks with ``logits``, ``(N, classes)``. An optional method
+    ``image_losses(logits, targets)`` returns the loss of each image.
 
     Args:
-        every_n_epochs: Look at each n-th epoch, and the last planned one; in ``validate`` and ``test`` always.
+        every_n_epochs: Run in every n-th epoch and the last planned one; always in ``validate`` and ``test``.
     """
 
     required_outputs: tuple[str, ...] = ("preds",)
     _collector: "Collector | None" = None
 
-    def on_predictions(self, trainer: Trainer, pl_module: LightningModule, stage: str, found: Predictions) -> None:
-        """Look at all predictions; called on rank zero.
+    def on_predictions(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
+    ) -> None:
+        """Process all predictions; called on rank zero.
 
         Args:
-            trainer: Whose ``draw_later`` this may call.
-            pl_module: Module that predicted.
+            trainer: Trainer to pass to ``draw_later``.
+            pl_module: Module that made the predictions.
             stage: "val" or "test".
-            found: The predictions.
+            predictions: Predictions for all images.
         """
         raise NotImplementedError
 
-    def see_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
-        """Keep what is needed of a batch besides its predictions; to be overridden."""
+    def collect_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
+        """Collect other data of a batch than its predictions; subclasses may override it."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._collector = None
@@ -80,13 +82,13 @@ class PredictionCallback(DrawingCallback):
             required = "` and `".join(self.required_outputs)
             raise MisconfigurationException(
                 f"Expected validation_step and test_step to return a dict with `{required}` for {type(self).__name__}, "
-                f"but got {got}. Return it, or take the callback out of the config."
+                f"but got {got}. Return it, or remove the callback from the config."
             )
-        if self._collector is None:  # the sanity check, or an epoch that is not looked at
+        if self._collector is None:  # in the sanity check, or in an epoch without this callback
             return
         self._collector.take(pl_module, outputs, batch[1], (dataloader_idx, batch_idx))
         if not dataloader_idx:
-            self.see_batch(outputs, batch, batch_idx)
+            self.collect_batch(outputs, batch, batch_idx)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -109,17 +111,18 @@ class PredictionCallback(DrawingCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._collector is None:
             return
-        found = self._collector.compute()  # on every rank: it gathers from all of them
+        predictions = self._collector.compute()  # on every rank, because it gathers from all of them
         self._collector = None
-        # torchmetrics takes the dimensions of a single image away
-        targets, preds, confidences, losses = map(torch.atleast_1d, found[:-1])
-        found = Predictions(targets, preds, confidences, losses, torch.atleast_2d(found.probabilities))
-        if trainer.is_global_zero and len(found.targets):
-            self.on_predictions(trainer, pl_module, stage, found)
+        # torchmetrics removes the dimension of a single image
+        targets, preds, confidences, losses = map(torch.atleast_1d, predictions[:-1])
+        probabilities = torch.atleast_2d(predictions.probabilities)
+        predictions = Predictions(targets, preds, confidences, losses, probabilities)
+        if trainer.is_global_zero and len(predictions.targets):
+            self.on_predictions(trainer, pl_module, stage, predictions)
 
 
 class Collector(Metric):
-    """Keeps what a module said of each image on its device; ``compute`` brings all of it to the CPU at once."""
+    """Store the predictions for each image on the device; ``compute`` transfers all of them to the CPU at once."""
 
     full_state_update = False
     targets: list[Tensor]
@@ -133,10 +136,10 @@ class Collector(Metric):
         for name in Predictions._fields:
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._last: tuple[int, int] | None = None
-        self.ignored = -100  # targets whose images the loss ignores; -100 is what torch's losses take for none
+        self.ignored = -100  # target that the loss ignores; -100 is the default of torch's losses
 
     def take(self, pl_module: LightningModule, outputs: dict[str, Tensor], targets: Tensor, number: Any) -> None:
-        """Add a batch, unless another callback has done so already."""
+        """Add a batch unless another callback has already added it."""
         if number == self._last:
             return
         self._last = number
@@ -158,17 +161,17 @@ class Collector(Metric):
             return
         shares = logits.float().softmax(1)
         self.confidences.append(shares.gather(1, preds[:, None])[:, 0])
-        self.probabilities.append(shares[:, :MOST_COLUMNS].clone())  # a view would hold all columns
+        self.probabilities.append(shares[:, :MOST_COLUMNS].clone())  # a view would keep all columns in memory
 
     def compute(self) -> Predictions:
         """Return all predictions, in the order of the ranks, on the CPU."""
-        # a list before, one tensor after the ranks were put together
+        # a list in a single process, one tensor after gathering from several ranks
         states = {name: getattr(self, name) for name in Predictions._fields}
-        tensors = {name: torch.cat(list(one)) if isinstance(one, list) else one for name, one in states.items()}
-        found = Predictions(**to_cpu(tensors))
-        found = found._replace(targets=found.targets.long(), preds=found.preds.long())
-        counted = found.targets != self.ignored
-        return Predictions(*(one[counted] for one in found))
+        tensors = {name: torch.cat(list(state)) if isinstance(state, list) else state for name, state in states.items()}
+        predictions = Predictions(**to_cpu(tensors))
+        predictions = predictions._replace(targets=predictions.targets.long(), preds=predictions.preds.long())
+        counted = predictions.targets != self.ignored
+        return Predictions(*(field[counted] for field in predictions))
 
 
 _collectors: WeakKeyDictionary[Trainer, Collector] = WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Statistics of weights, gradients and updates of one step, gathered once for all callbacks that look at them."""
+"""Collect statistics of weights, gradients and updates of one step once for all callbacks that use them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,14 +12,14 @@ from callbacks.base.drawing import DrawingCallback
 from callbacks.tools.histogram import TensorStatistics, gather_later
 from callbacks.tools.layers import network_of
 
-Found = dict[str, TensorStatistics]
+StatisticsByName = dict[str, TensorStatistics]
 
 
 class Step:
-    """One optimizer step, by the names of the network's parameters, in their order.
+    """Statistics of one optimizer step, by parameter name and in the network's order.
 
-    What is on a device is counted there at once, and transferred when it is first read; what is on the CPU was copied,
-    and is counted when it is first read: in the thread that draws, so that neither holds training up.
+    Tensors on a device are counted there immediately and transferred on first access. Tensors on the CPU are copied and
+    counted on first access, in the drawing thread. Neither blocks training.
     """
 
     @torch.no_grad()
@@ -30,39 +30,39 @@ class Step:
         self._before = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
         self._moving = list(gradients)
-        copies = {name: one.clone() if one.device.type == "cpu" else one for name, one in gradients.items()}
+        copies = {name: grad.clone() if grad.device.type == "cpu" else grad for name, grad in gradients.items()}
         self._weights, self._gradients = gather_later(self._before), gather_later(copies)
-        self._updates: Callable[[], Found] | None = None
+        self._updates: Callable[[], StatisticsByName] | None = None
 
     @torch.no_grad()
     def finish(self) -> None:
-        """See what the step did; the first call counts."""
+        """Compute the updates after the step; only the first call has an effect."""
         if self._updates is None:
             updates = {name: self._parameters[name].detach() - self._before[name] for name in self._moving}
             self._updates = gather_later(updates)
             self._parameters, self._before = {}, {}
 
     @property
-    def weights(self) -> Found:
-        """Those that the gradients belong to, before the step changes them."""
+    def weights(self) -> StatisticsByName:
+        """Statistics of the weights before the step."""
         return self._weights()
 
     @property
-    def gradients(self) -> Found:
-        """Those of the whole step: accumulated, unscaled, before clipping; of parameters that have one."""
+    def gradients(self) -> StatisticsByName:
+        """Statistics of the gradients of the whole step: accumulated, unscaled, before clipping."""
         return self._gradients()
 
     @property
-    def updates(self) -> Found:
-        """What the step added to the weights that have a gradient."""
+    def updates(self) -> StatisticsByName:
+        """Statistics of the changes by the step of weights that have a gradient."""
         return {} if self._updates is None else self._updates()
 
 
 class StepCallback(DrawingCallback):
-    """A callback that looks at one step of an epoch: ``show`` is to be overridden.
+    """Use the statistics of one step per epoch; subclasses override ``draw``, or ``on_step``.
 
-    It is the one in the middle: at the end of an epoch, schedules have often brought the learning rate to nothing. For
-    that step, a second copy of the weights is held. By default a step is given to ``draw``.
+    It is the middle step, because at the end of an epoch schedules have often reduced the learning rate to zero. A
+    second copy of the weights is held during that step. By default, ``on_step`` passes the step to ``draw``.
     """
 
     required_media = ("histograms",)
@@ -71,13 +71,13 @@ class StepCallback(DrawingCallback):
     _step: Step | None = None
 
     def on_step(self, trainer: Trainer, step: Step) -> None:
-        """Look at a step; called on rank zero."""
+        """Process a step; called on rank zero."""
         self.draw_later(trainer, step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._waiting = trainer.is_global_zero and not self.sharded and self.due(trainer)
 
-    on_train_start = on_train_epoch_start  # an epoch that a run is resumed in does not start
+    on_train_start = on_train_epoch_start  # an epoch within which a run resumes does not call on_train_epoch_start
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if not self._waiting:
@@ -97,7 +97,7 @@ class StepCallback(DrawingCallback):
         if self._step is None:
             return
         step, self._step = self._step, None
-        _steps.pop(trainer, None)  # all that look at it hold it by now; kept, its copies would fill memory
+        _steps.pop(trainer, None)  # all callbacks have a reference by now; another one would keep its copies in memory
         step.finish()
         self.on_step(trainer, step)
 

@@ -1,1 +1,1 @@
-"""Functions that callbacks share: layers, histograms, pictures and fonts."""
+"""Functions shared by callbacks: layers, histograms, images and fonts."""

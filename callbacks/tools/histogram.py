@@ -1,4 +1,4 @@
-"""Gather many tensors, or statistics of them, with one transfer from their device to the CPU."""
+"""Compute histograms and statistics of many tensors with one transfer from their device to the CPU."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial, reduce
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # values that are counted at once, so that what is made of them stays in the processor's cache
-LARGE = 1 << 13  # values of a tensor on the CPU, from which on counting by bit patterns is faster than a search
-GROUP = 1 << 22  # values that are searched at once: about 200 MB are needed for it
-LOWER = 19  # bits of a float32 that are cut off; 13 stay: sign, exponent and 4 of the fraction, so steps of 3 to 6 %
+CHUNK = 1 << 18  # values that are counted at a time, so that intermediate results fit into the processor's cache
+LARGE = 1 << 13  # number of values on the CPU from which counting by bit patterns is faster than searching
+GROUP = 1 << 22  # values that are searched at a time, which needs about 200 MB
+LOWER = 19  # dropped bits of a float32; the other 13 are sign, exponent and 4 of the fraction: steps of 3 to 6 %
 PATTERNS = 1 << 32 - LOWER
 INFINITE = 0x7F800000 >> LOWER  # pattern of positive infinity and NaNs
 
@@ -29,26 +29,27 @@ class Histogram(NamedTuple):
 
 
 class TensorStatistics(NamedTuple):
-    """What is known of one tensor."""
+    """Statistics of one tensor."""
 
     histogram: Histogram | None  # of the finite values; None if there are none
     nonfinite: int  # number of NaN and infinite values
 
     @property
     def rms(self) -> float:
-        """Root of the mean square of the finite values; NaN if there are none."""
+        """Root mean square of the finite values; NaN if there are none."""
         return (self.histogram.sum_squares / self.histogram.num) ** 0.5 if self.histogram else float("nan")
 
 
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
-    """Return histogram and count of non-finite values for each tensor, with one transfer."""
+    """Return the histogram and the number of non-finite values of each tensor, with one transfer."""
     return unpack(tensors, count(tensors.values()))
 
 
 def gather_later(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, TensorStatistics]]:
-    """Return a function that returns what ``gather`` does, once the time has come to wait for it, in any thread.
+    """Return a function that waits for the result of ``gather`` and returns it; it may be called in any thread.
 
-    A device begins to count at once. Tensors on the CPU are counted by the function, and must not change until then.
+    A device starts counting immediately. Tensors on the CPU are counted when the function is called, and must not
+    change until then.
     """
     names, values = list(tensors), list(tensors.values())
     if all(tensor.device.type == "cpu" for tensor in values):
@@ -73,27 +74,27 @@ def count(tensors: Iterable[Tensor]) -> Tensor:
     """Count the values of tensors on their device, without waiting for it.
 
     Returns:
-        Float64 ``(len(tensors), 1555)``, for ``unpack``: counts in TensorBoard's buckets and beyond them at either end,
-        then minimum, maximum, sum and sum of squares of the finite values, and the number of others. On the device, but
-        for Apple's GPUs, which have no float64.
+        Float64 ``(len(tensors), 1555)``, for ``unpack``: counts in TensorBoard's buckets and beyond them at both ends,
+        then minimum, maximum, sum and sum of squares of the finite values, and the number of other values. It is on the
+        device, except for Apple's GPUs, which do not support float64.
     """
     flat = [_flat(tensor.detach()) for tensor in tensors]
     flat = [(values.cpu() if values.device.type == "mps" else values).float() for values in flat]
     large = [index for index, values in enumerate(flat) if values.device.type == "cpu" and len(values) >= LARGE]
     scratch = torch.empty(2, CHUNK if large else 0, dtype=torch.int32)
     rows = {index: _count_by_pattern(flat[index], scratch) for index in large}
-    pieces = [(index, one) for index in range(len(flat)) if index not in rows for one in flat[index].split(GROUP)]
+    pieces = [(index, piece) for index in range(len(flat)) if index not in rows for piece in flat[index].split(GROUP)]
     while pieces:
-        sizes = np.cumsum([len(one) for _, one in pieces])
+        sizes = np.cumsum([len(piece) for _, piece in pieces])
         group = pieces[: int((sizes <= GROUP).sum())]
         pieces = pieces[len(group) :]
-        for (index, _), row in zip(group, _count_by_search([one for _, one in group]), strict=True):
+        for (index, _), row in zip(group, _count_by_search([piece for _, piece in group]), strict=True):
             rows[index] = _added(rows[index], row) if index in rows else row
     return torch.stack([rows[index] for index in range(len(flat))]) if flat else torch.empty(0, 0)
 
 
 def unpack(names: Sequence[str] | Mapping[str, Tensor], rows: Tensor) -> dict[str, TensorStatistics]:
-    """Return what ``count`` counted, transferred as one, by the names of the tensors."""
+    """Transfer the result of ``count`` and return the statistics by the names of the tensors."""
     return {
         name: TensorStatistics(_histogram(row[:-5], *row[-5:-1]), int(row[-1]))
         for name, row in zip(names, rows.cpu().numpy(), strict=True)
@@ -101,23 +102,23 @@ def unpack(names: Sequence[str] | Mapping[str, Tensor], rows: Tensor) -> dict[st
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Return a tensor in the order of its memory: no copy for ``channels_last`` either."""
+    """Flatten a tensor in memory order, which needs no copy for ``channels_last`` either."""
     order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     return tensor.permute(order).flatten()
 
 
 def _added(row: Tensor, other: Tensor) -> Tensor:
-    """Return the row of two parts of a tensor."""
+    """Merge the rows of two parts of a tensor."""
     least, largest = torch.minimum(row[-5:-4], other[-5:-4]), torch.maximum(row[-4:-3], other[-4:-3])
     return torch.cat([row[:-5] + other[:-5], least, largest, row[-3:] + other[-3:]])
 
 
 def _count_by_search(tensors: Sequence[Tensor]) -> Tensor:
-    """Count several tensors of one dimension at once: few large operations, whatever the number of tensors."""
+    """Count several one-dimensional tensors at once with few large operations."""
     values = torch.cat(list(tensors))
     lengths = torch.tensor([len(tensor) for tensor in tensors], pin_memory=values.is_cuda)
     lengths = lengths.to(values.device, non_blocking=True)
-    segmented = partial(torch.segment_reduce, lengths=lengths, unsafe=True)  # checks of lengths wait for the device
+    segmented = partial(torch.segment_reduce, lengths=lengths, unsafe=True)  # checking the lengths would synchronise
     buckets = len(bucket_edges()) + 1
     segment = torch.arange(len(tensors), device=values.device)
     segment = segment.repeat_interleave(lengths, output_size=len(values))
@@ -138,7 +139,7 @@ def _count_by_search(tensors: Sequence[Tensor]) -> Tensor:
 
 @cache
 def _edges_on(device: torch.device) -> Tensor:
-    """Return the edges as float32, rounded up, so that a float32 value falls into the same bucket as in float64."""
+    """Return the edges as float32, rounded up so that a float32 value is in the same bucket as with float64 edges."""
     return torch.from_numpy(_rounded_up(bucket_edges())).to(device)
 
 
@@ -148,10 +149,10 @@ def _rounded_up(exact: np.ndarray) -> np.ndarray:
 
 
 def _count_by_pattern(values: Tensor, scratch: Tensor) -> Tensor:
-    """Count float32 values on the CPU by the upper bits of their patterns, which sort as their magnitudes do.
+    """Count float32 values on the CPU by the upper bits of their patterns, which sort like their magnitudes.
 
-    Nearly half of the patterns' ranges hold an edge of TensorBoard's. What lies above it is moved to the next pattern
-    by an addition before the lower bits are cut off, so that the counts are exact.
+    Nearly half of the ranges of patterns contain an edge of TensorBoard's buckets. An addition moves the values above
+    the edge to the next pattern before the lower bits are dropped, so that the counts are exact.
     """
     moves, _, _ = _pattern_table()
     counts = torch.zeros(PATTERNS, dtype=torch.long)
@@ -166,7 +167,7 @@ def _count_by_pattern(values: Tensor, scratch: Tensor) -> Tensor:
         chunks.append(torch.stack([*chunk.aminmax(), chunk.sum(), chunk.dot(chunk)]))
     low, high, sums, squares = torch.stack(chunks).double().T
     nonfinite = counts[INFINITE : PATTERNS // 2].any() or counts[PATTERNS // 2 + INFINITE :].any()
-    if nonfinite or not squares.isfinite().all():  # or too large for float32
+    if nonfinite or not squares.isfinite().all():  # or the squares overflow float32
         return reduce(_added, (_count_by_search([part])[0] for part in values.split(GROUP)))
     moments = torch.stack([low.min(), high.max(), sums.sum(), squares.sum(), torch.zeros((), dtype=torch.double)])
     return torch.cat([_buckets_of_patterns(counts), moments])
@@ -174,15 +175,15 @@ def _count_by_pattern(values: Tensor, scratch: Tensor) -> Tensor:
 
 @cache
 def _pattern_table() -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Return what to add to the values of each pattern, and where buckets begin among patterns of either sign.
+    """Return the offset for the values of each pattern, and the first pattern of each bucket for both signs.
 
-    Buckets of values above zero hold their lower edge; of values below zero, the edge that is nearer to zero is not in
-    them, so that a magnitude must exceed it by the last bit.
+    Buckets of positive values include their lower edge. Buckets of negative values exclude the edge nearer to zero, so
+    that a magnitude must exceed it by the last bit.
     """
     edges, rest = bucket_edges(), (1 << LOWER) - 1
     above = _rounded_up(edges[edges > 0]).view(np.int32)
-    below = -_rounded_up(edges[edges < 0])[::-1]  # the largest float32 that is no further from zero than the edge
-    below = np.concatenate([[0], below.view(np.int32)]) + 1  # minus zero belongs to the positive values
+    below = -_rounded_up(edges[edges < 0])[::-1]  # the largest float32 up to the edge's magnitude
+    below = np.concatenate([[0], below.view(np.int32)]) + 1  # -0.0 counts as a positive value
     moves = np.zeros(PATTERNS, np.int32)
     for first, sign in ((above, 0), (below, PATTERNS // 2)):
         moves[(first >> LOWER) + sign] = -first & rest
@@ -195,7 +196,7 @@ def _buckets_of_patterns(counts: Tensor) -> Tensor:
     half = PATTERNS // 2
     positive = np.add.reduceat(counts[:INFINITE].numpy(), above)
     negative = np.add.reduceat(counts[half : half + INFINITE].numpy(), below)
-    positive[0] += negative[0]  # minus zero
+    positive[0] += negative[0]  # -0.0
     return torch.from_numpy(np.concatenate([negative[:0:-1], positive])).double()
 
 
@@ -203,7 +204,7 @@ def _histogram(counts: np.ndarray, minimum: float, maximum: float, total: float,
     filled = counts.nonzero()[0]
     if len(filled) == 0:
         return None
-    # TensorBoard draws from the limit before the first bucket, so that one empty bucket goes in front
+    # TensorBoard draws from the previous limit, so an empty bucket is put first
     first, last = max(filled[0] - 1, 0), filled[-1]
     limits = np.append(bucket_edges(), np.finfo(np.float64).max)[first : last + 1]
     return Histogram(

@@ -1,4 +1,4 @@
-"""Layers of a network, found by name and kind, and their outputs."""
+"""Find layers of a network by name and type, and record their outputs."""
 
 import fnmatch
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from callbacks.tools.pictures import min_max
 
 
 def network_of(module: nn.Module) -> nn.Module:
-    """Return what a LightningModule keeps under ``network``, or itself: tags are the names within it."""
+    """Return a LightningModule's ``network``, or the module itself; tags are the names within it."""
     return getattr(module, "network", module)
 
 
 @contextmanager
 def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
-    """Call ``keep(name, module, args, output)`` behind the forward pass of some layers; leaves no hook behind."""
+    """Call ``keep(name, module, args, output)`` after the forward pass of layers; removes its hooks on exit."""
     handles = []
     try:
         for name, layer in layers.items():
@@ -35,36 +35,36 @@ def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
 
 
 def forward(trainer: Trainer, pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Return the output of a module for normalised images, in the precision that it trains in."""
+    """Return the output of a module for normalised images, in the training precision."""
     with trainer.precision_plugin.val_step_context():
         return pl_module(images)
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the most probable class of each image, int64 ``(N,)``, as ``ImageClassifier`` does: the first of equals.
+    """Return the most probable class of each image, int64 ``(N,)``; of equally probable ones, the first.
 
-    By float32 probabilities, because unlike logits may have equal ones.
+    Like ``ImageClassifier``, it compares float32 probabilities, because different logits may have equal probabilities.
     """
     return logits.float().softmax(1).argmax(1)
 
 
 def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
-    """Raise MisconfigurationException unless the output of a module is of logits, ``(N, classes)``."""
+    """Raise MisconfigurationException unless the output of a module consists of logits, ``(N, classes)``."""
     if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
         raise MisconfigurationException(
-            f"Expected a module that makes logits (N, classes), one for each of its class names, for "
-            f"{type(owner).__name__}, but got {tuple(output.shape)}. Take the callback out."
+            f"Expected a module that returns logits (N, classes), one for each of its class names, for "
+            f"{type(owner).__name__}, but got {tuple(output.shape)}. Remove the callback."
         )
 
 
 def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
-    """Return the layers of the network whose names match any of some shell patterns, as "stages.*.conv2".
+    """Return the layers of the network whose names match any of the shell patterns, such as "stages.*.conv2".
 
     Raises:
         MisconfigurationException: A pattern matches no layer.
     """
     modules = {name: module for name, module in network_of(pl_module).named_modules() if name}
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     for pattern in patterns:
         matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
         if not matching:
@@ -73,26 +73,26 @@ def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: obje
                 f"Expected layers {pattern!r} of {type(owner).__name__} to match a layer of the network, but it "
                 f"matches none of its {len(modules)}. Among them are {', '.join(near)}."
             )
-        found |= matching
-    return found
+        layers |= matching
+    return layers
 
 
 def convolutions(pl_module: LightningModule, count: int | None = None) -> dict[str, nn.Module]:
-    """Return the 2-D convolutions of the network, or so many of them, from the first to the last."""
+    """Return the 2-D convolutions of the network, or ``count`` of them, spread evenly from the first to the last."""
     modules = network_of(pl_module).named_modules()
-    found: dict[str, nn.Module] = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
-    if count is None or len(found) <= count:
-        return found
-    names = list(found)
-    return {names[i]: found[names[i]] for i in torch.linspace(0, len(names) - 1, count).round().int().tolist()}
+    layers: dict[str, nn.Module] = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
+    if count is None or len(layers) <= count:
+        return layers
+    names = list(layers)
+    return {names[i]: layers[names[i]] for i in torch.linspace(0, len(names) - 1, count).round().int().tolist()}
 
 
 def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Return normalised images ``(N, 3, H, W)`` as float from 0 to 1, by the module's ``denormalize`` if it has one."""
+    """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1 with the module's ``denormalize``, if any."""
     denormalize = getattr(pl_module, "denormalize", None)
     return denormalize(images) if callable(denormalize) else min_max(images)
 
 
 def names_of(pl_module: LightningModule, count: int) -> list[str]:
-    """Return the name of each class, by the module's ``class_names`` if it has them."""
+    """Return the name of each class: the module's ``class_names``, or numbers if it has none."""
     return list(getattr(pl_module, "class_names", None) or map(str, range(count)))

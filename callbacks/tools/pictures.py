@@ -1,4 +1,4 @@
-"""Lay tensors out as pictures: grids of grey or coloured cells, with words."""
+"""Arrange tensors as images: grids of grey or coloured cells, with text."""
 
 import math
 from collections.abc import Sequence
@@ -12,44 +12,44 @@ from torch import Tensor
 
 from callbacks.tools.fonts import cut_middle, drawable, font_of
 
-BACKGROUND = 0.35  # grey between cells, told apart from black and white
-CELL = 24  # smallest side of a cell in pixels: smaller ones cannot be made out on a screen
-LINE = 16  # height of a line
-NARROWEST = 260  # pixels of a picture with a caption
+BACKGROUND = 0.35  # grey between cells, distinct from black and white
+CELL = 24  # minimum side of a cell in pixels, so that it is recognisable on a screen
+LINE = 16  # height of a line of text in pixels
+NARROWEST = 260  # minimum width of an image with a caption in pixels
 
 
 def symmetric(weights: Tensor) -> Tensor:
-    """Map weights to 0 to 1 with zero in the middle, so that a grey cell does nothing; those not finite to zero."""
+    """Map weights to 0 to 1 with zero at 0.5, so that grey means zero; non-finite weights become zero."""
     weights = weights.nan_to_num(0, 0, 0)
     return 0.5 + 0.5 * weights / weights.abs().amax().clamp_min(1e-12)
 
 
 def min_max(maps: Tensor) -> Tensor:
-    """Map each channel of each image, ``(N, C, H, W)``, to 0 to 1 on its own."""
+    """Map each channel of each image, ``(N, C, H, W)``, separately to 0 to 1."""
     maps = maps.nan_to_num(0, 0, 0)
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-12)
 
 
 def enlarge(images: Tensor, size: int) -> Tensor:
-    """Repeat the pixels of ``(..., H, W)`` a whole number of times, until the larger side has at least ``size``."""
+    """Repeat the pixels of ``(..., H, W)`` by an integer factor, until the larger side has at least ``size``."""
     factor = -(-size // max(images.shape[-2:]))
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def wrap(cells: Tensor) -> Tensor:
-    """Arrange ``(N, 3, H, W)`` as the ``(rows, columns, 3, H, W)`` that are nearest to a square, empty cells behind."""
+    """Arrange ``(N, 3, H, W)`` as ``(rows, columns, 3, H, W)``, as square as possible, with empty cells at the end."""
     columns = math.ceil(len(cells) ** 0.5)
     padding = (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns)
     return torch.nn.functional.pad(cells, padding, value=BACKGROUND).unflatten(0, (-1, columns))
 
 
 def grid(cells: Tensor, gap: int = 2) -> Tensor:
-    """Lay out cells as rows and columns.
+    """Arrange cells in rows and columns.
 
     Args:
         cells: ``(rows, columns, 3, H, W)`` from 0 to 1.
-        gap: Pixels between two cells and around all.
+        gap: Pixels between cells and at the border.
 
     Returns:
         uint8 ``(3, height, width)``.
@@ -63,7 +63,7 @@ def grid(cells: Tensor, gap: int = 2) -> Tensor:
 
 
 def add_caption(picture: Tensor, text: str) -> Tensor:
-    """Return a picture, uint8 ``(3, H, W)``, with black words on white beneath it, in as many lines as it takes."""
+    """Return an image, uint8 ``(3, H, W)``, with a caption in black on white below it, wrapped to its width."""
     _, height, width = picture.shape
     lines, wide = [""], max(width, NARROWEST)
     for word in drawable(text).split():
@@ -83,13 +83,13 @@ def add_caption(picture: Tensor, text: str) -> Tensor:
 
 
 def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, side: int = 96) -> Tensor:
-    """Return images in rows, each with its own lines beneath it.
+    """Arrange images in rows, each with its own lines of text below it.
 
     Args:
         images: Float ``(N, 3, H, W)`` from 0 to 1.
-        captions: Lines of each image; words that do not fit are cut.
-        columns: Images in a row.
-        side: Smallest side of an image in pixels.
+        captions: Lines of text of each image; text that does not fit is shortened.
+        columns: Number of images in a row.
+        side: Minimum side of an image in pixels.
 
     Returns:
         uint8 ``(3, height, width)``.
@@ -112,7 +112,7 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, s
 
 
 def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
-    """Return a picture, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` (left, top, right, bottom) and words in them."""
+    """Return an image, uint8 ``(3, H, W)``, with labelled boxes ``(N, 4)`` (left, top, right, bottom)."""
     image = Image.fromarray(picture.permute(1, 2, 0).numpy())
     draw = ImageDraw.Draw(image)
     for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
@@ -123,19 +123,19 @@ def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
 
 
 def rendered(figure: Figure) -> Tensor:
-    """Return a Matplotlib figure as a picture, uint8 ``(3, H, W)``."""
+    """Render a Matplotlib figure as an image, uint8 ``(3, H, W)``."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
 
 
 def shortened(text: str, width: int) -> str:
-    """Return a text that is no wider than so many pixels, with an ellipsis for its middle: the end may be a number."""
+    """Shorten a text to a width in pixels by an ellipsis in the middle, because its end may be a number."""
     text = " ".join(text.split())
     font = font_of(f"{text}…")
     if font.getlength(text) <= width:
         return text
-    kept = len(text)
-    while kept and font.getlength(cut_middle(text, kept)) > width:
-        kept -= 1
-    return cut_middle(text, kept)
+    length = len(text)
+    while length and font.getlength(cut_middle(text, length)) > width:
+        length -= 1
+    return cut_middle(text, length)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as float32 on the CPU, transferred as one."""
+    """Return tensors as float32 on the CPU, with a single transfer."""
     if not tensors:
         return {}
     flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors.values()]).cpu()

@@ -1,1 +1,1 @@
-"""Datasets and loaders: batches that depend on nothing but seed and epoch."""
+"""Datasets and data loaders whose batches depend only on seed and epoch."""

@@ -1,4 +1,4 @@
-"""Fetch the images of an index file by their positions in it, from files or from decoded pixels."""
+"""Load the images of an index file by position, from image files or from decoded pixels."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ class ImageDataset(Dataset):
     """The images of an index file.
 
     Args:
-        root: Folder that the paths are relative to.
+        root: Folder to which the paths are relative.
         entries: Paths and labels.
         size: Side of the images in pixels.
-        resize: How an image of another size is made to fit; None if it is an error.
-        transform: Applied to each image, uint8 ``(3, H, W)``, on the way out.
-        pixels: Decoded images, uint8 ``(M, 3, H, W)``, or the ``.npy`` file of them, to be mapped; without them, image
+        resize: How images of another size are resized; None if another size is an error.
+        transform: Applied to each image, uint8 ``(3, H, W)``, after loading.
+        pixels: Decoded images, uint8 ``(M, 3, H, W)``, or their ``.npy`` file, which is memory-mapped; if None, image
             files are read.
-        rows: Row of each entry in ``pixels``; by default they are the same images in the same order.
+        rows: Row of each entry in ``pixels``; by default, entries and rows are in the same order.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ImageDataset(Dataset):
             self.targets = self.targets.to(self.pixels.device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave mapped pixels out, which a started worker maps anew: pickled, they would be copied whole."""
+        """Exclude memory-mapped pixels, which a spawned worker maps again: pickling would copy them all."""
         return self.__dict__ if self._mapped is None else {**self.__dict__, "pixels": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class ImageDataset(Dataset):
         return len(self.targets)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return one image and its label; its transforms draw from the global random state."""
+        """Return one image and its label; the transform uses the global random state."""
         images, targets = self.load(torch.tensor([position]))
         image = images[0] if self.transform is None else self.transform(images[0])
         return image, int(targets[0])
@@ -76,27 +76,27 @@ class ImageDataset(Dataset):
         """Return a batch.
 
         Args:
-            batch: A seed, of which alone random transforms depend, and the positions, int64 ``(N,)``.
+            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
 
         Returns:
-            Images, uint8 ``(N, 3, H, W)`` or what the transform makes of them, and targets, int64 ``(N,)``.
+            Images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Raises:
-            DataError: A file is missing or no image, or the transform makes images of several sizes.
+            DataError: A file is missing or not an image, or the transform returns images of several sizes.
         """
         seed, positions = batch
         images, targets = self.load(positions)
         if self.transform is None:
             return images, targets
         with seeded(seed):
-            made = [self.transform(image) for image in images]
-        if len(shapes := {tuple(image.shape) for image in made}) > 1:
-            raise DataError(f"Expected transforms that make images of one size, but got {sorted(shapes)}.")
-        return torch.stack(made), targets
+            transformed = [self.transform(image) for image in images]
+        if len(shapes := {tuple(image.shape) for image in transformed}) > 1:
+            raise DataError(f"Expected transforms that return images of one size, but got {sorted(shapes)}.")
+        return torch.stack(transformed), targets
 
     def to_device(self, device: torch.device) -> None:
-        """Copy the decoded images of this dataset to a device, and fetch them there from now on."""
-        assert self.pixels is not None, "only decoded images can be held"
+        """Copy the decoded images of this dataset to a device, and load them from there."""
+        assert self.pixels is not None, "only decoded images can be moved to a device"
         own = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
         self.pixels, self.rows, self.targets = own.to(device), None, self.targets.to(device)
         self._mapped = None
@@ -114,7 +114,7 @@ class ImageDataset(Dataset):
 
 
 def map_pixels(path: Path) -> Tensor:
-    """Return the array in an ``.npy`` file, mapped from disk. Writing into it would end the process."""
+    """Return the memory-mapped array of an ``.npy`` file. It is read-only: writing to it crashes the process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.load(path, mmap_mode="r"))

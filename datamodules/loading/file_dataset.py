@@ -1,4 +1,4 @@
-"""Image files given by their paths, as a dataset."""
+"""A dataset of image files given by their paths."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from datamodules.reading.decode import Resize
 
 
 class FileDataset(ImageDataset):
-    """Image files, each with its position as its target. A file that cannot be read is missing in its batch.
+    """Image files whose targets are their positions. Files that cannot be read are left out of the batch.
 
     Args:
         files: Their paths.
-        size: Side in pixels that images are brought to.
-        resize: How.
-        transform: Applied to each image, uint8 ``(3, H, W)``, on the way out.
+        size: Side in pixels to which images are resized.
+        resize: How images are resized.
+        transform: Applied to each image, uint8 ``(3, H, W)``, after loading.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FileDataset(ImageDataset):
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         try:
             return super().__getitems__(batch)
-        except DataError:  # of one file, for which the others need not suffer
+        except DataError:  # of one file: load the others without it
             good = [position for position in batch[1].tolist() if self.problem(position) is None]
             if not good:
                 return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Batches in an order that seed and epoch decide, from memory, from the accelerator or from worker processes."""
+"""A data loader whose order depends only on seed and epoch, with images in memory, on the accelerator or in files."""
 
 import dataclasses
 import os
@@ -18,15 +18,15 @@ from datamodules.transforms.batch import Batch, BatchContext
 
 
 class SeededSampler(Sampler[int]):
-    """Which images an epoch shows, and in which order: a function of the seed and the epoch alone.
+    """Sample the images of an epoch as a function of seed and epoch.
 
-    The order is drawn on the CPU, so that it is the same whatever the images lie on.
+    The order is drawn on the CPU, so it does not depend on the training device.
 
     Args:
         size: Number of images.
         seed: Seed of the run.
-        weights: How often an image is drawn, relative to others, float ``(size,)``; images are then drawn with
-            replacement, as torch's ``WeightedRandomSampler`` does. Without weights, each image comes once.
+        weights: Sampling weight of each image, float ``(size,)``; images are then drawn with replacement, as by torch's
+            ``WeightedRandomSampler``. Without weights, each image is drawn once.
     """
 
     def __init__(self, size: int, seed: int, weights: Tensor | None = None) -> None:
@@ -42,7 +42,7 @@ class SeededSampler(Sampler[int]):
         return iter(self.draw().tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def draw(self) -> Tensor:
@@ -54,42 +54,42 @@ class SeededSampler(Sampler[int]):
 
 
 class FixedOrderSampler(SequentialSampler):
-    """The order of the dataset, in every epoch."""
+    """Sample the images in the order of the dataset in every epoch."""
 
     epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
 
 def seeds_of(count: int, *key: int) -> np.ndarray:
-    """Return seeds, int64 ``(count,)`` from 0 on, that have nothing to do with those of any other key."""
+    """Return non-negative seeds, int64 ``(count,)``, that are independent of those of any other key."""
     return (np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)).astype(np.int64)
 
 
 @dataclasses.dataclass(eq=False)
 class ImageLoader:
-    """Batches of a dataset, on a device, augmented; sized, and able to go on in the middle of an epoch.
+    """Load augmented batches of a dataset on a device; sized, and resumable within an epoch.
 
-    Under DDP every process makes one of these, and together they show what a single process would with a batch as large
-    as theirs are together: every image of an epoch exactly once, in as many steps on each.
+    Under DDP, every process creates one. Together they yield the same images per step as a single process with the
+    global batch size: every image exactly once per epoch, in the same number of steps on each process.
 
     Attributes:
-        dataset: The images. If they are decoded and have no transform of their own, they are fetched by this process
-            where they lie; otherwise by worker processes.
-        batch_size: Images in a batch, on each device. Unless ``drop_last``, an epoch that this does not divide has
-            batches as even as can be: 130 images by 128 come as 65 and 65.
-        transform: Called with images, targets and ``BatchContext``, makes what the network takes.
-        transform_unaugmented: Likewise, without augmentation; ``transform`` by default.
-        device: Where batches are wanted.
-        shuffle: Show the images in another order every epoch.
-        weights: How often an image is shown, relative to others; see ``SeededSampler``.
-        drop_last: Show whole batches only; the images left out are others in every epoch.
-        num_workers: Worker processes.
-        seed: Seed of order and augmentation.
+        dataset: The images. Decoded images without a transform are loaded by this process, all others by worker
+            processes.
+        batch_size: Images in a batch, on each device. Without ``drop_last``, images are distributed evenly over the
+            batches: 130 images with a batch size of 128 give two batches of 65.
+        transform: Called with images, targets and ``BatchContext``; returns the network's input and the targets.
+        transform_unaugmented: The same without augmentation; ``transform`` by default.
+        device: Device of the batches.
+        shuffle: Whether to reshuffle the images in every epoch.
+        weights: Sampling weight of each image; see ``SeededSampler``.
+        drop_last: Whether to drop an incomplete last batch. With ``shuffle``, other images are dropped in every epoch.
+        num_workers: Number of worker processes.
+        seed: Seed of shuffling and augmentation.
         num_classes: Number of classes, for mixing transforms.
-        rank: Which of ``world_size`` processes this is.
+        rank: Global rank of this process.
         world_size: Number of processes.
 
     Raises:
@@ -113,17 +113,17 @@ class ImageLoader:
     def __post_init__(self) -> None:
         if len(self.dataset) < self.world_size:
             raise DataError(
-                f"Expected an image or more for each of {self.world_size} devices, but got {len(self.dataset)}. Give "
+                f"Expected at least one image for each of {self.world_size} devices, but got {len(self.dataset)}. Use "
                 "fewer --trainer.devices or more images."
             )
-        # Lightning sets the epoch of what it finds by this name
+        # Lightning calls set_epoch on the attribute of this name
         shuffled = SeededSampler(len(self.dataset), self.seed, self.weights)
         self.sampler: SeededSampler | FixedOrderSampler = shuffled if self.shuffle else FixedOrderSampler(self.dataset)
         if self.drop_last and len(self.dataset) < self._global_batch:
             self.drop_last = False
-            rank_zero_info(f"All {len(self.dataset)} training images make one batch of less than {self._global_batch}.")
-        self.batch_sampler = None  # Lightning looks for one where there is a sampler
-        self._done = 0  # batches of this epoch that were given out
+            rank_zero_info(f"All {len(self.dataset)} training images form one batch of less than {self._global_batch}.")
+        self.batch_sampler = None  # Lightning expects this attribute next to a sampler
+        self._done = 0  # number of batches of this epoch yielded so far
         self._resume: dict[str, int] = {}
         self._plan: list[tuple[int, Tensor]] = []
         self._workers: DataLoader | None = None
@@ -131,7 +131,7 @@ class ImageLoader:
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self._global_batch)
-        # every process has an image in every batch
+        # every process needs an image in every batch
         return whole if self.drop_last else min(whole + (rest > 0), len(self.dataset) // self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -143,35 +143,35 @@ class ImageLoader:
         seeds = seeds_of(steps, self.seed, epoch, self.rank + 1).tolist()
         first = self._resume.pop("batch", 0) if self._resume.get("epoch") == epoch else 0
         self._resume = {}
-        where = on_device if self.dataset.targets.device == self.device else order  # or the host would wait for it
+        where = on_device if self.dataset.targets.device == self.device else order  # else the host would block
         plan = [(seed, where[part]) for seed, part in zip(seeds[first:], mine[first:], strict=True)]
         for step, (images, targets) in enumerate(self._fetch(plan), start=first):
             self._done = step + 1
             draw = BatchContext(self._generator(seeds[step]), epoch, on_device[mine[step]], self.seed, self.num_classes)
-            images, targets = (one.to(self.device, non_blocking=True) for one in (images, targets))
+            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
             yield self.transform(images, targets, draw)
 
     def render(self, positions: Tensor, epoch: int) -> Batch:
-        """Return chosen images as the network would see them in an epoch.
+        """Return the images at given positions as the network receives them in an epoch.
 
         Args:
-            positions: Of the images in the dataset, int64 ``(N,)``.
-            epoch: From 0.
+            positions: Positions in the dataset, int64 ``(N,)``.
+            epoch: Epoch, counted from 0.
         """
         return self._render(positions, epoch, self.transform)
 
     def unaugmented(self, count: int) -> Tensor:
-        """Return about ``count`` images spread over the dataset, without augmentation of batches, for statistics."""
+        """Return about ``count`` evenly spaced images without batch augmentation, for statistics."""
         positions = torch.arange(0, len(self.dataset), -(-len(self.dataset) // count))
         return self._render(positions, 0, self.transform_unaugmented or self.transform)[0]
 
     def paths(self, batch: int) -> list[str]:
-        """Return the file of each image of a batch of this epoch, as this process shows it."""
+        """Return the file of each image in this process's part of a batch of the current epoch."""
         positions = self._positions()[self._part(batch)].tolist()
         return paths_of(self.dataset.root, [self.dataset.files[position] for position in positions])
 
     def state_dict(self) -> dict[str, int]:
-        """Return how far this epoch is, for a checkpoint."""
+        """Return the position within the epoch, for a checkpoint."""
         state = {
             "seed": self.seed,
             "epoch": self._epoch,
@@ -181,27 +181,27 @@ class ImageLoader:
             "world_size": self.world_size,
             "images": len(self.dataset),
         }
-        # jsonargparse's PositiveInt is a class of its own, which loading with weights_only refuses
+        # convert jsonargparse's PositiveInt to int, because loading with weights_only rejects other classes
         return {key: int(value) for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the batches that were given out before a checkpoint, with its seed.
+        """Resume after the batches that were yielded before a checkpoint, with its seed.
 
-        The number of devices may be another, if their batches together are as large as before.
+        The number of devices may differ if the global batch size is the same.
 
         Raises:
-            DataError: The checkpoint lies within an epoch whose batches were of another size, or of other images.
+            DataError: The checkpoint was saved within an epoch with another global batch size or other images.
         """
-        now = self.state_dict()
-        changed = ["images"] * (state["images"] != now["images"])
-        if state["batch_size"] * state["world_size"] != now["batch_size"] * now["world_size"]:
-            changed += [key for key in ("batch_size", "world_size") if state[key] != now[key]]
-        changed = changed or ["batches"] * (state["batches"] != now["batches"])
+        current = self.state_dict()
+        changed = ["images"] * (state["images"] != current["images"])
+        if state["batch_size"] * state["world_size"] != current["batch_size"] * current["world_size"]:
+            changed += [key for key in ("batch_size", "world_size") if state[key] != current[key]]
+        changed = changed or ["batches"] * (state["batches"] != current["batches"])
         if changed and 0 < state["batch"] < state["batches"]:
             raise DataError(
-                f"Expected {' and '.join(f'{key} {state[key]}' for key in changed)} as in the checkpoint, which lies "
-                f"within an epoch, but got {' and '.join(str(now[key]) for key in changed)}. Go on with the same, or "
-                "from a checkpoint of an epoch's end."
+                f"Expected {' and '.join(f'{key} {state[key]}' for key in changed)} as in the checkpoint, which was "
+                f"saved within an epoch, but got {' and '.join(str(current[key]) for key in changed)}. Resume with the "
+                "same, or from a checkpoint saved at the end of an epoch."
             )
         self._resume, self._done = dict(state), state["batch"]
         self.seed = state["seed"]
@@ -217,7 +217,7 @@ class ImageLoader:
         return transform(images.to(self.device), targets.to(self.device), draw)
 
     def _part(self, step: int) -> slice:
-        """Return which of an epoch's positions make this process's part of a batch."""
+        """Return the slice of the epoch's positions that forms this process's part of a batch."""
         steps = len(self)
         shown = steps * self._global_batch if self.drop_last else len(self.dataset)
         low, high = shown * step // steps, shown * (step + 1) // steps
@@ -234,7 +234,7 @@ class ImageLoader:
 
     @property
     def _resident(self) -> bool:
-        """Whether this process fetches the images itself."""
+        """Whether this process loads the images itself."""
         return self.dataset.pixels is not None and self.dataset.transform is None
 
     def _positions(self) -> Tensor:
@@ -256,26 +256,26 @@ class ImageLoader:
         if self._workers is None:
             self._workers = DataLoader(
                 self.dataset,
-                batch_sampler=self._plan,  # type: ignore[arg-type]  # the dataset takes a seed beside the positions
+                batch_sampler=self._plan,  # type: ignore[arg-type]  # the dataset also takes a seed
                 collate_fn=_shared,
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
                 pin_memory=self.device.type == "cuda",
                 worker_init_fn=_leave_group,
-                generator=torch.Generator(),  # without one, every epoch would draw from the network's random numbers
+                generator=torch.Generator(),  # the default would use the global random state
             )
         yield from self._workers
 
 
 def _leave_group(worker: int) -> None:
-    """Leave the process group: its signals are for the main process, which may need more images to end well."""
+    """Leave the process group, so that signals reach only the main process, which may still need batches."""
     os.setpgid(0, 0)
 
 
 def _shared(batch: Any) -> Any:
-    """Return what the dataset has put together, and lay it in shared memory in a worker.
+    """Return a batch, in a worker after moving it to shared memory.
 
-    torch itself would do so in a thread whose errors are lost: the main process would wait for the batch for ever.
+    torch does so in a thread whose errors are lost: the main process would wait for the batch forever.
 
     Raises:
         DataError: There is not enough shared memory.
@@ -287,8 +287,8 @@ def _shared(batch: Any) -> Any:
         except RuntimeError as error:
             size = sum(tensor.nbytes for tensor in batch) / 1e6
             raise DataError(
-                f"Expected shared memory (/dev/shm) for each batch of {size:.3g} MB that workers have ready, but got: "
-                f"{str(error).rpartition(': ')[2]}. Give more of it (docker run --shm-size 2g), --data.num_workers 0 "
+                f"Expected enough shared memory (/dev/shm) for batches of {size:.3g} MB from workers, but got: "
+                f"{str(error).rpartition(': ')[2]}. Increase it (docker run --shm-size 2g), use --data.num_workers 0 "
                 "or a smaller --data.batch_size."
             ) from error
     return batch

@@ -1,1 +1,1 @@
-"""Steps from an archive or a folder to index files, statistics and cache, each safe to run again."""
+"""Create index files, statistics and cache from an archive or a folder; each step is safe to run again."""

@@ -1,7 +1,7 @@
-"""Decode every image once: look through all files in one pass, and keep their pixels in one file.
+"""Decode all images in one pass and cache their pixels in one file.
 
-The file is an ordinary ``.npy``, mapped rather than read: processes share one copy of it, and starting costs nothing.
-Its name holds a fingerprint of all that went into it, so that a cache of other files is never taken for this one.
+The file is an ordinary ``.npy``, which is memory-mapped: processes share one copy of it, and opening it takes no time.
+Its name contains a fingerprint of the files and settings, so that a cache of other files is never used by mistake.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ from datamodules.preparation.write_pngs import cores
 from datamodules.reading.decode import LOSSES, Resize
 from datamodules.reading.read_images import paths_of, read_images
 
-VERSION = 1  # of what a fingerprint stands for; to be raised when decoding or resizing changes
-CHUNK_BYTES = 128 * 3 * 32 * 32  # of pixels that a thread reads at a time
+VERSION = 1  # part of the fingerprint; increase it when decoding or resizing changes
+CHUNK_BYTES = 128 * 3 * 32 * 32  # bytes of pixels that a thread reads at a time
 
 
 class Scan(NamedTuple):
-    """What one pass over all images finds."""
+    """Results of one pass over all images."""
 
     sums: Sums
     digests: list[bytes]  # of each image's pixels: equal for identical images
     unreadable: dict[int, DataError]  # by position
-    losses: dict[str, list[int]]  # keys of decode.LOSSES, and the positions of the images that each applies to
+    losses: dict[str, list[int]]  # positions of the affected images by key of decode.LOSSES
 
 
 def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None) -> str:
-    """Return a digest of each file's path, size and time of change, and of how they are decoded.
+    """Return a digest of the path, size and modification time of each file, and of the decoding settings.
 
-    A file that is not there counts as one of a size of its own, so that its return is noticed as well.
+    A missing file has size -1, so that the fingerprint changes when it is restored.
     """
     facts: list[int] = []
     for path in paths_of(root, files):
@@ -56,24 +56,25 @@ def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | No
 
 
 def cache_path(root: Path, size: int, resize: Resize | None, key: str) -> Path:
-    """Return where the pixels of a fingerprint lie."""
+    """Return the path of the pixels of a fingerprint."""
     return root / "cache" / f"{size}_{resize or 'as_is'}_{key}.npy"
 
 
 def chunk_of(size: int) -> int:
-    """Return how many images of a side are read at a time."""
+    """Return how many images of a given side are read at a time."""
     return max(1, CHUNK_BYTES // (3 * size * size))
 
 
 def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, keep_at: Path | None) -> Scan:
-    """Read all images once, by as many threads as there are cores.
+    """Read all images once, with one thread per core.
 
     Args:
-        root: Folder that the files are relative to.
+        root: Folder to which the files are relative.
         files: Paths.
         size: Side of the decoded images in pixels.
-        resize: How an image of another size is made to fit.
-        keep_at: Where to keep the pixels, uint8 ``(N, 3, size, size)``; that of an unreadable file is black.
+        resize: How images of another size are resized.
+        keep_at: File in which to cache the pixels, uint8 ``(N, 3, size, size)``; None for no cache. Unreadable images
+            are black.
     """
     paths = paths_of(root, files)
     sums = Sums(np.empty((len(paths), 3), np.int64), np.empty((len(paths), 3), np.int64))
@@ -100,20 +101,20 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
             return 0
         content = pixels.data.cast("B")
         written, place = 0, begin + start * pixels[0].nbytes
-        while written < len(content):  # not through a map, where a full disk would kill the process
+        while written < len(content):  # with a memory map, a full disk would kill the process
             written += os.pwrite(out, content[written:], place + written)
         return zlib.crc32(content)
 
     pool = ThreadPoolExecutor(cores())
     try:
         jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
-        with Progress() as progress:  # which stops if reading fails
+        with Progress() as progress:  # stops if reading fails
             tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
             checksums = [job.result() for job in tracked]
     except BaseException as error:
         pool.shutdown(cancel_futures=True)
         if keep_at is not None:
-            keep_at.with_suffix(".partial").unlink()  # on a full disk, room is what is missing
+            keep_at.with_suffix(".partial").unlink()  # frees space on a full disk
         if isinstance(error, OSError):
             error.filename = error.filename or keep_at
         raise
@@ -127,9 +128,9 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
 
 
 def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
-    """Return kept pixels, uint8 ``(count, 3, size, size)``, mapped from disk, or None unless they are as kept.
+    """Return cached pixels, uint8 ``(count, 3, size, size)``, memory-mapped and read-only.
 
-    The map cannot be written to.
+    Returns None if the cache is missing or differs from what was written.
     """
     try:
         facts = json.loads(path.with_suffix(".json").read_text())
@@ -139,7 +140,7 @@ def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
         pixels = np.load(path, mmap_mode="r")
         if pixels.shape != (count, 3, size, size) or pixels.dtype != np.uint8:
             return None
-        if stat.st_mtime_ns != facts["mtime_ns"]:  # touched or copied since: its content decides
+        if stat.st_mtime_ns != facts["mtime_ns"]:  # touched or copied: compare checksums
             each = chunk_of(size)
             for chunk, checksum in enumerate(facts["crc32"]):
                 if zlib.crc32(pixels[chunk * each : (chunk + 1) * each]) != checksum:
@@ -150,7 +151,7 @@ def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Begin an ``.npy`` file beside its target, and return its descriptor and where the data begins."""
+    """Create a partial ``.npy`` file next to its target, and return its descriptor and the offset of the data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for killed in path.parent.glob(f"{_kind(path)}*.partial"):
         killed.unlink()
@@ -162,9 +163,9 @@ def _create(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _publish(path: Path, checksums: Sequence[int]) -> None:
-    """Rename a complete file to its target, note how it is known again, and drop those that it replaces."""
+    """Rename a complete file to its target, write its checksums, and delete the caches that it replaces."""
     for old in path.parent.glob(f"{_kind(path)}*"):
-        if old.suffix != ".partial":  # processes that use them keep them mapped
+        if old.suffix != ".partial":  # processes that have mapped them can still read them
             old.unlink()
     os.replace(path.with_suffix(".partial"), path)
     stat = path.stat()
@@ -173,5 +174,5 @@ def _publish(path: Path, checksums: Sequence[int]) -> None:
 
 
 def _kind(path: Path) -> str:
-    """Return what begins the names of all files of this size and way of resizing."""
+    """Return the prefix of the names of all files of this size and resize mode."""
     return f"{path.stem.rpartition('_')[0]}_"

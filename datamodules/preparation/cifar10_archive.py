@@ -1,8 +1,8 @@
-"""Read CIFAR-10's python archive, packed or extracted, without trusting it.
+"""Read CIFAR-10's Python archive, packed or extracted, without trusting it.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle: a program that ``pickle`` would run,
-whatever it does. ``load_pickle`` knows only the instructions that make plain values and arrays. Nothing is extracted:
-members are read by their known names, after a look at their size.
+Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle, a program that ``pickle`` would run.
+``load_pickle`` supports only the instructions that create plain values and arrays. Nothing is extracted: members are
+read by their known names after a check of their size.
 """
 
 import gzip
@@ -24,17 +24,17 @@ PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {f"data_batch_{i}": ("train", 10_000 * (i - 1)) for i in range(1, 6)} | {"test_batch": ("test", 0)}
 
-# Beyond these it is not CIFAR-10, and might fill the memory.
+# A file that exceeds these limits is not CIFAR-10, and could exhaust the memory.
 MAX_BYTES = 2**26  # of a member; an official batch has about 31 million
 MAX_MEMBERS = 50  # the official archive has 9
 MAX_INSTRUCTIONS = 300_000  # of a pickle; an official batch has about 20,000
 MAX_KEY = 100  # characters of a key in a dict
 
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
-# members that tell of long names, times and the like for the next one: nothing that is of use here
+# members with metadata of the next one, such as long names and times; not needed here
 EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
-# how files begin that are given in its place
+# first bytes of files that are often given instead of the archive
 KINDS = {
     b"PK\x03\x04": "a zip file",
     b"7z\xbc\xaf": "a 7z file",
@@ -47,7 +47,7 @@ KINDS = {
 
 
 class Name(str):
-    """Module and name of a function or class that a pickle wants to use."""
+    """Module and name of a function or class that a pickle refers to."""
 
 
 NAMES = {
@@ -60,16 +60,16 @@ NAMES = {
 
 
 def load_pickle(content: bytes) -> Any:
-    """Return what a pickle holds, if that is plain values and arrays of uint8.
+    """Return the content of a pickle of plain values and uint8 arrays.
 
     Raises:
-        DataError: It is damaged, asks for anything else, or for more memory than CIFAR-10 needs.
+        DataError: It is damaged, uses anything else, or needs more memory than CIFAR-10 does.
     """
     try:
         return _run(content)
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle raises almost anything; whatever it is, this is not CIFAR-10
+    except Exception as error:  # a damaged pickle can raise almost any exception
         raise DataError(f"is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
@@ -91,31 +91,31 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
         got = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
         raise DataError(f"holds {got} as `labels`, but expected a list of {len(data)}")
     for label in labels:
-        if type(label) is not int or not 0 <= label < len(CLASS_NAMES):  # a bool is an int, but no label
+        if type(label) is not int or not 0 <= label < len(CLASS_NAMES):  # bool is a subclass of int, but not a label
             got = str(label) if type(label) is int else type(label).__name__
-            raise DataError(f"holds the label {got}, but expected whole numbers of 0 to {len(CLASS_NAMES) - 1}")
+            raise DataError(f"holds the label {got}, but expected integers from 0 to {len(CLASS_NAMES) - 1}")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 
 
 def read_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the batch files in a ``cifar-10-batches-py`` folder or ``.tar.gz``.
+    """Yield the name and content of each batch file in a ``cifar-10-batches-py`` folder or ``.tar.gz``.
 
     Raises:
-        DataError: The archive is damaged, or holds a member that has no business in it.
+        DataError: The archive is damaged, or contains a member that does not belong in it.
     """
     try:
         yield from _read_folder(archive) if archive.is_dir() else _read_tar(archive)
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} is damaged or no tar file ({error}). Delete it and get it again.") from error
+        raise DataError(f"{archive} is damaged or not a tar file ({error}). Delete it and get it again.") from error
     except OSError as error:
         raise DataError(
             f"Expected the folder {FOLDER} or a .tar.gz, but {archive} cannot be read ({error.strerror or error}). "
-            "Give a path that you may read."
+            "Give a path that you have permission to read."
         ) from error
 
 
 def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> Iterator[ImageBatch]:
-    """Yield the images of CIFAR-10's python archive, in the order of the archive.
+    """Yield the images of CIFAR-10's Python archive, in the order of the archive.
 
     Args:
         archive: ``cifar-10-python.tar.gz``, or the extracted folder ``cifar-10-batches-py``.
@@ -152,7 +152,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the batches of a tar file, packed by gzip or not.
 
-    ``tarfile.open`` would believe what members say of sizes, and follow extensions of the format without end.
+    ``tarfile.open`` trusts the sizes that members state, and follows any number of format extensions.
     """
     with archive.open("rb") as packed, gzip.open(packed) as unpacked:
         start = packed.peek(tarfile.BLOCKSIZE)
@@ -161,10 +161,10 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                 raise _other(archive, f"is {kind}")
         file = unpacked if start[:2] == b"\x1f\x8b" else packed
         seen = set()
-        tops: set[str] = set()  # names of what the archive holds, without what that holds
+        tops: set[str] = set()  # names of the top-level entries of the archive
         for _ in range(MAX_MEMBERS):
             header = file.read(tarfile.BLOCKSIZE)
-            # gzip compares its checksum at the very end, a few KiB behind the tar file's
+            # gzip compares its checksum at the very end, a few KiB after the end of the tar file
             if header == bytes(tarfile.BLOCKSIZE) and len(file.read(MAX_BYTES)) < MAX_BYTES:
                 if FOLDER in tops:
                     return
@@ -172,14 +172,14 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
             try:
                 member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
-                if tops or len(header) < tarfile.BLOCKSIZE:  # damaged, or cut off
+                if tops or len(header) < tarfile.BLOCKSIZE:  # damaged or truncated
                     raise
                 raise _other(archive, "is not a tar file") from error
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or member.type not in (*FILES, tarfile.DIRTYPE, *EXTENSIONS):
                 raise DataError(
                     f"{archive} is refused: its member {member.name!r} is a link, a device, a sparse file or a "
-                    "path out of the archive, which CIFAR-10's own does not have. Get it from a place that you trust."
+                    "path out of the archive, unlike those of the official one. Get it from a source that you trust."
                 )
             if member.type not in EXTENSIONS:
                 tops.update(map(printable, path.parts[:1]))
@@ -188,9 +188,9 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
             if not 0 <= member.size <= MAX_BYTES:
                 raise DataError(
                     f"{archive} is refused: its member {member.name!r} has {member.size} bytes, but expected at most "
-                    f"{MAX_BYTES}. Get it from a place that you trust."
+                    f"{MAX_BYTES}. Get it from a source that you trust."
                 )
-            if member.isdir():  # its size, if any, is not of something in the archive
+            if member.isdir():  # a directory has no content, even if it states a size
                 continue
             content = file.read(member.size)
             if len(content) < member.size:
@@ -198,34 +198,34 @@ def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
             file.read(-member.size % tarfile.BLOCKSIZE)
             if member.type in FILES and path.parent == PurePosixPath(FOLDER) and path.name in BATCHES:
                 if path.name in seen:
-                    raise DataError(f"Expected {path} once in {archive}, but it is there twice. Get the archive again.")
+                    raise DataError(f"Expected {path} once in {archive}, but got it twice. Get the archive again.")
                 seen.add(path.name)
                 yield path.name, content
     if FOLDER not in tops:
         raise _other(archive, f"{_held(tops)}, and more than {MAX_MEMBERS} members")
     raise DataError(
-        f"{archive} is refused: it has more than {MAX_MEMBERS} members, but CIFAR-10's own has 9. Get it from a place "
-        "that you trust."
+        f"{archive} is refused: it has more than {MAX_MEMBERS} members, but the official one has 9. Get it from a "
+        "source that you trust."
     )
 
 
 def _held(names: set[str]) -> str:
-    """Return what an archive is in which CIFAR-10's folder is not."""
+    """Return a description of an archive without CIFAR-10's folder."""
     return "is CIFAR-100's archive" if "cifar-100-python" in names else f"holds {first_few(sorted(names)) or 'nothing'}"
 
 
 def _other(archive: Path, what: str) -> DataError:
-    """Return the error for a file that may be sound, but is not CIFAR-10's python archive."""
+    """Return the error for an intact file that is not CIFAR-10's Python archive."""
     return DataError(
-        f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} {what}. Get one from {PAGE}, or unpack this if that "
-        "folder is in it; other images are for --data datamodules.FolderDataModule."
+        f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} {what}. Download it from {PAGE}, or unpack the "
+        "file if it contains that folder; for other images, use --data datamodules.FolderDataModule."
     )
 
 
 def _run(content: bytes) -> Any:
-    """Run the instructions of a pickle; ``pickletools`` explains them."""
+    """Run the instructions of a pickle; see ``pickletools`` for their meaning."""
     stack: list[Any] = []
-    below: list[list[Any]] = []  # what is on the stack below each mark
+    below: list[list[Any]] = []  # the stack below each mark
     memo: dict[int, Any] = {}
     encoded = 0
     instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(content)
@@ -291,12 +291,12 @@ def _add(target: Any, items: list[Any]) -> None:
         case list():
             target += items
         case dict():
-            # what nests within itself would be hashed, and what is long compared, for ever
+            # hashing a self-referencing key or comparing long ones would never end
             if not all(type(key) in (str, bytes) and len(key) <= MAX_KEY for key in items[::2]):
-                raise ValueError("a key is no short text")
+                raise ValueError("a key is not a short text")
             target.update(zip(items[::2], items[1::2], strict=True))
         case _:
-            raise ValueError("an item of something that holds none")
+            raise ValueError("an item is added to a value that is not a container")
 
 
 def _name(name: str) -> Name:
@@ -307,7 +307,7 @@ def _name(name: str) -> Name:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """Return what a call in a pickle of NumPy's would return; in the place of a dtype, which is uint8, itself."""
+    """Return the result of a function call in a pickle of NumPy arrays, whose only dtype is uint8."""
     match function, arguments:
         case Name("_codecs encode"), (str(text), "latin1"):
             return text.encode("latin1")
@@ -323,7 +323,7 @@ def _call(function: Any, arguments: Any) -> Any:
 
 
 def _build(target: Any, state: Any) -> None:
-    """Fill an array that ``_call`` made; a dtype needs no more."""
+    """Set the content of an array that ``_call`` created; a dtype needs no further state."""
     match target, state:
         case np.dtype(), (3, "|" | b"|", *_):
             pass
@@ -335,4 +335,4 @@ def _build(target: Any, state: Any) -> None:
 
 
 def _refusal(wish: str) -> DataError:
-    return DataError(f"is refused, because it wants to use {wish[:200]!r}, and CIFAR-10 needs arrays of uint8 alone")
+    return DataError(f"is refused, because it uses {wish[:200]!r}, and CIFAR-10 needs only arrays of uint8")

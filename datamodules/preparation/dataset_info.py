@@ -1,4 +1,4 @@
-"""``dataset.json``: what the index files of a data folder hold, gathered once."""
+"""Read and write ``dataset.json``, which describes the images that the index files list."""
 
 import dataclasses
 import json
@@ -14,16 +14,16 @@ FILE = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class PixelStats:
-    """What one look at every image found, at one size.
+    """Statistics of all images at one size.
 
     Attributes:
-        fingerprint: Of the files that were looked at, see ``cache.fingerprint``.
+        fingerprint: Fingerprint of the image files, see ``cache.fingerprint``.
         mean: Mean of R, G and B over the training images, on the scale of 0 to 1.
         std: Their standard deviation.
-        unreadable: Files that are no images, with the reason.
+        unreadable: Files that cannot be read, each with the reason.
         identical: Groups of files with the same pixels in more than one of train, val and test.
-        losses: Keys of ``decode.LOSSES``, each with the number of images that it applies to, and the first of them.
-        digest: SHA-256 of the pixels of all images of train, val and test; "" if an earlier version looked.
+        losses: Keys of ``decode.LOSSES``, each with the number of affected images and the first of them.
+        digest: SHA-256 of the pixels of all images of train, val and test; "" if an earlier version wrote the file.
     """
 
     fingerprint: str
@@ -35,14 +35,14 @@ class PixelStats:
     digest: str = ""
 
     def loss_notes(self) -> list[str]:
-        """Return what decoding loses, a line for each kind of loss."""
+        """Return what decoding loses, one line for each kind of loss."""
         return [
-            f"{count} images {what} (as {first}): {done}."
+            f"{count} images {what} (for example {first}): {done}."
             for (count, first), (what, done) in ((self.losses[loss], LOSSES[loss]) for loss in self.losses)
         ]
 
     def contrast_notes(self) -> list[str]:
-        """Return which channels are constant, in a line, or nothing if none is."""
+        """Return one line that names the constant channels, or no line if there are none."""
         names = ", ".join(constant_channels(self.std))
         problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
         return [problem] if names else []
@@ -50,15 +50,15 @@ class PixelStats:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a module and a reader need to know of a dataset.
+    """Description of a dataset for modules and readers.
 
     Attributes:
         class_names: Name of each label.
         counts: Number of images by stage and class.
-        split: The recipe that made the index files.
-        source: Where the images came from.
+        split: Split settings of the index files.
+        source: Origin of the images.
         digests: SHA-256 of each index file at the time of writing.
-        pixels: What the images look like, by size and way of resizing, as "32 crop".
+        pixels: Statistics of the images by size and resize mode, such as "32 crop".
     """
 
     class_names: list[str]
@@ -70,7 +70,7 @@ class DatasetInfo:
 
 
 def load_description(folder: Path) -> DatasetInfo | None:
-    """Return what ``dataset.json`` says, or None if there is none that this version can read."""
+    """Return the content of ``dataset.json``, or None if it is missing or this version cannot read it."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         pixels = {key: PixelStats(**value) for key, value in content.pop("pixels").items()}

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from datamodules.errors import DataError
 
 CHUNK = 1 << 20  # bytes read at a time
-TIMEOUT = 20  # seconds without a byte before the site counts as out of reach
+TIMEOUT = 20  # seconds without data after which the site counts as unreachable
 
 
 def md5_of(path: Path) -> str:
@@ -22,16 +22,16 @@ def md5_of(path: Path) -> str:
 
 
 def download(url: str, target: Path, md5: str, size: int) -> None:
-    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 is right.
+    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 matches.
 
     Args:
-        url: Address.
-        target: Where to put it.
+        url: URL of the file.
+        target: Path of the downloaded file.
         md5: MD5 in 32 hexadecimal digits.
-        size: Bytes; what goes on behind them is not stored.
+        size: Size in bytes; further data is not stored.
 
     Raises:
-        DataError: The site cannot be reached, breaks off, or sends something else.
+        DataError: The site cannot be reached, the connection breaks, or the file is another one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
@@ -47,15 +47,15 @@ def download(url: str, target: Path, md5: str, size: int) -> None:
             while chunk := response.read(CHUNK):
                 if file.tell() + len(chunk) > size:
                     raise DataError(
-                        f"Expected {size} bytes from {url}, but got more: it is another file. Fetch it by another way."
+                        f"Expected {size} bytes from {url}, but got more: it is another file. Get it by other means."
                     )
                 file.write(chunk)
                 digest.update(chunk)
                 progress.update(task, advance=len(chunk))
         if digest.hexdigest() != md5:
             raise DataError(
-                f"Expected MD5 {md5} of {url}, but got {digest.hexdigest()}: the download is damaged or was replaced "
-                "on its way. Try again, or fetch the file by another way."
+                f"Expected MD5 {md5} of {url}, but got {digest.hexdigest()}: the download is damaged or was replaced. "
+                "Try again, or get the file by other means."
             )
         os.replace(partial, target)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:

@@ -1,7 +1,7 @@
-"""Index files: one ``relative/path.png label`` a line. They are the split, and may be edited by hand.
+"""Read and write index files, which define the split: one ``relative/path.png label`` per line.
 
-A path may hold blanks and may be absolute; blanks or tabs divide it from its label. A backslash is how Windows writes a
-slash, and read as one on every system, so that an index file can move. Each path is listed once.
+They may be edited by hand. A path may contain spaces and may be absolute; spaces or tabs separate it from its label. A
+backslash is read as a slash on every system, so that index files from Windows can be used. Each path is listed once.
 """
 
 import hashlib
@@ -16,40 +16,40 @@ STAGES = ("train", "val", "test")
 Entry = tuple[str, int]  # path relative to the data root with forward slashes, and label
 
 LABEL = re.compile(r"[0-9]{1,6}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third column, a file that is no text
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third column, or a binary file
 
 
 def index_path(root: Path, stage: str) -> Path:
-    """Return where the index file of a stage lies."""
+    """Return the path of the index file of a stage."""
     return root / f"{stage}.txt"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its target and rename it, so that no reader ever sees half of it."""
+    """Write a file atomically: next to its target, then rename it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8", newline="\n")
     os.replace(partial, path)
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file that ``read_index`` reads back as it was given.
+    """Write an index file that ``read_index`` reads back unchanged.
 
     Raises:
-        DataError: An entry would be read back otherwise, as a path that ends in a blank or holds a backslash.
+        DataError: An entry would change, such as a path that ends in a space or contains a backslash.
     """
     entries = list(entries)
     text = text_of(entries)
     problem: Exception | None = None
     try:
         if _parse(path, text.encode())[0] != entries:
-            problem = DataError(f"Expected entries for {path} that it gives back as they are, but got others.")
+            problem = DataError(f"Expected entries for {path} that are read back unchanged, but some differ.")
     except (DataError, UnicodeEncodeError) as error:
         problem = error
     if problem is not None:
         for file, _ in entries:
             if not _is_plain(file):
                 raise DataError(
-                    "Expected file names in UTF-8 without backslashes, line ends, and blanks at either end, for "
+                    "Expected file names in UTF-8 without backslashes, line ends, and spaces at either end, for "
                     f"{path}, but got {file!r}. Rename the file."
                 ) from problem
         raise problem
@@ -57,19 +57,19 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read_index(path: Path) -> list[Entry]:
-    """Return the entries of an index file; whether the images are there is not looked at.
+    """Return the entries of an index file, without checking that the images exist.
 
     Raises:
-        DataError: The file cannot be read, or a line has no path, no label, or the path of another line.
+        DataError: The file cannot be read, or a line has no path, no label, or the same path as another line.
     """
     return _read(path)[0]
 
 
 def line_of(path: Path, file: str) -> int:
-    """Return the number, from 1, of the line of an index file that lists ``file``.
+    """Return the line number, from 1, of ``file`` in an index file.
 
     Raises:
-        DataError: No line does.
+        DataError: No line lists it.
     """
     _, numbers = _read(path)
     if file not in numbers:
@@ -83,28 +83,28 @@ def digest_of(text: str | bytes) -> str:
 
 
 def text_of(entries: Iterable[Entry]) -> str:
-    """Return the content of the index file of these entries."""
+    """Return the content of an index file with these entries."""
     return "".join(f"{file} {label}\n" for file, label in entries)
 
 
 def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:
-    """Return how many entries each class has.
+    """Return the number of entries of each class.
 
     Raises:
-        DataError: A label has no class.
+        DataError: A label is outside the classes.
     """
     counts = dict.fromkeys(class_names, 0)
     for file, label in entries:
         if not 0 <= label < len(class_names):
             raise DataError(
-                f"Expected labels of 0 to {len(class_names) - 1}, but got {label} for {file}. Correct its line."
+                f"Expected labels from 0 to {len(class_names) - 1}, but got {label} for {file}. Correct its line."
             )
         counts[class_names[label]] += 1
     return counts
 
 
 def _is_plain(file: str) -> bool:
-    """Tell whether a path can be written to an index file and read back."""
+    """Return whether a path can be written to an index file and read back unchanged."""
     try:
         return _parse(Path(), f"{file} 0\n".encode())[0] == [(file, 0)]
     except (DataError, UnicodeEncodeError):
@@ -116,14 +116,14 @@ def _read(path: Path) -> tuple[list[Entry], dict[str, int]]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"Expected an index file, but {path} cannot be read: {error.strerror}. Put it back, or delete dataset.json "
-            "beside it to have both made anew."
+            f"Expected an index file, but {path} cannot be read: {error.strerror}. Restore it, or delete dataset.json "
+            "next to it to create both again."
         ) from error
     return _parse(path, content)
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
-    """Return the entries, and the number of each path's line."""
+    """Return the entries, and the line number of each path."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -132,9 +132,9 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
         raise DataError(f"{path}:{number}: Expected UTF-8, but got {got}. Save the file as UTF-8.") from error
     entries: list[Entry] = []
     numbers: dict[str, int] = {}
-    labels: dict[str, int] = {}  # each label is looked at once: most of the time goes into lines
+    labels: dict[str, int] = {}  # parsed labels; most of the time goes into lines
     for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
-        words = line.lstrip("\ufeff \t").rsplit(None, 1)  # a mark of UTF-8 begins each of several files put together
+        words = line.lstrip("\ufeff \t").rsplit(None, 1)  # concatenated UTF-8 files may have several byte order marks
         if not words:
             continue
         file, label = words[0], words[-1]
@@ -142,7 +142,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
             labels[label] = int(label)
         if len(words) < 2 or label not in labels or (not file.isprintable() and CONTROL.search(file)):
             raise DataError(
-                f"{path}:{number}: Expected `relative/path.png label` with a label of 0 to 999999, but got "
+                f"{path}:{number}: Expected `relative/path.png label` with a label from 0 to 999999, but got "
                 f"{line.strip()[:200]!r}. Correct the line, or the name of the file."
             )
         if numbers.setdefault(file, number) != number:

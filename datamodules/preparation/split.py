@@ -1,4 +1,4 @@
-"""Divide images among train, val and test."""
+"""Split images into train, val and test."""
 
 import itertools
 import random
@@ -13,7 +13,7 @@ Fractions = tuple[float, float, float]  # of train, val and test
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Raise DataError unless ``fractions`` divide a whole into parts of which none is empty."""
+    """Raise DataError unless all ``fractions`` are above 0 and add up to 1."""
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) <= 0:
         raise DataError(
             f"Expected fractions of train, val and test above 0 that add up to 1, but got {list(fractions)}."
@@ -21,23 +21,23 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> list[list[Entry]]:
-    """Divide the entries of an index file into parts that have the same mixture of classes.
+    """Split the entries of an index file, stratified by class.
 
-    The shuffle is Python's own (Mersenne Twister), whose results do not change between versions of NumPy or torch.
+    Entries are shuffled by Python's Mersenne Twister, whose results do not depend on the version of NumPy or torch.
 
     Args:
         entries: Paths and labels.
-        fractions: Share of each part, two or three of them; they add up to 1.
+        fractions: Fractions of two or three parts; they add up to 1.
         seed: Seed of the shuffle within each class.
 
     Returns:
-        A list for each fraction, in the order of ``entries``; every entry is in exactly one. Each part has its share
-        of all entries and, rounded up or down, of each class. The first part has an entry of each class, even if that
-        makes it larger.
+        A list for each fraction, in the order of ``entries``; every entry is in exactly one. Each part has its fraction
+        of all entries and, rounded up or down, of each class. The first part has at least one entry of each class, even
+        if that makes it larger.
     """
     parts: list[list[int]] = [[] for _ in fractions]
     shuffled = list(_shuffled_by_class(entries, seed))
-    for positions, counts in zip(shuffled, _counts([len(one) for one in shuffled], fractions), strict=True):
+    for positions, counts in zip(shuffled, _counts(list(map(len, shuffled)), fractions), strict=True):
         cuts = itertools.accumulate(counts, initial=0)
         for part, (start, stop) in zip(parts, itertools.pairwise(cuts), strict=True):
             part.extend(positions[start:stop])
@@ -47,8 +47,8 @@ def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> l
 def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]:
     """Return how many entries of each class go to each part.
 
-    A class whose shares are not whole gives its odd entries to the parts with the largest deficit over all classes so
-    far. With two or three parts, no deficit or surplus ever reaches 1.
+    Where the shares of a class are not integers, the remaining entries go to the parts with the largest deficit over
+    all classes so far. With two or three parts, no deficit or surplus ever reaches 1.
     """
     shares = [Fraction(share).limit_denominator(10**9) for share in fractions]  # exact: 0.29 of 100 is 29
     counts = [[int(size * share) for share in shares] for size in sizes]
@@ -57,7 +57,7 @@ def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]
         exact = [size * share for share in shares]
         deficits = [deficit + wanted - count for deficit, wanted, count in zip(deficits, exact, row, strict=True)]
         odd = [part for part, count in enumerate(row) if exact[part] > count]
-        odd.sort(key=lambda part: (part > 0 or row[0] > 0, -deficits[part]))  # the first part must lack no class
+        odd.sort(key=lambda part: (part > 0 or row[0] > 0, -deficits[part]))  # the first part needs every class
         for part in odd[: size - sum(row)]:
             row[part] += 1
             deficits[part] -= 1
@@ -65,29 +65,30 @@ def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]
 
 
 def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Return the training and the held-out part of one fold of a stratified k-fold cross-validation.
+    """Return the training and the held-out entries of one fold of a stratified k-fold cross-validation.
 
-    Every entry is held out in exactly one fold; folds differ by at most one entry, and so do the shares of each class.
+    Every entry is held out in exactly one fold. Sizes of folds differ by at most one entry, in total and for each
+    class.
 
     Args:
         entries: Paths and labels.
         folds: Number of folds.
-        fold: Which of them is held out, from 0.
+        fold: Index of the held-out fold, from 0.
         seed: Seed of the shuffle within each class; the same for all folds.
 
     Raises:
         DataError: There are fewer entries than folds.
     """
     if len(entries) < folds:
-        raise DataError(f"Expected --data.folds of at most the {len(entries)} images to divide, but got {folds}.")
-    dealt = itertools.chain.from_iterable(_shuffled_by_class(entries, seed))  # like cards, class after class
+        raise DataError(f"Expected --data.folds of at most {len(entries)}, the number of images, but got {folds}.")
+    dealt = itertools.chain.from_iterable(_shuffled_by_class(entries, seed))  # dealt like cards, class by class
     held_out = {position for turn, position in enumerate(dealt) if turn % folds == fold}
     train = [entry for position, entry in enumerate(entries) if position not in held_out]
     return train, [entries[position] for position in sorted(held_out)]
 
 
 def _shuffled_by_class(entries: Sequence[Entry], seed: int) -> Iterator[list[int]]:
-    """Yield the positions of each class's entries in random order, by one stream of random numbers."""
+    """Yield the positions of the entries of each class in random order, drawn from one generator."""
     positions_of = defaultdict(list)
     for position, (_, label) in enumerate(entries):
         positions_of[label].append(position)

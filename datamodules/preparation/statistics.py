@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEAST_STD = 0.01 / 255  # a hundredth of a grey level: fewer than one pixel in 10,000 is a level off
+LEAST_STD = 0.01 / 255  # a hundredth of a grey level: fewer than one pixel in 10,000 differs by one level
 
 
 class Sums(NamedTuple):
-    """What mean and standard deviation need to know of some images: exact, whatever their order or grouping."""
+    """Sums for mean and standard deviation of some images; exact, regardless of order and grouping."""
 
     values: np.ndarray  # int64 (N, 3): sum of all pixels of an image, by channel
     squares: np.ndarray  # int64 (N, 3): sum of their squares
@@ -23,10 +23,10 @@ def channel_sums(images: np.ndarray) -> Sums:
 
 
 def channel_mean_std(sums: Sums, pixels: int) -> tuple[list[float], list[float]]:
-    """Return mean and (population) standard deviation of R, G and B, on the scale of 0 to 1.
+    """Return the mean and population standard deviation of R, G and B, on the scale of 0 to 1.
 
     Args:
-        sums: Of the images.
+        sums: Sums of the images.
         pixels: Number of pixels of each image.
     """
     count = len(sums.values) * pixels
@@ -38,10 +38,10 @@ def channel_mean_std(sums: Sums, pixels: int) -> tuple[list[float], list[float]]
 
 
 def constant_channels(std: Sequence[float]) -> list[str]:
-    """Return which of R, G and B are constant, or all but constant, by their standard deviations."""
+    """Return which of R, G and B are constant, or almost constant, by their standard deviations."""
     return [name for name, value in zip("RGB", std, strict=True) if value < LEAST_STD]
 
 
 def divisors(std: Sequence[float]) -> list[float]:
-    """Return standard deviations to divide by: 1 for a constant channel, whose noise would be blown up."""
+    """Return standard deviations to divide by: 1 for a constant channel, whose noise would be amplified."""
     return [value if value >= LEAST_STD else 1.0 for value in std]

@@ -1,4 +1,4 @@
-"""What lies in a data folder: index files, ``dataset.json``, decoded images; whether it is current, and made so."""
+"""Store index files, ``dataset.json`` and decoded images of a data folder, and keep them up to date."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ from datamodules.preparation.statistics import Sums, channel_mean_std
 from datamodules.reading.decode import Resize, read_rgb
 from datamodules.reading.read_images import paths_of
 
-CLASSES = "classes.txt"  # names of the classes, one a line, where folders do not name them
+CLASSES = "classes.txt"  # names of the classes, one per line, where folders do not name them
 Entries = dict[str, list[Entry]]  # by stage
 
 
@@ -27,15 +27,15 @@ class ImageStore:
     """The images that the index files of a folder list, at one size.
 
     Args:
-        root: Where decoded images are kept.
-        folder: Where index files and ``dataset.json`` lie.
-        size: Side that images are brought to, in pixels; None if they have one size, which is then that of the first.
-        resize: How they are brought to it.
-        keep: Keep decoded images on disk.
-        skip: Leave unreadable images out rather than stop at the first.
+        root: Folder of the cache of decoded images.
+        folder: Folder of the index files and ``dataset.json``.
+        size: Side in pixels to which images are resized; None if they all have the size of the first image.
+        resize: How images are resized.
+        keep: Whether to cache decoded images on disk.
+        skip: Whether to exclude unreadable images instead of raising an error.
 
     Attributes:
-        base: Folder that paths in index files are relative to.
+        base: Folder to which paths in index files are relative.
     """
 
     def __init__(self, root: Path, folder: Path, size: int | None, resize: Resize, keep: bool, skip: bool) -> None:
@@ -52,58 +52,58 @@ class ImageStore:
     @property
     def size(self) -> int:
         """Side of the images in pixels."""
-        assert self._size is not None, "found by the first look at the files"
+        assert self._size is not None, "load and describe set it"
         return self._size
 
     @property
     def key(self) -> str:
-        """What ``dataset.json`` calls this size and way of resizing."""
+        """Key of this size and resize mode in ``dataset.json``."""
         return str(self._size) if self.resize is None else f"{self._size} {self.resize}"
 
     def index(self, stage: str) -> Path:
-        """Return where the index file of a stage lies."""
+        """Return the path of the index file of a stage."""
         return index_path(self.folder, stage)
 
     def listed(self) -> Entries:
-        """Return what the index files list."""
+        """Return the entries of the index files."""
         digests = self.digests()
-        if self._listed is None or self._listed[0] != digests:  # parsing takes longer than all else at a warm start
+        if self._listed is None or self._listed[0] != digests:  # parsing dominates the time of a warm start
             self._listed = digests, {stage: read_index(self.index(stage)) for stage in STAGES}
             self._files = sorted({file for entries in self._listed[1].values() for file, _ in entries})
         return self._listed[1]
 
     def at(self, folder: Path) -> "ImageStore":
-        """Return the same with index files in another folder."""
+        """Return a copy of this store with index files in another folder."""
         other = copy.copy(self)
         other.folder, other._listed = folder, None
         return other
 
     def files(self) -> list[str]:
-        """Return all files that the index files list, each once, in alphabetical order."""
+        """Return all files in the index files, each once, sorted."""
         self.listed()
         return self._files
 
     def digests(self) -> dict[str, str]:
-        """Return a digest of each file that says what the images are, by its name."""
+        """Return the digest of each index file, and of ``classes.txt``, by its name."""
         paths = [*map(self.index, STAGES), self.root / CLASSES]
         return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
 
     def readable(self, description: DatasetInfo) -> Entries:
-        """Return what the index files list, without the images that nobody can read."""
+        """Return the entries of the index files without unreadable images."""
         bad = description.pixels[self.key].unreadable
         if not bad:
             return self.listed()
-        return {stage: [one for one in entries if one[0] not in bad] for stage, entries in self.listed().items()}
+        return {stage: [entry for entry in entries if entry[0] not in bad] for stage, entries in self.listed().items()}
 
     def is_described_by(self, description: DatasetInfo) -> bool:
-        """Tell whether the index files are still those that were described."""
+        """Return whether the index files are unchanged since the description was written."""
         return description.digests == self.digests()
 
     def load(self, recipe: dict[str, Any]) -> DatasetInfo | None:
-        """Return the description of this folder, or None unless everything in it is as described.
+        """Return the description of this folder, or None if anything in it has changed.
 
         Raises:
-            DataError: An image is unreadable, and such are not skipped.
+            DataError: An image is unreadable, and ``skip`` is False.
         """
         known = load_description(self.folder)
         if known is None or known.split != recipe or not self.is_described_by(known):
@@ -112,11 +112,11 @@ class ImageStore:
         files = self.files()
         self._find_size(files)
         pixels = known.pixels.get(self.key)
-        if pixels is None or (self.keep and self.open(known) is None):  # before the files, which takes longer
+        if pixels is None or (self.keep and self.open(known) is None):  # before the files, which take longer to check
             return None
         if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
-        if not pixels.digest and os.access(self.folder, os.W_OK):  # of an earlier version: read once more
+        if not pixels.digest and os.access(self.folder, os.W_OK):  # by an earlier version: read images again
             return None
         self._check_readable(pixels.unreadable, listed)
         self._report_missing(known.counts, pixels)
@@ -125,39 +125,41 @@ class ImageStore:
     def describe(
         self, recipe: dict[str, Any], source: dict[str, Any], name_classes: Callable[[Entries], Sequence[str]]
     ) -> DatasetInfo:
-        """Look through all images once, keep them decoded, and write ``dataset.json``.
+        """Read all images once, cache them decoded, and write ``dataset.json``.
 
         Raises:
-            DataError: The index files or an image are not as expected.
+            DataError: The index files or an image are invalid.
         """
         listed = self.listed()
         for stage, entries in listed.items():
             if not entries:
-                raise DataError(f"{self.index(stage)} lists no image. Add some, or ask for another split.")
+                raise DataError(f"Expected images in {self.index(stage)}, but got none. Add some, or change the split.")
         names = list(name_classes(listed))
         if len(names) < 2:
-            raise DataError(f"Expected two classes or more in {self.root}, but got {', '.join(names) or 'none'}.")
+            raise DataError(f"Expected at least two classes in {self.root}, but got {', '.join(names) or 'none'}.")
         files = self.files()
         self._find_size(files)
         key = fingerprint(self.base, files, self.size, self.resize)
         keep_at = cache_path(self.root, self.size, self.resize, key) if self.keep else None
-        found = scan(self.base, files, self.size, self.resize, keep_at)
-        unreadable = {files[row]: str(error) for row, error in sorted(found.unreadable.items())}
-        entries_of = {stage: [one for one in entries if one[0] not in unreadable] for stage, entries in listed.items()}
+        result = scan(self.base, files, self.size, self.resize, keep_at)
+        unreadable = {files[row]: str(error) for row, error in sorted(result.unreadable.items())}
+        entries_of = {
+            stage: [entry for entry in entries if entry[0] not in unreadable] for stage, entries in listed.items()
+        }
         counts = {stage: count_labels(entries, names) for stage, entries in entries_of.items()}
         self._check_any_readable(names, unreadable)
         self._check_readable(unreadable, listed)
         if empty := [name for name, count in counts["train"].items() if count == 0]:
             raise DataError(
                 f"Expected training images of each class, but {self.index('train')} lists none of {first_few(empty)}. "
-                "Labels count from 0 without gaps: add images, or take the class out."
+                "Labels count from 0 without gaps: add images, or remove the class."
             )
         row_of = {file: row for row, file in enumerate(files)}
         train = [row_of[file] for file, _ in entries_of["train"]]
-        mean, std = channel_mean_std(Sums(found.sums.values[train], found.sums.squares[train]), self.size**2)
-        losses = {loss: [len(rows), files[rows[0]]] for loss, rows in found.losses.items()}
-        digest = hashlib.sha256(b"".join(found.digests)).hexdigest()
-        pixels = PixelStats(key, mean, std, unreadable, find_identical(entries_of, found, row_of), losses, digest)
+        mean, std = channel_mean_std(Sums(result.sums.values[train], result.sums.squares[train]), self.size**2)
+        losses = {loss: [len(rows), files[rows[0]]] for loss, rows in result.losses.items()}
+        digest = hashlib.sha256(b"".join(result.digests)).hexdigest()
+        pixels = PixelStats(key, mean, std, unreadable, find_identical(entries_of, result, row_of), losses, digest)
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
         description = DatasetInfo(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
@@ -165,9 +167,9 @@ class ImageStore:
         self._report_missing(counts, pixels)
         if pixels.identical:
             rank_zero_info(
-                f"{len(pixels.identical)} images are in more than one of train, val and test, pixel for pixel at "
-                f"{self.size}x{self.size}, as "
-                f"{' and '.join(pixels.identical[0][:2])}: {self.folder / FILE} lists them."
+                f"{len(pixels.identical)} images are in more than one of train, val and test (identical pixels at "
+                f"{self.size}x{self.size}), for example {' and '.join(pixels.identical[0][:2])}. "
+                f"{self.folder / FILE} lists them."
             )
         return description
 
@@ -176,7 +178,7 @@ class ImageStore:
         return open_cache(self.cache_of(description), len(self.files()), self.size)
 
     def cache_of(self, description: DatasetInfo) -> Path:
-        """Return where the decoded images lie."""
+        """Return the path of the decoded images."""
         return cache_path(self.root, self.size, self.resize, description.pixels[self.key].fingerprint)
 
     def _find_size(self, files: Sequence[str]) -> None:
@@ -193,13 +195,13 @@ class ImageStore:
                 problems.append(error)
         else:
             raise DataError(
-                f"Expected readable images in {self.base}, but none of {len(files)} can be read. The first: "
+                f"Expected readable images in {self.base}, but none of {len(files)} can be read. First problem: "
                 f"{problems[0]}"
             )
         if height != width:
             raise DataError(
-                f"Expected square images, but {first} has {width}x{height} pixels. Give --data.image_size to bring all "
-                "images to one size."
+                f"Expected square images, but {first} has {width}x{height} pixels. Set --data.image_size to resize "
+                "all images."
             )
         self._size = height
 
@@ -214,7 +216,7 @@ class ImageStore:
         for where, files in groups.items():
             if unreadable.keys() >= set(files):
                 raise DataError(
-                    f"Expected readable images {where}, but none of {len(files)} can be read. The first: "
+                    f"Expected readable images {where}, but none of {len(files)} can be read. First problem: "
                     f"{unreadable[files[0]]}"
                 )
 
@@ -222,35 +224,35 @@ class ImageStore:
         if not unreadable or self.skip:
             return
         file, reason = next(iter(unreadable.items()))
-        index = self.index(next(stage for stage, entries in listed.items() if any(file == one for one, _ in entries)))
-        more = f" {len(unreadable) - 1} more are unreadable." if len(unreadable) > 1 else ""
+        index = self.index(next(stage for stage, entries in listed.items() if file in dict(entries)))
+        more = f" {len(unreadable) - 1} more images are unreadable." if len(unreadable) > 1 else ""
         raise DataError(
-            f"{reason} ({index}:{line_of(index, file)}){more} Or leave such images out: --data.on_bad_image skip."
+            f"{reason} ({index}:{line_of(index, file)}){more} Or exclude them with --data.on_bad_image skip."
         )
 
     def _report_missing(self, counts: dict[str, dict[str, int]], pixels: PixelStats) -> None:
-        """Report unreadable images, and classes of which val or test has none."""
+        """Report unreadable images, and classes without images in val or test."""
         if pixels.unreadable:
-            some = " ".join(list(pixels.unreadable.values())[:SHOWN])
+            examples = " ".join(list(pixels.unreadable.values())[:SHOWN])
             rank_zero_info(
-                f"{len(pixels.unreadable)} unreadable images are left out ({self.folder / FILE} lists them): {some}"
+                f"{len(pixels.unreadable)} unreadable images are excluded ({self.folder / FILE} lists them): {examples}"
             )
         for stage in STAGES[1:]:
             absent = {label: name for label, (name, count) in enumerate(counts[stage].items()) if count == 0}
             if not absent:
                 continue
             lost = [file for file, label in self.listed()[stage] if label in absent]
-            cause = f", of which {len(lost)} images cannot be read, as {lost[0]}" if lost else ""
+            cause = f", because {len(lost)} images cannot be read, for example {lost[0]}" if lost else ""
             rank_zero_info(
-                f"{self.index(stage)} has no image of {len(absent)} of {len(counts[stage])} classes "
-                f"({first_few([*absent.values()])}){cause}: {stage} measures nothing of them."
+                f"{self.index(stage)} has no images of {len(absent)} of {len(counts[stage])} classes "
+                f"({first_few([*absent.values()])}){cause}. {stage} metrics do not include them."
             )
 
 
-def find_identical(entries: Entries, found: Scan, row_of: dict[str, int]) -> list[list[str]]:
-    """Return groups of files with the same pixels that are spread over several stages."""
+def find_identical(entries: Entries, result: Scan, row_of: dict[str, int]) -> list[list[str]]:
+    """Return groups of files with identical pixels that are in more than one stage."""
     groups: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
     for stage, listed in entries.items():
         for file, _ in listed:
-            groups[found.digests[row_of[file]]].append((stage, file))
+            groups[result.digests[row_of[file]]].append((stage, file))
     return [[file for _, file in group] for group in groups.values() if len({stage for stage, _ in group}) > 1]

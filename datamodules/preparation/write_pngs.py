@@ -1,4 +1,4 @@
-"""Turn arrays of pixels into a tree of PNG files."""
+"""Write arrays of pixels as a tree of PNG files."""
 
 import errno
 import hashlib
@@ -18,54 +18,54 @@ from datamodules.preparation.index import Entry
 from datamodules.reading.png import encode_pngs
 
 JOB = 500  # images that a thread writes at a time
-CHECKSUMS = "SHA256SUMS"  # written last: a folder that holds it is complete; `sha256sum -c SHA256SUMS` checks it
+CHECKSUMS = "SHA256SUMS"  # written last: a folder that contains it is complete; `sha256sum -c SHA256SUMS` checks it
 SOURCE = "source.json"
 
 
 def cores() -> int:
-    """Return how many cores this process may use, which a batch system may limit."""
+    """Return the number of cores that this process may use; a batch system may limit it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ImageBatch(NamedTuple):
-    """Images that lie next to one another in a source."""
+    """Consecutive images of a source."""
 
-    subset: str  # folder below images/, as "train" or "test"
+    subset: str  # subfolder of images/, such as "train" or "test"
     first_index: int  # index of the first image within its subset
     pixels: np.ndarray  # uint8 (N, H, W, 3)
     labels: np.ndarray  # int64 (N,)
 
 
 def list_converted(images: Path, subset: str) -> list[Entry]:
-    """Return path (relative to the data root) and label of each image of a complete subset, in order of its index."""
-    found = []
+    """Return the path, relative to the data root, and label of each image of a complete subset, ordered by index."""
+    images_by_index = []
     for _, name in _checksums(images / subset):
         label, index = Path(name).stem.split("_")
-        found.append((int(index), f"{images.name}/{subset}/{name}", int(label)))
-    return [(path, label) for _, path, label in sorted(found)]
+        images_by_index.append((int(index), f"{images.name}/{subset}/{name}", int(label)))
+    return [(path, label) for _, path, label in sorted(images_by_index)]
 
 
 def read_source(images: Path, subset: str) -> dict[str, Any]:
-    """Return what ``convert`` was told of where the images came from."""
+    """Return the source of the images that was passed to ``convert``."""
     return json.loads((images / subset / SOURCE).read_text())
 
 
 def is_converted(images: Path, subset: str) -> bool:
-    """Tell whether ``images/<subset>`` is complete."""
+    """Return whether ``images/<subset>`` is complete."""
     return (images / subset / CHECKSUMS).is_file()
 
 
 def check_free(images: Path, subsets: Iterable[str]) -> None:
-    """Raise DataError if there is a folder where a subset should be made: it is somebody else's.
+    """Raise DataError if the folder of a subset exists but was not written by this project.
 
-    A folder of ours appears with its checksums in it.
+    A folder of this project always contains its checksums, because it is renamed when complete.
     """
     for subset in subsets:
         if (images / subset).exists() and not is_converted(images, subset):
             raise DataError(
-                f"Expected no {images / subset}, where images are to be made, but it is there, and is not of this "
-                "project's making. For images of your own, give --data datamodules.FolderDataModule; or give "
-                "--data.root another folder."
+                f"Expected no folder {images / subset}, where images will be written, but it exists and was not "
+                "written by this project. For images of your own, use --data datamodules.FolderDataModule; or "
+                "change --data.root."
             )
 
 
@@ -79,25 +79,25 @@ def convert(
 ) -> None:
     """Write ``images/<subset>/<class name>/<label>_<index>.png`` for every image of ``batches``.
 
-    Works beside the target and renames at the end: after a kill at any moment, each subset is there completely or not
-    at all, and the next call starts afresh.
+    Files are written next to the target, which is renamed at the end: after a kill at any moment, each subset is either
+    complete or missing, and the next call starts from scratch.
 
     Raises:
-        DataError: A folder of somebody else's is in the way.
+        DataError: A folder that this project did not write exists at the target.
 
     Args:
-        batches: The images, those of a subset in any order.
-        images: Folder of the subsets.
-        class_names: Name of each label; a folder each.
+        batches: Images; those of a subset in any order.
+        images: Parent folder of the subsets.
+        class_names: Name of each label, used as the name of its folder.
         total: Number of images, for the progress bar.
-        source: Where the images come from; kept beside them in ``source.json``.
+        source: Origin of the images; written to ``source.json``.
         compression: zlib level of the PNG files, 0 (stored) to 9 (smallest).
     """
     partial = images.with_name(images.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
     jobs: dict[str, list[Future[list[str]]]] = {}
-    pool = ThreadPoolExecutor(cores())  # threads: nearly all of the work is done by the system and by zlib
+    pool = ThreadPoolExecutor(cores())  # threads, because most of the work releases the GIL
     try:
         for batch in batches:
             if batch.subset not in jobs:
@@ -123,7 +123,7 @@ def convert(
                     progress.update(task, completed=sum(map(len, lines.values())))
     except BaseException:
         pool.shutdown(cancel_futures=True)
-        shutil.rmtree(partial, ignore_errors=True)  # on a full disk, room is what is missing
+        shutil.rmtree(partial, ignore_errors=True)  # frees space on a full disk
         raise
     pool.shutdown()
 
@@ -136,35 +136,35 @@ def convert(
 
 
 def verify(images: Path, subset: str) -> list[str]:
-    """Return what is wrong with the files of a complete subset: missing, changed or unknown, a line each."""
+    """Return the missing, changed and unknown files of a complete subset, one line each."""
     folder = images / subset
-    wanted = {name: digest for digest, name in _checksums(folder)}
-    found = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/*")}
+    expected = {name: digest for digest, name in _checksums(folder)}
+    existing = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/*")}
 
     def check(name: str) -> str | None:
-        if name not in found:
+        if name not in existing:
             return f"{folder / name} is missing"
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        return None if digest == wanted[name] else f"{folder / name} is not the file that was written"
+        return None if digest == expected[name] else f"{folder / name} was changed after it was written"
 
     with ThreadPoolExecutor(cores()) as pool:
-        wrong = track(pool.map(check, wanted), f"Verifying {folder}", total=len(wanted))
-        problems = [problem for problem in wrong if problem]
-    return problems + [f"{folder / name} is in no manifest" for name in sorted(found - wanted.keys())]
+        results = track(pool.map(check, expected), f"Verifying {folder}", total=len(expected))
+        problems = [problem for problem in results if problem]
+    return problems + [f"{folder / name} is not in the manifest" for name in sorted(existing - expected.keys())]
 
 
 def _checksums(folder: Path) -> list[tuple[str, str]]:
-    """Return digest and name of each file in a manifest."""
+    """Return the digest and name of each file in the manifest."""
     lines = (folder / CHECKSUMS).read_text().splitlines()
     return [(digest, name) for digest, _, name in (line.partition("  ") for line in lines)]
 
 
 def _write_pngs(folder: str, names: Sequence[str], pixels: np.ndarray, compression: int) -> list[str]:
-    """Write one image a name, and return the lines of the manifest."""
+    """Write one image for each name, and return the lines of the manifest."""
     lines = []
     for name, content in zip(names, encode_pngs(pixels, compression), strict=True):
         path = f"{folder}/{name}"
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # a third of the time that open() takes
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # three times as fast as open()
         try:
             if os.write(file, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)

@@ -1,1 +1,1 @@
-"""Image files to uint8 RGB pixels."""
+"""Read image files as uint8 RGB pixels."""

@@ -1,4 +1,4 @@
-"""Turn an image file of any format and mode into RGB pixels of the wanted size, or into one line that says why not."""
+"""Decode an image file of any format and mode to RGB pixels of a given size, or raise a one-line error."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 IMAGE_SUFFIXES: frozenset[str]  # lower case, with the dot; see __getattr__
 
-# Pillow goes on after what it warns of (damaged EXIF, tags or animations, many pixels), without naming the file. Said
-# once, here: filters belong to the whole process, so that catching warnings file by file would race between threads.
+# Pillow continues after its warnings (damaged EXIF, tags or animations, many pixels), which do not name the file.
+# They are ignored globally, because filters belong to the process: changing them per file would race between threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs comes as an exception too
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs, it also raises
 
-# drawings that Ghostscript or Windows would have to run, a film, and containers of which Pillow reads only the name
+# vector formats that need Ghostscript or Windows, a video format, and containers that Pillow only identifies
 _NOT_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 
-# EXIF orientation -> what makes the image upright, as in ImageOps.exif_transpose
+# EXIF orientation -> operation that makes the image upright, as in ImageOps.exif_transpose
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,26 +36,26 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# what decoding changes of an image that its viewer would miss, and how
+# visible information that decoding loses, and how
 LOSSES = {
-    "alpha": ("have transparent parts", "they are laid over white"),
-    "channels": ("have channels beyond red, green, blue and alpha", "these are left out"),
-    "depth": ("have more than 8 bits a channel", "they are scaled to 8"),
-    "frames": ("have several frames or pages", "the first is taken"),
+    "alpha": ("have transparent parts", "these are composited over white"),
+    "channels": ("have channels beyond red, green, blue and alpha", "these are dropped"),
+    "depth": ("have more than 8 bits per channel", "they are scaled to 8"),
+    "frames": ("have several frames or pages", "only the first is used"),
     "profile": ("have a colour profile other than sRGB", "it is not applied"),
 }
 
-# (least maximum, white) of images that do not say what their white is. A float image with a maximum between 1 and 2
-# could be either one with overshoot or one that is all but black, so it is neither.
+# (least maximum, white) of images that do not specify their white level. A float image with a maximum between 1 and 2
+# is rejected: it could be one of 0 to 1 with overshoot, or an almost black one of 0 to 255.
 _WHITES = {"F": ((0, 1), (2, 255)), "I": ((0, 255), (256, 65535))}
 
-# A JPEG is decoded to no less than this many times the wanted size: bilinear antialiasing wants something to average.
-# Pillow's `thumbnail` takes 2 as well. See test_large_jpeg_is_read_nearly_as_if_decoded_in_full.
+# A JPEG is decoded to at least this many times the target size, because antialiasing needs pixels to average.
+# Pillow's `thumbnail` uses 2 as well. See test_large_jpeg_is_read_nearly_as_if_decoded_in_full.
 _DRAFT_GAP = 2
 
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> frozenset[str]:  # asking for the suffixes imports all of Pillow's plugins: 0.2 s
+    def __getattr__(name: str) -> frozenset[str]:  # lazy: the suffixes import all Pillow plugins, 0.2 s
         if name != "IMAGE_SUFFIXES":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         suffixes = Image.registered_extensions()
@@ -65,18 +65,18 @@ if not TYPE_CHECKING:
 
 
 def read_rgb(path: str | os.PathLike[str], on_loss: Callable[[str], None] | None = None) -> np.ndarray:
-    """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, upright as its EXIF orientation says.
+    """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, with its EXIF orientation applied.
 
-    Transparent pixels are laid over white, as viewers show them. Of several frames or pages it is the first. More
-    than 8 bits are scaled to 8. Floats up to 1 are taken as 0 to 1, higher ones as 0 to 255; 32-bit integers up to 255
-    as 0 to 255, higher ones as 0 to 65535.
+    Transparent pixels are composited over white. Only the first of several frames or pages is read. Channels of more
+    than 8 bits are scaled to 8. Floats up to 1 are on the scale of 0 to 1, higher ones of 0 to 255; 32-bit integers up
+    to 255 are on the scale of 0 to 255, higher ones of 0 to 65535.
 
     Args:
-        path: The file.
-        on_loss: Called with each key of ``LOSSES`` that applies to it.
+        path: Image file.
+        on_loss: Called with each key of ``LOSSES`` that applies to the file.
 
     Raises:
-        ImageError: The file is missing, damaged, no image, or of floats or integers beyond these ranges.
+        ImageError: The file is missing, damaged or not an image, or its values are outside these ranges.
     """
     return np.array(_read(path, on_loss=on_loss)[0])
 
@@ -84,7 +84,7 @@ def read_rgb(path: str | os.PathLike[str], on_loss: Callable[[str], None] | None
 def read_square(
     path: str | os.PathLike[str], size: int | None, resize: Resize, on_loss: Callable[[str], None] | None = None
 ) -> np.ndarray:
-    """Return ``fit(read_rgb(path, on_loss), size, resize)``, or ``read_rgb(path, on_loss)`` where ``size`` is None.
+    """Return ``fit(read_rgb(path, on_loss), size, resize)``, or ``read_rgb(path, on_loss)`` if ``size`` is None.
 
     A large JPEG is decoded at a reduced scale, which is several times faster and gives nearly the same pixels.
     """
@@ -94,16 +94,16 @@ def read_square(
 
 
 def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    """Make an image square; one that already has this size stays as it is.
+    """Resize an image to a square; an image that already has this size is returned unchanged.
 
     Args:
         pixels: uint8 ``(H, W, 3)``.
         size: Side of the square in pixels.
-        resize: ``"crop"``: the shorter side becomes ``size``, and the middle is kept. ``"pad"``: the longer side
-            becomes ``size``, and the rest black. ``"squash"``: both sides become ``size``; proportions are lost.
+        resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
+            to ``size`` and pad with black. ``"squash"``: resize both sides to ``size``, ignoring the aspect ratio.
 
     Returns:
-        uint8 ``(size, size, 3)``, scaled with Pillow's antialiased bilinear filter, as torchvision scales.
+        uint8 ``(size, size, 3)``, scaled with Pillow's antialiased bilinear filter, like torchvision.
     """
     height, width, _ = pixels.shape
     return np.array(_fit(Image.fromarray(pixels), (0, 0, width, height), size, resize))
@@ -115,16 +115,16 @@ def _read(
     resize: Resize = "crop",
     on_loss: Callable[[str], None] | None = None,
 ) -> tuple[Image.Image, Box]:
-    """Return a file's image, RGB and upright, or a smaller one that is large enough to be made to fit ``size``.
+    """Return the upright RGB image of a file, at a reduced scale if it is much larger than ``size``, and its box.
 
-    The box is what the picture fills of it: at a reduced scale, not all of the last row and column.
+    The box is the part of the image that the picture covers: at a reduced scale, not all of the last row and column.
     """
     try:
         with Image.open(path) as image:
             if image.format in _NOT_PICTURES:
                 raise UnidentifiedImageError
             drafted = None if size is None else image.draft(None, _draft_size(image, size, resize))
-            layout = str(image.tile)  # which loading empties
+            layout = str(image.tile)  # read it first, because loading clears it
             image.load()
             width, height = drafted[1][2:] if drafted else image.size
             upright = _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
@@ -132,7 +132,7 @@ def _read(
                 for loss in _losses(image, layout):
                     on_loss(loss)
             return upright
-    except Exception as error:  # Pillow's plugins raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
 
 
@@ -155,7 +155,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _losses(image: Image.Image, layout: str) -> Iterator[str]:
-    """Yield the keys of ``LOSSES`` that apply to a loaded image, whose file stored its pixels in a layout."""
+    """Yield the keys of ``LOSSES`` that apply to a loaded image; ``layout`` describes how its file stores pixels."""
     deep = image.mode[0] in "IF"
     if image.has_transparency_data and (deep or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
         yield "alpha"
@@ -164,29 +164,29 @@ def _losses(image: Image.Image, layout: str) -> Iterator[str]:
         yield "channels"
     if deep or ";16" in layout:
         yield "depth"
-    with suppress(Exception):  # a damaged second frame; GIF looks for it. MPO holds previews, and PSD layers
+    with suppress(Exception):  # a damaged second GIF frame; frames of MPO are previews, and of PSD layers
         if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
             yield "frames"
     profile = image.info.get("icc_profile") or b"sRGB"
-    if b"sRGB" not in profile and b"s\0R\0G\0B" not in profile:  # its name, in version 2 or 4
+    if b"sRGB" not in profile and b"s\0R\0G\0B" not in profile:  # the name of the profile, in version 2 or 4
         yield "profile"
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a grey image of integers or floats, which ``convert("RGB")`` would clip to white."""
+    """Scale a grey image of integers or floats, because ``convert("RGB")`` would clip it to white."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})  # of TIFF
-    if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):  # these two scale it to 16 bits
+    if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):  # Pillow scales these to 16 bits
         white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
     else:
         low, high = values.min(), values.max()
         whites = [white for least, white in _WHITES[image.mode] if low >= 0 and least <= high <= white]
         if not whites:
             ranges = " or ".join(f"0 to {white}" for _, white in _WHITES[image.mode])
-            raise ValueError(f"expected numbers from {ranges}, but got {low:g} to {high:g}: save it with 8 or 16 bits")
+            raise ValueError(f"expected values from {ranges}, but got {low:g} to {high:g}: save it with 8 or 16 bits")
         white = whites[0]
     grey = np.rint(values * np.float32(255 / white)).astype(np.uint8)
-    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero, which Pillow minds up to 8 bits only
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero; Pillow handles it only up to 8 bits
         grey = 255 - grey
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255
@@ -197,12 +197,12 @@ def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         return orientation if orientation in _UPRIGHT else 1
-    except Exception:  # damaged EXIF, of which Pillow raises many things; the picture is what counts
+    except Exception:  # Pillow can raise any exception on damaged EXIF; the pixels are still valid
         return 1
 
 
 def _turned(image: Image.Image, width: float, height: float, orientation: int) -> tuple[Image.Image, Box]:
-    """Return the image upright, and the box where its upper left ``width`` x ``height`` have come to lie."""
+    """Return the upright image, and the box to which its upper left ``width`` x ``height`` pixels move."""
     if orientation == 1:
         return image, (0, 0, width, height)
     image = image.transpose(_UPRIGHT[orientation])
@@ -227,8 +227,8 @@ def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image
         square = Image.new("RGB", (size, size))
         square.paste(image.resize(inner, bilinear, box), ((size - inner[0]) // 2, (size - inner[1]) // 2))
         return square
-    # One step instead of two, as 1 x 5000 pixels would become a million wide before they are cropped. The corner is at
-    # a whole pixel of the result, so that an image that needs no scaling keeps its pixels.
+    # Resize and crop in one step, because 1 x 5000 pixels would otherwise become a million wide before the crop. The
+    # corner is at a whole pixel of the result, so that an image that needs no scaling keeps its pixels.
     shorter = min(width, height)
     left += round((width - shorter) * size / (2 * shorter)) * shorter / size
     top += round((height - shorter) * size / (2 * shorter)) * shorter / size
@@ -236,27 +236,27 @@ def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image
 
 
 def _complaint(path: str | os.PathLike[str], error: Exception) -> ImageError:
-    """Return an error whose one line is the file, what is wrong with it, and the way out."""
-    remedy = "Take its line out of the index file."
+    """Return a one-line error with the file, the problem and the remedy."""
+    remedy = "Remove its line from the index file."
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        reason, remedy = "is missing", "Put it back, or take its line out of the index file."
+        reason, remedy = "is missing", "Restore it, or remove its line from the index file."
     elif os.path.isdir(path):
         reason = "is a folder, but an image was expected"
     elif isinstance(error, PermissionError):
-        reason = "may not be read by this user"
-        remedy = "Change its permissions, or take its line out of the index file."
+        reason = "cannot be read: permission denied"
+        remedy = "Change its permissions, or remove its line from the index file."
     else:
         if isinstance(error, UnidentifiedImageError):
-            damaged = "damaged, or of no picture format that Pillow knows"
+            damaged = "damaged, or not in an image format that Pillow can read"
             why = damaged if os.path.getsize(path) else "it is empty: 0 bytes"
         else:
             why = printable(str(error)) or type(error).__name__
-        reason, remedy = f"is not a readable image ({why})", "Replace it, or take its line out of the index file."
+        reason, remedy = f"is not a readable image ({why})", "Replace it, or remove its line from the index file."
     complaint = ImageError(f"{printable(os.fsdecode(path))} {reason}. {remedy}")
     complaint.reason = reason
     return complaint
 
 
 def printable(text: str) -> str:
-    """Return text as it is, or in quotes, with what a terminal cannot show escaped."""
+    """Return text unchanged if it is printable, or else quoted and escaped for the terminal."""
     return text if text.isprintable() else repr(text)

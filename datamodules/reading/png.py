@@ -1,8 +1,8 @@
 """Write and read plain PNG files, a batch at a time.
 
-A general encoder filters and compresses every row, which costs far more time than the rest of the work and saves no
-disk block for a small image. Here rows are stored as they are: a valid PNG (W3C, "Portable Network Graphics
-Specification", third edition) that any decoder reads, and of which ours reads the pixels at a known place.
+A general encoder filters and compresses every row, which takes far more time than the rest of the work and saves no
+disk block for a small image. Here rows are stored uncompressed: a valid PNG (W3C, "Portable Network Graphics
+Specification", third edition) that any decoder reads, and whose pixels are at a known offset for this module's decoder.
 """
 
 import struct
@@ -13,14 +13,14 @@ import numpy as np
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_STORED = 65_535  # bytes in one stored block of deflate (RFC 1951, 3.2.4)
-IDAT_DATA = len(SIGNATURE) + 25 + 8  # where the data of IDAT begins, behind IHDR and IDAT's own length and name
-PIXELS = IDAT_DATA + 7  # where rows begin in a stored file: behind the headers of zlib and of the one block
-END = 4 + 4 + 12  # bytes behind the rows: Adler-32, the CRC of IDAT, and IEND
+IDAT_DATA = len(SIGNATURE) + 25 + 8  # offset of the data of IDAT, after IHDR and IDAT's length and name
+PIXELS = IDAT_DATA + 7  # offset of the rows in a stored file, after the headers of zlib and of its single block
+END = 4 + 4 + 12  # bytes after the rows: Adler-32, the CRC of IDAT, and IEND
 MAX_FILE = PIXELS + MAX_STORED + END
 
 
 def encode_pngs(pixels: np.ndarray, compression: int = 0) -> list[bytes]:
-    """Return RGB images as the bytes of PNG files.
+    """Encode RGB images as PNG files.
 
     Without compression a 32x32 image takes 3,172 bytes, within one 4 KiB block of a file system.
 
@@ -47,12 +47,12 @@ def encode_pngs(pixels: np.ndarray, compression: int = 0) -> list[bytes]:
 
 
 def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
-    """Return the pixels of files that ``encode_pngs`` wrote without compression, or None if one is anything else.
+    """Return the pixels of files that ``encode_pngs`` wrote without compression, or None if any file is another one.
 
-    Checksums are verified: a damaged file is "anything else", for a general decoder to complain of.
+    Checksums are verified: for a damaged file it returns None as well, and a general decoder reports the problem.
 
     Args:
-        contents: The files; images of one size.
+        contents: Contents of the files; images of one size.
 
     Returns:
         uint8 ``(N, H, W, 3)``.
@@ -76,11 +76,11 @@ def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
 
 
 def _header(height: int, width: int) -> bytes:
-    return SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))  # 8 bits a sample, RGB
+    return SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))  # 8 bits per sample, RGB
 
 
 def _stored_start(height: int, width: int) -> bytes:
-    """Return all that stands before the rows of an image in one stored block."""
+    """Return the bytes before the rows of an image in one stored block."""
     size = height * (1 + width * 3)
     zlib_header, block_header = b"\x78\x01", struct.pack("<BHH", 1, size, size ^ 0xFFFF)
     idat = struct.pack(">I", len(zlib_header) + len(block_header) + size + 4) + b"IDAT"

@@ -22,14 +22,14 @@ def read_images(
     """Return the pixels of image files, uint8 ``(N, 3, size, size)``.
 
     Args:
-        paths: The files. Those that ``encode_pngs`` wrote are read several times faster than others.
+        paths: Image files. Those that ``encode_pngs`` wrote are read several times faster than others.
         size: Side of the result in pixels.
-        resize: How an image of another size is made to fit; None if it is an error.
+        resize: How images of another size are resized; None if another size is an error.
         on_error: Called with the position of a file that cannot be read, whose pixels are then black.
-        on_loss: Called with the position of a file, and a key of ``decode.LOSSES`` that applies to it.
+        on_loss: Called with the position of a file and each key of ``decode.LOSSES`` that applies to it.
 
     Raises:
-        DataError: A file is missing, no image or of another size, and there is no ``on_error``.
+        DataError: A file is missing, not an image or of another size, and ``on_error`` is None.
     """
     pixels = _read_own(paths)
     if pixels is not None and pixels.shape[1:3] == (size, size):
@@ -53,26 +53,26 @@ def _read_one(path: str, size: int, resize: Resize | None, on_loss: Callable[[st
     height, width, _ = pixels.shape
     if (height, width) != (size, size):
         raise DataError(
-            f"Expected images of {size}x{size} pixels, as the first is, but {path} has {width}x{height}. Give "
-            "--data.image_size to bring all images to one size."
+            f"Expected images of {size}x{size} pixels like the first, but {path} has {width}x{height}. Set "
+            "--data.image_size to resize all images."
         )
     return pixels
 
 
 def paths_of(root: Path, files: Sequence[str]) -> list[str]:
-    """Return where files lie, ten times as fast as ``root / file`` for each."""
+    """Return the paths of files, ten times as fast as ``root / file`` for each."""
     folder = os.path.join(root, "")
     return [os.path.join(root, file) if file[0] == "/" or file[1:2] == ":" else folder + file for file in files]
 
 
 def _read_own(paths: Sequence[str]) -> np.ndarray | None:
-    """Return the pixels of files of ours, uint8 ``(N, H, W, 3)``, or None if there is any other."""
+    """Return the pixels of files that ``encode_pngs`` wrote, uint8 ``(N, H, W, 3)``, or None if any is another file."""
     contents = []
     for path in paths:
         try:
-            file = os.open(path, os.O_RDONLY)  # a third of the time that open() takes
+            file = os.open(path, os.O_RDONLY)  # three times as fast as open()
         except OSError:
-            return None  # the general way says what is wrong
+            return None  # the general decoder reports the problem
         try:
             contents.append(os.read(file, MAX_FILE + 1))
         except OSError:

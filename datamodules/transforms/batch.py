@@ -1,6 +1,6 @@
-"""Augmentation of whole batches on the device where they are, with parameters of its own for every image.
+"""Augmentation of whole batches on their device, with separate random parameters for every image.
 
-Nothing here waits for the device: no value of a tensor is read on the host, and nothing is made there and moved.
+No transform synchronises with the device: none reads tensor values on the host or copies tensors from it.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class BatchContext:
-    """What a transform may draw from: the same draw gives the same batch on every run.
+    """Random state and metadata for a transform of a batch: the same context gives the same batch in every run.
 
     Args:
-        generator: Seeded for this batch, on the images' device.
-        epoch: Counted from 0.
-        positions: Which images of the stage these are, int64 ``(N,)`` on the images' device.
-        seed: Of the run.
+        generator: Generator seeded for this batch, on the images' device.
+        epoch: Epoch, counted from 0.
+        positions: Positions of the images in the dataset, int64 ``(N,)`` on the images' device.
+        seed: Seed of the run.
         num_classes: Number of labels.
     """
 
@@ -36,7 +36,7 @@ class BatchContext:
 
 
 class BatchTransform(Protocol):
-    """A change of a batch.
+    """A transform of a batch.
 
     Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``.
     """
@@ -45,14 +45,14 @@ class BatchTransform(Protocol):
 
 
 class RandomCrop:
-    """Pad images and cut a window out of each, all places being equally likely.
+    """Pad images and crop each at a uniformly random position.
 
-    The same as torchvision's ``v2.RandomCrop``, whose ``padding_mode`` "constant" is "zeros" here.
+    Equivalent to torchvision's ``v2.RandomCrop``, whose ``padding_mode`` "constant" is "zeros" here.
 
     Args:
-        padding: Pixels added at each of the four sides.
-        size: Side of the square window; the images keep their size if it is left out.
-        padding_mode: What is added: "zeros", or what a mirror on the outermost pixel would show ("reflect").
+        padding: Pixels added to each of the four sides.
+        size: Side of the square crop; by default that of the images.
+        padding_mode: "zeros", or "reflect", which mirrors the image at its outermost pixels.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class RandomCrop:
         self.padding_mode = padding_mode
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return the windows, ``(N, C, size, size)``.
+        """Return the crops, ``(N, C, size, size)``.
 
         Raises:
-            DataError: The images are too small for the window or for the mirror.
+            DataError: The images are too small for the crop or for the reflect padding.
         """
         side = tuple(images.shape[-2:])
         height, width = side if self.size is None else (self.size, self.size)
@@ -84,7 +84,7 @@ class RandomCrop:
             raise DataError(
                 f"Expected a crop of at most {tuple(padded.shape[-2:])}, the padded image, but got {self.size}."
             )
-        # a view of all windows and one index: a fifth of the time of an index for every pixel
+        # indexing a view of all windows takes a fifth of the time of indexing every pixel
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         image = torch.arange(len(images), device=images.device)
         return windows[image, :, _integers(rows, images, draw), _integers(columns, images, draw)], targets
@@ -92,7 +92,7 @@ class RandomCrop:
     def _pad(self, images: Tensor) -> Tensor:
         if self.padding_mode == "zeros":
             return F.pad(images, [self.padding] * 4)
-        for dim in (3, 2):  # F.pad's reflect takes no uint8 on the CPU; the columns first is faster
+        for dim in (3, 2):  # F.pad's reflect mode does not support uint8 on the CPU; columns first is faster
             last = images.shape[dim] - 1
             before, after = images.narrow(dim, 1, self.padding), images.narrow(dim, last - self.padding, self.padding)
             images = torch.cat([before.flip(dim), images, after.flip(dim)], dim)
@@ -100,15 +100,15 @@ class RandomCrop:
 
 
 class RandomHorizontalFlip:
-    """Mirror images left to right, each with a chance of ``p``.
+    """Flip images horizontally, each with probability ``p``.
 
     Args:
-        p: Chance of an image to be mirrored.
+        p: Probability that an image is flipped.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
-            raise DataError(f"Expected a chance p of 0 to 1, but got {p}.")
+            raise DataError(f"Expected a probability p from 0 to 1, but got {p}.")
         self.p = p
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
@@ -118,10 +118,10 @@ class RandomHorizontalFlip:
 
 
 class AlternatingFlip:
-    """Mirror a random half of the images in epoch 0, and from then on those that the epoch before left as they were.
+    """Flip a random half of the images in epoch 0, and then alternately the other half and the same half.
 
-    Two epochs in a row so show every image both ways. From Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
-    2024, https://arxiv.org/abs/2404.00498.
+    Two consecutive epochs so contain every image in both orientations. From Jordan, "94% on CIFAR-10 in 3.29 Seconds on
+    a Single GPU", 2024, https://arxiv.org/abs/2404.00498.
     """
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
@@ -130,14 +130,14 @@ class AlternatingFlip:
 
 
 class Cutout:
-    """Paint over a square inside each image, all places being equally likely.
+    """Fill a square at a uniformly random position inside each image.
 
-    The same as torchvision's ``v2.RandomErasing(p=1, scale=(size**2 / (H * W),) * 2, ratio=(1, 1), value=fill)``; the
-    squares of DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552, may reach over the border.
+    Equivalent to torchvision's ``v2.RandomErasing(p=1, scale=(size**2 / (H * W),) * 2, ratio=(1, 1), value=fill)``; the
+    squares of DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552, may extend beyond the border.
 
     Args:
         size: Side of the square in pixels.
-        fill: Value of the square on the images' scale; its fraction is cut off if they are uint8.
+        fill: Value of the square on the images' scale; truncated to an integer for uint8 images.
     """
 
     def __init__(self, size: int, fill: float = 0) -> None:
@@ -152,7 +152,7 @@ class Cutout:
         """Return images of the same shape.
 
         Raises:
-            DataError: The square would cover a whole side.
+            DataError: The square is as large as a side of the images.
         """
         height, width = images.shape[-2:]
         if self.size >= min(height, width):
@@ -163,13 +163,13 @@ class Cutout:
 
 
 class MixUp:
-    """Blend every image and its target with those before it in the batch.
+    """Blend every image and its target with the previous ones in the batch.
 
-    As torchvision's ``v2.MixUp``, but each image has a share of its own. Zhang et al., "mixup: Beyond Empirical Risk
-    Minimization", 2018, https://arxiv.org/abs/1710.09412.
+    Like torchvision's ``v2.MixUp``, but with a separate mixing coefficient for each image. Zhang et al., "mixup: Beyond
+    Empirical Risk Minimization", 2018, https://arxiv.org/abs/1710.09412.
 
     Args:
-        alpha: Shares are drawn from Beta(alpha, alpha): near 0 or 1 if it is small, evenly if it is 1.
+        alpha: Coefficients are drawn from Beta(alpha, alpha): near 0 or 1 if alpha is small, uniformly if it is 1.
     """
 
     def __init__(self, alpha: float = 0.2) -> None:
@@ -183,14 +183,14 @@ class MixUp:
 
 
 class CutMix:
-    """Paste a box of the image before it in the batch over every image, and blend the targets by area.
+    """Paste a box of the previous image in the batch into every image, and blend the targets by area.
 
-    As torchvision's ``v2.CutMix``, but each image has a box of its own. Yun et al., "CutMix: Regularization Strategy to
-    Train Strong Classifiers with Localizable Features", 2019, https://arxiv.org/abs/1905.04899.
+    Like torchvision's ``v2.CutMix``, but with a separate box for each image. Yun et al., "CutMix: Regularization
+    Strategy to Train Strong Classifiers with Localizable Features", 2019, https://arxiv.org/abs/1905.04899.
 
     Args:
-        alpha: The share of an image that is kept is drawn from Beta(alpha, alpha), evenly if it is 1; the border cuts
-            off a part of many boxes, so more is kept.
+        alpha: The share of an image outside the box is drawn from Beta(alpha, alpha), uniformly if alpha is 1. It is
+            larger in the result, because many boxes are clipped at the border.
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -202,23 +202,24 @@ class CutMix:
         share = _shares(self.alpha, images, draw)
         box = cutmix_box(share, _integers(width, images, draw), _integers(height, images, draw), height, width)
         left, top, right, bottom = box
-        kept = 1 - (right - left) * (bottom - top) / (height * width)
+        remaining = 1 - (right - left) * (bottom - top) / (height * width)
         mixed = torch.where(_inside(images, *box), images.roll(1, 0), images)
-        return mixed, _blend(_soft(targets, draw.num_classes), kept)
+        return mixed, _blend(_soft(targets, draw.num_classes), remaining)
 
 
 class ProgressiveResize:
-    """Shrink images in early epochs, when coarse shapes are learnt: half the side takes a quarter of the time.
+    """Downscale images in early epochs, when coarse shapes are learnt: half the side takes a quarter of the time.
 
-    Made for networks that take any size, such as ``Airbench`` and ``ResNet``. Put it last.
+    For networks that accept any image size, such as ``Airbench`` and ``ResNet``. It must be the last transform.
 
     Source: Howard, 2018, "Training Imagenet in 3 hours for $25; and CIFAR10 for $0.26" (fast.ai).
 
     Args:
-        sizes: Side of the images in pixels from an epoch on, as ``{0: 16, 4: 24}``; the data's own before the first.
+        sizes: Side of the images in pixels by first epoch, such as ``{0: 16, 4: 24}``; the original size before the
+            first.
 
     Raises:
-        DataError: No size is given, or one is below 1, or an epoch below 0.
+        DataError: ``sizes`` is empty, a size is below 1, or an epoch is below 0.
     """
 
     def __init__(self, sizes: dict[int, int]) -> None:
@@ -227,7 +228,7 @@ class ProgressiveResize:
         self.sizes = sizes
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return float images of the epoch's size on the same scale, or the images themselves if they have it."""
+        """Return float images of the epoch's size on the same scale; images of that size are returned unchanged."""
         since = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
         if since is None or self.sizes[since] == images.shape[-1]:
             return images, targets
@@ -236,14 +237,14 @@ class ProgressiveResize:
 
 
 def cutmix_box(share: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the first and last edges (x1, y1, x2, y2) of boxes around (x, y), cut off at the border.
+    """Return the edges (x1, y1, x2, y2) of boxes around (x, y), clipped at the border.
 
     Args:
-        share: What the boxes leave of the image before they are cut off, float ``(N,)``.
+        share: Share of the image outside each box before it is clipped, float ``(N,)``.
         x: Column of the centre, int64 ``(N,)``.
         y: Row of the centre, int64 ``(N,)``.
-        height: Of the images.
-        width: Of the images.
+        height: Height of the images.
+        width: Width of the images.
     """
     half = 0.5 * (1 - share).sqrt()
     half_width, half_height = (half * width).long(), (half * height).long()
@@ -256,31 +257,31 @@ def cutmix_box(share: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> 
 
 
 def _integers(stop: int, images: Tensor, draw: BatchContext) -> Tensor:
-    """Draw a number from 0 to below ``stop`` for every image."""
+    """Draw an integer from ``[0, stop)`` for every image."""
     return torch.randint(stop, (len(images),), generator=draw.generator, device=images.device)
 
 
 def _shares(alpha: float, images: Tensor, draw: BatchContext) -> Tensor:
     """Draw a number from Beta(alpha, alpha) for every image."""
-    # torch.distributions.Beta draws by this private function as well, but can hand it no generator
+    # torch.distributions.Beta uses this private function too, but accepts no generator
     alphas = torch.full((len(images), 2), alpha, device=images.device)
     return torch._sample_dirichlet(alphas, draw.generator)[:, 0]
 
 
 def _hash(positions: Tensor, seed: int) -> Tensor:
-    """Return the numbers that splitmix64 gives after ``seed`` at ``positions``, int64 of all 64 bits.
+    """Return the outputs of splitmix64 at ``positions``, starting from ``seed``, as int64 of all 64 bits.
 
     Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014; constants of https://prng.di.unimi.it.
     """
     bits = (positions + 1) * _signed(0x9E3779B97F4A7C15) + _signed(seed)
-    # int64 products wrap round as uint64's do, but its right shift repeats the sign, which the masks take away
+    # int64 products wrap around like those of uint64, but the right shift extends the sign, which the masks remove
     bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
     return bits ^ (bits >> 31 & (1 << 33) - 1)
 
 
 def _signed(value: int) -> int:
-    """Return the int64 of the same 64 bits."""
+    """Return the int64 with the same 64 bits."""
     return (value + 2**63) % 2**64 - 2**63
 
 
@@ -289,7 +290,7 @@ def _flip(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _inside(images: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
-    """Tell which pixels lie in each image's box, bool ``(N, 1, H, W)``; ``right`` and ``bottom`` lie outside."""
+    """Return the mask of each image's box, bool ``(N, 1, H, W)``; ``right`` and ``bottom`` are exclusive."""
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
     in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
     in_columns = (columns >= left[:, None]) & (columns < right[:, None])
@@ -300,12 +301,12 @@ def _soft(targets: Tensor, num_classes: int) -> Tensor:
     """Return float targets ``(N, num_classes)``."""
     if targets.is_floating_point():
         return targets
-    # F.one_hot reads the largest label on the host
+    # F.one_hot would read the largest label on the host
     return torch.zeros(len(targets), num_classes, device=targets.device).scatter_(1, targets[:, None], 1.0)
 
 
 def _blend(values: Tensor, share: Tensor) -> Tensor:
-    """Keep each row's share of itself and take the rest from the row before, the last being before the first."""
+    """Blend each row, by its share, with the previous row; the row before the first is the last."""
     return torch.lerp(values.roll(1, 0), values, share.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
 
 

@@ -1,4 +1,4 @@
-"""Per-image transforms: what one may be in a config, several as one, and whitening."""
+"""Per-image transforms: their type in configs, composition, normalisation checks and whitening."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -17,30 +17,30 @@ from torchvision.transforms import v2
 
 from datamodules.errors import DataError
 
-# a Callable alone parses the same, but nn.Module first makes jsonargparse's errors name the class path
+# Callable would accept the same, but with nn.Module first, jsonargparse's errors name the class path
 ImageTransform = nn.Module | Callable[[Any], Any]
 
-# v2.RandomRotation and v2.RandomAffine take `degrees: Number`, which jsonargparse parses and then saves as
+# v2.RandomRotation and v2.RandomAffine have `degrees: Number`, which jsonargparse parses but saves as
 # "Unable to serialize instance 10": the config.yaml of a run could not be read again
 register_type(Number, lambda value: value, float, type_check=isinstance)
 
 PIXELS = (torch.uint8, torch.float32)
-DRAWS = 8  # of random transforms, to see what values they give
+DRAWS = 8  # draws of random transforms, to find their range of values
 
 
 def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
-    """Return transforms as one that applies them in order and ends with what a network takes.
+    """Compose transforms into one that applies them in order and returns an image tensor.
 
     It can be pickled if they can. It takes uint8 ``(3, H, W)`` and returns uint8 or float32 ``(3, H, W)``: a PIL image
-    or a NumPy array ``(H, W, 3)`` becomes a tensor and grey becomes three equal channels. Several images, as of
-    FiveCrop, become a stack of views ``(V, 3, H, W)``, each of which went through the transforms that follow alone.
+    or a NumPy array ``(H, W, 3)`` becomes a tensor, and grey becomes three equal channels. Several images, such as
+    those of FiveCrop, become a stack of views ``(V, 3, H, W)``; later transforms are applied to each view separately.
 
     Args:
         transforms: From torchvision (``ToTensor`` of version 1 accepts a tensor here) or any function of an image.
 
     Raises:
-        DataError: Something in the list, or in a list inside torchvision's transforms, cannot be called. Later, from
-            the result: a transform failed, or the last one returned no image.
+        DataError: A transform in the list, or inside torchvision's containers, is not callable. The composed transform
+            raises it if a transform fails or the last one does not return an image.
     """
     for transform in transforms:
         _check(transform)
@@ -48,10 +48,10 @@ def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
 
 
 def extremes(transform: Callable[[Tensor], Tensor], size: int) -> tuple[float, float]:
-    """Return the least and greatest value that transforms give to most pixels of black and white images, white being 1.
+    """Return the least and greatest value of most pixels of a transformed black and white image; white is 1.
 
     Args:
-        transform: Takes uint8 ``(3, H, W)``; random ones are drawn several times.
+        transform: Takes uint8 ``(3, H, W)``; it is applied several times, because it may be random.
         size: Side of the images in pixels.
     """
     images = [torch.full((3, size, size), value, dtype=torch.uint8) for value in (0, 255)]
@@ -63,9 +63,9 @@ def extremes(transform: Callable[[Tensor], Tensor], size: int) -> tuple[float, f
 
 
 def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[list[float], list[float]] | None:
-    """Return mean and standard deviation by which transforms normalise: 0 and 1 if they do not.
+    """Return the mean and standard deviation with which transforms normalise: 0 and 1 if they do not.
 
-    None if they change colours in another way.
+    Returns None if they change colours in another way.
 
     Args:
         transform: Takes uint8 ``(3, H, W)``.
@@ -73,7 +73,7 @@ def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[lis
     """
     colours = torch.tensor([[0, 0, 0], [255, 255, 255], [51, 102, 204]], dtype=torch.uint8)
     with seeded(0):
-        black, white, colour = (_most_pixels(transform(one.view(3, 1, 1).repeat(1, size, size))) for one in colours)
+        black, white, colour = (_most_pixels(transform(each.view(3, 1, 1).repeat(1, size, size))) for each in colours)
     std = 1 / (white - black)
     mean = -black * std
     linear = torch.allclose(colour, (colours[2] / 255 - mean) / std, atol=1e-3)
@@ -81,28 +81,30 @@ def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[lis
 
 
 def normalizers(transforms: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Return mean and standard deviation of each Normalize of torchvision's among transforms, or inside them."""
-    found = []
-    for one in transforms:
-        found += [(one.mean, one.std)] if isinstance(one, v1.Normalize | v2.Normalize) else normalizers(_inner(one))
-    return found
+    """Return the mean and standard deviation of each torchvision Normalize in transforms or their containers."""
+    pairs = []
+    for transform in transforms:
+        is_normalize = isinstance(transform, v1.Normalize | v2.Normalize)
+        pairs += [(transform.mean, transform.std)] if is_normalize else normalizers(_inner(transform))
+    return pairs
 
 
 class ZCAWhitening:
-    """Decorrelate the pixels of images: uint8 or float ``(3, H, W)`` to float32 around 0, as good as uncorrelated.
+    """Decorrelate the pixels of images: map uint8 or float ``(3, H, W)`` to float32 of mean 0, almost uncorrelated.
 
     Subtracts the mean image and multiplies by ``W = U (S + epsilon)^(-1/2) U^T``, where ``U S U^T`` is the covariance
     of the training images on the scale of 0 to 1; of all whitening matrices, this one changes the images least.
     Sources: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, appendix A; Pal and Sudeep,
     "Preprocessing for Image Classification by Convolutional Neural Networks", 2016, for epsilon.
 
-    The output is centred already, so give ``--data.normalize false``, and whiten training and evaluation alike. All
-    images must be of the size of those it was fitted to; a crop belongs after it. At 32 x 32 the matrix takes 38 MB
-    and an image 1.5 ms.
+    The output is already centred, so use ``--data.normalize false``, and apply it in training and evaluation. All
+    images must have the size of those it was fitted to; put crops after it. At 32 x 32 the matrix takes 38 MB and an
+    image 1.5 ms.
 
     Args:
-        epsilon: Added to every variance, so that noise in directions of little variance is not blown up.
-        num_images: How many training images ``fit`` wants; fewer than ``3 H W`` leave directions unmeasured.
+        epsilon: Added to every variance, so that noise in directions of little variance is not amplified.
+        num_images: Number of training images for ``fit``; fewer than ``3 H W`` leave some directions without an
+            estimate.
     """
 
     def __init__(self, epsilon: PositiveFloat = 0.1, num_images: PositiveInt = 10_000) -> None:
@@ -111,21 +113,21 @@ class ZCAWhitening:
         self._linear: v2.LinearTransformation | None = None
 
     def fit(self, images: Tensor) -> None:
-        """Measure mean and covariance of training images: 15 s on one core for 10,000 of 32 x 32.
+        """Estimate mean and covariance of training images: 15 s on one core for 10,000 of 32 x 32.
 
         Args:
             images: uint8 ``(N, 3, H, W)``.
 
         Raises:
-            DataError: There are fewer than two images, or they are of another shape or dtype.
+            DataError: There are fewer than two images, or they have another shape or dtype.
         """
         if images.dtype != torch.uint8 or images.dim() != 4 or len(images) < 2:
-            raise DataError(f"Expected two or more training images, uint8 (N, 3, H, W), but got {_describe(images)}.")
+            raise DataError(f"Expected at least two training images, uint8 (N, 3, H, W), but got {_describe(images)}.")
         pixels = images.flatten(1).double().div_(255)
         mean = pixels.mean(0)
         pixels -= mean
         count, size = pixels.shape
-        if count < size:  # the same from the smaller matrix of products between images; the rest has no variance
+        if count < size:  # use the smaller Gram matrix; all other directions have no variance
             variances, vectors = torch.linalg.eigh(pixels @ pixels.T / count)
             seen = variances > variances[-1] * 1e-12
             variances = variances[seen]
@@ -139,12 +141,12 @@ class ZCAWhitening:
 
     def __call__(self, image: Tensor) -> Tensor:
         if self._linear is None:
-            raise DataError("Expected a ZCAWhitening that was fitted to training images, but fit(images) never ran.")
+            raise DataError("Expected a ZCAWhitening fitted to training images, but fit(images) was not called.")
         return self._linear(v2.functional.to_dtype(image, torch.float32, scale=True))
 
 
 class _ToTensor(v1.ToTensor):
-    """``ToTensor`` that also takes a tensor, because images are tensors here from the start."""
+    """``ToTensor`` that also accepts tensors, because images are already tensors here."""
 
     def __call__(self, pic: Any) -> Tensor:
         if isinstance(pic, Tensor):
@@ -153,18 +155,18 @@ class _ToTensor(v1.ToTensor):
 
 
 def _check(transform: Any) -> None:
-    """Refuse what cannot be called, also inside torchvision's containers."""
+    """Raise DataError if a transform, or one inside torchvision's containers, is not callable."""
     if not callable(transform):
         raise DataError(
-            f"Expected a transform, but got {transform!r} of type {type(transform).__name__}. A list inside another "
-            "transform may name functions if that one is of torchvision.transforms.v2."
+            f"Expected a transform, but got {transform!r} of type {type(transform).__name__}. A list inside a "
+            "transform may contain functions only if the transform is of torchvision.transforms.v2."
         )
     for inner in _inner(transform):
         _check(inner)
 
 
 def _inner(transform: Any) -> Sequence[Any]:
-    """Return the transforms inside one of torchvision's, or inside a Sequential."""
+    """Return the transforms inside a torchvision container or a Sequential."""
     if isinstance(transform, nn.Sequential):
         return list(transform)
     return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
@@ -175,28 +177,28 @@ def _apply(transforms: Sequence[ImageTransform], image: Any, start: int = 0) -> 
         transform = transforms[position]
         try:
             result = transform(image)
-        except Exception as error:  # whatever a user's transform raises
+        except Exception as error:  # a custom transform can raise any exception
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{_name(transform)} failed on {_describe(image)}: {reason}") from error
         if isinstance(result, (tuple, list)):
             views = [_apply(transforms, view, position + 1) for view in result]
             if len({view.shape for view in views}) != 1:
-                found = ", ".join(map(_describe, views)) or "nothing"
-                raise DataError(f"Expected views of one shape from {_name(transform)}, but got {found}.")
-            return torch.stack(views).flatten(0, -4)  # views of views stand in one row
+                got = ", ".join(map(_describe, views)) or "nothing"
+                raise DataError(f"Expected views of one shape from {_name(transform)}, but got {got}.")
+            return torch.stack(views).flatten(0, -4)  # views of views become one dimension
         image = result
     if type(image) is Tensor and image.dtype in PIXELS and image.dim() == 3 and len(image) == 3:
-        return image  # the usual end, without the 10 us of the next line
+        return image  # the usual case; saves the 10 us of _as_pixels
     return _as_pixels(image, _name(transforms[-1]) if transforms else "the dataset")
 
 
 def _as_pixels(image: Any, source: str) -> Tensor:
     pixels = image
     if isinstance(pixels, Image.Image):
-        # a conversion of integers or floats of 32 bits would clip them
+        # converting 32-bit integers or floats would clip them
         pixels = np.array(pixels if pixels.mode.startswith(("I", "F")) else pixels.convert("RGB"))
     if isinstance(pixels, np.ndarray) and pixels.ndim in (2, 3) and pixels.dtype.kind in "uf":
-        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch takes no negative strides
+        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch does not support negative strides
     if (
         not isinstance(pixels, Tensor)
         or not (pixels.dtype == torch.uint8 or pixels.is_floating_point())
@@ -205,22 +207,22 @@ def _as_pixels(image: Any, source: str) -> Tensor:
     ):
         raise DataError(
             "Expected a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a list of them, but got "
-            f"{_describe(image)} from {source}: let it return one."
+            f"{_describe(image)} from {source}."
         )
-    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would stay one through the network
+    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
     if pixels.is_floating_point():
         pixels = pixels.float()
     return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
 
 
 def _most_pixels(image: Tensor) -> Tensor:
-    """Return the median of each channel, float ``(3,)``, white being 1, of an image or the first of its views."""
+    """Return the median of each channel, float ``(3,)`` with white as 1, of an image or its first view."""
     scaled = image / 255 if image.dtype == torch.uint8 else image
     return scaled.reshape(-1, 3, image.shape[-2] * image.shape[-1])[0].median(1).values
 
 
 def _name(transform: ImageTransform) -> str:
-    """Return the name of a function, or of the class of anything else."""
+    """Return the name of a function, or else of the class."""
     return getattr(transform, "__name__", type(transform).__name__.lstrip("_"))
 
 
@@ -234,7 +236,7 @@ def _describe(value: Any) -> str:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch (on the CPU), and afterwards leave them as if nothing had been drawn."""
+    """Seed Python, NumPy and torch (on the CPU), and restore their random states on exit."""
     states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     random.seed(seed)
     np.random.seed(seed % 2**32)

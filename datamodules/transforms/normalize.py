@@ -1,4 +1,4 @@
-"""Normalise images where they are."""
+"""Normalise images on their device."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ class Normalize:
     """Subtract mean and divide by standard deviation.
 
     Args:
-        mean: Of R, G and B, on the scale of 0 to 1.
-        std: Likewise.
+        mean: Mean of R, G and B, on the scale of 0 to 1.
+        std: Standard deviation of R, G and B, on the scale of 0 to 1.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -20,10 +20,10 @@ class Normalize:
         self._scale_and_shift: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor, white: int) -> Tensor:
-        """Return normalised images, float32, of uint8 or float images on a scale of 0 to ``white``."""
+        """Normalise uint8 or float images on a scale of 0 to ``white``; returns float32."""
         key = images.device, white
         if key not in self._scale_and_shift:
-            mean, std = (torch.tensor(one, device=images.device).view(3, 1, 1) for one in (self.mean, self.std))
+            mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
             self._scale_and_shift[key] = 1 / std / white, -mean / std
         scale, shift = self._scale_and_shift[key]
         return images.to(torch.float32, copy=True).mul_(scale).add_(shift)

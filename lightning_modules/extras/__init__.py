@@ -1,1 +1,1 @@
-"""Modules beyond classification; none of the other files needs this folder."""
+"""Modules for tasks beyond classification; no other file depends on this folder."""

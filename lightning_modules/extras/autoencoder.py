@@ -1,4 +1,4 @@
-"""Train a network to make images again of a short code."""
+"""Train an autoencoder, which reconstructs images from a short code."""
 
 from typing import Any
 
@@ -14,22 +14,22 @@ PIXEL_LOSSES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss
 
 
 class Autoencoder(ImageModule):
-    """A network that makes an image again, through a code; the loss compares it with the image as it was before
-    normalisation, from 0 to 1.
+    """A network that reconstructs images through a code; the loss compares images from 0 to 1, before normalisation.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which play no part; in validation and
-    test also ``(N, V, 3, H, W)``, each view an image of its own. Logs ``train/loss``, ``val/loss``, ``test/loss``
-    (means over an epoch and all devices) and ``train/loss_step``. There is no accuracy: a recipe says
+    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which are ignored; in validation and test
+    also ``(N, V, 3, H, W)``, where each view counts as an image. Logs ``train/loss``, ``val/loss``, ``test/loss``
+    (means over an epoch and all devices) and ``train/loss_step``. There is no accuracy, so a recipe needs
     ``checkpoint: {monitor: val/loss, mode: min}``.
 
     Args:
         code_size: First argument of the network, whose output is an image.
-        loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss``, or one of your own:
-            called with the network's images and the true ones, both float32 ``(N, 3, H, W)``.
+        loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss``, or a custom loss;
+            called with the reconstructed and the true images, both float32 ``(N, 3, H, W)``.
         **kwargs: See ``ImageModule``.
 
     Raises:
-        MisconfigurationException: The network does not make images of the size it gets, or the loss compares none.
+        MisconfigurationException: The network's output does not have the shape of its input, or the loss does not
+            compare images.
     """
 
     def __init__(
@@ -49,35 +49,35 @@ class Autoencoder(ImageModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure a batch of validation images."""
+        """Evaluate a batch of validation images."""
         _, shown = self._compare(batch[0])
         self.log_mean("val/loss", shown, len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure a batch of test images."""
+        """Evaluate a batch of test images."""
         _, shown = self._compare(batch[0])
         self.log_mean("test/loss", shown, len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the images of a batch as the network makes them, from 0 to 1."""
+        """Return the reconstructed images of a batch, from 0 to 1."""
         return self(batch[0].flatten(0, -4))
 
     # Helpers
 
     def _compare(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss to train on, and its mean over images to log."""
+        """Return the loss for the backward pass, and its mean over images for logging."""
         images = images.flatten(0, -4)
-        made = self(images).float()
-        with torch.autocast(made.device.type, enabled=False):  # under which BCELoss refuses to work on a GPU
-            loss = self.loss(made, self.denormalize(images).float())
+        reconstructed = self(images).float()
+        with torch.autocast(reconstructed.device.type, enabled=False):  # BCELoss does not support it on a GPU
+            loss = self.loss(reconstructed, self.denormalize(images).float())
         return loss, per_image(self.loss, loss.detach(), len(images))
 
     def _check(self) -> None:
         shape = (1, 3, self.hparams["image_size"], self.hparams["image_size"])
         if self.output_shape != shape:
             raise MisconfigurationException(
-                f"Expected a network that makes an image {shape} again, but {type(self.network).__name__} makes "
-                f"{self.output_shape}. Take lightning_modules.networks.ConvAutoencoder, or one that ends as it does."
+                f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
+                f"{self.output_shape}. Use lightning_modules.networks.ConvAutoencoder or a similar network."
             )
         if type(self.loss).__module__ == nn.MSELoss.__module__ and not isinstance(self.loss, PIXEL_LOSSES):
             raise MisconfigurationException(

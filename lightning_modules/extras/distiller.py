@@ -1,4 +1,4 @@
-"""Train a classifier to answer as another one does."""
+"""Train a classifier by knowledge distillation."""
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ from lightning_modules.weights.safe_load import LoadError, load_safely
 
 
 class Distiller(ImageClassifier):
-    """An image classifier, the student, that also learns from the probabilities that a trained one, the teacher, gives.
+    """An image classifier, the student, that also learns from the probabilities of a trained one, the teacher.
 
     The training loss is ``(1 - alpha) * loss + alpha * temperature ** 2 * KLDiv`` per image, where KLDiv is the
-    Kullback-Leibler divergence of the student's probabilities from the teacher's, both of logits divided by the
-    temperature; ``loss`` counts as a mean even if its reduction is "sum". ``train/loss`` is that, ``val/loss`` and
-    ``test/loss`` are of ``loss`` alone. The teacher is loaded when training starts; the student's checkpoint neither
-    holds nor needs it.
+    Kullback-Leibler divergence of the student's probabilities from the teacher's, both computed from logits divided by
+    the temperature; ``loss`` is averaged even if its reduction is "sum". ``train/loss`` is the training loss,
+    ``val/loss`` and ``test/loss`` are only ``loss``. The teacher is loaded when training starts; the student's
+    checkpoint neither contains nor needs it.
 
     Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
 
     Args:
         teacher: Checkpoint of an ``ImageClassifier`` of the same classes, in any order, and image size.
-        temperature: The higher, the more the teacher tells of classes that it thinks unlikely.
-        alpha: Share of the teacher in the loss, from 0 to 1.
+        temperature: The higher it is, the more weight unlikely classes of the teacher have.
+        alpha: Weight of the teacher in the loss, from 0 to 1.
         **kwargs: See ``ImageClassifier``.
     """
 
@@ -44,13 +44,13 @@ class Distiller(ImageClassifier):
         self.temperature = temperature
         self.alpha = alpha
         self.divergence = nn.KLDivLoss(reduction="batchmean")
-        self._teacher: list[ImageClassifier] = []  # in a list, so that it is no part of the module
+        self._teacher: list[ImageClassifier] = []  # in a list, so that it is not registered as a submodule
 
     def setup(self, stage: str) -> None:
         """Load the teacher.
 
         Raises:
-            MisconfigurationException: It cannot be loaded, or does not know these classes or images of this size.
+            MisconfigurationException: It cannot be loaded, or its classes or image size differ.
         """
         super().setup(stage)
         if stage == "fit":
@@ -58,10 +58,10 @@ class Distiller(ImageClassifier):
             known, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
             own = [name for name in self.class_names if name not in known]
             others = [name for name in known if name not in self.class_names]
-            if own or others:  # those that both have are not named
+            if own or others:  # name only the classes that differ
                 raise MisconfigurationException(
                     f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has "
-                    f"{others[:LIMIT]} in their place."
+                    f"{others[:LIMIT]} instead."
                 )
             if size != self.hparams["image_size"]:
                 raise MisconfigurationException(
@@ -74,7 +74,7 @@ class Distiller(ImageClassifier):
         self._teacher[0].to(self.device)
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what to train on, and the same to log."""
+        """Return the training loss, once for the backward pass and once for logging."""
         own = per_image(self.loss, self.loss(logits, targets), self._count(targets))
         loss = (1 - self.alpha) * own + self.alpha * self._distance(logits, images)
         return loss, loss.detach()
@@ -82,10 +82,10 @@ class Distiller(ImageClassifier):
     # Helpers
 
     def _distance(self, logits: Tensor, images: Tensor) -> Tensor:
-        """Return the divergence from the teacher's answers, in the scale of a loss at temperature 1."""
+        """Return the divergence from the teacher's probabilities, on the scale of a loss at temperature 1."""
         teacher = self._teacher[0]
         with torch.no_grad():
-            # normalised as it learnt them: its training images may have been others
+            # use the teacher's normalisation, because it may have been trained on other images
             answers = teacher((images * self.std + self.mean - teacher.mean) / teacher.std)
             if teacher.class_names != self.class_names:
                 answers = answers[:, [teacher.class_names.index(name) for name in self.class_names]]
@@ -94,20 +94,20 @@ class Distiller(ImageClassifier):
 
 
 def load_teacher(file: str) -> ImageClassifier:
-    """Return the classifier of a checkpoint, ready to answer and not to learn.
+    """Load the classifier of a checkpoint, in eval mode and without gradients.
 
     Raises:
-        MisconfigurationException: The file is missing, or no checkpoint of a classifier.
+        MisconfigurationException: The file is missing or not a checkpoint of a classifier.
     """
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
     expected = f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file}"
     try:
-        load_safely(file)  # for its words: torch's advise to load what is refused
+        load_safely(file)  # for its error messages: torch's advise to load the file unsafely
         teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
     except LoadError as error:
-        raise MisconfigurationException(f"{expected} {error}. Give one that `fit` wrote.") from error
-    except Exception as error:  # one of something else raises almost anything
+        raise MisconfigurationException(f"{expected} {error}. Use a checkpoint of `fit`.") from error
+    except Exception as error:  # loading another file can raise almost any exception
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MisconfigurationException(f"{expected} cannot be loaded: {reason}. Give one that `fit` wrote.") from error
+        raise MisconfigurationException(f"{expected} cannot be loaded: {reason}. Use a checkpoint of `fit`.") from error
     return teacher.eval().requires_grad_(False)

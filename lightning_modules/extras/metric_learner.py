@@ -1,4 +1,4 @@
-"""Train a network to put images of one class near one another."""
+"""Train embeddings by metric learning."""
 
 import copy
 from typing import Any, Literal
@@ -20,30 +20,30 @@ TRIPLET_LOSSES = (nn.TripletMarginLoss, nn.TripletMarginWithDistanceLoss, nn.Mar
 
 
 class MetricLearner(ImageModule):
-    """A network that makes embeddings, trained on pairs or triplets of a batch, judged by nearest neighbours.
+    """A network that returns embeddings, trained on pairs or triplets of a batch, evaluated by nearest neighbours.
 
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``; in validation and
     test also ``(N, V, 3, H, W)``, views of one image each, whose embeddings are averaged. Logs ``train/loss`` and
-    ``train/loss_step`` (per pair or triplet), and ``val/acc`` and ``test/acc``: the share of images whose nearest
-    neighbour among the others is of their class. There is no ``val/loss``: it would tell how images happen to be
-    ordered, since a batch of one class has no triplet.
+    ``train/loss_step`` (per pair or triplet), and ``val/acc`` and ``test/acc``: the fraction of images whose nearest
+    neighbour has the same class. There is no ``val/loss``, because it would depend on the order of the images: a batch
+    of one class has no triplets.
 
     Args:
         embedding_size: First argument of the network, and width of its output.
-        loss: ``TripletMarginLoss`` (the default), ``MarginRankingLoss`` (a triplet's distance to the negative is to
-            rank above that to the positive; give a margin, for its default is 0), ``HingeEmbeddingLoss`` (of a pair's
-            distance) or ``CosineEmbeddingLoss``.
-        miner: "all_pairs" for a loss of pairs. For a loss of triplets, "batch_hard": each image with the furthest of
-            its class and the nearest of the others in the batch (Hermans et al., 2017, "In defense of the triplet
-            loss"), for weights that are good already, since from random ones all embeddings may fall into one; or
-            "semi_hard": each image with a random one of its class and the nearest of the others that is further away
-            (Schroff et al., 2015, "FaceNet"). By default "all_pairs" or "semi_hard", whichever fits.
-        distance: "cosine" scales embeddings to length 1, so that distances and neighbours tell their angles;
-            "euclidean" leaves them as they are.
+        loss: ``TripletMarginLoss`` (the default), ``MarginRankingLoss`` (ranks a triplet's distance to the negative
+            above that to the positive; set a margin, because its default is 0), ``HingeEmbeddingLoss`` (on the distance
+            of a pair) or ``CosineEmbeddingLoss``.
+        miner: "all_pairs" for a loss on pairs. For a loss on triplets, "batch_hard": each image with the furthest image
+            of its class and the nearest of another class in the batch (Hermans et al., 2017, "In defense of the triplet
+            loss"), for pretrained weights, because embeddings of random weights may collapse; or "semi_hard": each
+            image with a random one of its class and the nearest of another class that is further away (Schroff et al.,
+            2015, "FaceNet"). By default "all_pairs" or "semi_hard", depending on the loss.
+        distance: "cosine" scales embeddings to length 1, so that distances and neighbours depend only on angles;
+            "euclidean" does not change them.
         **kwargs: See ``ImageModule``.
 
     Raises:
-        MisconfigurationException: The output has not the width of an embedding, or loss and miner do not fit.
+        MisconfigurationException: The output is not an embedding of ``embedding_size``, or loss and miner do not match.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class MetricLearner(ImageModule):
         super().__init__(width=embedding_size, **kwargs)
         if self.output_shape != (1, embedding_size):
             raise MisconfigurationException(
-                f"Expected a network that makes an embedding (1, {embedding_size}) of an image, but "
-                f"{type(self.network).__name__} makes {self.output_shape}. Its first argument must set the width of "
+                f"Expected a network that returns an embedding (1, {embedding_size}) for an image, but "
+                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must set the width of "
                 "its output."
             )
         self.loss = loss or nn.TripletMarginLoss()
         self.miner: str = miner or ("all_pairs" if isinstance(self.loss, PAIR_LOSSES) else "semi_hard")
         self._check_loss()
         each: Any = copy.copy(self.loss)
-        each.reduction = "none"  # triplets that are none must not count
-        self._each_loss: list[nn.Module] = [each]  # in a list, so that it is no part of the module
+        each.reduction = "none"  # to mask images without a valid triplet
+        self._each_loss: list[nn.Module] = [each]  # in a list, so that it is not registered as a submodule
         self.distance = distance
         self.val_acc, self.test_acc = NearestNeighborAccuracy(), NearestNeighborAccuracy()
 
@@ -79,20 +79,20 @@ class MetricLearner(ImageModule):
         images, targets = batch
         if targets.is_floating_point():
             raise MisconfigurationException(
-                "Expected targets of one class for MetricLearner, but got mixed ones. Take mixup and cutmix out of "
+                "Expected targets of one class for MetricLearner, but got mixed ones. Remove MixUp and CutMix from "
                 "--data.batch_transforms."
             )
         total, count = self.mined_loss(self(images).float(), targets)
-        mean = total / count.clamp(min=1)  # a batch may hold no triplet; to ask would be to wait for the device
+        mean = total / count.clamp(min=1)  # a batch may have no triplet; a check would synchronise
         self.log_training(count, loss=mean.detach())
         return total if self.loss.reduction == "sum" else mean
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Keep the embeddings of a batch of validation images."""
+        """Collect the embeddings of a batch of validation images."""
         self._evaluate("val", batch, self.val_acc, prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Keep the embeddings of a batch of test images."""
+        """Collect the embeddings of a batch of test images."""
         self._evaluate("test", batch, self.test_acc)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -116,7 +116,7 @@ class MetricLearner(ImageModule):
                 losses = loss(*pair, signs)
             else:
                 losses = loss(F.pairwise_distance(*pair), signs)
-            return losses.sum(), torch.full((), len(losses), device=losses.device)  # a copy would be waited for
+            return losses.sum(), torch.full((), len(losses), device=losses.device)  # a copy would synchronise
 
         mine = batch_hard if self.miner == "batch_hard" else semi_hard
         distances = torch.cdist(embeddings.detach(), embeddings.detach())
@@ -136,7 +136,7 @@ class MetricLearner(ImageModule):
         self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
 
     def _embed(self, images: Tensor) -> Tensor:
-        """Return the embeddings of images, or of the views of each image, averaged."""
+        """Return the embeddings of images, averaged over views if there are several."""
         if images.ndim == 5:
             return self._scale(self(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1))
         return self(images)
@@ -149,8 +149,8 @@ class MetricLearner(ImageModule):
         if not isinstance(self.loss, PAIR_LOSSES + TRIPLET_LOSSES):
             known = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
             raise MisconfigurationException(
-                f"Expected a loss of embeddings ({known}) at --model.loss of MetricLearner, but got {name}. Losses of "
-                "classes belong to lightning_modules.ImageClassifier."
+                f"Expected a loss on embeddings ({known}) at --model.loss of MetricLearner, but got {name}. For losses "
+                "on logits, use lightning_modules.ImageClassifier."
             )
         check_reduction(self.loss)
         fitting = ("all_pairs",) if isinstance(self.loss, PAIR_LOSSES) else ("semi_hard", "batch_hard")

@@ -1,25 +1,25 @@
-"""Pairs and triplets of a batch, for losses of embeddings, without a look at any value on the device."""
+"""Mine pairs and triplets of a batch for losses on embeddings, without synchronising with the device."""
 
 import torch
 from torch import Tensor
 
 
 def all_pairs(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each pair of a batch once: indices ``(P,)`` of both, and 1 for one class or -1 for two, ``(P,)``."""
+    """Return each pair of a batch once: both indices, and 1 for the same class or -1 for different ones, ``(P,)``."""
     first, second = torch.triu_indices(len(targets), len(targets), 1, device=targets.device)
     return first, second, 2 * (targets[first] == targets[second]).long() - 1
 
 
 def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's triplet with the furthest of its class and the nearest of the others.
+    """Return each image's triplet with the furthest image of its class and the nearest of another class.
 
     Args:
-        distances: Between all images of a batch, ``(N, N)``.
-        targets: Their classes, int64 ``(N,)``.
+        distances: Distances between all images of a batch, ``(N, N)``.
+        targets: Class of each image, int64 ``(N,)``.
 
     Returns:
-        Indices of anchors, positives and negatives, and whether there are such, bool, each ``(N,)``: as many whatever
-        the targets, so that the device need not be waited for.
+        Indices of anchors, positives and negatives, and a mask of valid triplets, bool, each ``(N,)``: the shapes do
+        not depend on the targets, to avoid synchronisation.
     """
     positive, negative = _positives_and_negatives(targets)
     return (
@@ -31,9 +31,9 @@ def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return each image's triplet with a random one of its class and the nearest negative that is further away.
+    """Return each image's triplet with a random image of its class and the nearest negative that is further away.
 
-    Where none is further away, the furthest is taken. Takes and returns what ``batch_hard`` does.
+    If no negative is further away, the furthest is used. Arguments and results are those of ``batch_hard``.
     """
     positive, negative = _positives_and_negatives(targets)
     positives = torch.rand_like(distances).masked_fill(~positive, -1).argmax(1, keepdim=True)
@@ -49,6 +49,6 @@ def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _positives_and_negatives(targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which other images are of an image's class, and which are not, both bool ``(N, N)``."""
+    """Return masks of other images of the same class and of images of another class, both bool ``(N, N)``."""
     same = targets[:, None] == targets
     return same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device), ~same

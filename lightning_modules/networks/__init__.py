@@ -1,4 +1,4 @@
-"""Networks: plain ``nn.Module`` classes whose first argument is the size of their output, one family a file."""
+"""Networks: plain ``nn.Module`` classes whose first argument is the size of their output, one family per file."""
 
 from lightning_modules.networks.airbench import Airbench
 from lightning_modules.networks.autoencoder import ConvAutoencoder

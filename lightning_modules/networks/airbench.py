@@ -1,4 +1,4 @@
-"""The network of Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU": made to learn in few epochs."""
+"""The network of Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", for training in few epochs."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS_OF_WHITENING = 5e-4  # added to the variances, which are about 1e-4 to 10: keeps noise from being blown up
-EMPTY = 1e-6  # share of the largest variance below which one is rounding error; the least of CIFAR-10's is 1e-5
+EPS_OF_WHITENING = 5e-4  # added to the variances, which are about 1e-4 to 10, so that noise is not amplified
+EMPTY = 1e-6  # fraction of the largest variance below which a variance is rounding error; the least of CIFAR-10 is 1e-5
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm without a scale, whose statistics follow the last few batches: there are not many."""
+    """Batch norm without a scale, whose statistics follow the last few batches because training is short."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4)
@@ -19,7 +19,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Block(nn.Sequential):
-    """Two 3x3 convolutions with batch norm and GELU, of which the first halves the resolution by max-pooling."""
+    """Two 3x3 convolutions with batch norm and GELU; max-pooling after the first halves the resolution."""
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Block(nn.Sequential):
 class Airbench(nn.Module):
     """Frozen 2x2 whitening convolution, three blocks of two convolutions, global max-pool and a linear head.
 
-    Convolutions begin as the identity of their first input channels (Dirac). Call ``whiten`` before training.
+    Convolutions are initialised as the identity of their first input channels (Dirac). Call ``whiten`` before training.
 
     Input: float ``(N, 3, H, W)``, sides of 16 or more. Output: logits ``(N, num_classes)``.
 
@@ -50,7 +50,7 @@ class Airbench(nn.Module):
         self.whitening = nn.Conv2d(3, 24, 2)
         self.whitening.weight.requires_grad_(False)
         self.whitened: Tensor
-        self.register_buffer("whitened", torch.tensor(False))  # kept with the weights, so that it happens once
+        self.register_buffer("whitened", torch.tensor(False))  # saved with the weights, so that it is done once
         channels = [self.whitening.out_channels, *widths]
         self.blocks = nn.Sequential(*map(Block, channels[:-1], channels[1:]))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
@@ -63,18 +63,18 @@ class Airbench(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Make the first layer's outputs uncorrelated and of variance 1, or less if they are little but noise.
+        """Set the first layer's weights so that its outputs are uncorrelated, with variance 1, or less for noise.
 
-        Each comes with its negative.
+        Each filter is used together with its negative.
 
         Args:
-            images: Normalised training images, float ``(N, 3, H, W)``; some thousand are enough.
+            images: Normalised training images, float ``(N, 3, H, W)``; a few thousand are enough.
         """
         weight = self.whitening.weight
         patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12)
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (directions / (variances + EPS_OF_WHITENING).sqrt()).T.reshape(12, 3, 2, 2)
-        # of grey images, 4 are filled; a channel that is always 0 would get huge gradients from the norm behind it
+        # grey images give only 4 filters; a channel that is always 0 would get huge gradients from the following norm
         filled = filters[variances >= EMPTY * variances[-1]]
         filters = filled.repeat(-(-12 // len(filled)), 1, 1, 1)[:12]
         weight.copy_(torch.cat([filters, -filters]))

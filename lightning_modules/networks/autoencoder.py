@@ -8,18 +8,18 @@ from lightning_modules.networks.image_size import require_image_size
 
 
 class ConvAutoencoder(nn.Module):
-    """Three strided convolutions down to a code, and three up to an image again.
+    """Encode an image to a code with three strided convolutions, and decode it with three transposed ones.
 
-    Input: float ``(N, 3, H, W)`` of one size. Output: the image again, from 0 to 1, of the same shape.
+    Input: float ``(N, 3, H, W)`` of one size. Output: the reconstructed image, from 0 to 1, of the same shape.
 
     Args:
-        code_size: Numbers in the code of an image.
-        width: Channels of the outermost convolutions; each further in has twice as many.
-        image_size: H and W in pixels, a multiple of 8; by default the data's, given by the module that builds the
+        code_size: Size of the code of an image.
+        width: Channels of the outermost convolutions; each further inward has twice as many.
+        image_size: H and W in pixels, a multiple of 8; by default the data's, set by the module that builds the
             network.
 
     Raises:
-        MisconfigurationException: Nobody gave the image size, or it cannot be halved three times.
+        MisconfigurationException: The image size is missing, or is not a multiple of 8.
     """
 
     def __init__(self, code_size: int, width: PositiveInt = 32, image_size: int | None = None) -> None:
@@ -38,7 +38,7 @@ class ConvAutoencoder(nn.Module):
             *(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(features, code_size)),
         )
-        # a kernel that is a multiple of the stride meets each pixel equally often: no checkerboards
+        # a kernel size that is a multiple of the stride covers each pixel equally often: no checkerboard artefacts
         self.decoder = nn.Sequential(
             *(nn.Linear(code_size, features), nn.ReLU(), nn.Unflatten(1, innermost)),
             *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), nn.ReLU()),

@@ -1,4 +1,4 @@
-"""Networks made of the class or function that a config names."""
+"""Build networks from the class or function in a config."""
 
 import inspect
 import sys
@@ -14,46 +14,47 @@ LIBRARIES = ("torchvision.models", "timm.models", "timm")
 
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
-    """Call a network's class with its width, and with the image size if it asks for one.
+    """Call a network's class with its width, and with the image size if it has such an argument.
 
     Raises:
-        MisconfigurationException: It is of a library, and its first argument is another.
+        MisconfigurationException: It is a library's network whose first argument is not the number of classes.
     """
-    made, given = unwrap(network)
-    if made.__module__.startswith(LIBRARIES) and next(iter(inspect.signature(made).parameters), "") != "num_classes":
-        known = (root for root in LIBRARIES if getattr(sys.modules.get(root), made.__name__, None) is made)
-        path = f"{next(known, made.__module__)}.{made.__name__}"
+    factory, given = unwrap(network)
+    parameters = inspect.signature(factory).parameters
+    if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
+        known = (root for root in LIBRARIES if getattr(sys.modules.get(root), factory.__name__, None) is factory)
+        path = f"{next(known, factory.__module__)}.{factory.__name__}"
         raise MisconfigurationException(
-            f"Expected a network whose first argument is the number of classes, but got {path}. Give --model.network "
+            f"Expected a network whose first argument is the number of classes, but got {path}. Use --model.network "
             f"lightning_modules.networks.ZooNetwork --model.network.function {path}"
         )
-    if given.get("image_size") is None and "image_size" in inspect.signature(made).parameters:
+    if given.get("image_size") is None and "image_size" in parameters:
         return network(width, image_size=image_size)
     return network(width)
 
 
 def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
-    """Return the shape that a network makes of ``images``, and leave its modes and statistics as they are.
+    """Return the shape of a network's output for ``images``, without changing its modes and statistics.
 
     Raises:
-        MisconfigurationException: It cannot take these images, or makes something else than a tensor.
+        MisconfigurationException: It does not accept these images, or its output is not a tensor.
     """
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
         with torch.no_grad():
             output = network(images)
-    except Exception as error:  # a network may raise anything
+    except Exception as error:  # a network can raise any exception
         size = images.shape[-1]
         raise MisconfigurationException(
-            f"{type(network).__name__} cannot take images of {size}x{size} pixels: {error}. Give a "
-            "--data.image_size that it is made for, or another network."
+            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set a suitable "
+            "--data.image_size, or use another network."
         ) from error
     for module in training:
         module.training = True
     if not isinstance(output, Tensor):
         raise MisconfigurationException(
-            f"Expected a network whose output is a tensor, but {type(network).__name__} makes "
-            f"{type(output).__name__}. Wrap it in one that picks the part to train on."
+            f"Expected a network whose output is a tensor, but {type(network).__name__} returns "
+            f"{type(output).__name__}. Wrap it in a module that selects the tensor to train on."
         )
     return tuple(output.shape)

@@ -1,16 +1,16 @@
-"""The check of networks whose layers depend on the size of the images."""
+"""Check the image size for networks whose layers depend on it."""
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 def require_image_size(image_size: int | None, network: str) -> int:
-    """Return the image size, which the module that builds a network gives wherever a config leaves it out.
+    """Return the image size; the module that builds a network sets it if the config does not.
 
     Raises:
-        MisconfigurationException: Nobody gave it.
+        MisconfigurationException: It is None.
     """
     if image_size is None:
         raise MisconfigurationException(
-            f"Expected the side of the images in pixels for {network}, but got none. Give its image_size."
+            f"Expected the side of the images in pixels for {network}, but got none. Set its image_size."
         )
     return image_size

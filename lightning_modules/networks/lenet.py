@@ -7,7 +7,7 @@ class LeNet(nn.Module):
     """Two convolutions and three linear layers, 62,006 parameters for ten classes.
 
     The layers are called ``conv1``, ``pool1``, ``conv2``, ``pool2``, ``fc1``, ``fc2`` and ``fc3``, so that a plain
-    state_dict with those names loads as it is.
+    state_dict with those names can be loaded unchanged.
 
     Input: float ``(N, 3, 32, 32)``. Output: logits ``(N, num_classes)``.
     """

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, made for ImageNet's 224x224 images, on small ones."""
+"""Adapt networks of torchvision and timm, which are designed for 224x224 images, to small images."""
 
 import copy
 import importlib
@@ -14,38 +14,40 @@ from torch import Tensor, nn
 
 from lightning_modules.networks.image_size import require_image_size
 
-LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide a side by 32, which leaves 4x4 of 112 at the end
+LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide the side by 32, so 112 pixels end as 4x4
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 
 class ZooNetwork(nn.Module):
-    """The network that a function or class of a library makes, its stem adapted to small images.
+    """The network of a library's function or class, with its stem adapted to small images.
 
-    It is the library's own, not wrapped, so that weights published for it have its names. The rule of adapting:
+    It is the library's own module, not wrapped, so that published weights match by name. The stem is adapted as
+    follows:
 
-    From the entrance on, strides are undone until they and the side of the image multiply to 112 pixels or more (4 for
-    32x32 pixels, 2 for 64x64, 1 for 224x224): a convolution keeps the central 3x3 of its kernel (1x1 of 2x2), with
-    stride 1, and a pooling layer passes its input on. Layers side by side (same input size and stride) are undone
-    together, and kept as they are, with all behind them, if the network cannot run otherwise, as the patches of a
-    vision transformer.
+    Starting at the input, strides are removed until their product times the side of the image is at least 112 pixels
+    (factor 4 for 32x32 pixels, 2 for 64x64, 1 for 224x224): a convolution keeps the central 3x3 of its kernel (1x1 of
+    2x2), with stride 1, and a pooling layer becomes the identity. Parallel layers (same input size and stride) are
+    adapted together. If the network cannot run without their stride, like the patches of a vision transformer, they and
+    all later layers stay unchanged.
 
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
         num_classes: Number of logits.
-        function: Import path, as ``torchvision.models.vgg16_bn`` or, once timm is installed, ``timm.models.resnet18``.
-        image_size: H and W in pixels; by default the data's, given by the module that builds the network. A function
-            with an argument ``image_size`` or ``img_size`` gets it as well.
-        adapt_stem: Whether to apply the rule. Published weights do not fit convolutions that it cuts to 3x3. VGG-16
-            does without it on 32x32 pixels, at 0.43 instead of 3.9 billion multiplications an image.
+        function: Import path, such as ``torchvision.models.vgg16_bn`` or, if timm is installed,
+            ``timm.models.resnet18``.
+        image_size: H and W in pixels; by default the data's, set by the module that builds the network. It is also
+            passed to a function with an argument ``image_size`` or ``img_size``.
+        adapt_stem: Whether to adapt the stem. Published weights do not match convolutions that are cropped to 3x3.
+            VGG-16 can run without it on 32x32 pixels, with 0.43 instead of 3.9 billion multiplications per image.
         arguments: Further arguments of the function.
 
     Raises:
-        MisconfigurationException: There is no such function, or it makes no network with these arguments, or the
-            network cannot take the images, or nobody gave their size.
+        MisconfigurationException: The function does not exist, does not return a network for these arguments, the
+            network does not accept the images, or the image size is missing.
     """
 
-    def __new__(  # type: ignore[misc]  # jsonargparse wants a class, and a wrapper would change all names
+    def __new__(  # type: ignore[misc]  # jsonargparse needs a class, and a wrapper would change all names
         cls,
         num_classes: int,
         function: str,
@@ -58,17 +60,17 @@ class ZooNetwork(nn.Module):
         error = adapt(network, size, function) if adapt_stem else watch(network, size)[1]
         if error is not None:
             raise MisconfigurationException(
-                f"Expected a network for images of {size}x{size} pixels, but {function} cannot take them: "
-                f"{first_line(error)}. Give its arguments a size of image or patch, or --data.image_size."
+                f"Expected a network for images of {size}x{size} pixels, but {function} does not accept them: "
+                f"{first_line(error)}. Set an image or patch size in its arguments, or --data.image_size."
             )
         return network
 
 
 def build(path: str, num_classes: int, image_size: int, arguments: dict[str, Any]) -> nn.Module:
-    """Call the function at a path for a network without the auxiliary heads of GoogLeNet and Inception.
+    """Call the function at a path to build a network, without the auxiliary heads of GoogLeNet and Inception.
 
     Raises:
-        MisconfigurationException: It makes no network.
+        MisconfigurationException: It does not return a network.
     """
     function = find(path)
     try:
@@ -77,23 +79,23 @@ def build(path: str, num_classes: int, image_size: int, arguments: dict[str, Any
         network = function(**arguments)
         if getattr(network, "aux_logits", False):
             network = function(**arguments, aux_logits=False)
-    except Exception as error:  # a library may raise anything
+    except Exception as error:  # a library can raise any exception
         raise MisconfigurationException(
-            f"Expected {path} to make a network with {arguments}, but got: {first_line(error)}. Change the network's "
+            f"Expected {path} to return a network for {arguments}, but got: {first_line(error)}. Change the network's "
             "function or arguments."
         ) from error
     if not isinstance(network, nn.Module):
         raise MisconfigurationException(
-            f"Expected {path} to make a network, but got {type(network).__name__}. Change the network's function."
+            f"Expected {path} to return a network, but got {type(network).__name__}. Change the network's function."
         )
     return network
 
 
 def find(path: str) -> Callable[..., Any]:
-    """Return the function or class with an import path.
+    """Return the function or class at an import path.
 
     Raises:
-        MisconfigurationException: There is none.
+        MisconfigurationException: The path is not a function or class.
     """
     module_name, _, name = path.rpartition(".")
     expected = "Expected the import path of a function, such as torchvision.models.resnet18, for the network, but"
@@ -102,45 +104,46 @@ def find(path: str) -> Callable[..., Any]:
     except ImportError as error:
         hint = " Install it: pip install timm." if error.name == "timm" else ""
         raise MisconfigurationException(f"{expected} {path!r} fails: {first_line(error)}.{hint}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
+    function = getattr(module, name, None)
+    if not callable(function):
         near = ", ".join(get_close_matches(name, dir(module), 3)) or "none"
-        raise MisconfigurationException(f"{expected} {path!r} is none. Similar names there: {near}.")
-    return found
+        raise MisconfigurationException(f"{expected} {path!r} is not one. Similar names: {near}.")
+    return function
 
 
 def adapt(network: nn.Module, image_size: int, path: str) -> Exception | None:
-    """Undo the first strides of a network and say which; return why it cannot take the images even so, if it cannot."""
+    """Remove the first strides of a network and report them; return the error if it still rejects the images."""
     undone: list[str] = []
-    kept: list[str] = []
+    required: list[str] = []
     factor = 1
     layers, error = watch(network, image_size)
     first_error = error
-    while layers and not kept and (error is not None or image_size * factor < LARGE_ENOUGH):
-        together = [one for one in layers if (one.input_size, one.stride) == (layers[0].input_size, layers[0].stride)]
-        names = [one.name for one in together]
-        before = [copy.deepcopy(vars(one.layer)) for one in together]
-        for one in together:
-            undo(one.layer)
+    while layers and not required and (error is not None or image_size * factor < LARGE_ENOUGH):
+        first = layers[0]
+        together = [each for each in layers if (each.input_size, each.stride) == (first.input_size, first.stride)]
+        names = [each.name for each in together]
+        before = [copy.deepcopy(vars(each.layer)) for each in together]
+        for each in together:
+            undo(each.layer)
         ran, (layers, error) = error is None, watch(network, image_size)
         if ran and error is not None:
-            for one, attributes in zip(together, before, strict=True):
-                vars(one.layer).update(attributes)
-            kept, error = names, None
+            for each, attributes in zip(together, before, strict=True):
+                vars(each.layer).update(attributes)
+            required, error = names, None
         else:
             undone += names
             factor *= together[0].stride
     if error is not None:
         return first_error
-    but = f"; it cannot run without that of {', '.join(kept)}" if kept else ""
+    but = f"; it cannot run without those of {', '.join(required)}" if required else ""
     rank_zero_info(
-        f"Strides of {path} undone for {image_size}x{image_size} pixels: {', '.join(undone) or 'none'}{but}."
+        f"Strides of {path} removed for {image_size}x{image_size} pixels: {', '.join(undone) or 'none'}{but}."
     )
     return None
 
 
 class Met(NamedTuple):
-    """A strided layer that an image met."""
+    """A strided layer that was called in a forward pass."""
 
     name: str
     layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
@@ -149,7 +152,7 @@ class Met(NamedTuple):
 
 
 def watch(network: nn.Module, image_size: int) -> tuple[list[Met], Exception | None]:
-    """Pass one image through a network, and return the strided layers in its order, and why it did not come through."""
+    """Pass one image through a network; return the strided layers in order, and the error if it failed."""
     met: list[Met] = []
     hooks = []
     for name, layer in network.named_modules():
@@ -164,8 +167,8 @@ def watch(network: nn.Module, image_size: int) -> tuple[list[Met], Exception | N
         with torch.no_grad():
             output = network.eval()(torch.zeros(1, 3, image_size, image_size))
         if not isinstance(output, Tensor):
-            error = TypeError(f"its output is no tensor, but {type(output).__name__}")
-    except Exception as raised:  # a library may raise anything
+            error = TypeError(f"its output is not a tensor, but {type(output).__name__}")
+    except Exception as raised:  # a library can raise any exception
         error = raised
     for hook in hooks:
         hook.remove()
@@ -174,7 +177,7 @@ def watch(network: nn.Module, image_size: int) -> tuple[list[Met], Exception | N
 
 
 def undo(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:
-    """Make a strided layer keep the resolution."""
+    """Change a strided layer so that it keeps the resolution."""
     layer.stride = (1, 1)
     if isinstance(layer, nn.Conv2d):
         height, width = (3 if side >= 3 else 1 for side in layer.kernel_size)
@@ -192,5 +195,5 @@ def stride_of(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> int:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's first line, or its name if it has none."""
+    """Return the first line of an error's message, or its name if it has no message."""
     return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

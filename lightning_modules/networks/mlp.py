@@ -1,4 +1,4 @@
-"""Networks that see an image as a row of numbers: linear layers only."""
+"""Networks of linear layers on the flattened image."""
 
 from collections.abc import Sequence
 
@@ -16,10 +16,10 @@ class MLP(nn.Sequential):
         num_classes: Number of logits.
         hidden: Number of units in each hidden layer.
         dropout: Probability that a hidden unit is dropped in training.
-        image_size: H and W in pixels; by default the data's, given by the module that builds the network.
+        image_size: H and W in pixels; by default the data's, set by the module that builds the network.
 
     Raises:
-        MisconfigurationException: Nobody gave the image size.
+        MisconfigurationException: The image size is missing.
     """
 
     def __init__(
@@ -38,16 +38,16 @@ class MLP(nn.Sequential):
 
 
 class SoftmaxRegression(nn.Module):
-    """One linear layer, whose weights are a template image for each class; the loss applies the softmax.
+    """One linear layer, whose weights form a template image for each class; the loss applies the softmax.
 
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
         num_classes: Number of logits.
-        image_size: H and W in pixels; by default the data's, given by the module that builds the network.
+        image_size: H and W in pixels; by default the data's, set by the module that builds the network.
 
     Raises:
-        MisconfigurationException: Nobody gave the image size.
+        MisconfigurationException: The image size is missing.
     """
 
     def __init__(self, num_classes: int, image_size: int | None = None) -> None:

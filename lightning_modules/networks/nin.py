@@ -4,9 +4,9 @@ from torch import Tensor, nn
 
 
 class MLPConv(nn.Sequential):
-    """A convolution, then a small MLP at every pixel: two 1x1 convolutions; a ReLU behind each but, if told, the last.
+    """A convolution and two 1x1 convolutions, which form a small MLP at every pixel, each followed by a ReLU.
 
-    The output is as large as the input.
+    The last ReLU is optional. The output has the same height and width as the input.
     """
 
     def __init__(self, kernel_size: int, channels: tuple[int, int, int, int], last_relu: bool = True) -> None:
@@ -21,16 +21,17 @@ class MLPConv(nn.Sequential):
 
 
 class NiN(nn.Module):
-    """Three MLP convolutions whose last one makes a map for each class, averaged over its pixels to a logit.
+    """Three MLP convolutions; the last one returns one map per class, whose mean over the pixels is the logit.
 
-    The authors' CIFAR-10 network, 966,986 parameters for ten classes, but for the ReLU on the logits, which would
-    leave classes without gradient, and the initialisation by He et al., 2015, which trains it sooner.
+    It is the authors' CIFAR-10 network with 966,986 parameters for ten classes, with two differences: there is no ReLU
+    on the logits, which would leave classes without gradient, and the initialisation is that of He et al., 2015, which
+    speeds up training.
 
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
         num_classes: Number of logits.
-        dropout: Probability that an element of a map is dropped, after each pooling, in training.
+        dropout: Probability that an element of a map is dropped after each pooling in training.
     """
 
     def __init__(self, num_classes: int, dropout: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""Recurrent networks that read an image row by row."""
+"""Recurrent networks over the rows of an image."""
 
 from typing import Literal
 
@@ -10,22 +10,22 @@ CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(nn.Module):
-    """Recurrent layers over the rows of an image, top to bottom, and a linear layer on the state they end in.
+    """Recurrent layers over the rows of an image, top to bottom, and a linear layer on the final state.
 
-    Input: float ``(N, 3, H, W)`` with W of one size. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, 3, H, W)`` with fixed W. Output: logits ``(N, num_classes)``.
 
     Args:
         num_classes: Number of logits.
-        cell: Gated recurrent units (Cho et al., 2014), long short-term memory (Hochreiter and Schmidhuber, 1997) or
-            plain recurrence through a tanh.
+        cell: Gated recurrent unit (Cho et al., 2014), long short-term memory (Hochreiter and Schmidhuber, 1997) or
+            plain recurrence with tanh.
         hidden_size: Number of units in each layer and direction.
-        num_layers: Number of layers, each of which reads the one below.
-        bidirectional: Read from bottom to top as well.
-        dropout: Probability that a unit is dropped between two layers in training.
-        image_size: W in pixels; by default the data's, given by the module that builds the network.
+        num_layers: Number of stacked layers.
+        bidirectional: Whether to read the rows from bottom to top as well.
+        dropout: Probability that a unit is dropped between layers in training.
+        image_size: W in pixels; by default the data's, set by the module that builds the network.
 
     Raises:
-        MisconfigurationException: Nobody gave the image size.
+        MisconfigurationException: The image size is missing.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         rows = images.transpose(1, 2).flatten(2)  # (N, H, 3 * W)
         _, state = self.rnn(rows)
-        if isinstance(state, tuple):  # of an LSTM: what it shows, and what it keeps to itself
+        if isinstance(state, tuple):  # of an LSTM: hidden state and cell state
             state = state[0]
         last_layer = state[-self.directions :]  # (directions, N, hidden_size)
         return self.fc(last_layer.transpose(0, 1).flatten(1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Return a "same" convolution without bias: the batch norm behind it has one."""
+    """Return a "same" convolution without bias, because the following batch norm has one."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
 
@@ -25,14 +25,14 @@ class PadShortcut(nn.Module):
 
 
 class ProjectionShortcut(nn.Sequential):
-    """Shortcut by a strided 1x1 convolution and batch norm (the paper's option B)."""
+    """Shortcut with a strided 1x1 convolution and batch norm (the paper's option B)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -51,7 +51,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; four times as many channels come out as the 3x3 has."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; the output has four times the channels of the 3x3 convolution."""
 
     expansion = 4
 
@@ -80,7 +80,7 @@ def stage(
     stride: int,
     blocks: int,
 ) -> nn.Sequential:
-    """Return ``blocks`` blocks of one width, of which the first changes resolution and number of channels."""
+    """Return ``blocks`` blocks of one width; the first changes the resolution and the number of channels."""
     out_channels = width * block.expansion
     changes = stride != 1 or in_channels != out_channels
     first = block(in_channels, width, stride, shortcut(in_channels, out_channels, stride) if changes else nn.Identity())
@@ -88,11 +88,11 @@ def stage(
 
 
 class ResNet(nn.Module):
-    """Residual network with a 3x3 stem and no max-pool, so that 32x32 images are not shrunk before the first block.
+    """Residual network with a 3x3 stem and no max-pool, so that 32x32 images keep their size before the first block.
 
     Depths 20, 32, 44, 56 and 110 are the CIFAR-10 networks of the paper's section 4.2 (three stages of 16, 32 and 64
-    channels, shortcuts without parameters); 18, 34 and 50 are its ImageNet networks (four stages of 64 to 512
-    channels, projection shortcuts) with that small stem.
+    channels, shortcuts without parameters); 18, 34 and 50 are its ImageNet networks (four stages of 64 to 512 channels,
+    projection shortcuts) with the 3x3 stem.
 
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 

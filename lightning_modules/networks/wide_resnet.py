@@ -7,7 +7,7 @@ from lightning_modules.networks.resnet import conv
 
 
 class Block(nn.Module):
-    """Batch norm and ReLU before each of two 3x3 convolutions, dropout between them, beside a shortcut."""
+    """Two 3x3 convolutions with batch norm and ReLU before each, dropout between them, and a shortcut."""
 
     def __init__(self, in_channels: int, width: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class WideResNet(nn.Module):
         dropout: Probability that an element is dropped between the convolutions of a block in training.
 
     Raises:
-        MisconfigurationException: No network has this depth.
+        MisconfigurationException: The depth is not 6n + 4.
     """
 
     def __init__(self, num_classes: int, depth: int = 28, widen_factor: int = 10, dropout: float = 0.0) -> None:

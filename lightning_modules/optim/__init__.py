@@ -1,4 +1,4 @@
-"""Param groups, optimizers and schedules; the classes here are for configs."""
+"""Param groups, optimizers and schedules; its classes are for configs."""
 
 from lightning_modules.optim.optimizers import Muon
 from lightning_modules.optim.param_groups import ParamGroup

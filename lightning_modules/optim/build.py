@@ -1,4 +1,4 @@
-"""Build an optimizer of a network's param groups."""
+"""Build an optimizer for a network's param groups."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,18 +20,18 @@ def build_optimizer(
     no_decay: bool = False,
     layer_decay: float | None = None,
 ) -> Optimizer:
-    """Return an optimizer of the network's param groups, or say why it cannot train them.
+    """Build an optimizer for the network's param groups.
 
     Args:
         make: Class of the optimizer, with its options.
-        network: The network.
-        rules: See ``build_param_groups``, also for the others.
-        no_decay: Give norms and biases no weight decay.
+        network: Network to train.
+        rules: See ``build_param_groups``.
+        no_decay: Disable weight decay for norms and biases.
         layer_decay: Factor on the learning rate from each layer to the one below.
 
     Raises:
-        MisconfigurationException: The rules do not fit the network or the optimizer, it refuses its options or
-            parameters, or ``SparseAdam`` would get dense gradients.
+        MisconfigurationException: The rules do not match the network or the optimizer, the optimizer rejects its
+            options or parameters, or ``SparseAdam`` would get dense gradients.
     """
     try:
         defaults = make([nn.Parameter(torch.zeros(1, 1))])
@@ -40,14 +40,14 @@ def build_optimizer(
     except ValueError as error:
         hint = ""
         if "doesn't support per-parameter options" in str(error):  # LBFGS
-            hint = " Take --model.param_groups, no_decay and layer_decay away, or all but one rule for `*`."
+            hint = " Remove --model.param_groups, no_decay and layer_decay, or all rules except one for `*`."
         if "only supports 2D parameters" in str(error):  # torch's Muon
             hint = " lightning_modules.optim.Muon takes the parameters of any network."
         raise MisconfigurationException(
-            f"Expected --model.optimizer to take its options and this network, but it says: {error}.{hint}"
+            f"Expected --model.optimizer to accept its options and this network, but got: {error}.{hint}"
         ) from error
     if isinstance(optimizer, SparseAdam):
-        embeddings = [one for one in network.modules() if isinstance(one, nn.Embedding | nn.EmbeddingBag)]
+        embeddings = [layer for layer in network.modules() if isinstance(layer, nn.Embedding | nn.EmbeddingBag)]
         sparse = {id(embedding.weight) for embedding in embeddings if embedding.sparse}
         if any(id(parameter) not in sparse for group in groups for parameter in group["params"]):
             raise MisconfigurationException(
@@ -58,8 +58,8 @@ def build_optimizer(
 
 
 def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the class or function behind a callable, and the arguments it has, given in Python or by jsonargparse."""
+    """Return the class or function that a callable wraps, in Python or by jsonargparse, and its arguments."""
     if not isinstance(factory, partial):
         return factory, {}
-    made = [one for one in (factory.func, *factory.args) if isinstance(one, type)]
-    return (made[0] if made else factory.func), factory.keywords
+    classes = [each for each in (factory.func, *factory.args) if isinstance(each, type)]
+    return (classes[0] if classes else factory.func), factory.keywords

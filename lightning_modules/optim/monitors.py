@@ -1,4 +1,4 @@
-"""Metrics that callbacks and schedules monitor: which way each is better, and whether it is logged."""
+"""Check the metrics that callbacks and schedules monitor: their mode, and whether they are logged."""
 
 import re
 from typing import Literal
@@ -14,12 +14,12 @@ UNITS = {"step", "epoch", "mean", "avg", "macro", "micro", "weighted", "top", "a
 
 
 def better_mode(metric: str) -> Literal["min", "max"] | None:
-    """Return whether less or more of a metric is better, as its name tells: "val/acc", "val_loss", "valF1Score".
+    """Return whether a lower or a higher metric is better, by its name: "val/acc", "val_loss", "valF1Score".
 
-    The last word of the first part that has a known one decides: "acc" of "val/acc/cat", "loss" of "val/acc_loss".
+    The last known word of the first part that has one decides: "acc" in "val/acc/cat", "loss" in "val/acc_loss".
 
     Returns:
-        The ``mode`` of Lightning's and torch's classes; None of a name that is not known.
+        The ``mode`` of Lightning's and torch's classes; None for an unknown name.
     """
     for part in metric.split("/"):
         words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", part)]
@@ -30,31 +30,31 @@ def better_mode(metric: str) -> Literal["min", "max"] | None:
 
 
 def is_of_training(metric: str) -> bool:
-    """Return whether a metric is known only at the end of an epoch of training."""
+    """Return whether a metric is available only at the end of a training epoch."""
     return metric.startswith("train")
 
 
 def is_of_validation(metric: str) -> bool:
-    """Return whether a metric is logged by validation, as its name tells: "val/acc", "val_loss", "valid/F1Score"."""
+    """Return whether a metric is logged by validation, by its name: "val/acc", "val_loss", "valid/F1Score"."""
     return re.match("val(id(ation)?)?(?![a-z])", metric) is not None
 
 
 def check_monitors(trainer: Trainer, at_epoch_end: bool) -> None:
-    """Check that what callbacks and schedules monitor is logged.
+    """Check that the metrics that callbacks and schedules monitor are logged.
 
     Args:
-        trainer: Which trains.
-        at_epoch_end: Check the metrics of training, and if there was a validation by now, those whose names do not tell
-            what logs them. Otherwise check the metrics of validation.
+        trainer: Trainer of the run.
+        at_epoch_end: Check the metrics of training and, if a validation has run, those whose names do not indicate what
+            logs them. Otherwise check the metrics of validation.
 
     Raises:
-        MisconfigurationException: It is not.
+        MisconfigurationException: A monitored metric is not logged.
     """
     watched = {}
     for watcher in (*trainer.callbacks, *trainer.lr_scheduler_configs):  # type: ignore[attr-defined]  # set elsewhere in Lightning
         monitor = getattr(watcher, "monitor", None)
         optional = not getattr(watcher, "strict", True) or getattr(watcher, "save_top_k", 1) == 0
-        # a ModelCheckpoint knows "epoch" and "step" by itself
+        # ModelCheckpoint defines "epoch" and "step" itself
         if isinstance(monitor, str) and monitor not in ("epoch", "step") and not optional:
             watched[monitor] = type(getattr(watcher, "scheduler", watcher)).__name__
     validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready > 0 or not trainer.enable_validation
@@ -66,16 +66,16 @@ def check_monitors(trainer: Trainer, at_epoch_end: bool) -> None:
             who = "Training and validation log"
             if kind is not None:
                 who = "Training logs" if kind is is_of_training else "Validation logs"
-            moment = " in the sanity check" if trainer.sanity_checking else ""  # which callbacks may log nothing in
+            moment = " in the sanity check" if trainer.sanity_checking else ""  # where callbacks cannot log
             raise MisconfigurationException(
                 f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. {who} {logged}."
             )
 
 
 class MonitorCheck(Callback):
-    """Check what is monitored of validation in the sanity check, or else the first validation; the first of callbacks.
+    """Check monitored validation metrics in the sanity check, or else the first validation, before other callbacks.
 
-    All else is checked by ``ImageModule`` at the end of the first epoch.
+    ``ImageModule`` checks all other metrics at the end of the first epoch.
 
     Raises:
         MisconfigurationException: A metric is not logged.

@@ -1,4 +1,4 @@
-"""Muon, which torch has for matrices only, and optimizers of a network's param groups."""
+"""Muon for all parameters of a network; torch's version supports only matrices."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -10,27 +10,27 @@ from torch.optim import Optimizer
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: Jordan, 2024; steep at 0 rather than exact at 1
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5 (Jordan, 2024): steep at 0, not exact at 1
 
 
 class Muon(Optimizer):
-    """SGD with momentum in which each weight of two or more dimensions takes an orthogonal step.
+    """SGD with momentum and orthogonalised steps for weights of two or more dimensions.
 
     The momentum of such a weight, as a matrix ``(out, rest)``, is replaced by the nearest matrix whose singular values
-    are all about 1, so that no direction dominates. Biases and norms take torch's SGD step, of which ``weight_decay``
-    is part; in the others it shrinks the weight itself by ``lr * weight_decay``, as in AdamW.
+    are all about 1, so that no direction dominates. Biases and norms take torch's SGD step, with ``weight_decay`` added
+    to the gradient; all other weights are decayed by ``lr * weight_decay``, as in AdamW.
 
     Source: Jordan, 2024, "Muon: An optimizer for hidden layers in neural networks".
 
     Args:
-        params: Parameters or groups of them.
+        params: Parameters or param groups.
         lr: Learning rate.
-        momentum: Share of the momentum that is kept from step to step.
-        nesterov: Look one step of the momentum ahead.
+        momentum: Momentum factor.
+        nesterov: Use Nesterov momentum.
         weight_decay: Weight decay.
         ns_steps: Newton-Schulz steps; 3 to 5 are enough.
         normalize: Before each orthogonal step, scale the weight to the norm ``sqrt(out)``.
-        orthogonal: Take orthogonal steps; false, as an option of a param group, for an output layer.
+        orthogonal: Take orthogonal steps; set to False as an option of the param group of an output layer.
 
     Raises:
         ValueError: A number is below 0.
@@ -55,7 +55,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step, without a look at any value on the device."""
+        """Take one step without synchronising with the device."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -78,7 +78,7 @@ class Muon(Optimizer):
         updates = self._momentum(params, gradients(params), group)
         if group["normalize"]:
             norms = torch._foreach_norm(params)
-            torch._foreach_clamp_min_(norms, 1e-7)  # of a layer that begins with zeros
+            torch._foreach_clamp_min_(norms, 1e-7)  # for a layer initialised with zeros
             torch._foreach_div_(params, norms)
             torch._foreach_mul_(params, [len(param) ** 0.5 for param in params])
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
@@ -88,13 +88,13 @@ class Muon(Optimizer):
             by_shape[matrix.shape].append((param, matrix))
         for pairs in by_shape.values():
             stack = torch.stack([matrix for _, matrix in pairs])
-            # on a CPU bfloat16 takes 10 to 20 times as long as float32
+            # on a CPU, bfloat16 takes 10 to 20 times as long as float32
             stack = orthogonalize(stack.to(torch.bfloat16 if stack.is_cuda else torch.float32), group["ns_steps"])
             for (param, _), step in zip(pairs, stack, strict=True):
                 param.add_(step.view(param.shape), alpha=-group["lr"])
 
     def _momentum(self, params: list[Tensor], grads: Tensors, group: dict[str, Any]) -> Tensors:
-        """Add gradients to the momentum, and return the updates that come of it."""
+        """Add gradients to the momentum, and return the resulting updates."""
         for param in params:
             if not self.state[param]:
                 self.state[param]["momentum_buffer"] = torch.zeros_like(param)
@@ -110,9 +110,9 @@ def gradients(params: Iterable[Tensor]) -> list[Tensor]:
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
-    """Return the matrices ``(N, rows, columns)`` with singular values of about 1, between 0.7 and 1.2 after 5 steps.
+    """Return the matrices ``(N, rows, columns)`` with singular values of about 1: 0.7 to 1.2 after 5 steps.
 
-    Values far below the largest take more steps: each brings one up by at most a factor of 3.4.
+    Values far below the largest need more steps, because each step increases a value by at most a factor of 3.4.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonalize(matrices.mT, steps).mT
@@ -123,7 +123,7 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         return x
-    # the same on the (rows, rows) matrix, in half the time for wide ones; it would lose too much below float32
+    # the same on the (rows, rows) matrix takes half the time for wide matrices, but needs float32
     gram = x @ x.mT
     identity = product = torch.eye(len(gram[0]), device=x.device).expand_as(gram)
     for _ in range(steps):

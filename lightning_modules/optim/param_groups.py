@@ -1,4 +1,4 @@
-"""Ordered name patterns that say how each layer is trained: learning rate, decay, momentum, schedule, freezing."""
+"""Param groups by ordered name patterns: learning rate, decay, momentum, schedule, freezing."""
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +15,24 @@ from torch.optim import Optimizer
 from lightning_modules.optim.parameter_rules import assign
 
 OPTION = "--model.param_groups"
-FIELDS = ("lr", "weight_decay", "momentum")  # options of optimizers that a rule has a field for
+FIELDS = ("lr", "weight_decay", "momentum")  # optimizer options that are fields of a rule
 
 
 @dataclass
 class ParamGroup:
-    """What holds for the parameters whose name matches a pattern.
+    """Settings for the parameters whose names match a pattern.
 
     Args:
-        pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, as "fc3.*".
+        pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, such as "fc3.*".
         lr_scale: Factor on the optimizer's learning rate.
-        lr: Learning rate instead of the optimizer's, whatever the module's ``layer_decay``.
-        weight_decay: Weight decay instead of the optimizer's, whatever the module's ``no_decay``.
+        lr: Learning rate instead of the optimizer's; the module's ``layer_decay`` does not apply.
+        weight_decay: Weight decay instead of the optimizer's; the module's ``no_decay`` does not apply.
         momentum: Momentum instead of the optimizer's.
         schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the module's schedule of it. If that is ``OneCycle``, momentum is cycled here as elsewhere.
-        freeze: Do not train these parameters. The running statistics of a batch norm go on moving.
-        unfreeze_epoch: Freeze them until this epoch; the first one is 0.
-        options: Any other options of the optimizer's groups, as ``betas`` of Adam's.
+            replaces the module's schedule. If that is ``OneCycle``, the momentum of this group is still cycled.
+        freeze: Do not train these parameters. The running statistics of batch norm are still updated.
+        unfreeze_epoch: Freeze them until this epoch, counted from 0.
+        options: Other options of the optimizer's groups, such as ``betas`` of Adam.
         name: Name in tables and logs; by default the pattern without its stars.
     """
 
@@ -50,13 +50,13 @@ class ParamGroup:
     def __post_init__(self) -> None:
         if self.lr is not None and self.lr_scale is not None:
             raise MisconfigurationException(
-                f"Expected lr or lr_scale for param group {self.pattern!r}, but got both. Take one away."
+                f"Expected lr or lr_scale for param group {self.pattern!r}, but got both. Remove one."
             )
         numbers = ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch")
         if self.freeze and (self.options or any(getattr(self, key) is not None for key in (*numbers, "schedule"))):
             raise MisconfigurationException(
                 f"Param group {self.pattern!r} is frozen, so its {', '.join(numbers)}, schedule and options have no "
-                "effect. Take them or freeze away."
+                "effect. Remove them or freeze."
             )
         for key in numbers:
             if (getattr(self, key) or 0) < 0:
@@ -65,27 +65,27 @@ class ParamGroup:
                 )
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
-        if "/" in self.name:  # which sets apart the parts of a rule's parameters
+        if "/" in self.name:  # "/" separates the parts of a rule's parameters
             raise MisconfigurationException(f"Expected a name of a param group without '/', but got {self.name!r}.")
 
     def matches(self, name: str, layer: nn.Module) -> bool:
-        """Tell whether this rule is for the parameter ``name``."""
+        """Return whether this rule matches the parameter ``name``."""
         return fnmatch.fnmatchcase(name, self.pattern)
 
     @property
     def label(self) -> str:
-        """What it matches, in words for an error."""
+        """What the rule matches, as text for an error message."""
         return f"pattern {self.pattern!r}"
 
 
-OTHERS = ParamGroup("(all others)", name="default")  # of parameters that no rule gets
+OTHERS = ParamGroup("(all others)", name="default")  # parameters without a rule
 
 
 def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
-    """Stop the gradients of the parameters that ``rules`` freeze.
+    """Disable the gradients of the parameters that ``rules`` freeze.
 
     Returns:
-        The epoch at which each parameter that is frozen until then begins to train, unless the network froze it.
+        The epoch from which each parameter with an ``unfreeze_epoch`` is trained, unless the network froze it.
     """
     later: dict[str, int] = {}
     for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
@@ -100,16 +100,16 @@ def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
 def layers(network: nn.Module) -> dict[str, str]:
     """Return the layer of each parameter, in the order of ``named_parameters()``.
 
-    A layer is a module that itself has a weight of two or more dimensions, with the norms up to the next.
+    A layer is a module with its own weight of two or more dimensions, together with the norms up to the next.
     """
-    found: dict[str, str] = {}
+    layer_of: dict[str, str] = {}
     layer = None
     for name, parameter in network.named_parameters():
         owner = name.rpartition(".")[0] or type(network).__name__
         if layer is None or parameter.ndim > 1:
             layer = owner
-        found[name] = layer
-    return found
+        layer_of[name] = layer
+    return layer_of
 
 
 def build_param_groups(
@@ -119,19 +119,21 @@ def build_param_groups(
     no_decay: bool = False,
     layer_decay: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Return groups for an optimizer: every parameter that is not frozen, by a rule or by itself, is in exactly one.
+    """Return groups for an optimizer; every parameter that is not frozen is in exactly one.
 
     Args:
         network: The network.
-        rules: Ordered; the first whose pattern matches a parameter's name gets it. The rest are the group "default".
-        optimizer: Any one of the class and with the options that the groups are for.
-        no_decay: Split what ``rules`` give no weight decay into weights, and norms and biases, "<name>/no_decay".
-        layer_decay: Split what ``rules`` give no learning rate into layers, "<name>/<layer>". That of the last layer
-            is multiplied by 1, that of the one before by ``layer_decay``, then by its square, and so on.
+        rules: Ordered rules; the first whose pattern matches a parameter's name applies. Other parameters form the
+            group "default".
+        optimizer: An optimizer of the same class and with the same options.
+        no_decay: Split groups whose rule sets no weight decay into weights, and norms and biases, "<name>/no_decay".
+        layer_decay: Split groups whose rule sets no learning rate into layers, "<name>/<layer>". The learning rate of
+            the last layer is multiplied by 1, that of the layer before by ``layer_decay``, then by its square, and so
+            on.
 
     Raises:
-        MisconfigurationException: A rule gets no parameter or sets what the optimizer has not, two have one name, or
-            nothing is left to train.
+        MisconfigurationException: A rule applies to no parameter or sets an option that the optimizer does not have,
+            two rules have the same name, or all parameters are frozen.
     """
     if len({*(rule.name for rule in rules), "default"}) < len(rules) + 1:
         taken = [rule.name for rule in rules]
@@ -146,7 +148,7 @@ def build_param_groups(
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
         given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
         for key in (*given, *rule.options):
-            expect_option(optimizer, key, f"param group {rule.pattern!r}", beside=key in rule.options)
+            expect_option(optimizer, key, f"param group {rule.pattern!r}", in_options=key in rule.options)
         if rule.lr_scale is not None:
             given["lr"] = optimizer.defaults["lr"] * rule.lr_scale
         for name in names:
@@ -167,16 +169,16 @@ def build_param_groups(
     return list(groups.values())
 
 
-def expect_option(optimizer: Optimizer, key: str, user: str, beside: bool = False) -> None:
-    """Raise if an optimizer has no such option, or (``beside`` a rule's fields) if it is to be given by a field."""
+def expect_option(optimizer: Optimizer, key: str, user: str, in_options: bool = False) -> None:
+    """Raise if an optimizer does not have an option, or if it is in ``options`` although a rule has a field for it."""
     if key not in optimizer.defaults:
         near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
         raise MisconfigurationException(
             f"Expected options of {type(optimizer).__name__} for {user}, but it has no {key}. Among its options are "
             f"{', '.join(near)}."
         )
-    if beside and key in FIELDS:
-        raise MisconfigurationException(f"Expected {key} of {user} beside its options, but got it among them.")
+    if in_options and key in FIELDS:
+        raise MisconfigurationException(f"Expected {key} of {user} as a field, but got it in its options.")
 
 
 def rule_of(group: dict[str, Any], rules: Sequence[ParamGroup]) -> ParamGroup:
@@ -191,16 +193,16 @@ def param_group_table(
     groups: Sequence[dict[str, Any]],
     base_lrs: Mapping[str, float] | None = None,
 ) -> Table:
-    """Return a table of an optimizer's groups and the frozen parameters; ``base_lrs`` of groups with own schedules."""
+    """Return a table of an optimizer's groups and frozen parameters; ``base_lrs`` are for groups with own schedules."""
     rows: list[list[str]] = []
 
     def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, more: list[str]) -> None:
-        count = sum(one.numel() for one in parameters)
+        count = sum(parameter.numel() for parameter in parameters)
         rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(more)])
 
     for group in groups:
         rule = rule_of(group, rules)
-        # a cycle's highest, a schedule's first, or the only one
+        # the maximum of a cycle, the first of a schedule, or the constant one
         lr = (base_lrs or {}).get(group["name"], group.get("max_lr", group.get("initial_lr", group["lr"])))
         more = [f"{key}={value}" for key, value in rule.options.items()]
         if "max_momentum" in group:
@@ -213,7 +215,7 @@ def param_group_table(
             more.append(f"frozen until epoch {rule.unfreeze_epoch}")
         add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", more)
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
-        frozen = [one for one in map(network.get_parameter, names) if not one.requires_grad]
+        frozen = [parameter for parameter in map(network.get_parameter, names) if not parameter.requires_grad]
         if frozen:
             add(str(rule.name), rule.pattern, frozen, "frozen", "-", [])
 

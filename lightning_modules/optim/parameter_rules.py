@@ -1,4 +1,4 @@
-"""Ordered rules over the parameters of a network: the first that matches one gets it."""
+"""Ordered rules for the parameters of a network; the first match applies."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,28 +9,28 @@ from torch import nn
 
 
 class Rule(Protocol):
-    """What holds for the parameters whose name, as in ``named_parameters()``, or layer match."""
+    """Settings for parameters that match by layer or by name as in ``named_parameters()``."""
 
     pattern: str
 
     def matches(self, name: str, layer: nn.Module) -> bool:
-        """Tell whether this rule is for the parameter ``name`` of ``layer``."""
+        """Return whether this rule matches the parameter ``name`` of ``layer``."""
 
     @property
     def label(self) -> str:
-        """What it matches, in words for an error."""
+        """What the rule matches, as text for an error message."""
 
 
 def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[str]]:
-    """Return the names of the parameters that each rule gets, the first match winning, and last those of no rule.
+    """Return the names of the parameters of each rule, by first match, and at the end those without a rule.
 
     Args:
-        network: The network.
-        rules: The rules, in their order.
-        option: Where they come from.
+        network: Network with the parameters.
+        rules: Ordered rules.
+        option: Option of the rules, for error messages.
 
     Raises:
-        MisconfigurationException: A rule gets no parameter.
+        MisconfigurationException: A rule applies to no parameter.
     """
     layers = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
     groups: list[list[str]] = [[] for _ in [*rules, None]]
@@ -40,11 +40,11 @@ def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[
     for rule, group in zip(rules, groups, strict=False):
         if not group:
             taken = any(rule.matches(name, layer) for name, layer in layers.items())
-            why = "all that it matches are taken by rules above it" if taken else "it matches none"
+            why = "earlier rules match all of its parameters" if taken else "it matches none"
             near = get_close_matches(rule.pattern, layers, 5, cutoff=0.3) or list(layers)[-5:]
             kinds = dict.fromkeys(type(layer).__name__ for layer in layers.values())
             raise MisconfigurationException(
-                f"Expected {rule.label} of {option} to get a parameter of the network, but {why}. Its layers with "
+                f"Expected {rule.label} of {option} to match a parameter of the network, but {why}. Layers with "
                 f"parameters are {', '.join(kinds)}; among its {len(layers)} parameters are {', '.join(near)}."
             )
     return groups

@@ -1,4 +1,4 @@
-"""Go on from a checkpoint with another learning rate, schedule or the like than it was made with."""
+"""Override the optimizer and schedule settings of a checkpoint when training resumes."""
 
 import math
 import warnings
@@ -11,27 +11,28 @@ from torch.optim import Optimizer
 
 
 class NewSettings:
-    """What the config says of optimizer and schedule, kept while Lightning restores what a checkpoint says.
+    """Keep the optimizer and schedule settings of the config while Lightning restores those of a checkpoint.
 
-    The optimizer's momentum and the like are the checkpoint's. The schedule stands where it would if it had been this
-    one from the first step; ``ReduceLROnPlateau`` begins anew, unless only the length of training has changed.
+    The optimizer's state, such as momentum, is restored. The schedule is set to the state that it would have if it had
+    been used from the first step; ``ReduceLROnPlateau`` starts from scratch, unless only the length of training has
+    changed.
 
     Args:
-        forget_moments: Leave momentum and the like, too: the optimizer is of another class.
-        length_only: No more has changed than how long training is, or how many images its steps take.
+        forget_moments: Do not restore the optimizer's state, because its class has changed.
+        length_only: Only the length of training or the global batch size has changed.
     """
 
     def __init__(self, forget_moments: bool, length_only: bool = False) -> None:
         self._forget_moments = forget_moments
         self._length_only = length_only
-        self._saved: list[tuple[str, int]] = []  # name and number of parameters of each group in the checkpoint
+        self._saved: list[tuple[str, int]] = []  # name and number of parameters of each param group in the checkpoint
         self._groups: list[dict[str, Any]] = []
 
     def take_from(self, checkpoint: dict[str, Any]) -> None:
-        """Leave in the checkpoint only what is to be restored."""
+        """Remove from the checkpoint the states that must not be restored."""
         schedules = checkpoint["lr_schedulers"]
-        if self._length_only and schedules and all("num_bad_epochs" in one for one in schedules):
-            return  # ReduceLROnPlateau, which knows of no length
+        if self._length_only and schedules and all("num_bad_epochs" in state for state in schedules):
+            return  # ReduceLROnPlateau does not depend on the length
         checkpoint["lr_schedulers"] = []
         state = checkpoint["optimizer_states"][0]
         self._saved = [(str(group.get("name")), len(group["params"])) for group in state["param_groups"]]
@@ -39,45 +40,49 @@ class NewSettings:
             state["state"] = {}
 
     def keep(self, optimizer: Optimizer) -> None:
-        """Remember the groups as the config made them.
+        """Store the param groups of the config.
 
         Raises:
-            MisconfigurationException: They divide the parameters otherwise than the checkpoint's.
+            MisconfigurationException: The checkpoint divides the parameters into other groups.
         """
-        self._groups = [{key: one for key, one in group.items() if key != "params"} for group in optimizer.param_groups]
-        now = [(str(group.get("name")), len(group["params"])) for group in optimizer.param_groups]
-        if self._saved and now != self._saved:
-            before, after = (", ".join(f"{name} ({count})" for name, count in one) for one in (self._saved, now))
+        self._groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+        ]
+        current = [(str(group.get("name")), len(group["params"])) for group in optimizer.param_groups]
+        if self._saved and current != self._saved:
+            before, after = (
+                ", ".join(f"{name} ({count})" for name, count in groups) for groups in (self._saved, current)
+            )
             raise MisconfigurationException(
                 f"Expected param groups as in the checkpoint, whose momentum belongs to them: {before} (number of "
-                f"parameters), but got {after}. Leave --model.param_groups, no_decay and layer_decay as they were, or "
+                f"parameters), but got {after}. Restore --model.param_groups, no_decay and layer_decay, or "
                 "start a new run with --model.pretrained and the checkpoint."
             )
 
     def apply(self, trainer: Trainer, step: Callable[[Any, Any], None]) -> int:
-        """Bring groups and schedule to where training is.
+        """Apply the settings of the config to the groups, and advance the schedule to the current step.
 
         Args:
-            trainer: Which has restored the checkpoint.
-            step: Steps a schedule; takes it, and a metric.
+            trainer: Trainer that has restored the checkpoint.
+            step: Function that steps a schedule; called with the schedule and a metric.
 
         Returns:
-            How many steps more than were made there would be by now, had all been of the size that they have now.
+            The number of steps that the current global batch size would have needed so far, minus the steps taken.
         """
         loop = trainer.fit_loop
         batches = loop.epoch_loop.batch_progress.current.ready if loop.restarted_mid_epoch else 0
-        done, within = divmod(batches, int(trainer.num_training_batches))  # an epoch that is about to end is done
+        done, within = divmod(batches, int(trainer.num_training_batches))  # counts an epoch before its end
         epochs = trainer.current_epoch + done
         steps = epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         steps += within // trainer.accumulate_grad_batches
-        if not self._saved:  # no checkpoint was loaded, or all of it is restored
+        if not self._saved:  # no checkpoint was loaded, or all of its state is restored
             return steps - trainer.global_step
         for group, wanted in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
             group.update(wanted)
         for config in trainer.lr_scheduler_configs:
             if not config.reduce_on_plateau:
                 done = steps if config.interval == "step" else epochs
-                with warnings.catch_warnings():  # torch expects a step of the optimizer before each
+                with warnings.catch_warnings():  # torch expects an optimizer step before each
                     warnings.filterwarnings(
                         "ignore", message="Detected call of `lr_scheduler.step", category=UserWarning
                     )

@@ -1,7 +1,7 @@
-"""Schedules that torch lacks.
+"""Learning rate schedules in addition to torch's.
 
 A shape is any function of the training's progress, from 0 to 1, that returns a factor on a learning rate.
-``ProgressLR`` gives one to all param groups; the ``schedule`` of a ``ParamGroup`` is that group's own.
+``ProgressLR`` applies one to all param groups; the ``schedule`` of a ``ParamGroup`` applies only to that group.
 """
 
 import math
@@ -15,16 +15,16 @@ from torch.optim import Optimizer, lr_scheduler
 
 @dataclass
 class Triangle:
-    """Shape of straight lines from ``start`` up to 1 and down to ``end``.
+    """Shape that rises linearly from ``start`` to 1 and falls linearly to ``end``.
 
     Args:
-        start: Factor at the beginning; none if the peak is there.
+        start: Factor at the beginning; has no effect if ``peak_at`` is 0.
         peak_at: Progress at which the factor is 1.
         end: Factor at ``until`` and from then on.
         until: Progress at which ``end`` is reached.
 
     Raises:
-        MisconfigurationException: The peak is not between 0 and ``until``, or that is beyond 1.
+        MisconfigurationException: ``peak_at`` is not from 0 to below ``until``, or ``until`` is above 1.
     """
 
     start: float = 0.0
@@ -47,7 +47,7 @@ class Triangle:
 
 @dataclass
 class WarmupCosine:
-    """Shape that rises in a straight line from 0 to 1, then falls to ``end`` along half a cosine.
+    """Shape that rises linearly from 0 to 1, then falls to ``end`` along half a cosine.
 
     Source: Loshchilov and Hutter, 2017, "SGDR"; Goyal et al., 2017, "Accurate, Large Minibatch SGD" (the warm-up).
 
@@ -56,7 +56,7 @@ class WarmupCosine:
         end: Factor at the end.
 
     Raises:
-        MisconfigurationException: ``warmup`` is not from 0 to below 1.
+        MisconfigurationException: ``warmup`` is not in ``[0, 1)``.
     """
 
     warmup: float = 0.05
@@ -65,7 +65,7 @@ class WarmupCosine:
     def __post_init__(self) -> None:
         if not 0 <= self.warmup < 1:
             raise MisconfigurationException(
-                f"Expected 0 <= warmup < 1, a share of the training, for a WarmupCosine, but got {self.warmup}."
+                f"Expected 0 <= warmup < 1, a fraction of the training, for a WarmupCosine, but got {self.warmup}."
             )
 
     def __call__(self, progress: float) -> float:
@@ -76,12 +76,12 @@ class WarmupCosine:
 
 
 class ProgressLR(lr_scheduler.LambdaLR):
-    """Each group's own learning rate times a shape over the whole training.
+    """Multiply each group's learning rate by a shape over the whole training.
 
     Args:
-        optimizer: Its groups' ``lr`` are multiplied.
+        optimizer: Optimizer whose groups' ``lr`` are multiplied.
         shape: Function of progress, from 0 to 1, that returns a factor.
-        total_steps: Steps of the training; the module gives them.
+        total_steps: Number of training steps; set by the module.
     """
 
     def __init__(self, optimizer: Optimizer, shape: Callable[[float], float], total_steps: int | None = None) -> None:
@@ -91,13 +91,13 @@ class ProgressLR(lr_scheduler.LambdaLR):
 
 
 class OneCycle(lr_scheduler.OneCycleLR):
-    """torch's ``OneCycleLR`` with each group's own learning rate as its peak, so that it is said in one place.
+    """torch's ``OneCycleLR`` with each group's own learning rate as its peak, so that it is configured only once.
 
     Source: Smith and Topin, 2017, "Super-convergence".
 
     Args:
-        optimizer: Its groups' ``lr`` are the peaks.
-        total_steps: Steps of the cycle; the module gives those of the whole training.
+        optimizer: Optimizer whose groups' ``lr`` are the peaks.
+        total_steps: Number of steps of the cycle; the module sets that of the whole training.
         **kwargs: See ``OneCycleLR``.
     """
 
@@ -106,11 +106,11 @@ class OneCycle(lr_scheduler.OneCycleLR):
 
 
 class LambdaLR(lr_scheduler.LambdaLR):
-    """torch's ``LambdaLR``, with a list of functions that is saved to a run's config.yaml as it can be read again.
+    """torch's ``LambdaLR`` with functions that can be saved to a run's config.yaml and read again.
 
     Args:
-        optimizer: Its groups' ``lr`` are multiplied.
-        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one for each group.
+        optimizer: Optimizer whose groups' ``lr`` are multiplied.
+        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one function per group.
     """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: list[Callable[[int], float]] | Callable[[int], float]) -> None:

@@ -1,1 +1,1 @@
-"""Initial weights, pretrained weights, and loading files without running code in them."""
+"""Initialise weights, load pretrained weights, and read files without running code in them."""

@@ -1,4 +1,4 @@
-"""Ordered rules that say how a network's parameters begin."""
+"""Initialise a network's parameters by ordered rules."""
 
 import fnmatch
 import inspect
@@ -34,17 +34,17 @@ Method = Literal[
 
 @dataclass
 class Initializer:
-    """How the parameters begin whose layer and name match.
+    """Initialisation of the parameters whose layer and name match.
 
     Args:
         method: Function of ``torch.nn.init``, without its last underscore.
-        layer: Shell pattern (``*``, ``?``, ``[...]``) of the layer's class or one of its bases, as "Conv2d".
-        pattern: Shell pattern of names as in ``network.named_parameters()``, as "*.bias".
-        arguments: Arguments of that function, as ``{std: 0.01}``. ``gain`` may also be a nonlinearity that
-            ``torch.nn.init.calculate_gain`` knows, as "relu"; with "leaky_relu" goes ``negative_slope``.
+        layer: Shell pattern (``*``, ``?``, ``[...]``) of the layer's class or one of its bases, such as "Conv2d".
+        pattern: Shell pattern of names as in ``network.named_parameters()``, such as "*.bias".
+        arguments: Arguments of that function, such as ``{std: 0.01}``. ``gain`` may also be a nonlinearity for
+            ``torch.nn.init.calculate_gain``, such as "relu"; "leaky_relu" can be combined with ``negative_slope``.
 
     Raises:
-        MisconfigurationException: The function has no such argument, or needs one that is not given.
+        MisconfigurationException: The function does not accept an argument, or a required one is missing.
     """
 
     method: Method
@@ -67,24 +67,24 @@ class Initializer:
 
     @property
     def label(self) -> str:
-        """What it matches, in words for an error."""
+        """What the rule matches, as text for an error message."""
         return f"layer {self.layer!r} and pattern {self.pattern!r}"
 
     def __str__(self) -> str:
         return f"{self.method}({', '.join(f'{name}={value}' for name, value in self.arguments.items())})"
 
     def matches(self, name: str, layer: nn.Module) -> bool:
-        """Tell whether this rule is for the parameter ``name`` of ``layer``."""
+        """Return whether this rule matches the parameter ``name`` of ``layer``."""
         classes = (cls.__name__ for cls in type(layer).__mro__)
         return fnmatch.fnmatchcase(name, self.pattern) and any(fnmatch.fnmatchcase(cls, self.layer) for cls in classes)
 
     def values(self, shape: torch.Size) -> Tensor:
-        """Return new values, float32, of a shape."""
+        """Return initial values, float32, of a shape."""
         arguments: dict[str, Any] = dict(self.arguments)
         if isinstance(gain := arguments.get("gain"), str):
             slope = arguments.pop("negative_slope", None)
-            arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it says what it knows
-        if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would leave nothing, or count from the end
+            arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it validates the name
+        if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would set all to zero, or use a negative index
             raise ValueError("sparsity is a fraction from 0 to 1")
         return self._function(torch.empty(shape), **arguments)
 
@@ -94,17 +94,17 @@ class Initializer:
 
 
 def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
-    """Fill the parameters of a network as ``rules`` say, from the global seed; those of no rule stay as they are.
+    """Initialise the parameters of a network by ``rules`` from the global random state; others do not change.
 
     Raises:
-        MisconfigurationException: A rule gets no parameter, or one of a shape that its method cannot fill.
+        MisconfigurationException: A rule applies to no parameter, or its method does not support the shape.
     """
     for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
         for name in names:
             parameter = network.get_parameter(name)
             try:
                 values = rule.values(parameter.shape)
-            except Exception as error:  # torch.nn.init checks shapes and values, by whatever error
+            except Exception as error:  # torch.nn.init raises various exceptions for wrong shapes and values
                 why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise MisconfigurationException(
                     f"Expected a method of {OPTION} that can fill {name} of shape "
@@ -112,11 +112,11 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
                     "arguments."
                 ) from error
             with torch.no_grad():
-                parameter.copy_(values)  # made apart, so that they depend on no dtype, device or memory format
+                parameter.copy_(values)  # computed separately, to be independent of dtype, device and memory format
 
 
 def initializer_table(network: nn.Module, rules: Sequence[Initializer]) -> Table:
-    """Return a table of what each rule gets, with mean and std of the values that are there now."""
+    """Return a table of the parameters of each rule, with mean and std of their current values."""
     label_columns = [Column(name, overflow="fold") for name in ("layer", "pattern", "method")]
     table = Table(*label_columns, "tensors", "parameters", "mean", "std", title="Initialisation")
     labels = [*((rule.layer, rule.pattern, str(rule)) for rule in rules), ("(all others)", "", "as built")]

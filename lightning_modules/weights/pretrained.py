@@ -1,4 +1,4 @@
-"""Load weights into a network, and say what matched."""
+"""Load weights into a network, and report which tensors match."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -13,59 +13,63 @@ from torch import Tensor, nn
 
 from lightning_modules.weights.safe_load import LoadError, load_safely
 
-NESTED = ("state_dict", "model_state_dict", "model", "net")  # where checkpoints keep it; the first is Lightning's
-WRAPPERS = ("network", "model", "net", "module", "_orig_mod")  # attributes, DataParallel or an average, torch.compile
-LIMIT = 8  # names of a kind that are shown
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # keys of a state_dict in checkpoints; Lightning's first
+WRAPPERS = ("network", "model", "net", "module", "_orig_mod")  # of attributes, DataParallel, averages, torch.compile
+LIMIT = 8  # maximum number of names in a list
 
 
 def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
-    """Load every tensor of ``file`` that has a name and shape of ``network``, and print which had and which had not.
+    """Load every tensor of ``file`` whose name and shape match ``network``, and print a table of all others.
 
-    Prefixes of names that wrappers leave, as "network." or "module._orig_mod.", are taken off if that makes more names
-    match.
+    Prefixes of wrappers in names, such as "network." or "module._orig_mod.", are removed if more names match without
+    them.
 
     Args:
-        network: Network to load into.
-        file: A state_dict, or a checkpoint with one under ``NESTED``, as written by ``torch.save``; or .safetensors.
-            It cannot run code; see ``load_safely``.
-        whole: Insist on weights for all of the network, as for measuring it.
+        network: Network into which to load.
+        file: A state_dict, or a checkpoint with one under a key of ``NESTED``, written by ``torch.save``; or
+            .safetensors. Code in it is not run; see ``load_safely``.
+        whole: Require weights for the whole network, for example for evaluation.
 
     Raises:
-        MisconfigurationException: The file is missing or no state_dict, or nothing (``whole``: not all) matches.
+        MisconfigurationException: The file is missing or has no state_dict, or nothing matches (with ``whole``: not
+            everything matches).
     """
     own, loaded = network.state_dict(), read_state_dict(file)
     prefix = _prefix(loaded, own)
-    found = compare(own, loaded, prefix)
-    matched = found["loaded"]
+    comparison = compare(own, loaded, prefix)
+    matched = comparison["loaded"]
     title = f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"
     if prefix:
-        title += f", without {prefix!r} before their names"
+        title += f", without the prefix {prefix!r}"
     if not matched or (whole and len(matched) < len(own)):
-        del found["loaded"]
+        del comparison["loaded"]
         raise MisconfigurationException(
-            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; {in_words(found)}."
+            f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; "
+            f"{in_words(comparison)}."
         )
     network.load_state_dict({name: loaded[f"{prefix}{name}"] for name in matched}, strict=False)
     table = Table("pretrained", "tensors", "names", title=escape(title))
-    for what, names in found.items():
+    for what, names in comparison.items():
         table.add_row(what, f"{len(names)}", escape(some(names)))
     rank_zero_only(rich_print)(table)
 
 
 def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:
-    """Return which tensors of a network's own state_dict a loaded one has, and which not, by what is the matter.
+    """Compare a network's state_dict with a loaded one; return the names of tensors by result.
 
     Args:
-        own: The network's.
-        loaded: Another, of any values.
-        prefix: Beginning of the names in ``loaded`` that are the network's.
+        own: State_dict of the network.
+        loaded: Loaded state_dict, with any values.
+        prefix: Prefix of the names in ``loaded`` that belong to the network.
     """
     inner = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
-    here, there = _shapes(own), _shapes(inner)
+    own_shapes, loaded_shapes = _shapes(own), _shapes(inner)
     return {
-        "loaded": [name for name in own if there.get(name) == here[name]],
+        "loaded": [name for name in own if loaded_shapes.get(name) == own_shapes[name]],
         "mismatched": [
-            f"{name} is {there[name]}, not {here[name]}" for name in own if there.get(name, here[name]) != here[name]
+            f"{name} is {loaded_shapes[name]}, not {own_shapes[name]}"
+            for name in own
+            if loaded_shapes.get(name, own_shapes[name]) != own_shapes[name]
         ],
         "missing in the file": [name for name in own if name not in inner],
         "unexpected in the file": [
@@ -74,16 +78,16 @@ def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> di
     }
 
 
-def in_words(found: dict[str, list[str]]) -> str:
-    """Return names by what is the matter with them in a line."""
-    return "; ".join(f"{len(names)} {what} ({some(names)})" for what, names in found.items() if names)
+def in_words(comparison: dict[str, list[str]]) -> str:
+    """Return the result of ``compare`` as one line."""
+    return "; ".join(f"{len(names)} {what} ({some(names)})" for what, names in comparison.items() if names)
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
-    """Return the state_dict in a file, wherever it lies within.
+    """Return the state_dict of a file, at the top level or under a key of ``NESTED``.
 
     Raises:
-        MisconfigurationException: The file is missing, damaged, or holds something else.
+        MisconfigurationException: The file is missing or damaged, or does not contain a state_dict.
     """
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
@@ -109,7 +113,7 @@ def _not_weights(file: str, reason: str) -> MisconfigurationException:
 
 
 def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
-    """Return the prefix, of wrappers within wrappers, without which most names match; the shortest of equals."""
+    """Return the prefix, of nested wrappers, without which most names match; of equally good ones, the shortest."""
     prefixes = {""}
     for name in loaded:
         wrappers = list(takewhile(WRAPPERS.__contains__, name.split(".")))
@@ -118,7 +122,7 @@ def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
 
 
 def _shapes(state_dict: dict[str, Any]) -> dict[str, tuple[int, ...] | str]:
-    """Return the shape of each tensor, and the kind of what is none."""
+    """Return the shape of each tensor, and the type of other values."""
     return {
         name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         for name, value in state_dict.items()
@@ -126,5 +130,5 @@ def _shapes(state_dict: dict[str, Any]) -> dict[str, tuple[int, ...] | str]:
 
 
 def some(names: list[str]) -> str:
-    """Return the first of some names, and how many there are beside them."""
+    """Return the first names, and the number of further ones."""
     return ", ".join(names[:LIMIT]) + (f", and {len(names) - LIMIT} more" if len(names) > LIMIT else "")

@@ -1,4 +1,4 @@
-"""Read a file of weights without running code in it, or say in a few words why it cannot be."""
+"""Read a file of weights without running code in it, or raise a short reason."""
 
 import importlib.util
 import re
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-# what networks, losses, optimizers and schedules are made of
+# packages of networks, losses, optimizers and schedules
 HARMLESS = (
     *("lightning_modules.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.models."),
     *("lightning.pytorch.cli.instantiate_module", "lightning.pytorch.cli.ReduceLROnPlateau"),
@@ -20,53 +20,53 @@ HARMLESS = (
 
 
 class LoadError(Exception):
-    """A file cannot be loaded; the message goes on where its name ends: "is empty"."""
+    """A file cannot be loaded; the message continues after the name of the file: "is empty"."""
 
 
 def load_safely(file: str | Path) -> Any:
-    """Return what a file of ``torch.save`` or a .safetensors file holds, on the CPU.
+    """Load the content of a ``torch.save`` or .safetensors file on the CPU.
 
-    It is loaded with ``weights_only``, which knows tensors and plain values, and calls nothing.
+    It is loaded with ``weights_only``, which supports tensors and plain values, and calls nothing.
 
     Raises:
-        LoadError: The file is missing, empty, damaged, of another kind, or needs code to be run.
+        LoadError: The file is missing, empty, damaged or of another format, or loading it would run code.
     """
     file = Path(file)
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
         _check_archive(file)
-        with warnings.catch_warnings(action="ignore"):  # about kinds of files that are refused a line later
+        with warnings.catch_warnings(action="ignore"):  # about file formats that are rejected below
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no checkpoint raises almost anything
+    except Exception as error:  # a file that is not a checkpoint can raise almost any exception
         raise LoadError(_reason(file, error)) from error
 
 
 def check_names(checkpoint: Any) -> None:
-    """Look at what a stranger's checkpoint names: ``load_from_checkpoint`` calls it, to build the network.
+    """Check the import paths in an untrusted checkpoint, which ``load_from_checkpoint`` calls to build the network.
 
-    Your own files are as trusted as you are; of what is installed, only what networks are made of is harmless.
+    Local files are trusted; of installed packages, only those of networks are allowed.
 
     Raises:
-        LoadError: It names other installed code, as ``torch.hub.load``, which runs code of any repository.
+        LoadError: It names other installed code, such as ``torch.hub.load``, which runs code of any repository.
     """
-    found = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
-    hyperparameters = {key: value for key, value in (found or {}).items() if key != "class_names"}
+    saved = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
+    hyperparameters = {key: value for key, value in (saved or {}).items() if key != "class_names"}
     for path in _strings(hyperparameters):
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path) and not path.startswith(HARMLESS) and _installed(path):
-            raise LoadError(f"names {path} to be called, which need not be a part of a network")
+            raise LoadError(f"calls {path}, which is not known to be a part of a network")
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _strings(one)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
 
 
 def _installed(path: str) -> bool:
-    """Tell whether an import path begins with a module of Python, or with an installed package."""
+    """Return whether an import path begins with a module of Python or an installed package."""
     try:
         spec = importlib.util.find_spec(path.partition(".")[0])
     except (ImportError, ValueError):
@@ -76,20 +76,20 @@ def _installed(path: str) -> bool:
 
 
 def _check_archive(file: Path) -> None:
-    """Look at what torch does not: whether members are whole, and no larger than the file that they are in."""
+    """Check what torch does not check: the checksums of members, and that they are not larger than the file."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
-        if any("/code/" in name for name in archive.namelist()):  # which is packed
+        if any("/code/" in name for name in archive.namelist()):  # TorchScript is compressed
             raise ValueError("TorchScript archive")
-        if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save packs nothing
+        if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save does not compress
             raise ValueError("it would unpack to more bytes than it has")
         if damaged := archive.testzip():
             raise ValueError(f"wrong checksum of {damaged}")
 
 
 def _reason(file: Path, error: Exception) -> str:
-    """Return why a file cannot be loaded, from torch's page of advice to load it unsafely."""
+    """Return why a file cannot be loaded, extracted from torch's long error message."""
     try:
         with file.open("rb") as stream:
             start = stream.read(100).strip()
@@ -100,11 +100,11 @@ def _reason(file: Path, error: Exception) -> str:
     if start.startswith(b"<"):
         return "is a web page"
     text = str(error)
-    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-        return f"needs code of {found[1]} to be run, as a whole network or an optimizer does"
-    if found := re.search(r"TorchScript archive|legacy \.tar format", text):
-        return f"is of a kind that cannot be loaded safely ({found[0]})"
-    if found := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
-        text = found[0]
+    if match := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"needs code of {match[1]} to be run, like a pickled network or optimizer"
+    if match := re.search(r"TorchScript archive|legacy \.tar format", text):
+        return f"has a format that cannot be loaded safely ({match[0]})"
+    if match := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
+        text = match[0]
     first = text.strip().partition("\n")[0].partition(". ")[0]
     return f"is damaged or of another kind ({first or type(error).__name__})"

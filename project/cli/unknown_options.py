@@ -95,7 +95,7 @@ def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> s
             return f" Did you mean --{'.'.join(same)}?"
     near = near or get_close_matches(wrong, () if siblings else _words(args), 1)
     parent = ".".join(path[:start])
-    if not siblings and start > 1 and parent in options and path[0] == "model":  # that option has no class yet
+    if not siblings and parent in ("model.network", "model.loss", "model.optimizer", "model.lr_scheduler"):
         return f" Set a class before its arguments: --{parent} CLASS."
     if near:
         return f" Did you mean {near[0]}?"

@@ -1,4 +1,4 @@
-"""All callbacks in a real run: what they log, and what they leave behind."""
+"""All callbacks in a real run: what they log, and that they remove their hooks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Dropping(LeNet):
-    """Draws random numbers in training."""
+    """A network that draws random numbers in training."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(nn.functional.dropout(images, 0.1, self.training))
@@ -45,8 +45,8 @@ def run(make_classifier: Make, tmp_path: Path) -> tuple[ImageClassifier, Path]:
 
 def test_every_documented_tag_is_written_each_epoch(run: tuple[ImageClassifier, Path]) -> None:
     module, folder = run
-    found = events(folder)
-    tags = found.Tags()
+    reader = events(folder)
+    tags = reader.Tags()
     names = [name for name, _ in module.network.named_parameters()]
     layers = ("conv1", "conv2", "fc1", "fc2", "fc3")
     assert set(tags["histograms"]) == {
@@ -62,12 +62,12 @@ def test_every_documented_tag_is_written_each_epoch(run: tuple[ImageClassifier, 
     }
     assert set(tags["images"]) == each_epoch | {"training_batch", "kernels_video/conv1"}
     for tag in each_epoch - {"gradient_flow"}:
-        assert [event.step for event in found.Images(tag)] == [3, 6], tag
-    assert [event.step for event in found.Images("training_batch")] == [0, 3]
-    assert [event.step for event in found.Images("kernels_video/conv1")] == [6]
+        assert [event.step for event in reader.Images(tag)] == [3, 6], tag
+    assert [event.step for event in reader.Images("training_batch")] == [0, 3]
+    assert [event.step for event in reader.Images("kernels_video/conv1")] == [6]
     for tag in ("gradient_flow", *(tag for tag in tags["histograms"] if tag.split("/")[0] in ("weights", "updates"))):
-        steps = found.Images(tag) if tag == "gradient_flow" else found.Histograms(tag)
-        assert [event.step for event in steps] == [2, 5], tag  # behind the step in the middle of each epoch
+        steps = reader.Images(tag) if tag == "gradient_flow" else reader.Histograms(tag)
+        assert [event.step for event in steps] == [2, 5], tag  # after the middle step of each epoch
     texts = {"config/text_summary", "class_report/val/text_summary"}
     assert set(tags["tensors"]) == texts | {"custom_scalars__config__"} | {
         f"pr/{name}" for name in (*module.class_names, "right_or_wrong")
@@ -80,21 +80,21 @@ def test_every_documented_tag_is_written_each_epoch(run: tuple[ImageClassifier, 
     assert files <= {path.name for path in folder.iterdir()}
 
 
-def test_cadence_is_kept_and_the_last_epoch_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
+def test_every_nth_and_the_last_epoch_are_drawn(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, all_callbacks(every_n_epochs=2), epochs=3)
-    found = events(tmp_path)
-    tags = found.Tags()
+    reader = events(tmp_path)
+    tags = reader.Tags()
     for tag in set(tags["images"]) - {"training_batch", "gradient_flow", "kernels_video/conv1"}:
-        assert [event.step for event in found.Images(tag)] == [6, 9], tag
-    assert [event.step for event in found.Images("training_batch")] == [0, 3, 6]
-    assert [event.step for event in found.Images("gradient_flow")] == [5, 8]
+        assert [event.step for event in reader.Images(tag)] == [6, 9], tag
+    assert [event.step for event in reader.Images("training_batch")] == [0, 3, 6]
+    assert [event.step for event in reader.Images("gradient_flow")] == [5, 8]
     for tag in tags["histograms"]:
         if tag.startswith(("weights", "gradients", "updates")):
-            assert [event.step for event in found.Histograms(tag)] == [5, 8], tag
+            assert [event.step for event in reader.Histograms(tag)] == [5, 8], tag
 
 
 class Spy(Callback):
-    """Keep the gradients of the second of three steps before clipping, and what it changed."""
+    """Record the gradients of the second of three steps before clipping, and its updates."""
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         if trainer.global_step == 1:
@@ -109,15 +109,15 @@ class Spy(Callback):
 def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Path) -> None:
     spy = Spy()
     fit(make_classifier(), tmp_path, [spy, Histograms()], epochs=1, gradient_clip_val=1e-6)
-    found = events(tmp_path)
+    reader = events(tmp_path)
     for tag, values in (("gradients", spy.gradient), ("weights", spy.weight), ("updates", spy.update)):
-        histogram = found.Histograms(f"{tag}/fc3.weight")[0].histogram_value
+        histogram = reader.Histograms(f"{tag}/fc3.weight")[0].histogram_value
         assert histogram.num == values.numel()
         assert (histogram.min, histogram.max) == (values.min().item(), values.max().item())
     assert spy.gradient.abs().max() > 1e-5
 
 
-def test_non_finite_gradients_are_told_and_do_no_harm(make_classifier: Make, tmp_path: Path) -> None:
+def test_non_finite_gradients_are_reported_and_do_no_harm(make_classifier: Make, tmp_path: Path) -> None:
     class Poison(Callback):
         def on_after_backward(self, trainer, pl_module) -> None:
             if trainer.global_step == 1:
@@ -127,23 +127,23 @@ def test_non_finite_gradients_are_told_and_do_no_harm(make_classifier: Make, tmp
         fit(make_classifier(), tmp_path, [Poison(), Histograms()], epochs=1)
 
 
-def test_kernels_are_drawn_as_they_are(run: tuple[ImageClassifier, Path]) -> None:
+def test_kernels_are_drawn_unchanged(run: tuple[ImageClassifier, Path]) -> None:
     module, folder = run
     image = events(folder).Images("kernels/conv1")[-1]
     picture = decode(image)
     weight = module.network.conv1.weight.detach()
-    side, gap = 25, 2  # five pixels of five each
+    side, gap = 25, 2  # five pixels, enlarged five times
     for output, input_ in ((0, 0), (5, 2), (3, 1)):
         top, left = gap + output * (side + gap), gap + input_ * (side + gap)
         cell = picture[0, top : top + side, left : left + side].reshape(5, 5, 5, 5)[:, 2, :, 2]
         expected = (0.5 + 0.5 * weight[output, input_] / weight.abs().max()) * 255
         np.testing.assert_allclose(cell.numpy(), expected.numpy(), atol=0.51)
     height, width = gap + 6 * (side + gap), gap + 3 * (side + gap)
-    assert (picture[:, :height, width:] == 255).all()  # words stand beneath, and are wider
+    assert (picture[:, :height, width:] == 255).all()  # the caption below is wider
     assert (picture[:, height:] < 128).any()
 
 
-def test_feature_maps_stand_beside_the_denormalised_input(make_classifier: Make, tmp_path: Path) -> None:
+def test_feature_maps_are_next_to_the_denormalised_input(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], [0, 5], max_channels=6)], epochs=1)
     image = events(tmp_path).Images("feature_maps/conv1")[0]
@@ -191,7 +191,7 @@ def test_no_hook_is_left_after_an_error_within_a_layer(
     assert hooks(module) == 0
 
 
-def test_no_hook_stands_while_training(make_classifier: Make, tmp_path: Path) -> None:
+def test_no_hook_is_registered_during_training(make_classifier: Make, tmp_path: Path) -> None:
     counts = []
 
     class Count(Callback):
@@ -217,14 +217,14 @@ def test_layer_without_maps_is_named_before_training(make_classifier: Make, tmp_
 
 def test_layers_are_spread_over_the_depth_by_default(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(network=partial(ResNet, depth=20)), tmp_path, [FeatureMaps()], epochs=1)
-    found = events(tmp_path).Tags()["images"]
-    assert found == [
+    reader = events(tmp_path).Tags()["images"]
+    assert reader == [
         f"feature_maps/{name}" for name in ("stem.0", "stages.0.2.conv2", "stages.1.2.conv2", "stages.2.2.conv2")
     ]
 
 
-def test_loggers_that_take_no_pictures_are_skipped_with_a_warning(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="FeatureMaps draws for TensorBoard, but the loggers are: CSVLogger"):
+def test_loggers_without_images_are_skipped_with_a_warning(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="FeatureMaps needs a TensorBoard logger, but the loggers are: CSVLogger"):
         fit(make_classifier(), tmp_path, [FeatureMaps(["conv1"])], epochs=1, logger=CSVLogger(tmp_path))
 
 
@@ -233,7 +233,7 @@ def test_weights_are_the_same_with_and_without_callbacks(
     make_classifier: Make, tmp_path: Path, network: Callable[[int], nn.Module]
 ) -> None:
     results = []
-    watching = [one for one in all_callbacks() if not isinstance(one, FeatureMaps)]
+    watching = [callback for callback in all_callbacks() if not isinstance(callback, FeatureMaps)]
     for callbacks in ([], [*watching, FeatureMaps(), GradCAM(random=True)]):
         torch.manual_seed(0)
         module = make_classifier(network=network)
@@ -243,7 +243,7 @@ def test_weights_are_the_same_with_and_without_callbacks(
 
 
 class Operations(TorchDispatchMode):
-    """Note what torch is asked to do."""
+    """Record the operations of torch."""
 
     def __init__(self) -> None:
         super().__init__()

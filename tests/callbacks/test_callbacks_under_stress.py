@@ -1,4 +1,4 @@
-"""All callbacks at once, where training is not as usual: nothing may crash, and nothing may be drawn wrong unseen."""
+"""All callbacks at once in unusual training: none may crash, and drawing errors must not go unnoticed."""
 
 import io
 import warnings
@@ -60,8 +60,8 @@ def test_layers_of_any_size_are_drawn_within_limits(make_classifier: Make, tmp_p
     kernels = ConvolutionKernels(max_outputs=8, max_inputs=4)
     maps = FeatureMaps(["large", "wide", "tiny"], images=2, max_channels=5)
     fit(make_classifier(network=Extreme), tmp_path, [kernels, maps], epochs=1)
-    found = events(tmp_path)
-    shapes = {tag: tuple(decode(found.Images(tag)[0]).shape[1:]) for tag in found.Tags()["images"]}
+    reader = events(tmp_path)
+    shapes = {tag: tuple(decode(reader.Images(tag)[0]).shape[1:]) for tag in reader.Tags()["images"]}
     gap, caption = 2, 20
     assert shapes["kernels/large"][1] == 260  # the caption is wider than three cells of 27 pixels
     assert shapes["kernels/large"][0] >= 8 * (27 + gap) + gap + caption
@@ -83,9 +83,9 @@ def test_network_whose_weights_are_not_finite_is_drawn(make_classifier: Make, tm
     with pytest.warns(UserWarning, match="NaN or infinite values at step"):
         trainer = fit(module, tmp_path, [Poison(), *all_callbacks()])
     assert trainer.global_step == 6
-    found = events(tmp_path)
-    assert len(found.Images("confusion_matrix/val")) == 2
-    assert len(found.Histograms("weights/conv2.weight")) == 1  # in the second epoch it has no finite value
+    reader = events(tmp_path)
+    assert len(reader.Images("confusion_matrix/val")) == 2
+    assert len(reader.Histograms("weights/conv2.weight")) == 1  # in the second epoch, no value is finite
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}], ids=str)
@@ -107,7 +107,7 @@ def test_compiled_network_is_drawn_uncompiled(make_classifier: Make, tmp_path: P
             pl_module._compiled_network = compiled
 
     fit(module, tmp_path, [Compile(), *all_callbacks()])
-    assert calls == [True] * 6  # in training alone, where no hook is set
+    assert calls == [True] * 6  # only in training, where no hook is registered
     assert len(events(tmp_path).Images("feature_maps/conv1")) == 2
 
 
@@ -118,14 +118,14 @@ def test_grey_images_are_drawn(make_classifier: Make, tmp_path: Path) -> None:
 
 
 def test_network_without_convolutions_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
-    watching = [FeatureMaps(), *(one for one in all_callbacks() if not isinstance(one, FeatureMaps))]
+    watching = [FeatureMaps(), *(callback for callback in all_callbacks() if not isinstance(callback, FeatureMaps))]
     fit(make_classifier(network=MLP), tmp_path, watching, epochs=1)
     tags = events(tmp_path).Tags()["images"]
     assert "confusion_matrix/val" in tags
     assert not [tag for tag in tags if tag.startswith(("kernels", "feature_maps", "grad_cam"))]
 
 
-def test_activations_in_place_do_not_change_what_came_before() -> None:
+def test_in_place_activations_do_not_change_earlier_outputs() -> None:
     outputs, network = Outputs(max_channels=6), LeNet(10)
     images = torch.randn(2, 3, 32, 32)
     with hooked({"conv1": network.conv1}, outputs.keep), outputs, torch.no_grad():
@@ -136,16 +136,16 @@ def test_activations_in_place_do_not_change_what_came_before() -> None:
     assert torch.equal(outputs.after["conv1"], before.relu())
 
 
-def test_resumed_run_goes_on_where_it_was(make_classifier: Make, tmp_path: Path) -> None:
+def test_resumed_run_continues_at_its_epoch(make_classifier: Make, tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, save_last=True)
     fit(make_classifier(), tmp_path, [*all_callbacks(), keep], epochs=2, enable_checkpointing=True)
     again = [*all_callbacks(), ModelCheckpoint(tmp_path)]
     fit(make_classifier(), tmp_path, again, epochs=4, enable_checkpointing=True, ckpt_path=tmp_path / "last.ckpt")
-    found = events(tmp_path)
+    reader = events(tmp_path)
     for tag in ("confusion_matrix/val", "kernels/conv1", "grad_cam/conv2"):
-        assert [event.step for event in found.Images(tag)] == [3, 6, 9, 12]
-    assert [event.step for event in found.Histograms("weights/conv1.weight")] == [2, 5, 8, 11]
-    first, whole = (_frames(event.encoded_image_string) for event in found.Images("kernels_video/conv1"))
+        assert [event.step for event in reader.Images(tag)] == [3, 6, 9, 12]
+    assert [event.step for event in reader.Histograms("weights/conv1.weight")] == [2, 5, 8, 11]
+    first, whole = (_frames(event.encoded_image_string) for event in reader.Images("kernels_video/conv1"))
     assert (first, whole) == (2, 4)
 
 

@@ -24,7 +24,7 @@ def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
     precision, recall, f1, support = precision_recall_fscore_support(
         targets, preds, labels=range(classes), zero_division=np.nan
     )
-    precision[support == 0] = f1[support == 0] = np.nan  # it gives 0 where such a class was chosen
+    precision[support == 0] = f1[support == 0] = np.nan  # scikit-learn returns 0 for predicted classes without images
     np.testing.assert_allclose([row.recall for row in rows], recall)
     np.testing.assert_allclose([row.precision for row in rows], precision)
     np.testing.assert_allclose([row.f1 for row in rows], f1)
@@ -32,10 +32,10 @@ def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
     assert rows[1].loss == pytest.approx(losses[targets == 1].mean().item())
 
 
-def test_what_cannot_be_divided_is_not_a_number_and_not_a_zero() -> None:
+def test_a_ratio_with_divisor_zero_is_nan_and_not_zero() -> None:
     no_image, never_chosen = report(["a", "b"], torch.tensor([1, 1]), torch.tensor([0, 0]), torch.ones(2))
     assert no_image.images == 0
-    assert all(math.isnan(share) for share in no_image[2:])  # though it was chosen
+    assert all(math.isnan(share) for share in no_image[2:])  # although it was predicted
     assert never_chosen.recall == 0
     assert math.isnan(never_chosen.precision)
     assert never_chosen.f1 == 0
@@ -55,7 +55,7 @@ def test_table_begins_with_the_worst_class_and_escapes_names() -> None:
     assert lines[5] == "| mean over classes | 10 | 60.0% | 70.0% | 65.0% | 1.050 |"
 
 
-def test_table_of_a_thousand_classes_is_cut_and_says_so() -> None:
+def test_table_of_a_thousand_classes_is_truncated_with_a_note() -> None:
     text = markdown(report([f"c{i}" for i in range(1000)], *some(1000, 5000)))
     assert text.count("\n") < 60
     assert "950 more classes are in the file" in text
@@ -66,13 +66,13 @@ def test_file_has_every_class_in_order(tmp_path: Path) -> None:
         folder, moment = tmp_path / "run", "epoch 1"
 
         def text(self, tag: str, words: str) -> None:
-            self.said = tag, words
+            self.logged = tag, words
 
     log = FakeLog()
-    found = Predictions(
+    predictions = Predictions(
         torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2]), torch.ones(3), torch.ones(3), torch.ones(3, 3)
     )
-    ClassReport().draw(log, "val", ["x", "y", "z"], found)
+    ClassReport().draw(log, "val", ["x", "y", "z"], predictions)
     with (tmp_path / "run/class_report_val.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -81,4 +81,4 @@ def test_file_has_every_class_in_order(tmp_path: Path) -> None:
         ["y", "0", "", "", "", ""],
         ["z", "1", "1.000000", "0.500000", "0.666667", "1.000000"],
     ]
-    assert log.said[0] == "class_report/val"
+    assert log.logged[0] == "class_report/val"

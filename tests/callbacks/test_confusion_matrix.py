@@ -22,13 +22,13 @@ def test_rows_are_true_and_columns_predicted_with_recall_and_precision() -> None
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     assert cells == {(0, 0): "8", (1, 0): "2", (0, 1): "1", (1, 1): "4"}
-    found = texts(figure)
-    assert "80.00% of 15 right" in found
+    labels = texts(figure)
+    assert "80.00% of 15 right" in labels
     for share in ("80.0%", "80.0%", "88.9%", "66.7%"):  # recall of cat and dog, precision of cat and dog
-        assert share in found
+        assert share in labels
 
 
-def test_cells_can_be_told_in_percent() -> None:
+def test_cells_can_be_in_percent() -> None:
     counts = np.array([[8, 2], [0, 0]])
     figure = draw_confusion_matrix(counts, ["cat", "dog"])
     in_percent(figure, counts)
@@ -41,9 +41,9 @@ def test_a_class_without_images_or_predictions_is_drawn() -> None:
 
 
 def test_a_class_without_images_has_neither_recall_nor_precision() -> None:
-    found = texts(draw_confusion_matrix(np.array([[0, 0, 0], [1, 4, 0], [0, 0, 0]]), ["cat", "dog", "fox"]))
-    assert {text for text in found if "%" in text and "right" not in text} == {"80.0%", "100.0%"}
-    assert "\N{EN DASH}" in found
+    labels = texts(draw_confusion_matrix(np.array([[0, 0, 0], [1, 4, 0], [0, 0, 0]]), ["cat", "dog", "fox"]))
+    assert {text for text in labels if "%" in text and "right" not in text} == {"80.0%", "100.0%"}
+    assert "\N{EN DASH}" in labels
 
 
 def test_a_hundred_classes_have_no_numbers_in_their_cells() -> None:
@@ -53,7 +53,7 @@ def test_a_hundred_classes_have_no_numbers_in_their_cells() -> None:
 
 
 class Fixed(LightningModule):
-    """Predict what it is given."""
+    """A module that returns its input as predictions."""
 
     class_names = ("cat", "dog")
 
@@ -91,6 +91,6 @@ def test_all_batches_are_counted_and_the_picture_is_in_the_folder(
     assert (tmp_path / "confusion_matrix_test.png").stat().st_size > 1000
 
 
-def test_module_without_predictions_is_told_what_to_return(tmp_path: Path) -> None:
+def test_module_without_predictions_raises_with_the_keys_to_return(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match="dict with `preds`"):
         run_test(Mute(), tmp_path)

@@ -15,7 +15,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Weights(Callback):
-    """Note a weight after each step, and what validation sees of it."""
+    """Record a weight after each step, and in validation."""
 
     def __init__(self) -> None:
         self.trained: list[torch.Tensor] = []
@@ -43,7 +43,7 @@ def test_validation_sees_the_average_of_all_steps(make_classifier: Make) -> None
     assert not torch.allclose(weights.validated[0], fourth)
 
 
-def test_resuming_goes_on_with_weights_and_average(make_classifier: Make, tmp_path: Path) -> None:
+def test_resuming_restores_weights_and_average(make_classifier: Make, tmp_path: Path) -> None:
     torch.manual_seed(0)
     loader = DataLoader(TensorDataset(torch.randn(16, 3, 32, 32), torch.arange(16) % 10), 4)
     starts = make_classifier().state_dict()
@@ -65,6 +65,6 @@ def test_resuming_goes_on_with_weights_and_average(make_classifier: Make, tmp_pa
 def test_average_moves_to_the_device_that_trains_and_its_counter_does_not() -> None:
     average = EMA()
     average._average_model = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
-    average.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]  # needs a device only
+    average.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]  # only its device is used
     assert all(parameter.is_meta for parameter in average._average_model.module.parameters())
     assert average._average_model.n_averaged.device.type == "cpu"

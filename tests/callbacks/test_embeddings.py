@@ -56,16 +56,16 @@ def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tm
     assert "projector/00006/embeddings/tensors.tsv" in config
 
 
-def test_an_output_that_is_not_of_logits_is_no_prediction(make_classifier: Make) -> None:
+def test_an_output_without_logits_is_not_a_prediction(make_classifier: Make) -> None:
     module = make_classifier()
-    module.network = LeNet(64)  # as one that makes embeddings
+    module.network = LeNet(64)  # returns embeddings instead of logits
     gathered, names = Embeddings().collect(TRAINER, module, Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2))
     assert gathered["preds"].tolist() == [-1, -1]
     assert names == module.class_names
 
 
 @torch.no_grad()
-def test_no_more_images_are_shown_at_once_than_in_validation(make_classifier: Make) -> None:
+def test_batches_are_no_larger_than_in_validation(make_classifier: Make) -> None:
     module, sizes = make_classifier().eval(), []
     images, targets = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
     module.network.conv1.register_forward_hook(lambda layer, args, output: sizes.append(len(output)))

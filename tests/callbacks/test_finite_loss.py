@@ -1,4 +1,4 @@
-"""A run whose numbers are lost stops, keeps the checkpoint of before, and says where it began."""
+"""A run whose loss becomes NaN stops, keeps its last finite checkpoint and names the first affected layer."""
 
 import os
 import signal
@@ -37,21 +37,21 @@ def test_a_run_stops_with_a_finite_checkpoint(
     with pytest.raises(SystemExit) as info:
         main(["fit", *fast, "--trainer.callbacks=[test_finite_loss.Spoil]", f"--runs_dir={tmp_path}"])
     assert info.value.code == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert "but got the loss nan in epoch 2, step 15. Learning rates: default 0." in told
-    assert "fc2.weight" in told
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "but got the loss nan in epoch 2, step 15. Learning rates: default 0." in message
+    assert "fc2.weight" in message
     (run,) = tmp_path.glob("lenet/*")
     checkpoint = torch.load(run / LAST, weights_only=True)
     assert checkpoint["global_step"] == 12
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
 
 
-def test_a_last_step_that_spoils_the_weights_reaches_no_checkpoint(make_classifier: Make, tmp_path: Path) -> None:
+def test_nan_weights_of_the_last_step_reach_no_checkpoint(make_classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=r"weights that are not finite in epoch 1, step 2.*fc2.weight"):
         fit(make_classifier(), tmp_path, [Spoil("gradient", 2), TerminateOnNaN()], epochs=2)
 
 
-def test_a_signal_writes_no_spoilt_weights_over_the_last_good_ones(
+def test_a_signal_does_not_overwrite_good_weights_with_nan(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [*fast, "--trainer.callbacks=[test_finite_loss.SpoilAndStop]", f"--runs_dir={tmp_path}"]
@@ -59,13 +59,13 @@ def test_a_signal_writes_no_spoilt_weights_over_the_last_good_ones(
         main(["fit", *options])
     assert "but got weights that are not finite in epoch 2, step 16." in capsys.readouterr().err
     (run,) = tmp_path.glob("lenet/*")
-    found = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-    assert found["global_step"] == 12
-    assert all(one.isfinite().all() for one in found["state_dict"].values())
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 12
+    assert all(weight.isfinite().all() for weight in checkpoint["state_dict"].values())
 
 
 class SpoilAndStop(Callback):
-    """Make a weight NaN behind a step, which comes to an end by SIGTERM."""
+    """Set a weight to NaN after a step and send SIGTERM."""
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.global_step == 17:
@@ -73,20 +73,20 @@ class SpoilAndStop(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_warning_comes_once_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="Expected a finite loss") as told:
+def test_the_warning_comes_once_and_training_continues(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Expected a finite loss") as warned:
         fit(make_classifier(), tmp_path, [Spoil("weight", 1), TerminateOnNaN(action="warn")], epochs=3)
-    assert sum("Expected a finite loss" in str(one.message) for one in told) == 1
+    assert sum("Expected a finite loss" in str(warning.message) for warning in warned) == 1
 
 
 def test_where_it_begins_is_the_first_layer(make_classifier: Make) -> None:
     module = make_classifier()
     images = torch.zeros(2, 3, 32, 32)
-    assert where_it_begins(module, (images, None)).endswith("the loss itself is not.")
+    assert where_it_begins(module, (images, None)).endswith("only the loss is not.")
     module.network.conv2.weight.data.fill_(1e38)
     module.network.conv1.bias.data.fill_(10)
     words = where_it_begins(module, (images, None))
-    assert "All weights are finite; the outputs of conv2, pool2, fc1 and 2 more are not" in words
+    assert "All weights are finite, but the outputs of conv2, pool2, fc1 and 2 more are not" in words
     assert module.training
     module.network.conv1.bias.data[0] = torch.nan
-    assert "NaN or infinite are conv1.bias:" in where_it_begins(module, images)
+    assert "NaN or infinite values are in conv1.bias," in where_it_begins(module, images)

@@ -18,7 +18,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Corner(nn.Module):
-    """Class 3 for what is bright in the upper left, class 7 for what is bright in the lower right."""
+    """Predict class 3 for bright pixels in the upper left, and class 7 for those in the lower right."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Corner(nn.Module):
 
 
 class FakeTrainer:
-    """What Grad-CAM takes of a trainer."""
+    """The attributes of a trainer that Grad-CAM uses."""
 
     class precision_plugin:  # noqa: N801  # as Lightning calls it
         val_step_context = staticmethod(nullcontext)
@@ -62,7 +62,7 @@ def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
-def test_a_frozen_layer_is_weighed(make_classifier: Make) -> None:
+def test_a_frozen_layer_has_a_map(make_classifier: Make) -> None:
     module = make_classifier(network=Corner).eval()
     images = torch.zeros(1, 3, 32, 32)
     images[..., 4:8, 4:8] = 1
@@ -73,18 +73,18 @@ def test_a_frozen_layer_is_weighed(make_classifier: Make) -> None:
     assert maps[0, 0].sum() == pytest.approx(maps[0, 0, 4:8, 4:8].sum().item())
 
 
-def test_images_maps_and_words_are_laid_out(make_classifier: Make, tmp_path: Path) -> None:
+def test_images_maps_and_captions_are_arranged(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, [GradCAM(images=2)], epochs=1)
-    found = events(tmp_path)
-    assert found.Tags()["images"] == ["grad_cam/conv2"]
-    picture = decode(found.Images("grad_cam/conv2")[0])
+    reader = events(tmp_path)
+    assert reader.Tags()["images"] == ["grad_cam/conv2"]
+    picture = decode(reader.Images("grad_cam/conv2")[0])
     images = picture[:, 6:102, 6:102][:, ::3, ::3]
     data = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(images, make_classifier().denormalize(data)[0] * 255, atol=0.51, rtol=0)
 
 
-def test_network_without_convolutions_is_left_alone(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="GradCAM needs a convolution, and the network has none"):
+def test_network_without_convolutions_is_skipped(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="GradCAM needs a convolution, but the network has none"):
         fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=1)
     assert events(tmp_path).Tags()["images"] == []
 
@@ -94,8 +94,8 @@ def test_unknown_layer_fails_before_training(make_classifier: Make, tmp_path: Pa
         fit(make_classifier(), tmp_path, [GradCAM("conv3")])
 
 
-@pytest.mark.parametrize(("layer", "message"), [("fc1", r"'fc1' of GradCAM to make maps"), ("side", "do not")])
-def test_layer_that_cannot_be_weighed_is_named(make_classifier: Make, tmp_path: Path, layer: str, message: str) -> None:
+@pytest.mark.parametrize(("layer", "message"), [("fc1", r"'fc1' of GradCAM to return maps"), ("side", "do not")])
+def test_layer_without_a_map_is_named(make_classifier: Make, tmp_path: Path, layer: str, message: str) -> None:
     class Sidetracked(LeNet):
         def __init__(self, num_classes: int) -> None:
             super().__init__(num_classes)
@@ -111,7 +111,7 @@ def test_layer_that_cannot_be_weighed_is_named(make_classifier: Make, tmp_path: 
 
 def test_an_output_that_is_not_of_logits_is_refused(make_classifier: Make) -> None:
     module = make_classifier()
-    module.network = LeNet(64)  # as one that makes embeddings
+    module.network = LeNet(64)  # returns embeddings instead of logits
     shown = Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
     with pytest.raises(MisconfigurationException, match=r"logits .* for GradCAM, but got \(2, 64\)"):
         GradCAM()._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)

@@ -15,7 +15,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Fixed(nn.Module):
-    """Logits that follow from the first pixel alone."""
+    """A network whose logits depend only on the first pixel."""
 
     def __init__(self, num_classes: int, always: int | None = None) -> None:
         super().__init__()
@@ -32,21 +32,21 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_surest_mistakes_of_all_batches_come_first(make_classifier: Make, tmp_path: Path) -> None:
+def test_most_confident_mistakes_of_all_batches_come_first(make_classifier: Make, tmp_path: Path) -> None:
     trainer = fit(make_classifier(network=Fixed), tmp_path, [TopMistakes(count=5)], epochs=1)
     images, targets = trainer.val_dataloaders.dataset.tensors
     logits = trainer.lightning_module(images).detach()
     sure = logits.softmax(1).amax(1)
     wrong = targets != 4
     order = [i for i in sure.argsort(descending=True).tolist() if wrong[i]][:5]
-    found = rows(tmp_path / "mistakes_val.csv")
+    mistakes = rows(tmp_path / "mistakes_val.csv")
     names = trainer.lightning_module.class_names
-    assert [row["true"] for row in found] == [names[targets[i]] for i in order]
-    assert {row["predicted"] for row in found} == {names[4]}
-    assert [float(row["confidence"]) for row in found] == pytest.approx([sure[i].item() for i in order], abs=1e-6)
+    assert [row["true"] for row in mistakes] == [names[targets[i]] for i in order]
+    assert {row["predicted"] for row in mistakes} == {names[4]}
+    assert [float(row["confidence"]) for row in mistakes] == pytest.approx([sure[i].item() for i in order], abs=1e-6)
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
-    assert [float(row["loss"]) for row in found] == pytest.approx([losses[i].item() for i in order], abs=1e-5)
-    assert {row["path"] for row in found} == {""}  # this loader knows of no files
+    assert [float(row["loss"]) for row in mistakes] == pytest.approx([losses[i].item() for i in order], abs=1e-5)
+    assert {row["path"] for row in mistakes} == {""}  # this loader has no files
     histograms = {
         name: events(tmp_path).Histograms(f"confidence/{name}")[0].histogram_value for name in ("right", "wrong")
     }
@@ -58,27 +58,27 @@ def test_network_without_a_mistake_has_an_empty_list(
 ) -> None:
     module = make_classifier()
     step = module._evaluate
-    # what is shown has nothing to do with how well it is told apart
+    # the images do not affect the predictions
     monkeypatch.setattr(module, "_evaluate", lambda *args, **kwargs: step(*args, **kwargs) | {"preds": args[1][1]})
     fit(module, tmp_path, [TopMistakes()], epochs=1)
     assert rows(tmp_path / "mistakes_val.csv") == []
-    found = events(tmp_path).Tags()
-    assert found["images"] == []
-    assert found["histograms"] == ["confidence/right"]
+    tags = events(tmp_path).Tags()
+    assert tags["images"] == []
+    assert tags["histograms"] == ["confidence/right"]
 
 
 def test_files_of_mistakes_are_those_of_the_true_class(finished_run: Path) -> None:
-    found = rows(finished_run / "mistakes_val.csv")
-    assert found
-    for row in found:
+    mistakes = rows(finished_run / "mistakes_val.csv")
+    assert mistakes
+    for row in mistakes:
         assert Path(row["path"]).is_file()
         assert Path(row["path"]).parent.name == row["true"] != row["predicted"]
 
 
-def test_mistakes_of_a_test_lie_in_its_folder(finished_run: Path) -> None:
+def test_mistakes_of_a_test_are_in_its_directory(finished_run: Path) -> None:
     cli = main(["test", "--run", str(finished_run)])
-    found = rows(cli.output_dir / "mistakes_test.csv")
+    mistakes = rows(cli.output_dir / "mistakes_test.csv")
     listed = {line.rsplit(maxsplit=1)[0] for line in (cli.datamodule.root / "test.txt").read_text().splitlines()}
-    assert found
-    assert {str(Path(row["path"]).relative_to(cli.datamodule.root)) for row in found} <= listed
+    assert mistakes
+    assert {str(Path(row["path"]).relative_to(cli.datamodule.root)) for row in mistakes} <= listed
     assert "mistakes/test" in events(cli.output_dir).Tags()["images"]

@@ -15,7 +15,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Patch(nn.Module):
-    """The true class hangs on the mean of a patch, whatever it is."""
+    """A network whose prediction depends only on the mean of a patch."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Patch(nn.Module):
         return self.scale * images[..., 8:16, 20:28].abs().mean((1, 2, 3))[:, None] * torch.eye(10)[0]
 
 
-def test_box_covers_what_the_prediction_hangs_on(
+def test_box_covers_the_square_that_the_prediction_depends_on(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boxes = []
@@ -33,15 +33,15 @@ def test_box_covers_what_the_prediction_hangs_on(
         LogSnapshot, "boxes", lambda self, tag, image, box, labels, caption: boxes.append((box, labels))
     )
     fit(make_classifier(network=Patch), tmp_path, [OcclusionSensitivity(images=[0, 10])], epochs=1)
-    (found, labels), factor = boxes[0], 6  # pixels of a pixel
-    assert found[0].tolist() == [20 * factor, 8 * factor, 28 * factor, 16 * factor]
-    assert found[1].tolist() == [(20 + 32) * factor, 8 * factor, (28 + 32) * factor, 16 * factor]
+    (corners, labels), factor = boxes[0], 6  # enlargement
+    assert corners[0].tolist() == [20 * factor, 8 * factor, 28 * factor, 16 * factor]
+    assert corners[1].tolist() == [(20 + 32) * factor, 8 * factor, (28 + 32) * factor, 16 * factor]
     assert labels[0].startswith("airplane ")
     before, after = (int(word.strip("%")) for word in labels[0].split()[1::2])
-    assert before > after == 10  # nothing is left to tell classes apart
+    assert before > after == 10  # nothing distinguishes the classes any more
 
 
-def test_picture_has_boxes_and_words(make_classifier: Make, tmp_path: Path) -> None:
+def test_image_has_boxes_and_captions(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, [OcclusionSensitivity(images=2)], epochs=1)
     picture = decode(events(tmp_path).Images("occlusion")[0])
     assert picture.shape[2] == 2 * 192

@@ -49,16 +49,16 @@ def test_classes_without_images_have_no_roc_curve() -> None:
 def test_curves_of_each_class_and_of_confidence_are_logged(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     trainer = fit(module, tmp_path, [PRROCCurves(max_classes=3)], epochs=1)
-    found = events(tmp_path)
+    reader = events(tmp_path)
     names = module.class_names[:3]
-    assert set(found.Tags()["tensors"]) == {f"pr/{name}" for name in (*names, "right_or_wrong")}
+    assert set(reader.Tags()["tensors"]) == {f"pr/{name}" for name in (*names, "right_or_wrong")}
     images, targets = trainer.val_dataloaders.dataset.tensors
     with torch.no_grad():
         shares = module.eval()(images).softmax(1)
     for number, name in enumerate(names):
-        logged = make_ndarray(found.Tensors(f"pr/{name}")[0].tensor_proto)
+        logged = make_ndarray(reader.Tensors(f"pr/{name}")[0].tensor_proto)
         expected = compute_curve((targets == number).numpy(), shares[:, number].numpy(), THRESHOLDS)
         np.testing.assert_allclose(logged[:4], expected[:4])
         assert logged[5, 0] == pytest.approx(1)  # recall at threshold 0
-    sure = make_ndarray(found.Tensors("pr/right_or_wrong")[0].tensor_proto)
+    sure = make_ndarray(reader.Tensors("pr/right_or_wrong")[0].tensor_proto)
     assert sure[0, 0] == (shares.argmax(1) == targets).sum()

@@ -1,4 +1,4 @@
-"""Callbacks that tell of a run as a whole: graph, hyperparameters, curves, throughput."""
+"""Callbacks for a whole run: graph, hyperparameters, curves, throughput."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_graph_has_the_layers_of_the_network(make_classifier: Make, tmp_path: Pa
     assert any("LeNet" in name for name in names)
 
 
-def test_network_that_cannot_be_traced_is_told(make_classifier: Make, tmp_path: Path) -> None:
+def test_network_that_cannot_be_traced_is_reported(make_classifier: Make, tmp_path: Path) -> None:
     class Untraceable(LeNet):
         def forward(self, images: Tensor) -> Tensor:
             if torch.jit.is_tracing():
@@ -37,26 +37,26 @@ def test_network_that_cannot_be_traced_is_told(make_classifier: Make, tmp_path: 
     assert trainer.global_step == 3
 
 
-def test_hyperparameters_stand_beside_what_came_of_them(make_classifier: Make, tmp_path: Path) -> None:
+def test_hyperparameters_are_logged_with_the_results(make_classifier: Make, tmp_path: Path) -> None:
     trainer = fit(make_classifier(), tmp_path, [Hyperparameters()])
-    found = events(tmp_path)
-    (final,) = found.Scalars("hp/val/loss")
+    reader = events(tmp_path)
+    (final,) = reader.Scalars("hp/val/loss")
     assert final.value == pytest.approx(trainer.callback_metrics["val/loss"].item())
-    assert found.Scalars("hp/epochs")[0].value == 2
+    assert reader.Scalars("hp/epochs")[0].value == 2
     start = HParamsPluginData.FromString(
-        found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     ).session_start_info.hparams
     assert (start["network"].string_value, start["optimizer"].string_value) == ("LeNet", "SGD")
     assert (start["lr"].number_value, start["parameters"].number_value) == (0.1, 62006)
-    experiment = HParamsPluginData.FromString(found.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    experiment = HParamsPluginData.FromString(reader.SummaryMetadata("_hparams_/experiment").plugin_data.content)
     assert {info.name.tag for info in experiment.experiment.metric_infos} == {"hp/val/loss", "hp/epochs"}
 
 
 def test_best_value_of_the_checkpoint_is_the_runs(finished_run: Path) -> None:
-    found = events(finished_run)
-    best = max(event.value for event in found.Scalars("val/acc"))
-    assert found.Scalars("hp/val/acc")[0].value == pytest.approx(best)
-    text = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    reader = events(finished_run)
+    best = max(event.value for event in reader.Scalars("val/acc"))
+    assert reader.Scalars("hp/val/acc")[0].value == pytest.approx(best)
+    text = reader.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert (finished_run / "config.yaml").read_text() in text
 
 
@@ -78,26 +78,26 @@ def test_training_and_validation_share_a_chart_of_one_event_file(
 
 def test_throughput_is_images_over_seconds_of_training(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, [Throughput()])
-    found = events(tmp_path)
+    reader = events(tmp_path)
     for speed, seconds in zip(
-        found.Scalars("time/images_per_second"), found.Scalars("time/train_seconds"), strict=True
+        reader.Scalars("time/images_per_second"), reader.Scalars("time/train_seconds"), strict=True
     ):
         assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)
         assert seconds.value > 0
-    assert all(event.value > 0 for event in found.Scalars("time/val_seconds"))
+    assert all(event.value > 0 for event in reader.Scalars("time/val_seconds"))
 
 
-def test_throughput_says_nothing_of_the_rest_of_an_epoch(make_classifier: Make, tmp_path: Path) -> None:
+def test_throughput_skips_the_rest_of_a_resumed_epoch(make_classifier: Make, tmp_path: Path) -> None:
     keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
     fit(make_classifier(), tmp_path / "1", [keep], epochs=1, enable_checkpointing=True)
     fit(make_classifier(), tmp_path / "2", [Throughput()], ckpt_path=tmp_path / "step=2.ckpt")
-    found = events(tmp_path / "2")
-    (speed,), (seconds,) = (found.Scalars(f"time/{name}") for name in ("images_per_second", "train_seconds"))
-    assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)  # the second epoch alone, all of it
+    reader = events(tmp_path / "2")
+    (speed,), (seconds,) = (reader.Scalars(f"time/{name}") for name in ("images_per_second", "train_seconds"))
+    assert speed.value * seconds.value == pytest.approx(24, rel=1e-4)  # only the second epoch, which is complete
     assert seconds.value < 600
 
 
-def test_mixed_images_are_told_by_their_two_largest_shares() -> None:
+def test_mixed_images_are_labelled_with_their_two_largest_shares() -> None:
     assert labels(torch.tensor(1), ["a", "b", "c"]) == ["b"]
     assert labels(torch.tensor([0.1, 0.7, 0.2]), ["a", "b", "c"]) == ["b 70%", "c 20%"]
     assert labels(torch.tensor([0.0, 1.0, 0.0]), ["a", "b", "c"]) == ["b 100%"]

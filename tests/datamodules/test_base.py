@@ -55,7 +55,7 @@ def test_without_normalisation_images_are_from_0_to_1(sample_root: Path) -> None
     assert (data.mean, data.std) == ([0.0] * 3, [1.0] * 3)
 
 
-def test_training_images_alone_are_augmented(sample_root: Path) -> None:
+def test_only_training_images_are_augmented(sample_root: Path) -> None:
     data = sample(sample_root, train_transforms=[Darken(), Darken()], eval_transforms=[Darken()], normalize=False)
     for stage, factor in (("train", 4), ("val", 2)):
         dataset = data.datasets[stage]
@@ -73,11 +73,11 @@ def test_mixed_targets_are_shares_of_classes(sample_root: Path) -> None:
     torch.testing.assert_close(targets.sum(1), torch.ones(128))
 
 
-def test_float_images_of_transforms_are_normalised_alike(sample_root: Path) -> None:
+def test_float_images_of_transforms_are_normalised_equally(sample_root: Path) -> None:
     plain = sample(sample_root)
     floats = sample(sample_root, eval_transforms=[v2.ToDtype(torch.float32, scale=True)])
-    for (one, _), (other, _) in zip(plain.val_dataloader(), floats.val_dataloader(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    for (images, _), (other, _) in zip(plain.val_dataloader(), floats.val_dataloader(), strict=True):
+        torch.testing.assert_close(images, other, atol=1e-5, rtol=0)
 
 
 def test_views_are_a_batch_of_stacks_and_set_the_image_size(sample_root: Path) -> None:
@@ -91,7 +91,7 @@ def test_views_are_a_batch_of_stacks_and_set_the_image_size(sample_root: Path) -
 
 
 def test_views_of_training_images_are_refused(sample_root: Path) -> None:
-    with pytest.raises(DataError, match=r"make one image of each.*--data\.eval_transforms"):
+    with pytest.raises(DataError, match=r"one view per image.*--data\.eval_transforms"):
         next(iter(sample(sample_root, train_transforms=[v2.FiveCrop(28)]).train_dataloader()))
 
 
@@ -130,7 +130,7 @@ def normalize_batch(
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_batch_transforms_must_not_normalize(sample_root: Path, normalize: bool) -> None:
-    with pytest.raises(DataError, match=r"batch_transforms that leave images on their scale, but of 255 they make 2: "):
+    with pytest.raises(DataError, match=r"batch_transforms that keep the scale of images, but they map 255 to 2\. "):
         sample(sample_root, batch_transforms=[normalize_batch], normalize=normalize)
 
 
@@ -141,7 +141,7 @@ def test_transforms_that_keep_the_scale_are_no_normalizing(sample_root: Path) ->
     before = torch.get_rng_state()
     for transforms in (noisy, erased, [to_float, v2.Normalize([0.0] * 3, [1.0] * 3)], [v1.ToTensor()]):
         sample(sample_root, train_transforms=transforms, batch_transforms=[RandomCrop(4), MixUp()])
-    assert torch.equal(torch.get_rng_state(), before)  # a run draws what it drew without transforms
+    assert torch.equal(torch.get_rng_state(), before)  # the global random state is unchanged
 
 
 def test_mean_and_std_are_those_that_transforms_normalize_by(sample_root: Path) -> None:
@@ -150,11 +150,11 @@ def test_mean_and_std_are_those_that_transforms_normalize_by(sample_root: Path) 
     data = sample(sample_root, train_transforms=normalize, eval_transforms=[nested], normalize=False)
     assert data.mean == pytest.approx([0.5, 0.2, 0.1])
     assert data.std == pytest.approx([0.2, 0.5, 0.1])
-    own = [v2.Grayscale(3), *normalize]  # colours become others: no mean and std are as good
+    own = [v2.Grayscale(3), *normalize]  # changes colours, so no mean and std are equivalent
     assert sample(sample_root, train_transforms=own, eval_transforms=own, normalize=False).std == [1.0, 1.0, 1.0]
 
 
-def test_training_and_evaluation_must_normalize_alike(sample_root: Path) -> None:
+def test_training_and_evaluation_must_normalize_equally(sample_root: Path) -> None:
     to_float = v2.ToDtype(torch.float32, scale=True)
     jitter = [v2.RandomHorizontalFlip(), v2.ColorJitter(0.5), to_float]
     train = [*jitter, v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
@@ -165,7 +165,7 @@ def test_training_and_evaluation_must_normalize_alike(sample_root: Path) -> None
         assert str(error.value) == (
             "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean [0.485, 0.456, "
             "0.406] and std [0.229, 0.224, 0.225] in train_transforms, and mean [0.5] and std [0.5] in "
-            "eval_transforms. Give both the same."
+            "eval_transforms. Use the same in both."
         )
     rounded = nn.Sequential(to_float, v2.Normalize([0.4854, 0.4564, 0.406], [0.229, 0.224, 0.225]))
     sample(sample_root, eval_transforms=[rounded], **options)
@@ -186,7 +186,7 @@ def test_a_checkpoint_that_names_no_normalize_is_tested_with_that_of_its_config(
     normalize = [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.25])]
     data = sample(sample_root, "test", train_transforms=normalize, eval_transforms=normalize, normalize=False)
     own, _ = next(iter(data.test_dataloader()))
-    with pytest.warns(UserWarning, match=r"The checkpoint names no Normalize\. .* mean and std of \(\[0\.5"):
+    with pytest.warns(UserWarning, match=r"The checkpoint has no mean and std\. .* mean and std of \(\[0\.5"):
         data.match(None, [0.0] * 3, [1.0] * 3)
     images, _ = next(iter(data.test_dataloader()))
     assert torch.equal(images, own)
@@ -195,7 +195,7 @@ def test_a_checkpoint_that_names_no_normalize_is_tested_with_that_of_its_config(
         sample(sample_root).match(None, [0.0] * 3, [1.0] * 3)
 
 
-def test_held_pixels_and_transforms_of_single_images_exclude_one_another(sample_root: Path) -> None:
+def test_pixels_on_the_device_and_per_image_transforms_exclude_each_other(sample_root: Path) -> None:
     with pytest.raises(DataError, match="batch_transforms"):
         SampleDataModule(root=str(sample_root), cache="device", train_transforms=[Darken()])
 
@@ -216,7 +216,7 @@ def test_overfitting_a_batch_shows_the_same_images_every_epoch(sample_root: Path
     assert torch.equal(next(iter(loader))[0], first)
 
 
-def test_a_cache_deleted_before_setup_is_made_anew(tmp_path: Path) -> None:
+def test_a_cache_deleted_before_setup_is_written_again(tmp_path: Path) -> None:
     data = SampleDataModule(root=str(tmp_path), num_workers=0)
     data.prepare_data()
     for path in (tmp_path / "cache").iterdir():
@@ -242,7 +242,7 @@ def test_images_can_be_brought_to_another_size(sample_root: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_cannot_be_written_is_told_in_one_line(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_error_is_reported_in_one_line(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     if what == "file":
         root.write_text("a file where a folder should be")
@@ -252,8 +252,6 @@ def test_what_cannot_be_written_is_told_in_one_line(tmp_path: Path, what: str, m
             raise PermissionError(13, "Permission denied", str(root / "images.partial"))
 
         monkeypatch.setattr("datamodules.sample.convert", refuse)
-    with pytest.raises(
-        DataError, match=r"data.*: (File exists|Permission denied)\. .*--data\.root another folder"
-    ) as error:
+    with pytest.raises(DataError, match=r"data.*: (File exists|Permission denied)\. .*change --data\.root") as error:
         SampleDataModule(root=str(root)).prepare_data()
     assert "\n" not in str(error.value)

@@ -21,7 +21,7 @@ BATCH = 10 * PER_CLASS
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """Return every file below a data folder with its content."""
+    """Return the content of every file in a data folder."""
     files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
@@ -38,7 +38,7 @@ def test_pixels_on_disk_are_those_of_the_archive(archive: Path, tmp_path: Path) 
     assert len(list(root.rglob("*.png"))) == 6 * BATCH
 
 
-def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: Path, tmp_path: Path) -> None:
+def test_official_split_is_stratified_and_keeps_the_test_images(archive: Path, tmp_path: Path) -> None:
     data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
     assert data.description.counts == {
         stage: dict.fromkeys(data.class_names, count)
@@ -50,11 +50,11 @@ def test_official_split_is_stratified_and_leaves_the_test_images_alone(archive: 
 
 
 def test_official_split_never_changes_between_versions(archive: Path, tmp_path: Path) -> None:
-    # recorded with the first version: folders prepared then still equal what a preparation writes
+    # recorded with the first version, so that folders prepared then stay valid
     data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
     digests = data.description.digests
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
-    labels = [7 * i % 10 for i in range(50_000)]  # as many as the real one has
+    labels = [7 * i % 10 for i in range(50_000)]  # as many as in the real dataset
     train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
     assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
@@ -79,7 +79,7 @@ def test_mean_and_std_are_of_the_training_images(archive: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("place", ["data", "."])
 @pytest.mark.parametrize("packed", [True, False])
-def test_archive_is_found_under_the_root_or_beside_it(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
+def test_archive_is_found_in_the_root_or_its_parent(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
     folder = tmp_path / place
     folder.mkdir(exist_ok=True)
     if packed:
@@ -109,24 +109,24 @@ def test_folder_that_holds_the_archive_is_accepted_and_an_empty_one_is_named(
     assert "MD5" not in caplog.text
     (folder / "cifar-100-python").mkdir()
     with pytest.raises(
-        DataError, match=r"without its batches \(it holds cifar-100-python\)\. Get one from https.*Folder"
+        DataError, match=r"without its batches \(it holds cifar-100-python\)\. Download it from https.*Folder"
     ):
         module.prepare_data()
     shutil.copy(archive, folder / CIFAR10.filename)
     assert module.num_classes == 10
 
 
-def test_unofficial_archive_is_told_in_one_line(
+def test_unofficial_archive_is_reported_in_one_line(
     archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive)).prepare_data()
-    told = [record.getMessage() for record in caplog.records if "MD5" in record.getMessage()]
-    assert len(told) == 1
-    assert "not the official one" in told[0]
+    messages = [record.getMessage() for record in caplog.records if "MD5" in record.getMessage()]
+    assert len(messages) == 1
+    assert "not the official one" in messages[0]
 
 
-def test_file_of_another_kind_is_told_in_one_line(
+def test_file_of_another_kind_is_reported_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(1000))
@@ -146,7 +146,7 @@ def test_prepared_images_need_no_archive(archive: Path, tmp_path: Path) -> None:
     assert snapshot(root) == before
 
 
-def test_without_a_network_the_error_says_what_was_tried_and_three_ways_on(
+def test_without_a_network_the_error_names_the_places_and_three_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
@@ -156,7 +156,7 @@ def test_without_a_network_the_error_says_what_was_tried_and_three_ways_on(
     for part in (
         "data/cifar-10-batches-py",
         "127.0.0.1:9",
-        f"put {CIFAR10.filename} into",
+        f"Put {CIFAR10.filename} into",
         "--data.archive",
         "sample.yaml",
     ):
@@ -180,7 +180,7 @@ def test_another_split_is_refused_until_it_is_asked_for(archive: Path, tmp_path:
     assert again == official
 
 
-def test_index_edited_by_hand_is_kept_and_measured_anew(archive: Path, tmp_path: Path) -> None:
+def test_index_edited_by_hand_is_kept_and_read_again(archive: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
     lines = (root / "train.txt").read_text().splitlines(keepends=True)
@@ -230,7 +230,7 @@ def test_identical_images_on_both_sides_of_a_split_are_counted_and_named(
         identical = data.description.pixels["32"].identical
     assert len(identical) == BATCH
     for group in identical:
-        one, other = (np.array(Image.open(tmp_path / "data" / path)) for path in group)
-        np.testing.assert_array_equal(one, other)
+        image, other = (np.array(Image.open(tmp_path / "data" / path)) for path in group)
+        np.testing.assert_array_equal(image, other)
     assert f"{BATCH} images are in more than one of train, val and test" in caplog.text
     assert identical[0][0] in caplog.text

@@ -18,7 +18,7 @@ from project.__main__ import main
 
 
 def save(path: Path, side: int = 12) -> None:
-    """Write a picture of its own."""
+    """Write a random image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = np.random.default_rng(random.Random(str(path)).getrandbits(32))
     Image.fromarray(numbers.integers(0, 256, (side, side + 5, 3), np.uint8)).save(path)
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def write_index_elsewhere(photos: Path) -> Path:
-    """Write index files with paths relative to the folder that holds ``photos``, and return the folder they lie in."""
+    """Write index files with paths relative to the parent of ``photos``, and return their folder."""
     index = photos.parent / "index"
     index.mkdir()
     files = sorted(photos.rglob("photo*"))
@@ -99,7 +99,7 @@ def test_a_missing_stage_folder_is_taken_from_train(tmp_path: Path) -> None:
     assert {stage: set(count.values()) for stage, count in counts.items()} == {"train": {8}, "val": {1}, "test": {9}}
 
 
-def test_train_alone_is_divided_and_may_be_the_name_of_a_class(tmp_path: Path) -> None:
+def test_train_without_other_stages_is_split_and_may_be_the_name_of_a_class(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for i in range(10):
             save(tmp_path / "alone" / "train" / name / f"{i}.png")
@@ -160,7 +160,7 @@ def test_other_fractions_are_refused_until_they_are_asked_for_and_nothing_is_los
     assert (photos / "train.txt.old").read_text() == before
 
 
-def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> None:
+def test_an_existing_split_is_used_unless_another_is_requested(photos: Path) -> None:
     data(photos, fractions=(0.6, 0.2, 0.2), split_seed=1)
     data(photos, fractions=(0.4, 0.3, 0.3), folds=2)
     before = (photos / "train.txt").read_text()
@@ -168,7 +168,7 @@ def test_a_split_is_taken_as_it_is_unless_another_is_asked_for(photos: Path) -> 
     assert data(photos, fractions=(0.6, 0.2, 0.2)).class_counts == [6, 6]
     assert data(photos, folds=2).fractions == [0.4, 0.3, 0.3]
     for others in ({"fractions": (0.8, 0.1, 0.1)}, {"split_seed": 666}):
-        with pytest.raises(DataError, match=r"'seed': 1\}, but .*--data\.overwrite_split true"):
+        with pytest.raises(DataError, match=r"but got .*'seed': 1\}\. .*--data\.overwrite_split true"):
             data(photos, **others)
     assert (photos / "train.txt").read_text() == before
     save(photos / "dogs" / "new.png")
@@ -203,7 +203,7 @@ def test_few_photos_of_many_classes_are_divided_as_a_whole(
     assert min(counts["train"].values()) > 0
     without = [name for name, count in counts["test"].items() if count == 0]
     folder = tmp_path if folds is None else tmp_path / "folds_3/0"
-    assert f"{folder}/test.txt has no image of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
+    assert f"{folder}/test.txt has no images of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
 
 
 def test_list_of_classes_does_not_make_an_unfinished_preparation_an_edited_one(
@@ -219,16 +219,16 @@ def test_list_of_classes_does_not_make_an_unfinished_preparation_an_edited_one(
     assert "were edited" not in caplog.text
 
 
-def test_new_photos_are_told_of(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_photos_are_reported(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos)
     save(photos / "dogs" / "new.png")
     with caplog.at_level("INFO"):
         assert data(photos).class_counts == [8, 8]
     assert "1 images in" in caplog.text
-    assert "dogs/new.png: --data.overwrite_split true" in caplog.text
+    assert "dogs/new.png. Split all images again with --data.overwrite_split true" in caplog.text
 
 
-def test_images_may_lie_where_nothing_can_be_written(photos: Path, tmp_path: Path) -> None:
+def test_images_may_be_in_a_read_only_folder(photos: Path, tmp_path: Path) -> None:
     before = sorted(os.listdir(photos))
     module = data(tmp_path / "work", images=str(photos))
     module.setup("fit")
@@ -245,7 +245,7 @@ def test_folds_divide_the_photos_by_class(photos: Path) -> None:
     assert len(set(held_out)) == len(held_out) == 18
 
 
-def test_splitting_anew_takes_new_photos_and_classes_in(photos: Path) -> None:
+def test_overwriting_the_split_includes_new_photos_and_classes(photos: Path) -> None:
     data(photos)
     for i in range(10):
         save(photos / "eels" / f"{i}.png")
@@ -285,7 +285,7 @@ def test_one_missing_image_does_not_move_the_others(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = write_index_elsewhere(photos)
-    min(photos.rglob("photo*")).unlink()  # the first that train.txt lists
+    min(photos.rglob("photo*")).unlink()  # the first in train.txt
     monkeypatch.chdir(tmp_path)
     assert sum(data(index, on_bad_image="skip").class_counts) == 6
 
@@ -310,7 +310,7 @@ def test_index_files_are_never_lost(photos: Path) -> None:
     assert [(photos / name).read_text() for name in ("train.txt.old", "train.txt.old1", "train.txt")] == texts
 
 
-def test_what_stopped_a_first_preparation_can_be_mended(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_cause_of_a_failed_first_preparation_can_be_fixed(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     (photos / "dogs" / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png"):
         data(photos)
@@ -397,8 +397,7 @@ def test_images_without_a_class_in_train_and_test_are_refused_in_one_line(
     message = capsys.readouterr().err.strip()
     train = tmp_path / "flat" / "train"
     assert message == (
-        f"error: Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds "
-        "no folder."
+        f"error: Expected one folder of images per class in {train}, such as {train}/cats, but it contains no folder."
     )
     assert not (tmp_path / "flat" / "train.txt").exists()
 
@@ -412,10 +411,10 @@ def test_split_whose_folders_would_be_refused_stays_and_is_warned_of(tmp_path: P
         (tmp_path / f"{stage}.txt").write_text("".join(lines))
     module = data(tmp_path)
     known = json.loads((tmp_path / "dataset.json").read_text())
-    known["split"] = {"fractions": [0.8, 0.1, 0.1], "seed": 666}  # as an earlier version divided it
+    known["split"] = {"fractions": [0.8, 0.1, 0.1], "seed": 666}  # as split by an earlier version
     (tmp_path / "dataset.json").write_text(json.dumps(known))
     with pytest.warns(
-        UserWarning, match=r"could not be made again\. Expected a folder of images for each class in .*train"
+        UserWarning, match=r"could not be created again\. Expected one folder of images per class in .*train"
     ):
         assert data(tmp_path).class_counts == module.class_counts == [8, 8]
 
@@ -432,18 +431,19 @@ def test_test_images_without_a_class_are_left_to_predict(
     with caplog.at_level("INFO"):
         counts = data(tmp_path, overwrite_split=overwrite_split).description.counts
     assert counts == {"train": {"a": 8, "b": 8}, "val": {"a": 9, "b": 9}, "test": {"a": 1, "b": 1}}
-    assert "18 in no class folder in use: `predict` takes such" in caplog.text
+    assert "18 in no class folder; `predict` can classify them" in caplog.text
     assert "overwrite_split" not in caplog.text
 
 
-def test_new_photos_come_into_folds_as_told(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_photos_are_included_in_folds_as_advised(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     data(photos, folds=3)
     for i in range(10):
         save(photos / "dogs" / f"new {i}.png")
     with caplog.at_level("INFO"):
         data(photos, folds=3)
     advice = (
-        f"--data.overwrite_split true divides all images again, without --data.folds; then delete {photos / 'folds_3'}."
+        "Split all images again with --data.overwrite_split true (without --data.folds; then delete "
+        f"{photos / 'folds_3'})."
     )
     assert advice in caplog.text
     data(photos, overwrite_split=True)
@@ -465,7 +465,7 @@ def test_thumbnails_of_a_file_server_are_counted_and_not_trained_on(
     with caplog.at_level("INFO"):
         assert data(photos).class_counts == [8, 8]
     first = r"dogs/@eaDir/photo \d\.jpg/SYNOPHOTO_THUMB_M\.jpg \(10 in a folder of another program\)"
-    assert re.search(rf"10 files in {photos} are passed over, as {first}\.", caplog.text)
+    assert re.search(rf"10 files in {photos} are ignored, for example {first}\.", caplog.text)
 
 
 def test_stage_folders_may_be_written_in_capitals(tmp_path: Path) -> None:
@@ -506,10 +506,10 @@ def test_files_that_are_passed_over_are_counted(photos: Path, caplog: pytest.Log
     save(photos / "loose.png")
     with caplog.at_level("INFO"):
         data(photos)
-    assert f"2 files in {photos} are passed over, as " in caplog.text
+    assert f"2 files in {photos} are ignored, for example " in caplog.text
 
 
-def test_splitting_anew_is_not_repeated_by_whoever_repeats_the_run(photos: Path, tmp_path: Path) -> None:
+def test_overwriting_the_split_is_not_repeated_with_the_config_of_the_run(photos: Path, tmp_path: Path) -> None:
     data(photos)
     options = [f"--data.root={photos}", "--data.fractions=[0.6,0.2,0.2]", "--data.overwrite_split=true"]
     fit = main(
@@ -527,19 +527,22 @@ def test_splitting_anew_is_not_repeated_by_whoever_repeats_the_run(photos: Path,
     [
         (lambda root: None, "does not exist"),
         (lambda root: root.write_text(""), "is a file"),
-        (lambda root: root.mkdir(), "holds no folder"),
-        (lambda root: save(root / "loose.png"), "holds no folder"),
+        (lambda root: root.mkdir(), "contains no folder"),
+        (lambda root: save(root / "loose.png"), "contains no folder"),
         (lambda root: (root / "empty").mkdir(parents=True), "empty, but got none"),
-        (lambda root: [(root / "a").mkdir(parents=True), (root / "a/0.heif.txt").touch()], r"as .*a/0\.heif\.txt\."),
+        (
+            lambda root: [(root / "a").mkdir(parents=True), (root / "a/0.heif.txt").touch()],
+            r"example .*a/0\.heif\.txt\.",
+        ),
         (
             lambda root: [save(root / f"{stage}/a/0.png") for stage in ("val", "test")],
-            "Expected .*train, with a folder",
+            "Expected .*train, with one folder",
         ),
-        (lambda root: [save(root / "a" / f"{i}.png") for i in range(20)], "two classes or more.*but got a"),
+        (lambda root: [save(root / "a" / f"{i}.png") for i in range(20)], "at least two classes.*but got a"),
         (lambda root: [save(root / name / "0.png") for name in "ab"], r"leaves none for val"),
     ],
 )
-def test_folders_that_cannot_be_trained_on_say_why(tmp_path: Path, make, message: str) -> None:
+def test_folders_that_cannot_be_trained_on_are_rejected_with_a_reason(tmp_path: Path, make, message: str) -> None:
     make(tmp_path / "photos")
     with pytest.raises(DataError, match=message) as error:
         data(tmp_path / "photos")
@@ -571,7 +574,8 @@ def test_what_decoding_loses_is_reported_once_and_by_prepare(
         picture = Image.open(file)
         picture.putalpha(100)
         picture.save(file)
-    note = f"{len(files)} images have transparent parts (as {files[0].relative_to(photos)}): they are laid over white."
+    first = files[0].relative_to(photos)
+    note = f"{len(files)} images have transparent parts (for example {first}): these are composited over white."
     with caplog.at_level("INFO"):
         data(photos)
     assert [record.getMessage() for record in caplog.records].count(note) == 1

@@ -1,4 +1,4 @@
-"""Whatever bytes come, the outcome is data or one line of a DataError."""
+"""Property tests: any bytes are either read as data or raise a DataError of one line."""
 
 import gzip
 import pickle
@@ -24,7 +24,7 @@ BATCH_PICKLES = [pickle.dumps({b"labels": [3, 9], b"data": PIXELS}, protocol) fo
 
 
 def tried(function: Callable[..., Any], *args: Any) -> Any:
-    """Return what a function returns, or None if it raises one line."""
+    """Return the result of a function, or None if it raises a DataError of one line."""
     try:
         return function(*args)
     except DataError as error:
@@ -46,11 +46,11 @@ def mutated(draw: st.DrawFn, original: bytes) -> bytes:
 
 @st.composite
 def instruction(draw: st.DrawFn) -> bytes:
-    """Draw an instruction of a pickle, with a well-formed argument."""
+    """Draw an instruction of a pickle with a well-formed argument."""
     info = draw(st.sampled_from(pickletools.opcodes))
     size = info.arg.n if info.arg else 0
     content = draw(st.binary(min_size=max(0, size), max_size=max(4, size)))
-    lengths = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes that tell of the length, by pickletools' names of it
+    lengths = {-2: 1, -3: 4, -4: 4, -5: 8}  # size in bytes of the length field, by pickletools' constant
     if size in lengths:
         content = len(content).to_bytes(lengths[size], "little") + content
     elif size < 0:  # up to the end of the line
@@ -64,7 +64,7 @@ def instruction(draw: st.DrawFn) -> bytes:
 @given(st.binary() | st.lists(instruction(), max_size=30).map(b"".join) | st.sampled_from(PICKLES).flatmap(mutated))
 def test_any_pickle_is_plain_values_or_an_error(content: bytes) -> None:
     values, seen = [tried(load_pickle, content)], set()
-    for value in values:  # which grows; a list may hold itself
+    for value in values:  # grows within the loop; a list may contain itself
         assert isinstance(value, (dict, list, tuple, str, bytes, bytearray, int, np.ndarray, np.dtype, type(None)))
         assert getattr(value, "dtype", np.uint8) == np.uint8
         if id(value) not in seen and isinstance(value, (dict, list, tuple)):
@@ -86,7 +86,7 @@ def test_any_batch_is_images_or_an_error(content: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an archive of two images a batch."""
+    """Return an archive with two images per batch."""
     contents = {f"{FOLDER}/{name}": BATCH_PICKLES[i % 4] for i, name in enumerate(BATCHES)}
     return write_archive(tmp_path_factory.mktemp("fuzz") / "tiny.tar.gz", contents)
 
@@ -100,7 +100,7 @@ def images(archive: Path) -> list[tuple[Any, ...]]:
 def test_any_archive_is_its_images_or_an_error(tiny: Path, data: st.DataObject) -> None:
     evil = tiny.with_name("evil.tar.gz")
     evil.write_bytes(data.draw(mutated(tiny.read_bytes())))
-    assert tried(images, evil) in (None, images(tiny))  # gzip's checksum sees to it
+    assert tried(images, evil) in (None, images(tiny))  # gzip's checksum detects changes
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
@@ -109,8 +109,8 @@ def test_any_tar_file_is_images_or_an_error(tiny: Path, data: st.DataObject, pac
     content = data.draw(mutated(gzip.decompress(tiny.read_bytes())))
     evil = tiny.with_name("evil.tar")
     evil.write_bytes(gzip.compress(content, 0) if packed else content)
-    found = tried(images, evil)
-    assert found is None or len(found) == len(BATCHES)
+    result = tried(images, evil)
+    assert result is None or len(result) == len(BATCHES)
 
 
 LINE = st.tuples(

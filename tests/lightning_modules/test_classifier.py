@@ -43,7 +43,7 @@ def fit(module: ImageClassifier, epochs: int = 1, callbacks: list | None = None)
 
 
 class TraceLr(Callback):
-    """Note each group's lr at every step."""
+    """Record each group's lr at every step."""
 
     def __init__(self) -> None:
         self.trace: list[dict[str, float]] = []
@@ -165,7 +165,7 @@ def test_a_class_without_test_images_has_no_accuracy(make_classifier: Make) -> N
 
 
 def test_a_loss_with_class_weights_is_measured_under_bf16_true(make_classifier: Make) -> None:
-    weight = torch.arange(1.0, 11.0)  # which bfloat16 holds exactly
+    weight = torch.arange(1.0, 11.0)  # exact in bfloat16
     module = make_classifier(loss=nn.CrossEntropyLoss(weight)).to(torch.bfloat16).eval()
     images, targets = next(iter(batches()))
     outputs = module.validation_step((images, targets), 0)
@@ -250,7 +250,7 @@ def test_epochs_means_weigh_each_image_alike_and_mixed_ones_by_their_larger_shar
     with torch.no_grad():
         logits = module(images)
     targets[0] = 0.0
-    targets[0, logits[0].argmax()] = 1.0  # one that is right
+    targets[0, logits[0].argmax()] = 1.0  # one correct prediction
     trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False)
     trainer.fit(module, DataLoader(TensorDataset(images, targets), 8))  # batches of 8 and 2
     hits = (logits.argmax(1) == targets.argmax(1)).float()
@@ -297,9 +297,13 @@ class Asserting(LeNet):
         raise AssertionError("Input height doesn't match")
 
 
-@pytest.mark.parametrize(("network", "said"), [(Twice, "is a tensor, but Twice makes tuple"), (Asserting, "height")])
-def test_network_that_makes_no_tensor_is_refused_in_words(network: type, said: str, make_classifier: Make) -> None:
-    with pytest.raises(MisconfigurationException, match=said):
+@pytest.mark.parametrize(
+    ("network", "message"), [(Twice, "is a tensor, but Twice returns tuple"), (Asserting, "height")]
+)
+def test_network_without_a_tensor_output_is_rejected_with_a_reason(
+    network: type, message: str, make_classifier: Make
+) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
         make_classifier(network=network)
 
 
@@ -323,7 +327,7 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
         module = make_classifier(compiled=compiled)
         fit(module)
         weights.append(module.network.state_dict())
-    assert calls == [True] * 4  # the steps, and neither sanity check nor validation
+    assert calls == [True] * 4  # only the training steps, not the sanity check or validation
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value)
 
@@ -333,12 +337,12 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
     [
         (
             "InvalidCxxCompiler: No working C++ compiler found in (None, 'g++')\n\nSet ...",
-            r"'g\+\+'\)\. Install g\+\+, or set",
+            r"'g\+\+'\)\. Install g\+\+, set CXX",
         ),
-        ("Failed to find C compiler. Please specify via CC", "specify via CC. Install gcc, or set CC to one"),
+        ("Failed to find C compiler. Please specify via CC", "specify via CC. Install gcc, set CC to a compiler"),
     ],
 )
-def test_compiling_without_a_compiler_says_what_is_missing(
+def test_compiling_without_a_compiler_names_the_missing_one(
     message: str, advice: str, make_classifier: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(images: torch.Tensor) -> torch.Tensor:
@@ -357,7 +361,7 @@ def test_means_of_an_epoch_are_exact_under_bf16_true(make_classifier: Make) -> N
     targets[200:] = 8
     images = torch.zeros(257, 3, 32, 32)
     with torch.no_grad():
-        module.network.fc3.bias[7] = 10  # chosen by far, however a processor rounds
+        module.network.fc3.bias[7] = 10  # predicted with a large margin, independent of rounding
     trainer.fit(module, DataLoader(TensorDataset(images, targets), 16))
     assert trainer.callback_metrics["train/acc"].item() == pytest.approx(200 / 257, abs=1e-6)
 
@@ -375,7 +379,7 @@ def test_parameters_that_never_unfreeze_are_named(make_classifier: Make) -> None
 
 
 class AlwaysSecond(nn.Module):
-    """Answers 1, however it learns."""
+    """A network that always predicts class 1."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -387,7 +391,7 @@ class AlwaysSecond(nn.Module):
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.NLLLoss])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_images_of_a_class_that_the_loss_ignores_count_nowhere(
+def test_images_that_the_loss_ignores_are_excluded(
     make_classifier: Make, loss: type[nn.Module], reduction: str
 ) -> None:
     module = make_classifier(network=AlwaysSecond, loss=loss(ignore_index=0, reduction=reduction))
@@ -405,7 +409,7 @@ def test_images_of_a_class_that_the_loss_ignores_count_nowhere(
 def test_raw_images_are_refused(make_classifier: Make) -> None:
     raw = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     module = make_classifier()
-    with pytest.raises(ValueError, match="call normalize before"):
+    with pytest.raises(ValueError, match="Call normalize first"):
         module(raw)
     assert module(module.normalize(raw)).shape == (1, 10)
 

@@ -24,25 +24,25 @@ def test_learning_rates_stay_or_follow_the_number_of_devices_or_its_root() -> No
 def test_limits_of_a_cycle_follow_the_learning_rates(kind: partial, max_lr: float | list[float]) -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "name": name, "lr": lr} for name, lr in (("a", 1), ("b", 0.1))]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
-    for group in [*optimizer.param_groups, optimizer.defaults]:  # as the module does for two devices
+    for group in [*optimizer.param_groups, optimizer.defaults]:  # like the module for two devices
         group["lr"] *= 2
     trainer = Trainer(max_epochs=1, logger=False, accelerator="cpu")
     scheduler = build_scheduler(partial(kind, max_lr=max_lr), optimizer, trainer, lr_factor=2)["scheduler"]
-    found = scheduler.max_lrs if kind.func is CyclicLR else [group["max_lr"] for group in optimizer.param_groups]
-    assert found == pytest.approx([0.8, 0.08])
+    max_lrs = scheduler.max_lrs if kind.func is CyclicLR else [group["max_lr"] for group in optimizer.param_groups]
+    assert max_lrs == pytest.approx([0.8, 0.08])
 
 
-def test_what_a_step_takes_is_said_once(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_global_batch_size_is_reported_once(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ["--trainer.accumulate_grad_batches=4", "--trainer.callbacks=null", f"--runs_dir={tmp_path}"]
     main(["fit", *fast, *options, "--trainer.max_epochs=1"])
-    said = [one.message for one in caplog.records if one.message.startswith("A step takes")]
-    assert said == [
+    messages = [record.message for record in caplog.records if record.message.startswith("A step takes")]
+    assert messages == [
         "A step takes 128 images: 32 on each of 1 device, 4 times (accumulate_grad_batches). Learning rates are as "
         "given (--model.scale_lr none)."
     ]
 
 
-def test_going_on_with_another_number_of_devices_is_said(finished_run: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_resuming_with_another_number_of_devices_warns(finished_run: Path, recwarn: pytest.WarningsRecorder) -> None:
     checkpoint = torch.load(finished_run / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["devices"] == {"devices": 1, "batch_size": 32}
     trainer = Trainer(logger=False, accelerator="cpu")
@@ -51,8 +51,8 @@ def test_going_on_with_another_number_of_devices_is_said(finished_run: Path, rec
     recwarn.clear()
     compare_devices(trainer, checkpoint, new_settings=False)
     assert not recwarn
-    rates = "Learning rates and the length of schedules are the checkpoint's"
+    rates = "Learning rates and schedule lengths are those of the checkpoint"
     for new_settings in (False, True):
-        with pytest.warns(UserWarning, match=r"8 images on each of 4 devices, and goes on with 16.*size 32\.") as told:
+        with pytest.warns(UserWarning, match=r"8 images on each of 4 devices, but .* with 16.*size 32\.") as warned:
             compare_devices(trainer, {"devices": {"devices": 4, "batch_size": 8}}, new_settings)
-        assert (rates in str(told[0].message)) != new_settings
+        assert (rates in str(warned[0].message)) != new_settings

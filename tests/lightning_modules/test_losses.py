@@ -1,4 +1,4 @@
-"""Each loss on two images of three classes, the first of class 0, the second of class 1, worked out by hand."""
+"""Each loss on two images of three classes, the first of class 0, the second of class 1, computed by hand."""
 
 from math import exp, log
 
@@ -72,12 +72,12 @@ BY_HAND_OF_SCORES: list[tuple[nn.Module, float]] = [
 
 
 @pytest.mark.parametrize(("loss", "by_hand"), BY_HAND, ids=lambda value: str(value)[:40])
-def test_loss_of_logits_is_what_the_hand_works_out(loss: nn.Module, by_hand: float) -> None:
+def test_loss_of_logits_equals_the_value_computed_by_hand(loss: nn.Module, by_hand: float) -> None:
     assert for_classes(loss)(LOGITS, TARGETS).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 @pytest.mark.parametrize(("loss", "by_hand"), BY_HAND_OF_SCORES, ids=lambda value: str(value)[:40])
-def test_margin_loss_is_what_the_hand_works_out(loss: nn.Module, by_hand: float) -> None:
+def test_margin_loss_equals_the_value_computed_by_hand(loss: nn.Module, by_hand: float) -> None:
     assert for_classes(loss)(SCORES, TARGETS).item() == pytest.approx(by_hand, rel=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_nll_without_a_softmax_gives_the_courses_minus_three_quarters() -> None:
     assert loss(inputs, TARGETS).item() == pytest.approx(-0.75)
 
 
-def test_what_a_loss_gets_can_be_said_in_words() -> None:
+def test_inputs_and_targets_of_a_loss_can_be_set() -> None:
     loss = ClassificationLoss(nn.MSELoss(), inputs="sigmoid", targets="one_hot")
     by_hand = ((1 / 3) ** 2 + (1 / 2) ** 2 + (1 / 2) ** 2 + (1 / 2) ** 2 + (1 / 4) ** 2 + (4 / 5) ** 2) / 6
     assert loss(LOGITS, TARGETS).item() == pytest.approx(by_hand)
@@ -110,7 +110,7 @@ def test_shares_of_mixed_images_are_the_targets(loss: nn.Module, by_hand: float)
 
 @pytest.mark.parametrize("cls", [nn.NLLLoss, nn.MultiMarginLoss, nn.SoftMarginLoss, nn.MultiLabelMarginLoss])
 def test_loss_that_needs_one_class_refuses_mixed_images(cls: type[nn.Module]) -> None:
-    with pytest.raises(MisconfigurationException, match=rf"one class for {cls.__name__}.*\(2, 3\).*mixup and cutmix"):
+    with pytest.raises(MisconfigurationException, match=rf"one class for {cls.__name__}.*\(2, 3\).*MixUp and CutMix"):
         for_classes(cls())(LOGITS, torch.full((2, 3), 1 / 3))
 
 
@@ -122,16 +122,16 @@ def test_weights_of_classes_can_be_set_and_are_the_losss_own(cls: type[nn.Module
     loss.weight = WEIGHT
     torch.testing.assert_close(loss(LOGITS, TARGETS), for_classes(cls(weight=WEIGHT))(LOGITS, TARGETS))
     assert not torch.isclose(before, loss(LOGITS, TARGETS))
-    assert [buffer.tolist() for buffer in loss.buffers()] == [WEIGHT.tolist()]  # so that it moves to the device
+    assert [buffer.tolist() for buffer in loss.buffers()] == [WEIGHT.tolist()]  # buffers move to the device
 
 
-def test_loss_without_weights_says_so() -> None:
+def test_loss_without_weights_has_no_weight_attribute() -> None:
     assert not hasattr(for_classes(nn.MSELoss()), "weight")
 
 
 @pytest.mark.parametrize("loss", [loss for loss, _ in BY_HAND], ids=str)
-def test_loss_of_logits_in_half_precision_is_worked_out_in_full(loss: nn.Module) -> None:
-    logits = LOGITS.bfloat16()  # as a network under autocast makes them
+def test_loss_of_logits_in_half_precision_is_computed_in_float32(loss: nn.Module) -> None:
+    logits = LOGITS.bfloat16()  # like the output of a network under autocast
     with torch.autocast("cpu", torch.bfloat16):
         value = for_classes(loss)(logits, TARGETS)
     assert torch.equal(value, for_classes(loss)(logits.float(), TARGETS))
@@ -149,7 +149,7 @@ class Own(nn.Module):
         return (logits.argmax(1) == targets).float().mean()
 
 
-def test_loss_that_takes_logits_and_classes_is_left_alone() -> None:
+def test_loss_that_accepts_logits_and_classes_is_unchanged() -> None:
     for loss in (Own(), ClassificationLoss(nn.L1Loss(), "sigmoid", "one_hot"), nn.CrossEntropyLoss()):
         assert for_classes(loss) is loss
 
@@ -173,7 +173,7 @@ def test_explicit_loss_needs_a_reduction_too() -> None:
         ClassificationLoss(nn.MSELoss(reduction="none"), "softmax", "one_hot")
 
 
-def test_logits_are_what_the_comment_above_says() -> None:
+def test_logits_match_the_comment_above() -> None:
     assert LOGITS.softmax(1).tolist() == [pytest.approx([1 / 2, 1 / 4, 1 / 4]), pytest.approx([1 / 8, 3 / 8, 1 / 2])]
     assert exp(LOGITS[1, 2].item()) == pytest.approx(4)
 
@@ -219,7 +219,7 @@ def test_classes_are_balanced_in_every_loss_that_can_weigh_them(loss: str) -> No
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("name", [*(cls.__name__ for cls in TORCH_LOSSES), "CrossEntropyLoss"])
-def test_losses_of_images_come_to_the_loss_of_the_batch(name: str, reduction: str) -> None:
+def test_losses_of_images_add_up_to_the_loss_of_the_batch(name: str, reduction: str) -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     loss = for_classes(getattr(nn, name)(reduction=reduction))
@@ -227,8 +227,8 @@ def test_losses_of_images_come_to_the_loss_of_the_batch(name: str, reduction: st
     assert each is not None
     assert each.shape == (6,)
     torch.testing.assert_close(each.mean() if reduction == "mean" else each.sum(), loss(logits, targets))
-    one = losses_of_images(loss, logits[2:3], targets[2:3])
-    torch.testing.assert_close(each[2:3], one)
+    single = losses_of_images(loss, logits[2:3], targets[2:3])
+    torch.testing.assert_close(each[2:3], single)
     assert loss.reduction == reduction
 
 
@@ -269,4 +269,4 @@ def test_weights_of_another_number_of_classes_are_refused(option: str, loss: nn.
         MisconfigurationException, match=rf"^Expected 3 weights, one per class, for --model.loss.{option}"
     ):
         for_classes(loss, 3)
-    for_classes(nn.BCEWithLogitsLoss(pos_weight=torch.ones(1)), 3)  # one for all
+    for_classes(nn.BCEWithLogitsLoss(pos_weight=torch.ones(1)), 3)  # one for all classes

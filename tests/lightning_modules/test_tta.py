@@ -15,7 +15,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Linear(nn.Module):
-    """A linear network: the mean of its logits over views is its logits of the views' mean."""
+    """A linear network: the mean of the logits of views equals the logits of the mean of the views."""
 
     def __init__(self, num_classes: int = 10) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def test_flip_is_the_mean_of_an_image_and_its_mirror_image(images: Tensor) -> No
 def test_translate_moves_by_one_pixel_and_gives_the_image_itself_half_of_the_weight(images: Tensor) -> None:
     network = Linear()
     rows = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 6], [1, 0, 1, 2, 3, 4, 5, 6]])  # reflected at the border
-    moved = [images[:, :, one][:, :, :, one] for one in rows]
+    moved = [images[:, :, row][:, :, :, row] for row in rows]
     expected = network(images) / 2 + network(moved[0]) / 4 + network(moved[1]) / 4
     torch.testing.assert_close(mean_over_views(network, images, ["translate"]), expected)
 
@@ -117,7 +117,7 @@ def test_of_equally_probable_classes_the_first_is_predicted(
         first = [row.index(max(row)) for row in probabilities(logits).tolist()]
         assert predict(logits).tolist() == first
         assert predict(logits).tolist() == [row.index(max(row)) for row in logits.tolist()]
-    unlike = torch.tensor([[0.0, 1e-9, 2e-9]], dtype=dtype)  # but of equal probability
+    unlike = torch.tensor([[0.0, 1e-9, 2e-9]], dtype=dtype)  # different logits of equal probability
     assert predict(unlike).tolist() == [0]
 
 

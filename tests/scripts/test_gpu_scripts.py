@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def peer(tmp_path: Path) -> Path:
 
 
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", f"scripts/{script}", *map(str, args)], capture_output=True, text=True)
+    command = ["bash", f"scripts/{script}", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
 
 
 def tabulate(out: Path, folder: Path) -> tuple[list[str], str]:
@@ -90,7 +92,11 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
 @pytest.mark.slow
 def test_a_trial_that_is_killed_leaves_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(["bash", "scripts/gpu.sh", str(out), "--tiny"], start_new_session=True)
+    process = subprocess.Popen(
+        ["bash", "scripts/gpu.sh", str(out), "--tiny"],
+        start_new_session=True,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
     deadline = time.monotonic() + 240
     while not (out / "airbench.json").is_file() or "airbench" not in read(out / "airbench.json")["results"]:
         assert process.poll() is None

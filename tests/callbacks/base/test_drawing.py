@@ -1,4 +1,4 @@
-"""The thread that draws: it may be slow or fail, and training goes on."""
+"""The drawing thread: training continues if it is slow or fails."""
 
 import threading
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Draws(DrawingCallback):
-    """Hand over a number in each step."""
+    """Queue a drawing of a number in each step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Draws(DrawingCallback):
 
 
 class Looks(DrawingCallback):
-    """Note the epochs that are looked at."""
+    """Record the epochs in which the callback runs."""
 
     def __init__(self, every_n_epochs: int) -> None:
         super().__init__(every_n_epochs)
@@ -64,7 +64,7 @@ def test_everything_is_drawn_in_order_in_another_thread(make_classifier: Make, t
     assert not any(thread.is_alive() for thread in watcher.threads)
 
 
-def test_training_waits_only_when_too_much_is_waiting(
+def test_training_waits_only_when_the_queue_is_full(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks.base.drawing, "MOST_WAITING", 2)
@@ -86,18 +86,18 @@ def test_training_waits_only_when_too_much_is_waiting(
     assert max(ahead) <= 3
 
 
-def test_what_cannot_be_drawn_is_told_and_training_goes_on(make_classifier: Make, tmp_path: Path) -> None:
+def test_a_drawing_error_is_a_warning_and_training_continues(make_classifier: Make, tmp_path: Path) -> None:
     class Broken(Draws):
         def draw(self, log: LogSnapshot, number: int) -> None:
             raise ValueError(f"no picture {number}")
 
-    with pytest.warns(UserWarning, match=r"Broken could not draw: ValueError: no picture 1\. Training goes on\."):
+    with pytest.warns(UserWarning, match=r"Broken could not draw: ValueError: no picture 1\. Training continues\."):
         trainer = fit(make_classifier(), tmp_path, [Broken(), ConfusionMatrix()], epochs=1)
     assert trainer.global_step == 3
     assert "confusion_matrix/val" in events(tmp_path).Tags()["images"]
 
 
-def test_pictures_of_a_run_that_fails_are_all_there(make_classifier: Make, tmp_path: Path) -> None:
+def test_images_of_a_failed_run_are_complete(make_classifier: Make, tmp_path: Path) -> None:
     class Fails(Draws):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
             if trainer.global_step == 5:
@@ -105,13 +105,13 @@ def test_pictures_of_a_run_that_fails_are_all_there(make_classifier: Make, tmp_p
 
     with pytest.raises(RuntimeError, match="broken"):
         fit(make_classifier(), tmp_path, [Fails(), TrainingBatch(every_n_epochs=1), ConfusionMatrix()], epochs=3)
-    found = events(tmp_path)
-    assert [event.step for event in found.Images("training_batch")] == [0, 3]
-    assert [event.step for event in found.Images("confusion_matrix/val")] == [3]
+    reader = events(tmp_path)
+    assert [event.step for event in reader.Images("training_batch")] == [0, 3]
+    assert [event.step for event in reader.Images("confusion_matrix/val")] == [3]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("drawing")]
 
 
-def test_an_interrupted_run_waits_only_for_what_is_being_drawn(make_classifier: Make, tmp_path: Path) -> None:
+def test_an_interrupted_run_waits_only_for_the_drawing_in_progress(make_classifier: Make, tmp_path: Path) -> None:
     begun, release = threading.Event(), threading.Event()
 
     class Slow(Draws):
@@ -128,7 +128,7 @@ def test_an_interrupted_run_waits_only_for_what_is_being_drawn(make_classifier: 
             super().draw(log, number)
 
     watcher = Slow()
-    with pytest.warns(UserWarning, match="4 drawings that were waiting are left out"), pytest.raises(SystemExit):
+    with pytest.warns(UserWarning, match="4 queued drawings were cancelled"), pytest.raises(SystemExit):
         fit(make_classifier(), tmp_path, [watcher], epochs=3)
     assert watcher.drawn == [1]
     assert not any(thread.is_alive() for thread in watcher.threads)
@@ -139,12 +139,12 @@ def test_an_interrupted_run_waits_only_for_what_is_being_drawn(make_classifier: 
     [
         ({"epochs": 9, "check_val_every_n_epoch": 2}, [6, 8], [5, 9]),
         ({"epochs": -1, "max_steps": 9}, [3], [3]),
-        ({"epochs": -1, "max_steps": 8}, [2], [3]),  # it ends before the third validation
+        ({"epochs": -1, "max_steps": 8}, [2], [3]),  # training ends before the third validation
         ({"epochs": 20, "max_steps": 16, "accumulate_grad_batches": 2}, [5, 8], [5, 8]),
     ],
     ids=str,
 )
-def test_an_epoch_of_the_cadence_and_the_last_that_is_planned_are_looked_at(
+def test_callbacks_run_in_every_nth_and_in_the_last_planned_epoch(
     make_classifier: Make, tmp_path: Path, options: dict[str, Any], validated: list[int], trained: list[int]
 ) -> None:
     watcher = Looks(every_n_epochs=5)
@@ -152,39 +152,40 @@ def test_an_epoch_of_the_cadence_and_the_last_that_is_planned_are_looked_at(
     assert (watcher.validated, watcher.trained) == (validated, trained)
 
 
-def test_the_validation_at_the_end_of_the_time_is_looked_at(make_classifier: Make, tmp_path: Path) -> None:
+def test_callbacks_run_in_the_validation_at_the_end_of_max_time(make_classifier: Make, tmp_path: Path) -> None:
     class TimeIsUp(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-            trainer.should_stop = trainer.global_step == 4  # as Timer does
+            trainer.should_stop = trainer.global_step == 4  # like Timer
 
     watcher = Looks(every_n_epochs=5)
     fit(make_classifier(), tmp_path, [TimeIsUp(), watcher], epochs=9)
     assert watcher.validated == [2]
 
 
-def test_what_needs_the_whole_network_is_left_out_where_it_is_sharded(
+def test_callbacks_that_need_the_whole_network_are_disabled_for_shards(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     monkeypatch.setattr(callbacks.base.drawing, "SHARDED", (SingleDeviceStrategy,))
     watching = [NetworkGraph(), Histograms(), ConvolutionKernels(every_n_epochs=1), GradCAM(), ConfusionMatrix()]
     fit(make_classifier(), tmp_path, watching)
-    (told,) = (str(one.message) for one in recwarn if "part of the network" in str(one.message))
-    assert "SingleDeviceStrategy. Nothing is logged of NetworkGraph, Histograms, ConvolutionKernels, GradCAM," in told
+    (message,) = (str(warning.message) for warning in recwarn if "shards the network" in str(warning.message))
+    assert message.startswith("SingleDeviceStrategy shards the network.")
+    assert message.endswith("log nothing: NetworkGraph, Histograms, ConvolutionKernels, GradCAM.")
     tags = events(tmp_path).Tags()
     assert tags["images"] == ["confusion_matrix/val", "confusion_matrix_normalised/val"]
     assert not tags["graph"]
     assert not tags["histograms"]
 
 
-def test_histograms_without_tensorboard_are_told_once_and_cost_nothing_more(
+def test_histograms_without_tensorboard_warn_once_and_compute_nothing(
     make_classifier: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     fit(make_classifier(), tmp_path, [Histograms()], epochs=2, logger=CSVLogger(tmp_path))
-    told = [str(one.message) for one in recwarn if "Histograms" in str(one.message)]
-    assert told == ["Histograms draws for TensorBoard, but the loggers are: CSVLogger. Nothing of it is logged."]
+    messages = [str(warning.message) for warning in recwarn if "Histograms" in str(warning.message)]
+    assert messages == ["Histograms needs a TensorBoard logger, but the loggers are: CSVLogger. It logs nothing."]
 
 
-def test_pictures_say_which_weights_they_show(
+def test_captions_name_the_kind_of_weights(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments: dict[str, str] = {}

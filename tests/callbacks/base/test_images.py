@@ -16,7 +16,7 @@ def test_positions_take_turns_among_the_classes() -> None:
     assert sorted(spread(targets, 8, 100).tolist()) == list(range(8))
 
 
-def test_classes_without_images_are_passed_over() -> None:
+def test_classes_without_images_are_skipped() -> None:
     assert spread(torch.tensor([5, 5, 9]), 3, 2).tolist() == [0, 2]
 
 
@@ -28,7 +28,7 @@ def test_positions_are_spread_evenly_where_classes_are_unknown() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": 0}, "images of FeatureMaps to be 1 or more, or positions, but got 0"),
+        ({"images": 0}, "images of FeatureMaps to be at least 1, or positions, but got 0"),
         ({"images": []}, r"but got \[\]"),
         ({"images": [1, 2], "random": True}, r"a number of images for random images of FeatureMaps, .* \[1, 2\]"),
     ],

@@ -17,7 +17,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Album(CSVLogger):
-    """Takes pictures, as the logger of Weights & Biases does."""
+    """A logger with ``log_image``, like that of Weights & Biases."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -35,16 +35,18 @@ def test_pictures_of_other_loggers_have_their_boxes_and_words(make_classifier: M
     assert torch.equal(pil_to_tensor(album.pictures["occlusion"]).float(), drawn)
 
 
-def test_what_a_logger_of_pictures_is_not_given_is_told_once(
+def test_media_that_an_image_logger_does_not_support_are_reported_once(
     make_classifier: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     loggers = [TensorBoardLogger(tmp_path, name="", version=""), Album(tmp_path), CSVLogger(tmp_path)]
     fit(make_classifier(), tmp_path, [Histograms(), TopMistakes(), ConvolutionKernels()], epochs=1, logger=loggers)
-    told = [str(one.message) for one in recwarn if "is given no" in str(one.message)]
-    assert told == [f"Album is given no {kind}, which TensorBoard alone takes." for kind in ("histograms", "videos")]
+    messages = [str(warning.message) for warning in recwarn if "does not support" in str(warning.message)]
+    assert messages == [
+        f"Album does not support {kind}. Only TensorBoard gets them." for kind in ("histograms", "videos")
+    ]
 
 
-def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_a_table_is_complete_or_missing(tmp_path: Path) -> None:
     file = tmp_path / "run/table.csv"
     write_csv(file, [["a", 1], ["b, c", 2]])
 

@@ -25,7 +25,7 @@ def test_a_single_image_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
     assert matrix(tmp_path)[2].sum() == matrix(tmp_path).sum() == 1
 
 
-def test_images_that_the_loss_ignores_are_not_there(make_classifier: Make, tmp_path: Path) -> None:
+def test_images_that_the_loss_ignores_are_excluded(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
     trainer = fit(module, tmp_path, [ConfusionMatrix(), TopMistakes(count=24)], epochs=1)
     counts = matrix(tmp_path)
@@ -57,7 +57,7 @@ def test_module_without_predictions_is_refused_before_training(
     assert torch.equal(module.network.fc3.weight, before)
 
 
-def test_probabilities_of_classes_that_are_not_kept_take_no_memory() -> None:
+def test_probabilities_of_classes_that_are_not_stored_take_no_memory() -> None:
     collector = Collector()
     collector.update(torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long), torch.randn(4, 1000), None)
     assert collector.probabilities[0].untyped_storage().nbytes() == 4 * MOST_COLUMNS * 4

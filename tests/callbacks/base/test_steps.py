@@ -1,4 +1,4 @@
-"""What the middle step of an epoch is seen as, whatever the training is like."""
+"""Statistics of the middle step of an epoch in several kinds of training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ Make = Callable[..., ImageClassifier]
 
 
 class Keep(StepCallback):
-    """Keep all steps that were shown."""
+    """Record all steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Keep(StepCallback):
 
 
 class Raw(Callback):
-    """Keep the gradients of every step as they are before the optimizer sees them."""
+    """Record the gradients of every step before the optimizer step."""
 
     def __init__(self) -> None:
         self.sums: list[float] = []
@@ -42,7 +42,7 @@ class Raw(Callback):
         self.sums.append(pl_module.network.fc3.weight.grad.double().square().sum().item())
 
 
-def test_all_watchers_share_one_gathering(
+def test_all_callbacks_share_one_collection(
     make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = []
@@ -67,7 +67,7 @@ def test_updates_are_what_the_step_changed(make_classifier: Make, tmp_path: Path
         assert 0 < step.updates[name].rms <= bound * 1.0001
 
 
-def test_frozen_parameters_have_weights_alone(make_classifier: Make, tmp_path: Path) -> None:
+def test_frozen_parameters_have_only_weights(make_classifier: Make, tmp_path: Path) -> None:
     keep = Keep()
     module = make_classifier(param_groups=[ParamGroup(pattern="conv1.*", freeze=True)])
     fit(module, tmp_path, [keep, Histograms(), GradientFlow()], epochs=1)
@@ -96,17 +96,19 @@ def test_gradients_of_half_precision_are_unscaled(make_classifier: Make, tmp_pat
     torch.manual_seed(0)
     module = make_classifier()
     fit(module, tmp_path / "plain", [plain], epochs=1)
-    half, full = (one.steps[0].gradients["fc3.weight"].rms for one in (keep, plain))
-    assert 0.1 < half / full < 10  # other weights, but of one size; scaled, they would be 1,024 times as large
+    half, full = (callback.steps[0].gradients["fc3.weight"].rms for callback in (keep, plain))
+    assert (
+        0.1 < half / full < 10
+    )  # different weights of the same magnitude; scaled gradients would be 1,024 times as large
 
 
-def test_an_epoch_cut_short_by_max_steps_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+def test_an_epoch_shortened_by_max_steps_is_recorded(make_classifier: Make, tmp_path: Path) -> None:
     keep = Keep()
     fit(make_classifier(), tmp_path, [keep], epochs=-1, max_steps=1)
     assert [step.number for step in keep.steps] == [0]
 
 
-def test_the_rest_of_an_epoch_that_a_run_is_resumed_in_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+def test_the_rest_of_an_epoch_within_which_a_run_resumes_is_recorded(make_classifier: Make, tmp_path: Path) -> None:
     save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     fit(make_classifier(), tmp_path, [save], epochs=1, enable_checkpointing=True)
     keep = Keep()
@@ -114,7 +116,7 @@ def test_the_rest_of_an_epoch_that_a_run_is_resumed_in_is_seen(make_classifier: 
     assert [step.number for step in keep.steps] == [1, 4]
 
 
-def test_a_network_without_any_gradient_is_seen(make_classifier: Make, tmp_path: Path) -> None:
+def test_a_network_without_gradients_is_recorded(make_classifier: Make, tmp_path: Path) -> None:
     keep = Keep()
 
     class Forget(Callback):

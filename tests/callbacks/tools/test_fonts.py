@@ -24,19 +24,19 @@ CACHES = (fonts._files, fonts._file_with, fonts._report)
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Return the list of installed fonts, which is empty; it may be added to before a font is asked for."""
-    found: list[str] = []
-    monkeypatch.setattr(fonts, "findSystemFonts", lambda: found)
+    """Return the list of installed fonts, which is empty; tests may add fonts before the first lookup."""
+    files: list[str] = []
+    monkeypatch.setattr(fonts, "findSystemFonts", lambda: files)
     for function in CACHES:
         function.cache_clear()
-    yield found
+    yield files
     for function in CACHES:
         function.cache_clear()
 
 
 @pytest.fixture
 def with_cat(tmp_path: Path, installed: list[str]) -> str:
-    """Install a font that has a glyph of 猫, after one that is none, and return its file."""
+    """Install a file that is not a font, and then a font with a glyph of 猫; return its file."""
     (tmp_path / "a.ttf").write_bytes(b"no font")
     font = TTFont(DEFAULT)
     for table in font["cmap"].tables:
@@ -58,7 +58,7 @@ def test_a_picture_shows_each_letter_as_itself(installed: list[str]) -> None:
     assert len({picture.numpy().tobytes() for picture in pictures}) == 4
 
 
-def test_an_installed_font_is_taken_for_what_the_default_lacks(with_cat: str) -> None:
+def test_an_installed_font_is_used_for_glyphs_that_the_default_lacks(with_cat: str) -> None:
     assert names_in_pictures(["dog", "猫 é"]) == ["dog", "猫 é"]
     assert file_of("猫 é") == with_cat
     assert font_of("猫").path == with_cat
@@ -72,16 +72,16 @@ def test_an_installed_font_is_taken_for_what_the_default_lacks(with_cat: str) ->
 
 
 @pytest.mark.parametrize("name", ["猫", "猫 with é", "\udcff"])
-def test_a_class_without_glyphs_is_its_number_and_that_is_said_once(
+def test_a_class_without_glyphs_is_its_number_and_is_reported_once(
     name: str, installed: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         for _ in range(2):
             assert names_in_pictures(["dog", name, "cow"]) == ["dog", "1", "cow"]
-    assert caplog.text.count("pictures show numbers instead (here 1)") == 1
+    assert caplog.text.count("images show numbers instead (here 1)") == 1
 
 
-def test_a_text_that_no_font_has_is_drawn_by_its_codes(installed: list[str]) -> None:
+def test_a_text_without_a_font_is_drawn_escaped(installed: list[str]) -> None:
     assert drawable("猫 98%") == r"\u732b 98%"
     expected = sheet(torch.zeros(1, 3, 32, 32), [[r"\u732b"]])
     assert torch.equal(sheet(torch.zeros(1, 3, 32, 32), [["猫"]]), expected)
@@ -106,7 +106,7 @@ def test_no_picture_has_a_letter_without_a_glyph(
     fit(make_classifier(class_names=names), tmp_path, [*watchers, PRROCCurves(every_n_epochs=1)], epochs=1)
     assert len(drawn) > 40
     assert not [text for text in drawn if "猫" in text]
-    assert "猫3" in (tmp_path / "mistakes_val.csv").read_text(encoding="utf-8")  # where any letter is as good
+    assert "猫3" in (tmp_path / "mistakes_val.csv").read_text(encoding="utf-8")  # a file may contain any letter
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])

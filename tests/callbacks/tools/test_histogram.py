@@ -12,12 +12,12 @@ from callbacks.tools.histogram import LARGE, Histogram, TensorStatistics, bucket
 
 
 def reference(values: np.ndarray) -> HistogramProto:
-    """Return what add_histogram would write."""
+    """Return the histogram that ``add_histogram`` would write."""
     with SummaryWriter(mkdtemp()) as writer:
         return make_histogram(values.astype(np.float64), writer.default_bins)
 
 
-# every float32 edge below 1e19, where squares can be held, and its neighbours up to two steps away
+# every float32 edge below 1e19, whose square does not overflow, and its neighbours up to two steps away
 EDGES = bucket_edges()[775:-25].astype(np.float32)
 NEAR_EDGES = torch.from_numpy(np.concatenate([(EDGES.view(np.int32) + step).view(np.float32) for step in range(-6, 7)]))
 
@@ -56,50 +56,54 @@ def test_counts_are_those_of_add_histogram(values: torch.Tensor) -> None:
     }
     assert (histogram.min, histogram.max, histogram.num) == (expected.min, expected.max, expected.num)
     size = values.float().abs().sum().item()
-    assert histogram.sum == pytest.approx(expected.sum, rel=1e-5, abs=1e-6 * size)  # what cancels cannot be exact
+    assert histogram.sum == pytest.approx(expected.sum, rel=1e-5, abs=1e-6 * size)  # cancellation limits the precision
     assert histogram.sum_squares == pytest.approx(expected.sum_squares, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_tensors_of_all_sizes_are_told_apart(size: int) -> None:
+def test_tensors_of_all_sizes_are_counted_separately(size: int) -> None:
     tensors = {
         "a": torch.ones(size),
         "none": torch.empty(0),
         "scalar": torch.tensor(5.0),
         "b": torch.full((size,), 2.0),
     }
-    found = gather(tensors)
-    assert found["none"].histogram is None
-    assert {name: one.histogram.sum for name, one in found.items() if one.histogram} == {
+    statistics = gather(tensors)
+    assert statistics["none"].histogram is None
+    assert {name: each.histogram.sum for name, each in statistics.items() if each.histogram} == {
         "a": size,
         "scalar": 5,
         "b": 2 * size,
     }
-    assert found["b"].rms == 2
+    assert statistics["b"].rms == 2
 
 
-def test_many_values_that_are_not_finite_or_huge_are_counted_as_few_are() -> None:
+def test_many_non_finite_or_huge_values_are_counted() -> None:
     values = torch.randn(20_000)
     values[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
-    values[3] = 1e30  # whose square is not finite
-    found = gather({"x": values})["x"]
-    assert found.nonfinite == 3
-    assert found.histogram is not None
-    assert (found.histogram.num, found.histogram.max) == (19_997, pytest.approx(1e30))
-    assert found.histogram.sum_squares == pytest.approx(1e60)
+    values[3] = 1e30  # its square overflows
+    statistics = gather({"x": values})["x"]
+    assert statistics.nonfinite == 3
+    assert statistics.histogram is not None
+    assert (statistics.histogram.num, statistics.histogram.max) == (19_997, pytest.approx(1e30))
+    assert statistics.histogram.sum_squares == pytest.approx(1e60)
 
 
-def test_values_that_are_not_finite_are_counted_apart() -> None:
-    found = gather({"x": torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0]), "y": torch.ones(2)})
-    assert found["x"].nonfinite == 3
-    assert found["y"].nonfinite == 0
-    assert found["x"].histogram is not None
-    assert (found["x"].histogram.num, found["x"].histogram.min, found["x"].histogram.max) == (2, 1.0, 2.0)
+def test_non_finite_values_are_counted_separately() -> None:
+    statistics = gather({"x": torch.tensor([1.0, float("nan"), float("inf"), -float("inf"), 2.0]), "y": torch.ones(2)})
+    assert statistics["x"].nonfinite == 3
+    assert statistics["y"].nonfinite == 0
+    assert statistics["x"].histogram is not None
+    assert (statistics["x"].histogram.num, statistics["x"].histogram.min, statistics["x"].histogram.max) == (
+        2,
+        1.0,
+        2.0,
+    )
 
 
 def test_a_tensor_without_a_finite_value_has_no_histogram() -> None:
-    found = gather({"x": torch.tensor([float("nan")])})["x"]
-    assert (found.histogram, found.nonfinite) == (None, 1)
+    statistics = gather({"x": torch.tensor([float("nan")])})["x"]
+    assert (statistics.histogram, statistics.nonfinite) == (None, 1)
 
 
 def test_values_beyond_the_edges_are_counted() -> None:
@@ -108,13 +112,13 @@ def test_values_beyond_the_edges_are_counted() -> None:
     assert sum(histogram.bucket_counts) == 2
 
 
-def test_nothing_is_gathered_of_nothing() -> None:
+def test_no_tensors_give_no_statistics() -> None:
     assert gather({}) == {}
 
 
-def exact(found: TensorStatistics) -> tuple[Histogram | None, int]:
-    """Return what does not hang on the order in which values are added up."""
-    return found.histogram and found.histogram._replace(sum=0, sum_squares=0), found.nonfinite
+def exact(statistics: TensorStatistics) -> tuple[Histogram | None, int]:
+    """Return the fields that do not depend on the order of summation."""
+    return statistics.histogram and statistics.histogram._replace(sum=0, sum_squares=0), statistics.nonfinite
 
 
 def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +133,7 @@ def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(callbacks.tools.histogram, "GROUP", 100)
     parts = gather(tensors)
     assert max(sizes) == 100
-    assert {name: exact(one) for name, one in parts.items()} == {name: exact(one) for name, one in whole.items()}
+    assert {name: exact(each) for name, each in parts.items()} == {name: exact(each) for name, each in whole.items()}
     for name in ("a", "b", "c"):
         assert parts[name].rms == pytest.approx(whole[name].rms)
         assert parts[name].histogram.sum == pytest.approx(whole[name].histogram.sum)
@@ -138,11 +142,11 @@ def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.cuda
 def test_counting_does_not_wait_for_the_device() -> None:
     tensors = [torch.randn(size) for size in (10, 1000, 100_000)]
-    there = [tensor.cuda() for tensor in tensors]
-    count(there)  # brings the edges there, once
+    on_gpu = [tensor.cuda() for tensor in tensors]
+    count(on_gpu)  # copies the edges to the GPU, once
     torch.cuda.set_sync_debug_mode("error")
     try:
-        rows = count(there)
+        rows = count(on_gpu)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(rows.cpu(), count(tensors), rtol=1e-5, atol=1e-2)

@@ -16,7 +16,7 @@ from datamodules.transforms.image import seeded
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, np.ndarray]:
-    """Return a folder of 0.png to 5.png of ours, and their pixels."""
+    """Return a folder of 0.png to 5.png, written by this project, and their pixels."""
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
     for i, content in enumerate(encode_pngs(images)):
         (tmp_path / f"{i}.png").write_bytes(content)
@@ -32,7 +32,7 @@ def test_item_is_transformed_image_and_label(files: tuple[Path, np.ndarray]) -> 
     assert torch.equal(flipped, image.flip(2))
 
 
-def test_files_pixels_and_held_pixels_give_the_same_batch(files: tuple[Path, np.ndarray]) -> None:
+def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files: tuple[Path, np.ndarray]) -> None:
     root, images = files
     entries = [(f"{i}.png", i % 2) for i in (5, 0, 3, 2)]
     positions = torch.tensor([2, 0, 1])
@@ -46,7 +46,7 @@ def test_files_pixels_and_held_pixels_give_the_same_batch(files: tuple[Path, np.
         assert targets.tolist() == [1, 1, 0]
 
 
-def test_mapped_pixels_are_mapped_anew_by_a_started_worker(files: tuple[Path, np.ndarray]) -> None:
+def test_mapped_pixels_are_mapped_again_by_a_spawned_worker(files: tuple[Path, np.ndarray]) -> None:
     root, images = files
     np.save(root / "pixels.npy", images)
     dataset = ImageDataset(root, [(f"{i}.png", i) for i in range(6)], 8, pixels=root / "pixels.npy")
@@ -56,14 +56,14 @@ def test_mapped_pixels_are_mapped_anew_by_a_started_worker(files: tuple[Path, np
     assert b"pixels.npy" in content
 
 
-def test_own_and_other_files_are_read_alike(files: tuple[Path, np.ndarray]) -> None:
+def test_own_and_other_files_give_the_same_pixels(files: tuple[Path, np.ndarray]) -> None:
     root, images = files
     Image.fromarray(images[1].transpose(1, 2, 0)).save(root / "other.png")
     names = [str(root / name) for name in ("0.png", "other.png", "2.png")]
     np.testing.assert_array_equal(read_images(names, 8, None), images[:3])
 
 
-def test_another_size_is_an_error_or_made_to_fit(files: tuple[Path, np.ndarray]) -> None:
+def test_an_image_of_another_size_is_an_error_or_resized(files: tuple[Path, np.ndarray]) -> None:
     root, _ = files
     Image.fromarray(np.full((20, 10, 3), 9, np.uint8)).save(root / "large.png")
     names = [str(root / name) for name in ("0.png", "large.png")]
@@ -85,7 +85,7 @@ def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarra
     assert not pixels[1].any()
 
 
-def test_transforms_draw_from_the_batchs_seed_alone(files: tuple[Path, np.ndarray]) -> None:
+def test_transforms_depend_only_on_the_seed_of_the_batch(files: tuple[Path, np.ndarray]) -> None:
     root, _ = files
 
     def noise(image: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ COUNT = 103
 
 
 def loader(count: int = COUNT, **options: object) -> ImageLoader:
-    """Return a loader of images whose every pixel is their position."""
+    """Return a loader of images whose pixels all equal their position."""
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     dataset = ImageDataset(Path(), [(f"{i}.png", i % 10) for i in range(count)], 2, pixels=pixels)
     settings = {"batch_size": 10, "shuffle": True, "seed": 7, "transform": as_it_is, "device": torch.device("cpu")}
@@ -90,7 +90,7 @@ def test_every_image_comes_once_in_another_order_each_epoch() -> None:
     assert shown(loader(seed=8)) != first
 
 
-def test_without_an_order_images_come_as_they_are() -> None:
+def test_without_shuffling_images_are_in_dataset_order() -> None:
     assert flat(shown(loader(shuffle=False))) == list(range(COUNT))
 
 
@@ -121,7 +121,7 @@ def test_balanced_order_is_that_of_a_weighted_random_sampler() -> None:
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_ranks_together_show_what_one_process_shows(world_size: int, drop_last: bool) -> None:
+def test_ranks_together_yield_the_images_of_one_process(world_size: int, drop_last: bool) -> None:
     alone = shown(loader(batch_size=6 * world_size, drop_last=drop_last))
     ranks = [
         shown(loader(batch_size=6, drop_last=drop_last, rank=rank, world_size=world_size)) for rank in range(world_size)
@@ -152,7 +152,7 @@ def test_the_state_is_of_plain_numbers() -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 6, 11])
-def test_a_resumed_epoch_shows_exactly_what_was_not_shown(stop: int) -> None:
+def test_a_resumed_epoch_yields_exactly_the_remaining_images(stop: int) -> None:
     whole = loader()
     whole.sampler.set_epoch(3)
     expected = shown(whole)
@@ -190,14 +190,14 @@ def test_an_epochs_end_without_shuffling_starts_the_next_one_whole() -> None:
     assert flat(shown(resumed)) == list(range(COUNT))
 
 
-def test_an_epoch_that_was_broken_off_starts_anew() -> None:
+def test_an_interrupted_epoch_starts_from_scratch() -> None:
     batches = loader()
     expected = shown(batches)
     next(iter(batches))
     assert shown(batches) == expected
 
 
-def test_an_epoch_of_workers_that_was_broken_off_starts_anew(sample_root: Path) -> None:
+def test_an_interrupted_epoch_with_workers_starts_from_scratch(sample_root: Path) -> None:
     batches = sample(sample_root, num_workers=2, train_transforms=[v2.RandomCrop(32, 4)]).train_dataloader()
     expected = digests(batches)
     next(iter(batches))
@@ -218,23 +218,23 @@ def test_another_batch_size_within_an_epoch_is_refused() -> None:
     with pytest.raises(DataError, match=r"batch_size 10 as in the checkpoint.*but got 5"):
         loader(batch_size=5).load_state_dict(first.state_dict())
     shown(first)
-    loader(batch_size=5).load_state_dict(first.state_dict())  # at the end of an epoch it is no matter
+    loader(batch_size=5).load_state_dict(first.state_dict())  # at the end of an epoch any batch size is valid
 
 
-def test_another_number_of_devices_goes_on_within_an_epoch_if_steps_are_as_large() -> None:
+def test_another_number_of_devices_resumes_within_an_epoch_if_the_global_batch_size_is_equal() -> None:
     first = loader()
     next(iter(first))
     halves = [loader(batch_size=5, rank=rank, world_size=2) for rank in range(2)]
     for half in halves:
         half.load_state_dict(first.state_dict())
-    both = [one + other for one, other in zip(*map(shown, halves), strict=True)]
+    both = [first_half + second_half for first_half, second_half in zip(*map(shown, halves), strict=True)]
     assert both == shown(loader())[1:]
     with pytest.raises(DataError, match=r"batch_size 10 and world_size 1 as in the checkpoint.*but got 4 and 2"):
         loader(batch_size=4, rank=0, world_size=2).load_state_dict(first.state_dict())
 
 
 class Recorder(Callback):
-    """Notes a digest of every training batch."""
+    """Record a digest of every training batch."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -245,7 +245,7 @@ class Recorder(Callback):
 
 
 class SaveOften(Callback):
-    """Writes a checkpoint after every fourth step, every validation and every epoch."""
+    """Write a checkpoint after every fourth step, every validation and every epoch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -283,7 +283,7 @@ def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
                 root=str(sample_root), batch_size=200, num_workers=0, batch_transforms=[RandomCrop(2)]
             ),
             ckpt_path=ckpt_path,
-            weights_only=False,  # the network's class is among the hyperparameters here, which a config would name
+            weights_only=False,  # the hyperparameters contain the network's class, which a config would name
         )
 
     whole = Recorder()
@@ -301,7 +301,7 @@ def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
 
 
 @pytest.mark.parametrize("transforms", [[], [v2.RandomCrop(32, 4), v2.ColorJitter(0.3), v2.RandomHorizontalFlip()]])
-def test_batches_are_the_same_byte_for_byte_whatever_the_workers(sample_root: Path, transforms: list) -> None:
+def test_batches_are_identical_for_any_number_of_workers(sample_root: Path, transforms: list) -> None:
     results = []
     for cache in ("none", "disk"):
         for workers in (0, 1, 2):
@@ -323,7 +323,7 @@ def test_batches_are_the_same_byte_for_byte_whatever_the_workers(sample_root: Pa
     assert all(result == results[0] for result in results)
 
 
-def test_batches_are_the_same_wherever_the_pixels_lie(sample_root: Path) -> None:
+def test_batches_are_identical_for_every_cache(sample_root: Path) -> None:
     results = []
     for cache in ("none", "disk", "device"):
         data = sample(sample_root, cache=cache, batch_transforms=[RandomCrop(4), RandomHorizontalFlip()])
@@ -354,7 +354,7 @@ def test_a_resumed_epoch_is_augmented_as_it_would_have_been(sample_root: Path) -
 
 
 class Recording(TorchDispatchMode):
-    """Notes the name of every operation."""
+    """Record the name of every operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Recording(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_value_is_read_on_the_host_while_held_pixels_are_shown(sample_root: Path) -> None:
+def test_no_value_is_read_on_the_host_with_pixels_on_the_device(sample_root: Path) -> None:
     data = sample(sample_root, cache="device", batch_transforms=[RandomCrop(4), RandomHorizontalFlip(), MixUp()])
     batches = data.train_dataloader()
     with Recording() as recording:
@@ -385,21 +385,21 @@ def test_render_shows_chosen_images_of_an_epoch(sample_root: Path) -> None:
     np.testing.assert_equal(first.shape, (2, 3, 32, 32))
 
 
-def test_fewer_images_than_a_whole_batch_are_shown_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_images_than_a_whole_batch_are_used_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     assert flat(shown(loader(count=5, batch_size=8, drop_last=True, shuffle=False))) == [0, 1, 2, 3, 4]
-    assert "All 5 training images make one batch of less than 8." in caplog.text
+    assert "All 5 training images form one batch of less than 8." in caplog.text
 
 
 def leave_no_shared_memory(image: Tensor) -> Tensor:
-    """Let this process, a worker, make no file of more than a byte, which shared memory is one of."""
+    """Limit the size of files, and so of shared memory, to one byte in this worker process."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     return image
 
 
-def test_too_little_shared_memory_is_told_rather_than_waited_for() -> None:
+def test_too_little_shared_memory_raises_instead_of_hanging() -> None:
     batches = loader(num_workers=1)
     batches.dataset.transform = leave_no_shared_memory
-    with pytest.raises(DataError, match=r"for each batch of 0\.000\d+ MB .* File too large \(27\)\. Give more of it"):
+    with pytest.raises(DataError, match=r"for batches of 0\.000\d+ MB .* File too large \(27\)\. Increase it"):
         next(iter(batches))
 
 

@@ -29,7 +29,7 @@ def random_images() -> np.ndarray:
 
 
 def keep(root: Path, files: list[str]) -> Path:
-    """Make a cache, and return where it lies."""
+    """Write a cache and return its path."""
     path = cache_path(root, 6, None, fingerprint(root, files, 6, None))
     scan(root, files, 6, None, path)
     return path
@@ -43,14 +43,15 @@ def test_kept_pixels_are_those_of_the_files(tmp_path: Path, files: list[str]) ->
 
 def test_a_scan_finds_sums_and_digests_with_or_without_a_cache(tmp_path: Path, files: list[str]) -> None:
     (tmp_path / files[-1]).write_bytes((tmp_path / files[0]).read_bytes())
-    found, kept = scan(tmp_path, files, 6, None, None), scan(tmp_path, files, 6, None, tmp_path / "cache/6_as_is_x.npy")
-    for one in (found, kept):
-        mean, _ = channel_mean_std(one.sums, 36)
+    uncached = scan(tmp_path, files, 6, None, None)
+    cached = scan(tmp_path, files, 6, None, tmp_path / "cache/6_as_is_x.npy")
+    for result in (uncached, cached):
+        mean, _ = channel_mean_std(result.sums, 36)
         images = np.concatenate([random_images()[:-1], random_images()[:1]])
         np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255)
-        assert one.digests[-1] == one.digests[0]
-        assert len(set(one.digests)) == COUNT - 1
-        assert one.unreadable == {}
+        assert result.digests[-1] == result.digests[0]
+        assert len(set(result.digests)) == COUNT - 1
+        assert result.unreadable == {}
 
 
 @pytest.mark.parametrize("change", ["edited", "touched", "removed", "added", "reordered"])
@@ -114,7 +115,7 @@ def test_a_cache_with_code_is_not_opened(tmp_path: Path, files: list[str]) -> No
     assert (tmp_path / "trace").exists()  # the code was real
 
 
-def test_a_copied_cache_is_taken_by_its_content(tmp_path: Path, files: list[str]) -> None:
+def test_a_copied_cache_is_verified_by_its_content(tmp_path: Path, files: list[str]) -> None:
     path = keep(tmp_path, files)
     os.utime(path, ns=(1, 1))
     assert open_cache(path, COUNT, 6) is not None
@@ -146,9 +147,9 @@ def test_unreadable_files_are_found_and_black(tmp_path: Path, files: list[str]) 
     (tmp_path / files[2]).write_bytes(b"")
     (tmp_path / files[COUNT - 1]).unlink()
     path = cache_path(tmp_path, 6, None, "key")
-    found = scan(tmp_path, files, 6, None, path)
-    assert sorted(found.unreadable) == [2, COUNT - 1]
-    assert files[2] in str(found.unreadable[2])
+    result = scan(tmp_path, files, 6, None, path)
+    assert sorted(result.unreadable) == [2, COUNT - 1]
+    assert files[2] in str(result.unreadable[2])
     pixels = open_cache(path, COUNT, 6)
     assert pixels is not None
     assert not pixels[2].any()

@@ -52,7 +52,7 @@ DTYPE = b"cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b"
 DTYPE_STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 EMPTY_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09"
 ARRAY = EMPTY_ARRAY + b"(K\x01K\x01M\x00\x0c\x86" + DTYPE + DTYPE_STATE + b"\x89" + long_text(PIXELS.tobytes()) + b"tb"
-OFFICIAL = (  # instruction by instruction what an official batch holds, which Python 2.7 wrote
+OFFICIAL = (  # the instructions of an official batch, which Python 2.7 wrote
     b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03U\x06labelsq\x04]q\x05(K\x06e"
     b"U\x04dataq\x06" + ARRAY + b"U\x09filenamesq\x0c]q\x0d(U\x05a.pngq\x0eeu."
 )
@@ -73,7 +73,7 @@ def test_pickles_of_every_binary_protocol_are_read(protocol: int, order: Any, wr
     data.flags.writeable = writable
     batch: dict[Any, Any] = {b"data": data, "again": data, "labels": [3] * 12, b"names": [b"\xff.png", "名"], "n": 300}
     content = pickle.dumps(batch, protocol)
-    if module == b"numpy.core." and protocol < 4:  # from 4 on a length comes before the name
+    if module == b"numpy.core." and protocol < 4:  # since protocol 4, the name is prefixed with its length
         content = content.replace(b"numpy._core.", module)
         assert module in content
     read = load_pickle(content)
@@ -111,7 +111,7 @@ class RunsCode:
     ids=lambda evil: evil.reduced[0].__name__,
 )
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
-def test_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: int) -> None:
+def test_pickle_with_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: int) -> None:
     mark = tmp_path / "owned"
     evil.reduced = (evil.reduced[0], tuple(a.format(mark) if isinstance(a, str) else a for a in evil.reduced[1]))
     content = pickle.dumps({"data": evil, "labels": []}, protocol)
@@ -126,7 +126,7 @@ ENCODE = b"c_codecs\nencode\nq\x01"
 REFUSED = {
     "GLOBAL": SYSTEM + b".",
     "GLOBAL within numpy": b"cnumpy.core.multiarray\nfromfile\n.",
-    "GLOBAL behind a module": b"cnumpy.core.multiarray._reconstruct\n__globals__\n.",
+    "GLOBAL after a module": b"cnumpy.core.multiarray._reconstruct\n__globals__\n.",
     "STACK_GLOBAL": b"\x8c\x08builtins\x8c\x04eval\x93.",
     "STACK_GLOBAL of a dotted name": b"\x8c\x05numpy\x8c\x15ndarray.__class__.mro\x93.",
     "STACK_GLOBAL of no text": b"K\x01K\x02\x93.",
@@ -169,8 +169,8 @@ REFUSED = {
     "item of a text": b"U\x01aK\x01a.",
     "item of an array": ARRAY + b"K\x00K\x01s.",
     "items that are odd": b"}(U\x01au.",
-    "memo that is not there": b"h\x01.",
-    "mark that is not there": b"e.",
+    "missing memo": b"h\x01.",
+    "missing mark": b"e.",
     "nothing": b"",
     "nothing but its end": b".",
     "no end": b"N",
@@ -181,13 +181,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
 def test_pickle_that_asks_for_more_than_arrays_is_refused(content: bytes) -> None:
-    with pytest.raises(DataError, match=r"^(is refused, because it wants to use '|is damaged \(|holds )") as error:
+    with pytest.raises(DataError, match=r"^(is refused, because it uses '|is damaged \(|holds )") as error:
         load_pickle(b"\x80\x02" + content)
     assert "\n" not in str(error.value)
 
 
 def test_flags_of_a_dtype_are_not_believed() -> None:
-    # flags that call bytes objects make NumPy follow them as pointers
+    # with flags that declare bytes to be objects, NumPy would follow them as pointers
     array = load_pickle(b"\x80\x02" + ARRAY.replace(b"K\x00tb\x89", b"K\x3ftb\x89") + b".")
     assert array.dtype == np.uint8
     assert not array.dtype.hasobject
@@ -223,9 +223,9 @@ def test_pickle_takes_no_more_memory_than_a_batch_has_use_for(content: bytes) ->
     assert peak < 50e6
 
 
-def test_lists_in_lists_are_not_told() -> None:
-    nest = b"U\x09filenames](]q\x00" + b"](h\x00h\x00eq\x00" * 60 + b"e"  # written out: 2 to the 60 lists
-    with pytest.raises(DataError, match="holds the label list, but expected whole numbers of 0 to 9"):
+def test_nested_lists_are_not_printed() -> None:
+    nest = b"U\x09filenames](]q\x00" + b"](h\x00h\x00eq\x00" * 60 + b"e"  # expands to 2**60 lists
+    with pytest.raises(DataError, match="holds the label list, but expected integers from 0 to 9"):
         parse_batch(b"\x80\x02}(" + nest + b"U\x04data" + ARRAY + b"U\x06labels](h\x00eu.")
 
 
@@ -246,7 +246,7 @@ def test_deep_nests_are_read_and_freed() -> None:
         ({b"data": None}, "NoneType as `data`"),
         ({b"labels": [0]}, "1 labels as `labels`, but expected a list of 100"),
         ({b"labels": None}, "NoneType as `labels`"),
-        ({b"labels": [*[0] * 99, 10]}, "the label 10, but expected whole numbers of 0 to 9"),
+        ({b"labels": [*[0] * 99, 10]}, "the label 10, but expected integers from 0 to 9"),
         ({b"labels": [-1] * 100}, "the label -1"),
         ({b"labels": [2**64] * 100}, "the label 18446744073709551616"),
         ({b"labels": [True] * 100}, "the label bool"),
@@ -267,7 +267,7 @@ def test_batch_without_images_is_refused(batch: Any) -> None:
 
 
 def test_labels_that_numpy_made_are_refused() -> None:
-    with pytest.raises(DataError, match=r"wants to use 'numpy\.core\.multiarray\.scalar'"):
+    with pytest.raises(DataError, match=r"uses 'numpy\.core\.multiarray\.scalar'"):
         parse_batch(pickle.dumps({b"data": PIXELS, b"labels": [np.int64(3)]}, 2))
 
 
@@ -310,31 +310,32 @@ def test_missing_batch_of_a_folder_is_named(folder: Path) -> None:
 
 
 def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """Return a header of a tar file that says what it is told, whatever follows."""
+    """Return a header of a tar file with these values, regardless of the data that follows."""
     info = tarfile.TarInfo(name)
     info.size, info.type, info.linkname = size, kind, "/etc/passwd"
     return info.tobuf(tarfile.GNU_FORMAT)[-tarfile.BLOCKSIZE :]
 
 
-def test_truncated_archive_is_named_wherever_it_ends(archive: Path) -> None:
+def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
     for size in (*range(1, len(content), len(content) // 40), *range(len(content) - 20, len(content))):
         archive.write_bytes(content[:size])
-        with pytest.raises(DataError, match=rf"{archive.name} is damaged or no tar file .*Delete it and get it again"):
+        with pytest.raises(DataError, match=rf"{archive.name} is damaged or not a tar file .*Delete it and get"):
             list(read_batches(archive))
 
 
-def test_truncated_unpacked_archive_is_named_wherever_it_ends(archive: Path, contents: dict[str, bytes]) -> None:
+def test_unpacked_archive_truncated_at_any_point_is_named(archive: Path, contents: dict[str, bytes]) -> None:
     content = gzip.decompress(archive.read_bytes())
-    end = sum(tarfile.BLOCKSIZE + -(-len(one) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for one in contents.values())
+    sizes = [len(content) for content in contents.values()]
+    end = sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in sizes)
     for size in (*range(0, end, end // 40), *range(end - 2000, end + tarfile.BLOCKSIZE, 250)):
         archive.write_bytes(content[:size])
-        with pytest.raises(DataError, match=rf"{archive.name} is damaged or no tar file"):
+        with pytest.raises(DataError, match=rf"{archive.name} is damaged or not a tar file"):
             list(read_batches(archive))
 
 
 def test_flipped_bit_is_noticed(archive: Path) -> None:
-    content = gzip.compress(gzip.decompress(archive.read_bytes()), compresslevel=0)  # stored: every bit a pixel's
+    content = gzip.compress(gzip.decompress(archive.read_bytes()), compresslevel=0)  # stored: each bit is a pixel's
     for position in range(2000, len(content), len(content) // 15):
         archive.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         with pytest.raises(DataError):
@@ -344,7 +345,7 @@ def test_flipped_bit_is_noticed(archive: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\0", b"\x1f\x8b", b"cifar-10-batches-py"])
 def test_file_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar\.gz is damaged or no tar file \(.+\)\. Delete it and get it again\.$"):
+    with pytest.raises(DataError, match=r"a\.tar\.gz is damaged or not a tar file \(.+\)\. Delete it and .*\.$"):
         list(read_batches(tmp_path / "a.tar.gz"))
 
 
@@ -376,9 +377,9 @@ def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content
     with pytest.raises(DataError) as error:
         list(read_batches(tmp_path / "a.tar.gz"))
     assert str(error.value) == (
-        f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz {kind}. Get one "
-        "from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack this if that folder is in it; other images are "
-        "for --data datamodules.FolderDataModule."
+        f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz {kind}. "
+        "Download it from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack the file if it contains that folder; "
+        "for other images, use --data datamodules.FolderDataModule."
     )
 
 
@@ -402,7 +403,7 @@ def test_archive_of_other_things_is_named_with_what_it_holds(
             info = tarfile.TarInfo(name)
             info.size = size
             tar.addfile(info, io.BytesIO(bytes(size)))
-    with pytest.raises(DataError, match=rf"a\.tar {kind}\. Get one from https.*, or unpack this") as error:
+    with pytest.raises(DataError, match=rf"a\.tar {kind}\. Download it from https.*, or unpack the file") as error:
         list(read_batches(tmp_path / "a.tar"))
     assert "elete" not in str(error.value)
 
@@ -418,15 +419,15 @@ def test_missing_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> N
         list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
 
 
-def test_batch_that_is_there_twice_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
+def test_duplicate_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
     contents[f"./{FOLDER}/data_batch_2"] = batch_content(9)
-    with pytest.raises(DataError, match=rf"Expected {FOLDER}/data_batch_2 once in .*a\.tar\.gz, but it is there twice"):
+    with pytest.raises(DataError, match=rf"Expected {FOLDER}/data_batch_2 once in .*a\.tar\.gz, but got it twice"):
         list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
 
 
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_archive_that_was_packed_anew_is_read(folder: Path, tmp_path: Path, kind: int, mode: Any) -> None:
+def test_repacked_archive_is_read(folder: Path, tmp_path: Path, kind: int, mode: Any) -> None:
     (folder / "batches.meta").write_bytes(b"not looked at")
     if kind != tarfile.USTAR_FORMAT:
         (folder / ("long name " * 20)).touch()
@@ -478,14 +479,14 @@ def test_tar_extensions_that_never_end_are_not_followed(tmp_path: Path, extensio
         list(read_batches(tmp_path / "evil.tar.gz"))
 
 
-def test_directory_in_the_place_of_a_batch_is_no_batch(tmp_path: Path) -> None:
-    blocks = header(f"{FOLDER}/test_batch", 4096, tarfile.DIRTYPE) + bytes(10240)  # such a size is of nothing
+def test_directory_with_the_name_of_a_batch_is_not_a_batch(tmp_path: Path) -> None:
+    blocks = header(f"{FOLDER}/test_batch", 4096, tarfile.DIRTYPE) + bytes(10240)  # a directory has no content
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(blocks))
     with pytest.raises(DataError, match="but got no test_batch"):
         list(read_batches(tmp_path / "a.tar.gz", ["test"]))
 
 
-def test_tar_that_goes_on_after_its_end_is_refused(tmp_path: Path, archive: Path) -> None:
+def test_tar_with_data_after_its_end_is_refused(tmp_path: Path, archive: Path) -> None:
     archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(MAX_BYTES), 1))
     with pytest.raises(DataError, match="is damaged"):
         list(read_batches(archive))

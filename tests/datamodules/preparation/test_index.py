@@ -50,7 +50,7 @@ def test_what_editors_and_windows_make_of_a_file_is_understood(
 )
 def test_line_without_path_or_label_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "train.txt").write_text(f"a.png 0\n{line}\n", encoding="utf-8", newline="\n")
-    expected = r"train\.txt:2: Expected `relative/path\.png label` with a label of 0 to 999999, but got '.*'\. Correct"
+    expected = r"train\.txt:2: Expected `relative/path\.png label` with a label from 0 to 999999, but got '.*'\. Cor"
     with pytest.raises(DataError, match=expected) as error:
         read_index(tmp_path / "train.txt")
     assert len(str(error.value)) < 600
@@ -87,7 +87,7 @@ def test_windows_and_other_slashes_lead_to_the_same_file(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("path", ["train.txt", "."])
 def test_index_file_that_cannot_be_read_is_named(tmp_path: Path, path: str) -> None:
-    with pytest.raises(DataError, match=r"Expected an index file, but .* cannot be read: .+\. Put it back"):
+    with pytest.raises(DataError, match=r"Expected an index file, but .* cannot be read: .+\. Restore it"):
         read_index(tmp_path / path)
 
 

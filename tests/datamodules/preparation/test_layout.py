@@ -8,7 +8,7 @@ from datamodules.preparation.layout import find_images, find_others, find_stages
 
 
 def make(root: Path, *files: str) -> Path:
-    """Make empty files, and return the folder that they lie in."""
+    """Create empty files and return their folder."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
@@ -68,8 +68,7 @@ def test_train_without_class_folders_is_refused_with_the_layout_that_is_wanted(
     with pytest.raises(DataError) as error:
         find_stages(make(tmp_path, *files))
     assert str(error.value) == (
-        f"Expected a folder of images for each class in {train}, as {train}/cats and {train}/dogs, but it holds no "
-        "folder."
+        f"Expected one folder of images per class in {train}, such as {train}/cats, but it contains no folder."
     )
 
 
@@ -94,13 +93,13 @@ def test_folders_named_like_stages_are_no_classes(tmp_path: Path, names: list[st
     root = make(tmp_path / "data", *(f"{name}/0.png" for name in names))
     with pytest.raises(DataError) as error:
         find_stages(root)
-    found = sorted(
+    named_like_stages = sorted(
         set(names) - {"readme", "bus"}, key=lambda name: (name in {"extra", "holdout", "labels", "unlabeled"}, name)
     )
     assert str(error.value) == (
-        f"Expected a folder for each class in {root}, but {first_few(found)} are named like parts of a data set. "
-        f"Accepted are {root}/CLASS, or {root}/train/CLASS with val/CLASS and test/CLASS beside it, each with images: "
-        "rename or move them. If they are classes, move all class folders into a new folder train."
+        f"Expected one folder per class in {root}, but {first_few(named_like_stages)} are named like splits. Use "
+        f"{root}/CLASS, or {root}/train/CLASS with val/CLASS and test/CLASS next to it, each with images. If they are "
+        "classes, move all class folders into a new folder train."
     )
     root.rename(tmp_path / "classes")
     root.mkdir()
@@ -128,9 +127,9 @@ def test_classes_may_hold_words_of_stages(tmp_path: Path, names: list[str]) -> N
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["val/a/0.png", "test/a/0.png"], r"Expected .*/train, with a folder for each class, .* but got test, val\."),
-        (["cats/0.png", "dogs/0.png", "test/0.png"], r"Expected .*/train, .* beside test, but got cats, dogs, test\."),
-        (["a/0.png", "validation/a/0.png"], r"Expected .*/train, .* beside validation, but got a, validation\."),
+        (["val/a/0.png", "test/a/0.png"], r"Expected .*/train, with one folder per class, .* but got test, val\."),
+        (["cats/0.png", "dogs/0.png", "test/0.png"], r"Expected .*/train, .* next to test, but got cats, dogs, test\."),
+        (["a/0.png", "validation/a/0.png"], r"Expected .*/train, .* next to validation, but got a, validation\."),
         (["train/a/0.png", "dev/a/0.png", "val/a/0.png"], r"one folder for val, but got .*/dev and .*/val\."),
         (["train/a/0.png", "training/a/0.png"], r"one folder for train, but got .*/train and .*/training\."),
         (["Training/a/0.png", "PublicTest/a/0.png", "PrivateTest/a/0.png"], "one folder for test, but got .*Private"),
@@ -154,9 +153,9 @@ def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path: P
     make(tmp_path, "cats/0.png", "cats/young/0.png", "cats/a.txt", "cats/.0.png", "dogs/0.png", "0.png", *others)
     (tmp_path / "lost+found").mkdir()
     assert find_images(tmp_path, tmp_path) == {"cats": ["cats/0.png", "cats/young/0.png"], "dogs": ["dogs/0.png"]}
-    found = find_others(tmp_path, {"cats/0.png", "cats/young/0.png", "dogs/0.png"})
-    assert {cause: sorted(files) for cause, files in found.items()} == {
+    ignored = find_others(tmp_path, {"cats/0.png", "cats/young/0.png", "dogs/0.png"})
+    assert {cause: sorted(files) for cause, files in ignored.items()} == {
         "in a folder of another program": sorted(others),
-        "in no class folder in use: `predict` takes such": ["0.png"],
-        "without the suffix of an image that Pillow reads": ["cats/a.txt"],
+        "in no class folder; `predict` can classify them": ["0.png"],
+        "without an image suffix": ["cats/a.txt"],
     }

@@ -21,13 +21,13 @@ def test_classes_are_in_proportion() -> None:
         assert Counter(label for _, label in part) == dict.fromkeys(range(10), count)
 
 
-def test_the_seed_alone_decides() -> None:
+def test_the_split_depends_only_on_the_seed() -> None:
     assert divide(ENTRIES, (0.9, 0.1), 1) == divide(ENTRIES, (0.9, 0.1), 1)
     assert divide(ENTRIES, (0.9, 0.1), 1) != divide(ENTRIES, (0.9, 0.1), 2)
 
 
 def test_the_split_never_changes_between_versions() -> None:
-    # written down once: another version of Python or NumPy must not move images between train and test
+    # recorded once: another version of Python or NumPy must not move images between train and test
     _, val = divide([(f"{i}", 0) for i in range(20)], (0.8, 0.2), 666)
     assert [path for path, _ in val] == ["9", "12", "13", "14"]
 
@@ -65,14 +65,14 @@ def test_whole_shares_of_the_whole_are_exact(sizes: list[int], lengths: list[int
     assert [len(part) for part in divide(entries, (0.8, 0.1, 0.1), 0)] == lengths
 
 
-def test_train_has_an_image_of_each_class_whatever_its_share() -> None:
+def test_train_has_an_image_of_each_class_for_any_fraction() -> None:
     entries = [(f"{i}.png", i // 2) for i in range(100)]
     assert [len(part) for part in divide(entries, (0.2, 0.4, 0.4), 666)] == [50, 25, 25]
 
 
 @pytest.mark.parametrize("fractions", [*THREE, (0.9, 0.1), (0.29, 0.36, 0.35)])
 def test_classes_with_whole_shares_are_cut_one_by_one(fractions: tuple[float, ...]) -> None:
-    # as by every version: the index files of CIFAR-10 are what they were
+    # as in every version: the index files of CIFAR-10 must not change
     entries = [(f"{label}/{i}.png", label) for label, size in enumerate((100, 300, 100, 5000)) for i in range(size)]
     cuts = list(itertools.pairwise(itertools.accumulate(fractions, initial=0)))
     shuffler, expected = random.Random(666), [[] for _ in fractions]
@@ -106,5 +106,5 @@ def test_every_entry_is_held_out_in_one_fold(count: int, folds: int) -> None:
 
 
 def test_more_folds_than_images_are_refused() -> None:
-    with pytest.raises(DataError, match="at most the 3 images"):
+    with pytest.raises(DataError, match="at most 3, the number of images"):
         fold_of(ENTRIES[:3], 4, 0, 666)

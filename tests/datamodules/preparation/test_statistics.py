@@ -18,8 +18,8 @@ def test_sums_are_of_each_image() -> None:
     images[0] = 255
     whole = channel_sums(images)
     parts = [channel_sums(images[:1]), channel_sums(images[1:])]
-    for one in range(2):
-        np.testing.assert_array_equal(whole[one], np.concatenate([part[one] for part in parts]))
+    for field in range(2):
+        np.testing.assert_array_equal(whole[field], np.concatenate([part[field] for part in parts]))
     assert whole.squares[0].tolist() == [255 * 255 * 30] * 3
 
 

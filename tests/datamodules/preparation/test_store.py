@@ -36,7 +36,7 @@ def prepared(root: Path, **options: object) -> FolderDataModule:
     return module
 
 
-def test_a_second_look_reads_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_start_reads_no_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepared(root).description
 
     def refuse(*args: object) -> None:
@@ -111,7 +111,7 @@ def test_an_unreadable_image_is_named_with_its_line_or_left_out(
         assert "\n" not in str(error.value)
     with caplog.at_level("INFO"):
         skipped = prepared(root, on_bad_image="skip")
-    assert "1 unreadable images are left out" in caplog.text
+    assert "1 unreadable images are excluded" in caplog.text
     assert "dog/1.png" in caplog.text
     assert skipped.class_counts == [2, 1]
     skipped.setup("fit")
@@ -125,10 +125,10 @@ def test_an_unreadable_image_is_named_with_its_line_or_left_out(
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("train/*/*", r"in .*train\.txt, but none of 4 can be read\. The first: .*train/cat/0\.png .* empty: 0 bytes"),
-        ("val/*/*", r"in .*val\.txt, but none of 4 can be read\. The first: .*val/cat/0\.png is not a readable"),
-        ("test/*/*", r"in .*test\.txt, but none of 4 can be read\. The first: .*test/cat/0\.png is not a readable"),
-        ("train/dog/*", r"of dog in .*train\.txt, but none of 2 can be read\. The first: .*train/dog/0\.png is not"),
+        ("train/*/*", r"in .*train\.txt, but none of 4 can be read\. First problem: .*train/cat/0\.png .* empty: 0 b"),
+        ("val/*/*", r"in .*val\.txt, but none of 4 can be read\. First problem: .*val/cat/0\.png is not a readable"),
+        ("test/*/*", r"in .*test\.txt, but none of 4 can be read\. First problem: .*test/cat/0\.png is not a readable"),
+        ("train/dog/*", r"of dog in .*train\.txt, but none of 2 can be read\. First problem: .*train/dog/0\.png is"),
     ],
 )
 def test_stage_or_class_of_which_no_image_can_be_read_is_named_with_the_first(
@@ -144,7 +144,7 @@ def test_stage_or_class_of_which_no_image_can_be_read_is_named_with_the_first(
 def test_without_any_readable_image_the_first_is_named(root: Path) -> None:
     for path in root.rglob("*.png"):
         path.unlink()
-    with pytest.raises(DataError, match=r"none of 12 can be read\. The first: .*test/cat/0\.png is missing"):
+    with pytest.raises(DataError, match=r"none of 12 can be read\. First problem: .*test/cat/0\.png is missing"):
         prepared(root, on_bad_image="skip")
 
 
@@ -160,10 +160,10 @@ def test_class_without_readable_images_in_one_stage_is_reported_each_time(
         with caplog.at_level("INFO"):
             assert prepared(root, on_bad_image="skip").description.counts["val"] == {"cat": 2, "dog": 0}
         assert (
-            f"{root}/val.txt has no image of 1 of 2 classes (dog), of which 2 images cannot be read, as val/dog/0.png: "
-            "val measures nothing of them."
+            f"{root}/val.txt has no images of 1 of 2 classes (dog), because 2 images cannot be read, for example "
+            "val/dog/0.png. val metrics do not include them."
         ) in caplog.text
-        assert f"{root}/test.txt has no image of 1 of 2 classes (cat): test measures nothing of them." in caplog.text
+        assert f"{root}/test.txt has no images of 1 of 2 classes (cat). test metrics do not" in caplog.text
 
 
 def test_an_image_in_two_stages_is_reported(root: Path) -> None:
@@ -180,14 +180,14 @@ def test_a_class_without_training_images_is_named(root: Path) -> None:
 def test_a_single_class_is_refused(root: Path) -> None:
     for stage in ("train", "val", "test"):
         (root / f"{stage}.txt").write_text(f"{stage}/cat/0.png 0\n")
-    with pytest.raises(DataError, match=r"two classes or more.*but got cat"):
+    with pytest.raises(DataError, match=r"at least two classes.*but got cat"):
         prepared(root)
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test"])
 def test_an_empty_stage_is_named(root: Path, stage: str) -> None:
     (root / f"{stage}.txt").write_text("\n")
-    with pytest.raises(DataError, match=rf"{stage}\.txt lists no image"):
+    with pytest.raises(DataError, match=rf"Expected images in .*{stage}\.txt, but got none"):
         prepared(root)
 
 
@@ -198,7 +198,7 @@ def test_images_that_are_not_square_ask_for_a_size(root: Path) -> None:
         prepared(root)
 
 
-def test_a_damaged_description_is_written_anew(root: Path) -> None:
+def test_a_damaged_description_is_written_again(root: Path) -> None:
     before = prepared(root).description
     (root / "dataset.json").write_text('{"class_names": ')
     assert load_description(root) is None

@@ -41,7 +41,7 @@ def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
-def test_what_breaks_off_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None:
+def test_an_interrupted_conversion_leaves_no_complete_subset(tmp_path: Path) -> None:
     def breaks_off() -> Iterator[ImageBatch]:
         yield batch()
         raise KeyboardInterrupt
@@ -52,7 +52,7 @@ def test_what_breaks_off_leaves_nothing_that_counts_as_done(tmp_path: Path) -> N
     assert not is_converted(images, "train")
     convert([batch(count=4)], images, NAMES, 4, {})
     assert is_converted(images, "train")
-    assert len(list((images / "train").rglob("*.png"))) == 4  # none is left of the first attempt
+    assert len(list((images / "train").rglob("*.png"))) == 4  # no file of the first attempt remains
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
@@ -65,7 +65,7 @@ def test_compressed_files_hold_the_same_pixels(tmp_path: Path) -> None:
             assert (np.array(image) == 7).all()
 
 
-def test_verify_names_every_file_that_is_not_as_it_was_written(tmp_path: Path) -> None:
+def test_verify_names_every_changed_file(tmp_path: Path) -> None:
     images = tmp_path / "images"
     convert([batch()], images, NAMES, 6, {})
     assert verify(images, "train") == []
@@ -78,19 +78,19 @@ def test_verify_names_every_file_that_is_not_as_it_was_written(tmp_path: Path) -
     problems = verify(images, "train")
     assert len(problems) == 3
     assert f"{files[0]} is missing" in problems
-    assert f"{files[1]} is not the file that was written" in problems
-    assert f"{images / 'train/cat/9_9.png'} is in no manifest" in problems
+    assert f"{files[1]} was changed after it was written" in problems
+    assert f"{images / 'train/cat/9_9.png'} is not in the manifest" in problems
 
 
-def test_a_folder_of_somebody_elses_is_never_touched(tmp_path: Path) -> None:
+def test_a_folder_of_another_program_is_never_changed(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "images/train/mine.jpg").write_bytes(b"my photo")
-    with pytest.raises(DataError, match=r"images/train.*not of this project's making.*FolderDataModule"):
+    with pytest.raises(DataError, match=r"images/train.*not written by this project.*FolderDataModule"):
         convert([batch()], tmp_path / "images", NAMES, 6, {})
     assert (tmp_path / "images/train/mine.jpg").read_bytes() == b"my photo"
 
 
-def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_complete_subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int, content: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

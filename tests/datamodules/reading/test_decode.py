@@ -22,7 +22,7 @@ RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 CORNERS = np.zeros((16, 24, 3), np.uint8)  # a different colour in three of the corners
 CORNERS[:8, :8], CORNERS[:8, 16:], CORNERS[8:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-UPRIGHT = {  # orientation -> the stored pixels as they are to be seen
+UPRIGHT = {  # orientation -> the stored pixels as they appear upright
     1: CORNERS,
     2: CORNERS[:, ::-1],
     3: CORNERS[::-1, ::-1],
@@ -39,7 +39,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def photo(height: int, width: int) -> np.ndarray:
-    """Return soft shapes, edges and some noise."""
+    """Return an image of smooth shapes, edges and some noise."""
     y, x = np.mgrid[:height, :width] / min(height, width)
     waves = [np.sin(9 * x + 4 * y), np.sin(7 * y * x), np.where((x - 0.4) ** 2 + (y - 0.6) ** 2 < 0.1, 1, -1)]
     return (120 + 100 * np.stack(waves, -1) + noise(height, width, 1) / 16).clip(0, 255).astype(np.uint8)
@@ -56,7 +56,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def write_png(path: Path, pixels: np.ndarray, colour: int, *chunks: bytes) -> Path:
-    """Write 16-bit pixels, which Pillow writes of some modes only; colour type 0 is grey, 2 RGB."""
+    """Write a PNG of 16-bit pixels, which Pillow supports only in some modes; colour type 0 is grey, 2 is RGB."""
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour, 0, 0, 0)
     data = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
     middle = b"".join([chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")])
@@ -65,7 +65,7 @@ def write_png(path: Path, pixels: np.ndarray, colour: int, *chunks: bytes) -> Pa
 
 
 def write_tiff(path: Path, size: tuple[int, int], bits: int, photometric: int, data: bytes) -> Path:
-    """Write an uncompressed grey TIFF of kinds that Pillow reads but does not write."""
+    """Write an uncompressed grey TIFF of a type that Pillow can read but not write."""
     tags = {256: size[0], 257: size[1], 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: size[1]}
     tags[279] = len(data)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
@@ -74,9 +74,9 @@ def write_tiff(path: Path, size: tuple[int, int], bits: int, photometric: int, d
 
 
 def exif(orientation: int) -> Image.Exif:
-    made = Image.Exif()
-    made[0x0112] = orientation
-    return made
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_lossless_formats_give_back_the_very_pixels(tmp_path: Path, suffix: str)
     options = {"lossless": True} if suffix == ".webp" else {}
     got = read_rgb(save(tmp_path / f"a{suffix}", pixels, **options))
     np.testing.assert_array_equal(got, pixels)
-    assert got.flags.writeable  # torch.from_numpy warns of others
+    assert got.flags.writeable  # torch.from_numpy warns about read-only arrays
 
 
 def test_path_may_be_text(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_transparent_level_becomes_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(deep[..., 0], np.where(LEVELS == 7, 255, LEVELS))
 
 
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".tif", 0), (".jpg", 3)])  # JPEG's are inverted, as Adobe does
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".tif", 0), (".jpg", 3)])  # CMYK JPEGs are inverted, as by Adobe
 def test_cmyk_has_its_colours(tmp_path: Path, suffix: str, tolerance: int) -> None:
     inks = {
         (0, 255, 255, 0): (255, 0, 0),
@@ -219,18 +219,18 @@ def test_floats_and_integers_are_scaled_by_their_range(tmp_path: Path, values: n
     "values", [np.float32([[-1, 1]]), np.float32([[0, 1.01]]), np.float32([[0, 256]]), np.float32([[0, np.nan]])]
 )
 def test_floats_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected numbers from 0 to 1 or 0 to 255, but got"):
+    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 1 or 0 to 255, but got"):
         read_rgb(save(tmp_path / "a.tif", values))
 
 
 @pytest.mark.parametrize("values", [np.int32([[-1, 1]]), np.int32([[0, 65536]])])
 def test_integers_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected numbers from 0 to 255 or 0 to 65535, but got"):
+    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 255 or 0 to 65535, but got"):
         read_rgb(save(tmp_path / "a.tif", values))
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_image_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     for name, options in {
         "a.png": {},
         "a.tif": {},
@@ -240,7 +240,7 @@ def test_image_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) -> N
     }.items():
         path = save(tmp_path / name, CORNERS, exif=exif(orientation), **options)
         assert_near(read_rgb(path), UPRIGHT[orientation], 3 if name == "a.jpg" else 0)
-    late = save(tmp_path / "late.png", CORNERS)  # PNG may say it after the pixels too
+    late = save(tmp_path / "late.png", CORNERS)  # PNG may store EXIF after the pixels
     content = late.read_bytes()
     late.write_bytes(content[:-12] + chunk(b"eXIf", exif(orientation).tobytes()[6:]) + content[-12:])
     np.testing.assert_array_equal(read_rgb(late), UPRIGHT[orientation])
@@ -252,7 +252,7 @@ def test_deep_grey_is_turned_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b""])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
-@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest has put its filters before ours
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest's filters take precedence over those of decode.py
 def test_damaged_exif_is_no_obstacle(tmp_path: Path, suffix: str, damage: bytes) -> None:
     path = save(tmp_path / f"a{suffix}", CORNERS, exif=b"Exif\0\0" + damage, quality=100)
     assert np.abs(read_rgb(path) - CORNERS.astype(float)).mean() < 30
@@ -279,7 +279,7 @@ def transparent(alpha: int) -> Image.Image:
 
 
 def write_deep_tiff(path: Path, channels: int) -> None:
-    """Write an uncompressed TIFF of channels beyond red, green and blue that say nothing of what they hold."""
+    """Write an uncompressed TIFF with channels beyond red, green and blue whose meaning is not specified."""
     pixels = noise(16, 16, channels).tobytes()
     extra = channels - 3
     size = 8 + 2 + 10 * 12 + 4
@@ -303,7 +303,7 @@ def save_frames(path: Path) -> None:
         ("a.tif", lambda path: transparent(128).save(path, compression="tiff_lzw"), ["alpha"]),
         ("a.png", lambda path: transparent(128).convert("LA").save(path), ["alpha"]),
         ("a.png", lambda path: Image.fromarray(CORNERS).quantize(4).save(path, transparency=0), ["alpha"]),
-        ("a.png", lambda path: transparent(255).save(path), []),  # of which nothing is lost
+        ("a.png", lambda path: transparent(255).save(path), []),  # opaque: nothing is lost
         ("a.tif", lambda path: write_deep_tiff(path, 4), ["channels"]),
         ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
         ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
@@ -313,7 +313,7 @@ def save_frames(path: Path) -> None:
         ("a.png", save_frames, ["frames"]),
         ("a.webp", save_frames, ["frames"]),
         ("a.tif", save_frames, ["frames"]),
-        ("a.mpo", save_frames, []),  # of phones: a preview
+        ("a.mpo", save_frames, []),  # as from phones: the second frame is a preview
         ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... D\0i\0s\0p\0l\0a\0y\0 \0P\0003"), ["profile"]),
         ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... sRGB IEC61966-2.1"), []),
         ("a.jpg", lambda path: save(path, CORNERS, "CMYK"), []),
@@ -329,7 +329,7 @@ def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, 
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    message = r"a\.png is missing\. Put it back, or take its line out of the index file\."
+    message = r"a\.png is missing\. Restore it, or remove its line from the index file\."
     with pytest.raises(DataError, match=message):
         read_rgb(tmp_path / "a.png")
     (tmp_path / "file").touch()
@@ -344,11 +344,11 @@ def test_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:  # the tests may run as root, who is refused nothing
+    def refuse(*_: object) -> None:  # the tests may run as root, who can read any file
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(DataError, match=r"a\.png may not be read by this user\. Change its permissions"):
+    with pytest.raises(DataError, match=r"a\.png cannot be read: permission denied\. Change its permissions"):
         read_rgb(tmp_path / "a.png")
 
 
@@ -356,19 +356,19 @@ def test_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("content", "reason"),
     [
         (b"", "it is empty: 0 bytes"),
-        (b"no image", "damaged, or of no picture format that Pillow knows"),
+        (b"no image", "damaged, or not in an image format that Pillow can read"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-            "damaged, or of no picture format that Pillow knows",
+            "damaged, or not in an image format that Pillow can read",
         ),
-        (b"\x89PNG\r\n\x1a\n broken", "damaged, or of no picture format that Pillow knows"),
+        (b"\x89PNG\r\n\x1a\n broken", "damaged, or not in an image format that Pillow can read"),
         (b"P5\n2 2\n\x01\n", ""),
     ],
 )
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(
-        DataError, match=rf"a\.png is not a readable image \({reason}.*\)\. Replace it, or take"
+        DataError, match=rf"a\.png is not a readable image \({reason}.*\)\. Replace it, or remove"
     ) as caught:
         read_rgb(tmp_path / "a.png")
     assert str(caught.value).isprintable()
@@ -433,7 +433,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
             try:
                 image = Image.fromarray(noise(11, 17, 3)).convert(mode)
                 image.save(tmp_path / f"{mode}{suffix}", **({} if suffix == ".gif" else {"exif": exif(6)}))
-            except (OSError, ValueError):  # a mode that this format has not
+            except (OSError, ValueError):  # the format does not support this mode
                 (tmp_path / f"{mode}{suffix}").unlink(missing_ok=True)
             else:
                 paths.append(tmp_path / f"{mode}{suffix}")

@@ -16,7 +16,7 @@ def save(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red") -> s
     return str(path)
 
 
-def test_folders_are_looked_through_but_for_what_is_hidden_or_no_image(tmp_path: Path) -> None:
+def test_folders_are_searched_without_hidden_and_other_files(tmp_path: Path) -> None:
     files = [save(tmp_path / name) for name in ("a b.png", "b/10.JPG", "b/9.png", "c/d/e.webp")]
     for name in (".hidden.png", ".thumbs/a.png", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -28,7 +28,7 @@ def test_folders_are_looked_through_but_for_what_is_hidden_or_no_image(tmp_path:
     assert not found.problems
 
 
-def test_folders_of_other_programs_are_passed_over_wherever_they_lie(tmp_path: Path) -> None:
+def test_folders_of_other_programs_are_skipped_at_any_depth(tmp_path: Path) -> None:
     file = save(tmp_path / "a/0.png")
     for name in ("@eaDir", "a/@eaDir/0.png", "__MACOSX/a", "#recycle", "a/$Recycle.Bin", "lost+found", "@__thumb"):
         save(tmp_path / name / "1.png")
@@ -41,20 +41,20 @@ def test_globs_are_expanded_and_each_file_comes_once(tmp_path: Path, monkeypatch
         save(tmp_path / name)
     assert find_files(["a*.png", "a1.png", "."]).files == ["a1.png", "a[1].png", "./a1.png", "./a[1].png", "./b.png",
                                                            "./deep/er/c.png"]  # fmt: skip
-    assert find_files(["a[1].png"]).files == ["a[1].png"]  # a file of this name comes before a pattern
+    assert find_files(["a[1].png"]).files == ["a[1].png"]  # a file of this name takes precedence over a pattern
     assert find_files(["**/c.png"]).files == ["deep/er/c.png"]
     assert find_files(["deep*"]).files == ["deep/er/c.png"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_files(["~/b*.png"]).files == [str(tmp_path / "b.png")]
 
 
-def test_what_leads_to_no_file_is_told(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")  # which would be waited for
+def test_paths_without_a_file_are_reported(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would block
     (tmp_path / "link.png").symlink_to("gone.png")
     names = [*(str(tmp_path / name) for name in ("pipe.png", "link.png", "gone.png", "*.jpg")), "a\0b.png"]
     found = find_files(names)
     assert found.files == []
-    reasons = ["is neither a file nor a folder", "leads to nothing", "is missing", "matches no file", "is missing"]
+    reasons = ["is neither a file nor a folder", "is a broken link", "is missing", "matches no file", "is missing"]
     assert found.problems == dict(zip(names, reasons, strict=True))
     within = find_files([str(tmp_path)])
     assert set(within.problems) == set(names[:2])

@@ -13,7 +13,7 @@ def random_images(count: int, height: int = 32, width: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's is deprecated, but a decoder all the same
+@pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's decoder is deprecated, but still works
 @pytest.mark.parametrize("compression", [0, 1, 9])
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (5, 7), (300, 200)])
 def test_every_decoder_gets_back_the_very_pixels(size: tuple[int, int], compression: int) -> None:
@@ -61,7 +61,7 @@ def test_any_other_file_is_left_to_a_general_decoder() -> None:
 def test_every_flipped_bit_is_noticed() -> None:
     images = random_images(1, 5, 7)
     content = encode_pngs(images)[0]
-    for position in range(len(content) - 12):  # IEND says nothing of the pixels
+    for position in range(len(content) - 12):  # IEND does not affect the pixels
         for bit in (1, 128):
             damaged = bytearray(content)
             damaged[position] ^= bit

@@ -1,4 +1,4 @@
-"""The distribution of every batch transform is that of its counterpart in torchvision; all seeds are fixed."""
+"""Compare the distribution of every batch transform with torchvision's; all seeds are fixed."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from datamodules.transforms.batch import (
     cutmix_box,
 )
 
-OURS, THEIRS = 20_000, 2_000  # draws of either side
+OURS, THEIRS = 20_000, 2_000  # draws of this project's and of torchvision's transforms
 HEIGHT, WIDTH = 6, 9
 CLASSES = 10
 DTYPES = [torch.uint8, torch.float32]
@@ -45,7 +45,7 @@ ALL = [
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Keep torchvision's many tiny operators from waiting for one another where the cores are busy."""
+    """Use one thread: torchvision's many tiny operators are slow with several on busy cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -58,33 +58,33 @@ def make_draw(count: int, seed: int = 0, epoch: int = 0, device: str = "cpu") ->
 
 
 def make_batch(count: int, dtype: torch.dtype = torch.uint8, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return random images without a black pixel, and targets that differ from those before them."""
+    """Return random images without black pixels, and targets that differ from their predecessors."""
     images = torch.randint(1, 256, (count, 3, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(1))
     images = images.to(dtype) if dtype == torch.uint8 else images.to(dtype) / 7
     return images.to(device), torch.arange(count, device=device) % CLASSES
 
 
 def repeated(transform: BatchTransform, image: Tensor, **draw: Any) -> Tensor:
-    """Transform many copies of one image."""
+    """Transform many copies of an image."""
     return transform(image.repeat(OURS, 1, 1, 1), torch.zeros(OURS).long(), make_draw(OURS, **draw))[0]
 
 
 def theirs(transform: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Transform an image many times by torchvision."""
+    """Transform an image many times with torchvision."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torch.stack([transform(image) for _ in range(THEIRS)])
 
 
 def recognised(images: Tensor, candidates: list[Tensor]) -> np.ndarray:
-    """Return which candidate each image is, to the bit."""
+    """Return the index of the candidate that equals each image."""
     number = {candidate.numpy().tobytes(): index for index, candidate in enumerate(candidates)}
     assert len(number) == len(candidates)
     return np.array([number[image.tobytes()] for image in images.numpy()])
 
 
 def assert_uniform_and_alike(ours: np.ndarray, others: np.ndarray, kinds: int) -> None:
-    counts = [np.bincount(found, minlength=kinds) for found in (ours, others)]
+    counts = [np.bincount(draws, minlength=kinds) for draws in (ours, others)]
     assert stats.chisquare(counts[0]).pvalue > 0.001
     assert stats.chi2_contingency(counts).pvalue > 0.001
 
@@ -200,7 +200,7 @@ def test_mixup_blends_by_shares_of_the_beta_distribution(dtype: torch.dtype, alp
     torch.testing.assert_close(mixed, each * images + (1 - each) * images.float().roll(1, 0), rtol=0, atol=1e-4)
     torch.testing.assert_close(soft, mixed_targets(share, targets))
     torch.testing.assert_close(soft.sum(1), torch.ones(OURS))
-    # the ends are left out because float32 rounds 2 % of Beta(0.2, 0.2) to 1
+    # exclude the ends, because float32 rounds 2 % of Beta(0.2, 0.2) to 1
     grid = np.linspace(0.001, 0.999, 999)
     below = np.searchsorted(np.sort(share.numpy()), grid) / OURS
     assert np.abs(below - stats.beta.cdf(grid, alpha, alpha)).max() < 1.63 / OURS**0.5  # Kolmogorov-Smirnov, 1 %
@@ -215,16 +215,16 @@ def test_shares_of_a_tiny_alpha_are_numbers() -> None:
 
 @functools.cache
 def torchvision_boxes(alpha: float, height: int, width: int) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Return what torchvision draws (share, x, y), and what it makes of that."""
+    """Return what torchvision draws (share, x, y), and the boxes that result."""
     cutmix, images = v2.CutMix(alpha=alpha, num_classes=CLASSES), torch.empty(1, 3, height, width)
-    drawn, made = [], []
+    drawn, params = [], []
     with torch.random.fork_rng():
         for seed in range(THEIRS):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it keeps the stack for CUDA
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it records the stack
             drawn.append([cutmix._dist.sample(()), torch.randint(width, size=(1,)), torch.randint(height, size=(1,))])
             torch.default_generator.manual_seed(seed)
-            made.append(cutmix.make_params([images]))
-    return drawn, made
+            params.append(cutmix.make_params([images]))
+    return drawn, params
 
 
 @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (32, 32)])
@@ -232,13 +232,13 @@ def test_cutmix_boxes_are_torchvisions(height: int, width: int) -> None:
     drawn, params = torchvision_boxes(1.0, height, width)
     share, x, y = (torch.cat(values) for values in zip(*drawn, strict=True))
     boxes = torch.stack(cutmix_box(share, x, y, height, width), 1)
-    assert boxes.tolist() == [list(found["box"]) for found in params]
+    assert boxes.tolist() == [list(param["box"]) for param in params]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_cutmix_pastes_boxes_distributed_as_torchvisions(dtype: torch.dtype, alpha: float) -> None:
-    numbers = torch.arange(OURS) % 251  # no image equals the one before
+    numbers = torch.arange(OURS) % 251  # no image equals its predecessor
     images = numbers.to(dtype).view(-1, 1, 1, 1).expand(-1, 3, HEIGHT, WIDTH)
     targets = torch.arange(OURS) % CLASSES
     mixed, soft = CutMix(alpha)(images, targets, make_draw(OURS))
@@ -251,10 +251,10 @@ def test_cutmix_pastes_boxes_distributed_as_torchvisions(dtype: torch.dtype, alp
     torch.testing.assert_close(soft, mixed_targets(share, targets))
 
     _, params = torchvision_boxes(alpha, HEIGHT, WIDTH)
-    kept = (HEIGHT * WIDTH * np.array([found["lam_adjusted"] for found in params])).round()
-    assert stats.ks_2samp((~pasted).sum((1, 2)).numpy(), kept).pvalue > 0.01
+    remaining = (HEIGHT * WIDTH * np.array([param["lam_adjusted"] for param in params])).round()
+    assert stats.ks_2samp((~pasted).sum((1, 2)).numpy(), remaining).pvalue > 0.01
     often = np.zeros((HEIGHT, WIDTH))
-    for left, top, right, bottom in (found["box"] for found in params):
+    for left, top, right, bottom in (param["box"] for param in params):
         often[top:bottom, left:right] += 1 / THEIRS
     assert np.abs(pasted.float().mean(0).numpy() - often).max() < 4 * (0.25 / OURS + 0.25 / THEIRS) ** 0.5
 
@@ -272,7 +272,7 @@ def test_mixing_transforms_stack(first: BatchTransform, second: BatchTransform) 
 @pytest.mark.parametrize("transform", ALL)
 def test_one_seed_gives_one_batch_of_many_parameters(transform: BatchTransform) -> None:
     images, targets = make_batch(1)[0].repeat(64, 1, 1, 1), torch.arange(64) % CLASSES
-    images[::2] = images[::2].flip(1)  # so that mixing shows
+    images[::2] = images[::2].flip(1)  # so that mixing changes them
     before = images.clone()
     first, again, other = (transform(images, targets, make_draw(64, seed)) for seed in (3, 3, 4))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
@@ -281,7 +281,7 @@ def test_one_seed_gives_one_batch_of_many_parameters(transform: BatchTransform) 
     assert torch.equal(images, before)
 
 
-def test_progressive_resize_follows_the_epoch_and_leaves_images_of_full_size_alone() -> None:
+def test_progressive_resize_follows_the_epoch_and_does_not_change_images_of_full_size() -> None:
     images, targets = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), torch.arange(4)
     transform = ProgressiveResize({1: 16, 3: 24, 5: 32})
     resized = [transform(images, targets, make_draw(4, epoch=epoch)) for epoch in range(7)]
@@ -294,7 +294,7 @@ def test_progressive_resize_follows_the_epoch_and_leaves_images_of_full_size_alo
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps the names of all operators, with a remark where an index is a mask."""
+    """Record the names of all operators, and mark those whose index is a mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,7 +307,7 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-# reading a value, finding places, and carrying a value from the host to the device
+# operators that read a value, find indices, or copy a value from the host to the device
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "index by a mask", "lift_fresh", "equal"}
 
 
@@ -330,9 +330,9 @@ def test_the_recorder_sees_what_waits() -> None:
 
 @pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
 def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # it has no meta kernel
+    monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # has no meta kernel
     images, targets = make_batch(8, device="meta")
-    draw = BatchContext(torch.Generator(), 0, targets, 0, CLASSES)  # a tensor of meta has no value to read or to move
+    draw = BatchContext(torch.Generator(), 0, targets, 0, CLASSES)  # meta tensors have no values to read or copy
     assert all(tensor.is_meta for tensor in transform(images, targets, draw))
 
 

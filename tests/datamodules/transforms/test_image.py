@@ -17,7 +17,7 @@ from datamodules.transforms.image import ImageTransform, ZCAWhitening, compose
 
 
 class Data:
-    """Stands for a DataModule."""
+    """A stand-in for a data module."""
 
     def __init__(self, transforms: list[ImageTransform] | None = None) -> None:
         self.transforms = transforms
@@ -57,7 +57,7 @@ def image() -> Tensor:
 
 
 def parse(parser: ArgumentParser, entries: str) -> Namespace:
-    """Parse lines of YAML, each an entry of the list, with `v2.` for torchvision's and `my.` for this module's."""
+    """Parse lines of YAML, one list entry each; `v2.` stands for torchvision's and `my.` for this module's path."""
     lines = entries.replace("v2.", "torchvision.transforms.v2.").replace("my.", f"{__name__}.").strip().splitlines()
     return parser.parse_string("\n".join(["data:", "  transforms:", *(f"  {line}" for line in lines)]))
 
@@ -69,7 +69,7 @@ def run(parser: ArgumentParser, config: Namespace, image: Tensor) -> Tensor:
 
 
 def is_window(image: Tensor, result: Tensor) -> bool:
-    """Tell whether a result is a square part of the image."""
+    """Return whether a result is a square part of the image."""
     size = result.shape[-1]
     windows = image.unfold(1, size, 1).unfold(2, size, 1)
     return bool((windows == result[:, None, None]).flatten(3).all(3).all(0).any())
@@ -94,7 +94,7 @@ FLOAT = "- {class_path: v2.ToDtype, init_args: {dtype: torch.float32, scale: tru
 HORIZONTAL = "{class_path: v2.RandomHorizontalFlip, init_args: {p: 1.0}}"
 VERTICAL = "{class_path: v2.RandomVerticalFlip, init_args: {p: 1.0}}"
 
-# The course's twenty-two and RandomErasing: arguments of a class in v2, or entries; and what is true of the result
+# Twenty-two common transforms and RandomErasing: arguments of a class in v2, or entries; and a check of the result
 CASES: dict[str, tuple[str, Callable[[Tensor, Tensor], bool]]] = {
     "RandomCrop": ("size: 20", lambda image, result: result.shape[-1] == 20 and is_window(image, result)),
     "CenterCrop": ("size: [24, 20]", lambda image, result: torch.equal(result, image[:, 4:28, 6:26])),
@@ -226,7 +226,7 @@ def test_a_mistake_is_an_error_of_the_parser(parser: ArgumentParser, entry: str,
         parse(parser, entry)
 
 
-def test_names_in_a_list_that_nobody_read_are_refused(parser: ArgumentParser) -> None:
+def test_names_in_a_list_that_was_not_parsed_are_refused(parser: ArgumentParser) -> None:
     config = parse(parser, "- {class_path: torchvision.transforms.RandomOrder, init_args: {transforms: [my.invert]}}")
     with pytest.raises(DataError, match=r"got 'test_image\.invert' of type str"):
         compose(parser.instantiate(config).data.transforms)
@@ -262,7 +262,7 @@ def test_floats_stay_floats_of_32_bits(image: Tensor) -> None:
     assert torch.allclose(result, image / 255)
 
 
-def test_no_transforms_leave_the_image_alone(image: Tensor) -> None:
+def test_no_transforms_do_not_change_the_image(image: Tensor) -> None:
     assert compose([])(image) is image
 
 
@@ -306,7 +306,7 @@ def test_a_transform_s_own_error_is_the_cause(image: Tensor) -> None:
 
 
 def correlated(count: int) -> Tensor:
-    """Return images (N, 3, 6, 6) whose neighbouring pixels and colours look alike."""
+    """Return images (N, 3, 6, 6) with correlated neighbouring pixels and colours."""
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool3d(noise[:, None], (2, 3, 3), stride=1)[:, 0]
     return (smooth * 60 + 128).clamp(0, 255).byte()
@@ -331,16 +331,18 @@ def test_whitening_is_the_inverse_root_of_the_covariance(count: int) -> None:
     pixels = images.flatten(1).double() / 255
     covariance = pixels.T.cov(correction=0) + 0.01 * torch.eye(108)
     impulses = torch.eye(108).view(108, 3, 6, 6)
-    matrix = torch.stack([whitening(one) - whitening(torch.zeros(3, 6, 6)) for one in impulses]).flatten(1).double()
+    offset = whitening(torch.zeros(3, 6, 6))
+    matrix = torch.stack([whitening(impulse) - offset for impulse in impulses]).flatten(1).double()
     assert torch.allclose(matrix @ covariance @ matrix, torch.eye(108, dtype=torch.float64), atol=1e-4)
     assert torch.allclose(matrix, matrix.T, atol=1e-5)
 
 
-def test_a_whitening_filter_looks_at_its_own_pixel_most() -> None:
+def test_a_whitening_filter_weights_its_own_pixel_most() -> None:
     whitening = ZCAWhitening(epsilon=0.001)
     whitening.fit(correlated(2000))
     impulses = torch.eye(108).view(108, 3, 6, 6)
-    filters = torch.stack([whitening(one) - whitening(torch.zeros(3, 6, 6)) for one in impulses]).flatten(1).abs()
+    offset = whitening(torch.zeros(3, 6, 6))
+    filters = torch.stack([whitening(impulse) - offset for impulse in impulses]).flatten(1).abs()
     assert torch.equal(filters.argmax(1), torch.arange(108))
     assert filters[0].view(3, 6, 6)[:, :2, :2].sum() > 4 * filters[0].view(3, 6, 6)[:, 4:, 4:].sum()
 
@@ -359,6 +361,6 @@ def test_whitening_works_from_yaml_in_another_process_and_only_once_fitted(parse
 
 
 @pytest.mark.parametrize("images", [torch.rand(4, 3, 6, 6), correlated(1), correlated(4)[0]])
-def test_whitening_wants_several_raw_images(images: Tensor) -> None:
-    with pytest.raises(DataError, match="Expected two or more training images"):
+def test_whitening_needs_several_raw_images(images: Tensor) -> None:
+    with pytest.raises(DataError, match="Expected at least two training images"):
         ZCAWhitening().fit(images)

@@ -19,7 +19,7 @@ Make = Callable[..., Autoencoder]
 
 
 class Grey(nn.Module):
-    """Make every image again as one shade, 0.25."""
+    """Reconstruct every image as one grey level, 0.25."""
 
     def __init__(self, code_size: int) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ def logged(module: Autoencoder, step: str, images: Tensor) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("loss", "by_hand"),
     [
-        # half of the pixels are black, half are white, and 0.25 stands for all
+        # half of the pixels are black, half are white, and all are reconstructed as 0.25
         (nn.MSELoss(), (0.25**2 + 0.75**2) / 2),
         (nn.L1Loss(), (0.25 + 0.75) / 2),
         (nn.SmoothL1Loss(), (0.25**2 / 2 + 0.75**2 / 2) / 2),
         (nn.SmoothL1Loss(beta=0.5), (0.25**2 + (0.75 - 0.25)) / 2),
         (nn.BCELoss(), (-log(0.75) - log(0.25)) / 2),
-        (nn.L1Loss(reduction="sum"), (0.25 + 0.75) / 2 * 3 * 32 * 32),  # of an image
+        (nn.L1Loss(reduction="sum"), (0.25 + 0.75) / 2 * 3 * 32 * 32),  # per image
     ],
 )
 @pytest.mark.parametrize("autocast", [False, True])
@@ -97,7 +97,7 @@ def test_each_view_is_an_image_of_its_own(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": LeNet}, r"makes an image \(1, 3, 32, 32\) again, but LeNet makes \(1, 128\)"),
+        ({"network": LeNet}, r"reconstructs an image \(1, 3, 32, 32\), but LeNet returns \(1, 128\)"),
         ({"loss": nn.CrossEntropyLoss()}, "compares images.*MSELoss.*got CrossEntropyLoss"),
         ({"loss": nn.MSELoss(reduction="none")}, "reduction mean or sum"),
         ({"network": ConvAutoencoder, "image_size": 28}, "multiple of 8 for ConvAutoencoder, but got 28"),
@@ -113,9 +113,9 @@ def test_network_makes_images_from_0_to_1_of_a_code(size: int) -> None:
     network = ConvAutoencoder(16, width=4, image_size=size)
     images = 100 * torch.randn(2, 3, size, size)
     assert network.encoder(images).shape == (2, 16)
-    made = network(images)
-    assert made.shape == images.shape
-    assert 0 <= made.min() < made.max() <= 1
+    reconstructed = network(images)
+    assert reconstructed.shape == images.shape
+    assert 0 <= reconstructed.min() < reconstructed.max() <= 1
 
 
 @pytest.mark.parametrize("loss", ["BCELoss", "MSELoss", "L1Loss", "SmoothL1Loss"])

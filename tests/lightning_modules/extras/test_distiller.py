@@ -15,7 +15,7 @@ from project.__main__ import main
 
 
 class Says(nn.Module):
-    """Answer each image with the same logits."""
+    """A network that returns the same logits for each image."""
 
     def __init__(self, num_classes: int, logits: tuple[float, ...]) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Says(nn.Module):
 
 
 class Reads(nn.Module):
-    """Answer each image with the values of its first pixel."""
+    """A network that returns the values of the first pixel of each image."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ OPTIMIZER = partial(torch.optim.SGD, lr=0.1)
 @pytest.fixture
 def make() -> Callable[..., Distiller]:
     def make(teacher: nn.Module, alpha: float = 0.9, loss: nn.Module | None = None, **data: list[float]) -> Distiller:
-        # the student says probabilities 1/4 1/4 1/2 at temperature 1
+        # the student's probabilities are 1/4 1/4 1/2 at temperature 1
         student = partial(Says, logits=(0.0, 0.0, log(2)))
         module = Distiller(
             network=student, optimizer=OPTIMIZER, teacher="none", temperature=2.0, alpha=alpha, loss=loss, **DATA
@@ -60,8 +60,8 @@ def loss_of(module: Distiller) -> float:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_loss_is_the_weighted_sum_that_the_hand_works_out(make: Callable[..., Distiller], reduction: str) -> None:
-    # at temperature 2, logits ln 16, 0, 0 of the teacher are ln 4, 0, 0, so that it says 4/6 1/6 1/6; those of the
+def test_loss_is_the_weighted_sum_computed_by_hand(make: Callable[..., Distiller], reduction: str) -> None:
+    # at temperature 2, the teacher's logits ln 16, 0, 0 are ln 4, 0, 0: its probabilities are 4/6 1/6 1/6; those of the
     # student are 0, 0, ln sqrt 2
     student = [part / (2 + 2**0.5) for part in (1, 1, 2**0.5)]
     divergence = sum(share * log(share / own) for share, own in zip((4 / 6, 1 / 6, 1 / 6), student, strict=True))
@@ -70,7 +70,7 @@ def test_loss_is_the_weighted_sum_that_the_hand_works_out(make: Callable[..., Di
     assert loss_of(module) == pytest.approx(0.1 * cross_entropy + 0.9 * 2**2 * divergence, rel=1e-5)
 
 
-def test_teacher_that_agrees_adds_nothing(make: Callable[..., Distiller]) -> None:
+def test_teacher_with_equal_probabilities_adds_nothing(make: Callable[..., Distiller]) -> None:
     module = make(Says(3, (1.0, 1.0, 1.0 + log(2))), alpha=1.0)
     assert loss_of(module) == pytest.approx(0, abs=1e-6)
 
@@ -82,9 +82,9 @@ def test_classes_of_the_teacher_are_mapped_by_name(make: Callable[..., Distiller
     assert loss_of(other) == pytest.approx(same, rel=1e-6)
 
 
-def test_teacher_gets_images_as_it_learnt_them(make: Callable[..., Distiller]) -> None:
+def test_teacher_gets_images_with_its_own_normalisation(make: Callable[..., Distiller]) -> None:
     module = make(Reads(3), alpha=1.0, mean=[0.5, 0.25, 0.5], std=[0.25, 0.25, 0.25])
-    # normalised zeros are 0.5, which the teacher takes for 0, 1, 0: at temperature 2 it says 1, e to the 1/2, 1
+    # normalised zeros are 0.5, which the teacher normalises to 0, 1, 0: e to half of its logits is 1, e^(1/2), 1
     teacher = [part / (2 + exp(0.5)) for part in (1, exp(0.5), 1)]
     student = [part / (2 + 2**0.5) for part in (1, 1, 2**0.5)]
     divergence = sum(share * log(share / own) for share, own in zip(teacher, student, strict=True))
@@ -101,7 +101,7 @@ def test_teacher_that_is_no_checkpoint_is_refused(content: object, tmp_path: Pat
     module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=str(file), **DATA)
     with pytest.raises(MisconfigurationException, match=r"Expected a checkpoint.*--model\.teacher.*teacher\.ckpt"):
         module.setup("fit")
-    module.setup("test")  # which needs no teacher
+    module.setup("test")  # does not need the teacher
 
 
 def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
@@ -111,7 +111,7 @@ def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
         module.setup("fit")
     data = DATA | {"class_names": [*"987654310", "x"]}
     module = Distiller(network=partial(Says, logits=(0.0,) * 10), optimizer=OPTIMIZER, teacher=teacher, **data)
-    with pytest.raises(MisconfigurationException, match=r"with class_names \['x'\], but .* has \['2'\] in their place"):
+    with pytest.raises(MisconfigurationException, match=r"with class_names \['x'\], but .* has \['2'\] instead"):
         module.setup("fit")
 
 
@@ -140,7 +140,7 @@ def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
     assert "test/acc" in measured(next(run.glob("test/*")))
 
 
-def test_missing_teacher_is_told_in_one_line_and_leaves_no_run(
+def test_missing_teacher_is_reported_in_one_line_and_leaves_no_run(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = ["fit", "--config=configs/distill.yaml", *fast[2:], f"--runs_dir={tmp_path}/runs", "--model.teacher=no.ckpt"]

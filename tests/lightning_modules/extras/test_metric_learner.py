@@ -59,20 +59,22 @@ def mean_loss(module: MetricLearner, embeddings: Tensor, targets: Tensor) -> flo
         (nn.MarginRankingLoss(), (0 + 0 + (4 - 2) + 0) / 4),
     ],
 )
-def test_loss_of_hard_triplets_is_what_the_hand_works_out(make: Make, loss: nn.Module, by_hand: float) -> None:
+def test_loss_of_hard_triplets_equals_the_value_computed_by_hand(make: Make, loss: nn.Module, by_hand: float) -> None:
     assert mean_loss(make(loss=loss, miner="batch_hard"), LINE, LABELS) == pytest.approx(by_hand, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("loss", "by_hand"),
     [
-        # distances within a class 1 and 4; between classes 3 7 2 6, which are to be at least the margin
+        # distances within a class 1 and 4; between classes 3 7 2 6, which must be at least the margin
         (nn.HingeEmbeddingLoss(), (1 + 4 + 0 + 0 + 0 + 0) / 6),
         (nn.HingeEmbeddingLoss(margin=3.5), (1 + 4 + (3.5 - 3) + 0 + (3.5 - 2) + 0) / 6),
-        (nn.HingeEmbeddingLoss(reduction="sum"), (1 + 4) / 6),  # shown per pair all the same
+        (nn.HingeEmbeddingLoss(reduction="sum"), (1 + 4) / 6),  # logged per pair even if it is a sum
     ],
 )
-def test_loss_of_the_distances_of_pairs_is_what_the_hand_works_out(make: Make, loss: nn.Module, by_hand: float) -> None:
+def test_loss_of_the_distances_of_pairs_equals_the_value_computed_by_hand(
+    make: Make, loss: nn.Module, by_hand: float
+) -> None:
     assert mean_loss(make(loss=loss), LINE, LABELS) == pytest.approx(by_hand, abs=1e-4)
 
 
@@ -84,7 +86,7 @@ def test_loss_of_the_distances_of_pairs_is_what_the_hand_works_out(make: Make, l
         (nn.CosineEmbeddingLoss(margin=0.5), ((1 - 0.6) + 0 + (0.8 - 0.5)) / 3),
     ],
 )
-def test_loss_of_the_angles_of_pairs_is_what_the_hand_works_out(
+def test_loss_of_the_angles_of_pairs_equals_the_value_computed_by_hand(
     make: Make, loss: nn.Module, by_hand: float, distance: str
 ) -> None:
     module = make(loss=loss, distance=distance)
@@ -129,7 +131,7 @@ def test_batch_of_one_class_has_a_loss_of_zero_and_no_gradient(make: Make) -> No
     assert all((parameter.grad == 0).all() for parameter in module.network.parameters())
 
 
-def test_each_pair_is_there_once() -> None:
+def test_each_pair_is_returned_once() -> None:
     first, second, signs = all_pairs(torch.tensor([0, 1, 0]))
     assert [first.tolist(), second.tolist(), signs.tolist()] == [[0, 0, 1], [1, 2, 2], [-1, 1, -1]]
 
@@ -171,11 +173,11 @@ def test_views_of_an_image_have_one_embedding_of_their_mean_direction(make: Make
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": nn.MSELoss()}, "loss of embeddings.*TripletMarginLoss.*got MSELoss.*ImageClassifier"),
+        ({"loss": nn.MSELoss()}, "loss on embeddings.*TripletMarginLoss.*got MSELoss.*ImageClassifier"),
         ({"loss": nn.TripletMarginLoss(), "miner": "all_pairs"}, "semi_hard or batch_hard for TripletM.*got all_pairs"),
         ({"loss": nn.CosineEmbeddingLoss(), "miner": "batch_hard"}, "all_pairs for CosineEmbeddingLoss"),
         ({"loss": nn.HingeEmbeddingLoss(reduction="none")}, "reduction mean or sum"),
-        ({"network": lambda width: LeNet(7)}, r"embedding \(1, 2\) of an image, but LeNet makes \(1, 7\)"),
+        ({"network": lambda width: LeNet(7)}, r"embedding \(1, 2\) for an image, but LeNet returns \(1, 7\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Make, changes: dict[str, Any], message: str) -> None:

@@ -60,7 +60,7 @@ def test_images_of_many_sizes_give_logits(size: int) -> None:
     assert Airbench(7, [8, 8, 8]).eval()(torch.randn(2, 3, size, size)).shape == (2, 7)
 
 
-def test_training_whitens_by_its_images_once_and_leaves_the_layer_alone(make_classifier: Make, tmp_path: Path) -> None:
+def test_training_whitens_once_and_does_not_train_the_layer(make_classifier: Make, tmp_path: Path) -> None:
     images = coloured_noise(64)
     loader = DataLoader(TensorDataset(images, torch.arange(64) % 10), 16)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -80,7 +80,7 @@ def test_training_whitens_by_its_images_once_and_leaves_the_layer_alone(make_cla
     torch.testing.assert_close(resumed.network.whitening.weight, expected.whitening.weight)
 
 
-def test_trained_network_is_not_whitened_anew(make_classifier: Make, tmp_path: Path) -> None:
+def test_trained_network_is_not_whitened_again(make_classifier: Make, tmp_path: Path) -> None:
     first, others = (TensorDataset(coloured_noise(64) * scale, torch.arange(64) % 10) for scale in (1, 3))
     module = make_classifier(network=partial(Airbench, widths=[8, 8, 8]))
     Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, DataLoader(first, 16))
@@ -97,7 +97,7 @@ def test_trained_network_is_not_whitened_anew(make_classifier: Make, tmp_path: P
         assert torch.equal(tuned.network.whitening.weight, filters) == (not removed)
 
 
-def test_whitening_is_fitted_to_whole_images_and_not_to_what_an_epoch_makes_of_them(
+def test_whitening_is_fitted_to_whole_images_and_not_to_augmented_ones(
     make_classifier: Make, sample_root: Path
 ) -> None:
     data = SampleDataModule(str(sample_root), batch_size=100, batch_transforms=[ProgressiveResize({0: 17})])
@@ -127,9 +127,9 @@ def test_recipe_trains_at_reduced_width(overlays: list[str], sample_root: Path, 
             f"--runs_dir={tmp_path}",
         ]
     )
-    # the overlay validates an average of weights, which few steps have hardly moved
+    # the overlay validates an average of weights, which few steps hardly change
     assert cli.trainer.callback_metrics["train/acc" if overlays else "val/acc"] > 0.8
-    # grey images leave two thirds of the whitened directions empty, and norms must not blow their noise up
+    # grey images leave two thirds of the whitened directions empty, and norms must not amplify their noise
     assert cli.model.network.whitening.bias.abs().max() < 2
     groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
     assert set(groups) >= {"whitening.bias", "head.weight", "default"} - ({"head.weight"} if overlays else set())

@@ -24,7 +24,7 @@ TINY_SWIN = {
     "window_size": [4, 4],
 }
 TINY_VIT = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
-# made for 128 pixels: what a side of 32 is worth to a network whose first strides, 4 together, are undone
+# a side of 32 with the first strides (a factor of 4) removed corresponds to 128 pixels
 TINY_MAXVIT = {
     "input_size": [128, 128],
     "partition_size": 4,
@@ -101,15 +101,15 @@ def test_first_strides_of_each_family_are_undone_and_no_others(
     name: str, arguments: dict[str, Any], undone: list[str], layer: str, size: list[int]
 ) -> None:
     large = name.startswith(("alexnet", "vgg", "inception", "wide_", "resnext", "convnext", "swin"))
-    with torch.device("meta" if large else "cpu"):  # on meta no memory is filled, though each layer takes longer
+    with torch.device("meta" if large else "cpu"):  # the meta device allocates no memory, but each layer takes longer
         original = strides(make(name, 128, adapt_stem=False, arguments=arguments))
         network = make(name, arguments=arguments)
-        assert [one for one, stride in strides(network).items() if stride != original[one]] == undone
+        assert [layer for layer, stride in strides(network).items() if stride != original[layer]] == undone
         assert sizes(network, layer) == [*size, 1, 10]
 
 
-# documented by torchvision with each network's weights, for 1000 classes; GoogLeNet's and Inception's without the
-# auxiliary heads that are off here
+# documented by torchvision with each network's weights, for 1000 classes; those of GoogLeNet and Inception without the
+# auxiliary heads, which are disabled here
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
@@ -168,20 +168,20 @@ def test_transformer_keeps_its_patches() -> None:
     assert network.conv_proj.padding == (0, 0)
 
 
-def test_what_is_undone_and_what_is_not_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_and_required_strides_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         make("shufflenet_v2_x0_5")
         make("VisionTransformer", arguments=TINY_VIT)
         make("shufflenet_v2_x0_5", 224)
     assert [record.message for record in caplog.records] == [
-        "Strides of torchvision.models.shufflenet_v2_x0_5 undone for 32x32 pixels: conv1.0, maxpool.",
-        "Strides of torchvision.models.VisionTransformer undone for 32x32 pixels: none; it cannot run without that of "
-        "conv_proj.",
-        "Strides of torchvision.models.shufflenet_v2_x0_5 undone for 224x224 pixels: none.",
+        "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 32x32 pixels: conv1.0, maxpool.",
+        "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none; it cannot run without those "
+        "of conv_proj.",
+        "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 224x224 pixels: none.",
     ]
 
 
-def test_watching_an_image_leaves_no_trace() -> None:
+def test_recording_strided_layers_leaves_no_hooks() -> None:
     network = make("shufflenet_v2_x0_5")
     assert all(module.training and not module._forward_pre_hooks for module in network.modules())
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -190,13 +190,13 @@ def test_watching_an_image_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_training_makes_logits_alone(name: str) -> None:
+def test_training_returns_only_logits(name: str) -> None:
     network = make(name, arguments={"init_weights": False})
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 class Pair(nn.Module):
-    """Makes two outputs."""
+    """A network with two outputs."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -212,24 +212,24 @@ def no_network(num_classes: int) -> int:
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [
-        ("torchvision.models.resnet81", {}, "is none. Similar names there: resnet18"),
+        ("torchvision.models.resnet81", {}, "is not one. Similar names: resnet18"),
         ("torchvision.modles.resnet18", {}, "fails: No module named 'torchvision.modles'"),
         ("resnet18", {}, "such as torchvision.models.resnet18.*'resnet18' fails"),
-        ("torchvision.models", {}, "is none"),
-        ("torch.nn.ReLU", {}, "to make a network.*unexpected keyword argument 'num_classes'"),
-        (f"{__name__}.no_network", {}, "to make a network, but got int"),
-        (f"{__name__}.Pair", {}, "its output is no tensor, but tuple"),
-        ("torchvision.models.resnet18", {"depth": 3}, "to make a network.*unexpected keyword argument 'depth'"),
+        ("torchvision.models", {}, "is not one"),
+        ("torch.nn.ReLU", {}, "to return a network.*unexpected keyword argument 'num_classes'"),
+        (f"{__name__}.no_network", {}, "to return a network, but got int"),
+        (f"{__name__}.Pair", {}, "its output is not a tensor, but tuple"),
+        ("torchvision.models.resnet18", {"depth": 3}, "to return a network.*unexpected keyword argument 'depth'"),
         ("torchvision.models.vit_b_32", {}, "32x32 pixels.*Wrong image height! Expected 224 but got 32"),
     ],
 )
-def test_mistakes_are_told_in_one_line(path: str, arguments: dict[str, Any], message: str) -> None:
+def test_mistakes_are_reported_in_one_line(path: str, arguments: dict[str, Any], message: str) -> None:
     with torch.device("meta"), pytest.raises(MisconfigurationException, match=message) as error:
         ZooNetwork(10, path, 32, arguments=arguments)
     assert "\n" not in str(error.value)
 
 
-def test_missing_timm_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "path", [])
@@ -237,10 +237,10 @@ def test_missing_timm_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch
         make("timm.models.resnet18")
 
 
-def test_image_size_comes_from_the_data_or_is_asked_for(make_classifier: Callable[..., ImageClassifier]) -> None:
+def test_image_size_comes_from_the_data_or_is_required(make_classifier: Callable[..., ImageClassifier]) -> None:
     network = partial(ZooNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
     assert make_classifier(network=network, image_size=16).network.image_size == 16
-    with pytest.raises(MisconfigurationException, match="Give its image_size"):
+    with pytest.raises(MisconfigurationException, match="Set its image_size"):
         network(10)
 
 
@@ -255,7 +255,7 @@ def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.Lo
 
 
 SMALLEST: list[tuple[str, dict[str, Any]]] = [
-    ("alexnet", {}),  # it and the next have 57 and 129 million parameters, whatever their arguments
+    ("alexnet", {}),  # this and the next have 57 and 129 million parameters, for any arguments
     ("vgg11", {"init_weights": False}),
     ("googlenet", {"init_weights": False}),
     ("resnet18", {}),

@@ -48,7 +48,7 @@ def test_resnet_is_as_large_as_published(depth: int, millions: float) -> None:
 
 
 @pytest.mark.parametrize("depth", [18, 20, 32, 34, 44, 50, 56, 110])
-def test_resnet_has_as_many_layers_as_its_name_says(depth: int) -> None:
+def test_resnet_has_as_many_layers_as_in_its_name(depth: int) -> None:
     layers = [
         name
         for name, module in ResNet(10, depth).named_modules()
@@ -89,7 +89,7 @@ def test_softmax_regression_is_one_template_image_for_each_class() -> None:
     torch.testing.assert_close(network(images), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_mlp_has_a_relu_and_dropout_behind_each_hidden_layer_and_none_behind_the_last() -> None:
+def test_mlp_has_a_relu_and_dropout_after_each_hidden_layer_and_none_after_the_last() -> None:
     network = MLP(10, hidden=[64, 32], dropout=0.25, image_size=8)
     assert [type(layer).__name__ for layer in network] == [
         *("Flatten", "Linear", "ReLU", "Dropout"),
@@ -104,7 +104,7 @@ def test_mlp_has_a_relu_and_dropout_behind_each_hidden_layer_and_none_behind_the
 
 
 @pytest.mark.parametrize("network", [SoftmaxRegression, MLP, Recurrent])
-def test_image_size_comes_from_the_data_or_is_asked_for(
+def test_image_size_comes_from_the_data_or_is_required(
     network: type[nn.Module], make_classifier: Callable[..., ImageClassifier]
 ) -> None:
     assert make_classifier(network=network, image_size=16)(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
@@ -138,7 +138,7 @@ def test_wide_resnet_is_as_large_as_published(depth: int, widen_factor: int, mil
         assert size(WideResNet(10, depth, widen_factor)) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
-def test_wide_resnet_refuses_a_depth_that_none_has() -> None:
+def test_wide_resnet_rejects_an_impossible_depth() -> None:
     with pytest.raises(MisconfigurationException, match=r"6n \+ 4.*but got 20"):
         WideResNet(10, depth=20)
 
@@ -152,11 +152,11 @@ def test_wide_resnet_shrinks_between_its_stages_only() -> None:
     assert sizes == [(16, 32, 32)] * 2 + [(32, 16, 16)] * 2 + [(64, 8, 8)] * 2
 
 
-def test_wide_resnet_activates_before_its_convolutions_and_not_behind_them() -> None:
+def test_wide_resnet_activates_before_its_convolutions_and_not_after_them() -> None:
     first, second = WideResNet(10, depth=16, widen_factor=2).eval().blocks[:2]
     x = torch.randn(2, 32, 8, 8)
     nn.init.zeros_(second.conv2.weight)
-    assert torch.equal(second(x), x)  # nothing on the way of the identity
+    assert torch.equal(second(x), x)  # the identity path is unchanged
     nn.init.zeros_(first.conv2.weight)
     x = torch.randn(2, 16, 8, 8)
     torch.testing.assert_close(first(x), first.shortcut(first.bn1(x).relu()))  # shared with the first convolution

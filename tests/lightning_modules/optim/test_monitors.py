@@ -37,7 +37,7 @@ SHORT = ["--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--train
         (None, ["val/size", "lr-SGD", "val/acc_gap", "epoch", "step", ""]),
     ],
 )
-def test_a_metrics_name_tells_which_way_it_is_better(mode: str | None, names: list[str]) -> None:
+def test_the_name_of_a_metric_indicates_its_mode(mode: str | None, names: list[str]) -> None:
     assert {better_mode(name) for name in names} == {mode}
 
 
@@ -57,7 +57,7 @@ def test_the_best_checkpoint_is_that_of_the_lowest_loss(fast: list[str], monitor
     assert "  mode: min" in (run / "config.yaml").read_text()
 
 
-def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list[str], tmp_path: Path) -> None:
+def test_monitors_of_an_accuracy_use_the_highest_value(fast: list[str], tmp_path: Path) -> None:
     callbacks = ", ".join(
         f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: val/acc, {more}}}}}"
         for name, more in (("EarlyStopping", "patience: 3"), ("ModelCheckpoint", "filename: mine"))
@@ -65,11 +65,11 @@ def test_whatever_monitors_an_accuracy_takes_the_highest_for_the_best(fast: list
     options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", f"--model.lr_scheduler={PLATEAU}"]
     options += ["--model.lr_scheduler.monitor=val/acc", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
     trainer = main(["fit", *fast, *options]).trainer
-    monitoring = [one for one in trainer.callbacks if getattr(one, "monitor", None) is not None]
-    assert [one.mode for one in [*monitoring, trainer.lr_scheduler_configs[0].scheduler]] == ["max"] * 4
+    monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None) is not None]
+    assert [each.mode for each in [*monitoring, trainer.lr_scheduler_configs[0].scheduler]] == ["max"] * 4
 
 
-def test_a_metric_of_training_is_monitored_beside_validations_within_an_epoch(fast: list[str], tmp_path: Path) -> None:
+def test_a_training_metric_is_monitored_with_validations_within_an_epoch(fast: list[str], tmp_path: Path) -> None:
     callbacks = ", ".join(
         f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: train/loss, {more}}}}}"
         for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
@@ -77,7 +77,7 @@ def test_a_metric_of_training_is_monitored_beside_validations_within_an_epoch(fa
     options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", "--trainer.val_check_interval=0.5"]
     run = main(["fit", *fast, *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]).run_dir
     losses = values(run, "train/loss")
-    assert len(losses) == 2  # the first, and one that is not better by 9
+    assert len(losses) == 2  # the first, and one that does not improve by 9
     mine = torch.load(run / "checkpoints/mine.ckpt", weights_only=True)
     assert mine["epoch"] == min(losses, key=lambda epoch: losses[epoch])
 
@@ -100,7 +100,7 @@ def test_a_metric_of_training_is_monitored_beside_validations_within_an_epoch(fa
     ],
 )
 @pytest.mark.parametrize("sanity_steps", [2, 0])
-def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
+def test_a_missing_metric_is_reported_in_the_first_validation(
     fast: list[str],
     change: list[str],
     message: str,
@@ -117,7 +117,7 @@ def test_a_metric_that_does_not_exist_is_told_in_the_first_validation(
     assert not list(run.glob("checkpoints/*"))
 
 
-def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
+def test_a_metric_that_training_does_not_log_is_reported_after_an_epoch(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=train_loss"]
@@ -130,13 +130,13 @@ def test_a_metric_that_training_does_not_log_is_told_after_an_epoch(
     assert f"error: {message}\n" in capsys.readouterr().err
 
 
-def test_a_metrics_name_tells_whether_validation_logs_it() -> None:
+def test_the_name_of_a_metric_indicates_whether_validation_logs_it() -> None:
     assert all(map(is_of_validation, ["val/acc", "val_loss", "valLoss", "validation/loss", "valid_acc"]))
     assert not any(map(is_of_validation, ["train/loss", "value_loss", "loss", "my/val/acc", ""]))
 
 
 class Confident(ImageClassifier):
-    """Logs metrics of training under names that do not begin with "train"."""
+    """A classifier that logs training metrics under names that do not begin with "train"."""
 
     def training_step(self, batch: Any, *args: Any) -> Any:
         output = super().training_step(batch, *args)
@@ -158,11 +158,11 @@ def test_a_metric_of_training_may_have_any_name(fast: list[str], monitor: str, t
     losses = values(run, "train/loss")
     assert len(losses) == 2
     for name in ("best", "mine"):
-        found = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
-        assert found["epoch"] == min(losses, key=lambda epoch: losses[epoch])
+        checkpoint = torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+        assert checkpoint["epoch"] == min(losses, key=lambda epoch: losses[epoch])
 
 
-def test_a_metric_that_nothing_logs_is_told_after_an_epoch(
+def test_a_metric_that_nothing_logs_is_reported_after_an_epoch(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=confidence_los"]

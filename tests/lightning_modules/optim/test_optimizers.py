@@ -90,9 +90,9 @@ def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
     [
         (
             "optimizer: {class_path: torch.optim.LBFGS}\nparam_groups: [{pattern: fc3.*, lr: 0.1}]",
-            r"this network, but it says: LBFGS doesn't .* all but one rule",
+            r"this network, but got: LBFGS doesn't .* all rules except one",
         ),
-        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "Take --model.param_groups, no_decay and"),
+        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "Remove --model.param_groups, no_decay and"),
         (
             "optimizer: {class_path: torch.optim.SparseAdam}",
             "sparse embeddings for SparseAdam, but .* torch.optim.Adam",
@@ -105,8 +105,8 @@ def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
         ),
     ],
 )
-def test_what_an_optimizer_cannot_train_is_refused_at_once(yaml: str, message: str) -> None:
-    with pytest.raises(Exception, match=message) as caught:  # which the command line unpacks from jsonargparse's
+def test_networks_that_an_optimizer_cannot_train_are_rejected(yaml: str, message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught:  # jsonargparse wraps it; the command line unwraps it
         classifier(yaml)
     error: BaseException | None = caught.value
     while error is not None and not isinstance(error, MisconfigurationException):
@@ -194,7 +194,7 @@ def test_a_normalized_filter_has_the_norm_of_the_root_of_its_width_before_its_st
     torch.testing.assert_close(param.detach(), 4 * direction, atol=1e-5, rtol=0)
 
 
-def test_the_rest_steps_as_by_sgd() -> None:
+def test_other_parameters_step_like_sgd() -> None:
     ours = [*filters(2, 7), *filters(1, 3, 5)]
     theirs = [nn.Parameter(param.detach().clone()) for param in ours]
     options = {"lr": 0.1, "momentum": 0.85, "nesterov": True, "weight_decay": 0.3}
@@ -204,11 +204,11 @@ def test_the_rest_steps_as_by_sgd() -> None:
         for params, optimizer in ((ours, muon), (theirs, sgd)):
             set_gradients(params, step)
             optimizer.step()
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other)
+        for parameter, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(parameter, other)
 
 
-def test_filters_may_lie_in_memory_as_nhwc() -> None:
+def test_filters_may_be_channels_last() -> None:
     plain, last = filters(1, 8, 4, 3, 3), filters(1, 8, 4, 3, 3)
     last[0].data = last[0].data.to(memory_format=torch.channels_last)
     for params in (plain, last):
@@ -218,7 +218,7 @@ def test_filters_may_lie_in_memory_as_nhwc() -> None:
     torch.testing.assert_close(plain[0], last[0])
 
 
-def test_muon_goes_on_from_its_saved_state() -> None:
+def test_muon_resumes_from_its_saved_state() -> None:
     params = filters(1, 8, 4, 3, 3) + filters(1, 5)
     optimizer = Muon(params, lr=0.1)
     set_gradients(params, 1)
@@ -240,7 +240,7 @@ def test_muon_refuses_numbers_below_0(option: str) -> None:
 
 
 @pytest.mark.cuda
-def test_muon_never_waits_for_the_device() -> None:
+def test_muon_never_synchronises_with_the_device() -> None:
     params = [nn.Parameter(param.detach().cuda()) for param in filters(2, 8, 4, 3, 3) + filters(1, 5)]
     for param in params:
         param.grad = torch.ones_like(param)
@@ -253,7 +253,7 @@ def test_muon_never_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_weight_of_zeros_stays_a_number_when_normalised() -> None:
+def test_a_weight_of_zeros_stays_finite_when_normalised() -> None:
     weight = nn.Parameter(torch.zeros(4, 3))
     optimizer = Muon([weight], lr=0.1, normalize=True)
     weight.grad = torch.randn(4, 3)

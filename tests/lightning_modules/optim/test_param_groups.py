@@ -68,7 +68,7 @@ def test_every_parameter_that_trains_is_in_exactly_one_group_of_a_name_of_its_ow
     try:
         freeze(network, rules)
         groups = build_param_groups(network, rules, sgd(), no_decay, layer_decay)
-    except MisconfigurationException:  # a pattern or all parameters are taken or frozen by the others
+    except MisconfigurationException:  # earlier rules match or freeze all parameters of a pattern, or all parameters
         reject()
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(parameter) for parameter in network.parameters() if parameter.requires_grad)
@@ -94,11 +94,11 @@ def test_scale_absolute_lr_weight_decay_and_momentum_reach_the_optimizer() -> No
     }
 
 
-def test_scale_of_zero_stands_still() -> None:
+def test_scale_of_zero_keeps_the_parameters() -> None:
     assert build_param_groups(LeNet(10), [ParamGroup("fc3.*", lr_scale=0)], sgd(lr=0.01))[0]["lr"] == 0
 
 
-def test_norms_and_biases_take_no_decay_unless_a_rule_says_how_much() -> None:
+def test_norms_and_biases_take_no_decay_unless_a_rule_sets_it() -> None:
     network = ResNet(10, 20)
     rules = [ParamGroup("stem.*"), ParamGroup("stages.0.*", weight_decay=0.3)]
     groups = build_param_groups(network, rules, sgd(weight_decay=0.1), no_decay=True)
@@ -132,7 +132,7 @@ def test_a_layer_is_a_module_with_a_weight_and_the_norms_after_it() -> None:
     }
 
 
-def test_lr_decays_from_the_last_layer_down_but_where_a_rule_gives_it() -> None:
+def test_lr_decays_from_the_last_layer_down_unless_a_rule_sets_it() -> None:
     rules = [ParamGroup("fc2.*", lr=0.7), ParamGroup("conv2.*", lr_scale=3)]
     groups = build_param_groups(LeNet(10), rules, sgd(lr=1.0), layer_decay=0.5)
     assert {group["name"]: group["lr"] for group in groups} == {
@@ -147,9 +147,9 @@ def test_lr_decays_from_the_last_layer_down_but_where_a_rule_gives_it() -> None:
 def test_decay_by_layer_and_none_for_biases_go_together() -> None:
     groups = build_param_groups(LeNet(10), [], sgd(lr=1.0), no_decay=True, layer_decay=0.5)
     assert len(groups) == 10
-    found = {group["name"]: (group["lr"], group.get("weight_decay")) for group in groups}
-    assert found["default/fc2"] == (0.5, None)
-    assert found["default/fc2/no_decay"] == (0.5, 0.0)
+    settings = {group["name"]: (group["lr"], group.get("weight_decay")) for group in groups}
+    assert settings["default/fc2"] == (0.5, None)
+    assert settings["default/fc2/no_decay"] == (0.5, 0.0)
 
 
 def test_frozen_parameters_are_in_no_group_and_have_no_gradient() -> None:
@@ -177,11 +177,11 @@ def test_what_the_network_froze_itself_stays_frozen() -> None:
     ("rules", "message"),
     [
         ([ParamGroup("fc4.*")], r"'fc4\.\*'.*it matches none.*fc"),
-        ([ParamGroup("fc3.*"), ParamGroup("fc3.bias")], r"'fc3\.bias'.*taken by rules above"),
+        ([ParamGroup("fc3.*"), ParamGroup("fc3.bias")], r"'fc3\.bias'.*earlier rules match all"),
         ([ParamGroup("fc3.weight", name="a"), ParamGroup("fc3.bias", name="a")], "distinct names"),
         ([ParamGroup("fc3.*", name="default")], "distinct names"),
         ([ParamGroup("fc3.*", options={"nesterof": True})], r"options of SGD for param group 'fc3\.\*'.*nesterov"),
-        ([ParamGroup("fc3.*", options={"momentum": 0.9})], "momentum of param group 'fc3.*' beside its options"),
+        ([ParamGroup("fc3.*", options={"momentum": 0.9})], "momentum of param group 'fc3.*' as a field"),
     ],
 )
 def test_rule_without_effect_is_an_error(rules: list[ParamGroup], message: str) -> None:
@@ -233,7 +233,7 @@ def test_table_shows_every_group_and_what_is_frozen() -> None:
     ]
 
 
-def test_table_shows_whatever_else_a_rule_sets() -> None:
+def test_table_shows_all_other_settings_of_a_rule() -> None:
     network = LeNet(10)
     rules = [
         ParamGroup("fc3.weight", schedule=Triangle(1, 0, 0, 0.5), momentum=0.8),

@@ -19,7 +19,7 @@ from lightning_modules.optim.monitors import MonitorCheck
 from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
-STEPS = 4  # an epoch
+STEPS = 4  # per epoch
 
 DATA = """
 class_names: [a, b, c]
@@ -56,12 +56,12 @@ def text_of(yaml: str) -> str:
 
 
 def classifier(yaml: str) -> ImageClassifier:
-    """Return the classifier of a config's lines."""
+    """Return the classifier of a YAML config."""
     return parser().instantiate(parser().parse_string(text_of(yaml))).model
 
 
 class TraceLr(Callback):
-    """Note each group's lr at every step, before it and in it, and whether the first layer stands still."""
+    """Record each group's lr before and in every step, and whether the first layer is frozen."""
 
     def __init__(self) -> None:
         self.frozen: list[bool] = []
@@ -74,11 +74,11 @@ class TraceLr(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, module: ImageClassifier, optimizer: Any) -> None:
         self.frozen.append(not module.network.conv1.weight.requires_grad)
-        now = {group.get("name", "added"): group["lr"] for group in optimizer.param_groups}
-        for name, lr in now.items():
+        lrs = {group.get("name", "added"): group["lr"] for group in optimizer.param_groups}
+        for name, lr in lrs.items():
             self.lrs.setdefault(name, []).append(lr)
-        # what loggers saw is what the step takes
-        assert now == self.before[-1]
+        # the logged rate is the one that the step uses
+        assert lrs == self.before[-1]
 
 
 def trainer_of(epochs: int, *callbacks: Callback, **options: Any) -> Trainer:
@@ -92,7 +92,7 @@ def batches(count: int = STEPS, size: int = 4) -> DataLoader:
 
 
 def lrs_of(module: ImageClassifier, epochs: int, *callbacks: Callback, **options: Any) -> dict[str, list[float]]:
-    """Return the learning rates of each group in each step of a training."""
+    """Train, and return the learning rates of each group in each step."""
     trace = TraceLr()
     trainer_of(epochs, *callbacks, trace, **options).fit(module, batches(), batches(1))
     return trace.lrs
@@ -158,7 +158,7 @@ param_groups: [{pattern: fc3.*, lr: 0.3}, {pattern: conv*}]
 lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth, my.half]}}
 """
     config = parser().parse_string(text_of(yaml))
-    for module in (parser().instantiate(one).model for one in (config, parser().parse_string(parser().dump(config)))):
+    for module in (parser().instantiate(each).model for each in (config, parser().parse_string(parser().dump(config)))):
         lrs = lrs_of(module, 3)
         assert lrs["fc3"] == pytest.approx(by_epoch(0.3, 0.15, 0.075))
         assert lrs["conv"] == pytest.approx(by_epoch(0.1, 0.01, 0.001))
@@ -167,21 +167,21 @@ lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.ten
 
 def test_lambdas_are_as_many_as_groups() -> None:
     yaml = "lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth]}}"
-    with pytest.raises(MisconfigurationException, match=r"param groups default, but it says: Expected 1 lr_lambdas"):
+    with pytest.raises(MisconfigurationException, match=r"param groups default, but got: Expected 1 lr_lambdas"):
         lrs_of(classifier(yaml), 1)
 
 
 @pytest.mark.parametrize(
     ("yaml", "factors"),
     [
-        # nothing is better by 1e9: reduced after each epoch
+        # no value is better by 1e9, so the rate is reduced after each epoch
         ("{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}", (1, 0.1, 0.01)),
         (
             "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
             "{monitor: train/acc, mode: max, patience: 0, threshold: 1.0e+9, factor: 0.5}}",
-            (1, 1, 0.5),  # the first is better than none
+            (1, 1, 0.5),  # the first value always counts as better
         ),
-        # a worse value is still better by -1e9: never reduced
+        # any value is better by -1e9, so the rate is never reduced
         (
             "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
             "{monitor: val/loss, patience: 0, threshold: -1.0e+9}}",
@@ -189,12 +189,12 @@ def test_lambdas_are_as_many_as_groups() -> None:
         ),
     ],
 )
-def test_plateau_watches_any_logged_metric(yaml: str, factors: tuple[float, ...]) -> None:
+def test_plateau_monitors_any_logged_metric(yaml: str, factors: tuple[float, ...]) -> None:
     lrs = lrs_of(classifier(f"lr_scheduler: {yaml}"), 3)
     assert lrs["default"] == pytest.approx(by_epoch(*(0.1 * factor for factor in factors)))
 
 
-def test_plateau_that_watches_what_validation_does_not_log_is_refused_before_training() -> None:
+def test_plateau_with_a_monitor_that_is_not_logged_is_rejected_before_training() -> None:
     yaml = "lr_scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/los}}"
     trace = TraceLr()
     with pytest.raises(MisconfigurationException, match=r"but got val/los\. Validation logs val/acc, val/loss\."):
@@ -236,7 +236,7 @@ MAIN = {
 
 
 @pytest.mark.parametrize("main", MAIN)
-def test_a_groups_own_schedule_stands_beside_any_other(make_classifier: Make, main: str) -> None:
+def test_a_groups_own_schedule_works_with_any_other(make_classifier: Make, main: str) -> None:
     options: dict[str, Any] = {"lr_scheduler": MAIN[main], "lr_interval": "step" if "by step" in main else None}
     plain = lrs_of(make_classifier(**options), 4)
     rules = [ParamGroup("conv1.bias", lr=0.7, schedule=Triangle(1, 0, 0, until=3 / 8))]
@@ -268,7 +268,7 @@ param_groups:
 
 
 @pytest.mark.parametrize("main", ["none", "shape", "OneCycle"])
-def test_a_resumed_training_goes_on_along_its_schedules(make_classifier: Make, main: str, tmp_path: Path) -> None:
+def test_a_resumed_training_continues_its_schedules(make_classifier: Make, main: str, tmp_path: Path) -> None:
     options = {
         "lr_scheduler": MAIN[main],
         "param_groups": [ParamGroup("fc3.*", schedule=Triangle(0.2, 0.4, 0)), ParamGroup("conv1.*", unfreeze_epoch=1)],
@@ -296,9 +296,9 @@ def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -
     assert lrs["fc3"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
-def test_a_schedule_to_the_end_of_an_endless_training_is_refused(make_classifier: Make) -> None:
+def test_a_schedule_over_a_training_without_an_end_is_rejected(make_classifier: Make) -> None:
     for options in ({"lr_scheduler": MAIN["shape"]}, {"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}):
-        with pytest.raises(MisconfigurationException, match="Expected a known length of the training"):
+        with pytest.raises(MisconfigurationException, match="Expected a known length of training"):
             lrs_of(make_classifier(**options), -1)
 
 
@@ -309,14 +309,14 @@ def test_momentum_of_a_group_under_a_cycle_of_momentum_is_refused(make_classifie
         rules = [ParamGroup("fc3.*", momentum=0.8)]
         with pytest.raises(MisconfigurationException, match="cycle_momentum: false of"):
             lrs_of(make_classifier(optimizer=optimizer, lr_scheduler=cycle, param_groups=rules), 1)
-    with pytest.raises(MisconfigurationException, match="Rprop and the param groups default, but it says: optimizer"):
+    with pytest.raises(MisconfigurationException, match="Rprop and the param groups default, but got: optimizer"):
         lrs_of(make_classifier(optimizer=partial(torch.optim.Rprop), lr_scheduler=partial(OneCycle)), 1)
 
 
 @pytest.mark.parametrize(
     "make", [lambda: Triangle(peak_at=0.5, until=0.5), lambda: Triangle(until=1.5), lambda: WarmupCosine(warmup=1.0)]
 )
-def test_a_shape_that_cannot_be_is_refused(make: Callable[[], Any]) -> None:
+def test_an_invalid_shape_is_rejected(make: Callable[[], Any]) -> None:
     with pytest.raises(MisconfigurationException, match="Expected 0 <= "):
         make()
 
@@ -325,7 +325,7 @@ def test_a_shape_that_cannot_be_is_refused(make: Callable[[], Any]) -> None:
 
 
 class TraceMoves(Callback):
-    """Note which layers an epoch moves."""
+    """Record which layers change in an epoch."""
 
     def __init__(self) -> None:
         self.moved: list[set[str]] = []
@@ -339,10 +339,10 @@ class TraceMoves(Callback):
         self.moved.append(moved)
 
 
-def test_layers_stand_still_until_their_epoch(make_classifier: Make) -> None:
+def test_layers_stay_frozen_until_their_epoch(make_classifier: Make) -> None:
     rules = [ParamGroup("conv*", unfreeze_epoch=2, lr=0.5), ParamGroup("fc1.*", unfreeze_epoch=1)]
     module = make_classifier(param_groups=rules, lr_scheduler=partial(OneCycle))
-    lrs_of(module, 1)  # a second training of the module begins as the first did
+    lrs_of(module, 1)  # a second fit of the module starts like the first
     trace = TraceMoves()
     lrs = lrs_of(module, 3, trace)
     early = {"fc2", "fc3"}
@@ -350,7 +350,7 @@ def test_layers_stand_still_until_their_epoch(make_classifier: Make) -> None:
     assert max(lrs["conv"]) == pytest.approx(0.5, rel=0.01)
 
 
-def test_layers_that_begin_later_are_refused_on_several_devices(make_classifier: Make) -> None:
+def test_layers_that_unfreeze_later_are_rejected_on_several_devices(make_classifier: Make) -> None:
     module = make_classifier(param_groups=[ParamGroup("conv*", unfreeze_epoch=2)])
     module.trainer = trainer_of(1, devices=2, strategy="ddp")
     with pytest.raises(MisconfigurationException, match=r"one device for unfreeze_epoch.*but got 2"):

@@ -20,7 +20,7 @@ FAN_IN, FAN_OUT = 32 * 9, 64 * 9
 
 
 def filled(method, layer: nn.Module | None = None, **arguments: float | str) -> Tensor:
-    """Return the weight, float64, of a layer that a rule has filled; by default a convolution of 32 to 64 channels."""
+    """Return the weight, float64, of a layer initialised by a rule; by default a convolution of 32 to 64 channels."""
     torch.manual_seed(0)
     layer = layer or nn.Conv2d(32, 64, 3, bias=False)
     initialize(layer, [Initializer(method, pattern="weight", arguments=arguments)])
@@ -55,7 +55,7 @@ def from_yaml(text: str) -> list[Initializer]:
 def test_normal_values_have_mean_and_std_of_the_formula(method, arguments: dict, std: float) -> None:
     values = filled(method, **arguments)
     n = values.numel()
-    error = std / math.sqrt(n)  # of the mean; that of the std is a factor of sqrt(2) smaller
+    error = std / math.sqrt(n)  # standard error of the mean; that of the std is smaller by a factor of sqrt(2)
     assert values.mean().item() == pytest.approx(arguments.get("mean", 0), abs=4 * error)
     assert values.std().item() == pytest.approx(std, abs=4 * error / math.sqrt(2))
     assert (values - values.mean()).abs().max() > 3 * std  # and tails
@@ -159,7 +159,7 @@ def test_layer_is_found_by_a_class_that_it_inherits_from() -> None:
     assert (network[1].weight != 7).all()
 
 
-def test_values_follow_from_the_seed_whatever_the_memory_format_and_dtype() -> None:
+def test_values_depend_only_on_the_seed_and_not_on_memory_format_or_dtype() -> None:
     rules = [Initializer("orthogonal", layer="Conv2d", pattern="*.weight"), Initializer("normal", layer="Linear")]
 
     def weights(network: nn.Module, seed: int) -> list[Tensor]:
@@ -171,7 +171,7 @@ def test_values_follow_from_the_seed_whatever_the_memory_format_and_dtype() -> N
     last = weights(LeNet(10).to(memory_format=torch.channels_last), 1)
     half = weights(LeNet(10).bfloat16(), 1)
     other = weights(LeNet(10), 2)
-    for number in set(range(10)) - {1, 3}:  # the convolutions' biases are filled by no rule
+    for number in set(range(10)) - {1, 3}:  # no rule matches the convolutions' biases
         assert torch.equal(plain[number], last[number])
         assert torch.equal(plain[number].bfloat16(), half[number])
         assert not torch.equal(plain[number], other[number])
@@ -193,10 +193,10 @@ def test_values_follow_from_the_seed_whatever_the_memory_format_and_dtype() -> N
         ([Initializer("normal", arguments={"std": "wide"})], r"normal\(std=wide\)"),
         ([Initializer("normal", layer="Conv3d")], r"layer 'Conv3d' and .* it matches none.*are Conv2d, Linear"),
         ([Initializer("normal", pattern="fc4.*")], r"'fc4\.\*'.*it matches none.*fc"),
-        ([Initializer("normal"), Initializer("normal", pattern="fc3.*")], r"'fc3\.\*'.*taken by rules above"),
+        ([Initializer("normal"), Initializer("normal", pattern="fc3.*")], r"'fc3\.\*'.*earlier rules match all"),
     ],
 )
-def test_rule_that_cannot_be_followed_is_one_line(rules: list[Initializer], message: str) -> None:
+def test_invalid_rule_is_reported_in_one_line(rules: list[Initializer], message: str) -> None:
     with pytest.raises(MisconfigurationException, match=message) as caught:
         initialize(LeNet(10), rules)
     assert "\n" not in str(caught.value)
@@ -217,7 +217,7 @@ def test_arguments_are_those_of_torchs_function(method, arguments: dict, message
         Initializer(method, arguments=arguments)
 
 
-def test_table_says_which_rule_filled_what() -> None:
+def test_table_lists_the_parameters_of_each_rule() -> None:
     network = LeNet(10)
     rules = [
         Initializer("constant", pattern="*.bias", arguments={"val": 0.5}),

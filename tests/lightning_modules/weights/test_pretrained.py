@@ -35,7 +35,7 @@ def saved(state: object, **options: object) -> bytes:
 
 
 def rows(out: str) -> dict[str, tuple[int, str]]:
-    """Return the printed table: how many of each kind, and their names."""
+    """Return the printed table: number and names of the tensors of each kind."""
     table: dict[str, tuple[int, str]] = {}
     for line in out.splitlines():
         cells = [cell.strip() for cell in line.split("│")[1:-1]]
@@ -66,7 +66,7 @@ WRAPS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-def test_state_dict_is_loaded_whatever_saved_it(tmp_path: Path, wrap, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = LeNet(10), LeNet(10)
     source.load_state_dict({name: value.half().float() for name, value in source.state_dict().items()})
     torch.save(wrap(source.state_dict()), tmp_path / "net.pkl")
@@ -112,7 +112,7 @@ def test_checkpoint_of_another_module_class_is_loaded(tmp_path: Path, capsys: py
 
 
 class Wrapped(nn.Module):
-    """A network whose own names begin with a prefix that others take off."""
+    """A network whose own names begin with a prefix of wrappers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_network_whose_own_names_begin_like_a_prefix_is_loaded(tmp_path: Path, p
     assert equal(source, target)
 
 
-def test_of_two_networks_in_a_file_none_is_taken_for_the_other(tmp_path: Path) -> None:
+def test_two_networks_in_a_file_are_not_confused(tmp_path: Path) -> None:
     student, teacher, target = LeNet(10), LeNet(10), LeNet(10)
     for first, second in [(student, teacher), (teacher, student)]:
         state = {first: renamed(first.state_dict(), "network."), second: renamed(second.state_dict(), "teacher.")}
@@ -136,17 +136,19 @@ def test_of_two_networks_in_a_file_none_is_taken_for_the_other(tmp_path: Path) -
         assert equal(first, target)
 
 
-def test_what_lies_beside_a_wrapped_network_is_no_part_of_it(
+def test_tensors_next_to_a_wrapped_network_are_not_part_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = renamed(LeNet(10).state_dict(), "module.")
     torch.save(state | {"conv1.bias": state.pop("module.conv1.bias")}, tmp_path / "net.pt")
     load_pretrained(LeNet(10), str(tmp_path / "net.pt"))
-    told = rows(capsys.readouterr().out)
-    assert told["missing in the file"] == told["unexpected in the file"] == (1, "conv1.bias")
+    table = rows(capsys.readouterr().out)
+    assert table["missing in the file"] == table["unexpected in the file"] == (1, "conv1.bias")
 
 
-def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_matching_tensors_are_loaded_and_others_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, target = LeNet(100), LeNet(10)
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state = source.state_dict()
@@ -169,7 +171,7 @@ def test_what_matches_is_loaded_and_what_does_not_is_told(tmp_path: Path, capsys
         assert torch.equal(value, before[name] if left else state[name])
 
 
-def test_long_lists_say_how_many_more_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_lists_end_with_the_number_of_further_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = ResNet(10, 20)
     torch.save(renamed(network.state_dict(), "module."), tmp_path / "net.pkl")
     load_pretrained(network, str(tmp_path / "net.pkl"))
@@ -177,7 +179,7 @@ def test_long_lists_say_how_many_more_there_are(tmp_path: Path, capsys: pytest.C
     count = len(network.state_dict())
     assert rows(out)["loaded"][0] == count
     assert rows(out)["loaded"][1].endswith(f", and {count - 8} more")
-    assert "without 'module.' before their names" in " ".join(out.split())
+    assert "without the prefix 'module.'" in " ".join(out.split())
 
 
 def test_only_rank_zero_prints(
@@ -191,7 +193,7 @@ def test_only_rank_zero_prints(
     assert capsys.readouterr().out == ""
 
 
-def test_what_is_measured_must_be_whole(tmp_path: Path) -> None:
+def test_weights_for_evaluation_must_be_complete(tmp_path: Path) -> None:
     torch.save(LeNet(100).state_dict(), tmp_path / "net.pkl")
     target = LeNet(10)
     before = target.fc1.weight.clone()
@@ -225,7 +227,7 @@ def archive(kind: str) -> bytes:
 
 
 def torchscript() -> bytes:
-    with warnings.catch_warnings(action="ignore"):  # that this is the old way
+    with warnings.catch_warnings(action="ignore"):  # about the deprecated format
         return torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save_to_buffer()
 
 
@@ -269,7 +271,7 @@ NO_WEIGHTS = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), NO_WEIGHTS.values(), ids=NO_WEIGHTS)
-def test_file_that_is_no_state_dict_is_told_in_one_line(
+def test_file_without_a_state_dict_is_reported_in_one_line(
     tmp_path: Path, name: str, content: bytes, message: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -277,7 +279,7 @@ def test_file_that_is_no_state_dict_is_told_in_one_line(
         load_pretrained(LeNet(10), str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "weights_only" not in str(caught.value)  # torch advises to load it unsafely
+    assert "weights_only" not in str(caught.value)  # torch's message advises to load it unsafely
     assert not recwarn.list
 
 
@@ -286,7 +288,7 @@ def test_missing_file_is_named() -> None:
         load_pretrained(LeNet(10), "gone.pkl")
 
 
-def test_recipe_takes_published_weights_and_asks_for_them(
+def test_recipe_uses_published_weights_and_reports_a_missing_file(
     sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Path("configs/finetune.yaml").resolve()
@@ -306,4 +308,4 @@ def test_recipe_takes_published_weights_and_asks_for_them(
     peaks = {group["name"]: group["max_lr"] for group in trainer.optimizers[0].param_groups}
     assert peaks["fc3"] == pytest.approx(10 * peaks["default"])
     moved = (trainer.model.network.fc2.weight - source.fc2.weight).abs().max()
-    assert 0 < moved < 1e-3  # still what was loaded
+    assert 0 < moved < 1e-3  # almost unchanged since loading

@@ -20,7 +20,7 @@ def test_tensors_and_plain_values_are_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("forced", [False, True])
 @pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
 def test_code_in_a_file_is_never_run(tmp_path: Path, how: str, forced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if forced:  # what advice on the internet says to set for old files
+    if forced:  # a common workaround for old files
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     file, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
     if how == "pickle":
@@ -45,7 +45,7 @@ def test_file_that_would_unpack_to_more_than_it_has_is_refused(tmp_path: Path) -
         load_safely(tmp_path / "a.pt")
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_the_reason_for_a_read_error_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="is a folder"):
         load_safely(tmp_path)
     with pytest.raises(LoadError, match=r"^cannot be read \(No such file"):
@@ -75,5 +75,5 @@ def test_a_checkpoint_may_name_parts_of_networks_and_files_of_your_own(network: 
 )
 def test_a_checkpoint_that_names_other_code_is_refused(path: str) -> None:
     for network in (path, {"class_path": path}, {"init_args": {"arguments": [{"deep": (path,)}]}}):
-        with pytest.raises(LoadError, match=f"names {path} to be called"):
+        with pytest.raises(LoadError, match=f"calls {path}, which is not known"):
             check_names({"hyper_parameters": {"network": network}})

@@ -26,15 +26,15 @@ MISTAKES = {
     "train_transforms: [{class_path: torchvision.transforms.v2.Normalize, init_args: {mean: [0.5], std: [0.5]}}]": (
         "Normalize failed on Tensor uint8 (3, 32, 32)"
     ),
-    f"train_transforms: {NORMALIZED}": "--data.train_transforms make -2.5 of black and 2.5 of white. Take Norm",
+    f"train_transforms: {NORMALIZED}": "--data.train_transforms map black to -2.5 and white to 2.5. Remove Norm",
     f"eval_transforms: [{{class_path: torchvision.transforms.v2.Compose, init_args: {{transforms: {NORMALIZED}}}}}]": (
-        "normalised twice: --data.eval_transforms make -2.5 of black"
+        "normalised twice: --data.eval_transforms map black to -2.5"
     ),
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
-    f"{NORMALIZED}}}}}]": "give --data.normalize false",
+    f"{NORMALIZED}}}}}]": "use --data.normalize false",
     f"{{normalize: false, train_transforms: {NORMALIZED}}}": "Expected the same Normalize in --data.train_transforms",
     "train_transforms: [{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32}}]": (
-        "Expected floats of 0 to 1 from --data.train_transforms, but white becomes 255: give ToDtype `scale: true`"
+        "Expected floats of 0 to 1 from --data.train_transforms, but white becomes 255. Set `scale: true` of ToDtype"
     ),
     "{cache: device, train_transforms: [torchvision.transforms.v2.RandomEqualize]}": "use --data.batch_transforms",
 }
@@ -83,5 +83,5 @@ def test_a_network_for_another_image_size_is_an_error(
     with pytest.raises(SystemExit) as stopped:
         main(["fit", *fast, f"--data.root={tmp_path}", "--data.image_size=48", f"--runs_dir={tmp_path / 'runs'}"])
     assert stopped.value.code == 2
-    assert "LeNet cannot take images of 48x48 pixels" in capsys.readouterr().err
+    assert "LeNet does not accept images of 48x48 pixels" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -19,7 +19,7 @@ import torch
 from project.__main__ import main
 
 TESTS = Path(__file__).parents[2]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS / 'project/resume'}"}
 FIT = [
     *("--config=configs/lenet.yaml", "--data=datamodules.SampleDataModule", "--data.num_workers=0"),
     *("--data.batch_transforms=null", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=4"),

@@ -23,8 +23,8 @@ from training import module_of
 
 from lightning_modules import ImageClassifier
 from project.__main__ import main
-from project.commands import export
 from project.errors import RunError
+from project.inference import formats
 from project.inference.export import READERS, TOLERANCE, WRITERS, export_classifier, varied_images
 
 NETWORKS = {
@@ -149,7 +149,7 @@ def test_a_run_whose_transforms_convert_to_floats_is_not_exported(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overlay = tmp_path / "whitened.yaml"
-    whitening = "{class_path: datamodules.transforms.image.ZCAWhitening, init_args: {num_images: 50}}"
+    whitening = "{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 50}}"
     overlay.write_text(
         "data:\n  init_args:\n    normalize: false\n"
         f"    train_transforms: [{whitening}]\n    eval_transforms: [{whitening}]\n"
@@ -238,7 +238,7 @@ def test_mistakes_are_reported_in_one_line(
         assert len(lines) == 1
         assert message in lines[0]
     original = importlib.util.find_spec
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else original(name))
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name.startswith("onnx") else original(name))
     code, lines = stop_of(["export", run, "--format=onnx", f"--output={tmp_path / 'new/model'}"], capsys)
     assert code == 2
     assert lines == [

@@ -37,7 +37,7 @@ def test_prepare_works_without_a_recipe_and_verify_finds_damage(
         main(["prepare", *options, "--verify"])
     assert stopped.value.code == 2
     output = capsys.readouterr()
-    assert f"{tmp_path / path} is not the file that was written" in output.out
+    assert f"{tmp_path / path} was changed after it was written" in output.out
     assert "but 1 are not" in output.err
     assert "Delete the folder" in output.err
 

@@ -262,7 +262,7 @@ def test_code_that_hyperparameters_name_is_not_executed(
     for command in (["predict", "a.png"], ["export", "--format=onnx"]):
         with pytest.raises(SystemExit, match="2"):
             main([*command, f"--ckpt_path={file}"])
-        assert "evil.ckpt names torch.hub.load to be called, which need not be a part" in capsys.readouterr().err
+        assert "evil.ckpt calls torch.hub.load, which is not known to be a part" in capsys.readouterr().err
     assert not (tmp_path / "trace").exists()
     ImageClassifier.load_from_checkpoint(file)  # SECURITY.md warns of this
     assert (tmp_path / "trace").exists()
@@ -488,7 +488,7 @@ def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(i
     saved = torch.load(best, weights_only=True)
     saved["hyper_parameters"] |= {"mean": [0.0] * 3, "std": [1.0] * 3}  # as in checkpoints of earlier versions
     torch.save(saved, best)
-    with pytest.warns(UserWarning, match="The checkpoint names no Normalize"):
+    with pytest.warns(UserWarning, match="The checkpoint has no mean and std"):
         assert outcome("test", run)["metrics"] == own
 
 
@@ -537,5 +537,5 @@ def test_data_is_matched_in_python_too(sample_root: Path) -> None:
     torch.testing.assert_close(0.5 * images, images_of_own * own.std[0] + own.mean[0])
     assert (data.num_classes, data.class_counts) == (11, [*own.class_counts[::-1], 0])
     assert data.digest == own.digest
-    with pytest.raises(DataError, match=r"Expected classes that the network knows in .*, but got 9\."):
+    with pytest.raises(DataError, match=r"Expected classes in .* that the network knows, but got 9\."):
         data.match([*"012345678"], [0.0] * 3, [0.5] * 3)
