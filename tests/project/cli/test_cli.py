@@ -90,13 +90,17 @@ def test_fit_prints_the_run_its_accuracies_and_the_next_commands(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = main(["fit", *fast, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
-    lines = capsys.readouterr().out.strip().splitlines()[-5:]
-    assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "Measured", "TensorBoard", "Test"]
+    lines = capsys.readouterr().out.strip().splitlines()[-4:]
+    assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "Measured", "TensorBoard"]  # it is tested already
     assert lines[0].split()[1] == str(cli.run_dir)
     (test,) = (cli.run_dir / "test").iterdir()
     assert f"test {float(rows(test)[-1]['test/acc']):.2%} by {cli.run_dir}/checkpoints/best.ckpt" in lines[2]
     assert lines[3].endswith(f"-m tensorboard.main --logdir {cli.run_dir}")
-    assert lines[4].endswith(f"-m project test --run {cli.run_dir}")
+
+
+def test_fit_suggests_a_test(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = main(["fit", *fast, "--trainer.max_epochs=1", "--trainer.callbacks=null", f"--runs_dir={tmp_path}"]).run_dir
+    assert capsys.readouterr().out.strip().endswith(f"-m project test --run {run}")
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
