@@ -210,7 +210,7 @@ def test_pattern_without_a_layer_fails_before_training(make_classifier: Make, tm
 def test_layer_without_maps_is_named_before_training(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     before = module.network.fc3.weight.clone()
-    with pytest.raises(MisconfigurationException, match=r"'fc3' of FeatureMaps .* makes \(4, 10\)"):
+    with pytest.raises(MisconfigurationException, match=r"'fc3' of FeatureMaps .* got \(4, 10\)"):
         fit(module, tmp_path, [FeatureMaps(["fc3"])])
     assert torch.equal(module.network.fc3.weight, before)
 

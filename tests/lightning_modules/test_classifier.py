@@ -123,7 +123,7 @@ class WrongWidth(nn.Module):
 
 
 def test_network_of_the_wrong_width_is_refused(make_classifier: Make) -> None:
-    with pytest.raises(MisconfigurationException, match=r"logits \(1, 10\).*WrongWidth makes \(1, 7\)"):
+    with pytest.raises(MisconfigurationException, match=r"logits \(1, 10\).*WrongWidth returns \(1, 7\)"):
         make_classifier(network=WrongWidth)
 
 
