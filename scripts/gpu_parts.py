@@ -133,7 +133,6 @@ def open_data(options: argparse.Namespace, archive: Path | None = None) -> datam
     data = datamodules.CIFAR10DataModule(root=str(options.work / "data"), archive=archive and str(archive))
     data.prepare_data()
     data.setup("fit")
-    data.setup("test")
     return data
 
 
@@ -209,8 +208,10 @@ def train_peer(options: argparse.Namespace, results: Results) -> None:
     folder = options.work / "peer"
     data = open_data(options)
     (folder / "cifar10").mkdir(parents=True)
-    for stage, loader in (("train", data.train_dataloader()), ("test", data.test_dataloader())):
-        images, labels = loader.dataset.load(torch.arange(len(loader.dataset)))
+    for stage, setup in (("train", "fit"), ("test", "test")):
+        data.setup(setup)
+        dataset = data.datasets[stage]
+        images, labels = dataset.load(torch.arange(len(dataset)))
         images = images.permute(0, 2, 3, 1).contiguous()  # the script expects torchvision's layout
         content = {"images": images, "labels": labels, "classes": data.class_names}
         torch.save(content, folder / "cifar10" / f"{stage}.pt")

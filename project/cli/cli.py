@@ -242,6 +242,7 @@ class CLI(LightningCLI):
             always = [*always, Progress()]
         if config["enable_model_summary"] is not False and not any(isinstance(item, ModelSummary) for item in given):
             always = [*always, NetworkSummary()]
+            config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
         always = [*always, self.stopper, LambdaCallback(on_train_start=self._begin_training)]

@@ -16,9 +16,9 @@ class NetworkSummary(ModelSummary):
     """Print name, number of parameters and operations of the network instead of a table of all modules."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        summary = summarize(pl_module)  # by all processes, among which the network may be divided
         if not trainer.is_global_zero:
             return
-        summary = summarize(pl_module)
         total, trained = summary.total_parameters, summary.trainable_parameters
         frozen = "" if trained == total else f", {total - trained:,} of them frozen"
         flops = f"; {get_human_readable_count(summary.total_flops)} FLOPs for an image" if summary.total_flops else ""

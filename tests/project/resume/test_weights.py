@@ -65,7 +65,7 @@ WRONG = {
     "list": (lambda good, folder: [1, 2], "holds a list"),
     "another major version": (
         lambda good, folder: good | {"pytorch-lightning_version": "1.9.5"},
-        r"was written by Lightning 1\.9\.5, and this is 2\..*as --model\.pretrained",
+        r"was written by Lightning 1\.9\.5, and this is 2\..*use --model\.pretrained",
     ),
     "another number of classes": (
         of_three_classes,
@@ -150,7 +150,7 @@ def test_directory_instead_of_a_checkpoint_is_rejected_in_one_line(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.ckpt").mkdir()
-    check_rejections(tmp_path / "other.ckpt", "is a folder", fast, capsys)
+    check_rejections(tmp_path / "other.ckpt", "is a directory", fast, capsys)
 
 
 def test_weights_without_optimizer_are_tested_but_not_resumed(
