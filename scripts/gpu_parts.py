@@ -246,7 +246,8 @@ def with_runs(peer: Path, runs: int) -> str:
 def resnet(options: argparse.Namespace, results: Results) -> None:
     """Train resnet.yaml with one seed, and time its epochs with all callbacks and with none."""
     configs = ["configs/resnet.yaml"]
-    tiny = ["--model.network.init_args.depth=20", *TINY] if options.tiny else []
+    few = ["--trainer.callbacks=[callbacks.Throughput,callbacks.ConfusionMatrix]", "--model.network.init_args.depth=20"]
+    tiny = [*few, *TINY] if options.tiny else []
     without = [*RESNET_BF16, "--trainer.max_epochs=6", *tiny, "--trainer.callbacks=null", "--report=false"]
     clock = benchmark_accuracy.Clock(time.time())
     quietly(fit, ["--seed_everything=0", *fit_args(options, configs, without)], clock)
