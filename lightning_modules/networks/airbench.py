@@ -42,7 +42,8 @@ class Airbench(nn.Module):
     Args:
         num_classes: Number of logits.
         widths: Number of channels in each block.
-        scale: Factor on the logits; by default 1 / the last width.
+        scale: Factor on the logits; by default 1 / the last width. The head's initial weights compensate for another
+            one, so that it changes how fast the head learns, but not the initial logits.
     """
 
     def __init__(self, num_classes: int, widths: Sequence[int] = (64, 256, 256), scale: float | None = None) -> None:
@@ -59,7 +60,7 @@ class Airbench(nn.Module):
         for module in self.blocks.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.dirac_(module.weight[: module.in_channels].detach())
-        nn.init.normal_(self.head.weight)
+        nn.init.normal_(self.head.weight, std=1 / (widths[-1] * self.scale))
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:

@@ -128,9 +128,17 @@ def test_recipe_trains_at_reduced_width(overlays: list[str], sample_root: Path, 
         ]
     )
     # the overlay validates an average of weights, which few steps hardly change
-    assert cli.trainer.callback_metrics["train/acc" if overlays else "val/acc"] > 0.8
+    metric, least = ("train/acc", 0.6) if overlays else ("val/acc", 0.8)
+    assert cli.trainer.callback_metrics[metric] > least
     # grey images leave two thirds of the whitened directions empty, and norms must not amplify their noise
     assert cli.model.network.whitening.bias.abs().max() < 2
     groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
     assert set(groups) >= {"whitening.bias", "head.weight", "default"} - ({"head.weight"} if overlays else set())
     assert groups["whitening.bias"]["lr"] == 0
+
+
+@pytest.mark.parametrize("scale", [None, 1 / 9])
+def test_initial_logits_do_not_depend_on_the_scale(scale: float | None) -> None:
+    torch.manual_seed(0)
+    network = Airbench(10, scale=scale)
+    assert (network.head.weight * network.scale).std().item() == pytest.approx(1 / 256, rel=0.05)
