@@ -19,7 +19,7 @@
 set -uo pipefail
 
 # part:seconds; the sum is 515, which leaves 15 to prepare
-budgets="tests:60 airbench:220 resnet:120 histograms:20 steps:55 augmentation:15 airbench_sgd:25"
+budgets="tests:30 airbench:215 resnet:185 operations:20 steps:35 airbench_variants:30"
 
 fail() {
   echo "error: $1" >&2

@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[1]
 # options with which --tiny makes every measurement in seconds on a CPU
 TINY = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--data.batch_size=64", "--trainer.precision=32"]
 AIRBENCH = ["configs/airbench.yaml"]
+WITHOUT_CALLBACKS = ["--trainer.callbacks=null"]
 PEER_RUNS = "range(200)"  # in the published script
 RESNET_BF16 = ["--trainer.precision=bf16-mixed"]
 TRANSFORMS: dict[str, Callable[[], Any]] = {
@@ -167,15 +168,17 @@ class Outcomes:
 
 
 def airbench(options: argparse.Namespace, results: Results) -> None:
-    """Train airbench.yaml, the published script, and airbench.yaml compiled, with several seeds each."""
+    """Train airbench.yaml, the published script, and airbench.yaml without callbacks, with several seeds each."""
     train_seeds(options, results, "airbench", AIRBENCH)
     if options.peer is not None:
         train_peer(options, results)
-    train_seeds(options, results, "airbench_compiled", AIRBENCH, [f"--model.compiled={not options.tiny}"])
+    train_seeds(options, results, "airbench_without_callbacks", AIRBENCH, WITHOUT_CALLBACKS)
 
 
-def airbench_sgd(options: argparse.Namespace, results: Results) -> None:
-    """Train airbench.yaml with airbench_sgd.yaml, with several seeds."""
+def airbench_variants(options: argparse.Namespace, results: Results) -> None:
+    """Train airbench.yaml compiled and without callbacks, and with airbench_sgd.yaml, with several seeds each."""
+    compiled = [f"--model.compiled={not options.tiny}", *WITHOUT_CALLBACKS]
+    train_seeds(options, results, "airbench_compiled", AIRBENCH, compiled)
     train_seeds(options, results, "airbench_sgd", [*AIRBENCH, "configs/airbench_sgd.yaml"])
 
 
@@ -184,14 +187,14 @@ def train_seeds(
 ) -> None:
     """Train an airbench recipe with several seeds in this process.
 
-    The first run is a warm-up, as in the published script: it compiles kernels and fills caches.
+    Except in a trial, the first run is a warm-up, as in the published script: it compiles kernels and fills caches.
     """
     tiny = ["--model.network.init_args.widths=[8,8,8]", "--trainer.callbacks=null", *TINY] if options.tiny else []
     extra = [*extra, "--report=false"]
     rows: list[Any] = []
     curves: list[Any] = []
     test_seconds: list[float] = []
-    for seed in (None, *range(options.seeds)):
+    for seed in (*([] if options.tiny else [None]), *range(options.seeds)):
         begin = time.time()
         row, clock = quietly(benchmark_accuracy.train, seed or 0, fit_args(options, configs, [*extra, *tiny]), begin)
         if seed is None:
@@ -248,10 +251,6 @@ def resnet(options: argparse.Namespace, results: Results) -> None:
     configs = ["configs/resnet.yaml"]
     few = ["--trainer.callbacks=[callbacks.Throughput,callbacks.ConfusionMatrix]", "--model.network.init_args.depth=20"]
     tiny = [*few, *TINY] if options.tiny else []
-    without = [*RESNET_BF16, "--trainer.max_epochs=6", *tiny, "--trainer.callbacks=null", "--report=false"]
-    clock = benchmark_accuracy.Clock(time.time())
-    quietly(fit, ["--seed_everything=0", *fit_args(options, configs, without)], clock)
-    results.add(epoch_seconds_without_callbacks=epoch_seconds(clock))
     begin = time.time()
     row, clock = quietly(benchmark_accuracy.train, 0, fit_args(options, configs, [*RESNET_BF16, *tiny]), begin)
     row = finish_row(row, begin, results.content["commit"])
@@ -259,18 +258,15 @@ def resnet(options: argparse.Namespace, results: Results) -> None:
     results.add(
         resnet={"arguments": arguments, "rows": [row], "curves": [clock.rows]}, epoch_seconds=epoch_seconds(clock)
     )
+    without = [*RESNET_BF16, "--trainer.max_epochs=4", *tiny, *WITHOUT_CALLBACKS, "--report=false"]
+    clock = benchmark_accuracy.Clock(time.time())
+    quietly(fit, ["--seed_everything=0", *fit_args(options, configs, without)], clock)
+    results.add(epoch_seconds_without_callbacks=epoch_seconds(clock))
 
 
 def epoch_seconds(clock: benchmark_accuracy.Clock) -> list[float]:
     """Return the seconds of each epoch, including validation, drawing and checkpoints."""
     return [round(after - before, 4) for before, after in pairwise(clock.epoch_starts)]
-
-
-def histograms(options: argparse.Namespace, results: Results) -> None:
-    """Time histograms of ResNet-18 against a loop over ``add_histogram``."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    events = 1 if options.tiny else 9
-    results.add(**benchmark_callbacks.measure_histograms(device, events, options.work / "histograms"))
 
 
 def steps(options: argparse.Namespace, results: Results) -> None:
@@ -333,11 +329,19 @@ def find_waits(options: argparse.Namespace, network: str, count: int) -> dict[st
     return {"steps": watch.steps, "places": dict(places_of.most_common())}
 
 
-def augmentation(options: argparse.Namespace, results: Results) -> None:
-    """Time each transform of batches of uint8 images."""
+def operations(options: argparse.Namespace, results: Results) -> None:
+    """Time histograms of ResNet-18 against a loop over ``add_histogram``, and each transform of batches."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    repeats, calls = (1, 2) if options.tiny else (5, 100)
-    for size in (64,) if options.tiny else (128, 512, 2000):
+    events = 1 if options.tiny else 9
+    results.add(histograms=benchmark_callbacks.measure_histograms(device, events, options.work / "histograms"))
+    results.add(augmentation=augmentation_rates(device, options.tiny))
+
+
+def augmentation_rates(device: torch.device, tiny: bool) -> dict[str, dict[str, list[float]]]:
+    """Return the images per second of each transform of uint8 images, by size of the batch."""
+    repeats, calls = (1, 2) if tiny else (5, 100)
+    measured = {}
+    for size in (64,) if tiny else (128, 512, 2000):
         images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, device=device)
         targets = torch.randint(0, 10, (size,), device=device)
         draw = BatchContext(torch.Generator(device).manual_seed(0), 0, torch.arange(size, device=device), 0, 10)
@@ -350,7 +354,8 @@ def augmentation(options: argparse.Namespace, results: Results) -> None:
                 for _ in range(calls):
                     transform(images, targets, draw)
                 rates.setdefault(name, []).append(round(size * calls / (now() - start)))
-        results.add(**{f"batch {size}": rates})
+        measured[f"batch {size}"] = rates
+    return measured
 
 
 def fit_args(options: argparse.Namespace, configs: list[str], extra: Sequence[str]) -> list[str]:
@@ -369,7 +374,7 @@ def quietly(call: Callable[..., Any], *args: Any) -> Any:
         return call(*args)
 
 
-PARTS = {part.__name__: part for part in (tests, airbench, resnet, histograms, steps, augmentation, airbench_sgd)}
+PARTS = {part.__name__: part for part in (tests, airbench, resnet, operations, steps, airbench_variants)}
 
 
 def main() -> None:

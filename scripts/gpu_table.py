@@ -30,8 +30,13 @@ from benchmark_step import BARE, BAREBONES, PROJECT
 
 from project.runs.folders import name_of
 
-PARTS = ("tests", "airbench", "resnet", "histograms", "steps", "augmentation", "airbench_sgd")
-RECIPES = {"airbench": "airbench", "resnet": "resnet", "airbench_sgd": "airbench_sgd"}  # key of results: part
+PARTS = ("tests", "airbench", "resnet", "operations", "steps", "airbench_variants")
+RECIPES = {"airbench": "airbench", "resnet": "resnet", "airbench_sgd": "airbench_variants"}  # key of results: part
+VARIANTS = {
+    "airbench": "`airbench.yaml`",
+    "airbench_without_callbacks": "`airbench.yaml`, no callbacks",
+    "airbench_compiled": "`airbench.yaml`, compiled, no callbacks",
+}
 Results = dict[str, Any]
 
 
@@ -61,7 +66,7 @@ def seconds_of(recipe: Results) -> list[float]:
 def airbench_lines(results: Results) -> list[str]:
     """Return the comparison of airbench.yaml with the published script."""
     runs: dict[str, tuple[list[float], list[float]]] = {}
-    for key, name in (("airbench", "`airbench.yaml`"), ("airbench_compiled", "`airbench.yaml`, compiled")):
+    for key, name in VARIANTS.items():
         if key in results:
             runs[name] = seconds_of(results[key]), [float(row["test_acc"]) for row in results[key]["rows"]]
     peer = results.get("peer", [])
@@ -112,6 +117,12 @@ def steps_lines(results: Results) -> list[str]:
     return lines
 
 
+def operations_lines(results: Results) -> list[str]:
+    """Return the time of histograms, and the number of images per second of each transform."""
+    lines = histogram_lines(results["histograms"])
+    return [*lines, "", *augmentation_lines(results["augmentation"])] if "augmentation" in results else lines
+
+
 def augmentation_lines(results: Results) -> list[str]:
     """Return the number of images per second of each transform."""
     lines = ["| transform, uint8 32x32 | " + " | ".join(results) + " |", f"|---|{'---|' * len(results)}"]
@@ -125,9 +136,8 @@ LINES: dict[str, Callable[[Results], list[str]]] = {
     "tests": tests_lines,
     "airbench": airbench_lines,
     "resnet": resnet_lines,
-    "histograms": histogram_lines,
+    "operations": operations_lines,
     "steps": steps_lines,
-    "augmentation": augmentation_lines,
 }
 
 
@@ -136,6 +146,7 @@ def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
     first = next(iter(parts.values()))
     facts = ", ".join(f"{name} {value}" for name, value in first["machine"].items() if name != "hardware")
     lines = [f"# GPU, {first['date']}", "", f"{first['machine']['hardware']}; {facts}.", f"Commit {first['commit']}."]
+    results = {key: value for part in parts.values() for key, value in part["results"].items()}
     for name in PARTS:
         lines += ["", f"## {name}", ""]
         part = parts.get(name)
@@ -145,7 +156,7 @@ def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
         lines += [f"`{part['command']}`; data: {part['data']}.", ""]
         if not part["complete"]:
             lines += [f"Incomplete: {part.get('error', 'the part was stopped at its deadline')}.", ""]
-        lines += LINES[name](part["results"]) if name in LINES else []
+        lines += LINES[name](results) if name in LINES else ["Compiled: see airbench."]
         if name in folders:
             lines += ["", f"As a recipe: [{folders[name].name}](../{folders[name].name}/README.md)."]
     return "\n".join(lines) + "\n"
