@@ -130,25 +130,24 @@ class Clock(Callback):
             self._since = None
 
 
-def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
+def train(seed: int, args: list[str], clock: Clock) -> Row:
     """Train and test with one seed.
 
     Args:
         seed: Seed.
         args: Options of ``fit``.
-        began: Start of the command, as returned by ``time.time``.
+        clock: A new clock, which records the curve.
 
     Returns:
-        A row of ``seeds.csv`` without the columns that ``finish_row`` adds, and the clock with the curve.
+        A row of ``seeds.csv`` without the columns that ``finish_row`` adds.
     """
-    clock = Clock(began)
     cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
     if not clock.rows:
         raise SystemExit("error: Expected a validation to select the checkpoint by, but found none.")
     best = best_validation(cli.run_dir)
     (tested,) = cli.run_dir.glob("test/*/metrics.csv")
     network = cli.model.network
-    row = {
+    return {
         "seed": seed,
         "epochs": cli.trainer.current_epoch,
         "training_minutes": round(clock.training / 60, 5),
@@ -163,7 +162,6 @@ def train(seed: int, args: list[str], began: float) -> tuple[Row, Clock]:
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "torchvision", "lightning")},
     }
-    return row, clock
 
 
 def finish_row(row: Row, began: float, commit: str) -> Row:
@@ -406,7 +404,8 @@ def main(args: Sequence[str] | None = None) -> None:
     options, rest = parser.parse_known_args(args)
     fit_args = [part for config in options.config for part in ("--config", config)] + rest
     if options.train_seed is not None:
-        row, clock = train(options.train_seed, fit_args, options.began)
+        clock = Clock(options.began)
+        row = train(options.train_seed, fit_args, clock)
         write_rows(options.folder / f"seed_{options.train_seed}.csv", clock.rows)
         (options.folder / "row.json").write_text(json.dumps(row))
         return

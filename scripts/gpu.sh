@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measure on a GPU what configs/README.md marks "not yet measured", in at most 9 minutes, most important part first.
 #
-# bash scripts/gpu.sh OUT [--archive PATH] [--wheels DIR] [--peer FILE] [--note TEXT] [--seeds N] [--seconds N] [--tiny]
+# bash scripts/gpu.sh OUT [--archive PATH] [--wheels DIR] [--peer FILE] [--note TEXT] [--seeds N] [--seconds N]
+#                         [--parts "NAME ..."] [--tiny]
 #
 # OUT             new or empty directory for a JSON file of each part, and log.txt
 # --archive PATH  CIFAR-10: cifar-10-python.tar.gz, or a directory that holds it
@@ -10,6 +11,7 @@
 # --note TEXT     description of the data in the tables, such as "CIFAR-10, JPEG copy"
 # --seeds N       seeds of each airbench recipe, 10 by default
 # --seconds N     time limit of the whole script, 530 by default
+# --parts LIST    parts to measure, by default "tests airbench resnet operations steps airbench_sgd airbench_compiled"
 # --tiny          a trial of all parts on any machine, in under two minutes, with random images
 #
 # Every part runs in its own process and is stopped at its deadline; later parts get the time that earlier ones did not
@@ -18,8 +20,8 @@
 # python scripts/gpu_table.py OUT
 set -uo pipefail
 
-# part:seconds; the sum is 515, which leaves 15 to prepare
-budgets="tests:30 airbench:215 resnet:185 operations:20 steps:35 airbench_variants:30"
+# part:seconds; the sum is 490, which leaves 40 to prepare. Compiling the published script takes minutes
+budgets="tests:25 airbench:160 resnet:205 operations:20 steps:35 airbench_sgd:25 airbench_compiled:20"
 
 fail() {
   echo "error: $1" >&2
@@ -29,16 +31,17 @@ fail() {
 out=${1:-}
 case $out in "" | -*) fail "Expected a directory for the results: bash scripts/gpu.sh OUT" ;; esac
 shift
-archive='' wheels='' peer='' seconds=530 tiny='' options=()
+archive='' wheels='' peer='' seconds=530 tiny='' options=() parts=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --archive | --wheels | --peer | --note | --seeds | --seconds)
+    --archive | --wheels | --peer | --note | --seeds | --seconds | --parts)
       [ $# -ge 2 ] || fail "Expected a value after $1."
       case $1 in
         --archive) archive=$2 ;;
         --wheels) wheels=$2 ;;
         --peer) peer=$2 ;;
         --seconds) seconds=$2 ;;
+        --parts) parts=$2 ;;
         *) options+=("$1" "$2") ;;
       esac
       shift 2
@@ -48,10 +51,11 @@ while [ $# -gt 0 ]; do
       options+=(--tiny --seeds 1)
       shift
       ;;
-    *) fail "Expected --archive, --wheels, --peer, --note, --seeds, --seconds or --tiny, but got $1." ;;
+    *) fail "Expected --archive, --wheels, --peer, --note, --seeds, --seconds, --parts or --tiny, but got $1." ;;
   esac
 done
 case $seconds in '' | *[!0-9]*) fail "Expected --seconds as a whole number, but got $seconds." ;; esac
+for name in $parts; do [[ " $budgets" == *" $name:"* ]] || fail "Expected --parts of $(sed "s|:[0-9]*||g" <<<"$budgets"), but got $name."; done
 [ -z "$archive" ] || [ -e "$archive" ] || fail "Expected CIFAR-10 at --archive, but $archive does not exist."
 [ -n "$archive" ] || [ -n "$tiny" ] || fail "Expected --archive PATH (CIFAR-10's archive) or --tiny."
 [ -z "$peer" ] || [ -f "$peer" ] || fail "Expected airbench94_muon.py at --peer, but $peer does not exist."
@@ -100,10 +104,11 @@ part prepare "$seconds" || {
   grep '^error: ' "$out/log.txt" >&2 || tail -5 "$out/log.txt" >&2
   exit 2
 }
-deadline=$((seconds - 515))
+deadline=$((seconds - 490))
 [ "$deadline" -gt 0 ] || deadline=0
 for budget in $budgets; do
   name=${budget%:*}
+  [[ -z "$parts" || " $parts " == *" $name "* ]] || continue
   deadline=$((deadline + ${budget#*:}))
   [ "$deadline" -lt "$seconds" ] || deadline=$seconds
   started=$SECONDS

@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from datetime import date
 from importlib.metadata import version
@@ -168,18 +168,25 @@ class Outcomes:
 
 
 def airbench(options: argparse.Namespace, results: Results) -> None:
-    """Train airbench.yaml, the published script, and airbench.yaml without callbacks, with several seeds each."""
+    """Train airbench.yaml, the published script, and airbench.yaml without callbacks, with several seeds each.
+
+    Nothing is compiled, because compiling the published script takes minutes; see ``airbench_compiled``.
+    """
     train_seeds(options, results, "airbench", AIRBENCH)
-    if options.peer is not None:
-        train_peer(options, results)
+    train_peer(options, results, "peer", {"TORCHDYNAMO_DISABLE": "1"})
     train_seeds(options, results, "airbench_without_callbacks", AIRBENCH, WITHOUT_CALLBACKS)
 
 
-def airbench_variants(options: argparse.Namespace, results: Results) -> None:
-    """Train airbench.yaml compiled and without callbacks, and with airbench_sgd.yaml, with several seeds each."""
+def airbench_sgd(options: argparse.Namespace, results: Results) -> None:
+    """Train airbench.yaml with airbench_sgd.yaml, with several seeds."""
+    train_seeds(options, results, "airbench_sgd", [*AIRBENCH, "configs/airbench_sgd.yaml"])
+
+
+def airbench_compiled(options: argparse.Namespace, results: Results) -> None:
+    """Train airbench.yaml without callbacks, and the published script, both compiled, with several seeds each."""
     compiled = [f"--model.compiled={not options.tiny}", *WITHOUT_CALLBACKS]
     train_seeds(options, results, "airbench_compiled", AIRBENCH, compiled)
-    train_seeds(options, results, "airbench_sgd", [*AIRBENCH, "configs/airbench_sgd.yaml"])
+    train_peer(options, results, "peer_compiled")
 
 
 def train_seeds(
@@ -196,7 +203,8 @@ def train_seeds(
     test_seconds: list[float] = []
     for seed in (*([] if options.tiny else [None]), *range(options.seeds)):
         begin = time.time()
-        row, clock = quietly(benchmark_accuracy.train, seed or 0, fit_args(options, configs, [*extra, *tiny]), begin)
+        clock = benchmark_accuracy.Clock(begin)
+        row = quietly(benchmark_accuracy.train, seed or 0, fit_args(options, configs, [*extra, *tiny]), clock)
         if seed is None:
             continue
         rows.append(finish_row(row, begin, results.content["commit"]))
@@ -206,9 +214,13 @@ def train_seeds(
         results.add(**{name: {"arguments": arguments, "rows": rows, "curves": curves, "test_seconds": test_seconds}})
 
 
-def train_peer(options: argparse.Namespace, results: Results) -> None:
-    """Run the published script on the same training and test images."""
-    folder = options.work / "peer"
+def train_peer(
+    options: argparse.Namespace, results: Results, name: str, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run the published script, if it is given, on the same training and test images."""
+    if options.peer is None:
+        return
+    folder = options.work / name
     data = open_data(options)
     (folder / "cifar10").mkdir(parents=True)
     for stage, setup in (("train", "fit"), ("test", "test")):
@@ -220,7 +232,12 @@ def train_peer(options: argparse.Namespace, results: Results) -> None:
         torch.save(content, folder / "cifar10" / f"{stage}.pt")
     (folder / "peer.py").write_text(with_runs(options.peer, options.seeds))
     process = subprocess.Popen(
-        [sys.executable, "-u", "peer.py"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-u", "peer.py"],
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     runs: list[dict[str, float]] = []
@@ -229,9 +246,9 @@ def train_peer(options: argparse.Namespace, results: Results) -> None:
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) == 6 and cells[1] == "eval":
             runs.append({"accuracy": float(cells[4]), "seconds": float(cells[5])})
-            results.add(peer=runs[1:])  # the first is the warm-up
+            results.add(**{name: runs[1:]})  # the first is the warm-up
     if process.wait():
-        results.add(peer_error=f"{options.peer.name} exited with code {process.returncode}; see log.txt")
+        results.add(**{f"{name}_error": f"{options.peer.name} exited with code {process.returncode}; see log.txt"})
 
 
 def with_runs(peer: Path, runs: int) -> str:
@@ -251,22 +268,47 @@ def resnet(options: argparse.Namespace, results: Results) -> None:
     configs = ["configs/resnet.yaml"]
     few = ["--trainer.callbacks=[callbacks.Throughput,callbacks.ConfusionMatrix]", "--model.network.init_args.depth=20"]
     tiny = [*few, *TINY] if options.tiny else []
-    begin = time.time()
-    row, clock = quietly(benchmark_accuracy.train, 0, fit_args(options, configs, [*RESNET_BF16, *tiny]), begin)
-    row = finish_row(row, begin, results.content["commit"])
+    clock = EpochClock(results, "epoch_seconds")
+    args = fit_args(options, configs, [*RESNET_BF16, *tiny])
+    row = quietly(benchmark_accuracy.train, 0, args, clock)
+    row = finish_row(row, clock.began, results.content["commit"])
     arguments = describe(configs, RESNET_BF16, results.content["data"])
-    results.add(
-        resnet={"arguments": arguments, "rows": [row], "curves": [clock.rows]}, epoch_seconds=epoch_seconds(clock)
-    )
-    without = [*RESNET_BF16, "--trainer.max_epochs=4", *tiny, *WITHOUT_CALLBACKS, "--report=false"]
-    clock = benchmark_accuracy.Clock(time.time())
-    quietly(fit, ["--seed_everything=0", *fit_args(options, configs, without)], clock)
-    results.add(epoch_seconds_without_callbacks=epoch_seconds(clock))
+    results.add(resnet={"arguments": arguments, "rows": [row], "curves": [clock.rows]})
+    without = [
+        *RESNET_BF16,
+        "--trainer.max_epochs=4",
+        *tiny,
+        *WITHOUT_CALLBACKS,
+        "--report=false",
+        "--seed_everything=0",
+    ]
+    quietly(fit, fit_args(options, configs, without), EpochClock(results, "epoch_seconds_without_callbacks"))
 
 
-def epoch_seconds(clock: benchmark_accuracy.Clock) -> list[float]:
-    """Return the seconds of each epoch, including validation, drawing and checkpoints."""
-    return [round(after - before, 4) for before, after in pairwise(clock.epoch_starts)]
+class EpochClock(benchmark_accuracy.Clock):
+    """Also write the seconds of each epoch, including validation, drawing and checkpoints, as soon as it ends.
+
+    Args:
+        results: Results of the part.
+        name: Name of the list of seconds.
+    """
+
+    def __init__(self, results: Results, name: str) -> None:
+        super().__init__(time.time())
+        self._results = results
+        self._name = name
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._record()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._record()
+
+    def _record(self) -> None:
+        seconds = [round(after - before, 4) for before, after in pairwise(self.epoch_starts)]
+        self._results.add(**{self._name: seconds})
 
 
 def steps(options: argparse.Namespace, results: Results) -> None:
@@ -374,7 +416,7 @@ def quietly(call: Callable[..., Any], *args: Any) -> Any:
         return call(*args)
 
 
-PARTS = {part.__name__: part for part in (tests, airbench, resnet, operations, steps, airbench_variants)}
+PARTS = {part.__name__: part for part in (tests, airbench, resnet, operations, steps, airbench_sgd, airbench_compiled)}
 
 
 def main() -> None:
@@ -397,7 +439,8 @@ def main() -> None:
     try:
         PARTS[options.part](options, results)
     except BaseException as error:
-        results.finish(f"{type(error).__name__}: {error}")
+        is_deadline = isinstance(error, SystemExit) and error.code == 143  # the exit code after SIGTERM
+        results.finish("stopped at its deadline" if is_deadline else f"{type(error).__name__}: {error}")
         raise
     results.finish()
 

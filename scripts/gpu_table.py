@@ -30,13 +30,14 @@ from benchmark_step import BARE, BAREBONES, PROJECT
 
 from project.runs.folders import name_of
 
-PARTS = ("tests", "airbench", "resnet", "operations", "steps", "airbench_variants")
-RECIPES = {"airbench": "airbench", "resnet": "resnet", "airbench_sgd": "airbench_variants"}  # key of results: part
+PARTS = ("tests", "airbench", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled")
+RECIPES = ("airbench", "resnet", "airbench_sgd")  # parts with a recipe of the same name
 VARIANTS = {
     "airbench": "`airbench.yaml`",
     "airbench_without_callbacks": "`airbench.yaml`, no callbacks",
-    "airbench_compiled": "`airbench.yaml`, compiled, no callbacks",
+    "airbench_compiled": "`airbench.yaml`, no callbacks, compiled",
 }
+PEERS = {"peer": "`airbench94_muon.py`, not compiled", "peer_compiled": "`airbench94_muon.py`"}
 Results = dict[str, Any]
 
 
@@ -69,10 +70,10 @@ def airbench_lines(results: Results) -> list[str]:
     for key, name in VARIANTS.items():
         if key in results:
             runs[name] = seconds_of(results[key]), [float(row["test_acc"]) for row in results[key]["rows"]]
-    peer = results.get("peer", [])
-    if peer:
-        runs["`airbench94_muon.py`"] = [run["seconds"] for run in peer], [run["accuracy"] for run in peer]
-    base = statistics.mean(run["seconds"] for run in peer) if peer else None
+    for key, name in PEERS.items():
+        if results.get(key):
+            runs[name] = [run["seconds"] for run in results[key]], [run["accuracy"] for run in results[key]]
+    fastest = min((statistics.mean(runs[name][0]) for name in PEERS.values() if name in runs), default=None)
     lines = [
         "Seconds of training plus the test with its views, without compiling, reading data and validation, as in the",
         "published script. All use the same training and test images.",
@@ -81,9 +82,10 @@ def airbench_lines(results: Results) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, (seconds, accuracies) in runs.items():
-        ratio = f"{statistics.mean(seconds) / base:.2f}" if base else "not yet measured"
+        ratio = f"{statistics.mean(seconds) / fastest:.2f}" if fastest else "not yet measured"
         lines.append(f"| {name} | {len(seconds)} | {spread(seconds)} | {ratio} | {percent(accuracies)} |")
-    return [*lines, *(["", results["peer_error"] + "."] if "peer_error" in results else [])]
+    errors = [results[f"{key}_error"] for key in PEERS if f"{key}_error" in results]
+    return [*lines, *(line for error in errors for line in ("", f"{error}."))]
 
 
 def resnet_lines(results: Results) -> list[str]:
@@ -156,7 +158,7 @@ def page_of(parts: dict[str, Results], folders: dict[str, Path]) -> str:
         lines += [f"`{part['command']}`; data: {part['data']}.", ""]
         if not part["complete"]:
             lines += [f"Incomplete: {part.get('error', 'the part was stopped at its deadline')}.", ""]
-        lines += LINES[name](results) if name in LINES else ["Compiled: see airbench."]
+        lines += LINES[name](results) if name in LINES else ["See the part airbench."]
         if name in folders:
             lines += ["", f"As a recipe: [{folders[name].name}](../{folders[name].name}/README.md)."]
     return "\n".join(lines) + "\n"
@@ -191,11 +193,11 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {options.out} holds a trial (--tiny), not measurements. Use another --table.")
     table_rows(options.table)
     folders = {}
-    for key, part in RECIPES.items():
-        recipe = parts.get(part, {}).get("results", {}).get(key)
+    for name in RECIPES:
+        recipe = parts.get(name, {}).get("results", {}).get(name)
         if recipe:
-            folders[part] = write_recipe(recipe, options.results)
-            refresh(options.table, folders[part], None)
+            folders[name] = write_recipe(recipe, options.results)
+            refresh(options.table, folders[name], None)
     target = options.results / f"{date.today()}_gpu"
     number = 1
     while target.exists():

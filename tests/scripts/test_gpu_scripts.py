@@ -17,7 +17,7 @@ TABLE = f"""{HEADER}
 | `airbench.yaml` | airbench's | CIFAR-10 | 8 | one GPU | not yet measured | | | |
 | `airbench.yaml` + `airbench_sgd.yaml` | the same | CIFAR-10 | 10 | one GPU | not yet measured | | | |
 """
-PARTS = ["tests", "airbench", "resnet", "operations", "steps", "airbench_variants"]
+PARTS = ["tests", "airbench", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled"]
 # prints like the published script, and reads the images from the same paths
 PEER = """
 import torch
@@ -75,7 +75,8 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
     assert sum(results["tests"]["outcomes"].values()) >= 18
-    assert results["airbench"]["peer"] == [{"accuracy": 0.94, "seconds": 2.5}]  # without the warm-up
+    without_warm_up = [{"accuracy": 0.94, "seconds": 2.5}]
+    assert results["airbench"]["peer"] == results["airbench_compiled"]["peer_compiled"] == without_warm_up
     assert results["operations"]["histograms"]["equal"]
     assert len(results["resnet"]["epoch_seconds"]) == len(results["resnet"]["epoch_seconds_without_callbacks"]) == 2
     assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
@@ -85,6 +86,7 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     assert len(rows) == 3
     assert not any("not yet measured" in row for row in rows)
     assert rows[1].startswith("| `airbench.yaml` | airbench's | random images | 2 |")
+    assert "| `airbench94_muon.py`, not compiled | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "Not yet measured" not in page
 
@@ -111,7 +113,7 @@ def test_a_trial_that_is_killed_leaves_what_it_measured(tmp_path: Path) -> None:
     rows, page = tabulate(out, tmp_path)
     assert ["not yet measured" in row for row in rows] == [True, False, True]
     assert "Incomplete" in page
-    assert page.count("Not yet measured.") == 4
+    assert page.count("Not yet measured.") == 5
 
 
 def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
@@ -133,6 +135,7 @@ def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
         (["out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
         (["out", "--archive"], "Expected a value after --archive"),
         (["out", "--gpu"], "but got --gpu"),
+        (["out", "--tiny", "--parts", "tests pictures"], "airbench_compiled, but got pictures"),
         (["configs", "--tiny"], "Expected an empty directory for the results"),
     ],
 )
