@@ -168,7 +168,7 @@ def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Coun
     pairs, processes = {}, {}
     for with_callbacks in (False, True):
         pairs[with_callbacks], theirs = context.Pipe()
-        options = [] if with_callbacks else ["--trainer.callbacks=null"]
+        options = [] if with_callbacks else ["--callbacks=false"]
         weights = folder / f"{with_callbacks}.pt"
         process = context.Process(target=train, args=([*args, *options], folder / "runs", weights, theirs))
         process.start()

@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 # options with which --tiny makes every measurement in seconds on a CPU
 TINY = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--data.batch_size=64", "--trainer.precision=32"]
 AIRBENCH = ["configs/airbench.yaml"]
-WITHOUT_CALLBACKS = ["--trainer.callbacks=null"]
+WITHOUT_CALLBACKS = ["--callbacks=false"]
 PEER_RUNS = "range(200)"  # in the published script
 RESNET_BF16 = ["--trainer.precision=bf16-mixed"]
 TRANSFORMS: dict[str, Callable[[], Any]] = {
@@ -196,7 +196,7 @@ def train_seeds(
 
     Except in a trial, the first run is a warm-up, as in the published script: it compiles kernels and fills caches.
     """
-    tiny = ["--model.network.init_args.widths=[8,8,8]", "--trainer.callbacks=null", *TINY] if options.tiny else []
+    tiny = ["--model.network.init_args.widths=[8,8,8]", "--callbacks=false", *TINY] if options.tiny else []
     extra = [*extra, "--report=false"]
     rows: list[Any] = []
     curves: list[Any] = []
@@ -266,7 +266,11 @@ def with_runs(peer: Path, runs: int) -> str:
 def resnet(options: argparse.Namespace, results: Results) -> None:
     """Train resnet.yaml with one seed, and time its epochs with all callbacks and with none."""
     configs = ["configs/resnet.yaml"]
-    few = ["--trainer.callbacks=[callbacks.Throughput,callbacks.ConfusionMatrix]", "--model.network.init_args.depth=20"]
+    few = [
+        "--callbacks=false",
+        "--trainer.callbacks=[callbacks.Throughput,callbacks.ConfusionMatrix]",
+        "--model.network.init_args.depth=20",
+    ]
     tiny = [*few, *TINY] if options.tiny else []
     clock = EpochClock(results, "epoch_seconds")
     args = fit_args(options, configs, [*RESNET_BF16, *tiny])

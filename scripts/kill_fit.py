@@ -44,11 +44,12 @@ KINDS = {
     "dropout, average of weights, OneCycle": [
         "--model.network=lightning_modules.networks.MLP",
         "--model.network.init_args.dropout=0.5",
+        "--callbacks=false",
         "--trainer.callbacks=[callbacks.EMA]",
         "--model.lr_scheduler=lightning_modules.optim.OneCycle",
     ],
     "ReduceLROnPlateau, accumulated gradients": [
-        "--trainer.callbacks=null",
+        "--callbacks=false",
         "--trainer.accumulate_grad_batches=2",
         "--model.optimizer.momentum=0.9",
         "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
@@ -56,22 +57,24 @@ KINDS = {
         "--model.lr_scheduler.patience=0",
     ],
     "EarlyStopping": [
+        "--callbacks=false",
         "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, "
         "init_args: {monitor: val/loss, patience: 1, min_delta: 9}}]",
     ],
     "validation every third epoch, StepLR": [
-        "--trainer.callbacks=null",
+        "--callbacks=false",
         "--trainer.check_val_every_n_epoch=3",
         "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
     ],
     "validations within an epoch, ReduceLROnPlateau": [
-        "--trainer.callbacks=null",
+        "--callbacks=false",
         "--trainer.val_check_interval=0.4",
         "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau",
         "--model.lr_scheduler.monitor=val/loss",
         "--model.lr_scheduler.patience=0",
     ],
     "ReduceLROnPlateau and EarlyStopping on the training loss": [
+        "--callbacks=false",
         "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.EarlyStopping, "
         "init_args: {monitor: train/loss, patience: 2, min_delta: 0.1}}]",
         "--checkpoint.monitor=train/loss",

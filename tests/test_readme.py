@@ -46,7 +46,7 @@ def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -
 def test_network_of_the_readme_is_taken(fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(block("yaml", "ZooNetwork"))
     options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
-    cli = main(["fit", *fast, *options, "--trainer.callbacks=null", "--data.batch_size=4"])
+    cli = main(["fit", *fast, *options, "--callbacks=false", "--data.batch_size=4"])
     assert type(cli.model.network).__name__ == "VGG"
 
 

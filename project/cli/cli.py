@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -24,6 +24,7 @@ from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of
 from project import COMMANDS
 from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
 from project.cli.error_handling import report_errors
+from project.cli.named_callbacks import callback_names, default_callbacks
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
@@ -75,6 +76,7 @@ class CLI(LightningCLI):
 
     def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
         self.command = command
+        self.callback_names = callback_names(kwargs["args"])
         self.changes: Changes = []  # from the settings that a checkpoint was trained with
         self.resume_state: dict[str, Any] = {}  # see read_resume_state
         self.settings: dict[str, Any] = {}
@@ -122,6 +124,9 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--report", type=bool, default=True, help="fit, test: write report.html in the run directory at the end."
         )
+        for name in self.callback_names:
+            default = default_callbacks().get(name)
+            parser.add_argument(f"--callbacks.{name}", type=Callback | Literal[False] | None, default=default)
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -146,7 +151,7 @@ class CLI(LightningCLI):
         """Parse, then check what types cannot express."""
         self.config = parser.parse_args(args)
         config = self.config[self.config.subcommand]
-        for key in ("trainer", "model", "data"):
+        for key in ("trainer", "model", "data", "callbacks"):
             if isinstance(config[key], list):
                 raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
@@ -235,9 +240,12 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_dir / BEST.parent)
-        if config["logger"] is False and isinstance(config["callbacks"], list):  # Lightning would raise
-            config["callbacks"] = [item for item in config["callbacks"] if not isinstance(item, LearningRateMonitor)]
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
+        named = vars(self.config_init[self.subcommand].callbacks).values()
+        classes = {type(item) for item in given}  # a callback that is also listed in trainer.callbacks runs once
+        given = [item for item in named if isinstance(item, Callback) and type(item) not in classes] + given
+        if config["logger"] is False:  # Lightning would raise
+            given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
             always = [*always, Progress()]
         if config["enable_model_summary"] is not False and not any(isinstance(item, ModelSummary) for item in given):

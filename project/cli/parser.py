@@ -19,6 +19,7 @@ import datamodules
 import lightning_modules
 from project.cli import config_merging
 from project.cli.distributed import is_rank_zero
+from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
 from project.errors import UsageError
 from project.resume.arguments import with_paths
 from project.runs.command_line import classes_first, config_files
@@ -45,6 +46,7 @@ def load(text: str) -> Any:
         content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
     except DuplicateKeyError as error:
         raise UsageError(str(error)) from error
+    resolve_callbacks(content)
     if isinstance(content, dict) and not any(value is not None for value in content.values()):
         return _load(text)  # which keeps "{a}" as a string
     return content
@@ -58,8 +60,8 @@ _typehints.serialize_as_import_path = lambda value: value if isinstance(value, s
 
 
 def ordered(args: Sequence[str] | None) -> list[str]:
-    """Return a command line with classes before their arguments, and with paths of runs resolved."""
-    return with_paths(classes_first(sys.argv[1:] if args is None else args))
+    """Return a command line with classes before their arguments, names of callbacks expanded and paths resolved."""
+    return with_paths(expand_callbacks(classes_first(sys.argv[1:] if args is None else args)))
 
 
 def parse_given(parser: LightningArgumentParser, args: Sequence[str] | None) -> Any:

@@ -51,7 +51,7 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         for name in NOT_ZERO:
             if trainer[name] == 0:
                 raise MisconfigurationException(f"Expected --trainer.{name} other than 0, but got 0.")
-        _check_callbacks(trainer.callbacks)
+        _check_callbacks(config)
         _check_plateau_interval(config)
         _complete_moments(config)
         _complete_modes(config, given)
@@ -78,12 +78,12 @@ def _check_strategy(strategy: Any) -> None:
         )
 
 
-def _check_callbacks(callbacks: Any) -> None:
-    for entry in _listed(callbacks):
+def _check_callbacks(config: Namespace) -> None:
+    for entry in _callbacks(config).values():
         module, _, name = entry.class_path.rpartition(".")
         for refused, reason in REJECTED.items():
             if issubclass(getattr(importlib.import_module(module), name), refused):
-                raise MisconfigurationException(f"Expected no {name} in trainer.callbacks, because {reason}.")
+                raise MisconfigurationException(f"Expected no {name} among the callbacks, because {reason}.")
 
 
 def _check_plateau_interval(config: Namespace) -> None:
@@ -97,7 +97,7 @@ def _check_plateau_interval(config: Namespace) -> None:
 
 def _complete_moments(config: Namespace) -> None:
     """Read monitored training metrics at the end of the epoch: after a validation, they are not logged yet."""
-    for _, monitor, settings in _monitoring(config):
+    for _, monitor, settings in _monitoring(config).values():
         for name in AT_EPOCH_END:
             if monitor is not None and is_of_training(monitor) and settings.get(name, False) is None:
                 settings[name] = True
@@ -105,7 +105,7 @@ def _complete_moments(config: Namespace) -> None:
 
 def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
     """Set the mode of each monitored metric by its name, and reject a mode that contradicts the name."""
-    for i, (option, monitor, settings) in enumerate(_monitoring(config)):
+    for key, (option, monitor, settings) in _monitoring(config).items():
         if monitor is None or settings.get("mode") not in ("min", "max"):
             continue
         if config.trainer.limit_val_batches == 0 and is_of_validation(monitor):
@@ -113,7 +113,7 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
         better = better_mode(monitor)
         if better == settings.mode:
             continue
-        mode = _monitoring(given())[i][2].get("mode")
+        mode = _monitoring(given()).get(key, (option, monitor, settings))[2].get("mode")
         if better is None and mode is None:
             raise MisconfigurationException(
                 f"Expected {option} min or max, because it does not follow from the name {monitor}."
@@ -137,16 +137,26 @@ def _reject_without_validation(option: str, monitor: str) -> None:
     )
 
 
-def _monitoring(config: Namespace) -> list[tuple[str, str | None, Namespace]]:
-    """Return (option of the mode, monitored metric, settings) of everything that may monitor a metric."""
-    entries: list[tuple[str, str | None, Any]] = [(CHECKPOINT, None, config.get("checkpoint"))]
-    for entry in _listed(config.get("trainer.callbacks")):
-        entries += [(f"mode of {entry.class_path.rpartition('.')[2]}", None, entry.get("init_args"))]
-    for entry in _listed(config.get("model.init_args.lr_scheduler")):
+def _monitoring(config: Namespace) -> dict[str, tuple[str, str | None, Namespace]]:
+    """Return (option of the mode, monitored metric, settings) of everything that may monitor a metric, by key."""
+    entries: dict[str, tuple[str, str | None, Any]] = {"checkpoint": (CHECKPOINT, None, config.get("checkpoint"))}
+    for key, entry in _callbacks(config).items():
+        entries[key] = f"mode of {entry.class_path.rpartition('.')[2]}", None, entry.get("init_args")
+    for i, entry in enumerate(_listed(config.get("model.init_args.lr_scheduler"))):
         default = "val/loss" if _is_plateau(entry) else None  # torch's has no monitor; see build_scheduler
-        entries += [("--model.lr_scheduler.mode", default, entry.get("init_args"))]
-    complete = [(option, default, settings or Namespace()) for option, default, settings in entries]
-    return [(option, settings.get("monitor", default), settings) for option, default, settings in complete]
+        entries[f"model.lr_scheduler.{i}"] = "--model.lr_scheduler.mode", default, entry.get("init_args")
+    complete = {key: (option, default, settings or Namespace()) for key, (option, default, settings) in entries.items()}
+    return {
+        key: (option, settings.get("monitor", default), settings)
+        for key, (option, default, settings) in complete.items()
+    }
+
+
+def _callbacks(config: Namespace) -> dict[str, Namespace]:
+    """Return all callbacks, by name or by index in trainer.callbacks."""
+    named = {f"callbacks.{name}": entry for name, entry in vars(config.get("callbacks", Namespace())).items()}
+    listed = {f"trainer.callbacks.{i}": entry for i, entry in enumerate(_listed(config.get("trainer.callbacks")))}
+    return {key: entry for key, entry in (named | listed).items() if entry}
 
 
 def _is_plateau(entry: Namespace) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import lightning_modules
+from project.cli.named_callbacks import DEFAULTS
 from project.cli.parser import LINKED
 from project.runs.command_line import CLASS, config_files, option_of, split_options
 from project.runs.config import Loader, key_lines
@@ -71,6 +72,9 @@ def unknown_option(message: str, args: list[str], names: Collection[str]) -> str
     parent = [part for name in (*outer, *inner) for part in name.split(".")]
     path = _plain(parent if parent[-1:] == unknown[-1:] else [*parent, *unknown]) or unknown
     options = _options(args, names)
+    if path[0] == "callbacks" and ".".join(path) in options:
+        name = ".".join(path[:2])
+        return f"Expected {name} to be on before its arguments, but it is off. Set --{name} true before them."
     if not inner and not message.startswith("unrecognized"):
         for location, path in _locations(args, parent, unknown, options):
             hint = _hint(path, options, args).replace("mean --", "mean ")
@@ -152,19 +156,18 @@ def _options(args: Sequence[str], names: Collection[str]) -> list[str]:
 def _classes(args: Sequence[str]) -> dict[str, type]:
     """Return the class at each key of the configs and options of a command line, except classes in lists."""
     paths = dict(USUAL)
-    for file in config_files(args):
-        node = _node(file)
-        paths |= _class_paths(node)
+    for file in [DEFAULTS, *config_files(args)]:
+        paths |= _class_paths(_node(file))
     for name, value in map(option_of, split_options(args)):
-        if value is not None and CLASS.fullmatch(value):
+        if value is not None and CLASS.fullmatch(value) and value not in ("true", "false"):
             paths[".".join(_plain(name.split(".")))] = value
     classes = {place: _class_at(path) for place, path in paths.items()}
     return {place: cls for place, cls in classes.items() if cls is not None}
 
 
 def _class_paths(node: Any, place: tuple[str, ...] = ()) -> dict[str, str]:
-    if isinstance(node, yaml.ScalarNode):
-        return {".".join(_plain(place)): node.value}
+    if isinstance(node, yaml.ScalarNode):  # a callback that is off keeps its class
+        return {} if node.value in ("true", "false") else {".".join(_plain(place)): node.value}
     paths: dict[str, str] = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

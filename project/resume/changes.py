@@ -53,7 +53,7 @@ def check_unfinished(run: Path, before: dict[str, Any], after: dict[str, Any]) -
     limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, after)]
     longer = any(new > old for old, new in zip(*limits, strict=True))
     if not longer and not any(
-        key.startswith(("trainer.callbacks", "trainer.max_time")) for key, *_ in changes_of(before, after)
+        key.startswith(("trainer.callbacks", "callbacks.", "trainer.max_time")) for key, *_ in changes_of(before, after)
     ):
         epochs, steps = limits[0]
         raise RunError(

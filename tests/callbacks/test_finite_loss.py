@@ -35,7 +35,15 @@ def test_a_run_stops_with_a_finite_checkpoint(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as info:
-        main(["fit", *fast, "--trainer.callbacks=[test_finite_loss.Spoil]", f"--runs_dir={tmp_path}"])
+        main(
+            [
+                "fit",
+                *fast,
+                "--callbacks=false",
+                "--trainer.callbacks=[test_finite_loss.Spoil]",
+                f"--runs_dir={tmp_path}",
+            ]
+        )
     assert info.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "but got the loss nan in epoch 2, step 15. Learning rates: default 0." in message
@@ -54,7 +62,12 @@ def test_nan_weights_of_the_last_step_reach_no_checkpoint(make_classifier: Make,
 def test_a_signal_does_not_overwrite_good_weights_with_nan(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [*fast, "--trainer.callbacks=[test_finite_loss.SpoilAndStop]", f"--runs_dir={tmp_path}"]
+    options = [
+        *fast,
+        "--callbacks=false",
+        "--trainer.callbacks=[test_finite_loss.SpoilAndStop]",
+        f"--runs_dir={tmp_path}",
+    ]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *options])
     assert "but got weights that are not finite in epoch 2, step 16." in capsys.readouterr().err

@@ -603,7 +603,7 @@ def test_images_with_empty_channels_train_and_the_channels_are_named(
         if file.suffix != ".png":
             file.unlink()
     folder = ["--data=datamodules.FolderDataModule", f"--data.root={photos}"]
-    options = [f"--data.normalize={normalize}", "--trainer.callbacks=[]", "--trainer.max_epochs=1", "--report=false"]
+    options = [f"--data.normalize={normalize}", "--callbacks=false", "--trainer.max_epochs=1", "--report=false"]
     with caplog.at_level("INFO"):
         cli = main(["fit", "--config=configs/lenet.yaml", *folder, *options, f"--runs_dir={tmp_path / 'runs'}"])
     assert cli.trainer.callback_metrics["val/loss"].isfinite()

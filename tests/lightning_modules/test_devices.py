@@ -33,7 +33,7 @@ def test_limits_of_a_cycle_follow_the_learning_rates(kind: partial, max_lr: floa
 
 
 def test_global_batch_size_is_reported_once(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = ["--trainer.accumulate_grad_batches=4", "--trainer.callbacks=null", f"--runs_dir={tmp_path}"]
+    options = ["--trainer.accumulate_grad_batches=4", "--callbacks=false", f"--runs_dir={tmp_path}"]
     main(["fit", *fast, *options, "--trainer.max_epochs=1"])
     messages = [record.message for record in caplog.records if record.message.startswith("A step takes")]
     assert messages == [

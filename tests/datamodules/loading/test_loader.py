@@ -415,7 +415,12 @@ class KillWorker(Callback):
 def test_a_worker_that_is_killed_ends_the_run_with_a_line(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["--data.num_workers=1", "--data.cache=none", "--trainer.callbacks=[test_loader.KillWorker]"]
+    more = [
+        "--data.num_workers=1",
+        "--data.cache=none",
+        "--callbacks=false",
+        "--trainer.callbacks=[test_loader.KillWorker]",
+    ]
     with pytest.raises(SystemExit, match="1"):
         main(["fit", *fast, *more, "--trainer.num_sanity_val_steps=0", f"--runs_dir={tmp_path}"])
     message = capsys.readouterr().err

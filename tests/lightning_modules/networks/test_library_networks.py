@@ -288,7 +288,7 @@ def test_each_family_trains_from_yaml(name: str, arguments: dict[str, Any], fast
         [
             *("fit", *fast, f"--config={overlay}", f"--runs_dir={tmp_path}", "--data.batch_size=2"),
             *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
-            *("--trainer.callbacks=null", "--trainer.logger=false", "--trainer.enable_model_summary=false"),
+            *("--callbacks=false", "--trainer.logger=false", "--trainer.enable_model_summary=false"),
             f"--trainer.enable_checkpointing={checkpointed}",
         ]
     )

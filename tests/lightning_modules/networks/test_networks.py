@@ -219,7 +219,7 @@ def test_each_network_trains_from_yaml(name: str, arguments: dict[str, Any], fas
         [
             *("fit", *fast, f"--config={tmp_path / 'overlay.yaml'}", f"--runs_dir={tmp_path}"),
             *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
-            *("--trainer.callbacks=null", "--trainer.enable_model_summary=false", "--data.batch_size=4"),
+            *("--callbacks=false", "--trainer.enable_model_summary=false", "--data.batch_size=4"),
         ]
     )
     assert cli.trainer.global_step == 2

@@ -12,7 +12,7 @@ from project.runs.config import BEST
 
 CALLBACK = "lightning.pytorch.callbacks"
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"
-SHORT = ["--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+SHORT = ["--callbacks=false", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def values(run: Path, name: str) -> dict[int, float]:
 
 @pytest.mark.parametrize("monitor", ["val/loss", "train/loss"])
 def test_the_best_checkpoint_is_that_of_the_lowest_loss(fast: list[str], monitor: str, tmp_path: Path) -> None:
-    options = ["--trainer.callbacks=null", "--trainer.max_epochs=3", f"--checkpoint.monitor={monitor}"]
+    options = ["--callbacks=false", "--trainer.max_epochs=3", f"--checkpoint.monitor={monitor}"]
     run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
     losses = values(run, monitor)
     assert len(losses) == 3
@@ -62,7 +62,7 @@ def test_monitors_of_an_accuracy_use_the_highest_value(fast: list[str], tmp_path
         f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: val/acc, {more}}}}}"
         for name, more in (("EarlyStopping", "patience: 3"), ("ModelCheckpoint", "filename: mine"))
     )
-    options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", f"--model.lr_scheduler={PLATEAU}"]
+    options = [*SHORT, "--callbacks=false", f"--trainer.callbacks=[{callbacks}]", f"--model.lr_scheduler={PLATEAU}"]
     options += ["--model.lr_scheduler.monitor=val/acc", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
     trainer = main(["fit", *fast, *options]).trainer
     monitoring = [callback for callback in trainer.callbacks if getattr(callback, "monitor", None) is not None]
@@ -74,7 +74,7 @@ def test_a_training_metric_is_monitored_with_validations_within_an_epoch(fast: l
         f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: train/loss, {more}}}}}"
         for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
     )
-    options = [*SHORT, f"--trainer.callbacks=[{callbacks}]", "--trainer.val_check_interval=0.5"]
+    options = [*SHORT, "--callbacks=false", f"--trainer.callbacks=[{callbacks}]", "--trainer.val_check_interval=0.5"]
     run = main(["fit", *fast, *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]).run_dir
     losses = values(run, "train/loss")
     assert len(losses) == 2  # the first, and one that does not improve by 9
@@ -90,7 +90,11 @@ def test_a_training_metric_is_monitored_with_validations_within_an_epoch(fast: l
             "monitor of Checkpoint, but got val_acc. Validation logs val/acc, val/loss.",
         ),
         (
-            [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=val_loss"],
+            [
+                "--callbacks=false",
+                f"--trainer.callbacks={CALLBACK}.EarlyStopping",
+                "--trainer.callbacks.monitor=val_loss",
+            ],
             "monitor of EarlyStopping, but got val_loss. Validation logs val/acc, val/loss.",
         ),
         (
@@ -120,7 +124,11 @@ def test_a_missing_metric_is_reported_in_the_first_validation(
 def test_a_metric_that_training_does_not_log_is_reported_after_an_epoch(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=train_loss"]
+    stopping = [
+        "--callbacks=false",
+        f"--trainer.callbacks={CALLBACK}.EarlyStopping",
+        "--trainer.callbacks.monitor=train_loss",
+    ]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])
     message = (
@@ -152,7 +160,7 @@ def test_a_metric_of_training_may_have_any_name(fast: list[str], monitor: str, t
         f"{{class_path: {CALLBACK}.{name}, init_args: {{monitor: {monitor}, {more}}}}}"
         for name, more in (("EarlyStopping", "patience: 1, min_delta: 9"), ("ModelCheckpoint", "filename: mine"))
     )
-    options = [*SHORT, "--model=test_monitors.Confident", f"--trainer.callbacks=[{callbacks}]"]
+    options = [*SHORT, "--model=test_monitors.Confident", "--callbacks=false", f"--trainer.callbacks=[{callbacks}]"]
     options += [f"--checkpoint.monitor={monitor}", "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"]
     run = main(["fit", *fast, *options]).run_dir
     losses = values(run, "train/loss")
@@ -165,7 +173,11 @@ def test_a_metric_of_training_may_have_any_name(fast: list[str], monitor: str, t
 def test_a_metric_that_nothing_logs_is_reported_after_an_epoch(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopping = [f"--trainer.callbacks={CALLBACK}.EarlyStopping", "--trainer.callbacks.monitor=confidence_los"]
+    stopping = [
+        "--callbacks=false",
+        f"--trainer.callbacks={CALLBACK}.EarlyStopping",
+        "--trainer.callbacks.monitor=confidence_los",
+    ]
     stopping += ["--trainer.callbacks.mode=min", "--model=test_monitors.Confident"]
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, *SHORT, *stopping, f"--runs_dir={tmp_path}"])

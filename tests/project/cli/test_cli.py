@@ -62,7 +62,12 @@ def test_averaged_weights_are_validated_saved_and_tested(
 
 
 def test_warnings_that_no_user_can_act_on_are_hidden(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
-    options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.max_epochs=1"]
+    options = [
+        "--callbacks=false",
+        "--trainer.callbacks=[callbacks.EMA]",
+        "--model.loss=torch.nn.MSELoss",
+        "--trainer.max_epochs=1",
+    ]
     image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -99,7 +104,7 @@ def test_fit_prints_the_run_its_accuracies_and_the_next_commands(
 
 
 def test_fit_suggests_a_test(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = main(["fit", *fast, "--trainer.max_epochs=1", "--trainer.callbacks=null", f"--runs_dir={tmp_path}"]).run_dir
+    run = main(["fit", *fast, "--trainer.max_epochs=1", "--callbacks=false", f"--runs_dir={tmp_path}"]).run_dir
     assert capsys.readouterr().out.strip().endswith(f"-m project test --run {run}")
 
 
@@ -143,7 +148,7 @@ def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> Non
         }
 
 
-QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
 
 
 @pytest.mark.parametrize("name", ["1e-3", "1_000", "0x10", "1:30", "on", "null", "2026-11-21", "[a]", "é #1"])
@@ -170,7 +175,11 @@ UNUSUAL = [
 def test_callbacks_with_unusual_arguments_train_and_test(
     callback: list[str], key: str, value: str, fast: list[str], tmp_path: Path
 ) -> None:
-    options = [f"--trainer.callbacks={CALLBACK}{callback[0]}", *(f"--trainer.callbacks.{one}" for one in callback[1:])]
+    options = [
+        "--callbacks=false",
+        f"--trainer.callbacks={CALLBACK}{callback[0]}",
+        *(f"--trainer.callbacks.{one}" for one in callback[1:]),
+    ]
     run = main(["fit", *fast, *QUICK[:2], *options, f"--runs_dir={tmp_path}"]).run_dir
     saved = load_config(run)["trainer"]["callbacks"]
     assert (saved[0] if isinstance(saved, list) else saved)["init_args"][key] == value
@@ -516,7 +525,7 @@ def test_damaged_image_in_a_worker_is_one_line(
         "--data.batch_size=2000",
         "--trainer.logger=false",
     ]
-    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}/runs", "--trainer.callbacks=[]"], capsys)
+    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}/runs", "--callbacks=false"], capsys)
     assert code == 2
     assert f"error: {tmp_path}/data/{path} is not a readable image" in err
     assert "Traceback" not in err

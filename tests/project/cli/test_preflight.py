@@ -49,7 +49,7 @@ def stopping(monitor: str) -> list[str]:
         ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Set --data.batch_size.\n"),
         (
             [f"--trainer.callbacks={CALLBACK}.OnExceptionCheckpoint", "--trainer.callbacks.dirpath=x"],
-            "Expected no OnExceptionCheckpoint in trainer.callbacks, because a new run would start from its checkpoint",
+            "Expected no OnExceptionCheckpoint among the callbacks, because a new run would start from its checkpoint",
         ),
         (["--trainer.strategy=ddp_fork"], "but got ddp_fork, which hangs if a process fails. Use ddp.\n"),
         (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Use ddp_find_unused_parameters_true.\n"),
@@ -69,13 +69,13 @@ def test_settings_that_cannot_train_are_rejected_before_a_run_exists(
     fast: list[str], change: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["fit", *fast, "--trainer.callbacks=null", *change, f"--runs_dir={tmp_path / 'runs'}"])
+        main(["fit", *fast, "--callbacks=false", *change, f"--runs_dir={tmp_path / 'runs'}"])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_may_have_no_validation(fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    options = ["--trainer.callbacks=null", "--trainer.limit_val_batches=0", "--trainer.max_epochs=1"]
+    options = ["--callbacks=false", "--trainer.limit_val_batches=0", "--trainer.max_epochs=1"]
     run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
     assert "No best.ckpt will be written: --trainer.limit_val_batches is 0" in caplog.text
     assert [file.name for file in run.glob("checkpoints/*")] == ["last.ckpt"]
@@ -85,7 +85,7 @@ def test_validation_after_the_end_of_an_epoch_is_rejected(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["fit", *fast, "--trainer.callbacks=null", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
+        main(["fit", *fast, "--callbacks=false", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
     assert "of at most the number of batches in an epoch (12), but got 13. To count batches" in capsys.readouterr().err
 
 
@@ -93,7 +93,7 @@ def test_a_class_may_follow_its_arguments_if_a_mode_is_derived(fast: list[str], 
     options = [
         "--model.lr_scheduler.monitor=val/acc",
         f"--model.lr_scheduler={CLI_PLATEAU}",
-        "--trainer.callbacks=null",
+        "--callbacks=false",
     ]
     limits = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
     cli = main(["fit", *fast, *limits, *options, f"--runs_dir={tmp_path}"])
@@ -103,7 +103,7 @@ def test_a_class_may_follow_its_arguments_if_a_mode_is_derived(fast: list[str], 
 def test_the_mode_of_a_saved_config_is_one_that_was_given(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--trainer.callbacks=null", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
+    options = ["--callbacks=false", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"]
     run = main(["fit", *fast, *options, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
     longer = ["fit", "--run", str(run), "--trainer.max_epochs=2"]
     with pytest.raises(SystemExit, match="2"):

@@ -16,7 +16,7 @@ def test_what_a_training_prints_is_short(
     monkeypatch.setenv("TERM", "xterm-256color")
     stopping = "{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/loss, min_delta: 9}}"
     patience = ["--trainer.callbacks.patience=1", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=true"]
-    main(["fit", *fast, f"--trainer.callbacks=[{stopping}]", *patience, f"--runs_dir={tmp_path}"])
+    main(["fit", *fast, "--callbacks=false", f"--trainer.callbacks=[{stopping}]", *patience, f"--runs_dir={tmp_path}"])
     out = capsys.readouterr().out
     start = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", out).partition("Epoch 1/3")
     assert start[1]
@@ -31,7 +31,7 @@ def test_frozen_parameters_and_a_resume_are_printed(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rule = "--model.param_groups=[{pattern: conv1.*, freeze: true}]"
-    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.callbacks=null"]
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
     run = main(["fit", *fast, *short, rule, f"--runs_dir={tmp_path}"]).run_dir
     out = capsys.readouterr().out
     assert "Resuming" not in out

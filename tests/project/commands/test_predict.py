@@ -25,7 +25,7 @@ from project.commands.predict import NAMES, results
 from project.errors import RunError
 
 ROOT = Path(__file__).parents[3]
-QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.callbacks=null"]
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--callbacks=false"]
 
 
 class Twins(nn.Module):

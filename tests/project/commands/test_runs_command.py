@@ -231,7 +231,7 @@ def test_run_of_fit_and_its_test_are_listed_with_their_results(finished_run: Pat
 def test_best_validation_is_that_of_the_weights_in_best_ckpt(
     fast: list[str], options: list[str], epoch: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    usual = ["--model.lr_scheduler=null", "--trainer.callbacks=null", "--trainer.max_epochs=3"]
+    usual = ["--model.lr_scheduler=null", "--callbacks=false", "--trainer.max_epochs=3"]
     run = main(["fit", *fast, *usual, *options, f"--runs_dir={tmp_path}"]).run_dir
     checkpoint = torch.load(run / BEST, weights_only=True)
     accuracy, number = checkpoint["resume"]["metrics"]["val/acc"], checkpoint["epoch"] + 1

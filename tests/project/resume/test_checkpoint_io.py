@@ -140,7 +140,14 @@ def fill(
 
     def train(runs: Path, folder: str, left: int, *options: str) -> tuple[int, str, Path]:
         callback = f'[{{class_path: filling.Fills, init_args: {{folder: "{folder}", left: {left}}}}}]'
-        args = [*fast, f"--trainer.callbacks={callback}", "--trainer.max_epochs=3", f"--runs_dir={runs}", *options]
+        args = [
+            *fast,
+            "--callbacks=false",
+            f"--trainer.callbacks={callback}",
+            "--trainer.max_epochs=3",
+            f"--runs_dir={runs}",
+            *options,
+        ]
         with pytest.raises(SystemExit) as stop:
             main(["fit", *args])
         (run,) = (runs / "lenet").iterdir()

@@ -23,7 +23,7 @@ from project.resume.csv_logger import open_table, truncate
 from project.runs import record
 from project.runs.config import LAST
 
-CONSTANT = ["--model.lr_scheduler=null", "--trainer.callbacks=null"]
+CONSTANT = ["--model.lr_scheduler=null", "--callbacks=false"]
 PLATEAU = ["--model.lr_scheduler.monitor=val/loss", "--model.lr_scheduler.patience=0"]
 HOLD = """
 import fcntl, sys, time
@@ -123,7 +123,7 @@ EARLY = (
                 "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}",
             ],
         ),
-        (12, signal.SIGTERM, [f"--trainer.callbacks=[{EARLY}]", "--trainer.max_epochs=4"]),
+        (12, signal.SIGTERM, ["--callbacks=false", f"--trainer.callbacks=[{EARLY}]", "--trainer.max_epochs=4"]),
         (5, signal.SIGTERM, ["--trainer.val_check_interval=1"]),
         (3, signal.SIGINT, ["--trainer.limit_train_batches=1", "--trainer.max_epochs=6"]),
     ],
@@ -131,7 +131,7 @@ EARLY = (
 def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     fast: list[str], step: int, number: int, more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = [*fast, "--trainer.callbacks=null", "--model.optimizer.momentum=0.8", *more]
+    options = [*fast, "--callbacks=false", "--model.optimizer.momentum=0.8", *more]
     whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     stop = [f"--trainer.callbacks+={{class_path: test_resume.StopAt, init_args: {{step: {step}, number: {number}}}}}"]
     with pytest.raises(SystemExit) as info:
@@ -159,7 +159,7 @@ def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(
     ids=["validation at the end", "validations within", "every second epoch", "plateau", "plateau within"],
 )
 def test_failing_twice_after_one_checkpoint_changes_nothing(fast: list[str], more: list[str], tmp_path: Path) -> None:
-    options = [*fast, "--trainer.callbacks=null", "--trainer.max_epochs=3", *more]
+    options = [*fast, "--callbacks=false", "--trainer.max_epochs=3", *more]
     whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     fail = "--trainer.callbacks=[{class_path: test_resume.FailAt, init_args: {step: 26}}]"
     for start in (options, ["--run", "last"]):
@@ -187,7 +187,7 @@ def test_a_run_that_is_killed_before_its_last_checkpoint_resumes_from_the_best(f
 
 
 def test_the_command_line_overrides_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
-    trace = ["--trainer.callbacks=[test_resume.TraceLr]"]
+    trace = ["--callbacks=false", "--trainer.callbacks=[test_resume.TraceLr]"]
     main(["fit", *fast, *trace, "--trainer.max_epochs=3", "--model.optimizer.lr=0.2", f"--runs_dir={tmp_path}"])
     wanted = dict(TraceLr.seen)
     TraceLr.seen.clear()
@@ -236,7 +236,8 @@ def test_auto_starts_a_run_or_resumes_an_unfinished_one(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop = [
-        f"--trainer.callbacks=[{{class_path: test_resume.StopAt, init_args: {{step: 15, number: {signal.SIGTERM}}}}}]"
+        "--callbacks=false",
+        f"--trainer.callbacks=[{{class_path: test_resume.StopAt, init_args: {{step: 15, number: {signal.SIGTERM}}}}}]",
     ]
     command = ["fit", *fast, *stop, "--run", "auto", f"--runs_dir={tmp_path}"]
     with pytest.raises(SystemExit, match="143"):
@@ -254,7 +255,7 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
 ) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("model:\n  init_args:\n    optimizer:\n      init_args:\n        lr: 0.3\n")
-    fail = ["--trainer.callbacks=[test_resume.Fail]"]
+    fail = ["--callbacks=false", "--trainer.callbacks=[test_resume.Fail]"]
     command = ["fit", *fast, f"--config={mine}", *CONSTANT[:1], *fail, "--run=auto", f"--runs_dir={tmp_path / 'runs'}"]
     with pytest.raises(SystemExit, match="1"):
         main(list(command))
@@ -287,7 +288,12 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
 
 def test_an_override_without_a_checkpoint_remains_in_effect(fast: list[str], tmp_path: Path) -> None:
     run = main(["fit", *fast, *CONSTANT, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
-    override = ["--trainer.max_epochs=2", "--model.optimizer.lr=0.01", "--trainer.callbacks=[test_resume.Fail]"]
+    override = [
+        "--trainer.max_epochs=2",
+        "--model.optimizer.lr=0.01",
+        "--callbacks=false",
+        "--trainer.callbacks=[test_resume.Fail]",
+    ]
     with pytest.raises(SystemExit, match="1"):
         main(["fit", "--run", str(run), *override])
     assert record.state_of(run) == "failed"
@@ -339,7 +345,12 @@ def test_a_checkpoint_of_another_run_does_not_affect_the_best_of_the_new_one(fas
 def test_a_plateau_continues_if_only_the_length_of_training_changes(fast: list[str], tmp_path: Path) -> None:
     plateau = "{monitor: val/loss, patience: 0, threshold: 9}"
     plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
-    options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]"]
+    options = [
+        *fast,
+        f"--model.lr_scheduler={plateau}",
+        "--callbacks=false",
+        "--trainer.callbacks=[test_resume.TraceLr]",
+    ]
     TraceLr.seen.clear()
     main(["fit", *options, "--trainer.max_epochs=4", f"--runs_dir={tmp_path}"])
     wanted = dict(TraceLr.seen)
@@ -356,7 +367,13 @@ def test_a_plateau_reads_the_training_loss_of_the_epoch_that_a_run_resumes_in(
 ) -> None:
     plateau = "{monitor: train/loss, patience: 0, threshold: 0.0001}"
     plateau = f"{{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {plateau}}}"
-    options = [*fast, f"--model.lr_scheduler={plateau}", "--trainer.callbacks=[test_resume.TraceLr]", *more]
+    options = [
+        *fast,
+        f"--model.lr_scheduler={plateau}",
+        "--callbacks=false",
+        "--trainer.callbacks=[test_resume.TraceLr]",
+        *more,
+    ]
     TraceLr.seen.clear()
     whole = main(["fit", *options, "--trainer.max_epochs=5", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     wanted = dict(TraceLr.seen)
@@ -373,7 +390,7 @@ def test_a_plateau_reads_the_training_loss_of_the_epoch_that_a_run_resumes_in(
 def test_a_new_batch_size_starts_after_the_end_of_an_epoch(
     fast: list[str], batch_size: int, steps: int, tmp_path: Path
 ) -> None:
-    trace = ["--trainer.callbacks=[test_resume.TraceLr]", "--trainer.limit_train_batches=1.0"]
+    trace = ["--callbacks=false", "--trainer.callbacks=[test_resume.TraceLr]", "--trainer.limit_train_batches=1.0"]
     size = [f"--data.batch_size={batch_size}"]
     TraceLr.seen.clear()
     main(["fit", *fast, *trace, *size, f"--runs_dir={tmp_path}"])
@@ -388,14 +405,16 @@ def test_a_new_batch_size_starts_after_the_end_of_an_epoch(
 
 def test_patience_of_the_command_line_overrides_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
     options = [*fast, *CONSTANT[:1], f"--runs_dir={tmp_path}"]
-    run = main(["fit", *options, f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]).run_dir
+    run = main(
+        ["fit", *options, "--callbacks=false", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 1')}]"]
+    ).run_dir
     more = ["--trainer.max_epochs=5", f"--trainer.callbacks=[{EARLY.replace('patience: 0', 'patience: 3')}]"]
     assert main(["fit", "--run", str(run), *more]).trainer.current_epoch == 4  # the best one, and three more
 
 
 def test_accumulation_that_a_callback_sets_is_resumed(fast: list[str], tmp_path: Path) -> None:
     growing = "lightning.pytorch.callbacks.GradientAccumulationScheduler, init_args: {scheduling: {0: 1, 1: 3}}"
-    options = [*fast, *CONSTANT[:1], f"--trainer.callbacks=[{{class_path: {growing}}}]"]
+    options = [*fast, *CONSTANT[:1], "--callbacks=false", f"--trainer.callbacks=[{{class_path: {growing}}}]"]
     whole = main(["fit", *options, f"--runs_dir={tmp_path / 'whole'}"]).run_dir
     stop = [
         f"--trainer.callbacks+={{class_path: test_resume.StopAt, init_args: {{step: 14, number: {signal.SIGTERM}}}}}"
@@ -416,7 +435,12 @@ class StopGroup(Callback):
 
 
 def test_a_signal_to_all_processes_lets_a_validation_finish(fast: list[str], tmp_path: Path) -> None:
-    workers = ["--data.num_workers=2", "--data.cache=none", "--trainer.callbacks=[test_resume.StopGroup]"]
+    workers = [
+        "--data.num_workers=2",
+        "--data.cache=none",
+        "--callbacks=false",
+        "--trainer.callbacks=[test_resume.StopGroup]",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "project", "fit", *fast, *workers, f"--runs_dir={tmp_path}"],
         start_new_session=True,
@@ -450,7 +474,13 @@ def test_an_interrupted_test_is_repeated_when_the_run_is_resumed(fast: list[str]
 
 def test_a_config_with_a_device_in_it_can_be_read_again(fast: list[str], tmp_path: Path) -> None:
     average = "{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.01}}"
-    options = [*fast, "--model.lr_scheduler=null", f"--trainer.callbacks=[{average}]", f"--runs_dir={tmp_path}"]
+    options = [
+        *fast,
+        "--model.lr_scheduler=null",
+        "--callbacks=false",
+        f"--trainer.callbacks=[{average}]",
+        f"--runs_dir={tmp_path}",
+    ]
     run = main(["fit", *options, "--trainer.max_epochs=1"]).run_dir
     assert main(["fit", "--run", str(run), "--trainer.max_epochs=2"]).trainer.global_step == 24
 
@@ -537,7 +567,11 @@ def test_a_run_that_is_running_is_not_started_twice(
 
 
 def test_a_config_alone_repeats_a_run_to_the_bit(fast: list[str], tmp_path: Path) -> None:
-    dropout = ["--model.network=lightning_modules.networks.MLP", "--trainer.callbacks=[callbacks.EMA]"]
+    dropout = [
+        "--model.network=lightning_modules.networks.MLP",
+        "--callbacks=false",
+        "--trainer.callbacks=[callbacks.EMA]",
+    ]
     run = main(["fit", *fast, *dropout, f"--runs_dir={tmp_path}", "--seed_everything=3"]).run_dir
     again = main(["fit", "--config", str(run / "config.yaml"), f"--runs_dir={tmp_path / 'again'}"]).run_dir
     assert equal(run, again)

@@ -182,7 +182,7 @@ def test_objects_of_the_user_are_loaded_with_weights_only_false_and_a_warning(
 
 
 def test_training_resumes_from_a_matching_checkpoint(fast: list[str], tmp_path: Path) -> None:
-    options = [*fast, "--trainer.callbacks=[]", "--model.lr_scheduler=null", f"--runs_dir={tmp_path}"]
+    options = [*fast, "--callbacks=false", "--model.lr_scheduler=null", f"--runs_dir={tmp_path}"]
     run = main(["fit", *options, "--trainer.max_epochs=1"]).run_dir
     cli = main(["fit", *options, f"--ckpt_path={run}/checkpoints/last.ckpt"])
     assert cli.trainer.global_step == 24
@@ -256,7 +256,7 @@ def test_code_that_hyperparameters_name_is_not_executed(
     torch.save(good, file)
     options = [*fast, f"--runs_dir={tmp_path}/runs"]
     main(["test", *options, f"--ckpt_path={file}"])
-    main(["fit", *options, f"--ckpt_path={file}", "--trainer.max_epochs=2", "--trainer.callbacks=[]"])
+    main(["fit", *options, f"--ckpt_path={file}", "--trainer.max_epochs=2", "--callbacks=false"])
     main(["test", *options, f"--model.pretrained={file}"])
     capsys.readouterr()
     for command in (["predict", "a.png"], ["export", "--format=onnx"]):
@@ -292,7 +292,7 @@ def insects_run(insects: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Return a run on these images. Tests may only add files to it."""
     options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
     options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=2", "--report=false"]
-    options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", "--model.optimizer.lr=0.01"]
+    options += ["--callbacks=false", "--trainer.enable_progress_bar=false", "--model.optimizer.lr=0.01"]
     return main(["fit", *options, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
 
 
@@ -322,7 +322,7 @@ def test_classes_in_another_order_are_mapped_by_name(
     own = outcome(command, insects_run)
     assert own["data"]["digest"] == json.loads((insects_run / "run.json").read_text())["data"]["digest"]
     assert "other data" not in capsys.readouterr().out
-    matrix = ["--trainer.callbacks=[ConfusionMatrix]"]
+    matrix = ["--callbacks=false", "--trainer.callbacks=[ConfusionMatrix]"]
     cli = main([command, f"--run={insects_run}", f"--data.root={other_order}", *matrix, "--report=false"])
     other = json.loads((cli.output_dir / "results.json").read_text())
     assert cli.model.class_names == cli.datamodule.class_names == list(CLASSES)
@@ -390,7 +390,7 @@ def test_transforms_are_not_fitted_to_other_data_than_the_runs(
     options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
     options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
     options += ["--data.normalize=false", f"--data.train_transforms={whitening}", f"--data.eval_transforms={whitening}"]
-    options += ["--trainer.callbacks=[]", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path}/runs"]
+    options += ["--callbacks=false", "--trainer.enable_progress_bar=false", f"--runs_dir={tmp_path}/runs"]
     run = main(["fit", *options]).run_dir
     best = run / "checkpoints/best.ckpt"
     with warnings.catch_warnings():
@@ -481,7 +481,7 @@ def test_a_run_whose_checkpoint_names_no_normalize_is_tested_by_its_own_config(i
     options = ["--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", f"--data.root={insects}"]
     options += ["--data.num_workers=0", "--data.batch_size=16", "--trainer.max_epochs=1", "--report=false"]
     options += ["--data.normalize=false", f"--data.train_transforms={transforms}"]
-    options += [f"--data.eval_transforms={transforms}", "--trainer.callbacks=[]", f"--runs_dir={tmp_path}"]
+    options += [f"--data.eval_transforms={transforms}", "--callbacks=false", f"--runs_dir={tmp_path}"]
     run = main(["fit", *options]).run_dir
     own = outcome("test", run)["metrics"]
     best = run / "checkpoints/best.ckpt"
@@ -516,7 +516,7 @@ def test_images_of_another_size_are_reported(insects_run: Path) -> None:
 
 
 def test_embeddings_are_evaluated_on_other_classes(fast: list[str], insects: Path, tmp_path: Path) -> None:
-    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.callbacks=[]"]
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--callbacks=false"]
     run = main(["fit", "--config=configs/metric.yaml", *fast[2:], *quick, f"--runs_dir={tmp_path}"]).run_dir
     other = ["--data=datamodules.FolderDataModule", f"--data.root={insects}", "--data.batch_size=8"]
     cli = main(["test", f"--run={run}", *other, "--report=false"])

@@ -1,0 +1,129 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from command_line import stop_of
+from lightning.pytorch import Callback
+
+from callbacks import EMA, FeatureMaps, GradCAM, Histograms, Throughput
+from project.__main__ import main
+from project.cli.named_callbacks import default_callbacks
+
+ALL_OFF = dict.fromkeys(default_callbacks(), False)
+EARLY = "lightning.pytorch.callbacks.EarlyStopping"
+
+
+class Marker(Callback):
+    """A user's callback."""
+
+
+@pytest.fixture
+def parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that returns the callbacks of a command line with an overlay, as --print_config shows them."""
+
+    def parse(options: list[str], overlay: str = "") -> dict[str, Any]:
+        (tmp_path / "overlay.yaml").write_text(overlay)
+        overlays = ["--config", f"{tmp_path}/overlay.yaml"] if overlay else []
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", "configs/lenet.yaml", *overlays, *options, "--print_config"])
+        assert not stop.value.code
+        return yaml.safe_load(capsys.readouterr().out)["callbacks"]
+
+    return parse
+
+
+def test_an_argument_of_a_callback_is_changed_by_its_name(parse: Any) -> None:
+    default = parse([])
+    assert default["histograms"]["init_args"]["every_n_epochs"] == 1
+    option = parse(["--callbacks.histograms.every_n_epochs", "5"])
+    overlay = parse([], "callbacks: {histograms: {every_n_epochs: 5}}")
+    assert option == overlay
+    assert option["histograms"]["init_args"].pop("every_n_epochs") == 5
+    default["histograms"]["init_args"].pop("every_n_epochs")
+    assert option == default
+
+
+def test_a_callback_is_switched_off_and_on_by_its_name(parse: Any) -> None:
+    default = parse([])
+    off = parse(["--callbacks.grad_cam", "false"])
+    assert off == default | {"grad_cam": False} == parse([], "callbacks: {grad_cam: false}")
+    assert parse(["--callbacks.grad_cam", "true"], "callbacks: {grad_cam: false}") == default
+    again = parse(["--callbacks.learning_rate=false", "--callbacks.learning_rate=true"])
+    assert again["learning_rate"]["init_args"]["log_momentum"] is True  # with the arguments of callbacks.yaml
+
+
+def test_all_callbacks_are_switched_off_at_once(parse: Any) -> None:
+    assert parse(["--callbacks", "false"]) == parse(["--callbacks=false"]) == parse([], "callbacks: false") == ALL_OFF
+    only = parse(["--callbacks", "false", "--callbacks.throughput", "true"])
+    assert [name for name, entry in only.items() if entry] == ["throughput"]
+    own = parse(["--callbacks", "false"], f"callbacks: {{early: {{class_path: {EARLY}, init_args: {{monitor: x}}}}}}")
+    assert own == ALL_OFF | {"early": False}
+
+
+def test_ones_own_callback_needs_a_file_and_an_entry(fast: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("callbacks: {marker: test_named_callbacks.Marker}")
+    for options in (["--callbacks.marker", "test_named_callbacks.Marker"], [f"--config={tmp_path}/mine.yaml"]):
+        args = [*options, "--trainer.max_epochs=1", "--callbacks.embeddings=false", f"--runs_dir={tmp_path}"]
+        run = main(["fit", *fast, *args])
+        assert sum(type(item) is Marker for item in run.trainer.callbacks) == 1
+        assert sum(type(item) is Histograms for item in run.trainer.callbacks) == 1
+    resumed = main(["fit", "--run", str(run.run_dir), "--trainer.max_epochs=2"])  # its config.yaml has the entry
+    assert sum(type(item) is Marker for item in resumed.trainer.callbacks) == 1
+
+
+def test_a_callback_under_the_same_name_replaces_the_default(fast: list[str], tmp_path: Path) -> None:
+    options = ["--callbacks=false", "--callbacks.histograms=callbacks.Throughput", "--trainer.max_epochs=1"]
+    trainer = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).trainer
+    assert sum(type(item) is Throughput for item in trainer.callbacks) == 1
+    assert not any(type(item) is Histograms for item in trainer.callbacks)
+
+
+def test_a_callback_in_the_list_of_the_trainer_replaces_the_default(fast: list[str], tmp_path: Path) -> None:
+    listed = "--trainer.callbacks=[{class_path: callbacks.FeatureMaps, init_args: {images: 2}}, callbacks.EMA]"
+    trainer = main(["fit", *fast, listed, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).trainer
+    (maps,) = (item for item in trainer.callbacks if type(item) is FeatureMaps)
+    assert maps.images == 2
+    assert {EMA, GradCAM} <= {type(item) for item in trainer.callbacks}
+
+
+def test_a_named_callback_is_checked_like_others(fast: list[str], tmp_path: Path) -> None:
+    early = ["--callbacks=false", f"--callbacks.early={EARLY}", "--callbacks.early.monitor=val/acc"]
+    trainer = main(["fit", *fast, *early, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).trainer
+    (stopping,) = trainer.early_stopping_callbacks
+    assert stopping.mode == "max"  # completed by the name of the metric
+
+
+@pytest.mark.parametrize(
+    ("options", "overlay", "message"),
+    [
+        (["--callbacks.grad_camm", "false"], "", "got 'callbacks.grad_camm'. Did you mean grad_cam?"),
+        (["--callbacks.histogram.every_n_epochs", "5"], "", "Did you mean histograms?"),
+        ([], "callbacks:\n  grad_camm: false", "'callbacks.grad_camm' in {}/overlay.yaml:2. Did you mean grad_cam?"),
+        ([], "callbacks:\n  histograms:\n    every_n_epoch: 5", "overlay.yaml:3. Did you mean every_n_epochs?"),
+        ([], "callbacks: [callbacks.GradCAM]", "Expected keys and values below `callbacks:`, but got a list."),
+        (["--callbacks", "GradCAM"], "", "Expected --callbacks false, or --callbacks.NAME with a name of"),
+        (["--callbacks.mine", "callbacks.Nothing"], "", "callbacks has no 'Nothing'"),
+        (["--callbacks.mine", "true"], "", "Expected a known option on the command line, but got 'callbacks.mine'"),
+        (
+            ["--callbacks.histograms.every_n_epochs=5"],
+            "callbacks: {histograms: false}",
+            "it is off. Set --callbacks.histograms true before them.",
+        ),
+        (
+            ["--callbacks.finder", "lightning.pytorch.callbacks.LearningRateFinder"],
+            "",
+            "Expected no LearningRateFinder among the callbacks",
+        ),
+    ],
+)
+def test_mistakes_are_reported_in_one_line(
+    options: list[str], overlay: str, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "overlay.yaml").write_text(overlay or "seed_everything: 0")
+    code, err = stop_of(
+        ["fit", *fast, "--config", f"{tmp_path}/overlay.yaml", *options, f"--runs_dir={tmp_path}"], capsys
+    )
+    assert code == 2
+    assert message.format(tmp_path) in err
+    assert err.count("\n") == 1
