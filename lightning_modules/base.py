@@ -61,7 +61,7 @@ class ImageModule(LightningModule):
             initialisation of the network's class.
         pretrained: File of weights to start from; see ``load_pretrained``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
-        compiled: Train with torch.compile: faster steps after the first, which may take a minute.
+        compile: Train with torch.compile: faster steps after the first, which may take a minute.
 
     Raises:
         MisconfigurationException: The network does not accept images of this size, or the optimizer does not accept its
@@ -87,7 +87,7 @@ class ImageModule(LightningModule):
         initializers: list[Initializer] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
-        compiled: bool = False,
+        compile: bool = False,  # noqa: A002  # the name of torch's function
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs them
@@ -103,7 +103,7 @@ class ImageModule(LightningModule):
         self.initializers = initializers or []
         self.pretrained = pretrained
         self.channels_last = channels_last
-        self.compiled = compiled
+        self.use_compile = compile  # nn.Module has a method compile
         self._compiled_network: Callable[[Tensor], Tensor] | None = None
         self.mean: Tensor
         self.std: Tensor
@@ -135,12 +135,12 @@ class ImageModule(LightningModule):
         """Shard the network if the strategy is ``ModelParallelStrategy``.
 
         Raises:
-            MisconfigurationException: ``compiled`` is set, or the strategy uses tensor parallelism.
+            MisconfigurationException: ``compile`` is set, or the strategy uses tensor parallelism.
         """
         if self.device_mesh is not None:
-            if self.compiled:
+            if self.use_compile:
                 raise MisconfigurationException(
-                    "Expected --model.compiled false with ModelParallelStrategy, because a compiled network would have "
+                    "Expected --model.compile false with ModelParallelStrategy, because a compiled network would have "
                     "only a part of its weights."
                 )
             shard(self.network, self.device_mesh)
@@ -202,7 +202,7 @@ class ImageModule(LightningModule):
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
         self._load_pretrained()
-        if self.compiled:
+        if self.use_compile:
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
@@ -277,8 +277,8 @@ class ImageModule(LightningModule):
                     raise
                 package, variable = ("gcc", "CC") if match[1] == "C" else ("g++", "CXX")
                 raise MisconfigurationException(
-                    f"Expected a {match[1]} compiler for --model.compiled true, but got: {match[0].strip()}. Install "
-                    f"{package}, set {variable} to a compiler, or use --model.compiled false."
+                    f"Expected a {match[1]} compiler for --model.compile true, but got: {match[0].strip()}. Install "
+                    f"{package}, set {variable} to a compiler, or use --model.compile false."
                 ) from error
         return self.network(images)
 

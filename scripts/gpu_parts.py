@@ -177,7 +177,7 @@ def airbench(options: argparse.Namespace, results: Results) -> None:
 
 def airbench_variants(options: argparse.Namespace, results: Results) -> None:
     """Train airbench.yaml compiled and without callbacks, and with airbench_sgd.yaml, with several seeds each."""
-    compiled = [f"--model.compiled={not options.tiny}", *WITHOUT_CALLBACKS]
+    compiled = [f"--model.compile={not options.tiny}", *WITHOUT_CALLBACKS]
     train_seeds(options, results, "airbench_compiled", AIRBENCH, compiled)
     train_seeds(options, results, "airbench_sgd", [*AIRBENCH, "configs/airbench_sgd.yaml"])
 

@@ -35,7 +35,7 @@ NETWORKS = {
     "LSTM": "network: {class_path: lightning_modules.networks.Recurrent, init_args: {cell: lstm, bidirectional: true, "
     "hidden_size: 8, num_layers: 2}}",
     "SqueezeNet": "network: {class_path: lightning_modules.networks.ZooNetwork, init_args: {function: "
-    "torchvision.models.squeezenet1_1}}\ncompiled: true",
+    "torchvision.models.squeezenet1_1}}\ncompile: true",
 }
 
 
