@@ -46,7 +46,7 @@ from project.resume.csv_logger import Table, open_table, truncate
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
-from project.runs.config import BEST, CONFIG, LAST, RESULTS, load_config, read_yaml, setting
+from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, load_config, read_yaml, setting
 from project.runs.folders import (
     create_folder,
     name_of,
@@ -397,7 +397,7 @@ class CLI(LightningCLI):
     def _save_config(self, config: Any) -> None:
         resumed = self.subcommand == "fit" and config.run is not None
         if resumed and changes_of(load_config(self.run_dir), self.settings):
-            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / PREVIOUS_CONFIGS))
         partial = self.output_dir / f"{CONFIG}.partial"
         partial.write_text(self._text_of(config), encoding="utf-8")
         partial.replace(self.output_dir / CONFIG)
