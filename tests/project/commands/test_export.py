@@ -174,7 +174,7 @@ def test_views_are_included_unless_disabled_and_missing_transforms_are_printed(
     command = ["export", f"--run={run}", "--format=torchscript"]
     inside = main(command)
     assert "Views        flip: averaged in the file\nNot included CenterCrop of" in capsys.readouterr().out
-    outside = main([*command, "--no_tta", f"--output={tmp_path / 'plain'}"])
+    outside = main([*command, "--tta=false", f"--output={tmp_path / 'plain'}"])
     assert "Views        flip: left out\n" in capsys.readouterr().out
     images = varied_images(4, 32)
     answers = [torch.jit.load(path)(images) for path in (inside, outside)]
