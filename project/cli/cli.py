@@ -59,6 +59,7 @@ from project.runs.metrics import digest_of, same_data
 from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
+HELP = "Options of the model, the data, the run (--config, --run, ...), checkpoints and the Trainer, in this order."
 
 
 class CLI(LightningCLI):
@@ -108,6 +109,9 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options for run directories and checkpoints, and link arguments of data to the module."""
+        assert parser.groups is not None
+        for name in ("model", "data"):  # instead of the first lines of the docstrings of Lightning's base classes
+            parser.groups[name].title = f"Class of the {name}"
         parser.add_argument("--runs_dir", type=str, default="runs", help="Directory of all runs.")
         parser.add_argument(
             "--run",
@@ -524,7 +528,7 @@ def run(args: list[str]) -> CLI:
             parser_class=Parser,
             parser_kwargs={
                 "allow_abbrev": False,
-                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
+                **{name: {"usage": f"python -m project {name} {OPTIONS}", "description": HELP} for name in COMMANDS},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,
