@@ -6,6 +6,7 @@ import pkgutil
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import print as rich_print
 
 import callbacks
 from callbacks.finite_loss import TerminateOnNaN
@@ -27,7 +29,7 @@ from project.cli.error_handling import report_errors
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
-from project.cli.progress import NetworkSummary, Progress
+from project.cli.progress import NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
@@ -478,6 +480,21 @@ class CLI(LightningCLI):
             raise
         finally:
             record.end(self.run_dir, state, time.monotonic() - self.start_time)
+
+    def validate(self, verbose: bool, **kwargs: Any) -> None:
+        """Validate, and print the metrics. Lightning calls this method instead of ``Trainer.validate``."""
+        self._print_metrics(self.trainer.validate(verbose=False, **kwargs), verbose)
+
+    def test(self, verbose: bool, **kwargs: Any) -> None:
+        """Test, and print the metrics. Lightning calls this method instead of ``Trainer.test``."""
+        self._print_metrics(self.trainer.test(verbose=False, **kwargs), verbose)
+
+    @rank_zero_only
+    def _print_metrics(self, of_loaders: list[Mapping[str, float]], verbose: bool) -> None:
+        """Print a table; Lightning's has up to 19 digits."""
+        metrics = {name: value for of_loader in of_loaders for name, value in of_loader.items()}
+        if verbose and metrics:
+            rich_print(metrics_table(metrics))
 
     def after_validate(self) -> None:
         """Write and print the results."""

@@ -1,15 +1,29 @@
-"""What the terminal shows of a training: the network in one line, and a progress bar that costs hardly any time."""
+"""What the terminal shows: the network in one line, a progress bar that costs hardly any time, a table of metrics."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
+from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
+from project.runs.metrics import format_metric
+
 SECONDS = 0.1  # between two updates
+
+
+def metrics_table(metrics: Mapping[str, float]) -> Table:
+    """Return a table of metrics by name: accuracies in percent, and others with four digits."""
+    table = Table("Metric", "Value")
+    table.columns[1].justify = "right"
+    for name in sorted(metrics):
+        table.add_row(Text(name), format_metric(metrics[name], "acc" if "acc" in name.split("/") else name))
+    return table
 
 
 class NetworkSummary(ModelSummary):

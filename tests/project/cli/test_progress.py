@@ -3,10 +3,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import rich
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
-from project.cli.progress import Progress
+from project.cli.progress import Progress, metrics_table
 
 
 def test_what_a_training_prints_is_short(
@@ -58,3 +59,17 @@ def test_bar_is_updated_at_the_last_step_and_few_others(fast: list[str], tmp_pat
         cli = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
     assert isinstance(cli.trainer.progress_bar_callback, Progress)
     assert updated == [11, 11]  # of 12 steps in each of 2 epochs
+
+
+def test_metrics_have_four_digits_in_the_table_of_a_test(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = main(["test", f"--run={finished_run}"]).trainer.callback_metrics
+    out = capsys.readouterr().out
+    for name, value in metrics.items():
+        assert re.search(rf"{name} +│ +{f'{value:.2%}' if 'acc' in name else f'{value:.4g}'} │", out)
+    assert "DataLoader 0" not in out
+    rich.print(metrics_table({"test/acc/[b]cat": 0.912299990653}))
+    assert re.search(r"test/acc/\[b\]cat │ 91\.23% │", capsys.readouterr().out)
+    main(["validate", f"--run={finished_run}", "--verbose=false"])
+    assert "val/acc" not in capsys.readouterr().out
