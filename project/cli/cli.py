@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -29,7 +30,7 @@ from project.cli.error_handling import report_errors
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
-from project.cli.progress import NetworkSummary, Progress, metrics_table
+from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
@@ -260,6 +261,8 @@ class CLI(LightningCLI):
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         use_atomic_io(trainer, config["plugins"])
+        if isinstance(trainer.accelerator, CPUAccelerator):
+            trainer.callbacks.append(DurationOnCPU())  # type: ignore[attr-defined]  # set elsewhere in Lightning
         return trainer
 
     def _match_data(self, command: str) -> None:
