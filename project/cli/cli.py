@@ -469,9 +469,9 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Test if asked to, print the results, and write the report."""
         state = "finished"
-        for stopping in self.trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch and is_rank_zero():
-                print(f"Stopped early at epoch {stopping.stopped_epoch + 1}.", flush=True)
+        for callback in self.trainer.early_stopping_callbacks:
+            if callback.stopped_epoch and is_rank_zero():
+                print(f"Stopped early at epoch {callback.stopped_epoch + 1}.", flush=True)
         try:
             if self.config["fit"].test_after_fit and self.trainer.strategy.broadcast((self.run_dir / BEST).is_file()):
                 run(["test", "--run", str(self.run_dir)])

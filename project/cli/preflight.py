@@ -81,8 +81,8 @@ def _check_strategy(strategy: Any) -> None:
 def _check_callbacks(callbacks: Any) -> None:
     for entry in _listed(callbacks):
         module, _, name = entry.class_path.rpartition(".")
-        for refused, reason in REJECTED.items():
-            if issubclass(getattr(importlib.import_module(module), name), refused):
+        for kind, reason in REJECTED.items():
+            if issubclass(getattr(importlib.import_module(module), name), kind):
                 raise MisconfigurationException(f"Expected no {name} in trainer.callbacks, because {reason}.")
 
 

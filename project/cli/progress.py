@@ -110,9 +110,9 @@ class Progress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.monotonic()
-        if now - self._updated > SECONDS or trainer.is_last_batch:
-            self._updated = now
+        timestamp = time.monotonic()
+        if timestamp - self._updated > SECONDS or trainer.is_last_batch:
+            self._updated = timestamp
             self._loss = outputs.get("loss") if isinstance(outputs, dict) else None
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
