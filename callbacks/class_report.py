@@ -64,12 +64,12 @@ def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> 
         losses: Loss of each image, float ``(N,)``, or NaN.
     """
     size = len(names)
-    true, chosen = (torch.bincount(classes, minlength=size).double() for classes in (targets, preds))
+    true, predicted = (torch.bincount(classes, minlength=size).double() for classes in (targets, preds))
     true[true == 0] = torch.nan  # scores of an absent class are undefined
     right = torch.bincount(targets[targets == preds], minlength=size).double()
     loss = torch.zeros(size, dtype=torch.double).index_add_(0, targets, losses.double()) / true
-    precision = (right / chosen).where(true > 0, torch.nan)
-    values = torch.stack([right / true, precision, 2 * right / (true + chosen), loss], 1).tolist()
+    precision = (right / predicted).where(true > 0, torch.nan)
+    values = torch.stack([right / true, precision, 2 * right / (true + predicted), loss], 1).tolist()
     counts = true.nan_to_num(0).int().tolist()
     return [Row(name, count, *of_class) for name, count, of_class in zip(names, counts, values, strict=True)]
 

@@ -11,7 +11,7 @@ from tensorboard.plugins.projector import ProjectorConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import denormalized, forward, hooked, names_of, network_of, predicted_classes
 from callbacks.tools.transfer import to_cpu
@@ -38,7 +38,7 @@ class Embeddings(ImageCallback):
     def __init__(self, images: int | list[int] = 500, random: bool = False, every_n_epochs: PositiveInt = 5) -> None:
         super().__init__(images, random, every_n_epochs)
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         last: list[Tensor] = []  # input of the last called layer
         vectors: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -49,18 +49,18 @@ class Embeddings(ImageCallback):
             last[:] = [args[0]]
 
         with hooked(linear, keep):
-            for images in shown.images.split(shown.batch_size):  # all images in one batch may not fit on the device
+            for images in selection.images.split(selection.batch_size):  # one batch may not fit on the device
                 outputs.append(forward(trainer, pl_module, images))
                 vectors.append((last[0] if last and len(last[0]) == len(images) else outputs[-1]).flatten(1))
         output = torch.cat(outputs)
-        images = denormalized(pl_module, shown.images)
+        images = denormalized(pl_module, selection.images)
         if max(images.shape[-2:]) > THUMBNAIL:
             images = F.interpolate(images, size=(THUMBNAIL, THUMBNAIL), mode="area")
-        names = names_of(pl_module, int(shown.targets.max()) + 1)
+        names = names_of(pl_module, int(selection.targets.max()) + 1)
         # an output of another width does not consist of logits
         logits = output.ndim == 2 and output.shape[1] == len(names)
-        preds = predicted_classes(output) if logits else torch.full_like(shown.targets, -1)
-        tensors = {"vectors": torch.cat(vectors), "images": images, "targets": shown.targets, "preds": preds}
+        preds = predicted_classes(output) if logits else torch.full_like(selection.targets, -1)
+        tensors = {"vectors": torch.cat(vectors), "images": images, "targets": selection.targets, "preds": preds}
         return (to_cpu(tensors), names)
 
     def draw(self, log: LogSnapshot, gathered: dict[str, Tensor], names: list[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import convolutions, denormalized, find_layers, forward, hooked
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
@@ -60,29 +60,29 @@ class FeatureMaps(ImageCallback):
         if stage == "fit":
             self._find(pl_module)
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         if not (layers := self._find(pl_module)):
             return None
         outputs = Outputs(self.max_channels)
         with hooked(layers, outputs.keep), outputs:
-            forward(trainer, pl_module, shown.images)
+            forward(trainer, pl_module, selection.images)
         maps: dict[str, Tensor] = {}
         for name in layers:
             maps[f"before {name}"] = self._checked(name, outputs.before.get(name))
             if name in outputs.after and outputs.after[name].ndim == 4:
                 maps[f"after {name}"] = outputs.after[name]
-        maps["images"] = denormalized(pl_module, shown.images)
+        maps["images"] = denormalized(pl_module, selection.images)
         return (list(layers), to_cpu(maps))
 
     def draw(self, log: LogSnapshot, layers: list[str], maps: dict[str, Tensor]) -> None:
         images = enlarge(maps["images"], SIDE)
         for name in layers:
-            rows, what = [self._row(images, maps[f"before {name}"])], "the image and channels"
+            rows, content = [self._row(images, maps[f"before {name}"])], "the image and channels"
             if f"after {name}" in maps:
                 rows.append(self._row(torch.full_like(images, BACKGROUND), maps[f"after {name}"]))
-                what += "; below each, the same after the activation"
+                content += "; below each, the same after the activation"
             cells = torch.stack(rows, 1).flatten(0, 1)  # (images * rows, 1 + channels, 3, H, W)
-            log.image(f"feature_maps/{name}", grid(cells), f"Feature maps of {name}, {log.moment}: {what}")
+            log.image(f"feature_maps/{name}", grid(cells), f"Feature maps of {name}, {log.moment}: {content}")
 
     def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
         if self.layers is None:

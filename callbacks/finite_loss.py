@@ -11,7 +11,7 @@ from torch.nn.utils import get_total_norm
 from callbacks.base.drawing import SHARDED
 from callbacks.tools.layers import hooked, network_of
 
-OFTEN = 50  # steps between checks on a device if nothing is logged
+CHECK_INTERVAL = 50  # steps between checks on a device if nothing is logged
 
 
 class NotFiniteError(Exception):
@@ -35,12 +35,12 @@ class TerminateOnNaN(Callback):
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
         self._reported = False
-        self._seen = -1  # the last step after which the weights were checked
+        self._last_step = -1  # the last step after which the weights were checked
         self._losses: list[tuple[int, Tensor]] = []  # losses since the last check
         self._batch: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reported, self._seen = False, -1
+        self._reported, self._last_step = False, -1
         self._losses.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -50,8 +50,8 @@ class TerminateOnNaN(Callback):
         if self._reported:
             return
         self._losses.append((trainer.global_step, loss.detach()))
-        often = getattr(trainer, "log_every_n_steps", 0) or OFTEN
-        if loss.device.type == "cpu" or (trainer.global_step + 1) % often == 0:
+        interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
+        if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:
             self._check(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,9 +78,9 @@ class TerminateOnNaN(Callback):
 
     def _check_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the losses and the weights: the last step may have made weights NaN although its loss was finite."""
-        if trainer.sanity_checking or self._reported or self._batch is None or self._seen == trainer.global_step:
+        if trainer.sanity_checking or self._reported or self._batch is None or self._last_step == trainer.global_step:
             return
-        self._seen = trainer.global_step
+        self._last_step = trainer.global_step
         self._check(trainer, pl_module)
         weights = [parameter.detach() for parameter in pl_module.parameters()]
         if not self._reported and not get_total_norm(weights).isfinite():
@@ -114,10 +114,10 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
         batch: Images, or a tuple whose first item is the images.
     """
     network = network_of(pl_module)
-    spoilt = [name for name, parameter in network.named_parameters() if not _finite(parameter)]
-    spoilt += [name for name, buffer in network.named_buffers() if buffer.is_floating_point() and not _finite(buffer)]
-    if spoilt:
-        return f"NaN or infinite values are in {_some(spoilt)}, caused by the gradients of that step or an earlier one."
+    names = [name for name, parameter in network.named_parameters() if not _finite(parameter)]
+    names += [name for name, buffer in network.named_buffers() if buffer.is_floating_point() and not _finite(buffer)]
+    if names:
+        return f"NaN or infinite values are in {_some(names)}, caused by the gradients of that step or an earlier one."
     outputs: list[str] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:

@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import (
@@ -67,13 +67,14 @@ class GradCAM(ImageCallback):
         elif stage == "fit" and not convolutions(pl_module):
             rank_zero_warn("GradCAM needs a convolution, but the network has none. It logs nothing.")
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
         if not layers:
             return None
         name = list(layers)[-1]
-        classes, shares, maps = self._weigh(trainer, pl_module, shown, name, layers[name])
-        tensors = {"images": denormalized(pl_module, shown.images), "maps": maps, "shares": shares, "classes": classes}
+        classes, shares, maps = self._weigh(trainer, pl_module, selection, name, layers[name])
+        images = denormalized(pl_module, selection.images)
+        tensors = {"images": images, "maps": maps, "shares": shares, "classes": classes}
         return (name, to_cpu(tensors), names_of(pl_module, int(classes.max()) + 1))
 
     def draw(self, log: LogSnapshot, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
@@ -91,13 +92,13 @@ class GradCAM(ImageCallback):
         log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red is evidence for the class")
 
     def _weigh(
-        self, trainer: Trainer, pl_module: LightningModule, shown: Shown, name: str, layer: torch.nn.Module
+        self, trainer: Trainer, pl_module: LightningModule, selection: Selection, name: str, layer: torch.nn.Module
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the true and predicted class, ``(N, 2)``, their probabilities, and their maps, ``(N, 2, h, w)``."""
         outputs: list[Tensor] = []
         # validation runs in inference mode, whose tensors have no gradient
         with torch.inference_mode(False), torch.enable_grad():
-            images = shown.images.clone().requires_grad_()  # so that frozen layers have a gradient
+            images = selection.images.clone().requires_grad_()  # so that frozen layers have a gradient
             with hooked({name: layer}, lambda name, module, args, output: outputs.append(output)):
                 logits = forward(trainer, pl_module, images)
             check_logits(pl_module, logits, self)
@@ -106,7 +107,7 @@ class GradCAM(ImageCallback):
                     f"Expected layer {name!r} of GradCAM to return maps (N, C, H, W), but got "
                     f"{[tuple(output.shape) for output in outputs[-1:]]}. Set another layer, or remove GradCAM."
                 )
-            classes = torch.stack([shown.targets.clone(), predicted_classes(logits.detach())], 1)
+            classes = torch.stack([selection.targets.clone(), predicted_classes(logits.detach())], 1)
             shares = logits.detach().float().softmax(1).gather(1, classes)
             maps = [self._map(logits, classes[:, column], outputs[-1]) for column in range(2)]
         return classes, shares, torch.stack(maps, 1)

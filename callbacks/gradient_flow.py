@@ -51,8 +51,8 @@ def draw_gradient_flow(step: Step, epoch: int) -> Figure:
     place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
     below.annotate("rule of thumb: 0.001 ", (1, HEALTHY), **place)
     below.margins(y=0.15)
-    shown = places if len(names) <= MOST_NAMES else np.linspace(0, len(names) - 1, MOST_NAMES).round().astype(int)
-    below.set_xticks(shown, [names[i].removesuffix(".weight") for i in shown], rotation=90, fontsize=8)
+    ticks = places if len(names) <= MOST_NAMES else np.linspace(0, len(names) - 1, MOST_NAMES).round().astype(int)
+    below.set_xticks(ticks, [names[i].removesuffix(".weight") for i in ticks], rotation=90, fontsize=8)
     return figure
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools.histogram import TensorStatistics, count, unpack
@@ -78,7 +78,7 @@ class ActivationHistograms(ImageCallback):
         if stage == "fit":
             self._find(pl_module)
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         rows: dict[str, Tensor] = {}
 
         def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -86,7 +86,7 @@ class ActivationHistograms(ImageCallback):
                 rows[f"activations/{name}"] = count([output])[0]
 
         with hooked(self._find(pl_module), keep):
-            forward(trainer, pl_module, shown.images)
+            forward(trainer, pl_module, selection.images)
         if not rows:
             return None
         statistics = unpack(list(rows), torch.stack(list(rows.values())))

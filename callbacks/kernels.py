@@ -88,12 +88,12 @@ class ConvolutionKernels(DrawingCallback):
     ) -> None:
         for name, layer in shades.items():
             cells = enlarge(layer, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
-            what = f"Kernels of {name}, {log.moment}: grey is 0"
-            log.image(f"kernels/{name}", grid(cells), f"{what}; one row per output, one column per input")
+            caption = f"Kernels of {name}, {log.moment}: grey is 0"
+            log.image(f"kernels/{name}", grid(cells), f"{caption}; one row per output, one column per input")
             blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
-            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{what}; one block per output channel")
+            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{caption}; one block per output channel")
             if name in coloured:
-                log.image(f"kernels_colour/{name}", _in_colour(layer), f"{what}; red, green and blue are the inputs")
+                log.image(f"kernels_colour/{name}", _in_colour(layer), f"{caption}; red, green and blue are the inputs")
         if frames:
             video = []
             for epoch, shades_then in frames.items():

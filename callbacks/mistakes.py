@@ -49,16 +49,16 @@ class TopMistakes(PredictionCallback):
         assert self._collector is not None, "it has collected this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        sure = self._collector.confidences[-1]
+        confidences = self._collector.confidences[-1]
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
-        number = torch.arange(len(targets), device=sure.device)
+        number = torch.arange(len(targets), device=confidences.device)
         candidates = {
             # correct predictions rank last, after all mistakes
-            "confidences": sure.where(wrong, -1.0).nan_to_num(-1.0),
+            "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
             "losses": self._collector.losses[-1],
             "targets": targets.float(),
             "preds": outputs["preds"].float(),
-            "batches": torch.full_like(sure, batch_idx),
+            "batches": torch.full_like(confidences, batch_idx),
             "places": number.float(),
         }
         best = highest(candidates["confidences"], self.count)
@@ -125,11 +125,11 @@ class TopMistakes(PredictionCallback):
     ) -> None:
         right = predictions.preds == predictions.targets
         for name, mask in (("right", right), ("wrong", ~right)):
-            sure = predictions.confidences[mask]
-            sure = sure[sure.isfinite()]
+            confidences = predictions.confidences[mask]
+            confidences = confidences[confidences.isfinite()]
             for writer in log.writers:
-                if len(sure):
-                    writer.add_histogram(f"confidence/{name}", sure, log.step)
+                if len(confidences):
+                    writer.add_histogram(f"confidence/{name}", confidences, log.step)
         table = [[*row[:3], f"{row[3]:.6f}", "" if row[4] != row[4] else f"{row[4]:.6f}"] for row in rows]
         write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:

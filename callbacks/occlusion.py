@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.base.images import ImageCallback, Shown
+from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import check_logits, denormalized, forward, names_of
@@ -46,25 +46,25 @@ class OcclusionSensitivity(ImageCallback):
             raise MisconfigurationException(f"Expected share of OcclusionSensitivity from 0 to 1, but got {share}.")
         self.share = share
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
-        height, width = shown.images.shape[-2:]
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
+        height, width = selection.images.shape[-2:]
         side = max(round(self.share * min(height, width)), 1)
         step = max(side // 2, 1)
         corners = torch.cartesian_prod(*(torch.arange(0, length - side + 1, step) for length in (height, width)))
-        open_share = self._share(trainer, pl_module, shown.images, shown.targets)
+        open_share = self._share(trainer, pl_module, selection.images, selection.targets)
         covered = []
         for top, left in corners.tolist():
-            images = shown.images.clone()
+            images = selection.images.clone()
             images[..., top : top + side, left : left + side] = 0  # the mean colour
-            covered.append(self._share(trainer, pl_module, images, shown.targets))
+            covered.append(self._share(trainer, pl_module, images, selection.targets))
         lowest, where = torch.stack(covered).min(0)
         tensors = {
-            "images": denormalized(pl_module, shown.images),
+            "images": denormalized(pl_module, selection.images),
             "shares": torch.stack([open_share, lowest], 1),
             "corners": corners.to(where.device)[where],
-            "targets": shown.targets,
+            "targets": selection.targets,
         }
-        return (side, to_cpu(tensors), names_of(pl_module, int(shown.targets.max()) + 1))
+        return (side, to_cpu(tensors), names_of(pl_module, int(selection.targets.max()) + 1))
 
     def draw(self, log: LogSnapshot, side: int, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = names_in_pictures(names)

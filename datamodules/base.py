@@ -128,7 +128,7 @@ class ImageDataModule(LightningDataModule, ABC):
         skip = on_bad_image == "skip"
         self.store = ImageStore(self.root, index_folder, image_size, resize, cache != "none", skip)
         self._description: DatasetInfo | None = None
-        self._trained: tuple[list[str] | None, list[float], list[float]] | None = None  # see match
+        self._checkpoint_data: tuple[list[str] | None, list[float], list[float]] | None = None  # see match
         self._fitted: list[Any] = []
         self._normalizer: Normalize | None = None
 
@@ -161,8 +161,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return the problems of the images on disk, one line each."""
         self.prepare_data()
         files = self.store.files()
-        found = scan(self.store.base, files, self.store.size, self.store.resize, None)
-        return [str(error) for _, error in sorted(found.unreadable.items())]
+        result = scan(self.store.base, files, self.store.size, self.store.resize, None)
+        return [str(error) for _, error in sorted(result.unreadable.items())]
 
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
         """Return the class name of each label in the index files."""
@@ -201,7 +201,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"The checkpoint has no mean and std. Images are normalised by --data.eval_transforms, with mean and "
                 f"std of {by_transforms}: check that it was trained with these."
             )
-        self._trained, self._normalizer = (class_names, mean, std), None
+        self._checkpoint_data, self._normalizer = (class_names, mean, std), None
 
     @property
     def description(self) -> DatasetInfo:
@@ -224,16 +224,16 @@ class ImageDataModule(LightningDataModule, ABC):
 
         Earlier versions recorded it as ``digest``.
         """
-        found = self.description
-        pixels = found.pixels[self.store.key]
-        text = json.dumps([found.digests, found.class_names, self.store.key, pixels.mean, pixels.std])
+        info = self.description
+        pixels = info.pixels[self.store.key]
+        text = json.dumps([info.digests, info.class_names, self.store.key, pixels.mean, pixels.std])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def class_names(self) -> list[str]:
         """Class name of each label in the batches."""
-        trained = self._trained[0] if self._trained is not None else None
-        return self.description.class_names if trained is None else trained
+        names = self._checkpoint_data[0] if self._checkpoint_data is not None else None
+        return self.description.class_names if names is None else names
 
     @property
     def class_counts(self) -> list[int]:
@@ -265,8 +265,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
         With ``normalize: false``, the mean of a ``Normalize`` in ``eval_transforms``, or 0.
         """
-        if self._trained is not None:
-            return self._trained[1]
+        if self._checkpoint_data is not None:
+            return self._checkpoint_data[1]
         return self.description.pixels[self.store.key].mean if self.normalize else self._given_normalization()[0]
 
     @property
@@ -275,8 +275,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
         It is 1 for a constant channel. With ``normalize: false``, see ``mean``.
         """
-        if self._trained is not None:
-            return self._trained[2]
+        if self._checkpoint_data is not None:
+            return self._checkpoint_data[2]
         if not self.normalize:
             return self._given_normalization()[1]
         return divisors(self.description.pixels[self.store.key].std)
@@ -464,12 +464,12 @@ class ImageDataModule(LightningDataModule, ABC):
         Raises:
             DataError: They differ, and the transforms as a whole normalise differently.
         """
-        both = self.train_transforms, self.eval_transforms
-        train, evaluation = map(normalizers, both)
+        lists = self.train_transforms, self.eval_transforms
+        train, evaluation = map(normalizers, lists)
         if not train or not evaluation or _are_close(train, evaluation):
             return
-        if not any(hasattr(each, "fit") for each in (*both[0], *both[1])):  # scales of 0 to 1 and 0 to 255 may differ
-            overall, other = (normalization(compose(transforms), self.store.size) for transforms in both)
+        if not any(hasattr(each, "fit") for each in (*lists[0], *lists[1])):  # scales of 0 to 1 and 0 to 255 may differ
+            overall, other = (normalization(compose(transforms), self.store.size) for transforms in lists)
             if overall and other and _are_close([overall], [other]):
                 return
         of_train, of_evaluation = (
@@ -511,8 +511,8 @@ class ImageDataModule(LightningDataModule, ABC):
         for transform in transforms:
             if hasattr(transform, "fit") and transform not in self._fitted:
                 entries = self.store.readable(self.description)["train"]
-                some = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
-                paths = [f"{self.store.base / file}" for file, _ in some]
+                sample = entries[:: -(-len(entries) // getattr(transform, "num_images", FIT_IMAGES))]
+                paths = [f"{self.store.base / file}" for file, _ in sample]
                 transform.fit(torch.from_numpy(read_images(paths, self.store.size, self.store.resize)))
                 self._fitted.append(transform)
 
@@ -539,29 +539,29 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._description is not None
 
     def _prepare(self) -> None:
-        known = load_description(self.store.folder)
-        recipe = self._all_split_settings
+        info = load_description(self.store.folder)
+        settings = self._all_split_settings
         # a preparation that was interrupted, and whose index files were not edited since
-        unfinished = known is not None and not known.pixels and self.store.is_described_by(known)
-        if known is not None and known.split != recipe and not unfinished:
+        unfinished = info is not None and not info.pixels and self.store.is_described_by(info)
+        if info is not None and info.split != settings and not unfinished:
             if not self.overwrite_split:
                 raise DataError(
-                    f"Expected index files in {self.store.folder} with the split {recipe}, but got {known.split}. "
+                    f"Expected index files in {self.store.folder} with the split {settings}, but got {info.split}. "
                     "Change --data.root, or write new index files with --data.overwrite_split true."
                 )
-            known = None
+            info = None
         if self.is_prepared() and self._needs_new_split():
-            known = None
-        if self.overwrite_split and (known is None or unfinished):
+            info = None
+        if self.overwrite_split and (info is None or unfinished):
             self._set_split_aside()
         unfinished = unfinished and self.folds is None  # all folds were written together and stay unchanged
         if not self.is_prepared():
             self.prepare_images()
-        if not all(self.store.index(stage).is_file() for stage in STAGES) or known is None or unfinished:
+        if not all(self.store.index(stage).is_file() for stage in STAGES) or info is None or unfinished:
             self._write_split(replace=unfinished)
-        elif not self.store.is_described_by(known):
+        elif not self.store.is_described_by(info):
             rank_zero_info(f"The index files of {self.store.folder} were edited. Reading all images again.")
-        self._description = self.store.describe(recipe, self.source(), self.find_class_names)
+        self._description = self.store.describe(settings, self.source(), self.find_class_names)
         for note in self._description.pixels[self.store.key].loss_notes():
             rank_zero_info(note)
 
@@ -583,44 +583,44 @@ class ImageDataModule(LightningDataModule, ABC):
             self._write_part(self.store, self.split_settings, self.make_split(), replace)
             return
         parts = self._divided_before() or self.make_split()
-        both = sorted(parts["train"] + parts["val"])
+        entries = sorted(parts["train"] + parts["val"])
         for fold in range(self.folds):  # all folds at once, so that new images cannot move others between folds
-            train, val = fold_of(both, self.folds, fold, self.split_settings.get("seed", 0))
+            train, val = fold_of(entries, self.folds, fold, self.split_settings.get("seed", 0))
             store = self.store.at(self.root / f"folds_{self.folds}" / str(fold))
-            recipe = {**self.split_settings, "folds": self.folds, "fold": fold}
+            settings = {**self.split_settings, "folds": self.folds, "fold": fold}
             if store.folder == self.store.folder or not all(store.index(stage).is_file() for stage in STAGES):
-                self._write_part(store, recipe, {"train": train, "val": val, "test": parts["test"]}, replace)
+                self._write_part(store, settings, {"train": train, "val": val, "test": parts["test"]}, replace)
 
     def _divided_before(self) -> dict[str, list[Entry]] | None:
         """Return the existing split of the whole folder if it has the same split settings, else None."""
         whole = self.store.at(self.root)
-        known = load_description(self.root)
-        return whole.listed() if known is not None and known.split == self.split_settings and known.pixels else None
+        info = load_description(self.root)
+        return whole.listed() if info is not None and info.split == self.split_settings and info.pixels else None
 
     def _write_part(
-        self, store: ImageStore, recipe: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
+        self, store: ImageStore, settings: dict[str, Any], parts: dict[str, list[Entry]], replace: bool
     ) -> None:
-        digests, unwritten = store.digests(), set(parts)  # includes the digest of classes.txt
+        digests, stages = store.digests(), set(parts)  # the digest of classes.txt too; stages to write
         for stage, entries in parts.items():
             path = store.index(stage)
             digests[path.name] = digest_of(text_of(entries))
             if path.is_file() and read_index(path) == entries:
                 digests[path.name] = digest_of(path.read_bytes())  # the file keeps its line ends and spaces
-                unwritten.remove(stage)
+                stages.remove(stage)
             elif path.is_file() and not replace:
                 raise DataError(
-                    f"Expected {path} to match the split {recipe}, but its entries differ. Delete it, or write all "
+                    f"Expected {path} to match the split {settings}, but its entries differ. Delete it, or write all "
                     "index files again with --data.overwrite_split true."
                 )
             elif not entries:
                 raise DataError(
-                    f"Expected images for each of train, val and test in {self.root}, but {recipe} leaves none for "
+                    f"Expected images for each of train, val and test in {self.root}, but {settings} leaves none for "
                     f"{stage}. Add images, or change the fractions."
                 )
         store.folder.mkdir(parents=True, exist_ok=True)
-        write_description(store.folder, DatasetInfo([], {}, recipe, {}, digests, {}))
+        write_description(store.folder, DatasetInfo([], {}, settings, {}, digests, {}))
         for stage, entries in parts.items():
-            if stage in unwritten:
+            if stage in stages:
                 write_index(store.index(stage), entries)
 
     def _open(self) -> tuple[Path | None, dict[str, int]]:
@@ -635,9 +635,9 @@ class ImageDataModule(LightningDataModule, ABC):
         raise DataError(f"The cache in {self.root} cannot be opened after it was written. Use --data.cache none.")
 
 
-def _are_close(some: Sequence[tuple[Any, Any]], others: Sequence[tuple[Any, Any]]) -> bool:
+def _are_close(first: Sequence[tuple[Any, Any]], second: Sequence[tuple[Any, Any]]) -> bool:
     """Return whether means and standard deviations agree to 1e-3; a single number stands for all channels."""
-    return len(some) == len(others) and all(
+    return len(first) == len(second) and all(
         np.allclose(mean, other_mean, atol=1e-3) and np.allclose(std, other_std, atol=1e-3)
-        for (mean, std), (other_mean, other_std) in zip(some, others, strict=True)
+        for (mean, std), (other_mean, other_std) in zip(first, second, strict=True)
     )

@@ -58,25 +58,25 @@ class FolderDataModule(ImageDataModule):
         if self.images.exists():  # a checkpoint can be used without the images of its run
             self._check_folder()
         # read here, because overwrite_split deletes dataset.json before it splits again with the same settings
-        known = load_description(self.store.folder) or load_description(self.root)
-        before = known.split if known is not None else {}
+        info = load_description(self.store.folder) or load_description(self.root)
+        before = info.split if info is not None else {}
         self.fractions = fractions or before.get("fractions", FRACTIONS)
         self.split_seed = before.get("seed", SPLIT_SEED) if split_seed is None else split_seed
         check_fractions(self.fractions)
-        self._given = self._is_given()
+        self._has_given_split = self._find_given_split()
         self.store.base = self._base()
 
     @property
     def split_settings(self) -> dict[str, Any]:
         """Fractions and seed of the split, or that existing index files define it."""
-        return GIVEN if self._given else {"fractions": list(self.fractions), "seed": self.split_seed}
+        return GIVEN if self._has_given_split else {"fractions": list(self.fractions), "seed": self.split_seed}
 
     def source(self) -> dict[str, Any]:
         return {"name": "folder", "images": str(self.images)}
 
     def make_split(self) -> dict[str, list[Entry]]:
         """Return the entries of existing index files, or split the images."""
-        if self._given:
+        if self._has_given_split:
             for stage in STAGES:
                 if not index_path(self.root, stage).is_file():
                     raise DataError(
@@ -88,7 +88,7 @@ class FolderDataModule(ImageDataModule):
 
     def find_class_names(self, entries: dict[str, list[Entry]]) -> Sequence[str]:
         """Return the names in ``classes.txt``, or else those of the folders that hold the images of each label."""
-        if self._given and (self.root / CLASSES).is_file():
+        if self._has_given_split and (self.root / CLASSES).is_file():
             try:
                 lines = (self.root / CLASSES).read_text("utf-8-sig").split("\n")
             except UnicodeDecodeError as error:
@@ -99,7 +99,7 @@ class FolderDataModule(ImageDataModule):
             if twice := {name for name in names if names.count(name) > 1}:
                 raise DataError(f"Expected each name once in {self.root / CLASSES}, but got {twice.pop()!r} again.")
             return names
-        every = [(file.split("/"), label) for listed in entries.values() for file, label in listed]
+        every = [(file.split("/"), label) for stage_entries in entries.values() for file, label in stage_entries]
         labels = range(max(label for _, label in every) + 1)
         for level in (*range(max(len(parts) for parts, _ in every) - 1), -2):  # from the top; then the image's own
             names_of: dict[int, set[str]] = {label: set() for label in labels}
@@ -114,7 +114,7 @@ class FolderDataModule(ImageDataModule):
         self._check_folder()
         first = self._description is None
         super().prepare_data()
-        if first and not self._given:
+        if first and not self._has_given_split:
             self._report_left_out()
 
     # Helpers
@@ -126,25 +126,25 @@ class FolderDataModule(ImageDataModule):
                 f"{self.images} {'is a file' if self.images.exists() else 'does not exist'}."
             )
 
-    def _is_given(self) -> bool:
+    def _find_given_split(self) -> bool:
         """Return whether index files exist that this module did not write."""
-        known = load_description(self.root)
+        info = load_description(self.root)
         if self.overwrite_split:
             return False
-        if known is not None:
-            return known.split == GIVEN
-        existing = [stage for stage in STAGES if index_path(self.root, stage).is_file()]
-        if not existing:
+        if info is not None:
+            return info.split == GIVEN
+        stages = [stage for stage in STAGES if index_path(self.root, stage).is_file()]
+        if not stages:
             return False
         try:  # after a preparation that was killed before it wrote dataset.json, they equal a new split
             own = self._divide()
         except DataError:
             return True
-        return any(read_index(index_path(self.root, stage)) != own[stage] for stage in existing)
+        return any(read_index(index_path(self.root, stage)) != own[stage] for stage in stages)
 
     def _base(self) -> Path:
         """Return the folder to which paths in index files are relative."""
-        if self._given and index_path(self.root, "train").is_file():
+        if self._has_given_split and index_path(self.root, "train").is_file():
             files = [Path(file) for file, _ in read_index(index_path(self.root, "train"))[:100]]  # some may be missing
             if not any((self.images / file).exists() for file in files) and any(file.exists() for file in files):
                 return Path()
@@ -152,15 +152,15 @@ class FolderDataModule(ImageDataModule):
 
     def _divide(self) -> dict[str, list[Entry]]:
         folders = find_stages(self.images)
-        listed = {stage: find_images(folder, self.images) for stage, folder in folders.items()}
-        names = sorted(listed["train"])
-        for stage, classes in listed.items():
+        files_of = {stage: find_images(folder, self.images) for stage, folder in folders.items()}
+        names = sorted(files_of["train"])
+        for stage, classes in files_of.items():
             if unknown := sorted(classes.keys() - set(names)):
                 raise DataError(
                     f"Expected the classes of {folders['train']} ({', '.join(names)}) in {folders[stage]} too, but got "
                     f"{', '.join(unknown)}. Rename these folders to classes of train, or move them away."
                 )
-        parts = {stage: label_entries(classes, folders[stage], names) for stage, classes in listed.items()}
+        parts = {stage: label_entries(classes, folders[stage], names) for stage, classes in files_of.items()}
         missing = [stage for stage in STAGES if stage not in parts]
         shares = [share for stage, share in zip(STAGES, self.fractions, strict=True) if stage in ("train", *missing)]
         divided = divide(parts["train"], [share / sum(shares) for share in shares], self.split_seed)

@@ -23,7 +23,7 @@ from lightning_modules.optim.schedulers import GroupSchedules, Interval, build_s
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 from lightning_modules.weights.pretrained import load_pretrained
 
-Step = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means of metrics over them
+StepMetrics = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means of metrics over them
 
 WHITENING_IMAGES = 5000  # as in Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds"
 
@@ -61,7 +61,7 @@ class ImageModule(LightningModule):
             initialisation of the network's class.
         pretrained: File of weights to start from; see ``load_pretrained``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
-        compiled: Train with torch.compile: faster steps after the first, which may take a minute.
+        compile: Train with torch.compile: faster steps after the first, which may take a minute.
 
     Raises:
         MisconfigurationException: The network does not accept images of this size, or the optimizer does not accept its
@@ -87,7 +87,7 @@ class ImageModule(LightningModule):
         initializers: list[Initializer] | None = None,
         pretrained: str | None = None,
         channels_last: bool = False,
-        compiled: bool = False,
+        compile: bool = False,  # noqa: A002  # the name of torch's function
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="width", logger=False)  # callbacks.Hyperparameters logs them
@@ -103,7 +103,7 @@ class ImageModule(LightningModule):
         self.initializers = initializers or []
         self.pretrained = pretrained
         self.channels_last = channels_last
-        self.compiled = compiled
+        self.use_compile = compile  # nn.Module has a method compile
         self._compiled_network: Callable[[Tensor], Tensor] | None = None
         self.mean: Tensor
         self.std: Tensor
@@ -116,7 +116,7 @@ class ImageModule(LightningModule):
             self.network.to(memory_format=torch.channels_last)
         self._log_every = 0
         self._schedules: GroupSchedules | None = None
-        self._steps: list[Step] = []
+        self._steps: list[StepMetrics] = []
         self._resumed_steps: list[dict[str, Any]] | None = None  # steps of the checkpoint, by device
         self._new_settings: NewSettings | None = None
         self._steps_apart = 0  # schedule steps minus optimizer steps, after resuming with another batch size
@@ -135,12 +135,12 @@ class ImageModule(LightningModule):
         """Shard the network if the strategy is ``ModelParallelStrategy``.
 
         Raises:
-            MisconfigurationException: ``compiled`` is set, or the strategy uses tensor parallelism.
+            MisconfigurationException: ``compile`` is set, or the strategy uses tensor parallelism.
         """
         if self.device_mesh is not None:
-            if self.compiled:
+            if self.use_compile:
                 raise MisconfigurationException(
-                    "Expected --model.compiled false with ModelParallelStrategy, because a compiled network would have "
+                    "Expected --model.compile false with ModelParallelStrategy, because a compiled network would have "
                     "only a part of its weights."
                 )
             shard(self.network, self.device_mesh)
@@ -155,10 +155,10 @@ class ImageModule(LightningModule):
             for group in [*optimizer.param_groups, optimizer.defaults]:
                 group["lr"] = group["lr"] * factor
         report_step(self.trainer, self.scale_lr)
-        configured: dict[str, Any] = {"optimizer": optimizer}
+        config: dict[str, Any] = {"optimizer": optimizer}
         self._schedules = GroupSchedules(optimizer, self.param_groups, self.trainer)
         if self.lr_scheduler_class is not None:
-            configured["lr_scheduler"] = build_scheduler(
+            config["lr_scheduler"] = build_scheduler(
                 self.lr_scheduler_class, optimizer, self.trainer, self.param_groups, self.lr_interval, factor
             )
         if self.trainer.is_global_zero and (len(optimizer.param_groups) > 1 or self.param_groups or factor != 1):
@@ -167,7 +167,7 @@ class ImageModule(LightningModule):
             if factor != 1:
                 table.title = f"{table.title}, lr times {factor:g}"
             rich_print(table)
-        return configured
+        return config
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of devices, and the sums for the means of the current epoch."""
@@ -202,7 +202,7 @@ class ImageModule(LightningModule):
         if self.initializers and self.trainer.is_global_zero and self.trainer.ckpt_path is None:
             rich_print(initializer_table(self.network, self.initializers))
         self._load_pretrained()
-        if self.compiled:
+        if self.use_compile:
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
@@ -277,8 +277,8 @@ class ImageModule(LightningModule):
                     raise
                 package, variable = ("gcc", "CC") if match[1] == "C" else ("g++", "CXX")
                 raise MisconfigurationException(
-                    f"Expected a {match[1]} compiler for --model.compiled true, but got: {match[0].strip()}. Install "
-                    f"{package}, set {variable} to a compiler, or use --model.compiled false."
+                    f"Expected a {match[1]} compiler for --model.compile true, but got: {match[0].strip()}. Install "
+                    f"{package}, set {variable} to a compiler, or use --model.compile false."
                 ) from error
         return self.network(images)
 
@@ -381,13 +381,13 @@ class ImageModule(LightningModule):
             self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
 
 
-def _stacked(steps: list[Step]) -> dict[str, Any]:
+def _stacked(steps: list[StepMetrics]) -> dict[str, Any]:
     """Stack the values of steps into few tensors on the CPU."""
     counts = torch.tensor([int(count) for count, _ in steps])
     names = steps[0][1] if steps else ()
     return {"counts": counts, "means": {name: torch.stack([means[name] for _, means in steps]).cpu() for name in names}}
 
 
-def _unstacked(stacked: dict[str, Any], device: torch.device) -> list[Step]:
+def _unstacked(stacked: dict[str, Any], device: torch.device) -> list[StepMetrics]:
     means = {name: column.to(device) for name, column in stacked["means"].items()}
     return [(count, {name: means[name][i] for name in means}) for i, count in enumerate(stacked["counts"].tolist())]

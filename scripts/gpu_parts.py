@@ -184,7 +184,7 @@ def airbench_sgd(options: argparse.Namespace, results: Results) -> None:
 
 def airbench_compiled(options: argparse.Namespace, results: Results) -> None:
     """Train airbench.yaml without callbacks, and the published script, both compiled, with several seeds each."""
-    compiled = [f"--model.compiled={not options.tiny}", *WITHOUT_CALLBACKS]
+    compiled = [f"--model.compile={not options.tiny}", *WITHOUT_CALLBACKS]
     train_seeds(options, results, "airbench_compiled", AIRBENCH, compiled)
     train_peer(options, results, "peer_compiled")
 

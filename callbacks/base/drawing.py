@@ -44,11 +44,11 @@ class DrawingCallback(Callback):
         if stage == "fit":
             warn_of_skipped(trainer, self, self.required_media)
             self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-            needing = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
-            if self.sharded and self is needing[0]:
+            callbacks = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            if self.sharded and self is callbacks[0]:
                 rank_zero_warn(
                     f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one "
-                    f"process and log nothing: {', '.join(type(each).__name__ for each in needing)}."
+                    f"process and log nothing: {', '.join(type(each).__name__ for each in callbacks)}."
                 )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.base.drawing import DrawingCallback
 
 
-class Shown(NamedTuple):
+class Selection(NamedTuple):
     """Selected validation images as input of the network."""
 
     images: Tensor  # normalised, float (N, 3, H, W), on the device of the module
@@ -56,16 +56,16 @@ class ImageCallback(DrawingCallback):
             return
         if not trainer.sanity_checking and not self.due(trainer):
             return
-        shown = self._choose(trainer, pl_module, batch)
-        gathered = self.collect(trainer, pl_module, shown)
+        selection = self._choose(trainer, pl_module, batch)
+        gathered = self.collect(trainer, pl_module, selection)
         if gathered is not None and not trainer.sanity_checking:
             self.draw_later(trainer, *gathered)
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, shown: Shown) -> tuple[Any, ...] | None:
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         """Return the arguments of ``draw``, all on the CPU; None if there is nothing to draw."""
         raise NotImplementedError
 
-    def _choose(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> Shown:
+    def _choose(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> Selection:
         loader: Any = trainer.val_dataloaders
         loader = loader[0] if isinstance(loader, list) else loader
         dataset: Any = getattr(loader, "dataset", None)
@@ -79,7 +79,7 @@ class ImageCallback(DrawingCallback):
                 images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
         count = self.images if isinstance(self.images, int) else len(self.images)
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        return Shown(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))
+        return Selection(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))
 
     def _positions(self, dataset: Any, epoch: int) -> Tensor:
         size = len(dataset)
@@ -111,6 +111,6 @@ def spread(targets: Any, size: int, count: int) -> Tensor:
     sizes = torch.bincount(targets)
     # number of earlier images of the same class
     rank = torch.arange(size) - (sizes.cumsum(0) - sizes)[targets[by_class]]
-    turns = by_class[rank.argsort(stable=True)]  # the first image of each class, then the second, ...
+    order = by_class[rank.argsort(stable=True)]  # the first image of each class, then the second, ...
     classes = int((sizes > 0).sum())
-    return turns[torch.linspace(0, classes - 1, count).round().long()] if count < classes else turns[:count]
+    return order[torch.linspace(0, classes - 1, count).round().long()] if count < classes else order[:count]

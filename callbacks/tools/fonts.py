@@ -93,8 +93,8 @@ def _has(file: str, letters: Iterable[str]) -> bool:
         font = FT2Font(file)
     except RuntimeError:  # damaged, or not a font
         return False
-    drawn = font.scalable and FaceFlags.COLOR not in font.face_flags  # neither library draws coloured bitmaps
-    return drawn and all(font.get_char_index(ord(letter)) for letter in (*letters, "A", "0"))
+    is_supported = font.scalable and FaceFlags.COLOR not in font.face_flags  # neither library draws coloured bitmaps
+    return is_supported and all(font.get_char_index(ord(letter)) for letter in (*letters, "A", "0"))
 
 
 def _is_visible(letter: str) -> bool:

@@ -34,10 +34,10 @@ class FileDataset(ImageDataset):
         try:
             return super().__getitems__(batch)
         except DataError:  # of one file: load the others without it
-            good = [position for position in batch[1].tolist() if self.problem(position) is None]
-            if not good:
+            readable = [position for position in batch[1].tolist() if self.problem(position) is None]
+            if not readable:
                 return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-            return super().__getitems__((batch[0], torch.tensor(good)))
+            return super().__getitems__((batch[0], torch.tensor(readable)))
 
     def problem(self, position: int) -> str | None:
         """Return why a file cannot be read or transformed, or None if it can."""

@@ -139,15 +139,17 @@ class ImageLoader:
         order = self._positions()
         on_device = order if self.device.type == "cpu" else order.to(self.device, non_blocking=True)
         steps = len(self)
-        mine = [self._part(step) for step in range(steps)]
+        parts = [self._part(step) for step in range(steps)]
         seeds = seeds_of(steps, self.seed, epoch, self.rank + 1).tolist()
         first = self._resume.pop("batch", 0) if self._resume.get("epoch") == epoch else 0
         self._resume = {}
-        where = on_device if self.dataset.targets.device == self.device else order  # else the host would block
-        plan = [(seed, where[part]) for seed, part in zip(seeds[first:], mine[first:], strict=True)]
+        indices = on_device if self.dataset.targets.device == self.device else order  # else the host would block
+        plan = [(seed, indices[part]) for seed, part in zip(seeds[first:], parts[first:], strict=True)]
         for step, (images, targets) in enumerate(self._fetch(plan), start=first):
             self._done = step + 1
-            draw = BatchContext(self._generator(seeds[step]), epoch, on_device[mine[step]], self.seed, self.num_classes)
+            draw = BatchContext(
+                self._generator(seeds[step]), epoch, on_device[parts[step]], self.seed, self.num_classes
+            )
             images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
             yield self.transform(images, targets, draw)
 

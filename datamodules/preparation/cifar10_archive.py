@@ -334,5 +334,5 @@ def _build(target: Any, state: Any) -> None:
             raise _refusal("BUILD otherwise than NumPy")
 
 
-def _refusal(wish: str) -> DataError:
-    return DataError(f"is refused, because it uses {wish[:200]!r}, and CIFAR-10 needs only arrays of uint8")
+def _refusal(feature: str) -> DataError:
+    return DataError(f"is refused, because it uses {feature[:200]!r}, and CIFAR-10 needs only arrays of uint8")

@@ -12,7 +12,7 @@ from datamodules.preparation.index import STAGES
 from datamodules.reading.decode import IMAGE_SUFFIXES
 from datamodules.reading.files import is_data, walk
 
-OURS = re.compile(r"cache|folds_\d+")  # folders that this project creates in a data folder
+OUTPUT_FOLDERS = re.compile(r"cache|folds_\d+")  # folders that this project creates in a data folder
 # words around the stage, as in training_set, seg_train, PublicTest
 ABOUT = r"(?:set|data|dataset|imgs?|images?|pictures|photos|samples|split|seg|public|private)"
 STAGE_FOLDER = re.compile(
@@ -120,7 +120,7 @@ def class_folders(folder: Path) -> list[str]:
     """Return the class folders in a folder, sorted, without hidden ones and those of this or other programs."""
     with os.scandir(folder) as places:
         names = sorted(place.name for place in places if place.is_dir() and is_data(place.name))
-    return [name for name in names if not OURS.fullmatch(name) or image_files(folder / name, folder)]
+    return [name for name in names if not OUTPUT_FOLDERS.fullmatch(name) or image_files(folder / name, folder)]
 
 
 def find_images(folder: Path, root: Path) -> dict[str, list[str]]:
@@ -146,11 +146,11 @@ def find_others(root: Path, images: AbstractSet[str]) -> dict[str, list[str]]:
     for parent, inner, names in os.walk(root):
         folder = Path(parent).relative_to(root)
         top = not folder.parts
-        inner[:] = [name for name in inner if not name.startswith(".") and not (top and OURS.fullmatch(name))]
+        inner[:] = [name for name in inner if not name.startswith(".") and not (top and OUTPUT_FOLDERS.fullmatch(name))]
         for name in names:
             file = name if top else f"{folder.as_posix()}/{name}"
-            ours = top and re.search(r"^preview(_\d+)?\.png$|\.(txt|json|partial|old\d*)$", name)
-            if ours or name.startswith(".") or file in images:
+            is_output = top and re.search(r"^preview(_\d+)?\.png$|\.(txt|json|partial|old\d*)$", name)
+            if is_output or name.startswith(".") or file in images:
                 continue
             if not all(map(is_data, folder.parts)):
                 others["in a folder of another program"].append(file)

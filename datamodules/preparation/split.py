@@ -81,8 +81,8 @@ def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple
     """
     if len(entries) < folds:
         raise DataError(f"Expected --data.folds of at most {len(entries)}, the number of images, but got {folds}.")
-    dealt = itertools.chain.from_iterable(_shuffled_by_class(entries, seed))  # dealt like cards, class by class
-    held_out = {position for turn, position in enumerate(dealt) if turn % folds == fold}
+    positions = itertools.chain.from_iterable(_shuffled_by_class(entries, seed))  # dealt like cards, class by class
+    held_out = {position for turn, position in enumerate(positions) if turn % folds == fold}
     train = [entry for position, entry in enumerate(entries) if position not in held_out]
     return train, [entries[position] for position in sorted(held_out)]
 

@@ -99,31 +99,31 @@ class ImageStore:
         """Return whether the index files are unchanged since the description was written."""
         return description.digests == self.digests()
 
-    def load(self, recipe: dict[str, Any]) -> DatasetInfo | None:
+    def load(self, settings: dict[str, Any]) -> DatasetInfo | None:
         """Return the description of this folder, or None if anything in it has changed.
 
         Raises:
             DataError: An image is unreadable, and ``skip`` is False.
         """
-        known = load_description(self.folder)
-        if known is None or known.split != recipe or not self.is_described_by(known):
+        info = load_description(self.folder)
+        if info is None or info.split != settings or not self.is_described_by(info):
             return None
         listed = self.listed()
         files = self.files()
         self._find_size(files)
-        pixels = known.pixels.get(self.key)
-        if pixels is None or (self.keep and self.open(known) is None):  # before the files, which take longer to check
+        pixels = info.pixels.get(self.key)
+        if pixels is None or (self.keep and self.open(info) is None):  # before the files, which take longer to check
             return None
         if pixels.fingerprint != fingerprint(self.base, files, self.size, self.resize):
             return None
         if not pixels.digest and os.access(self.folder, os.W_OK):  # by an earlier version: read images again
             return None
         self._check_readable(pixels.unreadable, listed)
-        self._report_missing(known.counts, pixels)
-        return known
+        self._report_missing(info.counts, pixels)
+        return info
 
     def describe(
-        self, recipe: dict[str, Any], source: dict[str, Any], name_classes: Callable[[Entries], Sequence[str]]
+        self, settings: dict[str, Any], source: dict[str, Any], name_classes: Callable[[Entries], Sequence[str]]
     ) -> DatasetInfo:
         """Read all images once, cache them decoded, and write ``dataset.json``.
 
@@ -162,7 +162,7 @@ class ImageStore:
         pixels = PixelStats(key, mean, std, unreadable, find_identical(entries_of, result, row_of), losses, digest)
         known = load_description(self.folder)
         others = known.pixels if known is not None and self.is_described_by(known) else {}
-        description = DatasetInfo(names, counts, recipe, source, self.digests(), {**others, self.key: pixels})
+        description = DatasetInfo(names, counts, settings, source, self.digests(), {**others, self.key: pixels})
         write_description(self.folder, description)
         self._report_missing(counts, pixels)
         if pixels.identical:
@@ -213,10 +213,10 @@ class ImageStore:
                 groups[f"in {self.index(stage)}"].append(file)
                 if stage == "train":
                     groups[f"of {names[label]} in {self.index(stage)}"].append(file)
-        for where, files in groups.items():
+        for place, files in groups.items():
             if unreadable.keys() >= set(files):
                 raise DataError(
-                    f"Expected readable images {where}, but none of {len(files)} can be read. First problem: "
+                    f"Expected readable images {place}, but none of {len(files)} can be read. First problem: "
                     f"{unreadable[files[0]]}"
                 )
 
@@ -238,14 +238,14 @@ class ImageStore:
                 f"{len(pixels.unreadable)} unreadable images are excluded ({self.folder / FILE} lists them): {examples}"
             )
         for stage in STAGES[1:]:
-            absent = {label: name for label, (name, count) in enumerate(counts[stage].items()) if count == 0}
-            if not absent:
+            names = {label: name for label, (name, count) in enumerate(counts[stage].items()) if count == 0}
+            if not names:
                 continue
-            lost = [file for file, label in self.listed()[stage] if label in absent]
-            cause = f", because {len(lost)} images cannot be read, for example {lost[0]}" if lost else ""
+            files = [file for file, label in self.listed()[stage] if label in names]
+            cause = f", because {len(files)} images cannot be read, for example {files[0]}" if files else ""
             rank_zero_info(
-                f"{self.index(stage)} has no images of {len(absent)} of {len(counts[stage])} classes "
-                f"({first_few([*absent.values()])}){cause}. {stage} metrics do not include them."
+                f"{self.index(stage)} has no images of {len(names)} of {len(counts[stage])} classes "
+                f"({first_few([*names.values()])}){cause}. {stage} metrics do not include them."
             )
 
 

@@ -15,7 +15,7 @@ OF_OTHER_PROGRAMS = {
 }
 
 
-class Found(NamedTuple):
+class FileList(NamedTuple):
     """Files found at some paths."""
 
     files: list[str]  # each once, in the order of the paths; those of a folder are sorted
@@ -23,12 +23,12 @@ class Found(NamedTuple):
     passed_over: list[str]  # files in folders without an image suffix
 
 
-def find_files(paths: Iterable[str]) -> Found:
+def find_files(paths: Iterable[str]) -> FileList:
     """Return the files at paths of files, folders and globs.
 
     Folders are searched recursively, except hidden ones and folders of other programs.
     """
-    result = Found([], {}, [])
+    result = FileList([], {}, [])
     for path in paths:
         if os.path.lexists(path):
             _add(result, path)
@@ -62,7 +62,7 @@ def is_data(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in OF_OTHER_PROGRAMS
 
 
-def _add(result: Found, path: str) -> None:
+def _add(result: FileList, path: str) -> None:
     if os.path.isdir(path):
 
         def note(error: OSError) -> None:
@@ -78,7 +78,7 @@ def _add(result: Found, path: str) -> None:
         _add_file(result, path)
 
 
-def _add_file(result: Found, path: str) -> None:
+def _add_file(result: FileList, path: str) -> None:
     if os.path.isfile(path):
         result.files.append(path)
     else:  # opening a pipe would block until something writes to it

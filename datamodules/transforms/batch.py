@@ -229,10 +229,10 @@ class ProgressiveResize:
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images of the epoch's size on the same scale; images of that size are returned unchanged."""
-        since = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
-        if since is None or self.sizes[since] == images.shape[-1]:
+        start = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
+        if start is None or self.sizes[start] == images.shape[-1]:
             return images, targets
-        side = (self.sizes[since],) * 2
+        side = (self.sizes[start],) * 2
         return F.interpolate(images.float(), side, mode="bilinear", antialias=True), targets
 
 

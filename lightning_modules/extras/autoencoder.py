@@ -44,19 +44,19 @@ class Autoencoder(ImageModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss, shown = self._compare(batch[0])
-        self.log_training(len(batch[0]), loss=shown)
+        loss, mean_loss = self._compare(batch[0])
+        self.log_training(len(batch[0]), loss=mean_loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of validation images."""
-        _, shown = self._compare(batch[0])
-        self.log_mean("val/loss", shown, len(batch[0]), prog_bar=True)
+        _, mean_loss = self._compare(batch[0])
+        self.log_mean("val/loss", mean_loss, len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of test images."""
-        _, shown = self._compare(batch[0])
-        self.log_mean("test/loss", shown, len(batch[0]))
+        _, mean_loss = self._compare(batch[0])
+        self.log_mean("test/loss", mean_loss, len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the reconstructed images of a batch, from 0 to 1."""

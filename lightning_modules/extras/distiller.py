@@ -55,9 +55,9 @@ class Distiller(ImageClassifier):
         super().setup(stage)
         if stage == "fit":
             self._teacher[:] = [load_teacher(self.teacher)]
-            known, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
-            own = [name for name in self.class_names if name not in known]
-            others = [name for name in known if name not in self.class_names]
+            names, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
+            own = [name for name in self.class_names if name not in names]
+            others = [name for name in names if name not in self.class_names]
             if own or others:  # name only the classes that differ
                 raise MisconfigurationException(
                     f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has "

@@ -118,9 +118,9 @@ class MetricLearner(ImageModule):
                 losses = loss(F.pairwise_distance(*pair), signs)
             return losses.sum(), torch.full((), len(losses), device=losses.device)  # a copy would synchronise
 
-        mine = batch_hard if self.miner == "batch_hard" else semi_hard
+        mine_triplets = batch_hard if self.miner == "batch_hard" else semi_hard
         distances = torch.cdist(embeddings.detach(), embeddings.detach())
-        *triplets, valid = mine(distances, targets)
+        *triplets, valid = mine_triplets(distances, targets)
         anchors, positives, negatives = (embeddings[indices] for indices in triplets)
         if isinstance(loss, nn.MarginRankingLoss):
             near, far = F.pairwise_distance(anchors, positives), F.pairwise_distance(anchors, negatives)
@@ -147,9 +147,9 @@ class MetricLearner(ImageModule):
     def _check_loss(self) -> None:
         name = type(self.loss).__name__
         if not isinstance(self.loss, PAIR_LOSSES + TRIPLET_LOSSES):
-            known = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
+            names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
             raise MisconfigurationException(
-                f"Expected a loss on embeddings ({known}) at --model.loss of MetricLearner, but got {name}. For losses "
+                f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got {name}. For losses "
                 "on logits, use lightning_modules.ImageClassifier."
             )
         check_reduction(self.loss)

@@ -19,16 +19,16 @@ def build_network(network: Callable[..., nn.Module], width: int, image_size: int
     Raises:
         MisconfigurationException: It is a library's network whose first argument is not the number of classes.
     """
-    factory, given = unwrap(network)
+    factory, arguments = unwrap(network)
     parameters = inspect.signature(factory).parameters
     if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
-        known = (root for root in LIBRARIES if getattr(sys.modules.get(root), factory.__name__, None) is factory)
-        path = f"{next(known, factory.__module__)}.{factory.__name__}"
+        roots = (root for root in LIBRARIES if getattr(sys.modules.get(root), factory.__name__, None) is factory)
+        path = f"{next(roots, factory.__module__)}.{factory.__name__}"
         raise MisconfigurationException(
             f"Expected a network whose first argument is the number of classes, but got {path}. Use --model.network "
             f"lightning_modules.networks.ZooNetwork --model.network.function {path}"
         )
-    if given.get("image_size") is None and "image_size" in parameters:
+    if arguments.get("image_size") is None and "image_size" in parameters:
         return network(width, image_size=image_size)
     return network(width)
 

@@ -57,7 +57,7 @@ class ZooNetwork(nn.Module):
     ) -> nn.Module:
         size = require_image_size(image_size, function)
         network = build(function, num_classes, size, arguments or {})
-        error = adapt(network, size, function) if adapt_stem else watch(network, size)[1]
+        error = adapt(network, size, function) if adapt_stem else find_strided_layers(network, size)[1]
         if error is not None:
             raise MisconfigurationException(
                 f"Expected a network for images of {size}x{size} pixels, but {function} does not accept them: "
@@ -113,10 +113,10 @@ def find(path: str) -> Callable[..., Any]:
 
 def adapt(network: nn.Module, image_size: int, path: str) -> Exception | None:
     """Remove the first strides of a network and report them; return the error if it still rejects the images."""
-    undone: list[str] = []
+    changed: list[str] = []
     required: list[str] = []
     factor = 1
-    layers, error = watch(network, image_size)
+    layers, error = find_strided_layers(network, image_size)
     first_error = error
     while layers and not required and (error is not None or image_size * factor < LARGE_ENOUGH):
         first = layers[0]
@@ -125,24 +125,24 @@ def adapt(network: nn.Module, image_size: int, path: str) -> Exception | None:
         before = [copy.deepcopy(vars(each.layer)) for each in together]
         for each in together:
             undo(each.layer)
-        ran, (layers, error) = error is None, watch(network, image_size)
-        if ran and error is not None:
+        succeeded, (layers, error) = error is None, find_strided_layers(network, image_size)
+        if succeeded and error is not None:
             for each, attributes in zip(together, before, strict=True):
                 vars(each.layer).update(attributes)
             required, error = names, None
         else:
-            undone += names
+            changed += names
             factor *= together[0].stride
     if error is not None:
         return first_error
     but = f"; it cannot run without those of {', '.join(required)}" if required else ""
     rank_zero_info(
-        f"Strides of {path} removed for {image_size}x{image_size} pixels: {', '.join(undone) or 'none'}{but}."
+        f"Strides of {path} removed for {image_size}x{image_size} pixels: {', '.join(changed) or 'none'}{but}."
     )
     return None
 
 
-class Met(NamedTuple):
+class StridedLayer(NamedTuple):
     """A strided layer that was called in a forward pass."""
 
     name: str
@@ -151,15 +151,15 @@ class Met(NamedTuple):
     stride: int
 
 
-def watch(network: nn.Module, image_size: int) -> tuple[list[Met], Exception | None]:
+def find_strided_layers(network: nn.Module, image_size: int) -> tuple[list[StridedLayer], Exception | None]:
     """Pass one image through a network; return the strided layers in order, and the error if it failed."""
-    met: list[Met] = []
+    layers: list[StridedLayer] = []
     hooks = []
     for name, layer in network.named_modules():
         if isinstance(layer, STRIDED) and (stride := stride_of(layer)) > 1:
 
             def note(layer: Any, args: tuple[Tensor], name: str = name, stride: int = stride) -> None:
-                met.append(Met(name, layer, args[0].shape[-1], stride))
+                layers.append(StridedLayer(name, layer, args[0].shape[-1], stride))
 
             hooks.append(layer.register_forward_pre_hook(note))
     error: Exception | None = None
@@ -173,7 +173,7 @@ def watch(network: nn.Module, image_size: int) -> tuple[list[Met], Exception | N
     for hook in hooks:
         hook.remove()
     network.train()
-    return met, error
+    return layers, error
 
 
 def undo(layer: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> None:

@@ -7,9 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-MORE = {"acc", "accuracy", "precision", "recall", "sensitivity", "specificity", "f", "fbeta", "auc", "auroc", "auprc"}
-MORE |= {"ap", "map", "iou", "dice", "jaccard", "kappa", "mcc", "psnr", "ssim", "hit"}
-LESS = {"loss", "error", "err", "entropy", "nll", "mse", "rmse", "mae", "ece", "brier", "perplexity"}
+HIGHER_IS_BETTER = {"acc", "accuracy", "precision", "recall", "sensitivity", "specificity", "f", "fbeta", "auc"}
+HIGHER_IS_BETTER |= {"auroc", "auprc", "ap", "map", "iou", "dice", "jaccard", "kappa", "mcc", "psnr", "ssim", "hit"}
+LOWER_IS_BETTER = {"loss", "error", "err", "entropy", "nll", "mse", "rmse", "mae", "ece", "brier", "perplexity"}
 UNITS = {"step", "epoch", "mean", "avg", "macro", "micro", "weighted", "top", "at", "k", "score", "rate", "ema"}
 
 
@@ -24,8 +24,8 @@ def better_mode(metric: str) -> Literal["min", "max"] | None:
     for part in metric.split("/"):
         words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", part)]
         last = next((word for word in reversed(words) if word not in UNITS), None)
-        if last in MORE | LESS:
-            return "max" if last in MORE else "min"
+        if last in HIGHER_IS_BETTER | LOWER_IS_BETTER:
+            return "max" if last in HIGHER_IS_BETTER else "min"
     return None
 
 
@@ -50,25 +50,26 @@ def check_monitors(trainer: Trainer, at_epoch_end: bool) -> None:
     Raises:
         MisconfigurationException: A monitored metric is not logged.
     """
-    watched = {}
-    for watcher in (*trainer.callbacks, *trainer.lr_scheduler_configs):  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        monitor = getattr(watcher, "monitor", None)
-        optional = not getattr(watcher, "strict", True) or getattr(watcher, "save_top_k", 1) == 0
+    names = {}
+    for owner in (*trainer.callbacks, *trainer.lr_scheduler_configs):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        monitor = getattr(owner, "monitor", None)
+        optional = not getattr(owner, "strict", True) or getattr(owner, "save_top_k", 1) == 0
         # ModelCheckpoint defines "epoch" and "step" itself
         if isinstance(monitor, str) and monitor not in ("epoch", "step") and not optional:
-            watched[monitor] = type(getattr(watcher, "scheduler", watcher)).__name__
+            names[monitor] = type(getattr(owner, "scheduler", owner)).__name__
     validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.ready > 0 or not trainer.enable_validation
-    for monitor, name in watched.items():
+    for monitor, name in names.items():
         kind = next((kind for kind in (is_of_training, is_of_validation) if kind(monitor)), None)
-        due = (kind is is_of_training or (kind is None and validated)) if at_epoch_end else kind is is_of_validation
-        if due and monitor not in trainer.callback_metrics:
-            logged = ", ".join(sorted(filter(kind, trainer.callback_metrics)))
-            who = "Training and validation log"
+        is_due = (kind is is_of_training or (kind is None and validated)) if at_epoch_end else kind is is_of_validation
+        if is_due and monitor not in trainer.callback_metrics:
+            metrics = ", ".join(sorted(filter(kind, trainer.callback_metrics)))
+            subject = "Training and validation log"
             if kind is not None:
-                who = "Training logs" if kind is is_of_training else "Validation logs"
+                subject = "Training logs" if kind is is_of_training else "Validation logs"
             moment = " in the sanity check" if trainer.sanity_checking else ""  # where callbacks cannot log
             raise MisconfigurationException(
-                f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. {who} {logged}."
+                f"Expected a metric that is logged{moment} as monitor of {name}, but got {monitor}. {subject} "
+                f"{metrics}."
             )
 
 

@@ -136,8 +136,8 @@ def build_param_groups(
             two rules have the same name, or all parameters are frozen.
     """
     if len({*(rule.name for rule in rules), "default"}) < len(rules) + 1:
-        taken = [rule.name for rule in rules]
-        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {taken}: set name.")
+        rule_names = [rule.name for rule in rules]
+        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {rule_names}: set name.")
     if no_decay:
         expect_option(optimizer, "weight_decay", "--model.no_decay")
     if layer_decay is not None and not 0 < layer_decay <= 1:
@@ -146,16 +146,16 @@ def build_param_groups(
     bottom_up = list(dict.fromkeys(layer_of.values()))
     groups: dict[str, dict[str, Any]] = {}
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
-        given = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
-        for key in (*given, *rule.options):
+        settings = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
+        for key in (*settings, *rule.options):
             expect_option(optimizer, key, f"param group {rule.pattern!r}", in_options=key in rule.options)
         if rule.lr_scale is not None:
-            given["lr"] = optimizer.defaults["lr"] * rule.lr_scale
+            settings["lr"] = optimizer.defaults["lr"] * rule.lr_scale
         for name in names:
             parameter = network.get_parameter(name)
             if not parameter.requires_grad:
                 continue
-            group: dict[str, Any] = {"params": [], "name": rule.name, **rule.options, **given}
+            group: dict[str, Any] = {"params": [], "name": rule.name, **rule.options, **settings}
             if layer_decay is not None and rule.lr is None:
                 depth = len(bottom_up) - 1 - bottom_up.index(layer_of[name])
                 group["lr"] = group.get("lr", optimizer.defaults["lr"]) * layer_decay**depth
@@ -196,32 +196,32 @@ def param_group_table(
     """Return a table of an optimizer's groups and frozen parameters; ``base_lrs`` are for groups with own schedules."""
     rows: list[list[str]] = []
 
-    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, more: list[str]) -> None:
+    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, notes: list[str]) -> None:
         count = sum(parameter.numel() for parameter in parameters)
-        rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(more)])
+        rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(notes)])
 
     for group in groups:
         rule = rule_of(group, rules)
         # the maximum of a cycle, the first of a schedule, or the constant one
         lr = (base_lrs or {}).get(group["name"], group.get("max_lr", group.get("initial_lr", group["lr"])))
-        more = [f"{key}={value}" for key, value in rule.options.items()]
+        notes = [f"{key}={value}" for key, value in rule.options.items()]
         if "max_momentum" in group:
-            more.append(f"momentum {group['base_momentum']:g} to {group['max_momentum']:g}")
+            notes.append(f"momentum {group['base_momentum']:g} to {group['max_momentum']:g}")
         elif group.get("momentum"):
-            more.append(f"momentum {group['momentum']:g}")
+            notes.append(f"momentum {group['momentum']:g}")
         if rule.schedule is not None:
-            more.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
+            notes.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
         if rule.unfreeze_epoch:
-            more.append(f"frozen until epoch {rule.unfreeze_epoch}")
-        add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", more)
+            notes.append(f"frozen until epoch {rule.unfreeze_epoch}")
+        add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", notes)
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
         frozen = [parameter for parameter in map(network.get_parameter, names) if not parameter.requires_grad]
         if frozen:
             add(str(rule.name), rule.pattern, frozen, "frozen", "-", [])
 
     titles = ["group", "pattern", "parameters", "lr", "weight decay", "more"]
-    shown = len(titles) if any(row[-1] for row in rows) else -1
-    table = Table(*(Column(name, overflow="fold") for name in titles[:shown]), title="Parameter groups")
+    num_columns = len(titles) if any(row[-1] for row in rows) else -1
+    table = Table(*(Column(name, overflow="fold") for name in titles[:num_columns]), title="Parameter groups")
     for row in rows:
-        table.add_row(*map(escape, row[:shown]))
+        table.add_row(*map(escape, row[:num_columns]))
     return table

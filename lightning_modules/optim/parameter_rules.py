@@ -39,8 +39,8 @@ def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[
         groups[first].append(name)
     for rule, group in zip(rules, groups, strict=False):
         if not group:
-            taken = any(rule.matches(name, layer) for name, layer in layers.items())
-            why = "earlier rules match all of its parameters" if taken else "it matches none"
+            is_assigned = any(rule.matches(name, layer) for name, layer in layers.items())
+            why = "earlier rules match all of its parameters" if is_assigned else "it matches none"
             near = get_close_matches(rule.pattern, layers, 5, cutoff=0.3) or list(layers)[-5:]
             kinds = dict.fromkeys(type(layer).__name__ for layer in layers.values())
             raise MisconfigurationException(

@@ -25,7 +25,7 @@ class NewSettings:
     def __init__(self, forget_moments: bool, length_only: bool = False) -> None:
         self._forget_moments = forget_moments
         self._length_only = length_only
-        self._saved: list[tuple[str, int]] = []  # name and number of parameters of each param group in the checkpoint
+        self._checkpoint_groups: list[tuple[str, int]] = []  # name and number of parameters of each
         self._groups: list[dict[str, Any]] = []
 
     def take_from(self, checkpoint: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ class NewSettings:
             return  # ReduceLROnPlateau does not depend on the length
         checkpoint["lr_schedulers"] = []
         state = checkpoint["optimizer_states"][0]
-        self._saved = [(str(group.get("name")), len(group["params"])) for group in state["param_groups"]]
+        self._checkpoint_groups = [(str(group.get("name")), len(group["params"])) for group in state["param_groups"]]
         if self._forget_moments:
             state["state"] = {}
 
@@ -49,9 +49,10 @@ class NewSettings:
             {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
         ]
         current = [(str(group.get("name")), len(group["params"])) for group in optimizer.param_groups]
-        if self._saved and current != self._saved:
+        if self._checkpoint_groups and current != self._checkpoint_groups:
             before, after = (
-                ", ".join(f"{name} ({count})" for name, count in groups) for groups in (self._saved, current)
+                ", ".join(f"{name} ({count})" for name, count in groups)
+                for groups in (self._checkpoint_groups, current)
             )
             raise MisconfigurationException(
                 f"Expected param groups as in the checkpoint, whose momentum belongs to them: {before} (number of "
@@ -75,10 +76,10 @@ class NewSettings:
         epochs = trainer.current_epoch + done
         steps = epochs * math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         steps += within // trainer.accumulate_grad_batches
-        if not self._saved:  # no checkpoint was loaded, or all of its state is restored
+        if not self._checkpoint_groups:  # no checkpoint was loaded, or all of its state is restored
             return steps - trainer.global_step
-        for group, wanted in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
-            group.update(wanted)
+        for group, settings in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
+            group.update(settings)
         for config in trainer.lr_scheduler_configs:
             if not config.reduce_on_plateau:
                 done = steps if config.interval == "step" else epochs

@@ -40,19 +40,19 @@ def build_scheduler(
         MisconfigurationException: The class rejects its options or the groups, or the length of training is unknown.
     """
     extra: dict[str, Any] = {}
-    factory, given = unwrap(make)
+    factory, arguments = unwrap(make)
     kind = factory if isinstance(factory, type) else object
-    known = given.get("total_steps") is not None or given.get("epochs") is not None
-    if issubclass(kind, OneCycleLR | ProgressLR) and not known:
+    has_length = arguments.get("total_steps") is not None or arguments.get("epochs") is not None
+    if issubclass(kind, OneCycleLR | ProgressLR) and not has_length:
         extra["total_steps"] = total_steps(trainer, interval)
     if issubclass(kind, OneCycleLR | CyclicLR):
         # one number for all groups would override their own learning rates
         for key in ("base_lr", "max_lr"):
-            if isinstance(given.get(key), int | float):
+            if isinstance(arguments.get(key), int | float):
                 shares = [group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
-                extra[key] = [given[key] * share * lr_factor for share in shares]
-            elif key in given:
-                extra[key] = [lr * lr_factor for lr in given[key]]
+                extra[key] = [arguments[key] * share * lr_factor for share in shares]
+            elif key in arguments:
+                extra[key] = [lr * lr_factor for lr in arguments[key]]
     try:
         scheduler = make(optimizer, **extra)
     except ValueError as error:
@@ -68,12 +68,12 @@ def build_scheduler(
             "momentum or betas, but got true."
         )
     by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
-    configured: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
+    config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
-        configured["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has this attribute
-        if configured["interval"] == "epoch" and not is_of_training(configured["monitor"]):
-            configured["frequency"] = epochs_to_validation(trainer)  # in between, the metric is missing or outdated
-    return configured
+        config["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has this attribute
+        if config["interval"] == "epoch" and not is_of_training(config["monitor"]):
+            config["frequency"] = epochs_to_validation(trainer)  # in between, the metric is missing or outdated
+    return config
 
 
 def total_steps(trainer: Trainer, interval: Interval | None = None) -> int:

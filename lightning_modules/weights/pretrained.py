@@ -34,23 +34,23 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
         MisconfigurationException: The file is missing or has no state_dict, or nothing matches (with ``whole``: not
             everything matches).
     """
-    own, loaded = network.state_dict(), read_state_dict(file)
-    prefix = _prefix(loaded, own)
-    comparison = compare(own, loaded, prefix)
-    matched = comparison["loaded"]
-    title = f"{len(matched)} of the network's {len(own)} tensors loaded from {file}"
+    current, weights = network.state_dict(), read_state_dict(file)
+    prefix = _prefix(weights, current)
+    comparison = compare(current, weights, prefix)
+    matches = comparison["loaded"]
+    title = f"{len(matches)} of the network's {len(current)} tensors loaded from {file}"
     if prefix:
         title += f", without the prefix {prefix!r}"
-    if not matched or (whole and len(matched) < len(own)):
+    if not matches or (whole and len(matches) < len(current)):
         del comparison["loaded"]
         raise MisconfigurationException(
             f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; "
             f"{in_words(comparison)}."
         )
-    network.load_state_dict({name: loaded[f"{prefix}{name}"] for name in matched}, strict=False)
+    network.load_state_dict({name: weights[f"{prefix}{name}"] for name in matches}, strict=False)
     table = Table("pretrained", "tensors", "names", title=escape(title))
-    for what, names in comparison.items():
-        table.add_row(what, f"{len(names)}", escape(some(names)))
+    for result, names in comparison.items():
+        table.add_row(result, f"{len(names)}", escape(some(names)))
     rank_zero_only(rich_print)(table)
 
 
@@ -80,7 +80,7 @@ def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> di
 
 def in_words(comparison: dict[str, list[str]]) -> str:
     """Return the result of ``compare`` as one line."""
-    return "; ".join(f"{len(names)} {what} ({some(names)})" for what, names in comparison.items() if names)
+    return "; ".join(f"{len(names)} {result} ({some(names)})" for result, names in comparison.items() if names)
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
@@ -92,17 +92,17 @@ def read_state_dict(file: str) -> dict[str, Any]:
     if not Path(file).is_file():
         raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
     try:
-        loaded = load_safely(file)
+        content = load_safely(file)
     except LoadError as error:
         raise _not_weights(file, str(error)) from error
     for key in NESTED:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
-        raise _not_weights(file, f"holds a {type(loaded).__name__}")
-    if not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise _not_weights(file, f"holds {some(list(loaded)) or 'nothing'}")
-    return loaded
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise _not_weights(file, f"holds a {type(content).__name__}")
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        raise _not_weights(file, f"holds {some(list(content)) or 'nothing'}")
+    return content
 
 
 def _not_weights(file: str, reason: str) -> MisconfigurationException:

@@ -84,8 +84,8 @@ def _check_archive(file: Path) -> None:
             raise ValueError("TorchScript archive")
         if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save does not compress
             raise ValueError("it would unpack to more bytes than it has")
-        if damaged := archive.testzip():
-            raise ValueError(f"wrong checksum of {damaged}")
+        if member := archive.testzip():
+            raise ValueError(f"wrong checksum of {member}")
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -6,17 +6,20 @@ import pkgutil
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich import print as rich_print
 
 import callbacks
 from callbacks.finite_loss import TerminateOnNaN
@@ -28,7 +31,7 @@ from project.cli.named_callbacks import callback_names, default_callbacks
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
 from project.cli.preflight import check_config
 from project.cli.profiler import NoProfiler
-from project.cli.progress import NetworkSummary, Progress
+from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
@@ -47,7 +50,7 @@ from project.resume.csv_logger import Table, open_table, truncate
 from project.resume.preflight import check_classes, check_weights, data_of, facts_of
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
-from project.runs.config import BEST, CONFIG, LAST, RESULTS, load_config, read_yaml, setting
+from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, load_config, read_yaml, setting
 from project.runs.folders import (
     create_folder,
     name_of,
@@ -60,6 +63,7 @@ from project.runs.metrics import digest_of, same_data
 from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
+HELP = "Options of the model, the data, the run (--config, --run, ...), checkpoints and the Trainer, in this order."
 
 
 class CLI(LightningCLI):
@@ -110,6 +114,9 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options for run directories and checkpoints, and link arguments of data to the module."""
+        assert parser.groups is not None
+        for name in ("model", "data"):  # instead of the first lines of the docstrings of Lightning's base classes
+            parser.groups[name].title = f"Class of the {name}"
         parser.add_argument("--runs_dir", type=str, default="runs", help="Directory of all runs.")
         parser.add_argument(
             "--run",
@@ -262,6 +269,8 @@ class CLI(LightningCLI):
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         use_atomic_io(trainer, config["plugins"])
+        if isinstance(trainer.accelerator, CPUAccelerator):
+            trainer.callbacks.append(DurationOnCPU())  # type: ignore[attr-defined]  # set elsewhere in Lightning
         return trainer
 
     def _match_data(self, command: str) -> None:
@@ -405,7 +414,7 @@ class CLI(LightningCLI):
     def _save_config(self, config: Any) -> None:
         resumed = self.subcommand == "fit" and config.run is not None
         if resumed and changes_of(load_config(self.run_dir), self.settings):
-            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
+            shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / PREVIOUS_CONFIGS))
         partial = self.output_dir / f"{CONFIG}.partial"
         partial.write_text(self._text_of(config), encoding="utf-8")
         partial.replace(self.output_dir / CONFIG)
@@ -468,9 +477,9 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Test if asked to, print the results, and write the report."""
         state = "finished"
-        for stopping in self.trainer.early_stopping_callbacks:
-            if stopping.stopped_epoch and is_rank_zero():
-                print(f"Stopped early at epoch {stopping.stopped_epoch + 1}.", flush=True)
+        for callback in self.trainer.early_stopping_callbacks:
+            if callback.stopped_epoch and is_rank_zero():
+                print(f"Stopped early at epoch {callback.stopped_epoch + 1}.", flush=True)
         try:
             if self.config["fit"].test_after_fit and self.trainer.strategy.broadcast((self.run_dir / BEST).is_file()):
                 run(["test", "--run", str(self.run_dir)])
@@ -482,6 +491,21 @@ class CLI(LightningCLI):
             raise
         finally:
             record.end(self.run_dir, state, time.monotonic() - self.start_time)
+
+    def validate(self, verbose: bool, **kwargs: Any) -> None:
+        """Validate, and print the metrics. Lightning calls this method instead of ``Trainer.validate``."""
+        self._print_metrics(self.trainer.validate(verbose=False, **kwargs), verbose)
+
+    def test(self, verbose: bool, **kwargs: Any) -> None:
+        """Test, and print the metrics. Lightning calls this method instead of ``Trainer.test``."""
+        self._print_metrics(self.trainer.test(verbose=False, **kwargs), verbose)
+
+    @rank_zero_only
+    def _print_metrics(self, of_loaders: list[Mapping[str, float]], verbose: bool) -> None:
+        """Print a table; Lightning's has up to 19 digits."""
+        metrics = {name: value for of_loader in of_loaders for name, value in of_loader.items()}
+        if verbose and metrics:
+            rich_print(metrics_table(metrics))
 
     def after_validate(self) -> None:
         """Write and print the results."""
@@ -532,7 +556,7 @@ def run(args: list[str]) -> CLI:
             parser_class=Parser,
             parser_kwargs={
                 "allow_abbrev": False,
-                **{name: {"usage": f"python -m project {name} {OPTIONS}"} for name in COMMANDS},
+                **{name: {"usage": f"python -m project {name} {OPTIONS}", "description": HELP} for name in COMMANDS},
             },
             subclass_mode_model=True,
             subclass_mode_data=True,

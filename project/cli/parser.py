@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from project.runs.config import CONFIG, DuplicateKeyError, flatten, read_yaml, w
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
 set_parsing_settings(instantiate_subclass_spec_in_any=True)
+HELP_ORDER = ("--model", "--data", "-h", "--ckpt_path", "--checkpoint", "--trainer")  # first options of groups
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # arguments of the module, set from the data
 
 SCALARS = (str, int, float, type(None))
@@ -116,15 +116,27 @@ class Parser(LightningArgumentParser):
         raise UsageError(message) from ex
 
     def format_help(self, *args: Any) -> str:
-        """Return the help text with the options of the default classes of model and data."""
-        text = shorten_help(super().format_help(*args))
+        """Return the help text, first with the options of model and data, including those of their default classes."""
         if "--model" not in self._option_string_actions:
-            return text
-        extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
-        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
-            skip = set(LINKED) if key == "model" else None
-            extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
-        return f"{text}\nOptions of the default classes of model and data:\n\n{shorten_help(extra.format_help())}"
+            return shorten_help(super().format_help(*args))
+        groups = self._action_groups
+        of_classes = LightningArgumentParser(add_help=False)
+        for key, cls in (("model", lightning_modules.ImageClassifier), ("data", datamodules.CIFAR10DataModule)):
+            of_classes.add_class_arguments(cls, key, fail_untyped=False, skip=set(LINKED) if key == "model" else None)
+            group = of_classes._action_groups[-1]
+            group.title = f"Options of {cls.__name__}, the default class of --{key}"
+            del group._group_actions[0]  # --model or --data itself
+        self._action_groups = sorted([*groups, *of_classes._action_groups], key=_place)
+        try:
+            return shorten_help(super().format_help(*args))
+        finally:
+            self._action_groups = groups
+
+
+def _place(group: Any) -> int:
+    """Return the place of a group of options in the help text."""
+    option = group._group_actions[0].option_strings[0].partition(".")[0] if group._group_actions else ""
+    return HELP_ORDER.index(option) if option in HELP_ORDER else len(HELP_ORDER)
 
 
 def is_plain(value: Any) -> bool:

@@ -81,8 +81,8 @@ def _check_strategy(strategy: Any) -> None:
 def _check_callbacks(config: Namespace) -> None:
     for entry in _callbacks(config).values():
         module, _, name = entry.class_path.rpartition(".")
-        for refused, reason in REJECTED.items():
-            if issubclass(getattr(importlib.import_module(module), name), refused):
+        for kind, reason in REJECTED.items():
+            if issubclass(getattr(importlib.import_module(module), name), kind):
                 raise MisconfigurationException(f"Expected no {name} among the callbacks, because {reason}.")
 
 

@@ -43,7 +43,7 @@ OTHER_NAMES = {  # names that other projects use for an option
     "model.optimizer.weight_decay": "wd",
     "model.lr_scheduler": "scheduler sched lr_schedule schedule",
     "model.loss": "criterion loss_fn loss_function",
-    "model.compiled": "compile",
+    "model.compile": "torch_compile",
 }
 OPTION_OF = {name: option for option, names in OTHER_NAMES.items() for name in names.split()}
 

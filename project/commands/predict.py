@@ -14,7 +14,7 @@ from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
 
 if TYPE_CHECKING:
-    from datamodules.reading.files import Found
+    from datamodules.reading.files import FileList
 
 NAMES = ("predictions.csv", "predictions.json")
 
@@ -190,7 +190,7 @@ def print_line(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _skipped_suffixes(inputs: "Found") -> str:
+def _skipped_suffixes(inputs: "FileList") -> str:
     from datamodules.reading.decode import printable
 
     if not inputs.passed_over:

@@ -7,7 +7,7 @@ from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
-from project.runs.config import CONFIG, differences, load_config
+from project.runs.config import CONFIG, PREVIOUS_CONFIGS, differences, load_config
 from project.runs.folders import by_start, times_tested
 from project.runs.metrics import circumstances, measurement_text
 
@@ -62,7 +62,7 @@ def numbers(run: Run) -> dict[str, tuple[float, str]]:
 
 def _changes(run: Run) -> list[str]:
     """Return a warning about settings that changed when a run was resumed, if any did."""
-    earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"))
+    earlier = sorted(run.folder.glob(f"{PREVIOUS_CONFIGS}/*/{CONFIG}"))
     configs = [*(load_config(file.parent) for file in earlier), run.config]
     changes = [
         f"{key} {old} -> {new} ({file.parent.name})"
@@ -74,7 +74,8 @@ def _changes(run: Run) -> list[str]:
     more = f" and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
     shown = ", ".join(changes[:MOST_CHANGES])
     return [
-        f"Settings changed when the run was resumed: {shown}{more}. The last are shown; before/ has the earlier ones."
+        f"Settings changed when the run was resumed: {shown}{more}. The last are shown; "
+        f"{PREVIOUS_CONFIGS}/ has the earlier ones."
     ]
 
 

@@ -18,7 +18,7 @@ from project.report.pictures import WHAT, kind_of, pictures
 from project.report.read import Run
 from project.report.style import STYLE
 from project.report.tables import class_report, confusion_matrix, has_matrix, mistakes
-from project.runs.config import CONFIG
+from project.runs.config import CONFIG, PREVIOUS_CONFIGS
 
 Content = Callable[[Run, Charts], str]
 
@@ -153,7 +153,7 @@ def _missing(section: Section, run: Run) -> str:
 
 def _config(run: Run) -> str:
     """Return the config of the latest start, and those of earlier starts with other settings."""
-    earlier = sorted(run.folder.glob(f"before/*/{CONFIG}"), reverse=True)
+    earlier = sorted(run.folder.glob(f"{PREVIOUS_CONFIGS}/*/{CONFIG}"), reverse=True)
     texts = {CONFIG: run.config_text} | {
         str(file.relative_to(run.folder)): file.read_text(errors="replace") for file in earlier
     }

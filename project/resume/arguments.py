@@ -69,22 +69,22 @@ def expand_run(args: list[str]) -> list[str]:
     for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
         parser.add_argument(option)
     try:
-        given, _ = parser.parse_known_args(args[1:])
+        options, _ = parser.parse_known_args(args[1:])
     except ArgumentError as error:
         raise RunError(f"Expected a value for {error.argument_name}, but got none.") from error
     run = None
     if args[0] == "fit":
-        return _expand_fit(args, given.run, Path(given.runs_dir or "runs"), given.ckpt_path is not None)
-    if given.run is not None:
-        run = find_run(given.run, Path(given.runs_dir or "runs"))
-    elif given.ckpt_path is not None and given.config is None and given.c is None:
-        run = run_of_checkpoint(Path(given.ckpt_path))
+        return _expand_fit(args, options.run, Path(options.runs_dir or "runs"), options.ckpt_path is not None)
+    if options.run is not None:
+        run = find_run(options.run, Path(options.runs_dir or "runs"))
+    elif options.ckpt_path is not None and options.config is None and options.c is None:
+        run = run_of_checkpoint(Path(options.ckpt_path))
     if run is None:
         return args
-    expanded = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
-    if given.ckpt_path is None:
-        expanded += ["--ckpt_path", str(best_checkpoint(run))]
-    return expanded
+    command = [args[0], "--config", str(run / CONFIG), *args[1:], "--run", str(run)]
+    if options.ckpt_path is None:
+        command += ["--ckpt_path", str(best_checkpoint(run))]
+    return command
 
 
 def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoint: bool) -> list[str]:
@@ -99,20 +99,20 @@ def _expand_fit(args: list[str], name: str | None, runs_dir: Path, from_checkpoi
     if run is None:
         return _without_run(args)
     config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line has the same settings
-    expanded = ["fit", *config, *_without_run(args)[1:], "--run", str(run)]
+    command = ["fit", *config, *_without_run(args)[1:], "--run", str(run)]
     checkpoint = next((run / path for path in (LAST, BEST) if (run / path).is_file()), None)
-    return expanded if from_checkpoint or checkpoint is None else [*expanded, "--ckpt_path", str(checkpoint)]
+    return command if from_checkpoint or checkpoint is None else [*command, "--ckpt_path", str(checkpoint)]
 
 
 def _latest_of(command: list[str], runs_dir: Path) -> Path | None:
     """Return the latest run of a command line that is neither running nor finished."""
     # for other ranks, the run may be running already, because rank zero resumes it
-    excluded = ("running", "finished") if is_first_process() else ("finished",)
+    states = ("running", "finished") if is_first_process() else ("finished",)
     for run in reversed(all_runs(runs_dir)):
         info = record.read(run)
         if not info:  # for example, lost by the disk
             print(f"Skipped {run}: its {record.FILE} cannot be read. To resume it, use --run {run}")
-        elif info.get("command") == command and record.state_of(run) not in excluded:
+        elif info.get("command") == command and record.state_of(run) not in states:
             return run
     return None
 

@@ -51,8 +51,8 @@ def check_unfinished(run: Path, before: dict[str, Any], after: dict[str, Any]) -
     if record.state_of(run) != "finished":
         return
     limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, after)]
-    longer = any(new > old for old, new in zip(*limits, strict=True))
-    if not longer and not any(
+    is_longer = any(new > old for old, new in zip(*limits, strict=True))
+    if not is_longer and not any(
         key.startswith(("trainer.callbacks", "callbacks.", "trainer.max_time")) for key, *_ in changes_of(before, after)
     ):
         epochs, steps = limits[0]

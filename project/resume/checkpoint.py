@@ -206,8 +206,8 @@ def _watched(trainer: Trainer) -> dict[int, float]:
     }
 
 
-def _step_plateaus(trainer: Trainer, watched: dict[int, float]) -> None:
-    for i, value in watched.items():
+def _step_plateaus(trainer: Trainer, metrics: dict[int, float]) -> None:
+    for i, value in metrics.items():
         if i < len(trainer.lr_scheduler_configs) and trainer.lr_scheduler_configs[i].reduce_on_plateau:
             trainer.lightning_module.lr_scheduler_step(trainer.lr_scheduler_configs[i].scheduler, value)
 

@@ -135,10 +135,10 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
     state_dict, version = loaded.get("state_dict"), str(loaded.get("pytorch-lightning_version", ""))
     if not isinstance(state_dict, dict) or not version:
         raise MisconfigurationException(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
-    here = lightning.pytorch.__version__
-    if version.partition(".")[0] != here.partition(".")[0]:
+    current = lightning.pytorch.__version__
+    if version.partition(".")[0] != current.partition(".")[0]:
         raise MisconfigurationException(
-            f"{expected} was written by Lightning {version[:20]}, and this is {here}. {WEIGHTS}."
+            f"{expected} was written by Lightning {version[:20]}, and this is {current}. {WEIGHTS}."
         )
     if resume and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
         raise MisconfigurationException(

@@ -16,7 +16,7 @@ from project.errors import DiskFullError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED = 1.0  # seconds; `timeout` and similar programs send a signal both to a process and to its group
-OFTEN = 10  # steps between all-reduces of whether to stop
+INTERVAL = 10  # steps between all-reduces of whether to stop
 
 
 class Stopped(BaseException):
@@ -72,7 +72,7 @@ class GracefulShutdown(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or (self.number is None if trainer.world_size == 1 else (batch_idx + 1) % OFTEN):
+        if trainer.is_last_batch or (self.number is None if trainer.world_size == 1 else (batch_idx + 1) % INTERVAL):
             return
         loop: Any = trainer.fit_loop
         if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
@@ -110,13 +110,13 @@ class GracefulShutdown(Callback):
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        now, is_single = time.monotonic(), world_size() == 1  # Lightning sends SIGTERM to other ranks
+        timestamp, is_single = time.monotonic(), world_size() == 1  # Lightning sends SIGTERM to other ranks
         if self.number is not None:  # Lightning calls this handler without a frame when it stops
-            if number == signal.SIGINT or (is_single and frame and now - self._signal_time > REPEATED):
+            if number == signal.SIGINT or (is_single and frame and timestamp - self._signal_time > REPEATED):
                 print("\nStopped at once.", file=sys.stderr, flush=True)
                 os._exit(128 + number)
             return
-        self.number, self._signal_time = number, now
+        self.number, self._signal_time = number, timestamp
         if not self._training:
             raise KeyboardInterrupt
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -11,6 +11,7 @@ from project.errors import RunError
 from project.runs.command_line import expand_home
 
 CONFIG, RESULTS = "config.yaml", "results.json"
+PREVIOUS_CONFIGS = "previous_configs"  # directory of the configs that a resumed run has replaced
 BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 STRING, FLOAT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "float", "timestamp", "merge"))
 EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a string in PyYAML without a point and a sign

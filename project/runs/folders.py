@@ -117,8 +117,8 @@ def working_directory(run: Path) -> str:
 
     A project can thus be moved or copied together with its runs.
     """
-    here, there = Path.cwd().resolve(), run.resolve()
-    return os.path.relpath(here, there) if there.is_relative_to(here) else str(here)
+    folder, run_folder = Path.cwd().resolve(), run.resolve()
+    return os.path.relpath(folder, run_folder) if run_folder.is_relative_to(folder) else str(folder)
 
 
 def paths_from_here(run: Path) -> dict[str, str]:
@@ -135,9 +135,9 @@ def paths_from_here(run: Path) -> dict[str, str]:
     folder = (run.resolve() / start).resolve()
     if not start or folder == Path.cwd().resolve():
         return {}
-    given = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
-    there = {key: (folder / value, Path(value)) for key, value in given.items() if not os.path.isabs(value)}
-    return {key: str(path) for key, (path, here) in there.items() if path.exists() or not here.exists()}
+    paths = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
+    candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}
+    return {key: str(path) for key, (path, here) in candidates.items() if path.exists() or not here.exists()}
 
 
 def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -> tuple[Path | None, Path]:

@@ -104,11 +104,11 @@ def best_row(
         epoch, step = moment
         before = [row for row in validations if row.get("epoch", 0) <= epoch and row.get("step", 0) <= step]
         return before[-1] if before else validations[0]
-    watched = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
-    if not watched:
-        monitor, mode, watched = f"val/{metric}", "max" if metric == "acc" else "min", validations
+    candidates = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
+    if not candidates:
+        monitor, mode, candidates = f"val/{metric}", "max" if metric == "acc" else "min", validations
     choose = max if mode == "max" else min
-    best = choose(watched, key=lambda row: row[monitor])  # the first if equal, as in ModelCheckpoint
+    best = choose(candidates, key=lambda row: row[monitor])  # the first if equal, as in ModelCheckpoint
     if f"val/{metric}" not in best:  # the monitored metric is one of training
         order = "step" if "step" in best else "epoch"
         best = next((row for row in validations if row[order] >= best[order]), validations[-1])

@@ -64,8 +64,8 @@ def seconds(run: Path) -> float:
     total = info.get("seconds", 0.0)
     if info.get("state") == "running" and "started" in info:
         at = (info.get("resumed") or [{"at": info["started"]}])[-1]["at"]
-        began = datetime.fromisoformat(at).timestamp()
-        total += max([began, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - began
+        start = datetime.fromisoformat(at).timestamp()
+        total += max([start, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - start
     return round(total, 1)
 
 
@@ -90,7 +90,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
             f"Expected a run that is not running, but {run} is running as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that process, or wait until it exits."
         ) from error
-    before, now = read(run), _now()
+    before, timestamp = read(run), _timestamp()
     start = 1 if not before else 2 + len(before.get("resumed", []))
     diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
     _active[run.resolve()] = _Active(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
@@ -102,7 +102,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         "state": "running",
         "host": platform.node(),
         "pid": os.getpid(),
-        "started": before.get("started", now),
+        "started": before.get("started", timestamp),
         "seconds": seconds(run),
         "command": before.get("command", list(command)),
         **first,
@@ -110,9 +110,9 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     }
     if before:
         changed = {name: value for name, value in own.items() if name not in first or value != first[name]}
-        record["resumed"] = [*before.get("resumed", []), {"at": now, "command": list(command), **changed}]
-    known = (before.get("git") or {}).get("diff_sha256")
-    if git and git.get("diff_sha256", known) != known:
+        record["resumed"] = [*before.get("resumed", []), {"at": timestamp, "command": list(command), **changed}]
+    digest = (before.get("git") or {}).get("diff_sha256")
+    if git and git.get("diff_sha256", digest) != digest:
         diff_file.write_bytes(diff[:MOST_DIFF])
     _write(run, record)
 
@@ -143,7 +143,7 @@ def end(run: Path, state: str, seconds: float, error: str | None = None) -> None
     if active is None:
         return
     record = read(run)
-    record |= {"state": state, "ended": _now(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
+    record |= {"state": state, "ended": _timestamp(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
     _write(run, record | ({"error": error} if error else {}))
     active.lock.close()
 
@@ -182,7 +182,7 @@ def _replace(run: Path, content: bytes) -> None:
     partial.replace(run / FILE)
 
 
-def _now() -> str:
+def _timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

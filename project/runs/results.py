@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import BEST, CONFIG, EXPECTED, flatten, load_config, setting
+from project.runs.config import BEST, CONFIG, EXPECTED, PREVIOUS_CONFIGS, flatten, load_config, setting
 from project.runs.folders import by_start, tests_of, times_tested
 from project.runs.metrics import (
     METRICS,
@@ -231,7 +231,7 @@ def _read_config(run: Path, result: Result) -> None:
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
     result.seed = None if seed is False else seed
     result.planned_epochs = None if epochs == -1 else epochs
-    result.changed = (run / "before").is_dir()  # holds the configs of earlier starts
+    result.changed = (run / PREVIOUS_CONFIGS).is_dir()
     if config:
         result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
 

@@ -9,7 +9,7 @@ from PIL import Image
 from watching import fit
 
 from callbacks import Embeddings
-from callbacks.base.images import Shown
+from callbacks.base.images import Selection
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, NiN
 
@@ -59,7 +59,9 @@ def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tm
 def test_an_output_without_logits_is_not_a_prediction(make_classifier: Make) -> None:
     module = make_classifier()
     module.network = LeNet(64)  # returns embeddings instead of logits
-    gathered, names = Embeddings().collect(TRAINER, module, Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2))
+    gathered, names = Embeddings().collect(
+        TRAINER, module, Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
+    )
     assert gathered["preds"].tolist() == [-1, -1]
     assert names == module.class_names
 
@@ -69,7 +71,7 @@ def test_batches_are_no_larger_than_in_validation(make_classifier: Make) -> None
     module, sizes = make_classifier().eval(), []
     images, targets = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
     module.network.conv1.register_forward_hook(lambda layer, args, output: sizes.append(len(output)))
-    parts, whole = (Embeddings().collect(TRAINER, module, Shown(images, targets, size))[0] for size in (8, 20))
+    parts, whole = (Embeddings().collect(TRAINER, module, Selection(images, targets, size))[0] for size in (8, 20))
     assert sizes == [8, 8, 4, 20]
     assert parts["vectors"].shape == (20, 84)
     for name, values in whole.items():

@@ -9,7 +9,7 @@ from torch import nn
 from watching import decode, events, fit
 
 from callbacks import GradCAM, OcclusionSensitivity
-from callbacks.base.images import Shown
+from callbacks.base.images import Selection
 from callbacks.grad_cam import overlay
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import MLP, LeNet
@@ -47,8 +47,8 @@ def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
     images, targets = torch.randn(3, 3, 32, 32), torch.tensor([1, 5, 9])
     callback = GradCAM()
     with torch.inference_mode():
-        shown = Shown(images, targets, 3)
-        classes, shares, maps = callback._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
+        selection = Selection(images, targets, 3)
+        classes, shares, maps = callback._weigh(FakeTrainer(), module, selection, "conv2", module.network.conv2)
     network = module.network
     activations = network.conv2(network.pool1(network.conv1(images).relu())).detach().requires_grad_()
     x = network.pool2(activations.relu()).flatten(1)
@@ -67,7 +67,7 @@ def test_a_frozen_layer_has_a_map(make_classifier: Make) -> None:
     images = torch.zeros(1, 3, 32, 32)
     images[..., 4:8, 4:8] = 1
     _, _, maps = GradCAM()._weigh(
-        FakeTrainer(), module, Shown(images, torch.tensor([3]), 1), "conv", module.network.conv
+        FakeTrainer(), module, Selection(images, torch.tensor([3]), 1), "conv", module.network.conv
     )
     assert maps[0, 0, 4:8, 4:8].min() > 0
     assert maps[0, 0].sum() == pytest.approx(maps[0, 0, 4:8, 4:8].sum().item())
@@ -112,11 +112,11 @@ def test_layer_without_a_map_is_named(make_classifier: Make, tmp_path: Path, lay
 def test_an_output_that_is_not_of_logits_is_refused(make_classifier: Make) -> None:
     module = make_classifier()
     module.network = LeNet(64)  # returns embeddings instead of logits
-    shown = Shown(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
+    selection = Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
     with pytest.raises(MisconfigurationException, match=r"logits .* for GradCAM, but got \(2, 64\)"):
-        GradCAM()._weigh(FakeTrainer(), module, shown, "conv2", module.network.conv2)
+        GradCAM()._weigh(FakeTrainer(), module, selection, "conv2", module.network.conv2)
     with pytest.raises(MisconfigurationException, match=r"logits .* for OcclusionSensitivity, but got \(2, 64\)"):
-        OcclusionSensitivity().collect(FakeTrainer(), module, shown)
+        OcclusionSensitivity().collect(FakeTrainer(), module, selection)
 
 
 def test_overlay_is_red_where_the_map_is_largest() -> None:

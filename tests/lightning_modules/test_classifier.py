@@ -322,9 +322,9 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
     torch_compile = torch.compile
     monkeypatch.setattr(torch, "compile", compile_eagerly)
     weights = []
-    for compiled in (False, True):
+    for is_compiled in (False, True):
         torch.manual_seed(0)
-        module = make_classifier(compiled=compiled)
+        module = make_classifier(compile=is_compiled)
         fit(module)
         weights.append(module.network.state_dict())
     assert calls == [True] * 4  # only the training steps, not the sanity check or validation
@@ -350,7 +350,7 @@ def test_compiling_without_a_compiler_names_the_missing_one(
 
     monkeypatch.setattr(torch, "compile", lambda forward: fail)
     with pytest.raises(MisconfigurationException, match=advice) as error:
-        fit(make_classifier(compiled=True))
+        fit(make_classifier(compile=True))
     assert "\n" not in str(error.value)
 
 

@@ -661,7 +661,7 @@ def test_failure_before_training_leaves_no_run_directory(
     assert not (tmp_path / "runs").exists()
 
 
-def test_help_of_fit_lists_the_options_of_trainer_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_fit_begins_with_the_options_of_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
     out = capsys.readouterr().out
@@ -669,6 +669,10 @@ def test_help_of_fit_lists_the_options_of_trainer_model_and_data(capsys: pytest.
     for option in [*options, "--runs_dir", "--checkpoint.save_last", "--config", "--print_config"]:
         assert option in out
     assert "--model.class_names" not in out
+    places = [out.index(f"\n  {option}") for option in ("--model.help", "--data.help", "--runs_dir", "--checkpoint")]
+    assert places == sorted(places)
+    assert places[0] < 10 * 80  # after the usage and a description
+    assert places[-1] < out.index("\n  --trainer")
 
 
 def test_error_in_a_callback_names_it_and_keeps_the_run_intact(

@@ -35,7 +35,7 @@ NETWORKS = {
     "LSTM": "network: {class_path: lightning_modules.networks.Recurrent, init_args: {cell: lstm, bidirectional: true, "
     "hidden_size: 8, num_layers: 2}}",
     "SqueezeNet": "network: {class_path: lightning_modules.networks.ZooNetwork, init_args: {function: "
-    "torchvision.models.squeezenet1_1}}\ncompiled: true",
+    "torchvision.models.squeezenet1_1}}\ncompile: true",
 }
 
 
@@ -174,7 +174,7 @@ def test_views_are_included_unless_disabled_and_missing_transforms_are_printed(
     command = ["export", f"--run={run}", "--format=torchscript"]
     inside = main(command)
     assert "Views        flip: averaged in the file\nNot included CenterCrop of" in capsys.readouterr().out
-    outside = main([*command, "--no_tta", f"--output={tmp_path / 'plain'}"])
+    outside = main([*command, "--tta=false", f"--output={tmp_path / 'plain'}"])
     assert "Views        flip: left out\n" in capsys.readouterr().out
     images = varied_images(4, 32)
     answers = [torch.jit.load(path)(images) for path in (inside, outside)]

@@ -146,8 +146,8 @@ def test_pause_before_a_run_was_resumed_is_not_counted(tmp_path: Path) -> None:
 
 def test_earlier_settings_of_a_run_are_on_its_page(tmp_path: Path) -> None:
     folder = write_resumed_run(tmp_path / "a/2026-11-21_10-00-00")
-    write_config(folder / "before/2026-11-21_11-00-00", planned=77)
-    assert "before/2026-11-21_11-00-00/config.yaml" in page_of(folder).text
+    write_config(folder / "previous_configs/2026-11-21_11-00-00", planned=77)
+    assert "previous_configs/2026-11-21_11-00-00/config.yaml" in page_of(folder).text
     assert "max_epochs: 77" in page_of(folder).text
     assert "of 4 planned epochs" in page_of(folder).text
 
@@ -443,9 +443,9 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
 def test_settings_that_changed_in_a_resumed_run_are_named(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00", planned=5)
     assert not warnings(read_run(folder))
-    write_config(folder / "before/2026-11-21_11-00-00", planned=2)
-    write_config(folder / "before/2026-11-21_12-00-00", planned=3)
-    for config in folder.glob("before/*/config.yaml"):
+    write_config(folder / "previous_configs/2026-11-21_11-00-00", planned=2)
+    write_config(folder / "previous_configs/2026-11-21_12-00-00", planned=3)
+    for config in folder.glob("previous_configs/*/config.yaml"):
         config.write_text(config.read_text().replace(str(config.parents[1]), str(folder.parent)))
     (warning,) = warnings(read_run(folder))
     assert (

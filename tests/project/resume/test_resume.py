@@ -94,7 +94,7 @@ def test_a_run_resumes_in_its_directory(fast: list[str], tmp_path: Path, capsys:
     saved = record.read(second)
     assert saved["state"] == record.state_of(second) == "finished"
     assert saved["resumed"][0]["command"][:3] == ["fit", "--run", "last"]
-    assert len(list((second / "before").glob("*/config.yaml"))) == 1
+    assert len(list((second / "previous_configs").glob("*/config.yaml"))) == 1
 
     with pytest.raises(SystemExit) as info:
         main(["fit", "--run", str(second)])
@@ -322,7 +322,7 @@ def test_a_change_that_is_rejected_leaves_the_run_unchanged(
         main(["fit", "--run", str(run), *change])
     assert message in capsys.readouterr().err
     assert [(run / name).read_bytes() for name in files] == before
-    assert not (run / "before").exists()
+    assert not (run / "previous_configs").exists()
     assert record.state_of(run) == "finished"
 
 

@@ -139,7 +139,7 @@ def test_runs_excluded_from_repeats_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "a/2026-11-21_13-00-00", (0.9,), 2, **RECORD | {"state": "running"})
     write_run(tmp_path / "a/2026-11-21_14-00-00", (0.9,), 3, **RECORD | {"state": "interrupted"})
     write_run(tmp_path / "a/2026-11-21_15-00-00", (), 4, **RECORD)
-    (write_run(tmp_path / "a/2026-11-21_16-00-00", seed=5, **RECORD) / "before").mkdir()
+    (write_run(tmp_path / "a/2026-11-21_16-00-00", seed=5, **RECORD) / "previous_configs").mkdir()
     (summary,) = repeats(results_of(tmp_path))
     assert summary.val_mean == pytest.approx(0.75)
     left_out = [
