@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
+from atomic_files import write_atomically
 from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
@@ -398,9 +399,8 @@ class CLI(LightningCLI):
         resumed = self.subcommand == "fit" and config.run is not None
         if resumed and changes_of(load_config(self.run_dir), self.settings):
             shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / "before"))
-        partial = self.output_dir / f"{CONFIG}.partial"
-        partial.write_text(self._text_of(config), encoding="utf-8")
-        partial.replace(self.output_dir / CONFIG)
+        with write_atomically(self.output_dir / CONFIG) as partial:
+            partial.write_text(self._text_of(config), encoding="utf-8")
 
     def _begin_training(self, trainer: Trainer, *_: Any) -> None:
         """Broadcast the run directory, and update the files of a resumed run, which a failed start must not change."""

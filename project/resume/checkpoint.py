@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from project.resume.checkpoint_io import PARTIAL
+from atomic_files import write_atomically
 from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
 from project.runs.config import setting
@@ -151,9 +151,8 @@ class Checkpoint(ModelCheckpoint):
         """Copy best.ckpt to last.ckpt if the process was killed between writing the two."""
         last = checkpoint.with_name(f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if self.save_last and not last.exists():
-            partial = last.with_name(f"{last.stem}{PARTIAL}")
-            shutil.copyfile(checkpoint, partial)
-            partial.replace(last)
+            with write_atomically(last) as partial:
+                shutil.copyfile(checkpoint, partial)
 
     def _set_progress(self, trainer: Trainer) -> None:
         """Set the position in the epoch to that of the checkpoint, with the present number of batches in an epoch."""

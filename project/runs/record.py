@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from atomic_files import write_atomically
 from project.errors import RunError
 from project.runs.git import read_code
 from project.runs.lock import LockedError, acquire, is_locked
@@ -174,12 +175,8 @@ def _write(run: Path, record: dict[str, Any]) -> None:
 
 
 def _replace(run: Path, content: bytes) -> None:
-    partial = run / f"{FILE}.{os.getpid()}.tmp"
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # otherwise, a power failure may leave the new name without the content
-    partial.replace(run / FILE)
+    with write_atomically(run / FILE, durable=True) as partial:
+        partial.write_bytes(content)
 
 
 def _now() -> str:
