@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, Mod
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import callbacks
 from atomic_files import write_atomically
@@ -149,9 +148,9 @@ class CLI(LightningCLI):
         config = self.config[self.config.subcommand]
         for key in ("trainer", "model", "data"):
             if isinstance(config[key], list):
-                raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
+                raise RunError(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected no --trainer.default_root_dir, because each run has its own directory. Use --runs_dir."
             )
         check_config(
@@ -170,23 +169,21 @@ class CLI(LightningCLI):
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             what = "is a directory" if Path(config.ckpt_path).is_dir() else "does not exist"
-            raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
+            raise RunError(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
-            raise MisconfigurationException(
-                f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist."
-            )
+            raise RunError(f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist.")
         teacher = config.get("model.init_args.teacher")
         if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
-            raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
+            raise RunError(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         if options.dirpath is not None or options.filename != "best" or options.save_top_k not in (0, 1):
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
                 "checkpoints/best.ckpt. To keep more checkpoints, add a ModelCheckpoint to trainer.callbacks."
             )
         weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
-            raise MisconfigurationException(
+            raise RunError(
                 f"Expected weights to {self.config.subcommand}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
@@ -262,7 +259,7 @@ class CLI(LightningCLI):
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes, or its transforms are fitted to other images.
+            RunError: The data has other classes, or its transforms are fitted to other images.
         """
         if self.weights:
             self._check_fitted()
@@ -281,7 +278,7 @@ class CLI(LightningCLI):
         """Check that transforms are fitted to the images that the checkpoint was trained on.
 
         Raises:
-            MisconfigurationException: The data is not the run's.
+            RunError: The data is not the run's.
         """
         data = self.datamodule
         options = ("train_transforms", "eval_transforms")
@@ -298,7 +295,7 @@ class CLI(LightningCLI):
                 "trained on them, because its run has no run.json that records the data."
             )
         elif not same_data(of_run, described):
-            raise MisconfigurationException(
+            raise RunError(
                 f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
                 f"training images, but got {described['root']}. Set --data.root to the data of the run. To classify "
                 "other images, use `predict`, which fits to the data of the run."
@@ -451,7 +448,7 @@ class CLI(LightningCLI):
             except ValueError as error:
                 if "`val_check_interval`" not in str(error):
                     raise
-                raise MisconfigurationException(
+                raise RunError(
                     "Expected --trainer.val_check_interval of at most the number of batches in an epoch "
                     f"({self.trainer.num_training_batches}), but got {self.trainer.val_check_interval}. To count "
                     "batches across epochs, add --trainer.check_val_every_n_epoch null."

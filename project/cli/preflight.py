@@ -9,9 +9,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, OnExceptionCheckpoint
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
+from project.errors import RunError
 
 MAX_SEED = 2**32 - 1  # NumPy's
 NOT_ZERO = (
@@ -37,12 +37,12 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         given: Returns the settings of the command line and its configs, without defaults.
 
     Raises:
-        MisconfigurationException: The run would fail, hang or not train.
+        RunError: The run would fail, hang or not train.
     """
     trainer = config.trainer
     check_seed_range(config.seed_everything)
     if trainer.barebones:
-        raise MisconfigurationException(
+        raise RunError(
             "Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true. To measure "
             "their overhead, run scripts/benchmark_step.py."
         )
@@ -50,7 +50,7 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
     if command == "fit":
         for name in NOT_ZERO:
             if trainer[name] == 0:
-                raise MisconfigurationException(f"Expected --trainer.{name} other than 0, but got 0.")
+                raise RunError(f"Expected --trainer.{name} other than 0, but got 0.")
         _check_callbacks(trainer.callbacks)
         _check_plateau_interval(config)
         _complete_moments(config)
@@ -58,9 +58,9 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
 
 
 def check_seed_range(seed: int | bool) -> None:
-    """Raise MisconfigurationException if a seed is outside the range that NumPy accepts."""
+    """Raise RunError if a seed is outside the range that NumPy accepts."""
     if not 0 <= seed <= MAX_SEED:
-        raise MisconfigurationException(f"Expected --seed_everything from 0 to {MAX_SEED}, but got {seed}.")
+        raise RunError(f"Expected --seed_everything from 0 to {MAX_SEED}, but got {seed}.")
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -72,7 +72,7 @@ def _check_strategy(strategy: Any) -> None:
         known = strategy.get("init_args") or {}
         name, instead = f"start_method {known.get('start_method')}", "start_method popen"
     if (known.get("start_method") or "popen") != "popen":
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a --trainer.strategy that starts this command in each process, but got {name}, which hangs if a "
             f"process fails. Use {instead}."
         )
@@ -83,13 +83,13 @@ def _check_callbacks(callbacks: Any) -> None:
         module, _, name = entry.class_path.rpartition(".")
         for refused, reason in REJECTED.items():
             if issubclass(getattr(importlib.import_module(module), name), refused):
-                raise MisconfigurationException(f"Expected no {name} in trainer.callbacks, because {reason}.")
+                raise RunError(f"Expected no {name} in trainer.callbacks, because {reason}.")
 
 
 def _check_plateau_interval(config: Namespace) -> None:
     for entry in _listed(config.get("model.init_args.lr_scheduler")):
         if _is_plateau(entry) and config.get("model.init_args.lr_interval") == "step":
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected --model.lr_interval epoch for ReduceLROnPlateau, because its metric is not updated in every "
                 "step, but got step."
             )
@@ -115,19 +115,15 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
             continue
         mode = _monitoring(given())[i][2].get("mode")
         if better is None and mode is None:
-            raise MisconfigurationException(
-                f"Expected {option} min or max, because it does not follow from the name {monitor}."
-            )
+            raise RunError(f"Expected {option} min or max, because it does not follow from the name {monitor}.")
         if better is not None and mode is not None:
-            raise MisconfigurationException(
-                f"Expected {option} {better} for {monitor}, but got {mode}, which selects the worst value."
-            )
+            raise RunError(f"Expected {option} {better} for {monitor}, but got {mode}, which selects the worst value.")
         settings.mode = better or mode
 
 
 def _reject_without_validation(option: str, monitor: str) -> None:
     if option != CHECKPOINT:
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a training metric for {option.removeprefix('mode of ')}, because "
             f"--trainer.limit_val_batches is 0, but got {monitor}."
         )

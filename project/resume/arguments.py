@@ -11,7 +11,7 @@ import yaml
 from project.errors import RunError
 from project.runs import record
 from project.runs.command_line import config_files, option_of, split_options
-from project.runs.config import BEST, CONFIG, LAST, DuplicateKeyError, nested, read_yaml, setting
+from project.runs.config import BEST, CONFIG, LAST, nested, read_yaml, setting
 from project.runs.folders import PATHS, all_runs, best_checkpoint, find_run, paths_from_here, run_of_checkpoint
 from project.runs.ranks_env import is_first_process, started_by_lightning
 
@@ -20,7 +20,7 @@ RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero sel
 
 def _sets_root(file: Path) -> bool:
     """Return whether a config sets the data folder; a config that cannot be read is reported when it is parsed."""
-    with suppress(yaml.YAMLError, DuplicateKeyError, UnicodeDecodeError, OSError):
+    with suppress(yaml.YAMLError, RunError, UnicodeDecodeError, OSError):
         config = read_yaml(file.read_text(encoding="utf-8"))
         return isinstance(config, dict) and bool(setting(config, PATHS[0]))
     return False
