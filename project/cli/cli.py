@@ -31,15 +31,7 @@ from project.cli.progress import NetworkSummary, Progress
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
-from project.resume.changes import (
-    OF_LENGTH,
-    OF_STARTING,
-    OF_TRAINING,
-    Changes,
-    changes_of,
-    check_seed,
-    check_unfinished,
-)
+from project.resume.changes import Changes, changes_of, check_seed, check_unfinished
 from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.csv_logger import Table, open_table, truncate
@@ -56,6 +48,7 @@ from project.runs.folders import (
     working_directory,
 )
 from project.runs.metrics import digest_of, same_data
+from project.runs.options import OF_LENGTH, OF_STARTING, OF_TRAINING
 from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"

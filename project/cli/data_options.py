@@ -11,9 +11,7 @@ import datamodules
 from project.cli.parser import Parser
 from project.cli.preflight import check_seed_range
 from project.errors import RunError
-
-IGNORED = ["trainer", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path"]
-IGNORED += ["weights_only", "verbose", "report"]  # of fit, validate and test, in their configs
+from project.runs.options import IGNORED
 
 
 def data_parser(command: str) -> Parser:

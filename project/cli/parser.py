@@ -26,6 +26,7 @@ from project.runs.config import CONFIG, flatten, read_yaml, write_yaml
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
 set_parsing_settings(instantiate_subclass_spec_in_any=True)
+DEFAULT_CLASSES = {"model": lightning_modules.ImageClassifier, "data": datamodules.CIFAR10DataModule}
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # arguments of the module, set from the data
 
 SCALARS = (str, int, float, type(None))
@@ -115,7 +116,7 @@ class Parser(LightningArgumentParser):
         if "--model" not in self._option_string_actions:
             return text
         extra = LightningArgumentParser(add_help=False, usage=SUPPRESS, description="")
-        for cls, key in ((lightning_modules.ImageClassifier, "model"), (datamodules.CIFAR10DataModule, "data")):
+        for key, cls in DEFAULT_CLASSES.items():
             skip = set(LINKED) if key == "model" else None
             extra.add_class_arguments(cls, key, fail_untyped=False, skip=skip)
         return f"{text}\nOptions of the default classes of model and data:\n\n{shorten_help(extra.format_help())}"

@@ -12,12 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
 from project.errors import RunError
+from project.runs.options import NOT_ZERO
 
 MAX_SEED = 2**32 - 1  # NumPy's
-NOT_ZERO = (
-    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
-    *("check_val_every_n_epoch", "val_check_interval"),
-)
 CHECKPOINT = "--checkpoint.mode"
 # whether EarlyStopping and ModelCheckpoint read the monitored metric after the training epoch or after a validation
 AT_EPOCH_END = ("check_on_train_epoch_end", "save_on_train_epoch_end")
@@ -49,8 +46,8 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
     _check_strategy(trainer.strategy)
     if command == "fit":
         for name in NOT_ZERO:
-            if trainer[name] == 0:
-                raise RunError(f"Expected --trainer.{name} other than 0, but got 0.")
+            if config[name] == 0:
+                raise RunError(f"Expected --{name} other than 0, but got 0.")
         _check_callbacks(trainer.callbacks)
         _check_plateau_interval(config)
         _complete_moments(config)
