@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 
 class RunError(Exception):
-    """A run does not exist, is incomplete, or is in use by another process."""
+    """A command cannot run: a setting is invalid, or a run or file that it needs is missing, invalid or in use."""
 
 
 class DiskFullError(Exception):
@@ -13,7 +13,7 @@ class DiskFullError(Exception):
 
 
 class UsageError(Exception):
-    """The command line or a config is invalid.
+    """The command line or a config cannot be parsed.
 
     Attributes:
         options: Names of all options, except those of classes.

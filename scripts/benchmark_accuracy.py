@@ -33,6 +33,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from measure import fit, hardware, now
 
+from atomic_files import write_atomically
 from project.runs.folders import name_of
 from project.runs.metrics import best_validation
 
@@ -377,12 +378,10 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write a CSV file atomically."""
-    partial = path.with_suffix(".part")
-    with partial.open("w", newline="") as file:
+    with write_atomically(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def main(args: Sequence[str] | None = None) -> None:

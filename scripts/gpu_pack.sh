@@ -7,8 +7,8 @@
 # --data PATH      CIFAR-10's archive, or a directory with a Python script that writes it to the directory it is given
 # --peer FILE      airbench94_muon.py of https://github.com/KellerJordan/cifar10-airbench
 # --note TEXT      description of the data in the tables
-# --packages LIST  packages that the machine lacks, by default jsonargparse with its dependencies, and lightning; their
-#                  versions are those of requirements.lock
+# --packages LIST  packages that the machine lacks, by default filelock, jsonargparse with its dependencies, and
+#                  lightning; their versions are those of requirements.lock
 # --python X.Y     Python of the machine, 3.12 by default
 # --limit MIB      maximum size of pack and checkout, 64 by default
 set -euo pipefail
@@ -22,7 +22,7 @@ dir=${1:-}
 case $dir in "" | -*) fail "Expected a directory for the pack: bash scripts/gpu_pack.sh DIR --data PATH" ;; esac
 shift
 data='' peer='' note='' limit=64 python_version=3.12
-packages="jsonargparse typeshed-client docstring-parser lightning pytorch-lightning lightning-utilities"
+packages="filelock jsonargparse typeshed-client docstring-parser lightning pytorch-lightning lightning-utilities"
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || fail "Expected a value after $1."
   case $1 in

@@ -35,6 +35,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from measure import fit, hardware, now
 
 import datamodules
+from atomic_files import write_atomically
 from datamodules.errors import DataError
 from datamodules.transforms.batch import BatchContext
 from project.runs.record import processor
@@ -94,9 +95,8 @@ class Results:
 
     def write(self) -> None:
         """Write the file atomically."""
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=1) + "\n")
-        partial.replace(self.path)
+        with write_atomically(self.path) as partial:
+            partial.write_text(json.dumps(self.content, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("project", "lightning_modules", "datamodules", "callbacks", "scripts", "tests")
+SHARED = "atomic_files"  # the module that every package may import
 MAY_IMPORT = {
     "project": {"project", "lightning_modules", "datamodules", "callbacks"},
     "lightning_modules": {"lightning_modules"},
@@ -35,6 +36,10 @@ def test_packages_import_only_in_the_one_direction(package: str) -> None:
     assert files
     for file in files:
         assert imported(file) & set(PACKAGES) <= MAY_IMPORT[package], file
+
+
+def test_the_shared_module_imports_only_the_standard_library() -> None:
+    assert imported(ROOT / f"{SHARED}.py") <= sys.stdlib_module_names
 
 
 def modules() -> dict[str, Path]:
@@ -94,6 +99,7 @@ def test_a_room_is_imported_without_torch(room: str) -> None:
 
 def test_every_package_is_in_the_distribution() -> None:
     text = (ROOT / "pyproject.toml").read_text()
+    assert f'py-modules = ["{SHARED}"]' in text
     for package in MAY_IMPORT:
         for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
             assert f'"{folder.relative_to(ROOT).as_posix().replace("/", ".")}"' in text

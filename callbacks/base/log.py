@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.v2.functional import to_pil_image
 
+from atomic_files import write_atomically
 from callbacks.tools.histogram import Histogram
 from callbacks.tools.pictures import add_caption, boxed
 
@@ -100,12 +101,10 @@ def tensorboard_writers(trainer: Trainer) -> list[SummaryWriter]:
 
 
 def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file atomically: next to its target, then rename it."""
+    """Write a CSV file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w", newline="") as lines:
+    with write_atomically(file) as partial, partial.open("w", newline="") as lines:
         csv.writer(lines).writerows(rows)
-    partial.replace(file)
 
 
 def warn_of_skipped(trainer: Trainer, callback: object, media: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.lib import format as npy
 from rich.progress import Progress
 
+from atomic_files import write_atomically
 from datamodules.errors import DataError
-from datamodules.preparation.index import write_text
 from datamodules.preparation.statistics import Sums, channel_sums
 from datamodules.preparation.write_pngs import cores
 from datamodules.reading.decode import LOSSES, Resize
@@ -81,8 +82,6 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
     digests = [b""] * len(paths)
     unreadable: dict[int, DataError] = {}
     losses: dict[str, list[int]] = {loss: [] for loss in LOSSES}
-    out, begin = _create(keep_at, (len(paths), 3, size, size)) if keep_at is not None else (-1, 0)
-
     each = chunk_of(size)
 
     def work(start: int) -> int:
@@ -105,25 +104,23 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
             written += os.pwrite(out, content[written:], place + written)
         return zlib.crc32(content)
 
-    pool = ThreadPoolExecutor(cores())
-    try:
-        jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
-        with Progress() as progress:  # stops if reading fails
-            tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
-            checksums = [job.result() for job in tracked]
-    except BaseException as error:
-        pool.shutdown(cancel_futures=True)
-        if keep_at is not None:
-            keep_at.with_suffix(".partial").unlink()  # frees space on a full disk
-        if isinstance(error, OSError):
+    with _create(keep_at, (len(paths), 3, size, size)) as (out, begin):
+        pool = ThreadPoolExecutor(cores())
+        try:
+            jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
+            with Progress() as progress:  # stops if reading fails
+                tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
+                checksums = [job.result() for job in tracked]
+        except OSError as error:
             error.filename = error.filename or keep_at
-        raise
-    finally:
-        pool.shutdown()
-        if out >= 0:
-            os.close(out)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
     if keep_at is not None:
-        _publish(keep_at, checksums)
+        stat = keep_at.stat()
+        facts = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "crc32": checksums}
+        with write_atomically(keep_at.with_suffix(".json")) as partial:
+            partial.write_bytes(f"{json.dumps(facts)}\n".encode())
     return Scan(sums, digests, unreadable, {loss: sorted(rows) for loss, rows in losses.items() if rows})
 
 
@@ -150,29 +147,24 @@ def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
         return None
 
 
-def _create(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Create a partial ``.npy`` file next to its target, and return its descriptor and the offset of the data."""
+@contextmanager
+def _create(path: Path | None, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the descriptor of a new ``.npy`` file and the offset of its data; -1 and 0 if ``path`` is None.
+
+    At the end, the file replaces all caches of this size and resize mode.
+    """
+    if path is None:
+        yield -1, 0
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    for killed in path.parent.glob(f"{_kind(path)}*.partial"):
+    kind = f"{path.stem.rpartition('_')[0]}_*"
+    for killed in path.parent.glob(f"{kind}.partial"):
         killed.unlink()
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        begin = file.tell()
-    return os.open(partial, os.O_WRONLY), begin
-
-
-def _publish(path: Path, checksums: Sequence[int]) -> None:
-    """Rename a complete file to its target, write its checksums, and delete the caches that it replaces."""
-    for old in path.parent.glob(f"{_kind(path)}*"):
-        if old.suffix != ".partial":  # processes that have mapped them can still read them
-            old.unlink()
-    os.replace(path.with_suffix(".partial"), path)
-    stat = path.stat()
-    facts = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "crc32": list(checksums)}
-    write_text(path.with_suffix(".json"), json.dumps(facts) + "\n")
-
-
-def _kind(path: Path) -> str:
-    """Return the prefix of the names of all files of this size and resize mode."""
-    return f"{path.stem.rpartition('_')[0]}_"
+    with write_atomically(path) as partial:
+        with partial.open("wb") as file:
+            npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            file.flush()
+            yield file.fileno(), file.tell()
+        for old in path.parent.glob(kind):
+            if old.suffix != ".partial":  # processes that have mapped them can still read them
+                old.unlink()

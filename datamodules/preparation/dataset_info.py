@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datamodules.preparation.index import write_text
+from atomic_files import write_atomically
 from datamodules.preparation.statistics import constant_channels
 from datamodules.reading.decode import LOSSES
 
@@ -81,4 +81,6 @@ def load_description(folder: Path) -> DatasetInfo | None:
 
 def write_description(folder: Path, description: DatasetInfo) -> None:
     """Write ``dataset.json``."""
-    write_text(folder / FILE, json.dumps(dataclasses.asdict(description), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(dataclasses.asdict(description), indent=2, ensure_ascii=False) + "\n"
+    with write_atomically(folder / FILE) as partial:
+        partial.write_bytes(text.encode())

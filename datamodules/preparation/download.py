@@ -2,13 +2,13 @@
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from atomic_files import write_atomically
 from datamodules.errors import DataError
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -34,11 +34,11 @@ def download(url: str, target: Path, md5: str, size: int) -> None:
         DataError: The site cannot be reached, the connection breaks, or the file is another one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
     digest = hashlib.md5()
     columns = (TextColumn("Downloading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
         with (
+            write_atomically(target) as partial,
             urllib.request.urlopen(url, timeout=TIMEOUT) as response,
             partial.open("wb") as file,
             Progress(*columns, TimeRemainingColumn()) as progress,
@@ -52,14 +52,11 @@ def download(url: str, target: Path, md5: str, size: int) -> None:
                 file.write(chunk)
                 digest.update(chunk)
                 progress.update(task, advance=len(chunk))
-        if digest.hexdigest() != md5:
-            raise DataError(
-                f"Expected MD5 {md5} of {url}, but got {digest.hexdigest()}: the download is damaged or was replaced. "
-                "Try again, or get the file by other means."
-            )
-        os.replace(partial, target)
+            if digest.hexdigest() != md5:
+                raise DataError(
+                    f"Expected MD5 {md5} of {url}, but got {digest.hexdigest()}: the download is damaged or was "
+                    "replaced. Try again, or get the file by other means."
+                )
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"The download of {url} failed: {reason}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,11 +5,11 @@ backslash is read as a slash on every system, so that index files from Windows c
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from atomic_files import write_atomically
 from datamodules.errors import DataError
 
 STAGES = ("train", "val", "test")
@@ -22,13 +22,6 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third 
 def index_path(root: Path, stage: str) -> Path:
     """Return the path of the index file of a stage."""
     return root / f"{stage}.txt"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: next to its target, then rename it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
@@ -53,7 +46,8 @@ def write_index(path: Path, entries: Iterable[Entry]) -> None:
                     f"{path}, but got {file!r}. Rename the file."
                 ) from problem
         raise problem
-    write_text(path, text)
+    with write_atomically(path) as partial:
+        partial.write_bytes(text.encode())
 
 
 def read_index(path: Path) -> list[Entry]:

@@ -18,10 +18,10 @@ from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, Mod
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 
 import callbacks
+from atomic_files import write_atomically
 from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
@@ -35,15 +35,7 @@ from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metric
 from project.errors import RunError, debugging
 from project.report import write_report
 from project.resume.arguments import expand_run
-from project.resume.changes import (
-    OF_LENGTH,
-    OF_STARTING,
-    OF_TRAINING,
-    Changes,
-    changes_of,
-    check_seed,
-    check_unfinished,
-)
+from project.resume.changes import Changes, changes_of, check_seed, check_unfinished
 from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.csv_logger import Table, open_table, truncate
@@ -60,6 +52,7 @@ from project.runs.folders import (
     working_directory,
 )
 from project.runs.metrics import digest_of, same_data
+from project.runs.options import OF_LENGTH, OF_STARTING, OF_TRAINING
 from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
@@ -160,9 +153,9 @@ class CLI(LightningCLI):
         config = self.config[self.config.subcommand]
         for key in ("trainer", "model", "data", "callbacks"):
             if isinstance(config[key], list):
-                raise MisconfigurationException(f"Expected keys and values below `{key}:`, but got a list.")
+                raise RunError(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected no --trainer.default_root_dir, because each run has its own directory. Use --runs_dir."
             )
         check_config(
@@ -181,23 +174,21 @@ class CLI(LightningCLI):
             self._compare_with_run()
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             what = "is a directory" if Path(config.ckpt_path).is_dir() else "does not exist"
-            raise MisconfigurationException(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
+            raise RunError(f"Expected a checkpoint at --ckpt_path, but {config.ckpt_path} {what}.")
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
-            raise MisconfigurationException(
-                f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist."
-            )
+            raise RunError(f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist.")
         teacher = config.get("model.init_args.teacher")
         if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
-            raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
+            raise RunError(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         if options.dirpath is not None or options.filename != "best" or options.save_top_k not in (0, 1):
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
                 "checkpoints/best.ckpt. To keep more checkpoints, add a ModelCheckpoint to trainer.callbacks."
             )
         weights = config.ckpt_path or pretrained
         if self.config.subcommand != "fit" and weights is None:
-            raise MisconfigurationException(
+            raise RunError(
                 f"Expected weights to {self.config.subcommand}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
                 "--model.pretrained FILE."
             )
@@ -278,7 +269,7 @@ class CLI(LightningCLI):
 
         Raises:
             DataError: --data.normalize contradicts the checkpoint.
-            MisconfigurationException: The data has other classes, or its transforms are fitted to other images.
+            RunError: The data has other classes, or its transforms are fitted to other images.
         """
         if self.weights:
             self._check_fitted()
@@ -297,7 +288,7 @@ class CLI(LightningCLI):
         """Check that transforms are fitted to the images that the checkpoint was trained on.
 
         Raises:
-            MisconfigurationException: The data is not the run's.
+            RunError: The data is not the run's.
         """
         data = self.datamodule
         options = ("train_transforms", "eval_transforms")
@@ -314,7 +305,7 @@ class CLI(LightningCLI):
                 "trained on them, because its run has no run.json that records the data."
             )
         elif not same_data(of_run, described):
-            raise MisconfigurationException(
+            raise RunError(
                 f"Expected the data that {file} was trained on ({of_run['root']}), because {names[0]} is fitted to its "
                 f"training images, but got {described['root']}. Set --data.root to the data of the run. To classify "
                 "other images, use `predict`, which fits to the data of the run."
@@ -415,9 +406,8 @@ class CLI(LightningCLI):
         resumed = self.subcommand == "fit" and config.run is not None
         if resumed and changes_of(load_config(self.run_dir), self.settings):
             shutil.copy(self.run_dir / CONFIG, create_folder(self.run_dir / PREVIOUS_CONFIGS))
-        partial = self.output_dir / f"{CONFIG}.partial"
-        partial.write_text(self._text_of(config), encoding="utf-8")
-        partial.replace(self.output_dir / CONFIG)
+        with write_atomically(self.output_dir / CONFIG) as partial:
+            partial.write_text(self._text_of(config), encoding="utf-8")
 
     def _begin_training(self, trainer: Trainer, *_: Any) -> None:
         """Broadcast the run directory, and update the files of a resumed run, which a failed start must not change."""
@@ -468,7 +458,7 @@ class CLI(LightningCLI):
             except ValueError as error:
                 if "`val_check_interval`" not in str(error):
                     raise
-                raise MisconfigurationException(
+                raise RunError(
                     "Expected --trainer.val_check_interval of at most the number of batches in an epoch "
                     f"({self.trainer.num_training_batches}), but got {self.trainer.val_check_interval}. To count "
                     "batches across epochs, add --trainer.check_val_every_n_epoch null."

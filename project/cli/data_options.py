@@ -10,9 +10,8 @@ import callbacks  # noqa: F401  # classes can be given by short names once their
 import datamodules
 from project.cli.parser import Parser
 from project.cli.preflight import check_seed_range
-
-IGNORED = ["trainer", "callbacks", "model", "checkpoint", "runs_dir", "run", "test_after_fit", "ckpt_path"]
-IGNORED += ["weights_only", "verbose", "report"]  # of fit, validate and test, in their configs
+from project.errors import RunError
+from project.runs.options import IGNORED
 
 
 def data_parser(command: str) -> Parser:
@@ -30,9 +29,8 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
     """Return the DataModule that a command line describes, and all its options.
 
     Raises:
-        UsageError: The command line is invalid.
-        DataError: The DataModule is not an ImageDataModule.
-        MisconfigurationException: The seed is out of range.
+        UsageError: The command line cannot be parsed.
+        RunError: The DataModule is not an ImageDataModule, or the seed is out of range.
     """
     options = parser.parse_args(args)
     check_seed_range(options.seed_everything)
@@ -40,5 +38,5 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     data = parser.instantiate(Namespace(data=options.data)).data  # only data: the ignored classes are not instantiated
     if not isinstance(data, datamodules.ImageDataModule):
-        raise datamodules.DataError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
+        raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
     return data, options

@@ -74,7 +74,7 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
         args: Command line that it is about.
         options: Names of all options, except those of classes.
     """
-    if match := re.search(r"Expected each (?:key|--config) once.*", message):
+    if match := re.search(r"Expected each key once.*", message):  # in a file that a config names
         return match[0]
     if re.search(UNKNOWN_KEY, message):
         return unknown_option(message, args, options)

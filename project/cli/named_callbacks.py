@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from project.errors import UsageError
+from project.errors import RunError
 from project.runs.command_line import CLASS, config_files, option_of, split_options
-from project.runs.config import DuplicateKeyError, read_yaml
+from project.runs.config import read_yaml
 
 DEFAULTS = Path(__file__).parents[2] / "configs" / "callbacks.yaml"
 
@@ -44,7 +44,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
     """Return a command line in which ``--callbacks false`` and ``--callbacks.NAME true`` are written out.
 
     Raises:
-        UsageError: ``--callbacks`` has another value.
+        RunError: ``--callbacks`` has another value.
     """
     names = callback_names(args)
     expanded: list[str] = []
@@ -53,7 +53,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
         name = option.removeprefix("callbacks.")
         if option == "callbacks":
             if value != "false":
-                raise UsageError(
+                raise RunError(
                     "Expected --callbacks false, or --callbacks.NAME with a name of configs/callbacks.yaml, but got "
                     f"{value}."
                 )
@@ -93,6 +93,6 @@ def _section(file: Path) -> Any:
     """Return the ``callbacks`` section of a config; None if it has none, or cannot be read."""
     try:
         content = read_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, DuplicateKeyError):  # the parser reports it
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RunError):  # the parser reports it
         return None
     return content.get("callbacks") if isinstance(content, dict) else None

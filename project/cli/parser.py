@@ -12,22 +12,22 @@ from jsonargparse import Namespace, _typehints, get_loader, set_dumper, set_load
 from jsonargparse._util import config_load_stack
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lightning_modules
 from project.cli import config_merging
 from project.cli.distributed import is_rank_zero
 from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
-from project.errors import UsageError
+from project.errors import RunError, UsageError
 from project.resume.arguments import with_paths
 from project.runs.command_line import classes_first, config_files
-from project.runs.config import CONFIG, DuplicateKeyError, flatten, read_yaml, write_yaml
+from project.runs.config import CONFIG, flatten, read_yaml, write_yaml
 
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
 set_parsing_settings(instantiate_subclass_spec_in_any=True)
 HELP_ORDER = ("--model", "--data", "-h", "--ckpt_path", "--checkpoint", "--trainer")  # first options of groups
+DEFAULT_CLASSES = {"model": lightning_modules.ImageClassifier, "data": datamodules.CIFAR10DataModule}
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # arguments of the module, set from the data
 
 SCALARS = (str, int, float, type(None))
@@ -39,13 +39,10 @@ def load(text: str) -> Any:
     """Return the content of a config or of a value, for jsonargparse.
 
     Raises:
-        UsageError: A mapping contains a key twice.
+        RunError: A mapping contains a key twice.
     """
     files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
-    try:
-        content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
-    except DuplicateKeyError as error:
-        raise UsageError(str(error)) from error
+    content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
     resolve_callbacks(content)
     if isinstance(content, dict) and not any(value is not None for value in content.values()):
         return _load(text)  # which keeps "{a}" as a string
@@ -79,7 +76,7 @@ class Parser(LightningArgumentParser):
         args = ordered(args)
         files = [file.resolve() for file in config_files(args)]
         if twice := [file for file in files if files.count(file) > 1]:
-            raise UsageError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
+            raise RunError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
         config_merging.reset()
         try:
             config = super().parse_args(args, *rest, **kwargs)
@@ -121,7 +118,7 @@ class Parser(LightningArgumentParser):
             return shorten_help(super().format_help(*args))
         groups = self._action_groups
         of_classes = LightningArgumentParser(add_help=False)
-        for key, cls in (("model", lightning_modules.ImageClassifier), ("data", datamodules.CIFAR10DataModule)):
+        for key, cls in DEFAULT_CLASSES.items():
             of_classes.add_class_arguments(cls, key, fail_untyped=False, skip=set(LINKED) if key == "model" else None)
             group = of_classes._action_groups[-1]
             group.title = f"Options of {cls.__name__}, the default class of --{key}"
@@ -177,14 +174,14 @@ def check_text(parser: LightningArgumentParser, text: str) -> None:
 
 
 def compare_with_torchrun(trainer: Any) -> None:
-    """Raise MisconfigurationException if the number of devices differs from torchrun's number of processes."""
+    """Raise RunError if the number of devices differs from torchrun's number of processes."""
     size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     devices, nodes = trainer.devices, trainer.num_nodes
     if devices == "auto":  # a CPU counts as one
         gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         devices = torch.cuda.device_count() if gpus else 1
     if str(devices).isdecimal() and int(devices) * nodes != size:  # otherwise, devices are listed by index
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines. "
             f"Set --trainer.devices {here} --trainer.num_nodes {size // here}."
         )

@@ -9,15 +9,12 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, OnExceptionCheckpoint
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
+from project.errors import RunError
+from project.runs.options import NOT_ZERO
 
 MAX_SEED = 2**32 - 1  # NumPy's
-NOT_ZERO = (
-    *("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"),
-    *("check_val_every_n_epoch", "val_check_interval"),
-)
 CHECKPOINT = "--checkpoint.mode"
 # whether EarlyStopping and ModelCheckpoint read the monitored metric after the training epoch or after a validation
 AT_EPOCH_END = ("check_on_train_epoch_end", "save_on_train_epoch_end")
@@ -37,20 +34,20 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         given: Returns the settings of the command line and its configs, without defaults.
 
     Raises:
-        MisconfigurationException: The run would fail, hang or not train.
+        RunError: The run would fail, hang or not train.
     """
     trainer = config.trainer
     check_seed_range(config.seed_everything)
     if trainer.barebones:
-        raise MisconfigurationException(
+        raise RunError(
             "Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true. To measure "
             "their overhead, run scripts/benchmark_step.py."
         )
     _check_strategy(trainer.strategy)
     if command == "fit":
         for name in NOT_ZERO:
-            if trainer[name] == 0:
-                raise MisconfigurationException(f"Expected --trainer.{name} other than 0, but got 0.")
+            if config[name] == 0:
+                raise RunError(f"Expected --{name} other than 0, but got 0.")
         _check_callbacks(config)
         _check_plateau_interval(config)
         _complete_moments(config)
@@ -58,9 +55,9 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
 
 
 def check_seed_range(seed: int | bool) -> None:
-    """Raise MisconfigurationException if a seed is outside the range that NumPy accepts."""
+    """Raise RunError if a seed is outside the range that NumPy accepts."""
     if not 0 <= seed <= MAX_SEED:
-        raise MisconfigurationException(f"Expected --seed_everything from 0 to {MAX_SEED}, but got {seed}.")
+        raise RunError(f"Expected --seed_everything from 0 to {MAX_SEED}, but got {seed}.")
 
 
 def _check_strategy(strategy: Any) -> None:
@@ -72,7 +69,7 @@ def _check_strategy(strategy: Any) -> None:
         known = strategy.get("init_args") or {}
         name, instead = f"start_method {known.get('start_method')}", "start_method popen"
     if (known.get("start_method") or "popen") != "popen":
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a --trainer.strategy that starts this command in each process, but got {name}, which hangs if a "
             f"process fails. Use {instead}."
         )
@@ -83,13 +80,13 @@ def _check_callbacks(config: Namespace) -> None:
         module, _, name = entry.class_path.rpartition(".")
         for kind, reason in REJECTED.items():
             if issubclass(getattr(importlib.import_module(module), name), kind):
-                raise MisconfigurationException(f"Expected no {name} among the callbacks, because {reason}.")
+                raise RunError(f"Expected no {name} among the callbacks, because {reason}.")
 
 
 def _check_plateau_interval(config: Namespace) -> None:
     for entry in _listed(config.get("model.init_args.lr_scheduler")):
         if _is_plateau(entry) and config.get("model.init_args.lr_interval") == "step":
-            raise MisconfigurationException(
+            raise RunError(
                 "Expected --model.lr_interval epoch for ReduceLROnPlateau, because its metric is not updated in every "
                 "step, but got step."
             )
@@ -115,19 +112,15 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
             continue
         mode = _monitoring(given()).get(key, (option, monitor, settings))[2].get("mode")
         if better is None and mode is None:
-            raise MisconfigurationException(
-                f"Expected {option} min or max, because it does not follow from the name {monitor}."
-            )
+            raise RunError(f"Expected {option} min or max, because it does not follow from the name {monitor}.")
         if better is not None and mode is not None:
-            raise MisconfigurationException(
-                f"Expected {option} {better} for {monitor}, but got {mode}, which selects the worst value."
-            )
+            raise RunError(f"Expected {option} {better} for {monitor}, but got {mode}, which selects the worst value.")
         settings.mode = better or mode
 
 
 def _reject_without_validation(option: str, monitor: str) -> None:
     if option != CHECKPOINT:
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a training metric for {option.removeprefix('mode of ')}, because "
             f"--trainer.limit_val_batches is 0, but got {monitor}."
         )

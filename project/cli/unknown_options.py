@@ -12,13 +12,12 @@ import yaml
 
 import lightning_modules
 from project.cli.named_callbacks import DEFAULTS
-from project.cli.parser import LINKED
+from project.cli.parser import DEFAULT_CLASSES, LINKED
 from project.runs.command_line import CLASS, config_files, option_of, split_options
 from project.runs.config import Loader, key_lines
 
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
-USUAL = {"model": "lightning_modules.ImageClassifier", "data": "datamodules.CIFAR10DataModule"}
 OTHER_NAMES = {  # names that other projects use for an option
     "seed_everything": "seed random_seed random_state",
     "runs_dir": "name run_name exp_name experiment output output_dir out_dir save_dir log_dir logdir work_dir workdir",
@@ -155,13 +154,13 @@ def _options(args: Sequence[str], names: Collection[str]) -> list[str]:
 
 def _classes(args: Sequence[str]) -> dict[str, type]:
     """Return the class at each key of the configs and options of a command line, except classes in lists."""
-    paths = dict(USUAL)
+    paths: dict[str, str] = {}
     for file in [DEFAULTS, *config_files(args)]:
         paths |= _class_paths(_node(file))
     for name, value in map(option_of, split_options(args)):
         if value is not None and CLASS.fullmatch(value) and value not in ("true", "false"):
             paths[".".join(_plain(name.split(".")))] = value
-    classes = {place: _class_at(path) for place, path in paths.items()}
+    classes = DEFAULT_CLASSES | {place: _class_at(path) for place, path in paths.items()}
     return {place: cls for place, cls in classes.items() if cls is not None}
 
 

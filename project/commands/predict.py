@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atomic_files import write_atomically
 from project.commands.light_parser import LightParser, positive, report_run_errors
 from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
@@ -132,11 +133,13 @@ def results(
     is_new = output is None or not output.exists()
     folder = output or create_folder(parent / "predict")
     folder.mkdir(parents=True, exist_ok=True)
-    partial = [folder / f"{name}.{os.getpid()}.partial" for name in NAMES]  # another process may write there too
+    suffix = f".{os.getpid()}.partial"  # another process may write there too
     try:
         with (
-            partial[0].open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
-            partial[1].open("w", encoding="utf-8") as document,
+            write_atomically(folder / NAMES[1], suffix) as json_path,
+            write_atomically(folder / NAMES[0], suffix) as csv_path,
+            csv_path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
+            json_path.open("w", encoding="utf-8") as document,
         ):
             rows = csv.writer(table)
             rows.writerow(["path", "predicted", "confidence", *names])
@@ -154,12 +157,8 @@ def results(
 
             yield folder, write
             document.write(f'\n], "skipped": {json.dumps(skipped, indent=0)}}}\n')
-        check_output(folder)
-        for path, name in zip(partial, NAMES, strict=True):
-            os.replace(path, folder / name)
-    except BaseException:  # including Ctrl-C: an incomplete file would look complete
-        for path in partial:
-            path.unlink(missing_ok=True)
+            check_output(folder)
+    except BaseException:
         if is_new:
             with suppress(OSError):  # another process may have written there too
                 folder.rmdir()

@@ -8,6 +8,8 @@ from rich import print as rich_print
 from rich.markup import escape
 from rich.table import Table
 
+from project.errors import RunError
+
 if TYPE_CHECKING:  # torch takes seconds to import
     from datamodules import DatasetInfo, ImageDataModule
 
@@ -73,13 +75,11 @@ def print_summary(data: "ImageDataModule", description: "DatasetInfo") -> None:
 
 
 def _verify(data: "ImageDataModule") -> None:
-    from datamodules import DataError
-
     problems = data.verify()
     for problem in problems[:SHOWN]:
         print(f"  {problem}")
     if problems:
-        raise DataError(
+        raise RunError(
             f"Expected {data.root} to be such that {data.verified}, but {len(problems)} are not. {data.repair_hint}"
         )
     print(f"Verified: {data.verified}.")

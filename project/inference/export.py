@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from atomic_files import write_atomically
 from lightning_modules import ImageClassifier
 from lightning_modules.tta import mean_over_views, probabilities
 from project.errors import RunError, shortened
@@ -64,28 +64,26 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
     is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.partial{SUFFIXES[kind]}")
     try:
-        try:
-            with _quiet():
-                WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
-                difference = greatest_difference(classifier, READERS[kind](partial), images)
-        except OSError:
-            raise
-        except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
-            others = " or ".join(other for other in WRITERS if other != kind)
-            raise RunError(
-                f"Expected a network that {kind} supports, but {name} cannot be exported ({shortened(_root(error))}). "
-                f"Try --format {others}."
-            ) from error
-        if not difference <= TOLERANCE:  # also true for NaN
-            raise RunError(
-                f"Expected {kind} to give the probabilities of the checkpoint within {TOLERANCE:g}, but for {name} "
-                f"they differ by {difference:.2g}. Nothing was written. Try another --format."
-            )
-        os.replace(partial, path)
+        with write_atomically(path, f".partial{SUFFIXES[kind]}") as partial:  # torch.export expects its suffix
+            try:
+                with _quiet():
+                    WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
+                    difference = greatest_difference(classifier, READERS[kind](partial), images)
+            except OSError:
+                raise
+            except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
+                others = " or ".join(other for other in WRITERS if other != kind)
+                raise RunError(
+                    f"Expected a network that {kind} supports, but {name} cannot be exported "
+                    f"({shortened(_root(error))}). Try --format {others}."
+                ) from error
+            if not difference <= TOLERANCE:  # also true for NaN
+                raise RunError(
+                    f"Expected {kind} to give the probabilities of the checkpoint within {TOLERANCE:g}, but for {name} "
+                    f"they differ by {difference:.2g}. Nothing was written. Try another --format."
+                )
     finally:
-        partial.unlink(missing_ok=True)
         if is_new and not path.exists():
             path.parent.rmdir()
     return difference

@@ -1,8 +1,8 @@
 """Write the report of a run."""
 
-import os
 from pathlib import Path
 
+from atomic_files import write_atomically
 from project.report.page import render
 from project.report.read import read_run
 from project.runs.folders import REPORT
@@ -25,7 +25,6 @@ def write_report(run: Path, other: Path | None = None, output: Path | None = Non
         output = run / REPORT if other is None else other / name
     page = render([read_run(folder) for folder in (run, other) if folder is not None], output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f"{output.name}.part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, output)  # atomic for a browser that has the page open
+    with write_atomically(output) as partial:  # a browser may have the page open
+        partial.write_text(page, encoding="utf-8")
     return output

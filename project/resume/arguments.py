@@ -11,8 +11,9 @@ import yaml
 from project.errors import RunError
 from project.runs import record
 from project.runs.command_line import config_files, option_of, split_options
-from project.runs.config import BEST, CONFIG, LAST, DuplicateKeyError, nested, read_yaml, setting
-from project.runs.folders import PATHS, all_runs, best_checkpoint, find_run, paths_from_here, run_of_checkpoint
+from project.runs.config import BEST, CONFIG, LAST, nested, read_yaml, setting
+from project.runs.folders import all_runs, best_checkpoint, find_run, paths_from_here, run_of_checkpoint
+from project.runs.options import ROOT, RUN
 from project.runs.ranks_env import is_first_process, started_by_lightning
 
 RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero selected
@@ -20,9 +21,9 @@ RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero sel
 
 def _sets_root(file: Path) -> bool:
     """Return whether a config sets the data folder; a config that cannot be read is reported when it is parsed."""
-    with suppress(yaml.YAMLError, DuplicateKeyError, UnicodeDecodeError, OSError):
+    with suppress(yaml.YAMLError, RunError, UnicodeDecodeError, OSError):
         config = read_yaml(file.read_text(encoding="utf-8"))
-        return isinstance(config, dict) and bool(setting(config, PATHS[0]))
+        return isinstance(config, dict) and bool(setting(config, ROOT))
     return False
 
 
@@ -35,7 +36,7 @@ def with_paths(args: list[str]) -> list[str]:
     groups = split_options(args)
     names = {option_of(group)[0] for group in groups}
     if any(_sets_root(file) for file in config_files(args) if file.name != CONFIG):
-        names.add(PATHS[0])
+        names.add(ROOT)
     result = []
     for group in groups:
         result += group
@@ -43,8 +44,8 @@ def with_paths(args: list[str]) -> list[str]:
         if name != "config" or value is None or os.path.basename(value) != CONFIG or not os.path.isfile(value):
             continue
         paths = paths_from_here(Path(value).parent)
-        root = paths.get(PATHS[0])
-        if root is not None and not os.path.exists(root) and not names & {"data", "data.root", PATHS[0]}:
+        root = paths.get(ROOT)
+        if root is not None and not os.path.exists(root) and not names & {"data", "data.root", ROOT}:
             raise RunError(
                 f"Expected the images of {Path(value).parent} in {root}, as when it was started, but this directory "
                 "does not exist. Set --data.root."
@@ -66,7 +67,7 @@ def expand_run(args: list[str]) -> list[str]:
         RunError: The run does not exist, or has no best checkpoint.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option in ("--run", "--runs_dir", "--ckpt_path", "--config", "-c"):
+    for option in (*(f"--{name}" for name in RUN), "--config", "-c"):
         parser.add_argument(option)
     try:
         options, _ = parser.parse_known_args(args[1:])

@@ -6,19 +6,7 @@ from typing import Any
 from project.errors import RunError
 from project.runs import record
 from project.runs.config import differences, setting
-
-OF_LENGTH = (  # settings that define the length of training and of its steps
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
-    "data.init_args.batch_size",
-)
-# settings that a checkpoint holds too, and that it would override
-OF_TRAINING = (
-    *("model.init_args.optimizer", "model.init_args.lr_scheduler", "model.init_args.lr_interval"),
-    *("model.init_args.param_groups", "model.init_args.no_decay", "model.init_args.layer_decay"),
-    *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", *OF_LENGTH),
-)
-# options of a single start, which are not settings of the run
-OF_STARTING = ("run", "runs_dir", "ckpt_path", "config", "data.init_args.overwrite_split")
+from project.runs.options import OF_LENGTH, OF_STARTING
 
 Changes = list[tuple[str, str, str]]  # dotted key, old value, new value
 

@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from project.resume.checkpoint_io import PARTIAL
+from atomic_files import write_atomically
+from project.errors import RunError
 from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
 from project.runs.config import setting
@@ -151,9 +152,8 @@ class Checkpoint(ModelCheckpoint):
         """Copy best.ckpt to last.ckpt if the process was killed between writing the two."""
         last = checkpoint.with_name(f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if self.save_last and not last.exists():
-            partial = last.with_name(f"{last.stem}{PARTIAL}")
-            shutil.copyfile(checkpoint, partial)
-            partial.replace(last)
+            with write_atomically(last) as partial:
+                shutil.copyfile(checkpoint, partial)
 
     def _set_progress(self, trainer: Trainer) -> None:
         """Set the position in the epoch to that of the checkpoint, with the present number of batches in an epoch."""
@@ -166,7 +166,7 @@ class Checkpoint(ModelCheckpoint):
                 # otherwise, Lightning would train one more batch before the epoch ends
                 loop.val_loop._has_run = self._epoch_complete = True
         elif progress.ready > batches:
-            raise MisconfigurationException(
+            raise RunError(
                 f"Expected at least {progress.ready} batches in an epoch, because the checkpoint was written after "
                 f"them, but got {batches}. Use the --trainer.limit_train_batches of the checkpoint."
             )
@@ -229,7 +229,7 @@ def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[
     if not any(of_ranks):
         return
     if len(of_ranks) != trainer.world_size:
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected {len(of_ranks)} devices as in the checkpoint, which holds accumulated gradients "
             f"(accumulate_grad_batches), but got {trainer.world_size}. Use as many devices, or a checkpoint from the "
             "end of an epoch."

@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 
+from atomic_files import write_atomically
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import DiskFullError
 from project.runs.summary import shell_command
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file size limit
-PARTIAL = ".ckpt.partial"
 STARTED = time.time()  # a partial file that is older was left by a process that was killed
 
 
@@ -43,22 +43,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in target.parent.glob(f"*{PARTIAL}"):
+        for leftover in target.parent.glob("*.ckpt.partial"):
             with suppress(FileNotFoundError):  # removed by another process
                 if leftover.stat().st_mtime < STARTED:
                     leftover.unlink()
         content = io.BytesIO()  # when writing to a file, torch reports a full disk as an internal error
         torch.save(checkpoint, content)
-        partial = target.with_name(f"{target.stem}{PARTIAL}")
         try:
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())  # otherwise, a power failure may leave the new name without the content
-            os.replace(partial, target)
-        except BaseException as error:
-            partial.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in FULL:
+            with write_atomically(target, durable=True) as partial:
+                partial.write_bytes(content.getbuffer())
+        except OSError as error:
+            if error.errno in FULL:
                 raise DiskFullError(f"for {content.tell() / 1e6:.3g} MB in {target.parent}") from error
             raise
 

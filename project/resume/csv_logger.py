@@ -1,13 +1,13 @@
 """Append to metrics.csv of a resumed run, after removing rows that were written after the checkpoint."""
 
 import csv
-import os
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from atomic_files import write_atomically
 from project.runs.metrics import METRICS
 
 
@@ -31,9 +31,8 @@ def truncate(table: Table, rows: int) -> None:
     if not lines:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(lines))
-    os.replace(partial, path)
+    with write_atomically(path) as partial:
+        partial.write_bytes(b"".join(lines))
     table.metrics_keys = next(csv.reader([lines[0].decode()]))  # a class name may contain a comma
 
 

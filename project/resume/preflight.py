@@ -7,13 +7,13 @@ import lightning.pytorch
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules import ImageClassifier
 from lightning_modules.base import ImageModule
 from lightning_modules.extras.distiller import load_teacher
 from lightning_modules.weights.pretrained import compare, in_words, read_state_dict, some
 from lightning_modules.weights.safe_load import LoadError, load_safely
+from project.errors import RunError
 from project.runs.config import BEST, LAST
 
 ADVICE = "Use one that `fit` wrote, such as RUN/checkpoints/last.ckpt"
@@ -56,7 +56,7 @@ def check_classes(file: str, known: list[str], data: Any, training: bool) -> Non
     Their order matters only for a DataModule without ``match``, which maps labels to the checkpoint's order.
 
     Raises:
-        MisconfigurationException: The classes differ.
+        RunError: The classes differ.
     """
     classes = list(getattr(data, "class_names", known))
     unknown = [name for name in classes if name not in known]
@@ -64,16 +64,16 @@ def check_classes(file: str, known: list[str], data: Any, training: bool) -> Non
     if unknown:
         lack = f" (and the data has no {some(missing)})" if missing else ""
         advice = f" {WEIGHTS}." if training else ""
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a checkpoint with the classes of the data, but {file} has no {some(unknown)}{lack}. "
             f"Rename the classes (folders, or classes.txt), or use another checkpoint.{advice}"
         )
     if training and missing:
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected training data with all classes of {file}, but it has no {some(missing)}. Add images of them."
         )
     if not hasattr(data, "match") and classes != known:
-        raise MisconfigurationException(
+        raise RunError(
             f"Expected a checkpoint with the classes of the data in the same order, but {file} has another order. "
             f"Add the same class_names to {type(data).__name__}, or a method match like that of ImageDataModule."
         )
@@ -88,7 +88,7 @@ def check_weights(command: str, config: Any, module: LightningModule) -> None:
         module: Module that loads them.
 
     Raises:
-        MisconfigurationException: One of them is invalid.
+        RunError: One of them is invalid.
     """
     if config.ckpt_path is None:
         if (pretrained := getattr(module, "pretrained", None)) is not None:
@@ -119,7 +119,7 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
         resume: Whether training resumes from it, which needs more than weights.
 
     Raises:
-        MisconfigurationException: It is not, or is damaged.
+        RunError: It is not, or is damaged.
     """
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
     try:
@@ -129,21 +129,17 @@ def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
         damaged_last = Path(file).name == LAST.name and best.is_file()
         advice = f"{ADVICE}, or resume from --ckpt_path {best}" if damaged_last else ADVICE
         own = ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
-        raise MisconfigurationException(f"{expected} {error}. {advice}{own}.") from error
+        raise RunError(f"{expected} {error}. {advice}{own}.") from error
     if not isinstance(loaded, dict):
-        raise MisconfigurationException(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
+        raise RunError(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
     state_dict, version = loaded.get("state_dict"), str(loaded.get("pytorch-lightning_version", ""))
     if not isinstance(state_dict, dict) or not version:
-        raise MisconfigurationException(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
+        raise RunError(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
     current = lightning.pytorch.__version__
     if version.partition(".")[0] != current.partition(".")[0]:
-        raise MisconfigurationException(
-            f"{expected} was written by Lightning {version[:20]}, and this is {current}. {WEIGHTS}."
-        )
+        raise RunError(f"{expected} was written by Lightning {version[:20]}, and this is {current}. {WEIGHTS}.")
     if resume and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
-        raise MisconfigurationException(
-            f"{expected} holds only weights, without the optimizer state that resuming needs. {WEIGHTS}."
-        )
+        raise RunError(f"{expected} holds only weights, without the optimizer state that resuming needs. {WEIGHTS}.")
     if isinstance(module, ImageModule):
         _check_network(file, loaded, module)
 
@@ -155,7 +151,7 @@ def _check_network(file: str, loaded: dict[str, Any], module: ImageModule) -> No
     del differences["loaded"]
     if not any(differences.values()):
         return
-    raise MisconfigurationException(
+    raise RunError(
         f"Expected a checkpoint of the config's network at --ckpt_path, but {file} is of another network: "
         f"{in_words(differences)}. Use the config that it was trained with, or --model.pretrained to load the tensors "
         "that match."

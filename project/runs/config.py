@@ -50,10 +50,6 @@ Dumper.add_multi_representer(int, lambda dumper, number: dumper.represent_int(in
 Dumper.add_multi_representer(float, lambda dumper, number: dumper.represent_float(float(number)))
 
 
-class DuplicateKeyError(Exception):
-    """A YAML mapping contains a key twice."""
-
-
 def read_yaml(text: str, source: str = "the text") -> Any:
     """Return the content of a YAML or JSON document.
 
@@ -62,7 +58,7 @@ def read_yaml(text: str, source: str = "the text") -> Any:
         source: Name of the document in error messages.
 
     Raises:
-        DuplicateKeyError: A mapping contains a key twice, and PyYAML would keep only one of the values.
+        RunError: A mapping contains a key twice, and PyYAML would keep only one of the values.
         yaml.YAMLError: The document is not YAML.
     """
     loader = Loader(text)
@@ -71,7 +67,7 @@ def read_yaml(text: str, source: str = "the text") -> Any:
         lines: dict[Keys, int] = {}
         for path, line in key_lines(node):
             if path in lines:
-                raise DuplicateKeyError(
+                raise RunError(
                     f"Expected each key once, but {source} has {'.'.join(path)!r} in lines {lines[path]} and {line}. "
                     "Merge them."
                 )
@@ -118,8 +114,6 @@ def load_config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     try:
         config = read_yaml(file.read_text(encoding="utf-8"), str(file))
-    except DuplicateKeyError as error:
-        raise RunError(str(error)) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunError(f"Expected YAML in {file}, but got: {' '.join(str(error).split())}.") from error
     return config if isinstance(config, dict) else {}

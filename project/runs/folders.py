@@ -12,13 +12,10 @@ from project.errors import RunError
 from project.runs import record
 from project.runs.config import BEST, CONFIG, RESULTS, load_config, setting
 from project.runs.metrics import best_validation, circumstances
+from project.runs.options import PATHS
 
 REPORT = "report.html"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of run directories
-PATHS = (  # settings that are paths, relative to the working directory of the run
-    *("data.init_args.root", "data.init_args.images", "data.init_args.archive"),
-    *("model.init_args.pretrained", "model.init_args.teacher", "ckpt_path"),
-)
 
 
 def create_folder(parent: Path) -> Path:

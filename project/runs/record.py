@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from filelock import BaseFileLock, Timeout
+
+from atomic_files import write_atomically
 from project.errors import RunError
 from project.runs.git import read_code
-from project.runs.lock import LockedError, acquire, is_locked
+from project.runs.lock import acquire, is_locked
 
 FILE, LOCK = "run.json", ".lock"
 ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between starts of a run
@@ -26,7 +29,7 @@ MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
 
 
 class _Active(NamedTuple):
-    lock: IO[str]
+    lock: BaseFileLock
     before: bytes | None  # previous content of run.json
     diff: Path  # uncommitted changes of this start; may not exist
 
@@ -47,7 +50,7 @@ def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
     info = read(run)
     state = str(info.get("state", ""))
-    if state != "running" or run.resolve() in _active:  # the process that holds the lock must not check it
+    if state != "running" or run.resolve() in _active:  # by this process
         return state
     is_running = is_locked(run / LOCK)
     if is_running is None:
@@ -85,7 +88,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """
     try:
         lock = acquire(run / LOCK)
-    except LockedError as error:
+    except Timeout as error:
         raise RunError(
             f"Expected a run that is not running, but {run} is running as process {read(run).get('pid')} on "
             f"{read(run).get('host')}. Stop that process, or wait until it exits."
@@ -127,7 +130,7 @@ def roll_back(run: Path) -> None:
         (run / FILE).unlink(missing_ok=True)
     else:
         _replace(run, active.before)
-    active.lock.close()
+    active.lock.release()
 
 
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
@@ -145,7 +148,7 @@ def end(run: Path, state: str, seconds: float, error: str | None = None) -> None
     record = read(run)
     record |= {"state": state, "ended": _timestamp(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
     _write(run, record | ({"error": error} if error else {}))
-    active.lock.close()
+    active.lock.release()
 
 
 def processor() -> dict[str, Any]:
@@ -174,12 +177,8 @@ def _write(run: Path, record: dict[str, Any]) -> None:
 
 
 def _replace(run: Path, content: bytes) -> None:
-    partial = run / f"{FILE}.{os.getpid()}.tmp"
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # otherwise, a power failure may leave the new name without the content
-    partial.replace(run / FILE)
+    with write_atomically(run / FILE, durable=True) as partial:
+        partial.write_bytes(content)
 
 
 def _timestamp() -> str:

@@ -6,7 +6,7 @@ from jsonargparse.typing import register_type
 
 from project.__main__ import main
 from project.cli.parser import Parser, check_text, load, text_of
-from project.errors import UsageError
+from project.errors import RunError, UsageError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 
@@ -76,7 +76,7 @@ def test_a_duplicate_key_or_config_is_one_line(
 def test_a_mapping_without_values_is_a_string() -> None:
     assert load("{a}") == "{a}"
     assert load("{a: 1}") == {"a": 1}
-    with pytest.raises(UsageError):
+    with pytest.raises(RunError):
         load("{a: 1, a: 1}")
 
 

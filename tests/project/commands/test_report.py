@@ -504,7 +504,7 @@ def test_two_runs_with_the_same_config_say_so(run: Path) -> None:
 
 def test_report_is_the_same_each_time(run: Path) -> None:
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
-    assert not list(run.glob("*.part"))
+    assert not list(run.glob("*.partial"))
 
 
 @pytest.mark.parametrize(

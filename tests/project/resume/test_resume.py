@@ -26,9 +26,10 @@ from project.runs.config import LAST
 CONSTANT = ["--model.lr_scheduler=null", "--callbacks=false"]
 PLATEAU = ["--model.lr_scheduler.monitor=val/loss", "--model.lr_scheduler.patience=0"]
 HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "a")
-fcntl.lockf(file, fcntl.LOCK_EX)
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
 print("held", flush=True)
 time.sleep(99)
 """

@@ -7,7 +7,7 @@ import yaml
 from jsonargparse._loaders_dumpers import get_yaml_default_loader
 
 from project.errors import RunError
-from project.runs.config import DuplicateKeyError, differences, load_config, read_yaml, setting, write_yaml
+from project.runs.config import differences, load_config, read_yaml, setting, write_yaml
 
 
 def test_configs_are_compared_by_class_and_key_not_by_index() -> None:
@@ -101,7 +101,7 @@ def test_enums_are_written_as_their_values() -> None:
     ],
 )
 def test_a_duplicate_key_is_an_error_with_both_lines(text: str, expected: str) -> None:
-    with pytest.raises(DuplicateKeyError, match=re.escape(f"once, but my.yaml has {expected}")):
+    with pytest.raises(RunError, match=re.escape(f"once, but my.yaml has {expected}")):
         read_yaml(text, "my.yaml")
 
 
@@ -109,7 +109,7 @@ def test_merged_keys_are_not_duplicates() -> None:
     text = (
         "a: &a {x: 1, y: 1}\nb: &b {z: 2}\nc:\n  <<: [*a, *b]\n  x: 3\nd: {<<: *a, y: 4}\ne: [*a, *a]\na.f: 1\na.g: 2\n"
     )
-    with pytest.raises(DuplicateKeyError, match=r"'a\.f'"):
+    with pytest.raises(RunError, match=r"'a\.f'"):
         read_yaml(text + "a.f: 3\n")
     content = read_yaml(text)
     assert content["c"] == {"x": 3, "y": 1, "z": 2}

@@ -1,30 +1,33 @@
 import errno
-import fcntl
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from project.runs import lock as lock_module
 from project.runs import record
-from project.runs.lock import LockedError, acquire, is_locked
+from project.runs.lock import acquire, is_locked
 
 HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "a+")
-fcntl.lockf(file, getattr(fcntl, f"LOCK_{sys.argv[3]}"))
+import sys, time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
 """
 
 
 @contextmanager
-def another_holds(file: Path, seconds: float = 99, kind: str = "EX") -> Iterator[None]:
-    """Lock a file in another process, exclusively or shared."""
-    command = [sys.executable, "-c", HOLD, str(file), str(seconds), kind]
+def another_holds(file: Path, seconds: float = 99) -> Iterator[None]:
+    """Lock a file in another process, which is killed at the end."""
+    command = [sys.executable, "-c", HOLD, str(file), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
@@ -34,29 +37,45 @@ def another_holds(file: Path, seconds: float = 99, kind: str = "EX") -> Iterator
             other.kill()
 
 
-def test_checking_a_lock_does_not_hold_it(tmp_path: Path) -> None:
-    file = tmp_path / ".lock"
-    file.touch()
-    with another_holds(file, kind="SH"):  # as while a process checks the lock
-        assert is_locked(file) is False
-    with another_holds(file, 0.3, "SH"):
-        acquire(file).close()
+def test_a_lock_that_another_process_only_checks_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = FileLock(tmp_path / ".lock")
+    check.acquire()
+    monkeypatch.setattr(time, "sleep", lambda seconds: check.release())
+    assert is_locked(tmp_path / ".lock") is False
 
 
 def test_a_file_is_locked_while_another_process_holds_it(tmp_path: Path) -> None:
     file = tmp_path / ".lock"
     assert is_locked(file) is False
+    assert not file.exists()
     with another_holds(file):
         assert is_locked(file) is True
     assert is_locked(file) is False
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_lock_is_not_held_by_a_forked_process_that_outlives_its_holder(tmp_path: Path) -> None:
+    code = HOLD.replace('print("held"', 'print("held" if os.fork() else time.sleep(99)').replace("sys", "os, sys", 1)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / ".lock"), "99"], stdout=subprocess.PIPE, start_new_session=True
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline()
+            assert is_locked(tmp_path / ".lock") is True
+            other.kill()
+            other.wait()
+            assert is_locked(tmp_path / ".lock") is False
+        finally:
+            os.killpg(other.pid, 9)
+
+
 def test_a_lock_that_is_released_soon_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".lock"
     with another_holds(file, 0.3):
-        acquire(file).close()
+        acquire(file).release()
     monkeypatch.setattr(lock_module, "TIMEOUT", 0.1)
-    with another_holds(file), pytest.raises(LockedError):
+    with another_holds(file), pytest.raises(Timeout):
         acquire(file)
 
 
@@ -64,25 +83,28 @@ def test_checking_a_run_needs_no_write_permission(tmp_path: Path, monkeypatch: p
     modes = []
     given = Path.open
     monkeypatch.setattr(Path, "open", lambda path, mode="r": modes.append(mode) or given(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the mode of a file does not restrict root
     file = tmp_path / ".lock"
     file.touch()
     assert is_locked(file) is False
-    assert modes == ["r"]  # the mode of a file does not restrict root, who may run the tests
+    with another_holds(file):
+        assert is_locked(file) is True
+    assert modes == ["r", "r"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_locks_a_run_is_checked_by_its_process_id(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lockf(*args: object) -> None:
+    def flock(*args: object) -> None:
         raise OSError(number, "no locks here")
 
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr("fcntl.flock", flock)
     with pytest.warns(UserWarning, match=r"cannot be locked, because its file system has no locks \(no locks here\)"):
         record.begin(tmp_path, ["fit"])
     assert record.state_of(tmp_path) == "running"
     info = record.read(tmp_path)
-    record._active.pop(tmp_path.resolve()).lock.close()  # as in another process
+    record._active.pop(tmp_path.resolve()).lock.release()  # as in another process
     assert record.state_of(tmp_path) == "running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
