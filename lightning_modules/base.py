@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lightning_modules.devices import ScaleLR, compare_devices, lr_factor, note_devices, report_step, shard
+from lightning_modules.epoch_means import EpochMeans
 from lightning_modules.networks.build import build_network, output_shape
 from lightning_modules.optim.build import build_optimizer
 from lightning_modules.optim.monitors import check_monitors
@@ -22,8 +23,6 @@ from lightning_modules.optim.resume_overrides import NewSettings
 from lightning_modules.optim.schedulers import GroupSchedules, Interval, build_scheduler
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 from lightning_modules.weights.pretrained import load_pretrained
-
-StepMetrics = tuple[int | Tensor, dict[str, Tensor]]  # number of images, and means of metrics over them
 
 WHITENING_IMAGES = 5000  # as in Jordan, 2024, "94% on CIFAR-10 in 3.29 seconds"
 
@@ -116,20 +115,11 @@ class ImageModule(LightningModule):
             self.network.to(memory_format=torch.channels_last)
         self._log_every = 0
         self._schedules: GroupSchedules | None = None
-        self._steps: list[StepMetrics] = []
-        self._resumed_steps: list[dict[str, Any]] | None = None  # steps of the checkpoint, by device
+        self._epoch_means = EpochMeans()
         self._new_settings: NewSettings | None = None
         self._steps_apart = 0  # schedule steps minus optimizer steps, after resuming with another batch size
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # to raise its errors before the data is prepared
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets the name of the current hook about 46 times per step; torch would check each value for
-        # parameters, which takes 1 % of LeNet's step
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     def configure_model(self) -> None:
         """Shard the network if the strategy is ``ModelParallelStrategy``.
@@ -172,27 +162,23 @@ class ImageModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of devices, and the sums for the means of the current epoch."""
         note_devices(self.trainer, checkpoint)
-        steps: list[Any] = [self._steps]
-        if self.trainer.world_size > 1:
-            steps = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(steps, self._steps)
-        checkpoint["steps"] = [_stacked(of_device) for of_device in steps]
+        checkpoint["epoch_means"] = self._epoch_means.state_dict()
         checkpoint["steps_apart"] = self._steps_apart
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the sums for the means of the current epoch, and do not load the pretrained weights.
+        """Restore the means of the current epoch, and do not load the pretrained weights.
 
         The checkpoint's weights replace them, and their file may be missing on this machine.
         """
         if self._trainer is not None:  # not in load_from_checkpoint
             compare_devices(self.trainer, checkpoint, new_settings=self._new_settings is not None)
-        self._resumed_steps = checkpoint.get("steps")
-        self._steps_apart = checkpoint.get("steps_apart", 0)
-        if self._new_settings is not None:
-            self._new_settings.take_from(checkpoint)
+        self._epoch_means.load_state_dict(checkpoint.get("epoch_means", []))
         if self.pretrained is not None:
             rank_zero_info(f"{self.pretrained} is not loaded, because the weights of the checkpoint replace it.")
         self.pretrained = None
+        self._steps_apart = checkpoint.get("steps_apart", 0)
+        if self._new_settings is not None:
+            self._new_settings.take_from(checkpoint)
 
     def on_fit_start(self) -> None:
         if self._new_settings is not None:
@@ -206,10 +192,7 @@ class ImageModule(LightningModule):
             self._compiled_network = torch.compile(self.network.forward)
 
     def on_train_start(self) -> None:
-        self._steps.clear()  # steps of an interrupted fit
-        for stacked in (self._resumed_steps or [])[self.global_rank :: self.trainer.world_size]:
-            self._steps += _unstacked(stacked, self.device)
-        self._resumed_steps = None
+        self._epoch_means.begin(self.device, self.global_rank, self.trainer.world_size)
         if self._new_settings is not None:
             self._steps_apart = self._new_settings.apply(self.trainer, self.lr_scheduler_step)
             self._new_settings = None
@@ -237,15 +220,9 @@ class ImageModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the means over the epoch of the values passed to ``log_training``."""
-        if self._steps:  # empty with a custom training loop
-            counts, means = zip(*self._steps, strict=True)
-            self._steps.clear()
-            weights = torch.stack([torch.as_tensor(count, device=self.device) for count in counts])
-            total = int(weights.sum())
-            for name in means[0]:
-                values = torch.stack([step[name] for step in means]).float()
-                mean = (values * weights).sum() / max(total, 1)
-                self.log_mean(f"train/{name}", mean, max(total, 1), prog_bar=name == "acc")
+        count, means = self._epoch_means.compute()
+        for name, mean in means.items():
+            self.log_mean(f"train/{name}", mean, count, prog_bar=name == "acc")
         check_monitors(self.trainer, at_epoch_end=True)
 
     def on_validation_start(self) -> None:
@@ -299,7 +276,7 @@ class ImageModule(LightningModule):
             count: Number of images, or of other items that the means are over.
             **means: Scalars without gradient, including ``loss``.
         """
-        self._steps.append((count, means))
+        self._epoch_means.update(count, means)
         if self._log_every and (self.global_step + 1) % self._log_every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
 
@@ -379,15 +356,3 @@ class ImageModule(LightningModule):
         """Freeze the parameters that are trained only after this epoch; unfreeze all if it is None."""
         for name, first in self._unfreeze_epochs.items():
             self.network.get_parameter(name).requires_grad_(epoch is None or epoch >= first)
-
-
-def _stacked(steps: list[StepMetrics]) -> dict[str, Any]:
-    """Stack the values of steps into few tensors on the CPU."""
-    counts = torch.tensor([int(count) for count, _ in steps])
-    names = steps[0][1] if steps else ()
-    return {"counts": counts, "means": {name: torch.stack([means[name] for _, means in steps]).cpu() for name in names}}
-
-
-def _unstacked(stacked: dict[str, Any], device: torch.device) -> list[StepMetrics]:
-    means = {name: column.to(device) for name, column in stacked["means"].items()}
-    return [(count, {name: means[name][i] for name in means}) for i, count in enumerate(stacked["counts"].tolist())]
