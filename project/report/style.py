@@ -23,7 +23,7 @@ nav a { display: inline-block; padding: 4px 0 }
 .outcome dd { margin: 0; font-size: 1.5rem; font-weight: 600; line-height: 1.3 }
 .note { color: var(--muted) }
 .warning { color: var(--warn); font-weight: 600 }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); gap: 16px }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); gap: 16px }
 .pictures, .tables { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 16px 32px }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 24px }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); gap: 12px }
