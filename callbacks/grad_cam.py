@@ -87,8 +87,7 @@ class GradCAM(ImageCallback):
             captions.append(["image"])
             for word, share, index in zip(("true", "predicted"), shares, classes, strict=True):
                 captions.append([f"{word}: {share:.0%}", names[int(index)]])
-        columns = 3 * (1 if len(cells) <= 6 else 2)
-        picture = sheet(torch.stack(cells), captions, columns)
+        picture = sheet(torch.stack(cells), captions, columns=3)
         log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red is evidence for the class")
 
     def _weigh(

@@ -6,6 +6,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
 from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
@@ -23,7 +24,7 @@ class TopMistakes(PredictionCallback):
 
     Tags: ``mistakes/val`` and ``mistakes/test``; ``confidence/right`` and ``confidence/wrong`` (histograms of the
     probability of the predicted class). The mistakes are also in ``mistakes_val.csv`` and ``mistakes_test.csv`` in the
-    run directory.
+    run directory, and their images, one below the other, in ``mistakes_val.png`` and ``mistakes_test.png``.
 
     Args:
         count: Number of mistakes to draw.
@@ -134,9 +135,15 @@ class TopMistakes(PredictionCallback):
         write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:
             shown = dict(zip(names, names_in_pictures(names), strict=True))
-            captions = [[f"{shown[predicted]} {sure:.0%}", f"is {shown[true]}"] for _, true, predicted, sure, _ in rows]
+            captions = [
+                [f"true: {shown[true]}", f"predicted: {shown[predicted]}", f"{sure:.0%}"]
+                for _, true, predicted, sure, _ in rows
+            ]
             caption = f"Most confident of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
-            log.image(f"mistakes/{stage}", sheet(images, captions), caption)
+            log.image(f"mistakes/{stage}", sheet(images, captions, side=128), caption)
+            partial = log.folder / f"mistakes_{stage}.png.partial"
+            to_pil_image(images.clamp(0, 1).transpose(0, 1).flatten(1, 2)).save(partial, "PNG")
+            partial.replace(partial.with_suffix(""))
 
 
 def highest(values: Tensor, count: int) -> Tensor:

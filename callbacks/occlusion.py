@@ -12,7 +12,7 @@ from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import check_logits, denormalized, forward, names_of
-from callbacks.tools.pictures import enlarge
+from callbacks.tools.pictures import enlarge, grid, wrap
 from callbacks.tools.transfer import to_cpu
 
 SIDE = 192  # side of an image, in pixels: wide enough for the text in a box
@@ -70,17 +70,18 @@ class OcclusionSensitivity(ImageCallback):
         names = names_in_pictures(names)
         images = enlarge(gathered["images"], SIDE)
         factor = images.shape[-1] // gathered["images"].shape[-1]
-        width = images.shape[-1]
+        cells = wrap(images)
+        gap, (height, width), columns = 2, images.shape[-2:], cells.shape[1]
         boxes, labels = [], []
         for number, (corner, shares, target) in enumerate(
             zip(gathered["corners"], gathered["shares"], gathered["targets"], strict=True)
         ):
-            top, left = (factor * corner).tolist()
-            boxes.append([left + number * width, top, left + side * factor + number * width, top + side * factor])
+            top = int(factor * corner[0]) + gap + number // columns * (height + gap)
+            left = int(factor * corner[1]) + gap + number % columns * (width + gap)
+            boxes.append([left, top, left + side * factor, top + side * factor])
             labels.append(f"{names[int(target)]} {shares[0]:.0%} to {shares[1]:.0%}")
-        row = (torch.cat(list(images), 2) * 255).round().byte()
         caption = f"Square with the largest effect on the true class, probability before and after, {log.moment}"
-        log.boxes("occlusion", row, torch.tensor(boxes), labels, caption)
+        log.boxes("occlusion", grid(cells, gap), torch.tensor(boxes), labels, caption)
 
     def _share(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> Tensor:
         """Return the probability of the true class of each image, ``(N,)``."""

@@ -95,7 +95,7 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
         if positive.any() and not positive.all():
             false, true, _ = binary_roc(probabilities[:, number], positive.long())
             curves.append((false.numpy(), true.numpy(), float(torch.trapezoid(true, false)), name))
-    figure = Figure(figsize=(7, 5), layout="constrained", dpi=100)
+    figure = Figure(figsize=(5, 5), layout="constrained", dpi=100)
     axes = figure.subplots()
     for number, (x, y, area, name) in enumerate(sorted(curves, key=lambda curve: curve[2])):
         style = ("-", "--", ":", "-.")[number // 10 % 4]
@@ -103,6 +103,6 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class vs. rest, {moment}")
     if curves:
-        legend = axes.legend(title="area below", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        legend = axes.legend(title="area below", fontsize=9, loc="lower right", ncols=-(-len(curves) // 12))
         set_fonts(legend.get_texts())
     return figure

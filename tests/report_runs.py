@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from project.runs.config import RESULTS
@@ -135,6 +136,8 @@ def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.ra
         [f"val/{name}/{i}.png", name, classes[0], 0.99 - i / 100, 4.5] for i in range(30) for name in classes[1:2]
     ]
     _write(folder / f"mistakes_{stage}.csv", ["path", "true", "predicted", "confidence", "loss"], mistakes)
+    pixels = random.integers(0, 256, (len(mistakes) * 8, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f"mistakes_{stage}.png")
 
 
 def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00") -> Path:

@@ -117,7 +117,9 @@ def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
     draw = ImageDraw.Draw(image)
     for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
         draw.rectangle((left, top, right, bottom), outline="red", width=2)
-        draw.rectangle((left, bottom - LINE, left + font_of(label).getlength(label) + 4, bottom), fill="red")
+        wide = font_of(label).getlength(label) + 4
+        left = max(min(left, image.width - wide), 0)
+        draw.rectangle((left, bottom - LINE, left + wide, bottom), fill="red")
         draw.text((left + 2, bottom - LINE), label, "black", font_of(label))
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

@@ -388,6 +388,13 @@ class CLI(LightningCLI):
             forget_moments = "model.init_args.optimizer.class_path" in keys
             self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
 
+    def before_validate(self) -> None:
+        """Set the epoch of the checkpoint, which Lightning restores only in fit, for captions and metrics.csv."""
+        if epoch := self.weights.get("epoch"):
+            self.trainer.fit_loop.epoch_progress.current.completed = epoch - 1
+
+    before_test = before_validate
+
     def _text_of(self, config: Any) -> str:
         """Return the config that reproduces this command, without the options that apply only to this start."""
         config = config.clone()

@@ -3,9 +3,9 @@
 import numpy as np
 
 from project.report.charts import Charts
-from project.report.events import MEDIAN, Distribution
+from project.report.events import Distribution
 from project.report.legend import spread_evenly
-from project.report.markup import details, number, paragraph, table
+from project.report.markup import details, paragraph
 from project.report.read import Run
 
 KINDS = {
@@ -38,7 +38,7 @@ def distributions(run: Run, charts: Charts) -> str:
             drawn = f'<div class="grid">{_bands(run, charts, folded)}</div>'
             count = len(tags) - len(shown)
             cut = f", {len(folded)} of them drawn" if len(folded) < count else ""
-            parts.append(details(f"{count} more{cut}, and all values", drawn + _numbers(run, title, tags)))
+            parts.append(details(f"{count} more{cut}", drawn))
     return "".join(parts)
 
 
@@ -70,16 +70,6 @@ def _bands(run: Run, charts: Charts, tags: list[str]) -> str:
         spread = np.array([distribution.quantiles for distribution in times])
         drawn.append(charts.bands(tag.partition("/")[2], x, spread, "step" if epochs is None else "epoch"))
     return "".join(drawn)
-
-
-def _numbers(run: Run, title: str, tags: list[str]) -> str:
-    rows = []
-    for tag in tags:
-        first, last = run.events.histograms[tag][0], run.events.histograms[tag][-1]
-        values = (first.rms, last.rms, last.quantiles[0], last.quantiles[MEDIAN], last.quantiles[-1])
-        rows.append([tag.partition("/")[2], *map(number, values)])
-    header = ["name", "RMS, first", "RMS, last", "min, last", "median, last", "max, last"]
-    return table(f"{title}, values", header, rows)
 
 
 def _of(run: Run, kind: str) -> dict[str, list[Distribution]]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from project.report.events import Picture
 
 SMALL, TALL = 200, 400  # maximum width and height of enlarged images, CSS pixels
+CAPTION = 280  # minimum width of a caption, CSS pixels
 TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 
@@ -47,16 +48,13 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | Bar
     """Return a table in a scrollable box; the first cell of each row is the row header."""
     top = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(f"<tr>{_row(row)}</tr>" for row in rows)
-    inner = f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
-    return scroll(f"<table{_class(kind)}>{inner}</table>", caption)
+    inner = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
+    label = f'tabindex="0" role="group" aria-label="{escape(caption)}"'  # it scrolls horizontally, also by keyboard
+    box = f'<div class="scroll" {label}><table{_class(kind)}>{inner}</table></div>'
+    return f'<figure class="numbers"><figcaption>{escape(caption)}</figcaption>{box}</figure>'
 
 
-def scroll(content: str, label: str) -> str:
-    """Return a box that scrolls horizontally, also by keyboard."""
-    return f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">{content}</div>'
-
-
-def image(picture: Picture, alt: str, caption: str, widest: int) -> str:
+def image(picture: Picture, caption: str, widest: int) -> str:
     """Return an embedded image: enlarged if it is small, otherwise at most ``widest`` CSS pixels wide."""
     kind = next((name for magic, name in TYPES.items() if picture.data.startswith(magic)), "image/png")
     data = base64.b64encode(picture.data).decode()
@@ -64,8 +62,10 @@ def image(picture: Picture, alt: str, caption: str, widest: int) -> str:
     factor = max(min(SMALL // width, TALL // max(picture.height, 1)), 1)
     shown = min(width * factor, widest) if factor == 1 else width * factor
     size = f'width="{shown}" height="{round(picture.height * shown / width)}"'
-    img = f'<img src="data:{kind};base64,{data}" alt="{escape(alt)}" {size}{_class("enlarged" if factor > 1 else "")}>'
-    return f'<figure class="picture">{scroll(img, caption)}<figcaption>{escape(caption)}</figcaption></figure>'
+    text = escape(caption)
+    img = f'<img src="data:{kind};base64,{data}" alt="{text}" {size}{_class("enlarged" if factor > 1 else "")}>'
+    style = f"width:min(100%,{max(shown, CAPTION)}px)"
+    return f'<figure class="picture" style="{style}">{img}<figcaption>{text}</figcaption></figure>'
 
 
 def columns(names: Sequence[str], contents: Sequence[str]) -> str:

@@ -1,15 +1,17 @@
-"""Summarise the results of a run in one sentence, warnings and numbers."""
+"""Summarise the results of a run in facts, one sentence, warnings and numbers."""
 
 import math
+import os
 from typing import Any
 
 from project.report.curves import line_of
 from project.report.legend import not_finite
 from project.report.markup import number
 from project.report.read import Run
-from project.runs.config import CONFIG, PREVIOUS_CONFIGS, differences, load_config
+from project.runs import record
+from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, differences, load_config
 from project.runs.folders import by_start, times_tested
-from project.runs.metrics import circumstances, measurement_text
+from project.runs.metrics import circumstances, measurement_text, moment_of
 
 METRICS = {"acc": "accuracy", "loss": "loss"}
 MOST_WARNINGS = 8  # of series
@@ -19,18 +21,33 @@ DEFAULT_EPOCHS = 1000  # Lightning's, if the config gives neither epochs nor ste
 
 
 def sentence(run: Run) -> str:
-    """Return a sentence with network, data, epochs, validation and test result, and training time."""
+    """Return network, data, and the facts of a run as one sentence."""
+    texts = (f"{name.lower()} {value}" + (f" ({remark})" if remark else "") for name, value, remark in facts(run))
+    return f"{subject(run)}: {', '.join(texts)}."
+
+
+def subject(run: Run) -> str:
+    """Return the network and the data of a run as text."""
     network = _class(run, "model.init_args.network", arguments=True) or _class(run, "model") or "An unknown network"
-    best = run.best()
-    if best is None:
-        result = "no validation yet"
-    else:
-        at = "" if math.isnan(best.epoch) else f" at epoch {number(best.epoch)}"
-        result = f"best validation {METRICS[best.metric]} {number(best.value, best.metric)}{at}"
-    parts = [f"{network} on {_class(run, 'data') or 'unknown data'}, {_progress(run)}: {result}", _tested(run)]
-    if math.isfinite(run.minutes):
-        parts.append(f"{run.minutes:.1f} minutes" if run.minutes >= 1 else "less than a minute")
-    return f"{', '.join(parts)}."
+    return f"{network} on {_class(run, 'data') or 'unknown data'}"
+
+
+def facts(run: Run) -> list[tuple[str, str, str]]:
+    """Return (name, value, remark) of the results, the state and the checkpoint of a run."""
+    validation, checkpoint = ("none yet", ""), ("none", "")
+    if (best := run.best()) is not None:
+        epoch = "" if math.isnan(best.epoch) else f" at epoch {number(best.epoch)}"
+        validation = (number(best.value, best.metric), f"best {METRICS[best.metric]}{epoch}")
+    if file := next((file for file in (BEST, LAST) if (run.folder / file).is_file()), None):
+        moment = moment_of(run.folder / file)
+        checkpoint = (f"epoch {moment.epoch + 1}" if moment else "epoch unknown", str(file))
+    test, _, weights = _tested(run).partition(" by ")
+    return [
+        ("Validation", *validation),
+        ("Test", test.removeprefix("test "), weights),
+        ("Training", *_training(run)),
+        ("Checkpoint", *checkpoint),
+    ]
 
 
 def warnings(run: Run) -> list[str]:
@@ -92,6 +109,18 @@ def _class(run: Run, key: str, arguments: bool = False) -> str:
     return path.rpartition(".")[2] + (f" ({', '.join(plain)})" if plain else "")
 
 
+def _training(run: Run) -> tuple[str, str]:
+    """Return the state of a run, and its progress, time and error."""
+    info, state = record.read(run.folder), record.state_of(run.folder) or "state not recorded"
+    if state == "running" and info.get("pid") == os.getpid():  # the process that trained writes the report
+        state = "finished"
+    if state == "finished" and run.epochs_trained < (run.setting("trainer.max_epochs") or 0):
+        state = "stopped early"
+    time = f"{run.minutes:.1f} minutes" if run.minutes >= 1 else "less than a minute"
+    remarks = (_progress(run), time if math.isfinite(run.minutes) else "", info.get("error"))
+    return state, ", ".join(filter(None, remarks))
+
+
 def _progress(run: Run) -> str:
     epochs, steps = run.setting("trainer.max_epochs"), run.setting("trainer.max_steps") or -1
     trained = f"{run.epochs_trained:.0f}"
@@ -105,11 +134,11 @@ def _progress(run: Run) -> str:
 def _tested(run: Run) -> str:
     if not run.tests:
         return run.old_test or "not tested"
-    nothing = "a test was started but has no results"
+    nothing = "started, but has no results"
     if run.test is None:
         return nothing
     result = measurement_text(run.test.folder).replace(f"{run.folder}/", "") or "tested"  # no metrics.csv
     count = times_tested(run.folder)
-    more = f" (the latest of {count} tests)" if count > 1 else ""
+    more = f", the latest of {count} tests" if count > 1 else ""
     latest = max(run.tests, key=lambda test: by_start(test.folder))
-    return f"{result}{more}" + ("" if latest.scalars else f", then {nothing}")
+    return f"{result}{more}" + ("" if latest.scalars else f"; another was {nothing}")

@@ -1,58 +1,47 @@
 """Render the report of a run, or of two side by side, as a self-contained HTML page."""
 
-import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from project import __version__
 from project.report.charts import Charts
 from project.report.compare import config_differences, outcome_differences
 from project.report.curves import curves, others, times
 from project.report.distributions import distributions, gradient_flow
-from project.report.makers import maker_of
 from project.report.markup import columns, details, escape, paragraph, table
-from project.report.outcome import sentence, warnings
+from project.report.outcome import facts, subject, warnings
 from project.report.pictures import WHAT, kind_of, pictures
 from project.report.read import Run
 from project.report.style import STYLE
 from project.report.tables import class_report, confusion_matrix, has_matrix, mistakes
-from project.runs.config import CONFIG, PREVIOUS_CONFIGS
+from project.runs import record
+from project.runs.config import CONFIG, PREVIOUS_CONFIGS, flatten
 
 Content = Callable[[Run, Charts], str]
 
 
-@dataclass
-class Section:
-    """A section of the page about what the callbacks of a run wrote.
+class Section(NamedTuple):
+    """A section of the page about what the callbacks of a run wrote; it is left out if it has no content."""
 
-    Attributes:
-        name: Id of the section.
-        title: Heading.
-        makers: Prefixes of tags and files. If a run has none, the page names the callback that writes them.
-        each: Renders the content of one run.
-        together: Renders all runs in the same charts, before ``each``.
-    """
-
-    name: str
+    name: str  # its id
     title: str
-    makers: tuple[str, ...]
-    each: Content | None = None
-    together: Callable[[Sequence[Run], Charts], str] | None = None
+    each: Content | None = None  # renders one run
+    together: Callable[[Sequence[Run], Charts], str] | None = None  # renders all runs in the same charts
 
 
 def _confusion(run: Run, charts: Charts) -> str:
     drawn = [] if has_matrix(run, "val") else ["confusion_matrix", "confusion_matrix_normalised"]
-    return _of_stages(run, confusion_matrix) + pictures(run, [*drawn, "roc"])
+    return _of_stages(run, confusion_matrix) + pictures(run, drawn)
 
 
 def _classes(run: Run, charts: Charts) -> str:
-    return _of_stages(run, class_report)
+    return _of_stages(run, class_report) + pictures(run, ["roc"])
 
 
 def _mistakes(run: Run, charts: Charts) -> str:
-    return pictures(run, ["mistakes"]) + _of_stages(run, mistakes)
+    return mistakes(run, "val") + (mistakes(run.test, "test") if run.test else "")
 
 
 def _of_stages(run: Run, make: Callable[[Run, str], str]) -> str:
@@ -65,7 +54,7 @@ def _kinds(*kinds: str) -> Content:
 
 
 def _flow(run: Run, charts: Charts) -> str:
-    return gradient_flow(run, charts) + pictures(run, ["gradient_flow"])
+    return gradient_flow(run, charts) or pictures(run, ["gradient_flow"])
 
 
 def _others(run: Run, charts: Charts) -> str:
@@ -74,38 +63,31 @@ def _others(run: Run, charts: Charts) -> str:
 
 
 SECTIONS = (
-    Section("curves", "Curves", ("lr",), together=curves),
-    Section("confusion", "Confusion matrix", ("confusion_matrix",), _confusion),
-    Section("classes", "Classes", ("class_report",), _classes),
-    Section("mistakes", "Worst mistakes", ("mistakes",), _mistakes),
-    Section("kernels", "Kernels", ("kernels",), _kinds("kernels_colour", "kernels", "kernels_split", "kernels_video")),
-    Section("maps", "Feature maps", ("feature_maps",), _kinds("feature_maps")),
-    Section("attention", "Grad-CAM and occlusion", ("grad_cam", "occlusion"), _kinds("grad_cam", "occlusion")),
-    Section(
-        "distributions", "Distributions over time", ("weights", "gradients", "updates", "activations"), distributions
-    ),
-    Section("flow", "Gradient flow", ("gradients", "updates"), _flow),
-    Section("time", "Time and throughput", ("time",), together=times),
-    Section("more", "More pictures and scalars", ("training_batch",), _others, others),
+    Section("curves", "Learning curves", together=curves),
+    Section("confusion", "Confusion matrix", _confusion),
+    Section("mistakes", "Most confident mistakes", _mistakes),
+    Section("attention", "Grad-CAM and occlusion", _kinds("grad_cam", "occlusion")),
+    Section("classes", "Classes", _classes),
+    Section("kernels", "Kernels", _kinds("kernels_colour", "kernels", "kernels_video")),
+    Section("maps", "Feature maps", _kinds("feature_maps")),
+    Section("distributions", "Distributions over time", distributions),
+    Section("flow", "Gradient flow", _flow),
+    Section("time", "Time and throughput", together=times),
+    Section("more", "More pictures and scalars", _others, others),
 )
 
 
-def render(runs: Sequence[Run], output: Path) -> str:
-    """Return the page.
-
-    Args:
-        runs: One or two runs.
-        output: Path of the page; paths of runs are relative to it.
-    """
+def render(runs: Sequence[Run]) -> str:
+    """Return the page of one run, or of two."""
     charts = Charts()
     names = [f"{letter}: {run.name}" for letter, run in zip("AB", runs, strict=False)]
     parts = {"outcome": ("Outcome", _outcome(runs, names))}
     if len(runs) == 2:
         parts["differences"] = ("What differs", config_differences(*runs))
     for section in SECTIONS:
-        parts[section.name] = (section.title, _content(section, runs, names, charts))
-    parts["config"] = ("Resolved config", columns(names, [_config(run) for run in runs]))
-    parts["origin"] = ("Versions and files", columns(names, [_origin(run, output) for run in runs]))
+        if content := _content(section, runs, names, charts):
+            parts[section.name] = (section.title, content)
+    parts["origin"] = ("What produced it", columns(names, [_origin(run) + _config(run) for run in runs]))
     title = f"Run {runs[0].name}" if len(runs) == 1 else f"Runs {' and '.join(names)}"
     links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in parts.items())
     body = "".join(
@@ -121,34 +103,21 @@ def render(runs: Sequence[Run], output: Path) -> str:
 
 
 def _outcome(runs: Sequence[Run], names: Sequence[str]) -> str:
-    outcomes = [
-        paragraph(sentence(run), "outcome") + "".join(paragraph(text, "warning") for text in warnings(run))
-        for run in runs
-    ]
+    outcomes = []
+    for run in runs:
+        tiles = "".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(remark)}</dd></div>"
+            for name, value, remark in facts(run)
+        )
+        notes = "".join(paragraph(text, "warning") for text in warnings(run))
+        outcomes.append(f'{paragraph(f"{subject(run)}.")}<dl class="outcome">{tiles}</dl>{notes}')
     return columns(names, outcomes) + (outcome_differences(*runs) if len(runs) == 2 else "")
 
 
 def _content(section: Section, runs: Sequence[Run], names: Sequence[str], charts: Charts) -> str:
-    """Return the content of a section, and notes about callbacks that would add to it."""
     content = section.together(runs, charts) if section.together else ""
-    each = [(section.each(run, charts) if section.each else "") + _missing(section, run) for run in runs]
+    each = [section.each(run, charts) if section.each else "" for run in runs]
     return content + (columns(names, each) if any(each) else "")
-
-
-def _missing(section: Section, run: Run) -> str:
-    """Return notes about the callbacks that would write what a run does not have."""
-    parts = []
-    for kind in section.makers:
-        if run.has(kind):
-            continue
-        maker = maker_of(kind)
-        if maker is None:
-            parts.append(f"Not in this run: `{kind}`. No callback in callbacks/ writes it.")
-        elif maker in run.config_text:
-            parts.append(f"Not in this run: `{kind}`. `{maker}` is in the config, but has written nothing yet.")
-        else:
-            parts.append(f"Not in this run: `{kind}`. Add `{maker}` to `trainer.callbacks`.")
-    return "".join(paragraph(text, "note") for text in parts)
 
 
 def _config(run: Run) -> str:
@@ -160,11 +129,17 @@ def _config(run: Run) -> str:
     return "".join(details(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
 
 
-def _origin(run: Run, output: Path) -> str:
-    """Return versions from the comments of the config, seed, run directory, and the command that repeats the run."""
-    comments = [line.lstrip("# ") for line in run.config_text.splitlines() if line.startswith("#")]
-    rows = [["versions", ", ".join(comments) or "not recorded"], ["seed", str(run.setting("seed_everything"))]]
-    rows.append(["run directory", os.path.relpath(run.folder, output.parent)])
-    rows.append(["report", f"project {__version__}"])
-    rows.append(["command to repeat it", f"python -m project fit --config {shlex.quote(str(run.folder / CONFIG))}"])
-    return table("Versions and files", ["what", "value"], rows, "text")
+def _origin(run: Run) -> str:
+    """Return a table of what run.json records, and of the command that repeats the run."""
+    info = record.read(run.folder)
+    starts = {start.get("at", "command line"): start.get("command") for start in [info, *info.get("resumed", [])]}
+    rows = [[f"resumed {name}" if name != "command line" else name, _shell(starts[name])] for name in starts]
+    rows.append(["to repeat it", _shell(["fit", "--config", str(run.folder / CONFIG)])])
+    facts = {name: info.get(name) for name in ("git", "versions", "hardware", "data")}
+    rows += [[re.sub("[._]", " ", key), str(value)] for key, value in flatten(facts) if value is not None]
+    rows += [["seed", str(run.setting("seed_everything"))], ["report", f"project {__version__}"]]
+    return table("Command line, code, versions, hardware and data", ["what", "value"], rows, "text")
+
+
+def _shell(command: Sequence[str] | None) -> str:
+    return "not recorded" if command is None else f"python -m project {shlex.join(map(str, command))}"

@@ -118,11 +118,6 @@ class Run:
                 return Best(metric, float("nan") if at is None else float(at[0]), best[f"val/{metric}"])
         return None
 
-    def has(self, kind: str) -> bool:
-        """Return whether the run or its latest test has tags or CSV files with this prefix."""
-        tags = [*self.scalars, *self.pictures, *self.events.histograms]
-        return any(tag.startswith(kind) for tag in tags) or any(self.folder.glob(f"{kind}_*.csv"))
-
     def table(self, name: str) -> list[dict[str, str]]:
         """Return the rows of a CSV file in the run directory; an empty list if it does not exist."""
         try:

@@ -17,40 +17,49 @@ h3 { font-size: 1rem; margin: 16px 0 4px }
 a { color: var(--series0) }
 nav ul, .legend { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px }
 nav a { display: inline-block; padding: 4px 0 }
-.outcome { font-size: 1.125rem }
+.outcome { display: flex; flex-wrap: wrap; gap: 12px; margin: 12px 0 }
+.outcome div { flex: 1 1 150px; background: var(--box); padding: 10px 12px; border-radius: 6px }
+.outcome dt, .outcome dd + dd { color: var(--muted); font-size: .8125rem; font-weight: 400 }
+.outcome dd { margin: 0; font-size: 1.5rem; font-weight: 600; line-height: 1.3 }
 .note { color: var(--muted) }
 .warning { color: var(--warn); font-weight: 600 }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 350px), 1fr)); gap: 16px }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); gap: 16px }
 .pictures, .tables { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 16px 32px }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 24px }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(110px, 1fr)); gap: 12px }
 .sides > div, .grid > * { min-width: 0 }
 .tables > * { max-width: 100% }
-figure { margin: 8px 0; max-width: 460px }
-figure.picture { max-width: 100% }
+figure { margin: 8px 0; max-width: 100% }
+.grid > figure { max-width: 460px }
 figcaption { font-weight: 600; font-size: .9375rem }
-.picture figcaption { font-weight: 400; color: var(--muted); font-size: .875rem }
+.picture figcaption, .numbers > figcaption { font-weight: 400; color: var(--muted); font-size: .875rem; padding: 4px 0 }
 .legend { font-size: .8125rem }
 .legend svg { width: 30px; height: 12px; margin-right: 6px; stroke: var(--key); stroke-width: 2; fill: var(--key) }
 .legend path[d="M0 6h30"] { fill: none }
 svg.chart { display: block; width: 100%; height: auto }
 svg.chart * { stroke-linejoin: round }
 .scroll { overflow-x: auto; max-width: 100% }
-.scroll:has(table) { margin-bottom: 12px }
 .scroll:focus-visible, a:focus-visible, summary:focus-visible { outline: 3px solid var(--series1); outline-offset: 2px }
-img { display: block; background: #fff }
+img { display: block; background: #fff; max-width: 100%; height: auto }
+.gallery img { width: 100% }
 img.enlarged { image-rendering: pixelated }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
-caption { text-align: left; color: var(--muted); padding: 4px 0 }
 th, td { padding: 3px 10px 3px 6px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap }
-th:first-child { text-align: left }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper) }
+th:first-child { white-space: normal; min-width: 5em }
 thead th { vertical-align: bottom }
-table.words td, table.words th, table.text td, table.text th { text-align: left }
-table.text td, table.text th { vertical-align: top; white-space: normal; min-width: 8em }
-table.text th:first-child { min-width: 12em }
+.upright th:not(:first-child) { writing-mode: sideways-lr; text-align: left }
+table.words td, table.text td, table.text th { text-align: left }
+table.text td { white-space: normal; min-width: 8em }
+table.text th { vertical-align: top; min-width: 9em }
 .bar { background: linear-gradient(color-mix(in srgb, var(--series0) 30%, var(--paper)) 0 0) 0 / var(--share) 100%
   no-repeat }
 .matrix td { background: color-mix(in srgb, var(--series0) calc(var(--share) / 2), var(--paper)); text-align: center }
 .matrix td, .matrix th { padding: 3px 6px }
+@media screen and (max-width: 600px) {
+  table { font-size: .75rem }
+  th, td { padding: 3px 5px 3px 3px }
+  .matrix td, .matrix th { padding: 3px } }
 .bar, .matrix td { print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: 4px 0 }
 summary { cursor: pointer; color: var(--muted); padding: 4px 0 }
@@ -61,7 +70,7 @@ code { background: var(--box); padding: 0 3px; font-size: .9em }
   nav, details { display: none }
   .grid { grid-template-columns: 1fr 1fr }
   figure, tr, .outcome { break-inside: avoid }
-  h2, h3, caption, figcaption { break-after: avoid }
+  h2, h3, .numbers > figcaption { break-after: avoid }
   .scroll { overflow: visible }
-  .picture img { max-width: 100%; height: auto; max-height: 22cm; width: auto } }
+  .pictures img { max-height: 22cm; width: auto } }
 """

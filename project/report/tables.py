@@ -1,31 +1,61 @@
-"""Render tables of classes and mistakes from the CSV files of a run directory."""
+"""Render tables of classes, and mistakes with their images, from the files of a run directory."""
 
 import csv
+import io
 import math
 from pathlib import Path
 
-from project.report.markup import Bar, number, paragraph, table
+from PIL import Image
+
+from project.report.events import Picture
+from project.report.markup import Bar, details, image, number, paragraph, table
 from project.report.read import Run
 
 WORDS = {"val": "validation", "test": "test"}
 SHARES = ("recall", "precision", "f1", "confidence")  # columns
 NUMBERS = (*SHARES, "images", "loss")  # other columns hold text, such as a class named "0.50" or "nan"
 MOST_CLASSES = 20  # a larger matrix of numbers is not legible
-MOST_ROWS = {"class_report": 50, "mistakes": 20}
+MOST_ROWS = 50
 MOST_CONFUSIONS = 10
+SIDE, OPEN = 96, 12  # of images of mistakes: maximum side in pixels, number that is not collapsed
+LETTERS = 16  # of a class name above a column of the matrix; the rows have the whole names
+LONGEST = 3  # letters of class names that are written from left to right above a column
 NOTHING = "\N{EN DASH}"
 
 
 def class_report(run: Run, stage: str) -> str:
     """Return the table of classes."""
-    return _table(run, f"class_report_{stage}.csv", f"Classes, {WORDS[stage]} images", MOST_ROWS["class_report"])
+    return _table(run, f"class_report_{stage}.csv", f"Classes, {WORDS[stage]} images")
 
 
 def mistakes(run: Run, stage: str) -> str:
-    """Return the table of the most confident mistakes."""
-    return _table(
-        run, f"mistakes_{stage}.csv", f"Most confident mistakes, {WORDS[stage]} images", MOST_ROWS["mistakes"], "words"
-    )
+    """Return the most confident mistakes: their images, and a collapsed table with their files."""
+    title = f"Most confident mistakes, {WORDS[stage]} images"
+    files = _table(run, f"mistakes_{stage}.csv", title, "words")
+    if not files:
+        return ""
+    images = _images_of_mistakes(run, stage)
+    shown, more = (f'<div class="gallery">{"".join(part)}</div>' for part in (images[:OPEN], images[OPEN:]))
+    folded = details("More mistakes, and their files" if images[OPEN:] else "Their files", more + files)
+    return f"<h3>{WORDS[stage].capitalize()} images</h3>{shown if images else ''}{folded}"
+
+
+def _images_of_mistakes(run: Run, stage: str) -> list[str]:
+    """Return the images of ``mistakes_<stage>.png``, one below the other, with the rows of the CSV file as captions."""
+    file, rows = run.folder / f"mistakes_{stage}.png", run.table(f"mistakes_{stage}.csv")
+    if not file.exists():  # a run of an earlier version
+        return []
+    figures = []
+    with Image.open(file) as column:
+        height = column.height // len(rows)
+        for i, row in enumerate(rows):
+            cell, content = column.crop((0, i * height, column.width, (i + 1) * height)), io.BytesIO()
+            cell.thumbnail((SIDE, SIDE))
+            cell.save(content, "PNG")
+            sure = f"{float(row['confidence']):.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+            caption = f"true: {row['true']}, predicted: {row['predicted']} {sure}"
+            figures.append(image(Picture(0, *cell.size, content.getvalue()), caption, SIDE))
+    return figures
 
 
 def confusion_matrix(run: Run, stage: str) -> str:
@@ -57,7 +87,9 @@ def confusion_matrix(run: Run, stage: str) -> str:
         for i, (name, row, part) in enumerate(zip(names, counts, shares, strict=True))
     ]
     caption = f"Number of {WORDS[stage]} images; rows: true class, columns: predicted class"
-    return table(caption, ["true \\ predicted", *names, "recall"], cells, "matrix") + pairs
+    short = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in names]
+    kind = "matrix upright" if max(map(len, names)) > LONGEST else "matrix"
+    return table(caption, ["true \\ predicted", *short, "recall"], cells, kind) + pairs
 
 
 def has_matrix(run: Run, stage: str) -> bool:
@@ -81,15 +113,15 @@ def _matrix(file: Path) -> tuple[list[str], list[list[int]]]:
     return (names, counts) if is_complete else ([], [])
 
 
-def _table(run: Run, file: str, caption: str, most: int, kind: str = "") -> str:
+def _table(run: Run, file: str, caption: str, kind: str = "") -> str:
     rows = run.table(file)
     if not rows:
         return ""
     header = list(rows[0])
     first = next((name for name in header if any(row[name] for row in rows)), header[0])
     header = [first, *(name for name in header if name != first and any(row[name] for row in rows))]
-    cells = [[row[first], *(_cell(name, row[name]) for name in header[1:])] for row in rows[:most]]
-    cut = paragraph(f"{most} of {len(rows)} rows; `{file}` has all.", "note") if len(rows) > most else ""
+    cells = [[row[first], *(_cell(name, row[name]) for name in header[1:])] for row in rows[:MOST_ROWS]]
+    cut = paragraph(f"{MOST_ROWS} of {len(rows)} rows; `{file}` has all.", "note") if len(rows) > MOST_ROWS else ""
     return f"<div>{table(caption, header, cells, kind)}{cut}</div>"
 
 

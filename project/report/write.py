@@ -23,7 +23,7 @@ def write_report(run: Path, other: Path | None = None, output: Path | None = Non
     if output is None:
         name = f"report_with_{run.absolute().parent.name}_{run.absolute().name}.html"
         output = run / REPORT if other is None else other / name
-    page = render([read_run(folder) for folder in (run, other) if folder is not None], output)
+    page = render([read_run(folder) for folder in (run, other) if folder is not None])
     output.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(output) as partial:  # a browser may have the page open
         partial.write_text(page, encoding="utf-8")

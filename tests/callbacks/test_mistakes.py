@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 from watching import events, fit
 
 from callbacks import TopMistakes
+from callbacks.tools.layers import denormalized
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 
@@ -47,6 +50,9 @@ def test_most_confident_mistakes_of_all_batches_come_first(make_classifier: Make
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     assert [float(row["loss"]) for row in mistakes] == pytest.approx([losses[i].item() for i in order], abs=1e-5)
     assert {row["path"] for row in mistakes} == {""}  # this loader has no files
+    column = pil_to_tensor(Image.open(tmp_path / "mistakes_val.png"))  # the images in the order of the rows
+    shown = torch.cat([denormalized(trainer.lightning_module, images[[i]])[0] for i in order], 1)
+    assert torch.equal(column, (shown.clamp(0, 1) * 255).byte())
     histograms = {
         name: events(tmp_path).Histograms(f"confidence/{name}")[0].histogram_value for name in ("right", "wrong")
     }

@@ -34,8 +34,9 @@ def test_box_covers_the_square_that_the_prediction_depends_on(
     )
     fit(make_classifier(network=Patch), tmp_path, [OcclusionSensitivity(images=[0, 10])], epochs=1)
     (corners, labels), factor = boxes[0], 6  # enlargement
-    assert corners[0].tolist() == [20 * factor, 8 * factor, 28 * factor, 16 * factor]
-    assert corners[1].tolist() == [(20 + 32) * factor, 8 * factor, (28 + 32) * factor, 16 * factor]
+    first = torch.tensor([20, 8, 28, 16]) * factor + 2  # and the gap
+    assert corners[0].tolist() == first.tolist()
+    assert corners[1].tolist() == (first + torch.tensor([32 * factor + 2, 0, 32 * factor + 2, 0])).tolist()
     assert labels[0].startswith("airplane ")
     before, after = (int(word.strip("%")) for word in labels[0].split()[1::2])
     assert before > after == 10  # nothing distinguishes the classes any more
@@ -44,7 +45,7 @@ def test_box_covers_the_square_that_the_prediction_depends_on(
 def test_image_has_boxes_and_captions(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, [OcclusionSensitivity(images=2)], epochs=1)
     picture = decode(events(tmp_path).Images("occlusion")[0])
-    assert picture.shape[2] == 2 * 192
+    assert picture.shape[2] == 2 * 192 + 3 * 2  # two cells, and gaps
     assert picture.shape[1] > 192
     red = (picture[0] == 255) & (picture[1] == 0) & (picture[2] == 0)
     assert red.sum() > 200

@@ -360,7 +360,8 @@ def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     cli = main(["fit", *fast, *quick, "--trainer.logger=false", f"--runs_dir={tmp_path}"])
     tables = {f"{name}_val.csv" for name in ("class_report", "confusion_matrix", "mistakes")}
-    expected = {"config.yaml", "run.json", ".lock", "checkpoints", "confusion_matrix_val.png", *tables}
+    tables |= {"confusion_matrix_val.png", "mistakes_val.png"}
+    expected = {"config.yaml", "run.json", ".lock", "checkpoints", *tables}
     assert {path.name for path in cli.run_dir.iterdir()} - {"uncommitted.diff"} == expected
 
 
@@ -695,3 +696,13 @@ def test_error_in_a_callback_names_it_and_keeps_the_run_intact(
     assert len(scalars.Scalars("val/acc")) == 1
     assert "confusion_matrix/val" in scalars.Tags()["images"]
     assert "val/acc" in (run / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_pictures_and_metrics_of_a_test_have_the_epoch_of_the_checkpoint(
+    fast: list[str], tmp_path: Path, command: str
+) -> None:
+    run = main(["fit", *fast, "--trainer.max_epochs=2", f"--runs_dir={tmp_path}"]).run_dir
+    cli = main([command, "--run", str(run), "--ckpt_path", str(run / "checkpoints/last.ckpt")])
+    assert cli.trainer.current_epoch == 1
+    assert (cli.output_dir / "metrics.csv").read_text().splitlines()[1].startswith("1,")

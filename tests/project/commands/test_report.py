@@ -34,12 +34,14 @@ from callbacks.base.log import LogSnapshot
 from project.__main__ import main
 from project.report import write_report
 from project.report.events import QUANTILES, Events, quantiles, read_events
-from project.report.makers import maker_of
-from project.report.outcome import numbers, sentence, warnings
+from project.report.outcome import facts, numbers, sentence, warnings
 from project.report.read import Run, read_run
 from project.report.tables import confusion_matrix
 
 ROOT = Path(__file__).parents[3]
+MISTAKES = 30  # images of the mistakes of one stage
+REPEATED = {"kernels/conv1", "kernels_split/conv1", "mistakes/val", "gradient_flow"}  # shown in another form
+SHOWN = len(PICTURES) - len(REPEATED) + 2 * MISTAKES  # with a test
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -121,7 +123,7 @@ def test_resumed_run_holds_each_step_once_as_tensorboard_shows_it(tmp_path: Path
         assert [(scalar.step, scalar.value) for scalar in series] == list(latest.items())
     assert [one.step for one in found.histograms["weights/fc.bias"]] == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
     assert found.pictures["kernels/a"].step == 2 * STEPS - 1
-    assert "4 of 4 planned epochs: best validation accuracy 75.00% at epoch 4" in sentence(read_run(folder))
+    assert "validation 75.00% (best accuracy at epoch 4)" in sentence(read_run(folder))
 
 
 def test_files_that_hold_the_same_steps_give_the_latest_of_each_in_order(tmp_path: Path) -> None:
@@ -213,8 +215,8 @@ def test_steps_are_converted_to_epochs(run: Path) -> None:
 
 def test_images_name_the_epochs_of_training(run: Path) -> None:
     page = page_of(run)
-    assert "grad_cam/conv2, step 30, after 3 epochs" in page.text
-    assert "training_batch, step 20, after 2 epochs" in page.text
+    assert "Grad-CAM at conv2: red regions increase the score of the class, after 3 epochs" in page.text
+    assert "A training batch as the network sees it, after 2 epochs" in page.text
 
 
 def test_steps_of_several_optimizers_are_those_of_scalars(tmp_path: Path) -> None:
@@ -240,25 +242,25 @@ def test_steps_of_several_optimizers_are_those_of_scalars(tmp_path: Path) -> Non
 
     write_config(tmp_path / "a/b")
     fit(Adversaries(), tmp_path / "a/b", [Draws()], epochs=2)
-    assert "mine, step 6, after 2 epochs" in page_of(tmp_path / "a/b").text
+    assert "mine, after 2 epochs" in page_of(tmp_path / "a/b").text
 
 
 def test_sentence_has_the_results(run: Path) -> None:
     assert sentence(read_run(run)) == (
-        "ResNet (depth 20) on SampleDataModule, 3 of 3 planned epochs: best validation accuracy 65.40% at epoch 3, "
-        "not tested, less than a minute."
+        "ResNet (depth 20) on SampleDataModule: validation 65.40% (best accuracy at epoch 3), test not tested, "
+        "training state not recorded (3 of 3 planned epochs, less than a minute), checkpoint none."
     )
     write_test(run, 0.5, "2026-11-21_11-00-00")
     write_test(run, 0.625)
-    assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in sentence(read_run(run))
+    assert "test 62.50% (checkpoints/best.ckpt, the latest of 2 tests)" in sentence(read_run(run))
 
 
 def test_unfinished_test_does_not_hide_a_finished_one(run: Path) -> None:
     write_config(run / "test/2026-11-21_12-00-00")
-    assert "at epoch 3, a test was started but has no results, " in sentence(read_run(run))
+    assert "test started, but has no results, " in sentence(read_run(run))
     write_test(run, 0.625, "2026-11-21_11-00-00")
     found = read_run(run)
-    assert "test 62.50% by checkpoints/best.ckpt, then a test was started but has no results, " in sentence(found)
+    assert "test 62.50% (checkpoints/best.ckpt; another was started, but has no results), " in sentence(found)
     assert numbers(found)["test accuracy"] == (0.625, "acc")
     assert "confusion_matrix/test" in found.pictures
     assert "Most confident mistakes, test images" in page_of(run).text
@@ -291,41 +293,22 @@ def test_module_without_accuracy_is_reported_by_its_loss(tmp_path: Path) -> None
         for epoch, loss in enumerate([0.5, 0.25, 0.375]):
             writer.add_scalar("epoch", epoch, epoch)
             writer.add_scalar("val/loss", loss, epoch)
-    assert "best validation loss 0.25 at epoch 2, not tested" in sentence(read_run(folder))
+    assert "validation 0.25 (best loss at epoch 2), test not tested" in sentence(read_run(folder))
 
 
-def test_run_that_just_started_names_the_callbacks_that_write_the_rest(tmp_path: Path) -> None:
+def test_run_that_just_started_has_an_outcome_and_its_origin_only(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     page = page_of(folder)
-    assert "0 of 3 planned epochs: no validation yet, not tested." in page.text
-    for maker in ("ConfusionMatrix", "ConvolutionKernels", "FeatureMaps", "Histograms", "GradCAM", "TopMistakes"):
-        assert f"callbacks.{maker}" in page.text
-    assert "lightning.pytorch.callbacks.LearningRateMonitor" in page.text
+    assert "Validation none yet Test not tested Training state not recorded 0 of 3 planned epochs" in page.text
+    assert [section["id"] for section in page.all("section")] == ["outcome", "origin"]
     (folder / "config.yaml").write_text("")
     assert "An unknown network on unknown data" in page_of(folder).text
-
-
-def test_makers_are_found_by_their_docstrings() -> None:
-    assert maker_of("kernels_split") == "callbacks.ConvolutionKernels"
-    assert maker_of("confusion_matrix") == "callbacks.ConfusionMatrix"
-    assert maker_of("kernel") is None
-
-
-def test_callback_with_a_syntax_error_does_not_fail_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "callbacks").mkdir()
-    (tmp_path / "callbacks/__init__.py").touch()
-    (tmp_path / "callbacks/half.py").write_text("class Half(")
-    (tmp_path / "callbacks/null.py").write_bytes(b"a = 0\0")
-    (tmp_path / "callbacks/whole.py").write_text('class Whole:\n    """Tags: ``kernels/<layer>``."""\n')
-    code = "from project.report.makers import maker_of; assert maker_of('kernels') == 'callbacks.Whole'"
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
 
 
 def test_run_without_tensorboard_shows_its_csv(tmp_path: Path) -> None:
     folder = write_config(tmp_path / "a/2026-11-21_10-00-00")
     (folder / "metrics.csv").write_text("epoch,step,val/acc,lr-SGD\n0,9,0.5,\n,14,,0.1\n1,19,0.25,\n")
-    assert sentence(read_run(folder)).endswith("best validation accuracy 50.00% at epoch 1, not tested.")
+    assert facts(read_run(folder))[0] == ("Validation", "50.00%", "best accuracy at epoch 1")
     assert page_of(folder).all("svg")
 
 
@@ -333,9 +316,9 @@ def test_everything_of_a_run_is_shown(run: Path) -> None:
     write_test(run)
     page = page_of(run)
     alts = " ".join(image["alt"] for image in page.all("img"))
-    for tag in PICTURES:
-        assert (tag.partition("/")[2] or tag) in alts
-    assert len(page.all("img")) == len(PICTURES)
+    for words in ("Kernels of conv1", "Kernels of conv2", "Feature maps of conv1", "Grad-CAM at conv2", "Occlusion"):
+        assert words in alts
+    assert len(page.all("img")) == SHOWN
     for words in ("Momentum", "mine", "Training, images per second", *PARAMETERS, *CLASSES):
         assert words in page.text
     for caption in (
@@ -457,12 +440,8 @@ def test_settings_that_changed_in_a_resumed_run_are_named(tmp_path: Path) -> Non
 def test_network_without_images_has_a_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "mlp/2026-11-21_10-00-00", epochs=1, pictures=False)
     page = page_of(folder)
-    assert not page.all("img")
-    assert "Not in this run: kernels . Add callbacks.ConvolutionKernels to trainer.callbacks ." in page.text
-    assert (
-        "Not in this run: feature_maps . callbacks.FeatureMaps is in the config, but has written nothing" in page.text
-    )
-    assert "Not in this run: weights" not in page.text
+    assert len(page.all("img")) == MISTAKES
+    assert not {"kernels", "maps", "attention"} & {section["id"] for section in page.all("section")}
 
 
 def test_a_thousand_classes_are_cut_with_a_note(tmp_path: Path) -> None:
@@ -479,7 +458,7 @@ def test_images_that_would_make_the_page_large_are_left_out_with_a_note(
 ) -> None:
     monkeypatch.setattr("project.report.pictures.LIMIT", 400_000)
     page = page_of(run)
-    assert len(page.all("img")) < len(PICTURES)
+    assert len(page.all("img")) < SHOWN
     assert "1 images are only in TensorBoard" in page.text
 
 
@@ -495,7 +474,7 @@ def test_two_runs_are_shown_side_by_side(run: Path, capsys: pytest.CaptureFixtur
     assert "epochs trained 3 4 +1" in page.text
     (label,) = [svg["aria-label"] for svg in page.all("svg") if svg.get("aria-label", "").startswith("Accuracy")]
     assert [f"{name}: " in label for name in ("A train", "A val", "B train", "B val")] == [True] * 4
-    assert len(page.all("img")) == 2 * len(PICTURES)
+    assert len(page.all("img")) == 2 * (SHOWN - MISTAKES)
 
 
 def test_two_runs_with_the_same_config_say_so(run: Path) -> None:
@@ -553,8 +532,9 @@ def test_fit_and_test_write_a_report_and_print_its_path(
     assert f"Report       {report}\n" in capsys.readouterr().out
     page = page_of(cli.run_dir)
     assert report.read_text() == write_report(cli.run_dir).read_text()
-    assert "LeNet on SampleDataModule, 1 of 1 planned epochs: best validation accuracy" in page.text
-    assert re.search(r"test \d+\.\d\d% by checkpoints/best.ckpt", page.text)
+    assert "LeNet on SampleDataModule." in page.text
+    assert re.search(r"Training finished 1 of 1 planned epochs, .* Checkpoint epoch 1 checkpoints/best.ckpt", page.text)
+    assert re.search(r"Test \d+\.\d\d% checkpoints/best.ckpt of epoch 1", page.text)
     assert not (next((cli.run_dir / "test").iterdir()) / "report.html").exists()
 
 

@@ -169,7 +169,7 @@ def test_two_runs_are_compared(runs_dir: Path, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert f"A  {a}\n" in out
     assert f"B  {b}\n" in out
-    assert "test 62.50% by checkpoints/best.ckpt (the latest of 2 tests)" in out
+    assert "test 62.50% (checkpoints/best.ckpt, the latest of 2 tests)" in out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "seed_everything 7 0" in lines
     assert "state finished interrupted" in lines
