@@ -6,6 +6,7 @@ import pkgutil
 import shutil
 import sys
 import time
+from argparse import SUPPRESS
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -123,9 +124,17 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--report", type=bool, default=True, help="fit, test: write report.html in the run directory at the end."
         )
+        group = parser.add_argument_group(
+            "Callbacks by name",
+            "--callbacks.NAME.ARGUMENT VALUE, --callbacks.NAME false, or --callbacks.NAME CLASS for your own; "
+            "--callbacks.NAME.help CLASS lists arguments, and --callbacks false switches all off. Names: "
+            f"{', '.join(self.callback_names)}.",
+        )
         for name in self.callback_names:
-            default = default_callbacks().get(name)
-            parser.add_argument(f"--callbacks.{name}", type=Callback | Literal[False] | None, default=default)
+            kind, default = Callback | Literal[False] | None, default_callbacks().get(name)
+            group.add_argument(f"--callbacks.{name}", type=kind, default=default)
+        for action in group._group_actions:
+            action.help = SUPPRESS
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
             {

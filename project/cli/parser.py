@@ -26,7 +26,8 @@ from project.runs.config import CONFIG, flatten, read_yaml, write_yaml
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
 set_parsing_settings(instantiate_subclass_spec_in_any=True)
-HELP_ORDER = ("--model", "--data", "-h", "--ckpt_path", "--checkpoint", "--trainer")  # first options of groups
+# first options of groups
+HELP_ORDER = ("--model", "--data", "--callbacks", "-h", "--ckpt_path", "--checkpoint", "--trainer")
 DEFAULT_CLASSES = {"model": lightning_modules.ImageClassifier, "data": datamodules.CIFAR10DataModule}
 LINKED = ("class_names", "mean", "std", "image_size", "class_counts")  # arguments of the module, set from the data
 
