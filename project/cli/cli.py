@@ -6,7 +6,6 @@ import pkgutil
 import shutil
 import sys
 import time
-from argparse import SUPPRESS
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -133,8 +132,7 @@ class CLI(LightningCLI):
         for name in self.callback_names:
             kind, default = Callback | Literal[False] | None, default_callbacks().get(name)
             group.add_argument(f"--callbacks.{name}", type=kind, default=default)
-        for action in group._group_actions:
-            action.help = SUPPRESS
+        group._group_actions.clear()  # the help has one paragraph for all; jsonargparse saves no hidden options
         parser.add_lightning_class_args(Checkpoint, "checkpoint")
         parser.set_defaults(
             {

@@ -133,7 +133,9 @@ class Parser(LightningArgumentParser):
 
 def _place(group: Any) -> int:
     """Return the place of a group of options in the help text."""
-    option = group._group_actions[0].option_strings[0].partition(".")[0] if group._group_actions else ""
+    if not group._group_actions:  # only the paragraph about callbacks
+        return HELP_ORDER.index("--callbacks")
+    option = group._group_actions[0].option_strings[0].partition(".")[0]
     return HELP_ORDER.index(option) if option in HELP_ORDER else len(HELP_ORDER)
 
 

@@ -127,3 +127,10 @@ def test_mistakes_are_reported_in_one_line(
     assert code == 2
     assert message.format(tmp_path) in err
     assert err.count("\n") == 1
+
+
+def test_callbacks_that_are_off_stay_off_in_a_resumed_run(fast: list[str], tmp_path: Path) -> None:
+    run = main(["fit", *fast, "--callbacks=false", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    assert yaml.safe_load((run / "config.yaml").read_text())["callbacks"] == ALL_OFF
+    trainer = main(["fit", "--run", str(run), "--trainer.max_epochs=2"]).trainer
+    assert not any(type(item).__module__.startswith("callbacks.h") for item in trainer.callbacks)
