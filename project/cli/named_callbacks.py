@@ -21,8 +21,10 @@ DEFAULTS = Path(__file__).parents[2] / "configs" / "callbacks.yaml"
 
 @cache
 def default_callbacks() -> dict[str, Any]:
-    """Return the content of ``configs/callbacks.yaml``: a class, or a class with arguments, for each name."""
-    entries = read_yaml(DEFAULTS.read_text(encoding="utf-8"))["callbacks"]
+    """Return the content of ``configs/callbacks.yaml``, as classes with arguments by name; {} without the file."""
+    if not DEFAULTS.is_file():
+        return {}
+    entries = read_yaml(DEFAULTS.read_text(encoding="utf-8"))["callbacks"] or {}
     return {name: {"class_path": entry} if isinstance(entry, str) else entry for name, entry in entries.items()}
 
 
