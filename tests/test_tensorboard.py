@@ -1,20 +1,26 @@
 """Check TensorBoard's dashboards of a run in a browser."""
 
 import io
+import json
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
-from browser import browser_or_skip, lines_of
+from browser import browser_or_skip, lines_of, open_page
 from dashboards import color_by_label, expand, network_in_graph, open_dashboard, projector_of, read_events, serve
 from google.protobuf import text_format
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ElementHandle, Page
@@ -151,6 +157,33 @@ def test_distributions_are_bands(browser: "Browser", address: str, events: Event
     with open_dashboard(browser, address, "distributions", ".") as page:
         shown = cards(page, "tf-distribution-loader", events.Tags()["histograms"], "path.area")
         assert {drawn(card, "path.area") for card in shown.values()} == {8}  # between nine quantiles
+
+
+@pytest.mark.slow
+def test_a_hundred_runs_open_with_charts(browser: "Browser", watched_run: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    (file,) = watched_run.rglob("*tfevents*")  # a run is one line in the list of runs
+    logged = [Event.FromString(content) for content in RawEventFileLoader(str(file)).Load()]
+    for i in range(100):
+        folder = tmp_path / f"lenet/{i:03}"
+        folder.mkdir(parents=True)
+        with (folder / file.name).open("wb") as stream:
+            writer = RecordWriter(stream)
+            for event in logged:
+                if all(value.HasField("simple_value") for value in event.summary.value):
+                    writer.write(event.SerializeToString())
+    with serve(tmp_path) as address:
+        for _ in range(600):  # until TensorBoard has read all runs
+            with urlopen(f"{address}data/plugin/scalars/tags") as answer:
+                if sum("val/acc" in tags for tags in json.load(answer).values()) == 100:
+                    break
+            time.sleep(0.1)
+        with open_page(browser, address) as page:
+            card = page.locator("scalar-card").first
+            expect(card).to_be_in_viewport()
+            expect(card.locator("tb-data-table-content-row")).to_have_count(100)
+            expect(page.locator("scalar-card line-chart").first).to_be_in_viewport()
 
 
 def test_projector_shows_points_of_each_class(browser: "Browser", address: str, watched_run: Path) -> None:
