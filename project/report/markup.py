@@ -54,17 +54,16 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str | Bar
     return f'<figure class="numbers"><figcaption>{escape(caption)}</figcaption>{box}</figure>'
 
 
-def image(picture: Picture, caption: str, widest: int) -> str:
-    """Return an embedded image: enlarged if it is small, otherwise at most ``widest`` CSS pixels wide."""
+def image(picture: Picture, caption: str) -> str:
+    """Return an embedded image with a caption, enlarged if it is small."""
     kind = next((name for magic, name in TYPES.items() if picture.data.startswith(magic)), "image/png")
     data = base64.b64encode(picture.data).decode()
     width = max(picture.width, 1)
     factor = max(min(SMALL // width, TALL // max(picture.height, 1)), 1)
-    shown = min(width * factor, widest) if factor == 1 else width * factor
-    size = f'width="{shown}" height="{round(picture.height * shown / width)}"'
+    size = f'width="{width * factor}" height="{picture.height * factor}"'
     text = escape(caption)
     img = f'<img src="data:{kind};base64,{data}" alt="{text}" {size}{_class("enlarged" if factor > 1 else "")}>'
-    style = f"width:min(100%,{max(shown, CAPTION)}px)"
+    style = f"width:min(100%,{max(width * factor, CAPTION)}px)"
     return f'<figure class="picture" style="{style}">{img}<figcaption>{text}</figcaption></figure>'
 
 

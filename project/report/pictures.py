@@ -9,9 +9,6 @@ from project.report.tables import WORDS as STAGES
 from project.runs.metrics import circumstances
 
 LIMIT = 2_000_000  # bytes of all images of a run; 2.7 MB in base64
-# kinds that are legible at a reduced width
-REDUCED = ("confusion_matrix", "confusion_matrix_normalised", "roc", "gradient_flow", "kernels")
-WIDEST = 570  # maximum width of these kinds, CSS pixels; two fit side by side
 OPEN = 4  # images of a kind that are not collapsed
 WHAT = {  # captions, with the rest of the tag
     "confusion_matrix": "Confusion matrix of the {} images",
@@ -81,7 +78,7 @@ def _image(run: Run, tag: str) -> str:
         epoch = circumstances(run.test.folder).epoch
         when = "latest test" if epoch is None else f"weights of epoch {epoch}"
     what = WHAT[kind].format(STAGES.get(name, name)) if kind in WHAT else tag
-    return image(picture, f"{what}, {when}", WIDEST if kind in REDUCED else picture.width)
+    return image(picture, f"{what}, {when}")
 
 
 def _time_text(epochs: float) -> str:

@@ -46,7 +46,7 @@ img.enlarged { image-rendering: pixelated }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
 th, td { padding: 3px 10px 3px 6px; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper) }
-th:first-child { white-space: normal; min-width: 5em }
+th:first-child { white-space: normal; min-width: 6.5em }
 thead th { vertical-align: bottom }
 .upright th:not(:first-child) { writing-mode: sideways-lr; text-align: left }
 table.words td, table.text td, table.text th { text-align: left }
@@ -59,7 +59,8 @@ table.text th { vertical-align: top; min-width: 9em }
 @media screen and (max-width: 600px) {
   table { font-size: .75rem }
   th, td { padding: 3px 5px 3px 3px }
-  .matrix td, .matrix th { padding: 3px } }
+  .matrix { font-size: .6875rem }
+  .matrix td, .matrix th { padding: 3px 2px } }
 .bar, .matrix td { print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details { margin: 4px 0 }
 summary { cursor: pointer; color: var(--muted); padding: 4px 0 }

@@ -54,7 +54,7 @@ def _images_of_mistakes(run: Run, stage: str) -> list[str]:
             cell.save(content, "PNG")
             sure = f"{float(row['confidence']):.0%}".replace("%", "\N{NO-BREAK SPACE}%")
             caption = f"true: {row['true']}, predicted: {row['predicted']} {sure}"
-            figures.append(image(Picture(0, *cell.size, content.getvalue()), caption, SIDE))
+            figures.append(image(Picture(0, *cell.size, content.getvalue()), caption))
     return figures
 
 
