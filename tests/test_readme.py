@@ -4,6 +4,8 @@ import inspect
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,10 +173,34 @@ def test_every_snippet_is_tested() -> None:
             assert len([word for word in SNIPPETS if word in code]) == 1, code
 
 
+@pytest.mark.parametrize("line", [*COMMANDS, *OPTIONS])
+def test_shells_pass_each_line_unchanged(line: str) -> None:
+    assert not set("[](){}<>*?#&|;!$~\\") & set(re.sub(r"'[^']*'", "", line))
+
+
 def test_torchrun_is_kept_from_the_options_of_fit() -> None:
     lines = [command for command in COMMANDS if command.startswith("torchrun")]
     assert lines
     assert all(" -m -- project " in line for line in lines)
+
+
+@pytest.mark.parametrize("path", files())
+def test_file_of_the_pages_passes_the_linter(path: str) -> None:
+    for command in (["check"], ["format", "--check"]):
+        args = [sys.executable, "-m", "ruff", *command, f"--stdin-filename={path}", "-"]
+        done = subprocess.run(args, input=files()[path], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_files_of_the_pages_pass_the_type_checker(tmp_path: Path) -> None:
+    paths = [path for path in files() if not path.startswith("tests/")]
+    assert len(paths) == 3
+    for path in paths:
+        (tmp_path / Path(path).name).write_text(files()[path])
+    args = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *map(str, tmp_path.iterdir())]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_callback_of_the_readme_logs(fast: list[str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +266,13 @@ def test_every_folder_of_the_tree_exists() -> None:
     assert len(folders) == 8
     for folder in folders:
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_no_sentence_is_on_two_pages() -> None:
+    text = re.sub(r"^(?:```.*?^```|\|.*?$|#.*?$)", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+    sentences = re.split(r"(?<=[.:])\s|\n\n", re.sub(r"(?<!\n)\n(?!\n)", " ", text))
+    long = [sentence for sentence in sentences if len(sentence) > 40]
+    assert [sentence for sentence in set(long) if long.count(sentence) > 1] == []
 
 
 def test_the_readme_stays_short() -> None:
