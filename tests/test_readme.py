@@ -1,6 +1,5 @@
 """Every command, option, snippet and link of README.md and docs/ works."""
 
-import inspect
 import re
 import shlex
 import shutil
@@ -45,10 +44,9 @@ ELSEWHERE = {  # commands that need a network, a server or a shell, and what che
 }
 RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in DEVICES]
 
-OPTION = r"--(?:model|trainer|data|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
+OPTION = r"--(?:model|trainer|data|callbacks|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
 OPTIONS = list(dict.fromkeys(span for span in SPANS if re.fullmatch(OPTION, span)))
 UNTRIED = [option for option in OPTIONS if "devices" in option or "compile" in option]  # need GPUs or minutes
-OLD_NAMES = "compile" not in inspect.signature(lightning_modules.ImageModule.__init__).parameters
 
 WORDS = {  # placeholders, and files that the commands need
     "FILE": "best.ckpt",
@@ -58,10 +56,10 @@ WORDS = {  # placeholders, and files that the commands need
 SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
 SHORT += ["--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"]
 SHORT += ["--data.num_workers=0", "--data.batch_size=4"]
-QUIET = ["--config=quiet.yaml"]  # without callbacks, which other tests run
+QUIET = ["--callbacks=false"]  # other tests run them
 SNIPPETS = (
     *("class SmallNetwork", "class FocalLoss", "class GradientNorm", "test_gradient_norm_is_logged"),
-    *("load_from_checkpoint", "onnxruntime", "callbacks+:", "ZooNetwork", "param_groups"),
+    *("load_from_checkpoint", "onnxruntime", "gradient_norm: callbacks", "ZooNetwork", "param_groups"),
 )
 
 
@@ -104,7 +102,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for number in range(12):
             photo(folder / "my_images" / name / f"{number}.jpg", (90 + number, 70))
     (folder / "mine.yaml").write_text(block("yaml", "param_groups"))
-    (folder / "quiet.yaml").write_text("trainer: {callbacks: null}\n")
     for path, code in files().items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(code)
@@ -134,7 +131,7 @@ def test_command_of_the_pages_runs(command: str, desk: Path, capsys: pytest.Capt
     if words[0] in ("fit", "test", "validate") and "--help" not in words:
         words += SHORT
     if words[:2] == ["fit", "--config"]:
-        words[3:3] = QUIET
+        words += QUIET
     code: Any = 0
     try:
         main(words)
@@ -146,13 +143,12 @@ def test_command_of_the_pages_runs(command: str, desk: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option not in UNTRIED])
 def test_option_of_the_pages_trains(option: str, desk: Path) -> None:
     recipe = "resnet20" if "image_size" in option else "lenet"  # LeNet needs 32x32 pixels
-    main(["fit", f"--config=configs/{recipe}.yaml", *QUIET, *words_of(option), *SHORT, "--report=false"])
+    quiet = [] if option.startswith("--callbacks") else QUIET
+    main(["fit", f"--config=configs/{recipe}.yaml", *words_of(option), *SHORT, *quiet, "--report=false"])
 
 
 @pytest.mark.parametrize("line", [*DEVICES, *UNTRIED])
 def test_line_for_other_hardware_is_accepted(line: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if OLD_NAMES and "compile" in line:
-        pytest.skip("the option still has its old name")
     words = words_of(re.sub(r"^.*project fit |^sbatch scripts/slurm.sh ", "", line))
     recipe = [] if "--config" in words else ["--config=configs/lenet.yaml"]
     with pytest.raises(SystemExit):  # --print_config would not check required arguments of classes
