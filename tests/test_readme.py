@@ -25,7 +25,6 @@ README = PAGES[ROOT / "README.md"]
 TEXT = "\n".join(PAGES.values())
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.DOTALL | re.MULTILINE))
-PLANNED = {"docs/report.png"}  # pictures that may not exist yet
 
 LAUNCHERS = ("python ", "make ", "source ", "torchrun ", "sbatch ", "kill ")
 LINES = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
@@ -243,7 +242,7 @@ def test_checkpoint_of_the_pages_names_the_class_that_predict_names(
 def test_pictures_and_pages_exist() -> None:
     for page, text in PAGES.items():
         paths = re.findall(r"\]\(([^)]+)\)", text)
-        for path in set(paths) - PLANNED:
+        for path in paths:
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
     linked = re.findall(r"\]\((docs/\w+\.md)\)", README)
     assert {ROOT / path for path in linked} == set(PAGES) - {ROOT / "README.md"}
