@@ -1,31 +1,211 @@
+"""Every command, option, snippet and link of README.md and docs/ works."""
+
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import batch_content, write_archive
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import callbacks
+import lightning_modules
+from datamodules.preparation.cifar10_archive import ARCHIVE, BATCHES, FOLDER
 from project.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES[ROOT / "README.md"]
+TEXT = "\n".join(PAGES.values())
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", TEXT, flags=re.DOTALL | re.MULTILINE))
+
+LAUNCHERS = ("python ", "make ", "source ", "torchrun ", "sbatch ", "kill ")
+LINES = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
+COMMANDS = list(dict.fromkeys([*LINES, *(span for span in SPANS if span.startswith(LAUNCHERS))]))
+PROJECT = "python -m project "
+DEVICES = [each for each in COMMANDS if "ddp.yaml" in each or each.startswith("sbatch ")]  # several GPUs or machines
+ELSEWHERE = {  # commands that need a network, a server or a shell, and what checks them
+    "make fit": "tests/test_configs.py",
+    "make .venv/installed-dev": "the installation that runs this test",
+    "python -m pytest tests/test_gradient_norm.py": "test_callback_of_the_readme_logs",
+    "python -m pip install onnx onnxscript onnxruntime": "pyproject.toml, extra export",
+    "python -m tensorboard.main --logdir runs": "tests/test_tensorboard.py",
+    "source .venv/bin/activate": "a shell",
+    "kill PID": "tests/project/resume/test_signals.py",
+    "kill -9": "scripts/kill_fit.py",
+}
+RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in DEVICES]
+
+OPTION = r"--(?:model|trainer|data|callbacks|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
+OPTIONS = list(dict.fromkeys(span for span in SPANS if re.fullmatch(OPTION, span)))
+UNTRIED = [option for option in OPTIONS if "devices" in option or "compile" in option]  # need GPUs or minutes
+
+WORDS = {  # placeholders, and files that the commands need
+    "FILE": "best.ckpt",
+    "PATH": f"data/{ARCHIVE}",
+    "HOST": "localhost",
+}
+SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1"]
+SHORT += ["--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"]
+SHORT += ["--data.num_workers=0", "--data.batch_size=4"]
+QUIET = ["--callbacks=false"]  # other tests run them
+SNIPPETS = (
+    *("class SmallNetwork", "class FocalLoss", "class GradientNorm", "test_gradient_norm_is_logged"),
+    *("load_from_checkpoint", "onnxruntime", "gradient_norm: callbacks", "ZooNetwork", "param_groups"),
+)
 
 
 def block(language: str, word: str) -> str:
-    """Return the code block of the README that contains a word."""
-    return next(code for code in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if word in code)
+    """Return the code block of the pages that contains a word."""
+    return next(code for known, code in BLOCKS if known == language and word in code)
 
 
-def test_callback_of_the_readme_logs(fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gradient_norm.py").write_text(block("python", "class GradientNorm"))
-    (tmp_path / "mine.yaml").write_text(block("yaml", "GradientNorm"))
-    monkeypatch.setattr(callbacks, "__path__", [*callbacks.__path__, str(tmp_path)])
+def files() -> dict[str, str]:
+    """Return the Python files of the pages: each block by the path that the paragraph before it names."""
+    result = {}
+    for page in PAGES.values():
+        for match in re.finditer(r"```python\n(.*?)```", page, re.DOTALL):
+            paragraph = page[: match.start()].rstrip().rsplit("\n\n", 1)[-1]
+            if path := re.search(r"`([\w/]+\.py)`", paragraph):
+                result[path[1]] = match[1]
+    return result
+
+
+def words_of(command: str) -> list[str]:
+    return [WORDS.get(word, word) for word in shlex.split(command)]
+
+
+def photo(path: Path, size: tuple[int, int] = (640, 480)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise(size, 90).convert("RGB").save(path)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a working directory with everything that the commands of the pages need, and a finished run."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    contents = {f"{FOLDER}/{name}": batch_content(seed) for seed, name in enumerate(BATCHES)}
+    (folder / "data").mkdir()
+    write_archive(folder / "data" / ARCHIVE, contents)
+    for name in ("photo.jpg", "cat.png", "photos/1.jpg", "more/1.jpg"):
+        photo(folder / name)
+    for name in ("cat", "dog"):
+        for number in range(12):
+            photo(folder / "my_images" / name / f"{number}.jpg", (90 + number, 70))
+    (folder / "mine.yaml").write_text(block("yaml", "param_groups"))
+    for path, code in files().items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for package in (callbacks, lightning_modules, lightning_modules.networks):
+            own = folder.joinpath(*package.__name__.split("."))
+            patch.setattr(package, "__path__", [*package.__path__, str(own)])
+        options = [*SHORT, "--trainer.max_epochs=1"]
+        run = main(["fit", "--config=configs/lenet.yaml", *QUIET, *options]).run_dir
+        shutil.copy(run / "checkpoints/best.ckpt", "best.ckpt")
+        yield folder
+
+
+@pytest.fixture
+def desk(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a copy of the template."""
+    folder = tmp_path / "desk"
+    shutil.copytree(template, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_command_of_the_pages_runs(command: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_of(command.removeprefix(PROJECT))
+    if words[0] in ("fit", "test", "validate") and "--help" not in words:
+        words += SHORT
+    if words[:2] == ["fit", "--config"]:
+        words += QUIET
+    code: Any = 0
+    try:
+        main(words)
+    except SystemExit as stop:
+        code = stop.code
+    assert not code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in UNTRIED])
+def test_option_of_the_pages_trains(option: str, desk: Path) -> None:
+    recipe = "resnet20" if "image_size" in option else "lenet"  # LeNet needs 32x32 pixels
+    quiet = [] if option.startswith("--callbacks") else QUIET
+    main(["fit", f"--config=configs/{recipe}.yaml", *words_of(option), *SHORT, *quiet, "--report=false"])
+
+
+@pytest.mark.parametrize("line", [*DEVICES, *UNTRIED])
+def test_line_for_other_hardware_is_accepted(line: str, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_of(re.sub(r"^.*project fit |^sbatch scripts/slurm.sh ", "", line))
+    recipe = [] if "--config" in words else ["--config=configs/lenet.yaml"]
+    with pytest.raises(SystemExit):  # --print_config would not check required arguments of classes
+        main(["fit", *recipe, *words, "--trainer.accelerator=cpu", "--ckpt_path=gone.ckpt"])
+    assert "gone.ckpt does not exist" in capsys.readouterr().err
+
+
+def test_every_command_is_tested() -> None:
+    assert len(RUN) > 20
+    assert len(OPTIONS) > 30
+    assert set(COMMANDS) == {*RUN, *DEVICES, *ELSEWHERE}
+    assert {language for language, _ in BLOCKS} == {"bash", "python", "yaml", "text"}
+
+
+def test_every_snippet_is_tested() -> None:
+    for language, code in BLOCKS:
+        if language in ("python", "yaml"):
+            assert len([word for word in SNIPPETS if word in code]) == 1, code
+
+
+@pytest.mark.parametrize("line", [*COMMANDS, *OPTIONS])
+def test_shells_pass_each_line_unchanged(line: str) -> None:
+    assert not set("[](){}<>*?#&|;!$~\\") & set(re.sub(r"'[^']*'", "", line))
+
+
+def test_torchrun_is_kept_from_the_options_of_fit() -> None:
+    lines = [command for command in COMMANDS if command.startswith("torchrun")]
+    assert lines
+    assert all(" -m -- project " in line for line in lines)
+
+
+@pytest.mark.parametrize("path", files())
+def test_file_of_the_pages_passes_the_linter(path: str) -> None:
+    for command in (["check"], ["format", "--check"]):
+        args = [sys.executable, "-m", "ruff", *command, f"--stdin-filename={path}", "-"]
+        done = subprocess.run(args, input=files()[path], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_files_of_the_pages_pass_the_type_checker(tmp_path: Path) -> None:
+    paths = [path for path in files() if not path.startswith("tests/")]
+    assert len(paths) == 3
+    for path in paths:
+        (tmp_path / Path(path).name).write_text(files()[path])
+    args = [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", *map(str, tmp_path.iterdir())]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_callback_of_the_readme_logs(fast: list[str], desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    overlay = desk / "gradient_norm.yaml"
+    overlay.write_text(block("yaml", "GradientNorm"))
     own_test: dict[str, Any] = {}
     exec(block("python", "test_gradient_norm"), own_test)
-    own_test["test_gradient_norm_is_logged"](fast, tmp_path / "test")
-    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}/runs"]
+    own_test["test_gradient_norm_is_logged"](fast, desk / "test")
+    options = [f"--config={overlay}", "--trainer.max_epochs=1", f"--runs_dir={desk}/runs"]
     cli = main(["fit", *fast, *options])
     events = EventAccumulator(str(cli.run_dir)).Reload()
     assert len(events.Scalars("gradient_norm")) == 3
@@ -33,7 +213,7 @@ def test_callback_of_the_readme_logs(fast: list[str], tmp_path: Path, monkeypatc
     assert "confusion_matrix/val" in events.Tags()["images"]  # the recipe's callbacks are still active
 
 
-def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -> None:
+def test_param_groups_of_the_pages_are_used(fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(block("yaml", "param_groups"))
     options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
     cli = main(["fit", *fast, *options])
@@ -43,54 +223,52 @@ def test_param_groups_of_the_readme_are_taken(fast: list[str], tmp_path: Path) -
     assert not cli.model.network.conv1.weight.requires_grad  # until its epoch
 
 
-def test_network_of_the_readme_is_taken(fast: list[str], tmp_path: Path) -> None:
+def test_network_of_the_pages_is_used(fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(block("yaml", "ZooNetwork"))
     options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
     cli = main(["fit", *fast, *options, "--callbacks=false", "--data.batch_size=4"])
     assert type(cli.model.network).__name__ == "VGG"
 
 
-OPTIONS = re.findall(r"`(--(?:model|trainer|data\.batch_transforms\+)[.=][^`]+)`", README)
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option_of_the_readme_is_accepted(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    files = {"FILE": "README.md", "my_file.MyNetwork": "lightning_modules.networks.NiN"}
-    words = [files.get(word, word) for word in option.split()]
-    with pytest.raises(SystemExit):  # --print_config would not check required arguments of classes
-        main(["fit", "--config=configs/lenet.yaml", *words, "--ckpt_path=gone.ckpt"])
-    assert "gone.ckpt does not exist" in capsys.readouterr().err
-
-
-def test_torchrun_is_kept_from_the_options_of_fit() -> None:
-    lines = re.findall(r"^torchrun .*", README, re.MULTILINE)
-    assert lines
-    assert all(" -m -- project " in line for line in lines)
-
-
-def test_the_readme_names_many_options() -> None:
-    assert len(OPTIONS) > 15
-
-
-def test_checkpoint_of_the_readme_names_a_class(
-    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_checkpoint_of_the_pages_names_the_class_that_predict_names(
+    desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (32, 32)).save("cat.png")
-    (tmp_path / "best.ckpt").write_bytes((finished_run / "checkpoints/best.ckpt").read_bytes())
+    main(["predict", "--run=last", "photo.jpg", "--top=1"])
+    predicted = capsys.readouterr().out.split()[0]
     exec(block("python", "load_from_checkpoint"), {})
-    assert capsys.readouterr().out.strip() in list("0123456789")
+    assert capsys.readouterr().out.strip() == predicted
 
 
-def test_pictures_and_pages_of_the_readme_exist() -> None:
-    paths = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(paths) >= 3
-    for path in paths:
-        assert (ROOT / path).is_file(), path
+def test_pictures_and_pages_exist() -> None:
+    for page, text in PAGES.items():
+        paths = re.findall(r"\]\(([^)]+)\)", text)
+        for path in paths:
+            assert (page.parent / path).is_file(), f"{page.name}: {path}"
+    linked = re.findall(r"\]\((docs/\w+\.md)\)", README)
+    assert {ROOT / path for path in linked} == set(PAGES) - {ROOT / "README.md"}
+
+
+def test_figures_of_the_quick_start_are_those_of_the_recipes() -> None:
+    (table,) = re.findall(r"^\| command \| trains .*?\n\n", README, re.DOTALL | re.MULTILINE)
+    figures = re.findall(r"\d+\.\d+", table)
+    assert len(figures) >= 6
+    measured = (ROOT / "configs/README.md").read_text()
+    assert [figure for figure in figures if figure not in measured] == []
 
 
 def test_every_folder_of_the_tree_exists() -> None:
-    folders = re.findall(r"^(\w+)/ {2,}", README, re.MULTILINE)
-    assert len(folders) == 7
+    folders = re.findall(r"^(\w+)/ {2,}", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert len(folders) == 8
     for folder in folders:
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_no_sentence_is_on_two_pages() -> None:
+    text = re.sub(r"^(?:```.*?^```|\|.*?$|#.*?$)", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+    sentences = re.split(r"(?<=[.:])\s|\n\n", re.sub(r"(?<!\n)\n(?!\n)", " ", text))
+    long = [sentence for sentence in sentences if len(sentence) > 40]
+    assert [sentence for sentence in set(long) if long.count(sentence) > 1] == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert README.count("\n") <= 190

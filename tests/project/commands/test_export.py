@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from test_predict import QUICK, stop_of
-from test_readme import block
+from test_readme import block, photo
 from torch import Tensor, nn
 from training import module_of
 
@@ -197,9 +197,10 @@ def test_existing_files_are_not_overwritten(
     assert first.read_bytes() == before
 
 
-def test_example_of_the_readme_needs_no_code_of_the_project(exported: tuple[list[Path], str], tmp_path: Path) -> None:
+def test_example_of_the_pages_needs_no_code_of_the_project(exported: tuple[list[Path], str], tmp_path: Path) -> None:
     for path in exported[0]:
         shutil.copy(path, tmp_path)
+    photo(tmp_path / "photo.jpg")
     code = block("python", "onnxruntime")
     code += "\nimport sys\nassert not {'project', 'lightning_modules', 'lightning'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
