@@ -8,8 +8,8 @@ from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules
+from project.cli.check_config import check_seed_range
 from project.cli.parser import Parser
-from project.cli.preflight import check_seed_range
 from project.errors import RunError
 from project.runs.options import IGNORED
 

@@ -19,7 +19,7 @@ from project.cli import config_merging
 from project.cli.distributed import is_rank_zero
 from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
 from project.errors import RunError, UsageError
-from project.resume.arguments import with_paths
+from project.resume.run_option import with_paths
 from project.runs.command_line import classes_first, config_files
 from project.runs.config import CONFIG, flatten, read_yaml, write_yaml
 

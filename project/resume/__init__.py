@@ -1,1 +1,1 @@
-"""Exact resume: what a checkpoint holds besides Lightning's state, signals, and changed settings."""
+"""Exact resume: which run and checkpoint to use, what a checkpoint holds, how signals stop it, and changed settings."""

@@ -1,4 +1,4 @@
-"""Replace --run in a command line with the run's config and checkpoint."""
+"""Resolve --run: which run a command uses, with which config, and from which of its checkpoints."""
 
 import json
 import os
@@ -56,15 +56,15 @@ def with_paths(args: list[str]) -> list[str]:
 
 
 def expand_run(args: list[str]) -> list[str]:
-    """Replace a run, or a checkpoint without a config, with the run's saved config and its checkpoint.
+    """Replace ``--run``, or ``--ckpt_path`` without a config, with the options that load the run.
 
-    ``fit`` resumes from the last checkpoint, or starts from scratch if there is none. With ``--run auto``, it resumes
-    the latest run of the same command line that is neither running nor finished, with the config files as they are now,
-    and starts a new run if there is none. Processes that Lightning launches use the run of the process that launched
-    them.
+    ``fit`` resumes from last.ckpt; if it is missing, from best.ckpt, or else from scratch. Other commands use
+    best.ckpt. With ``--run auto``, ``fit`` resumes the latest run of the same command line that is neither running nor
+    finished, with the config files as they are now, and starts a new run if there is none. Processes that Lightning
+    launches use the run of the process that launched them.
 
     Raises:
-        RunError: The run does not exist, or has no best checkpoint.
+        RunError: The run does not exist, or a command other than ``fit`` needs its best checkpoint and finds none.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for option in (*(f"--{name}" for name in RUN), "--config", "-c"):

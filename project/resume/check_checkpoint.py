@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_modules import ImageClassifier
 from lightning_modules.base import ImageModule
-from lightning_modules.extras.distiller import load_teacher
 from lightning_modules.weights.pretrained import compare, in_words, read_state_dict, some
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import RunError
@@ -80,7 +79,7 @@ def check_classes(file: str, known: list[str], data: Any, training: bool) -> Non
 
 
 def check_weights(command: str, config: Any, module: LightningModule) -> None:
-    """Check the checkpoint, pretrained weights and teacher that a command loads.
+    """Check the checkpoint, pretrained weights and other files that a command loads.
 
     Args:
         command: "fit", "validate" or "test".
@@ -106,8 +105,8 @@ def check_weights(command: str, config: Any, module: LightningModule) -> None:
         )
     else:
         check_checkpoint(str(config.ckpt_path), module, command == "fit")
-    if command == "fit" and (teacher := getattr(module, "teacher", None)) is not None:
-        load_teacher(teacher)
+    if command == "fit" and isinstance(module, ImageModule):
+        module.check_files()
 
 
 def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:
