@@ -261,6 +261,12 @@ class ImageModule(LightningModule):
 
     # Beyond Lightning's hooks
 
+    def check_files(self) -> None:
+        """Check, and load, files that only this class needs for training.
+
+        The command line calls it before a run directory exists.
+        """
+
     @property
     def backbone(self) -> nn.ModuleList:
         """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""

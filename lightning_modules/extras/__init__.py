@@ -1,1 +1,1 @@
-"""Modules for tasks beyond classification; no other file depends on this folder."""
+"""Modules beyond plain classification. Only ``lightning_modules/__init__.py`` imports them, to export their names."""

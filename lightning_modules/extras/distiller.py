@@ -46,28 +46,33 @@ class Distiller(ImageClassifier):
         self.divergence = nn.KLDivLoss(reduction="batchmean")
         self._teacher: list[ImageClassifier] = []  # in a list, so that it is not registered as a submodule
 
-    def setup(self, stage: str) -> None:
+    def check_files(self) -> None:
         """Load the teacher.
 
         Raises:
             MisconfigurationException: It cannot be loaded, or its classes or image size differ.
         """
+        teacher = load_teacher(self.teacher)
+        names, size = teacher.class_names, teacher.hparams["image_size"]
+        own = [name for name in self.class_names if name not in names]
+        others = [name for name in names if name not in self.class_names]
+        if own or others:  # name only the classes that differ
+            raise MisconfigurationException(
+                f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has {others[:LIMIT]} "
+                "instead."
+            )
+        if size != self.hparams["image_size"]:
+            raise MisconfigurationException(
+                f"Expected a --model.teacher with image_size {self.hparams['image_size']}, but {self.teacher} has "
+                f"{size}."
+            )
+        self._teacher[:] = [teacher]
+
+    def setup(self, stage: str) -> None:
+        """Load the teacher, unless the command line has done so."""
         super().setup(stage)
-        if stage == "fit":
-            self._teacher[:] = [load_teacher(self.teacher)]
-            names, size = self._teacher[0].class_names, self._teacher[0].hparams["image_size"]
-            own = [name for name in self.class_names if name not in names]
-            others = [name for name in names if name not in self.class_names]
-            if own or others:  # name only the classes that differ
-                raise MisconfigurationException(
-                    f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has "
-                    f"{others[:LIMIT]} instead."
-                )
-            if size != self.hparams["image_size"]:
-                raise MisconfigurationException(
-                    f"Expected a --model.teacher with image_size {self.hparams['image_size']}, but {self.teacher} has "
-                    f"{size}."
-                )
+        if stage == "fit" and not self._teacher:
+            self.check_files()
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -103,7 +108,7 @@ def load_teacher(file: str) -> ImageClassifier:
         raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
     expected = f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file}"
     try:
-        load_safely(file)  # for its error messages: torch's advise to load the file unsafely
+        load_safely(file)  # for its error messages: torch's advice is to load the file unsafely
         teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
     except LoadError as error:
         raise MisconfigurationException(f"{expected} {error}. Use a checkpoint of `fit`.") from error

@@ -25,20 +25,20 @@ from atomic_files import write_atomically
 from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
+from project.cli.check_config import check_config
 from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
 from project.cli.error_handling import report_errors
 from project.cli.named_callbacks import callback_names, default_callbacks
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
-from project.cli.preflight import check_config
 from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
-from project.resume.arguments import expand_run
 from project.resume.changes import Changes, changes_of, check_seed, check_unfinished
+from project.resume.check_checkpoint import check_classes, check_weights, data_of, facts_of
 from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.csv_logger import Table, open_table, truncate
-from project.resume.preflight import check_classes, check_weights, data_of, facts_of
+from project.resume.run_option import expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
 from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, load_config, read_yaml, setting
@@ -56,6 +56,39 @@ from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
 HELP = "Options of the model, the data, the run (--config, --run, ...), checkpoints and the Trainer, in this order."
+
+
+def run(args: list[str]) -> "CLI":
+    """Run fit, validate or test.
+
+    All modules of ``callbacks`` are imported, so that their classes can be given by short names.
+
+    Raises:
+        SystemExit: See ``report_errors``.
+    """
+    follow_parent()
+    with report_errors(args):
+        for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
+            importlib.import_module(f"callbacks.{module.name}")
+        torch.set_float32_matmul_precision("high")
+        command = list(args)
+        args[:] = expand_run(args)
+        return CLI(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={
+                "allow_abbrev": False,
+                **{name: {"usage": f"python -m project {name} {OPTIONS}", "description": HELP} for name in COMMANDS},
+            },
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=args,
+            command=command,
+        )
 
 
 class CLI(LightningCLI):
@@ -184,9 +217,6 @@ class CLI(LightningCLI):
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
             raise RunError(f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist.")
-        teacher = config.get("model.init_args.teacher")
-        if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
-            raise RunError(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         if options.dirpath is not None or options.filename != "best" or options.save_top_k not in (0, 1):
             raise RunError(
                 "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
@@ -533,36 +563,3 @@ class CLI(LightningCLI):
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
         }
         (self.output_dir / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
-
-
-def run(args: list[str]) -> CLI:
-    """Run fit, validate or test.
-
-    All modules of ``callbacks`` are imported, so that their classes can be given by short names.
-
-    Raises:
-        SystemExit: See ``report_errors``.
-    """
-    follow_parent()
-    with report_errors(args):
-        for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
-            importlib.import_module(f"callbacks.{module.name}")
-        torch.set_float32_matmul_precision("high")
-        command = list(args)
-        args[:] = expand_run(args)
-        return CLI(
-            LightningModule,
-            LightningDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={
-                "allow_abbrev": False,
-                **{name: {"usage": f"python -m project {name} {OPTIONS}", "description": HELP} for name in COMMANDS},
-            },
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            args=args,
-            command=command,
-        )

@@ -10,7 +10,8 @@ from project.runs.metrics import circumstances
 
 LIMIT = 2_000_000  # bytes of all images of a run; 2.7 MB in base64
 OPEN = 4  # images of a kind that are not collapsed
-WHAT = {  # captions, with the rest of the tag
+# captions, with the rest of the tag; pictures with other tags appear under "More pictures and scalars"
+WHAT = {
     "confusion_matrix": "Confusion matrix of the {} images",
     "confusion_matrix_normalised": "Confusion matrix of the {} images, share of the true class",
     "roc": "ROC curve of each class against the rest, {} images",
