@@ -82,7 +82,7 @@ class PredictionCallback(DrawingCallback):
             required = "` and `".join(self.required_outputs)
             raise MisconfigurationException(
                 f"Expected validation_step and test_step to return a dict with `{required}` for {type(self).__name__}, "
-                f"but got {got}. Return it, or remove the callback from the config."
+                f"but got {got}. Return it, or switch the callback off with --callbacks.NAME false."
             )
         if self._collector is None:  # in the sanity check, or in an epoch without this callback
             return
