@@ -80,9 +80,11 @@ class PredictionCallback(DrawingCallback):
         if missing:
             got = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
             required = "` and `".join(self.required_outputs)
+            others = [item for item in trainer.callbacks if isinstance(item, PredictionCallback)]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            names = ", ".join(type(item).__name__ for item in others)
             raise MisconfigurationException(
                 f"Expected validation_step and test_step to return a dict with `{required}` for {type(self).__name__}, "
-                f"but got {got}. Return it, or switch the callback off with --callbacks.NAME false."
+                f"but got {got}. Return it, or switch off what needs predictions (--callbacks.NAME false): {names}."
             )
         if self._collector is None:  # in the sanity check, or in an epoch without this callback
             return

@@ -50,7 +50,7 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
                 raise RunError(f"Expected --{name} other than 0, but got 0.")
         _check_callbacks(config)
         _check_plateau_interval(config)
-        _complete_moments(config)
+        _read_at_epoch_end(config)
         _complete_modes(config, given)
 
 
@@ -92,7 +92,7 @@ def _check_plateau_interval(config: Namespace) -> None:
             )
 
 
-def _complete_moments(config: Namespace) -> None:
+def _read_at_epoch_end(config: Namespace) -> None:
     """Read monitored training metrics at the end of the epoch: after a validation, they are not logged yet."""
     for _, monitor, settings in _monitoring(config).values():
         for name in AT_EPOCH_END:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
@@ -55,7 +56,7 @@ from project.runs.options import OF_LENGTH, OF_STARTING, OF_TRAINING
 from project.runs.summary import shell_command, summary
 
 OPTIONS = "[--config FILE ...] [--option VALUE ...]"
-HELP = "Options of the model, the data, the run (--config, --run, ...), checkpoints and the Trainer, in this order."
+HELP = "Options of the model, the data, callbacks, the run (such as --config), checkpoints and the Trainer, in order."
 
 
 def run(args: list[str]) -> "CLI":
@@ -191,7 +192,7 @@ class CLI(LightningCLI):
         self.config = parser.parse_args(args)
         config = self.config[self.config.subcommand]
         for key in ("trainer", "model", "data", "callbacks"):
-            if isinstance(config[key], list):
+            if isinstance(config.get(key), list):
                 raise RunError(f"Expected keys and values below `{key}:`, but got a list.")
         if config.trainer.default_root_dir is not None:
             raise RunError(
@@ -217,6 +218,9 @@ class CLI(LightningCLI):
         pretrained = config.get("model.init_args.pretrained")
         if pretrained is not None and config.ckpt_path is None and not Path(pretrained).is_file():
             raise RunError(f"Expected a file of weights at --model.pretrained, but {pretrained} does not exist.")
+        teacher = config.get("model.init_args.teacher")  # before data is downloaded
+        if teacher is not None and self.config.subcommand == "fit" and not Path(teacher).is_file():
+            raise RunError(f"Expected a checkpoint at --model.teacher, but {teacher} does not exist.")
         if options.dirpath is not None or options.filename != "best" or options.save_top_k not in (0, 1):
             raise RunError(
                 "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
@@ -275,9 +279,10 @@ class CLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run_dir / BEST.parent)
         given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
-        named = vars(self.config_init[self.subcommand].callbacks).values()
-        classes = {type(item) for item in given}  # a callback that is also listed in trainer.callbacks runs once
-        given = [item for item in named if isinstance(item, Callback) and type(item) not in classes] + given
+        named = vars(self.config_init[self.subcommand].get("callbacks", Namespace()))
+        classes = {type(item) for item in given}  # an entry of trainer.callbacks replaces the default of its class
+        replaced = {name for name in default_callbacks() if type(named.get(name)) in classes}
+        given = [item for name, item in named.items() if isinstance(item, Callback) and name not in replaced] + given
         if config["logger"] is False:  # Lightning would raise
             given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
@@ -562,4 +567,5 @@ class CLI(LightningCLI):
             **facts,
             "metrics": {name: float(value) for name, value in self.trainer.callback_metrics.items()},
         }
-        (self.output_dir / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
+        with write_atomically(self.output_dir / RESULTS) as partial:
+            partial.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,10 +1,12 @@
 """Callbacks with names: ``configs/callbacks.yaml`` lists those of every run; configs and options change them by name.
 
 ``--callbacks.NAME`` is a class, or false; ``--callbacks.NAME.ARGUMENT`` changes an argument. ``true`` stands for the
-class in ``callbacks.yaml``, and ``--callbacks false`` for false for each name.
+class in ``callbacks.yaml``; ``--callbacks false`` sets every name to false.
 """
 
+import copy
 import json
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,32 +15,38 @@ from typing import Any
 import yaml
 
 from project.errors import RunError
-from project.runs.command_line import CLASS, config_files, option_of, split_options
-from project.runs.config import read_yaml
+from project.runs.command_line import is_class, option_of, split_options
+from project.runs.config import CONFIG, read_yaml
 
 DEFAULTS = Path(__file__).parents[2] / "configs" / "callbacks.yaml"
 
 
 @cache
-def default_callbacks() -> dict[str, Any]:
-    """Return the content of ``configs/callbacks.yaml``, as classes with arguments by name; {} without the file."""
+def _defaults() -> dict[str, Any]:
     if not DEFAULTS.is_file():
         return {}
-    entries = read_yaml(DEFAULTS.read_text(encoding="utf-8"))["callbacks"] or {}
+    entries = (read_yaml(DEFAULTS.read_text(encoding="utf-8"), str(DEFAULTS)) or {}).get("callbacks") or {}
     return {name: {"class_path": entry} if isinstance(entry, str) else entry for name, entry in entries.items()}
 
 
+def default_callbacks() -> dict[str, Any]:
+    """Return the content of ``configs/callbacks.yaml``, as classes with arguments by name; {} without the file."""
+    return copy.deepcopy(_defaults())
+
+
 def callback_names(args: Sequence[str]) -> list[str]:
-    """Return the names of the default callbacks, and those to which a command line or its configs assign a class."""
-    names = dict.fromkeys(default_callbacks())
-    for file in config_files(args):
-        section = _section(file)
-        if isinstance(section, dict):
-            names |= dict.fromkeys(name for name, value in section.items() if _has_class(value))
+    """Return the names of the default callbacks, and those to which a command line or its configs assign a class.
+
+    The config of a run also has the names of callbacks that are off.
+    """
+    names = dict.fromkeys(_defaults())
     for option, value in map(option_of, split_options(args)):
         group, _, name = option.partition(".")
-        if group == "callbacks" and name and "." not in name and value is not None:
-            names |= {name: None} if value.startswith("{") or _has_class(value) else {}
+        if option == "config" and isinstance(section := _section(value), dict):
+            is_of_run = os.path.basename(value or "") == CONFIG
+            names |= dict.fromkeys(name for name, entry in section.items() if is_of_run or _has_class(entry))
+        elif group == "callbacks" and name and "." not in name and _has_class(_read(value)):
+            names[name] = None
     return list(names)
 
 
@@ -49,22 +57,23 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
         RunError: ``--callbacks`` has another value.
     """
     names = callback_names(args)
+    all_off = [f"--callbacks.{name}=false" for name in names]
     expanded: list[str] = []
     for group in split_options(args):
         option, value = option_of(group)
         name = option.removeprefix("callbacks.")
         if option == "callbacks":
-            if value != "false":
+            if _read(value) is not False:
                 raise RunError(
                     "Expected --callbacks false, or --callbacks.NAME with a name of configs/callbacks.yaml, but got "
-                    f"{value}."
+                    f"{value or 'no value'}."
                 )
-            group = [f"--callbacks.{each}=false" for each in names]
-        elif option != name and value == "true" and name in default_callbacks():
-            group = [f"--{option}={json.dumps(default_callbacks()[name])}"]
+            group = all_off
+        elif option != name and name in _defaults() and _read(value) is True:
+            group = [f"--{option}={json.dumps(_defaults()[name])}"]
         expanded += group
-        if option == "config" and value is not None and Path(value).is_file() and _section(Path(value)) is False:
-            expanded += [f"--callbacks.{each}=false" for each in names]
+        if option == "config" and _section(value) is False:
+            expanded += all_off
     return expanded
 
 
@@ -80,21 +89,28 @@ def resolve_callbacks(config: Any) -> None:
         del config["callbacks"]
     elif isinstance(section, dict):
         for name, value in section.items():
-            if value is True and name in default_callbacks():
+            if value is True and name in _defaults():
                 section[name] = default_callbacks()[name]
 
 
 def _has_class(value: Any) -> bool:
     """Return whether a value is a class, or a mapping with a class; another name is a misspelled default."""
-    if isinstance(value, str):
-        return CLASS.fullmatch(value) is not None and value not in ("true", "false", "null")
-    return isinstance(value, dict) and "class_path" in value
+    return is_class(value) if isinstance(value, str) else isinstance(value, dict) and "class_path" in value
 
 
-def _section(file: Path) -> Any:
-    """Return the ``callbacks`` section of a config; None if it has none, or cannot be read."""
+def _section(config: str | None) -> Any:
+    """Return the ``callbacks`` section of a config, a file or a text; None if it has none, or cannot be read."""
     try:
-        content = read_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RunError):  # the parser reports it
+        text = Path(config).read_text(encoding="utf-8") if config and os.path.isfile(config) else config
+    except (OSError, UnicodeDecodeError):  # the parser reports it
         return None
+    content = _read(text)
     return content.get("callbacks") if isinstance(content, dict) else None
+
+
+def _read(text: str | None) -> Any:
+    """Return the content of YAML; None if it cannot be read, which the parser reports."""
+    try:
+        return read_yaml(text or "")
+    except (yaml.YAMLError, RunError):
+        return None

@@ -13,7 +13,7 @@ import yaml
 import lightning_modules
 from project.cli.named_callbacks import DEFAULTS
 from project.cli.parser import DEFAULT_CLASSES, LINKED
-from project.runs.command_line import CLASS, config_files, option_of, split_options
+from project.runs.command_line import config_files, is_class, option_of, split_options
 from project.runs.config import Loader, key_lines
 
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
@@ -155,10 +155,10 @@ def _options(args: Sequence[str], names: Collection[str]) -> list[str]:
 def _classes(args: Sequence[str]) -> dict[str, type]:
     """Return the class at each key of the configs and options of a command line, except classes in lists."""
     paths: dict[str, str] = {}
-    for file in [DEFAULTS, *config_files(args)]:
+    for file in [*([DEFAULTS] if DEFAULTS.is_file() else []), *config_files(args)]:
         paths |= _class_paths(_node(file))
     for name, value in map(option_of, split_options(args)):
-        if value is not None and CLASS.fullmatch(value) and value not in ("true", "false"):
+        if value is not None and is_class(value):
             paths[".".join(_plain(name.split(".")))] = value
     classes = DEFAULT_CLASSES | {place: _class_at(path) for place, path in paths.items()}
     return {place: cls for place, cls in classes.items() if cls is not None}

@@ -20,6 +20,11 @@ def expand_homes(args: Sequence[str]) -> list[str]:
     return [f"{option}{equals}{expand_home(value)}" for option, equals, value in parts]
 
 
+def is_class(text: str) -> bool:
+    """Return whether the value of an option may be a class."""
+    return CLASS.fullmatch(text) is not None and text.lower() not in ("true", "false", "null", "none")
+
+
 def split_options(args: Sequence[str]) -> list[list[str]]:
     """Return each option of a command line with its values; the arguments before the first option are one group."""
     groups: list[list[str]] = []
@@ -58,7 +63,7 @@ def classes_first(args: Sequence[str]) -> list[str]:
         place = len(ordered)
         if name == "config":
             start = place + 1
-        elif value is not None and CLASS.fullmatch(value):
+        elif value is not None and is_class(value):
             places = (i for i in range(start, place) if ordered[i][0][: len(parts)] == parts != ordered[i][0])
             place = next(places, place)
         ordered.insert(place, (parts, group))

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 
 from callbacks import EMA, FeatureMaps, GradCAM, Histograms, Throughput
 from project.__main__ import main
+from project.cli import named_callbacks, unknown_options
 from project.cli.named_callbacks import default_callbacks
 
 ALL_OFF = dict.fromkeys(default_callbacks(), False)
@@ -61,6 +62,31 @@ def test_all_callbacks_are_switched_off_at_once(parse: Any) -> None:
     assert own == ALL_OFF | {"early": False}
 
 
+def test_a_later_option_overrides_an_earlier_one(parse: Any) -> None:
+    marker = ["--callbacks.marker", "test_named_callbacks.Marker"]
+    assert parse([*marker, "--callbacks", "false"]) == ALL_OFF | {"marker": False}
+    assert parse(["--callbacks.kernels.every_n_epochs=2", "--callbacks.kernels=false"])["kernels"] is False
+    assert parse(["--callbacks.kernels=true", "--callbacks=false"]) == ALL_OFF
+
+
+def test_a_config_may_be_text(parse: Any) -> None:
+    assert parse(["--config", "{callbacks: false}"]) == ALL_OFF
+    own = parse(["--config", "{callbacks: {marker: {class_path: test_named_callbacks.Marker}}}"])
+    assert own["marker"] == {"class_path": "test_named_callbacks.Marker"}
+    long = Path("configs/resnet.yaml").read_text() + "#" * 5000  # longer than a file name may be
+    assert parse(["--config", long])["ema"]["class_path"] == "callbacks.EMA"
+
+
+def test_there_may_be_no_default_callbacks(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(named_callbacks, "_defaults", dict)
+    monkeypatch.setattr(unknown_options, "DEFAULTS", tmp_path / "callbacks.yaml")
+    trainer = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).trainer
+    assert not any(isinstance(item, Histograms | FeatureMaps) for item in trainer.callbacks)
+    assert "Did you mean max_epochs?" in stop_of(["fit", *fast, "--trainer.max_epoch=1"], capsys)[1]
+
+
 def test_ones_own_callback_needs_a_file_and_an_entry(fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("callbacks: {marker: test_named_callbacks.Marker}")
     for options in (["--callbacks.marker", "test_named_callbacks.Marker"], [f"--config={tmp_path}/mine.yaml"]):
@@ -99,6 +125,8 @@ def test_a_named_callback_is_checked_like_others(fast: list[str], tmp_path: Path
     [
         (["--callbacks.grad_camm", "false"], "", "got 'callbacks.grad_camm'. Did you mean grad_cam?"),
         (["--callbacks.histogram.every_n_epochs", "5"], "", "Did you mean histograms?"),
+        (["--callbacks.histogram", "False"], "", "Did you mean histograms?"),
+        (["--callbacks"], "", "but got no value."),
         ([], "callbacks:\n  grad_camm: false", "'callbacks.grad_camm' in {}/overlay.yaml:2. Did you mean grad_cam?"),
         ([], "callbacks:\n  histograms:\n    every_n_epoch: 5", "overlay.yaml:3. Did you mean every_n_epochs?"),
         ([], "callbacks: [callbacks.GradCAM]", "Expected keys and values below `callbacks:`, but got a list."),
@@ -130,7 +158,9 @@ def test_mistakes_are_reported_in_one_line(
 
 
 def test_callbacks_that_are_off_stay_off_in_a_resumed_run(fast: list[str], tmp_path: Path) -> None:
-    run = main(["fit", *fast, "--callbacks=false", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
-    assert yaml.safe_load((run / "config.yaml").read_text())["callbacks"] == ALL_OFF
-    trainer = main(["fit", "--run", str(run), "--trainer.max_epochs=2"]).trainer
-    assert not any(type(item).__module__.startswith("callbacks.h") for item in trainer.callbacks)
+    own = ["--callbacks.marker=test_named_callbacks.Marker", "--callbacks=false", "--trainer.max_epochs=1"]
+    run = main(["fit", *fast, *own, f"--runs_dir={tmp_path}"]).run_dir
+    assert yaml.safe_load((run / "config.yaml").read_text())["callbacks"] == ALL_OFF | {"marker": False}
+    for command in (["fit", "--run", str(run), "--trainer.max_epochs=2"], ["test", "--run", str(run)]):
+        trainer = main(command).trainer
+        assert not any(isinstance(item, Histograms | Marker) for item in trainer.callbacks)
