@@ -46,11 +46,11 @@ class EpochMeans:
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return the steps of each process, stacked into few tensors on the CPU. All processes must call it."""
-        steps: list[Any] = [self._steps]
+        parts = [_stacked(self._steps)]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            steps = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(steps, self._steps)
-        return [_stacked(part) for part in steps]
+            parts *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, parts[0])
+        return parts
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Store a state for the next ``begin``."""
