@@ -1,7 +1,6 @@
 """Summarise the results of a run in facts, one sentence, warnings and numbers."""
 
 import math
-import os
 from typing import Any
 
 from project.report.curves import line_of
@@ -112,9 +111,10 @@ def _class(run: Run, key: str, arguments: bool = False) -> str:
 def _training(run: Run) -> tuple[str, str]:
     """Return the state of a run, and its progress, time and error."""
     info, state = record.read(run.folder), record.state_of(run.folder) or "state not recorded"
-    if state == "running" and info.get("pid") == os.getpid():  # the process that trained writes the report
+    if state == "running" and record.is_own(run.folder):  # the process that trained writes the report
         state = "finished"
-    if state == "finished" and run.epochs_trained < (run.setting("trainer.max_epochs") or 0):
+    has_steps = (run.setting("trainer.max_steps") or -1) > 0
+    if state == "finished" and not has_steps and 0 < run.epochs_trained < (run.setting("trainer.max_epochs") or 0):
         state = "stopped early"
     time = f"{run.minutes:.1f} minutes" if run.minutes >= 1 else "less than a minute"
     remarks = (_progress(run), time if math.isfinite(run.minutes) else "", info.get("error"))

@@ -46,11 +46,16 @@ def read(run: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def is_own(run: Path) -> bool:
+    """Return whether this process trains the run."""
+    return run.resolve() in _active
+
+
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
     info = read(run)
     state = str(info.get("state", ""))
-    if state != "running" or run.resolve() in _active:  # by this process
+    if state != "running" or is_own(run):
         return state
     is_running = is_locked(run / LOCK)
     if is_running is None:
