@@ -108,9 +108,9 @@ deadline=$((seconds - 490))
 [ "$deadline" -gt 0 ] || deadline=0
 for budget in $budgets; do
   name=${budget%:*}
-  [[ -z "$parts" || " $parts " == *" $name "* ]] || continue
   deadline=$((deadline + ${budget#*:}))
   [ "$deadline" -lt "$seconds" ] || deadline=$seconds
+  [[ -z "$parts" || " $parts " == *" $name "* ]] || continue
   started=$SECONDS
   part "$name" "$deadline"
   case $? in
