@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
+from atomic_files import write_atomically
 from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_pictures
@@ -141,9 +142,8 @@ class TopMistakes(PredictionCallback):
             ]
             caption = f"Most confident of {int((~right).sum()):,} mistakes among {len(right):,}, {stage}, {log.moment}"
             log.image(f"mistakes/{stage}", sheet(images, captions, side=128), caption)
-            partial = log.folder / f"mistakes_{stage}.png.partial"
-            to_pil_image(images.clamp(0, 1).transpose(0, 1).flatten(1, 2)).save(partial, "PNG")
-            partial.replace(partial.with_suffix(""))
+            with write_atomically(log.folder / f"mistakes_{stage}.png") as partial:
+                to_pil_image(images.clamp(0, 1).transpose(0, 1).flatten(1, 2)).save(partial, "PNG")
 
 
 def highest(values: Tensor, count: int) -> Tensor:
