@@ -50,6 +50,8 @@ class GradCAM(ImageCallback):
             depend on it.
     """
 
+    needs_classifier = True
+
     def __init__(
         self,
         layer: str | None = None,

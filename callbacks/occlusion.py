@@ -34,6 +34,8 @@ class OcclusionSensitivity(ImageCallback):
         every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
 
+    needs_classifier = True
+
     def __init__(
         self,
         images: int | list[int] = 4,

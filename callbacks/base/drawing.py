@@ -35,6 +35,7 @@ class DrawingCallback(Callback):
 
     required_media: tuple[str, ...] = ("images",)  # what a logger must support; see ``warn_of_skipped``
     needs_network = False  # whether the callback needs the whole network in one process; it is disabled for shards
+    needs_classifier = False  # whether the command line switches it off for modules other than ImageClassifier
     sharded = False
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:

@@ -37,6 +37,7 @@ class PredictionCallback(DrawingCallback):
         every_n_epochs: Run in every n-th epoch and the last planned one; always in ``validate`` and ``test``.
     """
 
+    needs_classifier = True
     required_outputs: tuple[str, ...] = ("preds",)
     _collector: "Collector | None" = None
 

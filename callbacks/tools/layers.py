@@ -53,7 +53,7 @@ def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> N
     if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
         raise MisconfigurationException(
             f"Expected a module that returns logits (N, classes), one for each of its class names, for "
-            f"{type(owner).__name__}, but got {tuple(output.shape)}. Remove the callback."
+            f"{type(owner).__name__}, but got {tuple(output.shape)}. Switch it off with --callbacks.NAME false."
         )
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, OnE
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules import ImageClassifier
 from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
 from project.errors import RunError
 from project.runs.options import NOT_ZERO
@@ -44,6 +45,7 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
             "their overhead, run scripts/benchmark_step.py."
         )
     _check_strategy(trainer.strategy)
+    _switch_off_unsuited(config, given)
     if command == "fit":
         for name in NOT_ZERO:
             if config[name] == 0:
@@ -75,12 +77,35 @@ def _check_strategy(strategy: Any) -> None:
         )
 
 
+def _switch_off_unsuited(config: Namespace, given: Callable[[], Namespace]) -> None:
+    """Switch off callbacks that need a classifier if the module is none, except those that the user has set."""
+    module = _class_of(config.model)
+    if module is None or issubclass(module, ImageClassifier):
+        return
+    named = vars(config.get("callbacks", Namespace()))
+    unsuited = [name for name, entry in named.items() if getattr(_class_of(entry), "needs_classifier", False)]
+    known = vars(given().get("callbacks", Namespace())) if unsuited else {}
+    off = [name for name in unsuited if name not in known]
+    for name in off:
+        config.callbacks[name] = False
+    if off:
+        rank_zero_info(f"Off, because {module.__name__} is not an ImageClassifier: {', '.join(off)}.")
+
+
 def _check_callbacks(config: Namespace) -> None:
     for entry in _callbacks(config).values():
-        module, _, name = entry.class_path.rpartition(".")
+        callback = _class_of(entry)
         for kind, reason in REJECTED.items():
-            if issubclass(getattr(importlib.import_module(module), name), kind):
-                raise RunError(f"Expected no {name} among the callbacks, because {reason}.")
+            if callback is not None and issubclass(callback, kind):
+                raise RunError(f"Expected no {callback.__name__} among the callbacks, because {reason}.")
+
+
+def _class_of(entry: Any) -> type | None:
+    """Return the class of an entry of a config; None if the entry is none or off."""
+    if not entry:
+        return None
+    module, _, name = entry.class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _check_plateau_interval(config: Namespace) -> None:
