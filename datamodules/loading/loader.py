@@ -266,7 +266,10 @@ class ImageLoader:
                 worker_init_fn=_leave_group,
                 generator=torch.Generator(),  # the default would use the global random state
             )
-        yield from self._workers
+        try:
+            yield from self._workers
+        except ConnectionError:  # noticed before torch notices that the worker exited
+            raise RuntimeError("DataLoader worker (pid unknown) is killed") from None
 
 
 def _leave_group(worker: int) -> None:
