@@ -27,7 +27,7 @@ from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
 from project.cli.check_config import check_config
-from project.cli.distributed import follow_parent, is_rank_zero, reason_of_first
+from project.cli.distributed import follow_parent, is_rank_zero
 from project.cli.error_handling import report_errors
 from project.cli.named_callbacks import callback_names, default_callbacks
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
@@ -122,7 +122,7 @@ class CLI(LightningCLI):
         except BaseException as error:  # record in the run directory how the run ended
             if hasattr(self, "run_dir") and self.subcommand == "fit":
                 state = "interrupted" if isinstance(error, Stopped) else "failed"
-                reason = reason_of_first(" ".join(f"{type(error).__name__}: {error}".split())[:500])
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
                 with suppress(OSError):  # the disk may be full
                     if self.training or self.config["fit"].run is None:
                         record.end(self.run_dir, state, time.monotonic() - self.start_time, reason)

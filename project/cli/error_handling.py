@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from callbacks.finite_loss import NotFiniteError
-from project.cli.distributed import is_first_to_fail, is_loss_of_another, leave_at_once, rank
+from project.cli.distributed import is_loss_of_another, leave_at_once, rank
 from project.cli.error_messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
 from project.errors import DiskFullError, RunError, UsageError, debugging
 from project.resume.signals import GracefulShutdown, Stopped, world_size
@@ -65,10 +65,9 @@ def report_errors(args: list[str]) -> Iterator[None]:
         raise SystemExit(code) from None
     except Exception as error:  # printed in short; PROJECT_DEBUG raises it
         code = 1
-        first = is_first_to_fail()
-        if not debugging() and first:
-            if world_size() > 1 and not is_loss_of_another(error):
-                print(f"Rank {rank()} of {world_size()} failed first:", file=sys.stderr)
+        if not debugging():
+            if world_size() > 1:
+                print(f"Rank {rank()} of {world_size()} failed:", file=sys.stderr)
             code = print_error(root_cause(error), args)
         leave_at_once(code)
         if debugging():
@@ -89,8 +88,8 @@ def print_error(error: BaseException, args: list[str]) -> int:
         print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
     elif is_loss_of_another(error):
         print(
-            "error: Another rank exited without an error; it may have run out of memory. "
-            f"Rank {rank()} reports: {' '.join(str(error).split())}",
+            "error: Another rank exited. Its error is above or below; if there is none, it may have run out of memory. "
+            f"This rank reports: {' '.join(str(error).split())}",
             file=sys.stderr,
         )
         return 1
