@@ -1,12 +1,13 @@
 """Read CIFAR-10's Python archive, packed or extracted, without trusting it.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle, a program that ``pickle`` would run.
-``load_pickle`` supports only the instructions that create plain values and arrays. Nothing is extracted: members are
-read by their known names after a check of their size.
+Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle, a program for ``pickle``, whose
+instructions are only listed. Nothing is extracted: members are read by their known names after a check of their size.
+How many instructions there are is not limited: a crafted archive can waste resources.
 """
 
 import gzip
 import pickletools
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,6 @@ BATCHES = {f"data_batch_{i}": ("train", 10_000 * (i - 1)) for i in range(1, 6)} 
 # A file that exceeds these limits is not CIFAR-10, and could exhaust the memory.
 MAX_BYTES = 2**26  # of a member; an official batch has about 31 million
 MAX_MEMBERS = 50  # the official archive has 9
-MAX_INSTRUCTIONS = 300_000  # of a pickle; an official batch has about 20,000
-MAX_KEY = 100  # characters of a key in a dict
 
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 # members with metadata of the next one, such as long names and times; not needed here
@@ -46,54 +45,37 @@ KINDS = {
 }
 
 
-class Name(str):
-    """Module and name of a function or class that a pickle refers to."""
-
-
-NAMES = {
-    "_codecs encode",  # how Python 3 writes bytes in protocol 2
-    "numpy dtype",
-    "numpy ndarray",
-    "numpy.core.multiarray _reconstruct",
-    "numpy.core.numeric _frombuffer",
-}
-
-
-def load_pickle(content: bytes) -> Any:
-    """Return the content of a pickle of plain values and uint8 arrays.
-
-    Raises:
-        DataError: It is damaged, uses anything else, or needs more memory than CIFAR-10 does.
-    """
-    try:
-        return _run(content)
-    except DataError:
-        raise
-    except Exception as error:  # a damaged pickle can raise almost any exception
-        raise DataError(f"is damaged ({type(error).__name__}: {str(error)[:200]})") from error
+# all that the pickle of an array of uint8 refers to
+FUNCTIONS = r"_codecs encode|numpy (dtype|ndarray)|numpy\._?core\.(multiarray _reconstruct|numeric _frombuffer)"
+CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
+EXTENDING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")  # instructions that change an existing value
 
 
 def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixels, uint8 ``(N, 32, 32, 3)``, and labels, int64 ``(N,)``, of a batch file.
 
     Raises:
-        DataError: It is damaged, unsafe, or of the wrong shape.
+        DataError: It is damaged, of the wrong shape, or refers to other functions than an array of uint8 does.
     """
-    batch = load_pickle(content)
-    if not isinstance(batch, dict):
-        raise DataError(f"holds {type(batch).__name__}, but expected a dict with `data` and `labels`")
-    batch = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in batch.items()}
-    data, labels = batch.get("data"), batch.get("labels")
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or not len(data):
-        got = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise DataError(f"holds {got} as `data`, but expected uint8 (N, 3072)")
-    if not isinstance(labels, list) or len(labels) != len(data):
-        got = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
-        raise DataError(f"holds {got} as `labels`, but expected a list of {len(data)}")
-    for label in labels:
-        if type(label) is not int or not 0 <= label < len(CLASS_NAMES):  # bool is a subclass of int, but not a label
-            got = str(label) if type(label) is int else type(label).__name__
-            raise DataError(f"holds the label {got}, but expected integers from 0 to {len(CLASS_NAMES) - 1}")
+    try:
+        values = _read_pickle(content)
+        batch = dict(zip(values[::2], values[1::2], strict=True))
+        match batch.get("data"):
+            case [_, _, [1, shape, [_, [str(kind), *_], *_], order, text]]:
+                pass  # the state of numpy.core.multiarray._reconstruct: protocols 0 to 4
+            case [_, [text, [_, [str(kind), *_], *_], shape, order]]:
+                pass  # the arguments of numpy.core.numeric._frombuffer: protocol 5
+            case data:
+                raise DataError(f"holds {type(data).__name__} as `data`, but expected an array of uint8")
+        labels = batch.get("labels") or [None]
+        if wrong := {label if type(label) is int else type(label).__name__ for label in labels} - {*range(10)}:
+            raise DataError(f"holds the label {first_few(sorted(map(str, wrong)))}, but expected integers from 0 to 9")
+        if kind != "u1" or shape != [len(labels), 3072]:
+            got = f"{kind!r:.20} {tuple(map(int, shape))} as `data` and {len(labels)} labels"
+            raise DataError(f"holds {got}, but expected 'u1' (uint8) of shape (N, 3072) and N labels")
+        data = np.frombuffer(text.encode("latin1"), np.uint8).reshape(shape, order="F" if order in (True, "F") else "C")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DataError(f"is damaged ({type(error).__name__}: {str(error)[:200]})") from error
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 
 
@@ -222,117 +204,29 @@ def _other(archive: Path, what: str) -> DataError:
     )
 
 
-def _run(content: bytes) -> Any:
-    """Run the instructions of a pickle; see ``pickletools`` for their meaning."""
-    stack: list[Any] = []
-    below: list[list[Any]] = []  # the stack below each mark
-    memo: dict[int, Any] = {}
-    encoded = 0
-    instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(content)
-    for count, (opcode, value, _) in enumerate(instructions):
-        if count == MAX_INSTRUCTIONS:
-            raise DataError(f"is refused, because it has more than {MAX_INSTRUCTIONS} instructions")
-        match opcode.name:
-            case "BININT1" | "BININT2" | "BININT" | "LONG1" | "SHORT_BINUNICODE" | "BINUNICODE":
-                stack.append(value)
-            case "SHORT_BINBYTES" | "BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
-                stack.append(value)
-            case "SHORT_BINSTRING" | "BINSTRING":  # of Python 2
-                stack.append(value.encode("latin1"))
-            case "BINPUT" | "LONG_BINPUT":
-                memo[value] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[value])
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append({"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[opcode.name]())
-            case "MARK":
-                below.append(stack)
-                stack = []
-            case "TUPLE":
-                items, stack = stack, below.pop()
-                stack.append(tuple(items))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(opcode.name[-1])
-                stack[-size:] = [tuple(stack[-size:])]
-            case "APPENDS" | "SETITEMS":
-                items, stack = stack, below.pop()
-                _add(stack[-1], items)
-            case "APPEND" | "SETITEM":
-                size = 1 if opcode.name == "APPEND" else 2
-                items = stack[-size:]
-                del stack[-size:]
-                _add(stack[-1], items)
-            case "GLOBAL":
-                stack.append(_name(value))
-            case "STACK_GLOBAL":
-                stack[-2:] = [_name(" ".join(stack[-2:]))]
-            case "REDUCE":
-                function, arguments = stack[-2:]
-                stack[-2:] = [_call(function, arguments)]
-                encoded += len(stack[-1]) if isinstance(stack[-1], bytes) else 0
-                if encoded > len(content):
-                    raise DataError("is refused, because it encodes one text again and again")
-            case "BUILD":
-                state = stack.pop()
-                _build(stack[-1], state)
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case _:
-                raise _refusal(opcode.name)
+def _read_pickle(content: bytes) -> Any:
+    """Return the value of a pickle as numbers, text (bytes as latin1) and lists.
+
+    A dict is ``[key, value, ...]``, and the object that a function would return is ``[function, arguments, state]``.
+    """
+    stack, marks, memo = list[Any](), list[int](), dict[Any, Any]()
+    for opcode, value, _ in pickletools.genops(content):
+        name, taken = opcode.name, opcode.stack_before
+        if value is not None and opcode.stack_after and "GET" not in name:
+            stack.append(value.decode("latin1") if isinstance(value, (bytes, bytearray)) else value)
+        elif name == "MARK":
+            marks.append(len(stack))
+        elif "PUT" in name or name == "MEMOIZE":
+            memo[len(memo) if value is None else value] = stack[-1]
+        elif "GET" in name or name in CONSTANTS:
+            stack.append(memo[value] if "GET" in name else CONSTANTS[name])
+        elif opcode.stack_after:
+            start = marks.pop() if pickletools.markobject in taken else len(stack) - len(taken) + (name in EXTENDING)
+            items, stack[start:] = stack[start:], []
+            if name in EXTENDING:
+                stack[-1].extend(items)
+            else:  # Python 3 writes bytes as a call of _codecs.encode(text, "latin1") in protocol 2
+                stack.append(items[1][0] if items[:1] == ["_codecs encode"] else items)
+        if name in ("GLOBAL", "INST", "STACK_GLOBAL") and not re.fullmatch(FUNCTIONS, value or " ".join(stack[-1])):
+            raise DataError(f"is refused, because it uses {stack[-1]!r:.200}, and CIFAR-10 needs only arrays of uint8")
     return stack.pop()
-
-
-def _add(target: Any, items: list[Any]) -> None:
-    match target:
-        case list():
-            target += items
-        case dict():
-            # hashing a self-referencing key or comparing long ones would never end
-            if not all(type(key) in (str, bytes) and len(key) <= MAX_KEY for key in items[::2]):
-                raise ValueError("a key is not a short text")
-            target.update(zip(items[::2], items[1::2], strict=True))
-        case _:
-            raise ValueError("an item is added to a value that is not a container")
-
-
-def _name(name: str) -> Name:
-    name = name.replace("numpy._core.", "numpy.core.")  # NumPy 2 renamed it
-    if name not in NAMES:
-        raise _refusal(name.replace(" ", "."))
-    return Name(name)
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    """Return the result of a function call in a pickle of NumPy arrays, whose only dtype is uint8."""
-    match function, arguments:
-        case Name("_codecs encode"), (str(text), "latin1"):
-            return text.encode("latin1")
-        case Name("numpy dtype"), ("u1" | b"u1", *_):
-            return np.dtype(np.uint8)
-        case Name("numpy dtype"), (str() | bytes() as kind, *_):
-            raise DataError(f"holds an array of {kind[:20]!r}, but expected uint8")
-        case Name("numpy.core.multiarray _reconstruct"), (Name("numpy ndarray"), (0,), *_):
-            return np.empty(0, np.uint8)
-        case Name("numpy.core.numeric _frombuffer"), (raw, np.dtype() as dtype, shape, "C" | "F" as order):
-            return np.frombuffer(raw, dtype).reshape(shape, order=order)
-    raise _refusal("REDUCE otherwise than NumPy")
-
-
-def _build(target: Any, state: Any) -> None:
-    """Set the content of an array that ``_call`` created; a dtype needs no further state."""
-    match target, state:
-        case np.dtype(), (3, "|" | b"|", *_):
-            pass
-        case np.ndarray(), (1, tuple(shape), np.dtype() as dtype, fortran, bytes(raw)):
-            checked: Any = (1, np.frombuffer(raw, dtype).reshape(shape).shape, dtype, fortran, raw)
-            target.__setstate__(checked)
-        case _:
-            raise _refusal("BUILD otherwise than NumPy")
-
-
-def _refusal(feature: str) -> DataError:
-    return DataError(f"is refused, because it uses {feature[:200]!r}, and CIFAR-10 needs only arrays of uint8")
