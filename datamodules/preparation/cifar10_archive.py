@@ -1,8 +1,7 @@
-"""Read CIFAR-10's Python archive, packed or extracted, without trusting it.
+"""Read CIFAR-10's Python archive (https://www.cs.toronto.edu/~kriz/cifar.html), packed or extracted.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html. Each batch is a pickle, a program for ``pickle``, whose
-instructions are only listed. Nothing is extracted: members are read by their known names after a check of their size.
-How many instructions there are is not limited: a crafted archive can waste resources.
+Nothing is extracted or executed: each batch is a pickle, a program for ``pickle``, whose instructions are only listed.
+A member's size is limited, but not how many members and instructions there are: a crafted archive can waste resources.
 """
 
 import gzip
@@ -24,31 +23,43 @@ ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = {f"data_batch_{i}": ("train", 10_000 * (i - 1)) for i in range(1, 6)} | {"test_batch": ("test", 0)}
-
-# A file that exceeds these limits is not CIFAR-10, and could exhaust the memory.
 MAX_BYTES = 2**26  # of a member; an official batch has about 31 million
-MAX_MEMBERS = 50  # the official archive has 9
-
-FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
-# members with metadata of the next one, such as long names and times; not needed here
-EXTENSIONS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-
+TOP_LEVEL = ((), (FOLDER,), (f"._{FOLDER}",))  # "./", the folder, and the file of its attributes that macOS adds
+EXTENSIONS = b"KLgx"  # types of members that only hold metadata, such as the long name of the next one
+TYPES = tarfile.REGTYPE + tarfile.AREGTYPE + tarfile.DIRTYPE + EXTENSIONS
 # first bytes of files that are often given instead of the archive
-KINDS = {
-    b"PK\x03\x04": "a zip file",
-    b"7z\xbc\xaf": "a 7z file",
-    b"Rar!": "a rar file",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz",
-    b"PAR1": "a Parquet file",
-    b"<": "a web page",
-}
-
-
+KINDS = {b"PK\x03\x04": "a zip file", b"7z\xbc\xaf": "a 7z file", b"Rar!": "a rar file", b"BZh": "packed by bzip2",
+         b"\xfd7zXZ": "packed by xz", b"PAR1": "a Parquet file", b"<": "a web page"}  # fmt: skip
 # all that the pickle of an array of uint8 refers to
 FUNCTIONS = r"_codecs encode|numpy (dtype|ndarray)|numpy\._?core\.(multiarray _reconstruct|numeric _frombuffer)"
 CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 EXTENDING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")  # instructions that change an existing value
+
+
+def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> Iterator[ImageBatch]:
+    """Yield the images of these subsets of ``cifar-10-python.tar.gz`` or of the folder extracted from it, in its order.
+
+    Raises:
+        DataError: The archive or one of its batches is missing, damaged or unsafe.
+    """
+    missing = [name for name, (subset, _) in BATCHES.items() if subset in subsets]
+    try:
+        for name, content in _read_folder(archive) if archive.is_dir() else _read_tar(archive):
+            if BATCHES[name][0] in subsets:
+                if name not in missing:
+                    raise tarfile.ReadError(f"it has {name} twice")
+                missing.remove(name)
+                yield ImageBatch(*BATCHES[name], *parse_batch(content))
+        if missing:
+            raise tarfile.ReadError(f"it has no {', '.join(missing)}")
+    except DataError as error:
+        raise DataError(f"{archive}: {name} {error}. Get the archive again.") from error
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(
+            f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} is neither or cannot be read ({error}). "
+            f"Download it from {PAGE}, or unpack the file if it contains that folder; for other images, use --data "
+            "datamodules.FolderDataModule."
+        ) from error
 
 
 def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -79,129 +90,36 @@ def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, np.int64)
 
 
-def read_members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and content of each batch file in a ``cifar-10-batches-py`` folder or ``.tar.gz``.
-
-    Raises:
-        DataError: The archive is damaged, or contains a member that does not belong in it.
-    """
-    try:
-        yield from _read_folder(archive) if archive.is_dir() else _read_tar(archive)
-    except (gzip.BadGzipFile, zlib.error, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} is damaged or not a tar file ({error}). Delete it and get it again.") from error
-    except OSError as error:
-        raise DataError(
-            f"Expected the folder {FOLDER} or a .tar.gz, but {archive} cannot be read ({error.strerror or error}). "
-            "Give a path that you have permission to read."
-        ) from error
-
-
-def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> Iterator[ImageBatch]:
-    """Yield the images of CIFAR-10's Python archive, in the order of the archive.
-
-    Args:
-        archive: ``cifar-10-python.tar.gz``, or the extracted folder ``cifar-10-batches-py``.
-        subsets: Which of "train" and "test" to yield.
-
-    Raises:
-        DataError: The archive or one of its batches is missing, damaged or unsafe.
-    """
-    missing = {name for name, (subset, _) in BATCHES.items() if subset in subsets}
-    for name, content in read_members(archive):
-        if name not in missing:
-            continue
-        try:
-            pixels, labels = parse_batch(content)
-        except DataError as error:
-            raise DataError(f"{archive}: {name} {error}. Get the archive again.") from error
-        missing.remove(name)
-        yield ImageBatch(*BATCHES[name], pixels, labels)
-    if missing:
-        raise DataError(
-            f"Expected {FOLDER}/ with {', '.join(BATCHES)} in {archive}, but got no {', '.join(sorted(missing))}. "
-            "Get the archive again."
-        )
-
-
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in (folder / name for name in BATCHES):
-        if path.is_file():
-            if path.stat().st_size > MAX_BYTES:
-                raise DataError(f"Expected at most {MAX_BYTES} bytes, but {path} has more. Get the archive again.")
-            yield path.name, path.read_bytes()
+    for path in (folder / name for name in BATCHES if (folder / name).is_file()):
+        if path.stat().st_size > MAX_BYTES:
+            raise tarfile.ReadError(f"{path.name} has more than {MAX_BYTES} bytes")
+        yield path.name, path.read_bytes()
 
 
 def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the batches of a tar file, packed by gzip or not.
-
-    ``tarfile.open`` trusts the sizes that members state, and follows any number of format extensions.
-    """
+    """Yield the batches of a tar file, packed by gzip or not. ``tarfile.open`` would trust the sizes of its members."""
     with archive.open("rb") as packed, gzip.open(packed) as unpacked:
-        start = packed.peek(tarfile.BLOCKSIZE)
-        for magic, kind in KINDS.items():
-            if start.lstrip().startswith(magic):
-                raise _other(archive, f"is {kind}")
-        file = unpacked if start[:2] == b"\x1f\x8b" else packed
-        seen = set()
-        tops: set[str] = set()  # names of the top-level entries of the archive
-        for _ in range(MAX_MEMBERS):
-            header = file.read(tarfile.BLOCKSIZE)
-            # gzip compares its checksum at the very end, a few KiB after the end of the tar file
-            if header == bytes(tarfile.BLOCKSIZE) and len(file.read(MAX_BYTES)) < MAX_BYTES:
-                if FOLDER in tops:
-                    return
-                raise _other(archive, _held(tops))
-            try:
-                member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-            except tarfile.HeaderError as error:
-                if tops or len(header) < tarfile.BLOCKSIZE:  # damaged or truncated
-                    raise
-                raise _other(archive, "is not a tar file") from error
-            path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or member.type not in (*FILES, tarfile.DIRTYPE, *EXTENSIONS):
-                raise DataError(
-                    f"{archive} is refused: its member {member.name!r} is a link, a device, a sparse file or a "
-                    "path out of the archive, unlike those of the official one. Get it from a source that you trust."
-                )
-            if member.type not in EXTENSIONS:
-                tops.update(map(printable, path.parts[:1]))
-                if member.size > MAX_BYTES and FOLDER not in tops:
-                    raise _other(archive, _held(tops))
+        start = packed.peek(tarfile.BLOCKSIZE).lstrip()
+        for kind in (kind for magic, kind in KINDS.items() if start.startswith(magic)):
+            raise tarfile.ReadError(f"it is {kind}")
+        file = unpacked if start.startswith(b"\x1f\x8b") else packed
+        while (header := file.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            path, name = PurePosixPath(member.name), printable(member.name)
+            if member.type not in EXTENSIONS and path.parts[:1] not in TOP_LEVEL:
+                raise tarfile.ReadError(f"it holds {name}")
+            if member.type not in TYPES or ".." in path.parts:
+                raise tarfile.ReadError(f"its member {name} is a link, a device, a sparse file or outside the archive")
             if not 0 <= member.size <= MAX_BYTES:
-                raise DataError(
-                    f"{archive} is refused: its member {member.name!r} has {member.size} bytes, but expected at most "
-                    f"{MAX_BYTES}. Get it from a source that you trust."
-                )
-            if member.isdir():  # a directory has no content, even if it states a size
-                continue
-            content = file.read(member.size)
-            if len(content) < member.size:
-                raise EOFError(f"it ends within {member.name!r}")
-            file.read(-member.size % tarfile.BLOCKSIZE)
-            if member.type in FILES and path.parent == PurePosixPath(FOLDER) and path.name in BATCHES:
-                if path.name in seen:
-                    raise DataError(f"Expected {path} once in {archive}, but got it twice. Get the archive again.")
-                seen.add(path.name)
-                yield path.name, content
-    if FOLDER not in tops:
-        raise _other(archive, f"{_held(tops)}, and more than {MAX_MEMBERS} members")
-    raise DataError(
-        f"{archive} is refused: it has more than {MAX_MEMBERS} members, but the official one has 9. Get it from a "
-        "source that you trust."
-    )
-
-
-def _held(names: set[str]) -> str:
-    """Return a description of an archive without CIFAR-10's folder."""
-    return "is CIFAR-100's archive" if "cifar-100-python" in names else f"holds {first_few(sorted(names)) or 'nothing'}"
-
-
-def _other(archive: Path, what: str) -> DataError:
-    """Return the error for an intact file that is not CIFAR-10's Python archive."""
-    return DataError(
-        f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} {what}. Download it from {PAGE}, or unpack the "
-        "file if it contains that folder; for other images, use --data datamodules.FolderDataModule."
-    )
+                raise tarfile.ReadError(f"its member {name} has {member.size} bytes, but expected at most {MAX_BYTES}")
+            if not member.isdir():  # a directory has no content, even if it states a size
+                content = file.read(member.size)
+                file.read(-member.size % tarfile.BLOCKSIZE)
+                if member.type not in EXTENSIONS and path.parent == PurePosixPath(FOLDER) and path.name in BATCHES:
+                    yield path.name, content
+        if len(file.read(MAX_BYTES)) == MAX_BYTES:  # gzip compares its checksum after the last byte
+            raise EOFError("data follows its end")
 
 
 def _read_pickle(content: bytes) -> Any:
