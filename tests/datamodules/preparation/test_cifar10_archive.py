@@ -1,5 +1,4 @@
 import bz2
-import contextlib
 import gzip
 import io
 import lzma
@@ -17,7 +16,7 @@ import pytest
 from conftest import EXTRACT, PER_CLASS, batch_content, write_archive
 
 from datamodules import DataError
-from datamodules.preparation.cifar10_archive import FOLDER, MAX_BYTES, load_pickle, parse_batch, read_batches
+from datamodules.preparation.cifar10_archive import BATCHES, FOLDER, MAX_BYTES, parse_batch, read_batches
 
 PIXELS = np.arange(3072, dtype=np.uint8)[None]
 
@@ -59,28 +58,26 @@ OFFICIAL = (  # the instructions of an official batch, which Python 2.7 wrote
 
 
 def test_official_pickles_are_read() -> None:
-    batch = load_pickle(OFFICIAL)
-    np.testing.assert_array_equal(batch.pop(b"data"), PIXELS)
-    assert batch == {b"batch_label": b"training batch 1 of 5", b"labels": [6], b"filenames": [b"a.png"]}
+    pixels, labels = parse_batch(OFFICIAL)
+    np.testing.assert_array_equal(pixels.transpose(0, 3, 1, 2).reshape(1, 3072), PIXELS)
+    assert labels.tolist() == [6]
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("module", [b"numpy._core.", b"numpy.core."], ids=["NumPy 2", "NumPy 1"])
-def test_pickles_of_every_binary_protocol_are_read(protocol: int, order: Any, writable: bool, module: bytes) -> None:
+def test_pickles_of_every_protocol_are_read(protocol: int, order: Any, writable: bool, module: bytes) -> None:
     data = np.random.default_rng(0).integers(0, 256, (12, 3072), np.uint8).copy(order)
     data.flags.writeable = writable
-    batch: dict[Any, Any] = {b"data": data, "again": data, "labels": [3] * 12, b"names": [b"\xff.png", "名"], "n": 300}
+    batch = {"first": data, b"data": data, "labels": [*range(10), 3, 3], b"names": [b"\xff.png", "名"], "n": 300}
     content = pickle.dumps(batch, protocol)
     if module == b"numpy.core." and protocol < 4:  # since protocol 4, the name is prefixed with its length
         content = content.replace(b"numpy._core.", module)
         assert module in content
-    read = load_pickle(content)
-    np.testing.assert_array_equal(read.pop(b"data"), data)
-    np.testing.assert_array_equal(read.pop("again"), data)
-    assert read == {"labels": [3] * 12, b"names": [b"\xff.png", "名"], "n": 300}
-    np.testing.assert_array_equal(parse_batch(content)[0].transpose(0, 3, 1, 2).reshape(12, 3072), data)
+    pixels, labels = parse_batch(content)
+    np.testing.assert_array_equal(pixels.transpose(0, 3, 1, 2).reshape(12, 3072), data)
+    assert labels.tolist() == batch["labels"]
 
 
 # Pickles that are refused
@@ -119,6 +116,13 @@ def test_pickle_with_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: i
     with pytest.raises(DataError, match=r"evil\.tar\.gz: data_batch_2 (is refused|holds)"):
         list(read_batches(archive))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_pickle_with_code_next_to_its_images_is_refused(protocol: int) -> None:
+    batch = {"data": PIXELS, "labels": [6], "more": RunsCode(os.system, "false")}
+    with pytest.raises(DataError, match=r"is refused, because it uses .*system"):
+        parse_batch(pickle.dumps(batch, protocol))
 
 
 SYSTEM = b"cos\nsystem\n"
@@ -179,18 +183,25 @@ REFUSED = {
 }
 
 
+def batch_of(data: bytes) -> bytes:
+    """Return a pickle of a batch with one label, whose pixels are the value of these instructions."""
+    return b"\x80\x02}(U\x06labels]K\x06aU\x04data" + data + b"u."
+
+
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
 def test_pickle_that_asks_for_more_than_arrays_is_refused(content: bytes) -> None:
-    with pytest.raises(DataError, match=r"^(is refused, because it uses '|is damaged \(|holds )") as error:
-        load_pickle(b"\x80\x02" + content)
-    assert "\n" not in str(error.value)
+    assert len(parse_batch(batch_of(ARRAY))[1]) == 1
+    for pickled in (b"\x80\x02" + content, batch_of(content.removesuffix(b"."))):
+        with pytest.raises(DataError, match=r"^(is refused, because it uses |is damaged \(|holds )") as error:
+            parse_batch(pickled)
+        assert "\n" not in str(error.value)
 
 
 def test_flags_of_a_dtype_are_not_believed() -> None:
     # with flags that declare bytes to be objects, NumPy would follow them as pointers
-    array = load_pickle(b"\x80\x02" + ARRAY.replace(b"K\x00tb\x89", b"K\x3ftb\x89") + b".")
-    assert array.dtype == np.uint8
-    assert not array.dtype.hasobject
+    pixels, _ = parse_batch(batch_of(ARRAY.replace(b"K\x00tb\x89", b"K\x3ftb\x89")))
+    assert pixels.dtype == np.uint8
+    assert not pixels.dtype.hasobject
     assert not np.dtype(np.uint8).hasobject
 
 
@@ -216,8 +227,8 @@ HUNGRY = {
 @pytest.mark.parametrize("content", HUNGRY.values(), ids=HUNGRY)
 def test_pickle_takes_no_more_memory_than_a_batch_has_use_for(content: bytes) -> None:
     tracemalloc.start()
-    with contextlib.suppress(DataError):
-        assert load_pickle(b"\x80\x04" + content) is None
+    with pytest.raises(DataError):
+        parse_batch(b"\x80\x04" + content)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 50e6
@@ -229,29 +240,32 @@ def test_nested_lists_are_not_printed() -> None:
         parse_batch(b"\x80\x02}(" + nest + b"U\x04data" + ARRAY + b"U\x06labels](h\x00eu.")
 
 
-def test_deep_nests_are_read_and_freed() -> None:
-    assert load_pickle(b"\x80\x02" + b"]" * 140_000 + b"a" * 139_999 + b".") != []
-    assert load_pickle(b"\x80\x02)" + b"\x85" * 290_000 + b".") != ()
+@pytest.mark.parametrize("nest", [b"]" * 140_000 + b"a" * 139_999, b")" + b"\x85" * 290_000])
+def test_deep_nests_are_read_and_freed(nest: bytes) -> None:
+    assert len(parse_batch(b"\x80\x02}(U\x04nest" + nest + batch_of(ARRAY)[4:])[1]) == 1
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({b"data": np.zeros((100, 3071), np.uint8)}, r"uint8 \(100, 3071\) as `data`, but expected uint8 \(N, 3072\)"),
-        ({b"data": np.zeros((100, 3, 32, 32), np.uint8)}, r"uint8 \(100, 3, 32, 32\) as `data`"),
-        ({b"data": np.zeros((100, 3072), np.float32)}, r"an array of 'f4', but expected uint8"),
-        ({b"data": np.zeros((100, 3072), np.int8)}, r"an array of 'i1', but expected uint8"),
-        ({b"data": np.zeros((100, 3072), object)}, r"an array of 'O8', but expected uint8"),
-        ({b"data": b"none"}, "bytes as `data`"),
+        (
+            {b"data": np.zeros((100, 3071), np.uint8)},
+            r"'u1' \(100, 3071\) as `data` and 100 labels, but expected 'u1' \(uint8\) of shape \(N, 3072\) and N",
+        ),
+        ({b"data": np.zeros((100, 3, 32, 32), np.uint8)}, r"'u1' \(100, 3, 32, 32\) as `data`"),
+        ({b"data": np.zeros((100, 3072), np.float32)}, r"'f4' \(100, 3072\) as `data`"),
+        ({b"data": np.zeros((100, 3072), np.int8)}, r"'i1' \(100, 3072\) as `data`"),
+        ({b"data": np.zeros((100, 3072), object)}, r"'O8' \(100, 3072\) as `data`"),
+        ({b"data": b"none"}, "str as `data`, but expected an array of uint8"),
         ({b"data": None}, "NoneType as `data`"),
-        ({b"labels": [0]}, "1 labels as `labels`, but expected a list of 100"),
-        ({b"labels": None}, "NoneType as `labels`"),
+        ({b"labels": [0]}, r"'u1' \(100, 3072\) as `data` and 1 labels"),
+        ({b"labels": None}, "the label NoneType"),
         ({b"labels": [*[0] * 99, 10]}, "the label 10, but expected integers from 0 to 9"),
         ({b"labels": [-1] * 100}, "the label -1"),
         ({b"labels": [2**64] * 100}, "the label 18446744073709551616"),
         ({b"labels": [True] * 100}, "the label bool"),
         ({b"labels": ["cat"] * 100}, "the label str"),
-        ({b"labels": np.zeros(100, np.uint8)}, "ndarray as `labels`"),
+        ({b"labels": np.zeros(100, np.uint8)}, "the label list, str, but expected integers from 0 to 9"),
     ],
 )
 def test_batch_that_is_not_as_expected_is_named(tmp_path: Path, changes: dict, message: str) -> None:
@@ -267,7 +281,7 @@ def test_batch_without_images_is_refused(batch: Any) -> None:
 
 
 def test_labels_that_numpy_made_are_refused() -> None:
-    with pytest.raises(DataError, match=r"uses 'numpy\.core\.multiarray\.scalar'"):
+    with pytest.raises(DataError, match=r"uses 'numpy\._core\.multiarray scalar'"):
         parse_batch(pickle.dumps({b"data": PIXELS, b"labels": [np.int64(3)]}, 2))
 
 
@@ -295,14 +309,16 @@ def test_truncated_batch_of_a_folder_is_named(folder: Path, size: int) -> None:
 
 def test_batch_of_a_folder_that_is_far_too_large_is_not_read(folder: Path) -> None:
     os.truncate(folder / "data_batch_4", 2**40)
-    with pytest.raises(DataError, match=rf"at most {MAX_BYTES} bytes, but .*data_batch_4 has more"):
+    with pytest.raises(DataError, match=rf"\(data_batch_4 has more than {MAX_BYTES} bytes\)"):
         list(read_batches(folder))
 
 
 def test_missing_batch_of_a_folder_is_named(folder: Path) -> None:
     (folder / "data_batch_4").unlink()
     (folder / "data_batch_4").mkdir()
-    with pytest.raises(DataError, match=rf"Expected .* in .*{FOLDER}, but got no data_batch_4"):
+    with pytest.raises(
+        DataError, match=rf"Expected .*{FOLDER} is neither or cannot be read \(it has no data_batch_4\)"
+    ):
         list(read_batches(folder))
 
 
@@ -320,7 +336,7 @@ def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
     for size in (*range(1, len(content), len(content) // 40), *range(len(content) - 20, len(content))):
         archive.write_bytes(content[:size])
-        with pytest.raises(DataError, match=rf"{archive.name} is damaged or not a tar file .*Delete it and get"):
+        with pytest.raises(DataError, match=rf"{archive.name} is neither or cannot be read \(.*Download it"):
             list(read_batches(archive))
 
 
@@ -330,7 +346,7 @@ def test_unpacked_archive_truncated_at_any_point_is_named(archive: Path, content
     end = sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in sizes)
     for size in (*range(0, end, end // 40), *range(end - 2000, end + tarfile.BLOCKSIZE, 250)):
         archive.write_bytes(content[:size])
-        with pytest.raises(DataError, match=rf"{archive.name} is damaged or not a tar file"):
+        with pytest.raises(DataError, match=rf"{archive.name}(: \w+ is damaged| is neither or cannot be read \()"):
             list(read_batches(archive))
 
 
@@ -345,7 +361,7 @@ def test_flipped_bit_is_noticed(archive: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\0", b"\x1f\x8b", b"cifar-10-batches-py"])
 def test_file_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar\.gz is damaged or not a tar file \(.+\)\. Delete it and .*\.$"):
+    with pytest.raises(DataError, match=r"a\.tar\.gz is neither or cannot be read \(.+\)\. Download it .*\.$"):
         list(read_batches(tmp_path / "a.tar.gz"))
 
 
@@ -360,16 +376,16 @@ def zipped() -> bytes:
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (zipped(), "is a zip file"),
-        (b"<!DOCTYPE html>\n<html>Not found</html>", "is a web page"),
-        (b"\n<html>Not found</html>" * 100, "is a web page"),
-        (bz2.compress(bytes(1000)), "is packed by bzip2"),
-        (lzma.compress(bytes(1000)), "is packed by xz"),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "is a 7z file"),
-        (b"PAR1" + bytes(600), "is a Parquet file"),
-        (b"\xff\xd8\xff\xe0" + bytes(600), "is not a tar file"),
-        (batch_content(0), "is not a tar file"),
-        (gzip.compress(batch_content(0)), "is not a tar file"),
+        (zipped(), "it is a zip file"),
+        (b"<!DOCTYPE html>\n<html>Not found</html>", "it is a web page"),
+        (b"\n<html>Not found</html>" * 100, "it is a web page"),
+        (bz2.compress(bytes(1000)), "it is packed by bzip2"),
+        (lzma.compress(bytes(1000)), "it is packed by xz"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "it is a 7z file"),
+        (b"PAR1" + bytes(600), "it is a Parquet file"),
+        (b"\xff\xd8\xff\xe0" + bytes(600), "bad checksum"),
+        (batch_content(0), "invalid header"),
+        (gzip.compress(batch_content(0)), "invalid header"),
     ],
 )
 def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content: bytes, kind: str) -> None:
@@ -377,9 +393,9 @@ def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content
     with pytest.raises(DataError) as error:
         list(read_batches(tmp_path / "a.tar.gz"))
     assert str(error.value) == (
-        f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz {kind}. "
-        "Download it from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack the file if it contains that folder; "
-        "for other images, use --data datamodules.FolderDataModule."
+        f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz is neither or "
+        f"cannot be read ({kind}). Download it from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack the file if "
+        "it contains that folder; for other images, use --data datamodules.FolderDataModule."
     )
 
 
@@ -387,12 +403,12 @@ def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content
 @pytest.mark.parametrize(
     ("members", "kind"),
     [
-        ({"cifar-100-python/train": MAX_BYTES + 1, "cifar-100-python/test": 9}, "is CIFAR-100's archive"),
-        ({"cifar-100-python/meta": 9, "cifar-100-python/test": 9}, "is CIFAR-100's archive"),
-        ({"cifar-10-batches-bin/data_batch_1.bin": 9}, "holds cifar-10-batches-bin"),
-        ({f"data/{FOLDER}/data_batch_1": 9, "data_batch_1": 9}, "holds data, data_batch_1"),
-        ({f"photos/{i}.png": 9 for i in range(60)}, "holds photos, and more than 50 members"),
-        ({}, "holds nothing"),
+        ({"cifar-100-python/train": MAX_BYTES + 1, "cifar-100-python/test": 9}, "it holds cifar-100-python/train"),
+        ({"cifar-100-python/meta": 9, "cifar-100-python/test": 9}, "it holds cifar-100-python/meta"),
+        ({"cifar-10-batches-bin/data_batch_1.bin": 9}, r"it holds cifar-10-batches-bin/data_batch_1\.bin"),
+        ({f"data/{FOLDER}/data_batch_1": 9, "data_batch_1": 9}, f"it holds data/{FOLDER}/data_batch_1"),
+        ({f"photos/{i}.png": 9 for i in range(60)}, r"it holds photos/0\.png"),
+        ({}, f"it has no {', '.join(BATCHES)}"),
     ],
 )
 def test_archive_of_other_things_is_named_with_what_it_holds(
@@ -403,25 +419,29 @@ def test_archive_of_other_things_is_named_with_what_it_holds(
             info = tarfile.TarInfo(name)
             info.size = size
             tar.addfile(info, io.BytesIO(bytes(size)))
-    with pytest.raises(DataError, match=rf"a\.tar {kind}\. Download it from https.*, or unpack the file") as error:
+    with pytest.raises(
+        DataError, match=rf"a\.tar is neither .*\({kind}\)\. Download it from https.*, or unpack"
+    ) as error:
         list(read_batches(tmp_path / "a.tar"))
     assert "elete" not in str(error.value)
 
 
 def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.tar\.gz cannot be read \(No such file or directory\)\. Give a path"):
+    with pytest.raises(
+        DataError, match=r"a\.tar\.gz is neither or cannot be read \(\[Errno 2\] No such file or directory: .*\)\. "
+    ):
         list(read_batches(tmp_path / "a.tar.gz"))
 
 
 def test_missing_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
     del contents[f"{FOLDER}/data_batch_4"]
-    with pytest.raises(DataError, match="no data_batch_4"):
+    with pytest.raises(DataError, match=r"\(it has no data_batch_4\)"):
         list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
 
 
 def test_duplicate_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
     contents[f"./{FOLDER}/data_batch_2"] = batch_content(9)
-    with pytest.raises(DataError, match=rf"Expected {FOLDER}/data_batch_2 once in .*a\.tar\.gz, but got it twice"):
+    with pytest.raises(DataError, match=r"a\.tar\.gz .*\(it has data_batch_2 twice\)"):
         list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
 
 
@@ -432,6 +452,8 @@ def test_repacked_archive_is_read(folder: Path, tmp_path: Path, kind: int, mode:
     if kind != tarfile.USTAR_FORMAT:
         (folder / ("long name " * 20)).touch()
     with tarfile.open(tmp_path / "a.tar", mode, format=kind) as tar:
+        tar.addfile(tarfile.TarInfo(f"./._{FOLDER}"))  # as macOS does
+        tar.add(folder.parent, ".", recursive=False)
         tar.add(folder, f"./{FOLDER}")
     for packed, extracted in zip(
         sorted(read_batches(tmp_path / "a.tar"), key=lambda batch: batch[:2]),
@@ -444,7 +466,7 @@ def test_repacked_archive_is_read(folder: Path, tmp_path: Path, kind: int, mode:
 @pytest.mark.parametrize("name", ["../outside", "/outside", "//outside", f"{FOLDER}/../../outside"])
 def test_tar_member_outside_the_archive_is_refused(tmp_path: Path, contents: dict[str, bytes], name: str) -> None:
     archive = write_archive(tmp_path / "evil.tar.gz", {name: b"x"} | contents)
-    with pytest.raises(DataError, match=r"refused.*outside"):
+    with pytest.raises(DataError, match=r"\((it holds|its member) .*outside"):
         list(read_batches(archive))
     assert not (tmp_path.parent / "outside").exists()
 
@@ -453,7 +475,7 @@ def test_tar_member_outside_the_archive_is_refused(tmp_path: Path, contents: dic
 def test_tar_member_that_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
     archive = tmp_path / "evil.tar.gz"
     archive.write_bytes(gzip.compress(header(f"{FOLDER}/data_batch_1", 0, bytes([kind]))))
-    with pytest.raises(DataError, match=r"refused.*data_batch_1' is a link, a device"):
+    with pytest.raises(DataError, match=r"its member .*data_batch_1 is a link, a device"):
         list(read_batches(archive))
 
 
@@ -463,7 +485,7 @@ def test_tar_member_of_an_impossible_size_is_not_read(tmp_path: Path, kind: byte
     archive = tmp_path / "evil.tar.gz"
     archive.write_bytes(gzip.compress(header(f"{FOLDER}/data_batch_1", size, kind) + bytes(MAX_BYTES + 512), 1))
     tracemalloc.start()
-    with pytest.raises(DataError, match=rf"refused.*data_batch_1' has {size} bytes, but expected at most"):
+    with pytest.raises(DataError, match=rf"its member .*data_batch_1 has {size} bytes, but expected at most"):
         list(read_batches(archive))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -474,19 +496,19 @@ def test_tar_member_of_an_impossible_size_is_not_read(tmp_path: Path, kind: byte
 def test_tar_extensions_that_never_end_are_not_followed(tmp_path: Path, extension: bytes) -> None:
     extension = extension.ljust(-(-len(extension) // 512) * 512, b"\0")
     chain = header("x", len(extension), tarfile.XHDTYPE) + extension
-    (tmp_path / "evil.tar.gz").write_bytes(gzip.compress((chain + header("y")) * 300))
-    with pytest.raises(DataError, match="more than 50 members"):
+    (tmp_path / "evil.tar.gz").write_bytes(gzip.compress((chain + header(f"{FOLDER}/y")) * 300))
+    with pytest.raises(DataError, match=r"\(empty header\)"):
         list(read_batches(tmp_path / "evil.tar.gz"))
 
 
 def test_directory_with_the_name_of_a_batch_is_not_a_batch(tmp_path: Path) -> None:
     blocks = header(f"{FOLDER}/test_batch", 4096, tarfile.DIRTYPE) + bytes(10240)  # a directory has no content
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(blocks))
-    with pytest.raises(DataError, match="but got no test_batch"):
+    with pytest.raises(DataError, match=r"\(it has no test_batch\)"):
         list(read_batches(tmp_path / "a.tar.gz", ["test"]))
 
 
 def test_tar_with_data_after_its_end_is_refused(tmp_path: Path, archive: Path) -> None:
     archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(MAX_BYTES), 1))
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="data follows its end"):
         list(read_batches(archive))
