@@ -121,6 +121,14 @@ class ImageModule(LightningModule):
         self._unfreeze_epochs = freeze(self.network, self.param_groups)
         self._build_optimizer()  # to raise its errors before the data is prepared
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets the name of the current hook about 46 times per step, and torch would check each value for
+        # parameters; with NoProfiler, this saves 3 to 6 % of LeNet's step on a CPU
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def configure_model(self) -> None:
         """Shard the network if the strategy is ``ModelParallelStrategy``.
 

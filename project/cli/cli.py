@@ -31,6 +31,7 @@ from project.cli.distributed import follow_parent, is_rank_zero
 from project.cli.error_handling import report_errors
 from project.cli.named_callbacks import callback_names, default_callbacks
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
+from project.cli.profiler import NoProfiler
 from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
@@ -272,7 +273,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        """Set the directory of checkpoints, and add the default progress bar and callbacks."""
+        """Set the directory of checkpoints, and add the default progress bar, profiler and callbacks."""
         if config["enable_checkpointing"] is False:
             always = [callback for callback in always if not isinstance(callback, ModelCheckpoint)]
         for callback in always:
@@ -298,6 +299,7 @@ class CLI(LightningCLI):
                 callback.settings = self.settings
         # these two run before all other callbacks
         config["callbacks"] = [MonitorCheck(), EpochKeeper(), *(item for item in given if item is not None)]
+        config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, always)
         use_atomic_io(trainer, config["plugins"])
         if isinstance(trainer.accelerator, CPUAccelerator):
