@@ -79,11 +79,11 @@ def _check_strategy(strategy: Any) -> None:
 
 def _switch_off_unsuited(config: Namespace, given: Callable[[], Namespace]) -> None:
     """Switch off callbacks that need a classifier if the module is none, except those that the user has set."""
-    module = _class_of(config.model)
+    module = class_of(config.model)
     if module is None or issubclass(module, ImageClassifier):
         return
     named = vars(config.get("callbacks", Namespace()))
-    unsuited = [name for name, entry in named.items() if getattr(_class_of(entry), "needs_classifier", False)]
+    unsuited = [name for name, entry in named.items() if getattr(class_of(entry), "needs_classifier", False)]
     known = vars(given().get("callbacks", Namespace())) if unsuited else {}
     off = [name for name in unsuited if name not in known]
     for name in off:
@@ -94,13 +94,13 @@ def _switch_off_unsuited(config: Namespace, given: Callable[[], Namespace]) -> N
 
 def _check_callbacks(config: Namespace) -> None:
     for entry in _callbacks(config).values():
-        callback = _class_of(entry)
+        callback = class_of(entry)
         for kind, reason in REJECTED.items():
             if callback is not None and issubclass(callback, kind):
                 raise RunError(f"Expected no {callback.__name__} among the callbacks, because {reason}.")
 
 
-def _class_of(entry: Any) -> type | None:
+def class_of(entry: Any) -> type | None:
     """Return the class of an entry of a config; None if the entry is none or off."""
     if not entry:
         return None

@@ -26,7 +26,7 @@ from atomic_files import write_atomically
 from callbacks.finite_loss import TerminateOnNaN
 from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
-from project.cli.check_config import check_config
+from project.cli.check_config import check_config, class_of
 from project.cli.distributed import follow_parent, is_rank_zero
 from project.cli.error_handling import report_errors
 from project.cli.named_callbacks import callback_names, default_callbacks
@@ -235,9 +235,7 @@ class CLI(LightningCLI):
             )
         if config.ckpt_path is not None or self.config.subcommand != "fit":
             self.weights = {"file": weights, **facts_of(str(weights), config.weights_only is not False)}
-            module, _, name = config.model.class_path.rpartition(".")
-            module_class = getattr(importlib.import_module(module), name)
-            self.checkpoint_data = data_of(self.weights.get("hyper_parameters", {}), module_class)
+            self.checkpoint_data = data_of(self.weights.get("hyper_parameters", {}), class_of(config.model))
             self.weights["digest"] = digest_of(Path(weights))  # a training may replace the file during a test
 
     def _parse_ckpt_path(self) -> None:
