@@ -24,14 +24,15 @@ from rich import print as rich_print
 import callbacks
 from atomic_files import write_atomically
 from callbacks.finite_loss import TerminateOnNaN
-from lightning_modules.optim.monitors import MonitorCheck, is_of_training, is_of_validation
 from project import COMMANDS
 from project.cli.check_config import check_config, class_of
+from project.cli.devices import Devices
 from project.cli.distributed import follow_parent, is_rank_zero
 from project.cli.error_handling import report_errors
+from project.cli.monitors import MonitorCheck, is_of_training, is_of_validation
 from project.cli.named_callbacks import callback_names, default_callbacks
+from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import LINKED, Parser, check_text, parse_given, text_of
-from project.cli.profiler import NoProfiler
 from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, metrics_table
 from project.errors import RunError, debugging
 from project.report import write_report
@@ -40,6 +41,7 @@ from project.resume.check_checkpoint import check_classes, check_weights, data_o
 from project.resume.checkpoint import Checkpoint, EpochKeeper, read_resume_state
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.csv_logger import Table, open_table, truncate
+from project.resume.override_settings import OverrideSettings
 from project.resume.run_option import expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs import record
@@ -73,6 +75,7 @@ def run(args: list[str]) -> "CLI":
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
+        set_hook_names_directly()
         command = list(args)
         args[:] = expand_run(args)
         return CLI(
@@ -291,7 +294,8 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
-        always = [*always, self.stopper, LambdaCallback(on_train_start=self._begin_training)]
+        always = [*always, Devices(), *self._overrides(), self.stopper]
+        always = [*always, LambdaCallback(on_train_start=self._begin_training)]
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.settings = self.settings
@@ -420,15 +424,13 @@ class CLI(LightningCLI):
         digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
         return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
-    def before_fit(self) -> None:
-        """Override settings of the checkpoint with those of the command line."""
+    def _overrides(self) -> list[Callback]:
+        """Return a callback that overrides settings of the checkpoint if the command line changes some."""
         keys = [key for key, *_ in self.changes if key.startswith(OF_TRAINING)]
-        config = self.config["fit"]
-        if config.ckpt_path is None or not hasattr(self.model, "take_new_settings"):
-            return
-        if keys or not self.resume_state:  # a checkpoint of another program has no settings
-            forget_moments = "model.init_args.optimizer.class_path" in keys
-            self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
+        if self.subcommand != "fit" or self.config["fit"].ckpt_path is None or not (keys or not self.resume_state):
+            return []  # a checkpoint of another program has no settings
+        forget_moments = "model.init_args.optimizer.class_path" in keys
+        return [OverrideSettings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))]
 
     def before_validate(self) -> None:
         """Set the epoch of the checkpoint, which Lightning restores only in fit, for captions and metrics.csv."""

@@ -105,8 +105,8 @@ def check_weights(command: str, config: Any, module: LightningModule) -> None:
         )
     else:
         check_checkpoint(str(config.ckpt_path), module, command == "fit")
-    if command == "fit" and isinstance(module, ImageModule):
-        module.check_files()
+    if command == "fit" and callable(check_files := getattr(module, "check_files", None)):
+        check_files()
 
 
 def check_checkpoint(file: str, module: LightningModule, resume: bool) -> None:

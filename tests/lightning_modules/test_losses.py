@@ -253,20 +253,3 @@ def test_weights_of_a_config_are_a_list_of_numbers(name: str) -> None:
     assert isinstance(module, ImageClassifier)
     expected = for_classes(getattr(nn, name)(weight=torch.tensor([1, 2, 0.5])))
     torch.testing.assert_close(module.loss(SCORES, TARGETS), expected(SCORES, TARGETS))
-
-
-@pytest.mark.parametrize(
-    ("option", "loss"),
-    [
-        ("weight", nn.CrossEntropyLoss(torch.ones(2))),
-        ("weight", nn.NLLLoss(torch.ones(1))),
-        ("weight", ClassificationLoss(nn.BCELoss(torch.ones(4)), "sigmoid", "one_hot")),
-        ("pos_weight", nn.BCEWithLogitsLoss(pos_weight=torch.ones(2))),
-    ],
-)
-def test_weights_of_another_number_of_classes_are_refused(option: str, loss: nn.Module) -> None:
-    with pytest.raises(
-        MisconfigurationException, match=rf"^Expected 3 weights, one per class, for --model.loss.{option}"
-    ):
-        for_classes(loss, 3)
-    for_classes(nn.BCEWithLogitsLoss(pos_weight=torch.ones(1)), 3)  # one for all classes

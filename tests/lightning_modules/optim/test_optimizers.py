@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier
-from lightning_modules.optim.build import build_optimizer
 from lightning_modules.optim.optimizers import Muon, orthogonalize
 
 DATA = """
@@ -88,45 +87,24 @@ def test_lbfgs_computes_a_batch_several_times_in_one_step() -> None:
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        (
-            "optimizer: {class_path: torch.optim.LBFGS}\nparam_groups: [{pattern: fc3.*, lr: 0.1}]",
-            r"this network, but got: LBFGS doesn't .* all rules except one",
-        ),
-        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "Remove --model.param_groups, no_decay and"),
-        (
-            "optimizer: {class_path: torch.optim.SparseAdam}",
-            "sparse embeddings for SparseAdam, but .* torch.optim.Adam",
-        ),
+        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "the param groups .* got: LBFGS doesn't"),
         ("optimizer: {class_path: torch.optim.Muon}", r"2D parameters .*lightning_modules\.optim\.Muon takes"),
         ("optimizer: {class_path: torch.optim.SGD, init_args: {lr: -1}}", "Invalid learning rate: -1"),
         (
             "optimizer: {class_path: torch.optim.Adam}\nparam_groups: [{pattern: fc3.*, momentum: 0.9}]",
-            r"options of Adam for param group 'fc3\.\*', but it has no momentum",
+            "options of Adam for param group 'fc3', but it has no momentum",
         ),
     ],
 )
-def test_networks_that_an_optimizer_cannot_train_are_rejected(yaml: str, message: str) -> None:
-    with pytest.raises(Exception, match=message) as caught:  # jsonargparse wraps it; the command line unwraps it
-        classifier(yaml)
-    error: BaseException | None = caught.value
-    while error is not None and not isinstance(error, MisconfigurationException):
-        error = error.__cause__ or error.__context__
-    assert error is not None
+def test_networks_that_an_optimizer_cannot_train_are_rejected_before_the_first_step(yaml: str, message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(classifier(yaml))
 
 
 def test_lbfgs_is_refused_together_with_accumulation() -> None:
     module = classifier("optimizer: {class_path: torch.optim.LBFGS}")
     with pytest.raises(MisconfigurationException, match=r"accumulate_grad_batches 1 for LBFGS.*but got 2"):
         fit(module, accumulate_grad_batches=2)
-
-
-def test_sparse_adam_takes_sparse_embeddings() -> None:
-    network = nn.Sequential(nn.Embedding(5, 3, sparse=True))
-    optimizer = build_optimizer(torch.optim.SparseAdam, network)
-    before = network[0].weight.detach().clone()
-    network(torch.tensor([1])).sum().backward()
-    optimizer.step()
-    assert (network[0].weight != before).any(1).tolist() == [False, True, False, False, False]
 
 
 def singular_values(matrices: Tensor) -> Tensor:
