@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -14,19 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
 
 from lightning_modules.optim.param_groups import Group
-from lightning_modules.optim.progress import Interval, total_steps
-from lightning_modules.optim.schedules import ProgressLR
-
-ScaleLR = Literal["none", "linear", "sqrt"]
-
-
-def lr_factor(scale: ScaleLR, devices: int) -> float:
-    """Return the factor on all learning rates for training on several devices.
-
-    Source: Goyal et al., 2017, "Accurate, Large Minibatch SGD" (linear); Krizhevsky, 2014, "One weird trick for
-    parallelizing convolutional neural networks" (sqrt).
-    """
-    return {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[scale]
+from lightning_modules.optim.schedules import Interval, ProgressLR, total_steps
 
 
 def build_optimizer(

@@ -1,6 +1,6 @@
 """A LightningModule with param groups, an optimizer and a schedule."""
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -10,9 +10,9 @@ from rich import print as rich_print
 from torch import nn
 from torch.optim import LBFGS
 
-from lightning_modules.optim.build import ScaleLR, build_optimizer, build_scheduler, lr_factor, scheduled_groups
+from lightning_modules.optim.build import build_optimizer, build_scheduler, scheduled_groups
 from lightning_modules.optim.param_groups import OTHERS, ParamGroup, assign_groups
-from lightning_modules.optim.progress import Interval, progress, total_steps
+from lightning_modules.optim.schedules import Interval, progress, total_steps
 from lightning_modules.optim.table import param_group_table
 
 
@@ -28,7 +28,8 @@ class TrainableModule(LightningModule):
             ``monitor`` of lightning.pytorch.cli's class. The learning rate of a param group that a callback adds during
             training changes in proportion to the others.
         scale_lr: Multiply all learning rates by the number of devices ("linear") or by its square root ("sqrt"),
-            because each device adds a batch to a step.
+            because each device adds a batch to a step (Goyal et al., 2017, "Accurate, Large Minibatch SGD"; Krizhevsky,
+            2014, "One weird trick for parallelizing convolutional neural networks").
         lr_interval: Step the schedule every "step" or "epoch"; by default the interval that its class is designed for.
         param_groups: Ordered rules for learning rate, weight decay, freezing and so on, by parameter name.
         no_decay: Disable weight decay for one-dimensional parameters: norms and biases.
@@ -47,7 +48,7 @@ class TrainableModule(LightningModule):
         network: nn.Module,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None = None,
-        scale_lr: ScaleLR = "none",
+        scale_lr: Literal["none", "linear", "sqrt"] = "none",
         lr_interval: Interval | None = None,
         param_groups: list[ParamGroup] | None = None,
         no_decay: bool = False,
@@ -71,7 +72,8 @@ class TrainableModule(LightningModule):
             MisconfigurationException: The optimizer or the schedule rejects its options or the groups, or the trainer
                 does not support them.
         """
-        factor = lr_factor(self.scale_lr, self.trainer.world_size)
+        devices = self.trainer.world_size
+        factor = {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[self.scale_lr]
         self._unfreeze(None)  # an optimizer of a fit after another one has all groups
         optimizer = build_optimizer(self.make_optimizer, self.network, self.groups, factor)
         self._check_trainer(optimizer)

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_modules.optim.progress import steps_so_far
+from lightning_modules.optim.schedules import steps_so_far
 
 
 class OverrideSettings(Callback):

@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, Re
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_modules import ImageClassifier, ParamGroup
-from lightning_modules.optim.build import lr_factor
 from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
@@ -236,13 +235,17 @@ def test_one_cycle_by_epoch_spans_the_epochs(make_classifier: Make) -> None:
     assert max(lrs["default"]) > 0.25
 
 
-def test_all_learning_rates_are_scaled_by_the_number_of_devices_or_its_root(make_classifier: Make) -> None:
-    assert [lr_factor(scale, 4) for scale in ("none", "linear", "sqrt")] == [1, 4, 2]
+@pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_all_learning_rates_are_scaled_by_the_number_of_devices_or_its_root(
+    make_classifier: Make, scale: str, factor: float
+) -> None:
     rules = [ParamGroup("fc3.*", lr=0.5), ParamGroup("fc2.*", schedule=Triangle())]
-    module = make_classifier(param_groups=rules, scale_lr="linear", lr_scheduler=partial(OneCycleLR, max_lr=0.3))
-    module.trainer = trainer_of(1, devices=2, strategy="ddp", max_steps=10)
+    cycle = partial(OneCycleLR, max_lr=0.3, cycle_momentum=False)
+    module = make_classifier(param_groups=rules, scale_lr=scale, lr_scheduler=cycle)
+    module.trainer = trainer_of(-1, devices=4, strategy="ddp", max_steps=10)
     groups = module.configure_optimizers()["optimizer"].param_groups
-    assert [group.get("max_lr", group["initial_lr"]) for group in groups] == pytest.approx([2 * 1.5, 2 * 0.1, 2 * 0.3])
+    lrs = [group.get("max_lr", group["initial_lr"]) for group in groups]
+    assert lrs == pytest.approx([factor * 1.5, factor * 0.1, factor * 0.3])
 
 
 def test_a_group_has_its_own_schedule_from_yaml() -> None:
