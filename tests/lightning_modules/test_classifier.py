@@ -60,11 +60,6 @@ def test_a_plain_trainer_trains_tests_and_saves_a_classifier(tmp_path: Path) -> 
     assert trainer_of().test(loaded, batches(2), verbose=False) == results
 
 
-def test_pattern_without_a_match_fails_before_training(make_classifier: Make) -> None:
-    with pytest.raises(MisconfigurationException, match="fc9"):
-        make_classifier(param_groups=[ParamGroup("fc9.*")])
-
-
 class WrongWidth(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()

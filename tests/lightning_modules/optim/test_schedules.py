@@ -6,28 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
+from training import module_of
 
 from lightning_modules import ImageClassifier, ParamGroup
 from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
 STEPS = 4  # per epoch
-
-DATA = """
-class_names: [a, b, c]
-mean: [0.5, 0.5, 0.5]
-std: [0.2, 0.2, 0.2]
-image_size: 32
-network: {class_path: lightning_modules.networks.LeNet}
-optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
-"""
 
 
 def half(epoch: int) -> float:
@@ -42,21 +33,11 @@ def root(progress: float) -> float:
     return math.sqrt(1 - progress)
 
 
-def parser() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ImageClassifier, "model", fail_untyped=False)
-    return parser
-
-
-def text_of(yaml: str) -> str:
-    yaml = yaml.replace("our.", "lightning_modules.optim.").replace("torchs.", "torch.optim.lr_scheduler.")
-    lines = (DATA + yaml.replace("my.", f"{__name__}.")).splitlines()
-    return "\n".join(["model:", *(f"  {line}" for line in lines)])
-
-
-def classifier(yaml: str) -> ImageClassifier:
+def classifier(yaml: str, repeat: bool = False) -> Any:
     """Return the classifier of a YAML config."""
-    return parser().instantiate(parser().parse_string(text_of(yaml))).model
+    yaml = yaml.replace("our.", "lightning_modules.optim.").replace("torchs.", "torch.optim.lr_scheduler.")
+    yaml = f"{yaml.replace('my.', f'{__name__}.')}\noptimizer: {{class_path: torch.optim.SGD, init_args: {{lr: 0.1}}}}"
+    return module_of("ImageClassifier", yaml, repeat)
 
 
 class TraceLr(Callback):
@@ -172,9 +153,8 @@ def test_each_group_has_a_lambda_of_its_own_that_a_saved_config_repeats() -> Non
 param_groups: [{pattern: fc3.*, lr: 0.3}, {pattern: conv*}]
 lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth, my.half]}}
 """
-    config = parser().parse_string(text_of(yaml))
-    for module in (parser().instantiate(each).model for each in (config, parser().parse_string(parser().dump(config)))):
-        lrs = lrs_of(module, 3)
+    for repeat in (False, True):
+        lrs = lrs_of(classifier(yaml, repeat), 3)
         assert lrs["fc3"] == pytest.approx(by_epoch(0.3, 0.15, 0.075))
         assert lrs["conv"] == pytest.approx(by_epoch(0.1, 0.01, 0.001))
         assert lrs["default"] == pytest.approx(by_epoch(0.1, 0.05, 0.025))
