@@ -101,12 +101,6 @@ class PredictionCallback(DrawingCallback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "test")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _collectors.pop(trainer, None)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _collectors.pop(trainer, None)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         _collectors.pop(trainer, None)
         super().on_exception(trainer, pl_module, exception)
@@ -116,6 +110,7 @@ class PredictionCallback(DrawingCallback):
             return
         predictions = self._collector.compute()  # on every rank, because it gathers from all of them
         self._collector = None
+        _collectors.pop(trainer, None)  # the other callbacks have a reference
         # torchmetrics removes the dimension of a single image
         targets, preds, confidences, losses = map(torch.atleast_1d, predictions[:-1])
         probabilities = torch.atleast_2d(predictions.probabilities)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, json_number, report_run_errors
 from project.errors import RunError
-from project.report.events import read_events
 from project.runs.folders import find_run
 
 
@@ -40,14 +39,19 @@ def write_scalars(folder: Path, path: Path) -> None:
     Raises:
         RunError: They hold no scalars.
     """
-    scalars = read_events(folder, scalars_only=True).scalars
-    if not scalars:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
+
+    events = EventAccumulator(
+        str(folder), dict.fromkeys(("images", "histograms", "tensors"), 1) | {"scalars": 0}
+    ).Reload()
+    tags = events.Tags()["scalars"]
+    if not tags:
         raise RunError(
             f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
         )
-    rows = {
-        tag: [[scalar.wall_time, scalar.step, json_number(scalar.value)] for scalar in series]
-        for tag, series in scalars.items()
-    }
+    rows = {}
+    for tag in tags:
+        latest = {event.step: event for event in events.Scalars(tag)}  # a resumed run may hold a step twice
+        rows[tag] = [[event.wall_time, event.step, json_number(event.value)] for event in latest.values()]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")

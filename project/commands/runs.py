@@ -12,11 +12,12 @@ from typing import Any
 from project.commands.light_parser import LightParser, json_number, report_run_errors
 from project.commands.table import print_table
 from project.runs import record
-from project.runs.config import MISSING, differences
+from project.runs.config import MISSING, differences, load_config
 from project.runs.folders import find_run
 from project.runs.metrics import format_metric
+from project.runs.outcome import NOTHING, changes, compare, sentence
 from project.runs.record import ENVIRONMENT
-from project.runs.results import Repeats, Result, read_results, repeats
+from project.runs.results import Repeats, Result, read_result, read_results, repeats
 
 INNER = ("settings", "circumstances")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
@@ -25,7 +26,6 @@ RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "s
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
 # columns to drop on a narrow terminal; a run's name contains its start
 FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")
-NOTHING = "\N{EN DASH}"
 
 
 def run(args: list[str]) -> list[Any]:
@@ -78,22 +78,18 @@ def _compare(args: list[str]) -> list[Any]:
     parser = LightParser("runs compare", "Print the differences between two runs.", ("a", "b"))
     options = parser.parse_args(args)
     with report_run_errors():
-        folders = [find_run(name, Path(options.runs_dir)) for name in (options.a, options.b)]
-        from project.report.compare import outcome_rows  # a slow import that listing runs does not need
-        from project.report.outcome import sentence, warnings
-        from project.report.read import read_run
-
-        a, b = map(read_run, folders)
+        a, b = (find_run(name, Path(options.runs_dir)) for name in (options.a, options.b))
         for name, run in (("A", a), ("B", b)):
-            print("\n   ".join([f"{name}  {run.folder}", sentence(run), *warnings(run)]), end="\n\n")
-        if settings := differences(a.config, b.config):
+            lines = [f"{name}  {run}", sentence(run, read_result(run)[0]), changes(run)]
+            print("\n   ".join(filter(None, lines)), end="\n\n")
+        if settings := differences(load_config(a), load_config(b)):
             print_table("Settings that differ", ("setting", "A", "B"), settings)
         else:
             print("The two configs are the same.")
-        if environment := differences(*map(_environment, folders)):
+        if environment := differences(_environment(a), _environment(b)):
             rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
             print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
-        outcome = outcome_rows(a, b)
+        outcome = compare(a, b)
         print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
 
