@@ -52,13 +52,13 @@ class TopMistakes(PredictionCallback):
         assert self._collector is not None, "it has collected this batch"
         images, targets = batch
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        confidences = self._collector.confidences[-1]
+        confidences = self._collector.batches[-1].confidences
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
         number = torch.arange(len(targets), device=confidences.device)
         candidates = {
             # correct predictions rank last, after all mistakes
             "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
-            "losses": self._collector.losses[-1],
+            "losses": self._collector.batches[-1].losses,
             "targets": targets.float(),
             "preds": outputs["preds"].float(),
             "batches": torch.full_like(confidences, batch_idx),

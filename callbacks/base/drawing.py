@@ -59,11 +59,13 @@ class DrawingCallback(Callback):
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Lightning ignores a second Ctrl-C, so the user could not interrupt a long wait
-        finish_drawing(trainer, at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
+        if thread := _threads.pop(trainer, None):
+            # Lightning ignores a second Ctrl-C, so the user could not interrupt a long wait
+            thread.finish(at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        finish_drawing(trainer)
+        if thread := _threads.pop(trainer, None):
+            thread.finish()
 
     def due(self, trainer: Trainer) -> bool:
         """Return whether the callback runs now: always in ``validate`` and ``test``, never in the sanity check."""
@@ -97,12 +99,6 @@ class DrawingCallback(Callback):
         raise NotImplementedError
 
 
-def finish_drawing(trainer: Trainer, at_once: bool = False) -> None:
-    """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
-    if thread := _threads.pop(trainer, None):
-        thread.finish(at_once)
-
-
 class _Thread:
     """A background thread that draws for all callbacks of a trainer, one drawing at a time."""
 
@@ -119,12 +115,12 @@ class _Thread:
             self._collect()
         self._waiting.append((name, self._pool.submit(draw, *args)))
 
-    def finish(self, at_once: bool) -> None:
-        if at_once:
-            waiting = len(self._waiting)
-            self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
-            if left_out := waiting - len(self._waiting):
-                rank_zero_warn(f"{left_out} queued drawings were cancelled, because the run was interrupted.")
+    def finish(self, at_once: bool = False) -> None:
+        """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
+        cancelled = [entry for entry in self._waiting if at_once and entry[1].cancel()]
+        if cancelled:
+            rank_zero_warn(f"{len(cancelled)} queued drawings were cancelled, because the run was interrupted.")
+        self._waiting = deque(entry for entry in self._waiting if entry not in cancelled)
         while self._waiting:
             self._collect()
         self._pool.shutdown()
