@@ -65,7 +65,7 @@ def confusions(run: Run, stage: str) -> list[Table]:
         return []
     names = [row[0] for row in rows]
     counts = [[int(float(cell)) for cell in row[1:]] for row in rows]
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    shares = [[count / total for count in row] for row in counts for total in [max(sum(row), 1)]]
     pairs = [(count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
     pairs.sort(key=lambda pair: -pair[0])  # stable: by class if equal
     frequent: list[list[Cell]] = [
