@@ -65,7 +65,8 @@ def confusions(run: Run, stage: str) -> list[Table]:
         return []
     names = [row[0] for row in rows]
     counts = [[int(float(cell)) for cell in row[1:]] for row in rows]
-    shares = [[count / total for count in row] for row in counts for total in [max(sum(row), 1)]]
+    totals = [max(sum(row), 1) for row in counts]
+    shares = [[count / total for count in row] for row, total in zip(counts, totals, strict=True)]
     pairs = [(count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
     pairs.sort(key=lambda pair: -pair[0])  # stable: by class if equal
     frequent: list[list[Cell]] = [
@@ -100,4 +101,6 @@ def table_of(run: Run, file: str, caption: str, kind: str = "") -> list[Table]:
 def _cell(column: str, text: str) -> Cell:
     if column in SHARES and text:
         return Bar(f"{float(text):.2%}", float(text))
+    if column == "loss" and text:
+        return f"{float(text):.4g}"
     return text or NOTHING  # undefined, such as the precision of a class that is never predicted
