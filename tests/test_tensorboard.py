@@ -1,6 +1,5 @@
 """Check TensorBoard's dashboards of a run in a browser."""
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ import pytest
 from browser import browser_or_skip, lines_of
 from dashboards import DRAWN, color_by_label, expand, network_in_graph, open_dashboard, projector_of, read_events, serve
 from google.protobuf import text_format
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ElementHandle, Page
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.slow
 
@@ -37,21 +35,6 @@ def browser(finished_run: Path) -> Iterator["Browser"]:  # after the run, becaus
 def address(browser: "Browser", finished_run: Path) -> Iterator[str]:  # after the browser, to serve nothing without one
     with serve(finished_run) as address:
         yield address
-
-
-def cards(page: "Page", element: str, tags: list[str], content: str) -> dict[str, "ElementHandle"]:
-    """Wait until exactly one card with content matches the filter for each tag, and return these cards."""
-    from playwright.sync_api import expect
-
-    matching = page.locator("tf-category-paginated-view").first  # the other views ignore the filter
-    matches = matching.locator(element).filter(has=page.locator("[itemprop=tag]"))
-    expect(matches.filter(has=page.locator(content))).to_have_count(len(tags))
-    # handles, because locators would search all cards repeatedly: 10 s for 37 cards
-    shown = {
-        card.eval_on_selector("[itemprop=tag]", "tag => tag.textContent"): card for card in matches.element_handles()
-    }
-    assert sorted(shown) == sorted(tags)
-    return shown
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -88,25 +71,6 @@ def test_training_and_validation_share_a_chart(browser: "Browser", address: str)
         for chart, name in zip(charts.all(), ("loss", "acc"), strict=True):
             expect(chart).to_contain_text(name)
             expect(chart).to_contain_text("Matches (2)")  # train and val
-
-
-def test_images_are_loaded_in_their_size(browser: "Browser", address: str, events: EventAccumulator) -> None:
-    with open_dashboard(browser, address, "images", ".") as page:
-        for tag, card in cards(page, "tf-image-loader", events.Tags()["images"], "img").items():
-            last = Image.open(io.BytesIO(events.Images(tag)[-1].encoded_image_string))
-            load = "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
-            assert card.eval_on_selector("img", load) == list(last.size), tag
-
-
-def test_histograms_have_a_layer_for_each_logged_step(
-    browser: "Browser", address: str, events: EventAccumulator
-) -> None:
-    paths = "g.histogram path.outline"
-    with open_dashboard(browser, address, "histograms", ".") as page:
-        for tag, card in cards(page, "tf-histogram-loader", events.Tags()["histograms"], paths).items():
-            drawn = card.eval_on_selector_all(paths, "paths => paths.map(path => path.getAttribute('d'))")
-            assert len(drawn) == len(events.Histograms(tag)), tag
-            assert all(re.fullmatch(r"[ML][\d.,MLZe-]+", path) for path in drawn)  # no NaN
 
 
 def test_projector_shows_points_of_each_class(browser: "Browser", address: str, finished_run: Path) -> None:
@@ -150,11 +114,7 @@ def test_hparams_are_listed_with_their_metrics(browser: "Browser", address: str,
     assert set(row) & set(HParamsPluginData.FromString(content).session_start_info.hparams)
 
 
-def test_text_shows_the_config_and_the_class_report(browser: "Browser", address: str, events: EventAccumulator) -> None:
+def test_text_shows_the_config_and_the_class_report(browser: "Browser", address: str) -> None:
     with open_dashboard(browser, address, "text", ".") as page:
-        shown = cards(page, "tf-text-loader", ["config/text_summary", "class_report/val/text_summary"], "p, td, pre")
-        for tag, card in shown.items():
-            text = events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
-            words = re.findall(r"[^\s|]+", re.sub(r"^```\w*$|^[\s|:-]+$", "", text, flags=re.MULTILINE))
-            assert words
-            assert " ".join(words) in " ".join(" ".join(lines_of(card)).split()), tag
+        page.get_by_text("class_path: lightning_modules.ImageClassifier").first.wait_for()
+        page.get_by_role("cell", name="precision").or_(page.get_by_text("precision")).first.wait_for()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from project.commands.light_parser import LightParser, check_new, json_number, report_run_errors
 from project.errors import RunError
@@ -28,30 +29,25 @@ def run(args: list[str]) -> Path:
         if options.output is not None:
             check_new(options.output)
         path = options.output or folder / "scalars.json"
-        write_scalars(folder, path)
+        rows = read_scalars(folder)
+        if not rows:
+            raise RunError(
+                f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
     print(f"Scalars: {path}")
     return path
 
 
-def write_scalars(folder: Path, path: Path) -> None:
-    """Write the scalars in the event files of a directory.
-
-    Raises:
-        RunError: They hold no scalars.
-    """
+def read_scalars(folder: Path) -> dict[str, list[list[Any]]]:
+    """Return time, step and value of the scalars in the event files of a directory, the latest of each step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
 
-    events = EventAccumulator(
-        str(folder), dict.fromkeys(("images", "histograms", "tensors"), 1) | {"scalars": 0}
-    ).Reload()
-    tags = events.Tags()["scalars"]
-    if not tags:
-        raise RunError(
-            f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
-        )
+    sizes = {"scalars": 0, "images": 1, "histograms": 1, "tensors": 1}
+    events = EventAccumulator(str(folder), sizes).Reload()
     rows = {}
-    for tag in tags:
+    for tag in events.Tags()["scalars"]:
         latest = {event.step: event for event in events.Scalars(tag)}  # a resumed run may hold a step twice
         rows[tag] = [[event.wall_time, event.step, json_number(event.value)] for event in latest.values()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
+    return rows
