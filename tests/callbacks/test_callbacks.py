@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -221,11 +220,6 @@ def test_layers_are_spread_over_the_depth_by_default(make_classifier: Make, tmp_
     assert reader == [
         f"feature_maps/{name}" for name in ("stem.0", "stages.0.2.conv2", "stages.1.2.conv2", "stages.2.2.conv2")
     ]
-
-
-def test_loggers_without_images_are_skipped_with_a_warning(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="FeatureMaps needs a TensorBoard logger, but the loggers are: CSVLogger"):
-        fit(make_classifier(), tmp_path, [FeatureMaps(["conv1"])], epochs=1, logger=CSVLogger(tmp_path))
 
 
 @pytest.mark.parametrize("network", [LeNet, partial(ResNet, depth=20), Dropping], ids=["LeNet", "ResNet", "dropout"])
