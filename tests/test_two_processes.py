@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from watching import events
 
 
+@pytest.mark.slow
 def test_images_of_two_processes_are_drawn_once_with_all_data(fast: list[str], tmp_path: Path) -> None:
     options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
     command = [sys.executable, "-m", "project", "fit", *fast, *options, f"--runs_dir={tmp_path / 'runs'}"]
