@@ -1,7 +1,6 @@
 """Every command, option, snippet and link of README.md and docs/ works."""
 
 import contextlib
-import io
 import re
 import shlex
 import shutil
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from conftest import archive_contents, write_archive
 from PIL import Image
+from test_configs import named, parse
 
 import callbacks
 import lightning_modules
@@ -202,29 +201,19 @@ def test_callback_of_the_readme_logs(fast: list[str], desk: Path, monkeypatch: p
     own_test: dict[str, Any] = {}
     exec(block("python", "test_gradient_norm"), own_test)
     own_test["test_gradient_norm_is_logged"](fast, desk / "test")
-    (desk / "mine.yaml").write_text(block("yaml", "GradientNorm"))
-    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
-        main(["fit", "--config=configs/lenet.yaml", "--config=mine.yaml", "--print_config"])
-    config = yaml.safe_load(printed.getvalue())
-    assert {"gradient_norm", "confusion_matrix"} <= config["callbacks"].keys()  # the recipe's callbacks are kept
 
 
-def test_param_groups_of_the_pages_are_used(fast: list[str], tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(block("yaml", "param_groups"))
-    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
-    cli = main(["fit", *fast, *options])
-    groups = {group["name"]: group for group in cli.trainer.optimizers[0].param_groups}
-    assert list(groups) == ["conv1", "fc3", "bias", "default"]
-    assert groups["fc3"]["weight_decay"] == 0
-    assert not cli.model.network.conv1.weight.requires_grad  # until its epoch
-
-
-@pytest.mark.slow
-def test_network_of_the_pages_is_used(fast: list[str], tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(block("yaml", "ZooNetwork"))
-    options = ["--config", f"{tmp_path}/mine.yaml", "--trainer.fast_dev_run=true", f"--runs_dir={tmp_path}/runs"]
-    cli = main(["fit", *fast, *options, "--callbacks=false", "--data.batch_size=4"])
-    assert type(cli.model.network).__name__ == "VGG"
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [("GradientNorm", []), ("ZooNetwork", ["network"]), ("param_groups", ["param_groups", "initializers"])],
+)
+def test_yaml_of_the_pages_changes_what_it_names(word: str, changed: list[str], desk: Path) -> None:
+    (desk / "mine.yaml").write_text(block("yaml", word))
+    before, config = parse("--config=configs/lenet.yaml"), parse("--config=configs/lenet.yaml", "--config=mine.yaml")
+    model = config["model"]["init_args"]
+    assert {name for name in model if model[name] != before["model"]["init_args"][name]} == {*changed}
+    assert named(config).keys() - named(before).keys() == ({"gradient_norm"} if word == "GradientNorm" else set())
+    assert named(config).items() >= named(before).items()
 
 
 def test_checkpoint_of_the_pages_names_the_class_that_predict_names(
