@@ -52,9 +52,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _propagate_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Propagate Lightning's log records to caplog, which some versions of Lightning do not."""
+def _usual_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propagate Lightning's log records to caplog, which some versions of Lightning do not, and print full lines."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
 
 
 @pytest.fixture(autouse=True)
