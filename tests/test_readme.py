@@ -90,11 +90,12 @@ def photo(path: Path, size: tuple[int, int] = (640, 480)) -> None:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def template(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a working directory with everything that the commands of the pages need, and a finished run."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "data").mkdir()
+    (folder / "data/sample").symlink_to(sample_root)
     write_archive(folder / "data" / ARCHIVE, archive_contents())
     for name in ("photo.jpg", "cat.png", "photos/1.jpg", "more/1.jpg"):
         photo(folder / name)
