@@ -134,7 +134,7 @@ def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_classifier() -> Callable[..., ImageClassifier]:
     """Return a function that creates an ImageClassifier with the classes of CIFAR-10."""
 
