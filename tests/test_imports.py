@@ -138,7 +138,7 @@ def test_asserts_do_no_work() -> None:
         for function in functions
         if any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
     }
-    assert {"description", "image_size", "epoch_ends"} <= properties
+    assert {"prepared", "image_size", "epoch_ends"} <= properties
     asserts = [(place, node.test) for place, node in every if isinstance(node, ast.Assert)]
     assert asserts
     assert [(place, ast.unparse(test)) for place, test in asserts if not narrows(test, properties)] == []
