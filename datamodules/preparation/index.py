@@ -25,21 +25,27 @@ def index_path(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.txt"
 
 
-def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file that ``read_index`` reads back unchanged.
+def check_entries(path: Path, entries: list[Entry]) -> None:
+    """Check that entries can be written to an index file and read back unchanged.
 
     Raises:
-        DataError: An entry would change, such as a path that ends in a space or contains a backslash.
+        DataError: One would change, such as a path that ends in a space or contains a backslash.
     """
+    if _is_read_back(entries):
+        return
+    for file, label in entries:
+        if not _is_read_back([(file, label)]):
+            raise DataError(
+                "Expected labels from 0 to 999999, and file names in UTF-8 without backslashes, line ends, and spaces "
+                f"at either end, for {path}, but got {file!r} with label {label!r}. Rename the file."
+            )
+    raise DataError(f"Expected each path once for {path}, but got one twice.")
+
+
+def write_index(path: Path, entries: Iterable[Entry]) -> None:
+    """Write an index file; see ``check_entries``."""
     entries = list(entries)
-    if not _is_read_back(entries):
-        for file, label in entries:
-            if not _is_read_back([(file, label)]):
-                raise DataError(
-                    "Expected labels from 0 to 999999, and file names in UTF-8 without backslashes, line ends, and "
-                    f"spaces at either end, for {path}, but got {file!r} with label {label!r}. Rename the file."
-                )
-        raise DataError(f"Expected each path once for {path}, but got one twice.")
+    check_entries(path, entries)
     with write_atomically(path) as partial:
         partial.write_bytes(text_of(entries).encode())
 

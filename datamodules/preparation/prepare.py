@@ -15,6 +15,7 @@ from datamodules.preparation.describe import DataFolder, Prepared, describe, fin
 from datamodules.preparation.index import (
     STAGES,
     Entries,
+    check_entries,
     count_labels,
     digest_of,
     index_path,
@@ -95,6 +96,8 @@ def create(data: Source) -> Prepared:
             known = info.pixels
             if info.split == split.settings and (prepared := find_prepared(folder, info, split.entries)):
                 return prepared
+    for stage, part in split.entries.items() if split.is_new else ():
+        check_entries(index_path(folder.index, stage), part)
     names = list(data.find_class_names(split.entries))
     key, stats = describe(folder, split.entries, names, split.settings.get("seed", 0))
     if split.is_new:

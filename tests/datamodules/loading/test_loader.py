@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
 from datamodules.loading.dataset import ImageDataset
-from datamodules.loading.loader import ImageLoader, SeededSampler
+from datamodules.loading.loader import EpochSampler, ImageLoader
 from project.__main__ import main
 
 COUNT = 103
@@ -108,7 +108,7 @@ def test_drop_last_shows_whole_batches_of_changing_images() -> None:
 
 def test_balanced_order_is_that_of_a_weighted_random_sampler() -> None:
     weights = torch.tensor([1.0, 1.0, 6.0, 2.0])
-    order = SeededSampler(4, 3, weights)
+    order = EpochSampler(4, 3, weights=weights)
     drawn: Counter[int] = Counter()
     for epoch in range(2000):
         order.set_epoch(epoch)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.preparation.index import count_labels, line_of, read_index, write_index
+from datamodules.preparation.index import count_labels, read_index, write_index
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -113,13 +113,6 @@ def test_entry_that_would_be_read_back_otherwise_is_not_written(tmp_path: Path, 
 def test_path_is_not_written_twice(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="each path once"):
         write_index(tmp_path / "train.txt", [("a.png", 1), ("a.png", 1)])
-
-
-def test_line_of_a_file_is_found(tmp_path: Path) -> None:
-    (tmp_path / "train.txt").write_text("\ufeffa.png 0\r\n\r\nb c.png\t1\nd\\e.png 2", encoding="utf-8", newline="\n")
-    assert [line_of(tmp_path / "train.txt", file) for file in ("a.png", "b c.png", "d/e.png")] == [1, 3, 4]
-    with pytest.raises(DataError, match=r"Expected a line for c\.png in .*train\.txt, but got none"):
-        line_of(tmp_path / "train.txt", "c.png")
 
 
 def test_reading_is_fast(tmp_path: Path) -> None:

@@ -202,30 +202,9 @@ def test_rgb_of_16_bits_is_read_to_the_level(tmp_path: Path) -> None:
     assert_near(read_rgb(write_png(tmp_path / "a.png", pixels, 2)), pixels / 257, 1)
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.float32([[0, 0.5, 1]]), [0, 128, 255]),
-        (np.float32([[0, 100.4, 255]]), [0, 100, 255]),
-        (np.int32([[0, 100, 255]]), [0, 100, 255]),
-        (np.int32([[0, 257, 65535]]), [0, 1, 255]),
-    ],
-)
-def test_floats_and_integers_are_scaled_by_their_range(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:
-    assert read_rgb(save(tmp_path / "a.tif", values))[0, :, 0].tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "values", [np.float32([[-1, 1]]), np.float32([[0, 1.01]]), np.float32([[0, 256]]), np.float32([[0, np.nan]])]
-)
-def test_floats_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 1 or 0 to 255, but got"):
-        read_rgb(save(tmp_path / "a.tif", values))
-
-
-@pytest.mark.parametrize("values", [np.int32([[-1, 1]]), np.int32([[0, 65536]])])
-def test_integers_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 255 or 0 to 65535, but got"):
+@pytest.mark.parametrize(("values", "got"), [(np.float32([[0, 1]]), "floats"), (np.int32([[0, 255]]), "32 bits")])
+def test_floats_and_32_bits_are_refused(tmp_path: Path, values: np.ndarray, got: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.tif is not .*expected 8 or 16 bits per channel, but got {got}: save it"):
         read_rgb(save(tmp_path / "a.tif", values))
 
 
@@ -308,7 +287,6 @@ def save_frames(path: Path) -> None:
         ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
         ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
         ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
-        ("a.tif", lambda path: Image.fromarray(np.float32(LEVELS)).save(path), ["depth"]),
         ("a.gif", save_frames, ["frames"]),
         ("a.png", save_frames, ["frames"]),
         ("a.webp", save_frames, ["frames"]),
@@ -322,9 +300,9 @@ def save_frames(path: Path) -> None:
 )
 def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, expected: list[str]) -> None:
     write(tmp_path / name)
-    for read in (read_rgb, lambda path, on_loss: read_square(path, 8, "crop", on_loss)):
+    for read in (read_rgb, lambda path, losses: read_square(path, 8, "crop", losses)):
         losses: list[str] = []
-        read(tmp_path / name, losses.append)
+        read(tmp_path / name, losses)
         assert losses == expected
 
 
@@ -547,8 +525,3 @@ def test_suffixes_are_of_pictures_that_can_be_read() -> None:
     assert {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mpo"} <= decode.IMAGE_SUFFIXES
     assert decode.IMAGE_SUFFIXES.isdisjoint({".pdf", ".mpg", ".mpeg", ".eps", ".ps", ".wmf", ".h5", ".grib", ".txt"})
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in decode.IMAGE_SUFFIXES)
-
-
-def test_unknown_attribute_is_named() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        decode.nothing  # noqa: B018
