@@ -188,13 +188,15 @@ class ImageDataModule(LightningDataModule, ABC):
         """Adapt the batches to a network that was trained on other data: use its labels, mean and standard deviation.
 
         Args:
-            class_names: The network's classes in order, which include those of the data; None for any classes.
+            class_names: The network's classes in order; None if it accepts images of any class.
             mean: Mean of R, G and B with which its images were normalised, on the scale of 0 to 1.
             std: Standard deviation of R, G and B, on the same scale.
 
         Raises:
-            DataError: Images are normalised in another way.
+            DataError: The network does not know the class of an image, or images are normalised in another way.
         """
+        if class_names and (unknown := set(self.prepared.class_names).difference(class_names)):
+            raise DataError(f"Expected classes in {self.root} that the network knows, but got {min(unknown)}.")
         self.pipeline.match(self.prepared, (mean, std))
         self._names = class_names
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision import transforms as v1
 from torchvision.transforms import v2
@@ -114,15 +115,20 @@ class Pipeline:
             DataError: Images are not normalised as those that it was trained on.
         """
         self._trained_with = None
-        if self.normalize and trained_with == NOT_NORMALIZED:
-            raise DataError("Expected --data.normalize false, as the checkpoint was trained, but got true.")
-        if not self.normalize:
-            given = self.normalization(prepared)
-            if not torch.allclose(torch.tensor(given), torch.tensor(trained_with), atol=1e-4):
+        given = NOT_NORMALIZED if self.normalize else self.normalization(prepared)
+        if self.normalize == (trained_with == NOT_NORMALIZED) and given == NOT_NORMALIZED:
+            expected, got = str(not self.normalize).lower(), str(self.normalize).lower()
+            raise DataError(f"Expected --data.normalize {expected}, as the checkpoint was trained, but got {got}.")
+        if not self.normalize and not torch.allclose(torch.tensor(given), torch.tensor(trained_with), atol=1e-4):
+            if trained_with != NOT_NORMALIZED:
                 raise DataError(
-                    "Expected --data.normalize true or a Normalize in --data.eval_transforms, with mean and std of "
-                    f"{trained_with}, as the checkpoint was trained, but images are normalised with {given}."
+                    f"Expected a Normalize with mean and std of {trained_with} in --data.eval_transforms, as the "
+                    f"checkpoint was trained, but got {given}."
                 )
+            rank_zero_warn(  # earlier versions saved 0 and 1 even if the transforms normalised
+                "The checkpoint has no mean and std. Images are normalised by --data.eval_transforms, with mean and "
+                f"std of {given}: check that it was trained with these."
+            )
         self._trained_with = trained_with
         self.fit(prepared)
 

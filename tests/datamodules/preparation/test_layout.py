@@ -66,8 +66,8 @@ def test_train_without_class_folders_is_refused_with_the_layout_that_is_wanted(
     with pytest.raises(DataError) as error:
         find_stages(make(tmp_path, *files))
     assert str(error.value) == (
-        f"Expected one folder of images per class in {train}, such as {train}/cats, but it contains no folder. If it is "
-        "a class itself, move all class folders into a new folder train."
+        f"Expected one folder of images per class in {train}, such as {train}/cats, but it contains no folder. If it "
+        "is a class itself, move all class folders into a new folder train."
     )
 
 
@@ -126,7 +126,7 @@ def test_classes_may_hold_words_of_stages(tmp_path: Path, names: list[str]) -> N
         (["Training/a/0.png", "PublicTest/a/0.png", "PrivateTest/a/0.png"], "one folder for test, but got .*Private"),
         (
             ["a/train/0.png", "a/test/0.png", "b/train/0.png", "b/test/0.png"],
-            r"a/test, a/train, .* are named like splits",
+            r"a/test, a/train, .* named like splits",
         ),
     ],
 )

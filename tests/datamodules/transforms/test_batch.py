@@ -231,7 +231,8 @@ def test_cutmix_boxes_are_torchvisions(height: int, width: int, monkeypatch: pyt
     drawn, params = torchvision_boxes(1.0, height, width)
     share, x, y = (torch.cat(values) for values in zip(*drawn, strict=True))
     monkeypatch.setattr("datamodules.transforms.batch._shares", lambda *_: share)
-    monkeypatch.setattr("datamodules.transforms.batch._integers", lambda stop, *_, centres=iter((x, y)): next(centres))
+    centres = iter((x, y))
+    monkeypatch.setattr("datamodules.transforms.batch._integers", lambda *_: next(centres))
     images = (torch.arange(THEIRS) % 251).byte().view(-1, 1, 1, 1).expand(-1, 3, height, width)
     mixed, _ = CutMix()(images, torch.zeros(THEIRS).long(), make_draw(THEIRS))
     for image, before, param in zip(mixed, images, params, strict=True):
