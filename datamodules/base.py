@@ -30,10 +30,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
     with targets int64 ``(N,)``, or float ``(N, num_classes)`` after a mixing transform. A seed determines the batches,
-    regardless of the number of workers and of where the pixels are stored.
-
-    A subclass defines where the images come from (``prepare_images``) and how they are split (``split_settings``,
-    ``make_split``). One process prepares everything on first use while the others wait.
+    regardless of the number of workers and of where the pixels are stored. One process prepares everything on first use
+    while the others wait.
 
     Args:
         root: Data folder: index files, ``dataset.json``, cache, and usually the images.
@@ -49,15 +47,13 @@ class ImageDataModule(LightningDataModule, ABC):
             ``(3, H, W)``, applied in this order.
         eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
             several views of an image, whose logits are averaged.
-        batch_transforms: Augmentation of whole training batches on the device, after ``train_transforms``; see
-            ``datamodules.transforms.batch``.
-        normalize: Subtract the mean and divide by the standard deviation of the training images or, with weights of a
-            checkpoint, of the images that it was trained on. Set to False if both lists of transforms already contain
-            the same normalisation, or to train without one.
+        batch_transforms: Augmentation of whole training batches on the device; see ``datamodules.transforms.batch``.
+        normalize: Subtract the mean and divide by the standard deviation of the training images (of a checkpoint's, if
+            one is loaded). Set to False if both lists of transforms contain the same Normalize, or to train without.
         sampler: "shuffle" yields each training image once per epoch; "balanced" draws all classes equally often.
         drop_last: Drop an incomplete last training batch; batch norm fails on a batch of one image.
         folds: Number of folds for stratified cross-validation of the images in ``train.txt`` and ``val.txt``.
-        fold: Index of the fold that is held out for validation, from 0. The test images are the same for all.
+        fold: Index of the fold that is held out for validation, from 0.
         on_bad_image: "skip" excludes unreadable images and lists them; "error" stops at the first one.
         seed: Seed of shuffling and augmentation; by default that of ``seed_everything``.
         overwrite_split: Write the index files again if they were created with other settings or from other images; the
@@ -94,14 +90,12 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache = cache
-        places = self.root, self.root, self.root
-        mode = None if image_size is None else resize
-        self.folder = DataFolder(*places, image_size, mode, cache != "none", on_bad_image == "skip", folds, fold)
+        skip = on_bad_image == "skip"
+        self.folder = DataFolder(self.root, image_size, resize, cache != "none", skip, folds, fold)
         self.train_transforms = train_transforms or []
         self.eval_transforms = eval_transforms or []
-        self.batch_transforms = batch_transforms or []
         self.normalize = normalize
-        self.pipeline = Pipeline(self.train_transforms, self.eval_transforms, self.batch_transforms, normalize)
+        self.pipeline = Pipeline(self.train_transforms, self.eval_transforms, batch_transforms or [], normalize)
         self.sampler = sampler
         self.drop_last = drop_last
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
@@ -110,7 +104,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self._pixels: Tensor | None = None
         self._names: list[str] | None = None  # see match
 
-    # Overridden by subclasses
+    # Overridden by subclasses: where the images come from, and how they are split
 
     @property
     @abstractmethod
@@ -151,7 +145,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def index_digest(self) -> str:
-        """The same without the pixels."""
+        """SHA-256 of the same without the pixels."""
         return self.prepared.index_digest
 
     @property
@@ -185,12 +179,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.pipeline.normalization(self.prepared)[1]
 
     def match(self, class_names: list[str] | None, mean: list[float], std: list[float]) -> None:
-        """Adapt the batches to a network that was trained on other data: use its labels, mean and standard deviation.
+        """Adapt the batches to a network that was trained on other data: use its labels, and its mean and std.
 
-        Args:
-            class_names: The network's classes in order; None if it accepts images of any class.
-            mean: Mean of R, G and B with which its images were normalised, on the scale of 0 to 1.
-            std: Standard deviation of R, G and B, on the same scale.
+        ``class_names`` is None if the network accepts images of any class.
 
         Raises:
             DataError: The network does not know the class of an image, or images are normalised in another way.
@@ -203,12 +194,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def inference_dataset(self, files: Sequence[str], trained_size: int) -> FileDataset:
         """Return a dataset of any image files, resized and transformed like test images.
 
-        This needs the images of the data folder only if a transform is fitted to them, or if transforms are used and
-        ``image_size`` is None.
-
-        Args:
-            files: Their paths.
-            trained_size: Side in pixels of the images that the network was trained with, after ``eval_transforms``.
+        It needs the images of the data folder if a transform is fitted to them, or if transforms are used and
+        ``image_size`` is None. ``trained_size`` is the side of the images that the network was trained with.
         """
         size = self.folder.size or (self.prepared.size if self.eval_transforms else trained_size)
         if any(hasattr(transform, "fit") for transform in self.eval_transforms):
@@ -218,13 +205,7 @@ class ImageDataModule(LightningDataModule, ABC):
     # Lightning's hooks, in the order in which they are called
 
     def prepare_data(self) -> None:
-        """Create the images, index files, ``dataset.json`` and cache if they are missing or outdated.
-
-        Safe to call from several processes at once, and again after a kill at any moment.
-
-        Raises:
-            DataError: The images are not available, or index files with other split settings exist.
-        """
+        """Create the images, index files, ``dataset.json`` and cache if they are missing or outdated."""
         _ = self.prepared
 
     def setup(self, stage: str) -> None:
@@ -239,11 +220,11 @@ class ImageDataModule(LightningDataModule, ABC):
             self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, self._pixels)
         if stage == "fit":
             self.pipeline.check(prepared, self.num_classes)
-            numbers = ", ".join(f"{sum(counts.values())} {split}" for split, counts in prepared.counts.items())
             names = first_few(self.class_names)
-            rank_zero_info(f"{self.num_classes} classes ({names}) in {self.root}; images: {numbers}.")
-            for note in prepared.stats.contrast_notes():
-                rank_zero_info(note)
+            numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())
+            info = f"{self.num_classes} classes ({names}) in {self.root}; images: {numbers}."
+            for line in [info, *prepared.stats.contrast_notes()]:
+                rank_zero_info(line)
 
     def train_dataloader(self) -> ImageLoader:
         """Return shuffled, augmented batches."""
@@ -258,8 +239,6 @@ class ImageDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``test.txt``."""
         return self._loader("test", self.pipeline.normalized)
-
-    # Helpers
 
     def _loader(self, stage: str, transform: Transform, **options: Any) -> ImageLoader:
         dataset, trainer = self.datasets[stage], self.trainer

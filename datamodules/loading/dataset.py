@@ -63,15 +63,7 @@ class ImageDataset(Dataset):
         transform: Callable[[Tensor], Tensor] | None = None,
         pixels: Tensor | None = None,
     ) -> "ImageDataset":
-        """Return the images of train, val or test.
-
-        Args:
-            prepared: The images of all stages.
-            stage: "train", "val" or "test".
-            class_names: Class name of each label, in any order.
-            transform: Applied to each image.
-            pixels: The mapped cache, if any.
-        """
+        """Return the images of a stage, with labels that are positions in ``class_names``; ``pixels`` map the cache."""
         label_of = [class_names.index(name) for name in prepared.class_names]
         entries = [(file, label_of[label]) for file, label in prepared.entries[stage]]
         rows = None
@@ -93,20 +85,11 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return one image and its label; the transform uses the global random state."""
-        images, targets = self.load(torch.tensor([position]))
-        image = images[0] if self.transform is None else self.transform(images[0])
-        return image, int(targets[0])
-
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return a batch.
+        """Return images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Returns:
-            Images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Raises:
             DataError: A file is missing or not an image, or the transform returns images of several sizes.

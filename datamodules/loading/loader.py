@@ -29,8 +29,8 @@ class EpochSampler(SequentialSampler):
         size: Number of images.
         seed: Seed of the run.
         shuffle: Whether the order is random; otherwise, it is that of the dataset in every epoch.
-        weights: Sampling weight of each image, float ``(size,)``; with ``shuffle``, images are then drawn with
-            replacement, as by torch's ``WeightedRandomSampler``. Without weights, each image is drawn once.
+        weights: Sampling weight of each image, float ``(size,)``; shuffled images are then drawn with replacement, as
+            by torch's ``WeightedRandomSampler``.
     """
 
     def __init__(self, size: int, seed: int, shuffle: bool = True, weights: Tensor | None = None) -> None:
@@ -71,21 +71,18 @@ class ImageLoader:
     global batch size: every image exactly once per epoch, in the same number of steps on each process.
 
     Attributes:
-        dataset: The images. Decoded images without a transform are loaded by this process, all others by worker
-            processes.
+        dataset: The images. Decoded images without a transform are loaded by this process, others by ``num_workers``.
         batch_size: Images in a batch, on each device. Without ``drop_last``, images are distributed evenly over the
             batches: 130 images with a batch size of 128 give two batches of 65.
         transform: Called with images, targets and ``BatchContext``; returns the network's input and the targets.
-        transform_unaugmented: The same without augmentation; ``transform`` by default.
         device: Device of the batches.
+        transform_unaugmented: ``transform`` without augmentation.
         shuffle: Whether to reshuffle the images in every epoch.
         balanced: Whether shuffled images are drawn with replacement, all classes equally often.
         drop_last: Whether to drop an incomplete last batch. With ``shuffle``, other images are dropped in every epoch.
-        num_workers: Number of worker processes.
         seed: Seed of shuffling and augmentation.
         num_classes: Number of classes, for mixing transforms.
-        rank: Global rank of this process.
-        world_size: Number of processes.
+        rank: Global rank of this process, one of ``world_size``.
 
     Raises:
         DataError: There are fewer images than processes.
@@ -146,13 +143,7 @@ class ImageLoader:
             yield self._transform(self.transform, images, targets, seeds[step], epoch, on_device[parts[step]])
 
     def render(self, positions: Tensor, epoch: int, augment: bool = True) -> Batch:
-        """Return the images at given positions as the network receives them in an epoch.
-
-        Args:
-            positions: Positions in the dataset, int64 ``(N,)``.
-            epoch: Epoch, counted from 0.
-            augment: Whether to apply the augmentation of batches.
-        """
+        """Return the images at some positions, int64 ``(N,)``, as the network receives them in an epoch from 0."""
         transform = self.transform if augment else self.transform_unaugmented or self.transform
         seed = int(seeds_of(1, self.seed, epoch, 0)[0])
         images, targets = self.dataset.__getitems__((seed, positions))

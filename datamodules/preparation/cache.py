@@ -38,10 +38,7 @@ class Scan(NamedTuple):
 
 
 def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None) -> str:
-    """Return a digest of the path, size and modification time of each file, and of the decoding settings.
-
-    A missing file has size -1, so that the fingerprint changes when it is restored.
-    """
+    """Return a digest of the path, size (-1 if missing) and modification time of each file, and of the settings."""
     facts: list[int] = []
     for path in paths_of(root, files):
         try:

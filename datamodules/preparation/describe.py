@@ -26,22 +26,20 @@ class DataFolder:
 
     Attributes:
         path: Folder of ``dataset.json`` and the cache.
-        images: Folder to which paths in index files are relative.
-        index: Folder of the index files.
         size: Side in pixels to which images are resized; None if they all have that of the first image.
         resize: How images are resized; None if ``size`` is None.
         cached: Whether decoded images are cached on disk.
         skip: Whether unreadable images are excluded instead of raising an error.
         folds: Number of folds, or None.
         fold: Index of the fold that is held out for validation.
+        images: Folder to which paths in index files are relative; ``path`` by default.
+        index: Folder of the index files; ``path`` by default.
 
     Raises:
         DataError: ``fold`` is not below ``folds``.
     """
 
     path: Path
-    images: Path
-    index: Path
     size: int | None
     resize: Resize | None
     cached: bool
@@ -50,6 +48,9 @@ class DataFolder:
     fold: int
 
     def __post_init__(self) -> None:
+        self.images = self.index = self.path
+        if self.size is None:
+            self.resize = None
         if self.folds is not None and (self.folds < 2 or self.fold >= self.folds):
             raise DataError(
                 f"Expected --data.folds of 2 or more, and a --data.fold below it, but got {self.folds}, {self.fold}."
@@ -124,11 +125,6 @@ class Prepared(NamedTuple):
 
 def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Prepared | None:
     """Return the images that ``dataset.json`` describes, or None if one has changed or the cache is missing.
-
-    Args:
-        folder: Where they are, and how they are read.
-        info: Content of ``dataset.json``.
-        listed: Entries of the index files.
 
     Raises:
         DataError: An image is unreadable, and ``folder.skip`` is False.

@@ -129,12 +129,7 @@ def _find_stage(name: str) -> re.Match[str] | None:
 
 
 def unwrap(folder: Path, known: Sequence[str] = ()) -> Path:
-    """Return the first folder, starting at ``folder``, that contains more than a single folder.
-
-    Args:
-        folder: Folder to start from.
-        known: Class names, which are not entered.
-    """
+    """Return the first folder from ``folder`` inwards that contains more than a single folder, or a known class."""
     inner = class_folders(folder)
     if len(inner) != 1 or inner[0] in known:
         return folder
@@ -150,10 +145,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def find_images(folder: Path, root: Path) -> dict[str, list[str]]:
-    """Return the image files in each class folder of ``folder``, as paths relative to ``root``.
-
-    Hidden files (".DS_Store"), folders of other programs ("@eaDir") and files without an image suffix are ignored.
-    """
+    """Return the image files in each class folder of ``folder``, as paths relative to ``root``."""
     return {name: image_files(folder / name, root) for name in class_folders(folder)}
 
 

@@ -73,29 +73,19 @@ def read_rgb(path: str | os.PathLike[str], losses: list[str] | None = None) -> n
 def read_square(
     path: str | os.PathLike[str], size: int | None, resize: Resize, losses: list[str] | None = None
 ) -> np.ndarray:
-    """Return ``fit(read_rgb(path), size, resize)``, or ``read_rgb(path)`` if ``size`` is None.
+    """Return the pixels of an image file, resized to a square, or ``read_rgb(path)`` if ``size`` is None.
 
-    A large JPEG is decoded at a reduced scale, which gives nearly the same pixels.
+    Args:
+        path: Image file.
+        size: Side of the square in pixels. Pixels are scaled by Pillow's antialiased bilinear filter, like torchvision,
+            and those of an image of this size are returned unchanged.
+        resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
+            to ``size`` and pad with black. ``"squash"``: resize both sides, ignoring the aspect ratio.
+        losses: See ``read_rgb``.
     """
     if size is None:
         return read_rgb(path, losses)
     return np.array(_fit(*_read(path, size, resize, losses), size, resize))
-
-
-def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    """Resize an image to a square; an image that already has this size is returned unchanged.
-
-    Args:
-        pixels: uint8 ``(H, W, 3)``.
-        size: Side of the square in pixels.
-        resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
-            to ``size`` and pad with black. ``"squash"``: resize both sides to ``size``, ignoring the aspect ratio.
-
-    Returns:
-        uint8 ``(size, size, 3)``, scaled with Pillow's antialiased bilinear filter, like torchvision.
-    """
-    height, width, _ = pixels.shape
-    return np.array(_fit(Image.fromarray(pixels), (0, 0, width, height), size, resize))
 
 
 def _read(

@@ -154,15 +154,9 @@ class Pipeline:
 
 
 def check_normalization(train: Sequence[ImageTransform], evaluation: Sequence[ImageTransform], normalize: bool) -> None:
-    """Check that images are normalised once, and equally in training and evaluation.
+    """Raise DataError unless images are normalised once, and equally in training and evaluation.
 
-    Args:
-        train: ``train_transforms``.
-        evaluation: ``eval_transforms``.
-        normalize: Whether batches are normalised after them.
-
-    Raises:
-        DataError: They are not.
+    Only torchvision's ``Normalize`` is recognised.
     """
     first, second = normalizers(train), normalizers(evaluation)
     if normalize and (first or second):
@@ -193,11 +187,6 @@ def normalizers(transforms: Sequence[Any]) -> list[Normalization]:
 
 def transformed_white(transforms: Sequence[ImageTransform], size: int, normalize: bool) -> Tensor:
     """Return a white image of ``size`` pixels after per-image transforms, or a stack of views of it.
-
-    Args:
-        transforms: Per-image transforms.
-        size: Side of the image.
-        normalize: Whether it is to be normalised after them.
 
     Raises:
         DataError: It is not square, or to be normalised although its values are floats of 0 to 255.

@@ -59,7 +59,8 @@ def test_only_training_images_are_augmented(sample_root: Path) -> None:
     data = sample(sample_root, train_transforms=[Darken(), Darken()], eval_transforms=[Darken()], normalize=False)
     for stage, factor in (("train", 4), ("val", 2)):
         dataset = data.datasets[stage]
-        assert torch.equal(dataset[0][0], dataset.load(torch.tensor([0]))[0][0] // factor)
+        first = torch.tensor([0])
+        assert torch.equal(dataset.__getitems__((0, first))[0], dataset.load(first)[0] // factor)
     plain, augmented = sample(sample_root), sample(sample_root, batch_transforms=[RandomCrop(4)])
     batches = [next(iter(data.train_dataloader()))[0] for data in (plain, augmented)]
     assert not torch.equal(*batches)

@@ -23,15 +23,6 @@ def files(tmp_path: Path) -> tuple[Path, np.ndarray]:
     return tmp_path, images.transpose(0, 3, 1, 2)
 
 
-def test_item_is_transformed_image_and_label(files: tuple[Path, np.ndarray]) -> None:
-    root, images = files
-    image, label = ImageDataset(root, [("3.png", 7)], 8)[0]
-    assert (image.dtype, label) == (torch.uint8, 7)
-    np.testing.assert_array_equal(image.numpy(), images[3])
-    flipped, _ = ImageDataset(root, [("3.png", 7)], 8, transform=lambda image: image.flip(2))[0]
-    assert torch.equal(flipped, image.flip(2))
-
-
 def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files: tuple[Path, np.ndarray]) -> None:
     root, images = files
     entries = [(f"{i}.png", i % 2) for i in (5, 0, 3, 2)]

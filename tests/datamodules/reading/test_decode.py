@@ -15,7 +15,7 @@ from torchvision.transforms import functional
 
 from datamodules.errors import DataError
 from datamodules.reading import decode
-from datamodules.reading.decode import Resize, fit, read_rgb, read_square
+from datamodules.reading.decode import Resize, read_rgb, read_square
 
 RESIZES = get_args(Resize)
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit level, as 16 bits
@@ -32,6 +32,11 @@ UPRIGHT = {  # orientation -> the stored pixels as they appear upright
     7: CORNERS.transpose(1, 0, 2)[::-1, ::-1],
     8: np.rot90(CORNERS),
 }
+
+
+def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
+    """Resize decoded pixels as ``read_square`` does."""
+    return np.array(decode._fit(Image.fromarray(pixels), (0, 0, pixels.shape[1], pixels.shape[0]), size, resize))
 
 
 def noise(*shape: int) -> np.ndarray:
