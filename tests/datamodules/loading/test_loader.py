@@ -181,22 +181,6 @@ def test_a_state_of_an_epochs_end_starts_the_next_one_whole() -> None:
     assert shown(resumed) == shown(ended)
 
 
-def test_an_epochs_end_without_shuffling_starts_the_next_one_whole() -> None:
-    ended = loader(shuffle=False)
-    shown(ended)
-    resumed = loader(shuffle=False)
-    resumed.load_state_dict(ended.state_dict())
-    resumed.sampler.set_epoch(1)
-    assert flat(shown(resumed)) == list(range(COUNT))
-
-
-def test_an_interrupted_epoch_starts_from_scratch() -> None:
-    batches = loader()
-    expected = shown(batches)
-    next(iter(batches))
-    assert shown(batches) == expected
-
-
 def test_an_interrupted_epoch_with_workers_starts_from_scratch(sample_root: Path) -> None:
     batches = sample(sample_root, num_workers=2, train_transforms=[v2.RandomCrop(32, 4)]).train_dataloader()
     expected = digests(batches)
@@ -321,14 +305,6 @@ def test_batches_are_identical_for_any_number_of_workers(sample_root: Path, tran
             assert epochs[0] != epochs[1]
             results.append(epochs)
     assert all(result == results[0] for result in results)
-
-
-def test_batches_are_identical_for_every_cache(sample_root: Path) -> None:
-    results = []
-    for cache in ("none", "disk", "device"):
-        data = sample(sample_root, cache=cache, batch_transforms=[RandomCrop(4), RandomHorizontalFlip()])
-        results.append((digests(data.train_dataloader()), digests(data.val_dataloader())))
-    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
