@@ -11,11 +11,12 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
-from datamodules.base import NOT_NORMALIZED
+from datamodules import ImageDataModule
 from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import ImageLoader
 from datamodules.transforms.image import normalization
 from datamodules.transforms.normalize import Normalize
+from datamodules.transforms.pipeline import NOT_NORMALIZED
 from lightning_modules import ImageClassifier
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 from project.cli.data_options import data_parser, parse_data
@@ -72,7 +73,9 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
 
 
 def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str]) -> Reader:
-    """Return a reader with the settings of a run; without a run, it crops images to the checkpoint's image size.
+    """Return a reader with the settings of a run.
+
+    Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
 
     Raises:
         DataError: The data of the run is missing or invalid, and its transforms are fitted to it.
@@ -87,6 +90,8 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     options += [f"--{key}={path}" for key, path in paths_from_here(run).items() if key.startswith("data.")]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
+    if not isinstance(data, ImageDataModule):  # the user's own, whose way of reading files is unknown
+        return Reader(FileDataset(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
     if not data.normalize:  # the transforms normalise, if any
         normalize = Normalize(*NOT_NORMALIZED)
     return Reader(
