@@ -98,7 +98,7 @@ def finished_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     return main(["fit", *fast, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_classifier() -> Callable[..., ImageClassifier]:
     """Return a function that creates an ImageClassifier with the classes of CIFAR-10."""
 
