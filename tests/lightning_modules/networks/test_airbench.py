@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import ProgressiveResize, SampleDataModule
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import Airbench
+from lightning_modules.networks.airbench import Airbench
 from project.__main__ import main
 
 Make = Callable[..., ImageClassifier]

@@ -29,8 +29,7 @@ from project.inference.export import READERS, TOLERANCE, WRITERS, export_classif
 
 NETWORKS = {
     "LeNet": "network: lightning_modules.networks.LeNet\ntta: [crops]",
-    "ResNet": "network: {class_path: lightning_modules.networks.ResNet, init_args: {depth: 20}}\nchannels_last: true",
-    "Airbench": "network: {class_path: lightning_modules.networks.Airbench, init_args: {widths: [8, 16, 16]}}\n"
+    "ResNet": "network: {class_path: lightning_modules.networks.ResNet, init_args: {depth: 20}}\nchannels_last: true\n"
     "tta: [flip, translate]",
     "LSTM": "network: {class_path: lightning_modules.networks.Recurrent, init_args: {cell: lstm, bidirectional: true, "
     "hidden_size: 8, num_layers: 2}}",
