@@ -73,10 +73,11 @@ def build(path: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
     Raises:
         MisconfigurationException: There is no such function, or it does not return a network.
     """
+    module, _, name = path.rpartition(".")
     try:
-        function = pkgutil.resolve_name(path)
+        function = pkgutil.resolve_name(f"{module}:{name}")
     except (ImportError, AttributeError, ValueError) as error:
-        near = ", ".join(get_close_matches(path.rpartition(".")[2], dir(getattr(error, "obj", None)), 3)) or "none"
+        near = ", ".join(get_close_matches(name, dir(getattr(error, "obj", None)), 3)) or "none"
         hint = "Install it: pip install timm." if getattr(error, "name", "") == "timm" else f"Similar names: {near}."
         raise MisconfigurationException(
             "Expected the import path of a function, such as torchvision.models.resnet18, for the network, but "
