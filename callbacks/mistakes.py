@@ -13,6 +13,7 @@ from atomic_files import write_atomically
 from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.histogram import gather
 from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
 from callbacks.tools.transfer import to_cpu
@@ -107,10 +108,10 @@ class TopMistakes(PredictionCallback):
         self, log: LogSnapshot, stage: str, images: Tensor, rows: list[Row], predictions: Predictions, names: list[str]
     ) -> None:
         right = predictions.preds == predictions.targets
-        for name, mask in (("right", right), ("wrong", ~right)):
-            confidences = predictions.confidences[mask & predictions.confidences.isfinite()]
-            for writer in log.writers if len(confidences) else ():
-                writer.add_histogram(f"confidence/{name}", confidences, log.step)
+        confidences = {name: predictions.confidences[mask] for name, mask in (("right", right), ("wrong", ~right))}
+        for name, statistics in gather(confidences).items():
+            if statistics.histogram is not None:
+                log.histogram(f"confidence/{name}", statistics.histogram)
         table = [[*row[:3], f"{row[3]:.6f}", "" if math.isnan(row[4]) else f"{row[4]:.6f}"] for row in rows]
         write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:

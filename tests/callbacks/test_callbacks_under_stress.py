@@ -101,23 +101,6 @@ def test_other_ways_to_train_are_drawn(make_classifier: Make, tmp_path: Path, op
     assert len(events(tmp_path).Images("grad_cam/conv2")) == 1
 
 
-def test_compiled_network_is_drawn_uncompiled(make_classifier: Make, tmp_path: Path) -> None:
-    module = make_classifier()
-    calls = []
-
-    def compiled(images: Tensor) -> Tensor:
-        calls.append(module.training)
-        return module.network(images)
-
-    class Compile(Callback):
-        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            pl_module._compiled_network = compiled
-
-    fit(module, tmp_path, [Compile(), FeatureMaps(["conv1"]), GradCAM()])
-    assert calls == [True] * 6  # only in training, where no hook is registered
-    assert len(events(tmp_path).Images("feature_maps/conv1")) == 2
-
-
 def test_network_without_convolutions_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
     watching = [FeatureMaps(), *(callback for callback in all_callbacks() if not isinstance(callback, FeatureMaps))]
     fit(make_classifier(network=MLP), tmp_path, watching, epochs=1)

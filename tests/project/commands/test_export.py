@@ -62,7 +62,9 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=() if name == "LeNet" else pytest.mark.slow) for name in NETWORKS]
+)
 def test_file_gives_the_networks_probabilities_for_any_batch_size(network: str, kind: str, tmp_path: Path) -> None:
     classifier = module_of("ImageClassifier", NETWORKS[network]).eval()
     assert isinstance(classifier, ImageClassifier)
@@ -188,6 +190,7 @@ def test_existing_files_are_not_overwritten(
     assert first.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_example_of_the_pages_needs_no_code_of_the_project(exported: tuple[list[Path], str], tmp_path: Path) -> None:
     for path in exported[0]:
         shutil.copy(path, tmp_path)
