@@ -124,7 +124,7 @@ def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
 def predict_files(
     classifier: ImageClassifier, reader: Reader, batch_size: int | None = None
 ) -> Iterator[tuple[str, list[float] | str]]:
-    """Yield each file with the probability of each class, or with the reason why there is none.
+    """Yield each file with the probability of each class, then those without, with the reason.
 
     Batches are the same as in ``test``, so that the results are equal to the bit.
     """
@@ -143,22 +143,14 @@ def predict_files(
         num_workers=reader.num_workers if len(dataset) > batch_size else 0,  # starting workers takes time
         seed=reader.seed,
     )
-    next_position = 0
+    unread = dict.fromkeys(range(len(dataset)))
     for step, (images, positions) in enumerate(loader):
         if not len(images):
             continue
         with torch.inference_mode(), fabric.autocast():
             probabilities = classifier.predict_step((images, positions), step).float().cpu()
-        finite = probabilities.isfinite().all(1)
-        for position, answer, is_finite in zip(
-            positions.tolist(), probabilities.tolist(), finite.tolist(), strict=True
-        ):
-            yield from _problems(dataset, next_position, position)
-            yield dataset.files[position], answer if is_finite else NOT_FINITE
-            next_position = position + 1
-    yield from _problems(dataset, next_position, len(dataset))
-
-
-def _problems(dataset: FileDataset, start: int, stop: int) -> Iterator[tuple[str, str]]:
-    for position in range(start, stop):
+        for position, shares in zip(positions.tolist(), probabilities, strict=True):
+            del unread[position]
+            yield dataset.files[position], shares.tolist() if shares.isfinite().all() else NOT_FINITE
+    for position in unread:
         yield dataset.files[position], dataset.problem(position) or CHANGED
