@@ -51,7 +51,7 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
     """
     import torch
 
-    from callbacks.tools.fonts import names_in_figures, set_fonts
+    from callbacks.tools.fonts import names_in_figures
     from datamodules import ImageDataModule
 
     loader = data.train_dataloader()
@@ -79,5 +79,5 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
             axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     for row, name in enumerate(names):
-        set_fonts([axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)])
+        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure
