@@ -8,7 +8,6 @@ from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules
-from project.cli.check_config import check_seed_range
 from project.cli.parser import Parser
 from project.errors import RunError
 from project.runs.options import IGNORED
@@ -33,7 +32,6 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataMo
         RunError: The DataModule is not an ImageDataModule, or the seed is out of range.
     """
     options = parser.parse_args(args)
-    check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     data = parser.instantiate(Namespace(data=options.data)).data  # only data: the ignored classes are not instantiated

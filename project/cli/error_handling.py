@@ -1,6 +1,7 @@
 """Turn exceptions into messages and exit codes."""
 
 import logging
+import re
 import signal
 import sys
 import warnings
@@ -11,12 +12,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from callbacks.finite_loss import NotFiniteError
-from project.cli.distributed import is_loss_of_another, leave_at_once, rank
-from project.cli.error_messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
+from project.cli.error_messages import one_line, parser_message, root_cause, short_traceback
 from project.errors import DiskFullError, RunError, UsageError, debugging
-from project.resume.signals import GracefulShutdown, Stopped, world_size
+from project.resume.ranks import is_loss_of_another, leave_at_once, rank, world_size
+from project.resume.signals import GracefulShutdown, Stopped
 
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
+
+# messages of Lightning's about the command line: validation after the end of an epoch, torchrun with other devices
+LIGHTNING = "`val_check_interval`|does not match the world size"
 
 
 def is_of_use(record: logging.LogRecord) -> bool:
@@ -81,11 +85,8 @@ def print_error(error: BaseException, args: list[str]) -> int:
     """Print an error, and return the exit code: 2 for a user error, 1 for any other."""
     if isinstance(error, UsageError):
         print(f"error: {parser_message(str(error), args, error.options)}", file=sys.stderr)
-    elif isinstance(error, USER_ERRORS):
+    elif isinstance(error, USER_ERRORS) or (isinstance(error, ValueError) and re.search(LIGHTNING, str(error))):
         print(f"error: {one_line(error)}", file=sys.stderr)
-    elif is_of_another_network(error):
-        first = " ".join(str(error).split())[:200]
-        print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
     elif is_loss_of_another(error):
         print(
             "error: Another rank exited. Its error is above or below; if there is none, it may have run out of memory. "

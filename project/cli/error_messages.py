@@ -1,11 +1,9 @@
 """Shorten errors of jsonargparse, torch and the operating system to messages for the user."""
 
 import importlib
-import inspect
 import os
 import re
 import site
-import sys
 import sysconfig
 import traceback
 from collections.abc import Collection
@@ -24,6 +22,7 @@ from project.runs.command_line import config_files
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
+CLASS_ERROR = r"class_path '(\S+?)'|a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
 LONGEST = 300  # characters of a message of jsonargparse's
 
 
@@ -41,11 +40,6 @@ def one_line(error: BaseException) -> str:
         return message.strip().splitlines()[-1].partition(": ")[2]
     place = _own_line(error) if isinstance(error, OSError) else ""
     return f"{message}{place}"
-
-
-def is_of_another_network(error: BaseException) -> bool:
-    """Return whether an error means that a checkpoint does not match the network."""
-    return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
 
 
 def callback_hook(error: BaseException) -> str | None:
@@ -89,71 +83,39 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
         return (
             f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE and --ckpt_path FILE."
         )
-    if match := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
-        path = next(filter(None, match.groups()))
-        if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):
+    class_error = (
+        r"class_path '(\S+?)'|Expected a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
+    )
+    if match := re.search(class_error, message):
+        path = match[1] or match[2] or f"{match[3]}.{match[4]}"
+        if problem := _class_problem(path):
             return problem
-    if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):  # in the arguments of another class
-        return _class_problem(f"{match[1]}.{match[2]}") or " ".join(message.split())
     if match := re.search(r"File does not exist: '(.+?)'", message):
         return _missing_file(Path(match[1]))
     if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
-    if match := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
-        return f"Expected {match[1]} {match[3]}, but got {match[2]}."
-    if match := re.search(
-        r'"(\w+)":(?:(?!Parser key)[\s\S])*does not conform to restriction v(\S+)[\s\S]*?Given value: (\S+)', message
-    ):
-        return f"Expected {match[1]} {match[2]}, but got {match[3]}."
-    if match := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
-        return (
-            f"Expected a transform of batches, such as datamodules.RandomCrop, but got {match[1]}. Put transforms of "
-            "single images below train_transforms."
-        )
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _required(match[1], message, keys)
-    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
-    if keys and value:
-        types = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
-        types = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", name) for name in types if "NoneType" not in name]
-        if types:
-            got = (value[1] or value[2]).strip().strip("'")
-            return f"Expected {' or '.join(types)} for {keys[-1]}, but got {got!r}."
-    return _shortened(" ".join(message.split()))
-
-
-def _shortened(text: str) -> str:
-    """Return the innermost part of an error about a value of several types, cut to LONGEST characters."""
-    key, _, reason = text.rpartition('Parser key "')[2].partition('": ')
-    if "Union subtypes" in text and reason:
-        value = re.search(r"Given value: (.{1,100}?)(?: - |$)", reason)
-        if (types := re.search(r"Subtypes: \[(.+?)\] Errors", reason)) and value:
-            names = re.sub(r"<class '(.+?)'>", r"\1", types[1]).replace(", NoneType", "")
-            return f"Expected {re.sub(r'[a-z_.]+[.]', '', names)} for {key}, but got {value[1]}."
-        text = f"{key}: {reason.partition(' - Expected a <class')[0]}"
+    inner = message.rpartition('Parser key "')[2]
+    if keys and (match := re.search(r"Not of type (\w+): (.+)", inner)):
+        return f"Expected {match[1]} for {keys[-1]}: {match[2]}."
+    types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value", inner)
+    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given|Got) value: (.*)", inner)
+    if keys and types and value:
+        names = re.sub(r"<class '(.+?)'>", r"\1", types[1] or types[2]).replace(", NoneType", "")
+        return f"Expected {re.sub(r'[a-z_]+[.]', '', names)} for {keys[-1]}, but got {value[1] or value[2]}."
+    text = " ".join(message.split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _required(name: str, message: str, keys: list[str]) -> str:
     """Return a message with the option that sets a required argument of a class."""
-    given = rf"((\w+)=|Given value: )?Namespace\(class_path='([\w.]+)', init_args=Namespace\([^()]*?\b{name}=None"
-    match = next((candidate for candidate in re.finditer(given, message) if _has_no_default(candidate[3], name)), None)
-    if match is None:
-        return f"Expected a value for {name}, but got none."
-    is_single, key, path = match.groups()
-    rest = message[match.end() :].partition("\n")[0]
-    option = ".".join([*keys, *([key] if key and key not in keys else []), name])
-    # in a list, an option applies to the last item
-    how = f"--{option} VALUE" if is_single or ", Namespace(" not in rest else f"`init_args: {{{name}: VALUE}}` to it"
-    return f"Expected a value for {name} of {path.rpartition('.')[2]}, but got none. Add {how}."
-
-
-def _has_no_default(path: str, name: str) -> bool:
-    module, _, cls = path.rpartition(".")
-    class_ = getattr(sys.modules.get(module), cls, None)
-    parameter = inspect.signature(class_).parameters.get(name) if inspect.isclass(class_) else None
-    return parameter is None or parameter.default is inspect.Parameter.empty  # None: a base class has it
+    inner = re.search(rf"(\w+)=Namespace\(class_path='[\w.]+', init_args=Namespace\({name}=None", message)
+    place = [*keys, *([inner[1]] if inner and inner[1] not in keys else []), name]
+    return (
+        f"Expected a value for {name}, but got none. Add --{'.'.join(place)} VALUE, or `{name}: VALUE` to the config."
+    )
 
 
 def _missing_file(file: Path) -> str:

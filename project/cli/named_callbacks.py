@@ -56,8 +56,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
     Raises:
         RunError: ``--callbacks`` has another value.
     """
-    names = callback_names(args)
-    all_off = [f"--callbacks.{name}=false" for name in names]
+    all_off = [f"--callbacks.{name}=false" for name in callback_names(args)]
     expanded: list[str] = []
     for group in split_options(args):
         option, value = option_of(group)
@@ -71,9 +70,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
             group = all_off
         elif option != name and name in _defaults() and _read(value) is True:
             group = [f"--{option}={json.dumps(_defaults()[name])}"]
-        expanded += group
-        if option == "config" and _section(value) is False:
-            expanded += all_off
+        expanded += [*group, *(all_off if option == "config" and _section(value) is False else [])]
     return expanded
 
 
@@ -82,15 +79,13 @@ def resolve_callbacks(config: Any) -> None:
 
     ``expand_callbacks`` writes the latter out.
     """
-    if not isinstance(config, dict) or "callbacks" not in config:
-        return
-    section = config["callbacks"]
-    if section is None or section is False:
-        del config["callbacks"]
-    elif isinstance(section, dict):
-        for name, value in section.items():
-            if value is True and name in _defaults():
+    section = config.get("callbacks") if isinstance(config, dict) else None
+    if isinstance(section, dict):
+        for name, entry in section.items():
+            if entry is True and name in _defaults():
                 section[name] = default_callbacks()[name]
+    elif isinstance(config, dict) and section in (None, False):
+        config.pop("callbacks", None)
 
 
 def _has_class(value: Any) -> bool:

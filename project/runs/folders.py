@@ -123,15 +123,10 @@ def paths_from_here(run: Path) -> dict[str, str]:
 
     A path that exists only relative to the present working directory is left out.
     """
-    info = record.read(run)
-    if not info:  # a config that is not in a run directory
+    start = record.read(run).get("working_directory")
+    if start is None or (folder := (run.resolve() / start).resolve()) == Path.cwd().resolve():
         return {}
     config = load_config(run)
-    runs_dir = Path(str(config.get("runs_dir")))  # a run is two levels below it
-    start = info.get("working_directory") or ("" if runs_dir.is_absolute() else "../" * (2 + len(runs_dir.parts)))
-    folder = (run.resolve() / start).resolve()
-    if not start or folder == Path.cwd().resolve():
-        return {}
     paths = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
     candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}
     return {key: str(path) for key, (path, here) in candidates.items() if path.exists() or not here.exists()}

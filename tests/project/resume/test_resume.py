@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.resume.csv_logger import open_table, truncate
-from project.resume.run_option import expand_run
+from project.resume.resume import expand_run
 from project.runs import record
 from project.runs.config import LAST
 

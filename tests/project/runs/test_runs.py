@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from project.errors import RunError
-from project.resume.run_option import expand_run, with_paths
+from project.cli.parser import with_paths
+from project.resume.resume import expand_run
 from project.runs.config import BEST
 from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
 from project.runs.metrics import best_validation, moment_of
