@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,13 +18,13 @@ from project import COMMANDS
 from project.cli.check_config import check_config, class_of
 from project.cli.error_handling import report_errors
 from project.cli.match_data import match_data, trained_data
-from project.cli.named_callbacks import callback_names, default_callbacks
-from project.cli.options import HELP, USAGE, add_options
+from project.cli.named_callbacks import callback_names, with_named
+from project.cli.options import PARSERS, add_options
 from project.cli.parser import Parser, parse_given, text_to_save
 from project.cli.profiler import NoProfiler
 from project.cli.progress import NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
-from project.errors import debugging
+from project.errors import debugging, shortened
 from project.report import write_report
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
@@ -57,10 +56,7 @@ def run(args: list[str]) -> "CLI":
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={
-                "allow_abbrev": False,
-                **{name: {"usage": USAGE.format(name), "description": HELP} for name in COMMANDS},
-            },
+            parser_kwargs={"allow_abbrev": False, **PARSERS},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -70,13 +66,11 @@ def run(args: list[str]) -> "CLI":
 
 
 class CLI(LightningCLI):
-    """The commands fit, validate and test, whose methods Lightning calls in the order below.
+    """The commands fit, validate and test; Lightning calls the methods in the order below.
 
     Attributes:
         resume: The run and the checkpoint that the command starts from.
-        files: What the command writes.
-        run_dir: The run directory.
-        output_dir: The directory that the command writes to: ``run_dir``, or one in it for ``validate`` and ``test``.
+        files: What the command writes, to ``output_dir`` in ``run_dir``, the run directory.
     """
 
     resume: Resume
@@ -110,15 +104,14 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, check what types cannot express, and read the checkpoint."""
         self.config = parser.parse_args(args)
-        command = self.config.subcommand
-        config = self.config[command]
+        config = self.config[command := self.config.subcommand]
         check_config(command, config, given=lambda: parse_given(parser, args)[command])
         self.text = text_to_save(self._parser(command), command, config)
         self.resume = Resume(command, config, read_yaml(self.text))
         self.trained = trained_data(self.resume, class_of(config.model))
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning would override the command line with the checkpoint's values."""
+        """Do nothing: Lightning would override options with the checkpoint's values."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Check module and data, then create the directory of the command and a trainer that writes to it."""
@@ -138,11 +131,7 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.dirpath, callback.settings = str(self.run_dir / BEST.parent), self.resume.settings
-        given = config["callbacks"] if isinstance(config["callbacks"], list) else [config["callbacks"]]
-        named = vars(self.config_init[self.subcommand].get("callbacks", Namespace()))
-        classes = {type(item) for item in given}  # an entry of trainer.callbacks replaces the default of its class
-        replaced = {name for name in default_callbacks() if type(named.get(name)) in classes}
-        given = [item for name, item in named.items() if isinstance(item, Callback) and name not in replaced] + given
+        given = with_named(config["callbacks"], self.config_init[self.subcommand].get("callbacks"))
         if config["logger"] is False:  # Lightning would raise
             given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
@@ -153,7 +142,7 @@ class CLI(LightningCLI):
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
         # the first two run before all other callbacks
-        config["callbacks"] = [MonitorCheck(), EpochKeeper(), *(item for item in given if item is not None)]
+        config["callbacks"] = [MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, [*always, self.stopper, self.files])
         use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
@@ -225,8 +214,8 @@ class CLI(LightningCLI):
             except Exception as error:  # the files of the run are complete
                 if debugging():
                     raise
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                how = f"run `report {self.run_dir}` with PROJECT_DEBUG=1"
                 rank_zero_warn(
-                    f"No report was written ({reason}). To see why, run `report {self.run_dir}` with PROJECT_DEBUG=1."
+                    f"No report was written ({type(error).__name__}: {shortened(error)}). To see why, {how}."
                 )
         print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)

@@ -18,7 +18,9 @@ import datamodules
 import lightning_modules
 import lightning_modules.networks
 from project.cli.unknown_options import UNKNOWN_KEY, unknown_option
+from project.errors import did_you_mean
 from project.runs.command_line import config_files
+from project.runs.config import read_yaml
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
@@ -35,9 +37,9 @@ def root_cause(error: BaseException) -> BaseException:
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error of this project, or of the operating system with the line that caused it."""
-    message = str(error)
+    message = str(error).strip()
     if message.startswith("Caught "):  # an error in a DataLoader worker: torch adds the traceback before the reason
-        return message.strip().splitlines()[-1].partition(": ")[2]
+        return message.splitlines()[-1].partition(": ")[2]
     place = _own_line(error) if isinstance(error, OSError) else ""
     return f"{message}{place}"
 
@@ -83,10 +85,7 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
         return (
             f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE and --ckpt_path FILE."
         )
-    class_error = (
-        r"class_path '(\S+?)'|Expected a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
-    )
-    if match := re.search(class_error, message):
+    if match := re.search(CLASS_ERROR, message):
         path = match[1] or match[2] or f"{match[3]}.{match[4]}"
         if problem := _class_problem(path):
             return problem
@@ -98,13 +97,12 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _required(match[1], message, keys)
     inner = message.rpartition('Parser key "')[2]
-    if keys and (match := re.search(r"Not of type (\w+): (.+)", inner)):
-        return f"Expected {match[1]} for {keys[-1]}: {match[2]}."
-    types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value", inner)
+    types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value|Not of type (\w+)", inner)
     value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given|Got) value: (.*)", inner)
     if keys and types and value:
-        names = re.sub(r"<class '(.+?)'>", r"\1", types[1] or types[2]).replace(", NoneType", "")
-        return f"Expected {re.sub(r'[a-z_]+[.]', '', names)} for {keys[-1]}, but got {value[1] or value[2]}."
+        names = re.sub(r"<class '(.+?)'>", r"\1", types[types.lastindex or 0]).replace(", NoneType", "")
+        got = (value[1] or value[2]).strip("'")
+        return f"Expected {re.sub(r'[a-z_]+[.]', '', names)} for {keys[-1]}, but got {got}."
     text = " ".join(message.split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
@@ -112,30 +110,26 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
 def _required(name: str, message: str, keys: list[str]) -> str:
     """Return a message with the option that sets a required argument of a class."""
     inner = re.search(rf"(\w+)=Namespace\(class_path='[\w.]+', init_args=Namespace\({name}=None", message)
-    place = [*keys, *([inner[1]] if inner and inner[1] not in keys else []), name]
-    return (
-        f"Expected a value for {name}, but got none. Add --{'.'.join(place)} VALUE, or `{name}: VALUE` to the config."
-    )
+    option = ".".join([*keys, *([inner[1]] if inner and inner[1] not in keys else []), name])
+    return f"Expected a value for {name}, but got none. Add --{option} VALUE, or `{name}: VALUE` to the config."
 
 
 def _missing_file(file: Path) -> str:
     file = Path(os.path.relpath(file))
-    near = get_close_matches(file.name, [other.name for other in file.parent.glob("*")], 1)
-    hint = f" Did you mean {file.parent / near[0]}?" if near else ""
+    hint = did_you_mean(file.name, [other.name for other in file.parent.glob("*")], f"{file.parent}/{{}}")
     return f"Expected a file, but {file} does not exist.{hint}"
 
 
 def _yaml_problem(args: list[str]) -> str | None:
     for file in config_files(args):
         try:
-            content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if content is None:
-                return f"Expected `key: value` lines in {file}, but it is empty."
-            if not isinstance(content, dict):
-                return f"Expected `key: value` lines in {file}, but got {type(content).__name__}."
+            content = read_yaml(file.read_text(), str(file))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             return f"{file}:{line} is not YAML: {error.problem}."
+        if not isinstance(content, dict):
+            what = "it is empty" if content is None else f"got {type(content).__name__}"
+            return f"Expected `key: value` lines in {file}, but {what}."
     return None
 
 
@@ -149,25 +143,16 @@ def _class_problem(path: str) -> str | None:
         return f"Expected the import path of a class, such as callbacks.ConfusionMatrix, but got {path!r}.{hint}"
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in PROJECT_MODULES}
-            near = get_close_matches(module_name, top, 1)
-            hint = f" Did you mean {near[0]}.{name}?" if near else " Is its file in the working directory?"
-            return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
-        return _import_failed(path, error)
     except Exception as error:  # the user's module may raise any exception
-        return _import_failed(path, error)
+        if not isinstance(error, ModuleNotFoundError) or not f"{module_name}.".startswith(f"{error.name}."):
+            return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
+        top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in PROJECT_MODULES}
+        hint = did_you_mean(module_name, top, f"{{}}.{name}") or " Is its file in the working directory?"
+        return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
     if hasattr(module, name):
         return None
-    near = get_close_matches(name, dir(module), 1)
-    hint = f" Did you mean {module_name}.{near[0]}?" if near else ""
+    hint = did_you_mean(name, dir(module), f"{module_name}.{{}}")
     return f"Expected a class at {path!r}, but {module_name} has no {name!r}.{hint}"
-
-
-def _import_failed(path: str, error: Exception) -> str:
-    """Return a message with the line of the user's module that raised during import."""
-    return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
 
 from project.errors import RunError
 from project.runs.command_line import is_class, option_of, split_options
@@ -72,6 +74,20 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
             group = [f"--{option}={json.dumps(_defaults()[name])}"]
         expanded += [*group, *(all_off if option == "config" and _section(value) is False else [])]
     return expanded
+
+
+def with_named(listed: Any, named: Namespace | None) -> list[Callback]:
+    """Return the callbacks of ``callbacks`` and of ``trainer.callbacks``, which replace the default of their class.
+
+    Args:
+        listed: A list of callbacks, a single one, or None.
+        named: Callbacks by name; those that are off are False or None. None without names.
+    """
+    others = [item for item in (listed if isinstance(listed, list) else [listed]) if item is not None]
+    classes = {type(item) for item in others}
+    entries = vars(named or Namespace())
+    replaced = {name for name in _defaults() if type(entries.get(name)) in classes}
+    return [item for name, item in entries.items() if isinstance(item, Callback) and name not in replaced] + others
 
 
 def resolve_callbacks(config: Any) -> None:

@@ -6,12 +6,14 @@ from typing import Any, Literal
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
+from project import COMMANDS
 from project.cli.named_callbacks import default_callbacks
 from project.cli.parser import LINKED
 from project.resume.checkpoint import Checkpoint
 
-USAGE = "python -m project {} [--config FILE ...] [--option VALUE ...]"
 HELP = "Options of the model, the data, callbacks, the run (such as --config), checkpoints and the Trainer, in order."
+USAGE = "python -m project {} [--config FILE ...] [--option VALUE ...]"
+PARSERS = {name: {"usage": USAGE.format(name), "description": HELP} for name in COMMANDS}
 
 
 def add_options(

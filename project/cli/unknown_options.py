@@ -98,14 +98,15 @@ def _hint(path: list[str], options: Collection[str], args: Sequence[str]) -> str
     if same := [name for name in known if name[-1] == last and name != path]:
         shortest = min(same, key=len)
         return f" Did you mean --{'.'.join(shortest)}?"
+    ends = OPTION_OF | {name[-1]: ".".join(name) for name in reversed(known)}
+    longer = [name for name in ends if name.startswith(f"{last}_")]
+    full = longer if len(longer) == 1 else get_close_matches(last, ends, 1, 0.8)
+    if full and len(path) == 1:
+        return f" Did you mean --{ends[full[0]]}?"
     near = get_close_matches(last, siblings if start else (), 1) or get_close_matches(last, words, 1, 0.75)
     if near and last not in words:
         return f" Did you mean {near[0]}?"
-    ends = OPTION_OF | {name[-1]: ".".join(name) for name in reversed(known)}
-    longer = [name for name in ends if name.startswith(f"{last}_")]
-    if near := longer if len(longer) == 1 else get_close_matches(last, ends, 1, 0.8):
-        return f" Did you mean --{ends[near[0]]}?"
-    return f" `python -m project {args[0]} --help` lists the options."
+    return f" Did you mean --{ends[full[0]]}?" if full else f" `python -m project {args[0]} --help` lists the options."
 
 
 def _plain(path: Sequence[str]) -> list[str]:

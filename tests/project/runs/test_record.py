@@ -142,22 +142,3 @@ def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
     results, _ = read_results(tmp_path)
     assert [(result.state, result.minutes) for result in results] == [("killed", 10), ("killed", 7), ("killed", 1)]
     assert start(killed)["seconds"] == 11 * 60
-
-
-def test_a_start_that_is_rolled_back_leaves_the_run_unchanged(code: Path, tmp_path: Path) -> None:
-    run = write_killed(tmp_path / "run")
-    before = (run / record.FILE).read_bytes()
-    files = {*run.iterdir()}
-    (code / "network.py").write_text("width = 2\n")
-    record.begin(run, ["fit", "--run", "last"])
-    record.roll_back(run)
-    assert (run / record.FILE).read_bytes() == before
-    assert {*run.iterdir()} == files | {run / record.LOCK}
-    assert record.state_of(run) == "killed"
-    record.end(run, "failed", 5)  # as when the process exits
-    assert (run / record.FILE).read_bytes() == before
-
-    (tmp_path / "new").mkdir()
-    record.begin(tmp_path / "new", ["fit"])
-    record.roll_back(tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [record.LOCK]

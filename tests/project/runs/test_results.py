@@ -1,5 +1,4 @@
 import math
-import os
 import shutil
 from pathlib import Path
 from statistics import stdev
@@ -183,19 +182,6 @@ def test_a_test_belongs_to_the_checkpoint_that_was_tested(tmp_path: Path) -> Non
 
     shutil.copytree(run, tmp_path / "a/copy", copy_function=shutil.copyfile)  # with new times
     assert [(result.test, result.test_note) for result in results_of(tmp_path)] == [(0.5, None), (0.5, None)]
-
-
-def test_a_test_without_a_digest_belongs_to_best_unless_that_is_newer(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a/2026-11-21_10-00-00")
-    write_test(run, 0.625)
-    write_best(run, epoch=1)
-    os.utime(run / "checkpoints/best.ckpt", (1, 1))
-    assert [(result.test, result.test_note) for result in results_of(tmp_path)] == [(0.625, None)]
-    os.utime(run / "checkpoints/best.ckpt", (4e9, 4e9))
-    (result,) = results_of(tmp_path)
-    assert result.test is None
-    assert result.test_note is not None
-    assert result.test_note.startswith("tested at an unknown checkpoint; best.ckpt is newer")
 
 
 def test_a_test_of_older_weights_is_excluded_from_the_mean(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_without_locks_a_run_is_checked_by_its_process_id(
         record.begin(tmp_path, ["fit"])
     assert record.state_of(tmp_path) == "running"
     info = record.read(tmp_path)
-    record._active.pop(tmp_path.resolve()).lock.release()  # as in another process
+    record._locks.pop(tmp_path.resolve()).release()  # as in another process
     assert record.state_of(tmp_path) == "running"
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
