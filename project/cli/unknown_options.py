@@ -87,8 +87,9 @@ def unknown_option(message: str, args: Sequence[str], names: Collection[str]) ->
 def _hint(path: list[str], options: Collection[str], args: Sequence[str]) -> str:
     """Return the closest known option: its full name, or only the misspelled part if the rest is valid."""
     known = [option.split(".") for option in options]
-    start = next((i for i in range(len(path)) if not any(name[: i + 1] == path[: i + 1] for name in known)), -1)
-    siblings = {name[start] for name in known if len(name) > start and name[:start] == path[:start]}
+    starts = (i for i in range(len(path)) if not any(name[: i + 1] == path[: i + 1] for name in known))
+    start = next(starts, len(path) - 1)  # of the part that is wrong
+    siblings = {name[start] for name in known if len(name) > start and name[:start] == path[:start]} - {path[start]}
     last = path[-1].replace("-", "_").lower()
     words = _words(args)
     if start < len(path) - 1 and (near := get_close_matches(path[start], siblings, 1, 0.75)):
