@@ -19,9 +19,9 @@ import datamodules
 import lightning_modules
 from project.cli import config_merging
 from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
-from project.errors import RunError, UsageError
+from project.errors import UsageError
 from project.resume.ranks import is_rank_zero
-from project.runs.command_line import classes_first, config_files, option_of, split_options
+from project.runs.command_line import classes_first, option_of, split_options
 from project.runs.config import CONFIG, load_config, nested, read_yaml, setting, write_yaml
 from project.runs.folders import paths_from_here
 
@@ -89,9 +89,6 @@ class Parser(LightningArgumentParser):
         if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called by this method
             return super().parse_args(args, *rest, **kwargs)
         args = ordered(args)
-        files = [file.resolve() for file in config_files(args)]
-        if twice := [file for file in files if files.count(file) > 1]:
-            raise RunError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
         config_merging.replaced_classes()  # of a command line that could not be parsed
         try:
             config = super().parse_args(args, *rest, **kwargs)

@@ -290,14 +290,6 @@ def test_checkpoint_overrides_the_pretrained_weights_it_started_from(fast: list[
     assert torch.equal(tested.model.network.fc3.weight, fitted.model.network.fc3.weight)
 
 
-def test_learning_rates_of_layers_are_logged(fast: list[str], tmp_path: Path) -> None:
-    rules = '[{pattern: "fc3.*", lr_scale: 10}, {pattern: "conv1.*", freeze: true}]'
-    options = [*QUICK, "--callbacks.learning_rate=true", "--trainer.log_every_n_steps=1"]
-    cli = main(["fit", *fast, *options, "--model.param_groups", rules, f"--runs_dir={tmp_path}"])
-    (logged,) = (row for row in rows(cli.run_dir) if row["lr-SGD/fc3"])
-    assert float(logged["lr-SGD/fc3"]) == pytest.approx(10 * float(logged["lr-SGD/default"]))
-
-
 def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp_path: Path) -> None:
     cli = main(
         ["fit", *fast, *QUICK, "--callbacks.learning_rate=true", "--trainer.logger=false", f"--runs_dir={tmp_path}"]

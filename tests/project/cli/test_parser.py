@@ -17,10 +17,9 @@ from project.errors import RunError, UsageError
         (["--config={}/nested.yaml"], "{}/sgd.yaml has 'init_args.lr' in lines 3 and 4"),
         (["--config={}/list.yaml"], "{}/ema.yaml has 'init_args.decay' in lines 2 and 2"),
         (["--trainer={{max_epochs: 1, max_epochs: 2}}"], "the command line has 'max_epochs' in lines 1 and 1"),
-        (["--config=configs/lenet.yaml"], "Expected each --config once, but got configs/lenet.yaml 2 times."),
     ],
 )
-def test_a_duplicate_key_or_config_is_one_line(
+def test_a_duplicate_key_is_one_line(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {

@@ -102,25 +102,6 @@ def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path
     assert len(result.circumstances["git"].splitlines()) == 2
 
 
-def test_an_edit_that_a_run_was_started_with_is_written_once(code: Path, tmp_path: Path) -> None:
-    for width in (2, 2, 3):
-        (code / "network.py").write_text(f"width = {width}\n")
-        start(tmp_path / "run")
-    files = {path.name: path.read_bytes()[-11:] for path in (tmp_path / "run").glob("*.diff")}
-    assert files == {"uncommitted.diff": b"+width = 2\n", "uncommitted_3.diff": b"+width = 3\n"}
-
-
-def test_a_run_with_an_older_record_is_resumed(code: Path, tmp_path: Path) -> None:
-    old = {"commit": git(code, "rev-parse", "HEAD").strip(), "dirty": False, "untracked": []}
-    before = {"state": "failed", "started": STARTED.isoformat(), "seconds": 5.0, "git": old, "versions": {}}
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / record.FILE).write_text(json.dumps(before | {"resumed": [{"at": "", "command": []}]}))
-    info = start(tmp_path / "run", hardware={"cpu": "a"})
-    assert (info["git"], info["versions"], info["seconds"]) == (old, {}, 65.0)
-    assert "hardware" not in info  # unknown for its first start
-    assert set(info["resumed"][1]) == {"at", "command", "versions", "hardware"}
-
-
 def write_killed(run: Path, **fields: Any) -> Path:
     """Write a run that was killed ten minutes after its start, with an older best.ckpt."""
     (run / "checkpoints").mkdir(parents=True)
