@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, OnExceptionCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules import ImageClassifier
@@ -18,11 +17,6 @@ from project.runs.options import NOT_ZERO
 CHECKPOINT = "--checkpoint.mode"
 # whether EarlyStopping and ModelCheckpoint read the monitored metric after the training epoch or after a validation
 AT_EPOCH_END = ("check_on_train_epoch_end", "save_on_train_epoch_end")
-REJECTED = {
-    LearningRateFinder: "it sets one learning rate for all param groups. Set --model.optimizer.lr",
-    BatchSizeFinder: "it trains before the run starts. Set --data.batch_size",
-    OnExceptionCheckpoint: "a new run would start from its checkpoint. To resume after a failure, use `fit --run last`",
-}
 
 
 def check_config(command: str, config: Namespace, given: Callable[[], Namespace]) -> None:
@@ -68,11 +62,6 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
     for name in NOT_ZERO:
         if config[name] == 0:
             raise RunError(f"Expected --{name} other than 0, but got 0.")
-    for entry in _callbacks(config).values():
-        callback = class_of(entry)
-        for kind, reason in REJECTED.items():
-            if callback is not None and issubclass(callback, kind):
-                raise RunError(f"Expected no {callback.__name__} among the callbacks, because {reason}.")
     _read_at_epoch_end(config)
     _complete_modes(config, given)
 

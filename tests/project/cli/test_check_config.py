@@ -40,12 +40,6 @@ def stopping(monitor: str) -> list[str]:
             ["--trainer.limit_val_batches=0", *stopping("val/loss")],
             "Expected a training metric for EarlyStopping, because --trainer.limit_val_batches is 0",
         ),
-        ([f"--trainer.callbacks={CALLBACK}.LearningRateFinder"], "Set --model.optimizer.lr.\n"),
-        ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Set --data.batch_size.\n"),
-        (
-            [f"--trainer.callbacks={CALLBACK}.OnExceptionCheckpoint", "--trainer.callbacks.dirpath=x"],
-            "Expected no OnExceptionCheckpoint among the callbacks, because a new run would start from its checkpoint",
-        ),
         (["--trainer.strategy=ddp_fork"], "but got ddp_fork, which hangs if a process fails. Use ddp.\n"),
         (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Use ddp_find_unused_parameters_true.\n"),
         (["--trainer.strategy=ddp_spawn"], "Use ddp.\n"),

@@ -137,11 +137,6 @@ def test_a_named_callback_is_checked_like_others(fast: list[str], tmp_path: Path
             "callbacks: {histograms: false}",
             "it is off. Set --callbacks.histograms true before them.",
         ),
-        (
-            ["--callbacks.finder", "lightning.pytorch.callbacks.LearningRateFinder"],
-            "",
-            "Expected no LearningRateFinder among the callbacks",
-        ),
     ],
 )
 def test_mistakes_are_reported_in_one_line(
