@@ -8,7 +8,6 @@ from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules  # noqa: F401
-from project.cli.check_config import check_seed_range
 from project.cli.parser import Parser
 from project.runs.options import IGNORED
 
@@ -32,7 +31,6 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, An
         RunError: The seed is out of range.
     """
     options = parser.parse_args(args)
-    check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     # only data: the ignored classes are not instantiated

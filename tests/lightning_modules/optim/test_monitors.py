@@ -117,8 +117,7 @@ def test_a_missing_metric_is_reported_in_the_first_validation(
         main(["fit", *fast, *options])
     moment = " in the sanity check" if sanity_steps else ""
     assert f"error: Expected a metric that is logged{moment} as {message}\n" in capsys.readouterr().err
-    (run,) = tmp_path.glob("lenet/*")
-    assert not list(run.glob("checkpoints/*"))
+    assert not list(tmp_path.glob("lenet/*/checkpoints/*"))
 
 
 def test_a_metric_that_training_does_not_log_is_reported_after_an_epoch(

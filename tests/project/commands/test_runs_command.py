@@ -12,7 +12,6 @@ from run_folders import write_best, write_run, write_test
 
 from project.__main__ import main
 from project.runs.config import BEST
-from project.runs.metrics import best_validation
 from project.runs.outcome import NOTHING
 from project.runs.summary import summary
 
