@@ -3,7 +3,8 @@
 from itertools import takewhile
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from rich.markup import escape
@@ -51,6 +52,27 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     for result, names in comparison.items():
         table.add_row(result, f"{len(names)}", escape(some(names)))
     rank_zero_only(rich_print)(table)
+
+
+class LoadPretrained(Callback):
+    """Load the file ``pretrained`` of the module into its network once, unless a checkpoint replaces the weights."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._load(trainer, pl_module, whole=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._load(trainer, pl_module, whole=True)
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def _load(self, trainer: Trainer, pl_module: Any, whole: bool) -> None:
+        if pl_module.pretrained is None:
+            return
+        if trainer.ckpt_path is None:
+            load_pretrained(pl_module.network, pl_module.pretrained, whole)
+        else:
+            rank_zero_info(f"{pl_module.pretrained} is not loaded, because the weights of the checkpoint replace it.")
+        pl_module.pretrained = None
 
 
 def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:

@@ -145,8 +145,8 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
         assert images == seen(alone / "seen", stage), stage
         assert set(images.values()) == {1}
     for once in (
-        "A step takes 32 images: 16 on each of 2 devices. Learning rates are multiplied by 2 (--model.scale_lr linear)",
-        "Parameter groups, lr times 2",
+        "A step takes 32 images: 16 x 2 (devices) x 1 (accumulate_grad_batches). Learning rates: --model.scale_lr lin",
+        "Parameter groups",
         "Measured  ",
         "Report  ",
     ):
