@@ -43,7 +43,16 @@ def peer(tmp_path: Path) -> Path:
     return path
 
 
-def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "build.py").write_text("")
+    (folder / "pixels.xz").write_bytes(bytes(1000))
+    return folder
+
+
+def run(script: str | Path, *args: object) -> subprocess.CompletedProcess[str]:
     command = ["bash", f"scripts/{script}", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable})
 
@@ -74,7 +83,7 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
-    assert sum(results["tests"]["outcomes"].values()) >= 18
+    assert results["tests"]["outcomes"]
     without_warm_up = [{"accuracy": 0.94, "seconds": 2.5}]
     assert results["airbench"]["peer"] == results["airbench_compiled"]["peer_compiled"] == without_warm_up
     assert results["operations"]["histograms"]["equal"]
@@ -127,20 +136,25 @@ def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Expected a directory for the results"),
-        (["out"], "Expected --archive PATH"),
-        (["out", "--archive", "none.tar.gz"], "none.tar.gz does not exist"),
-        (["out", "--tiny", "--peer", "none.py"], "none.py does not exist"),
-        (["out", "--tiny", "--wheels", "tests"], "tests has none"),
-        (["out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
-        (["out", "--archive"], "Expected a value after --archive"),
-        (["out", "--gpu"], "but got --gpu"),
-        (["out", "--tiny", "--parts", "tests pictures"], "airbench_compiled, but got pictures"),
-        (["configs", "--tiny"], "Expected an empty directory for the results"),
+        (["gpu.sh"], "Expected a directory for the results"),
+        (["gpu.sh", "out"], "Expected --archive PATH"),
+        (["gpu.sh", "out", "--archive", "none.tar.gz"], "none.tar.gz does not exist"),
+        (["gpu.sh", "out", "--tiny", "--peer", "none.py"], "none.py does not exist"),
+        (["gpu.sh", "out", "--tiny", "--wheels", "tests"], "tests has none"),
+        (["gpu.sh", "out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
+        (["gpu.sh", "out", "--archive"], "Expected a value after --archive"),
+        (["gpu.sh", "out", "--gpu"], "but got --gpu"),
+        (["gpu.sh", "out", "--tiny", "--parts", "tests pictures"], "airbench_compiled, but got pictures"),
+        (["gpu.sh", "configs", "--tiny"], "Expected an empty directory for the results"),
+        (["gpu_pack.sh"], "Expected a directory for the pack"),
+        (["gpu_pack.sh", "out"], "Expected CIFAR-10 at --data, but nothing does not exist"),
+        (["gpu_pack.sh", "pack", "--data", "source", "--packages", "", "--limit", "0"], "Expected at most 0 MiB of"),
+        (["gpu_pack.sh", "pack", "--data", "source", "--packages", "none"], "Expected none in requirements.lock"),
+        (["gpu_pack.sh", "out", "--data", "source", "--peer", "none.py"], "none.py does not exist"),
     ],
 )
-def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_path: Path) -> None:
-    done = run("gpu.sh", *(tmp_path / arg if arg == "out" else arg for arg in args))
+def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
+    done = run(*(tmp_path / arg if arg in ("out", "pack", "source") else arg for arg in args))
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -161,15 +175,6 @@ def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
         with_runs(tmp_path / "peer.py", 3)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "build.py").write_text("")
-    (folder / "pixels.xz").write_bytes(bytes(1000))
-    return folder
-
-
 def test_a_pack_prints_the_call_that_uses_it(tmp_path: Path, data: Path, peer: Path) -> None:
     pack = tmp_path / "pack"
     done = run("gpu_pack.sh", pack, "--data", data, "--peer", peer, "--packages", "", "--note", "a copy")
@@ -179,19 +184,3 @@ def test_a_pack_prints_the_call_that_uses_it(tmp_path: Path, data: Path, peer: P
         f"python3 {pack}/data/build.py {pack}/archive && bash scripts/gpu.sh $OUT --archive {pack}/archive "
         f"--peer {pack}/airbench94_muon.py --note 'a copy'"
     )
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ([], "Expected a directory for the pack"),
-        (["pack"], "Expected CIFAR-10 at --data, but nothing does not exist"),
-        (["pack", "--data", "source", "--limit", "0"], "Expected at most 0 MiB of pack and checkout"),
-        (["pack", "--data", "source", "--packages", "no-such"], "Expected no-such in requirements.lock"),
-        (["pack", "--data", "source", "--peer", "none.py"], "none.py does not exist"),
-    ],
-)
-def test_a_pack_that_cannot_be_created_is_rejected(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
-    done = run("gpu_pack.sh", *(tmp_path / arg if arg in ("pack", "source") else arg for arg in args))
-    assert done.returncode == 2
-    assert message in done.stderr
