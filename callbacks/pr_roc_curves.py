@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import binary_roc
 
 from callbacks.base.log import LogSnapshot
 from callbacks.base.predictions import PredictionCallback, Predictions
-from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.fonts import names_in_figures
 from callbacks.tools.layers import names_of
 
 
@@ -68,6 +68,5 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class vs. rest, {moment}")
     if curves:
-        legend = axes.legend(title="area below", fontsize=9, loc="lower right", ncols=-(-len(curves) // 12))
-        set_fonts(legend.get_texts())
+        axes.legend(title="area below", fontsize=9, loc="lower right", ncols=-(-len(curves) // 12))
     return figure

@@ -46,7 +46,7 @@ def draw(data: "ImageDataModule", images: int, epochs: int) -> Figure:
     """Return a figure with a training image and its augmented version in each epoch per row."""
     import torch
 
-    from callbacks.tools.fonts import names_in_figures, set_fonts
+    from callbacks.tools.fonts import names_in_figures
 
     loader = data.train_dataloader()
     positions = torch.linspace(0, len(loader.dataset) - 1, images).long().unique()
@@ -68,6 +68,5 @@ def draw(data: "ImageDataModule", images: int, epochs: int) -> Figure:
             axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     for row, target in enumerate(targets.tolist()):
-        label = axes[row, 0].set_ylabel(names[target], rotation=0, ha="right", va="center", fontsize=9)
-        set_fonts([label])
+        axes[row, 0].set_ylabel(names[target], rotation=0, ha="right", va="center", fontsize=9)
     return figure

@@ -21,9 +21,10 @@ from datamodules import DataError, SampleDataModule
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from project.__main__ import main
-from project.report.outcome import numbers, sentence
 from project.report.read import read_run
 from project.runs.metrics import digest_of
+from project.runs.outcome import numbers, sentence
+from project.runs.results import read_result
 from project.runs.summary import summary
 
 
@@ -345,16 +346,16 @@ def test_a_test_names_its_checkpoint_and_does_not_apply_to_a_newer_one(insects_r
     assert results["checkpoint_digest"] == digest_of(best)
     assert (results["epoch"], results["step"]) == (saved["epoch"] + 1, saved["global_step"])
     newer = "tested at|best.ckpt is newer"
-    assert not re.search(newer, summary(run, run) + sentence(read_run(run)))
+    assert not re.search(newer, summary(run, run) + sentence(run, read_result(run)[0]))
     torch.save(saved | {"epoch": 8}, best)
     words = f"tested at epoch {saved['epoch'] + 1}; best.ckpt is newer"
     assert f"Measured     {words}\n" in summary(run, run)
-    assert words in sentence(read_run(run))
+    assert words in sentence(run, read_result(run)[0])
     assert read_run(run).test is None
-    assert "test accuracy" not in numbers(read_run(run))
+    assert "test accuracy" not in numbers(run, read_result(run)[0])
     assert outcome("test", run)["epoch"] == 9
-    assert not re.search(newer, summary(run, run) + sentence(read_run(run)))
-    assert "test accuracy" in numbers(read_run(run))
+    assert not re.search(newer, summary(run, run) + sentence(run, read_result(run)[0]))
+    assert "test accuracy" in numbers(run, read_result(run)[0])
 
 
 def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_run: Path, tmp_path: Path) -> None:
