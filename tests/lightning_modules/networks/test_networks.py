@@ -1,17 +1,14 @@
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression, WideResNet
-from project.__main__ import main
 
 RESNETS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.73, 18: 11.17, 34: 21.28, 50: 23.52}
 WIDE_RESNETS = {(40, 1): 0.6, (40, 2): 2.2, (40, 4): 8.9, (16, 4): 2.8, (16, 8): 11.0, (28, 10): 36.5}
@@ -143,29 +140,6 @@ def test_each_direction_of_the_last_layer_is_judged_where_it_ends(cell: Any) -> 
     outputs, _ = network.rnn(images.transpose(1, 2).flatten(2))
     ends = torch.cat([outputs[:, -1, :16], outputs[:, 0, 16:]], dim=1)
     torch.testing.assert_close(network(images), network.fc(ends))
-
-
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("MLP", {"hidden": [32, 16], "dropout": 0.2}),
-        ("WideResNet", {"depth": 10, "widen_factor": 1, "dropout": 0.1}),
-        ("Recurrent", {"cell": "lstm", "hidden_size": 16, "bidirectional": True}),
-    ],
-)
-def test_networks_train_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
-    network = {"class_path": f"lightning_modules.networks.{name}", "init_args": arguments}
-    (tmp_path / "overlay.yaml").write_text(yaml.dump({"model": {"init_args": {"network": network}}}))
-    cli = main(
-        [
-            *("fit", *fast, f"--config={tmp_path / 'overlay.yaml'}", f"--runs_dir={tmp_path}"),
-            *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1", "--trainer.max_epochs=1"),
-            *("--callbacks=false", "--trainer.enable_model_summary=false", "--data.batch_size=4"),
-        ]
-    )
-    assert cli.trainer.global_step == 2
-    module = ImageClassifier.load_from_checkpoint(cli.run_dir / "checkpoints/last.ckpt", map_location="cpu")
-    assert type(module.network).__name__ == name
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,3 @@ def test_table_lists_the_parameters_of_each_rule() -> None:
     mean_and_std = [f"{ones:.3g}", f"{math.sqrt(ones * (1 - ones)):.3g}"]
     assert rows[1] == ["Linear", "fc[1-3].weight", "eye()", "3", "58,920", *mean_and_std]
     assert rows[2][:5] == ["(all others)", "", "as built", "2", "2,850"]
-
-
-def test_table_has_a_std_even_of_a_single_value() -> None:
-    assert list(initializer_table(nn.PReLU(), []).columns[-1].cells) == ["0"]

@@ -102,16 +102,6 @@ def test_two_networks_in_a_file_are_not_confused(tmp_path: Path) -> None:
         assert equal(first, target)
 
 
-def test_tensors_next_to_a_wrapped_network_are_not_part_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state = renamed(LeNet(10).state_dict(), "module.")
-    torch.save(state | {"conv1.bias": state.pop("module.conv1.bias")}, tmp_path / "net.pt")
-    load_pretrained(LeNet(10), str(tmp_path / "net.pt"))
-    table = rows(capsys.readouterr().out)
-    assert table["missing in the file"] == table["unexpected in the file"] == (1, "conv1.bias")
-
-
 def test_matching_tensors_are_loaded_and_others_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
