@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from atomic_files import write_atomically
 from callbacks.tools.histogram import Histogram
-from callbacks.tools.pictures import add_caption, boxed, rendered
+from callbacks.tools.pictures import add_caption, rendered
 
 NEWEST = 5  # images of a tag that are kept in pictures/; TensorBoard has all
 QUANTILES = {"minimum": 0.0, "16%": 0.1587, "median": 0.5, "84%": 0.8413, "maximum": 1.0}  # a standard deviation
@@ -58,10 +58,6 @@ class LogSnapshot:
         draws them again. The description in the PNG file is the caption.
         """
         self._write_image(tag, add_caption(image, caption) if caption else image, caption)
-
-    def boxes(self, tag: str, image: Tensor, boxes: Tensor, labels: Sequence[str], caption: str) -> None:
-        """Log an image, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` of left, top, right and bottom."""
-        self.image(tag, boxed(image, boxes, labels), caption)
 
     def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
         """Log images, uint8 ``(3, H, W)``, as an animation, and write it to ``pictures/<tag>.gif``."""
