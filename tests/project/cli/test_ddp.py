@@ -20,6 +20,7 @@ from watching import events
 
 from project.__main__ import main
 
+pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS / 'project/resume'}"}
 FIT = [
@@ -144,8 +145,8 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
         assert images == seen(alone / "seen", stage), stage
         assert set(images.values()) == {1}
     for once in (
-        "A step takes 32 images: 16 on each of 2 devices. Learning rates are multiplied by 2 (--model.scale_lr linear)",
-        "Parameter groups, lr times 2",
+        "A step takes 32 images: 16 x 2 (devices) x 1 (accumulate_grad_batches). Learning rates: --model.scale_lr lin",
+        "Parameter groups",
         "Measured  ",
         "Report  ",
     ):
@@ -188,7 +189,9 @@ def test_a_signal_to_one_process_stops_all_and_the_resumed_run_is_equal(
     assert max(largest.values()) < 1e-5, largest
 
 
-def test_accumulated_gradients_and_new_settings_are_those_of_each_process(sample_root: Path, tmp_path: Path) -> None:
+def test_a_run_stops_between_steps_and_new_settings_are_those_of_each_process(
+    sample_root: Path, tmp_path: Path
+) -> None:
     options = [*FIT, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=1", f"--data.root={sample_root}"]
     options += ["--test_after_fit=false"]
     whole = main(["fit", *options, "--data.batch_size=32", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
@@ -199,11 +202,7 @@ def test_accumulated_gradients_and_new_settings_are_those_of_each_process(sample
     assert code == 143, output[-3000:]
     stopped = only(tmp_path / "runs")
     checkpoint = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
-    assert (
-        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] % 3
-    )  # within an optimizer step
-    gradients = checkpoint["resume"]["gradients"]
-    assert any(not torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] % 3 == 0
     code, output, _ = run("--run", str(stopped))
     assert code == 0, output[-3000:]
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for path in (whole, stopped)]
