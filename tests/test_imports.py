@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ FILES = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 
+@cache
 def imports_of(file: Path) -> set[str]:
     """Return the modules that a file imports, and what it imports from modules as "module.name"."""
     names = set()

@@ -1,10 +1,9 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +70,23 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.mark.slow
-def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
-    done = run("gpu.sh", tmp_path / "out", "--tiny", "--peer", peer)
-    log = (tmp_path / "out" / "log.txt").read_text()
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the results of a trial of all parts, which takes about a minute."""
+    folder = tmp_path_factory.mktemp("trial")
+    (folder / "airbench94_muon.py").write_text(PEER)
+    done = run("gpu.sh", folder / "out", "--tiny", "--peer", folder / "airbench94_muon.py")
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
-    parts = {part: read(tmp_path / "out" / f"{part}.json") for part in PARTS}
-    assert all(part["complete"] for part in parts.values()), log
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_a_trial_measures_everything(trial: Path, tmp_path: Path) -> None:
+    assert {path.name for path in trial.iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
+    parts = {part: read(trial / f"{part}.json") for part in PARTS}
+    assert all(part["complete"] for part in parts.values()), (trial / "log.txt").read_text()
     assert parts["airbench"]["machine"]["torch"]
-    assert str(tmp_path) not in json.dumps(parts)  # the files are committed
+    assert str(trial.parent) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
     assert results["tests"]["outcomes"]
@@ -91,7 +97,7 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
     assert len(results["operations"]["augmentation"]["batch 64"]) == 8
 
-    rows, page = tabulate(tmp_path / "out", tmp_path)
+    rows, page = tabulate(trial, tmp_path)
     assert len(rows) == 3
     assert not any("not yet measured" in row for row in rows)
     assert rows[1].startswith("| `airbench.yaml` | airbench's | random images | 2 |")
@@ -101,28 +107,26 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_killed_leaves_what_it_measured(tmp_path: Path) -> None:
+def test_what_a_stopped_trial_measured_is_used(trial: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        ["bash", "scripts/gpu.sh", str(out), "--tiny"],
-        start_new_session=True,
-        env={**os.environ, "PYTHON": sys.executable},
-    )
-    deadline = time.monotonic() + 240
-    while not (out / "airbench.json").is_file() or "airbench" not in read(out / "airbench.json")["results"]:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run(["pkill", "-KILL", "-f", f"gpu_parts.py airbench.*{out}"])  # `timeout` has its own process group
-    assert read(out / "tests.json")["complete"]
-    assert not read(out / "airbench.json")["complete"]
-
+    out.mkdir()
+    shutil.copy(trial / "tests.json", out)
+    (out / "airbench.json").write_text(json.dumps(read(trial / "airbench.json") | {"complete": False}))
     rows, page = tabulate(out, tmp_path)
     assert ["not yet measured" in row for row in rows] == [True, False, True]
     assert "Incomplete" in page
     assert page.count("Not yet measured.") == 5
+
+
+def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
+    from gpu_parts import Results
+
+    output = tmp_path / "steps.json"
+    results = Results(Namespace(part="steps", output=output, seeds=1, peer=None, tiny=True, note=None))
+    results.add(first=[1.5])
+    assert (read(output)["results"], read(output)["complete"]) == ({"first": [1.5]}, False)
+    results.finish()
+    assert read(output)["complete"]
 
 
 def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:

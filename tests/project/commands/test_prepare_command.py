@@ -67,8 +67,6 @@ def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.Cap
     [
         ([], "Expected a value for data"),
         (["--data=datamodules.FolderDataModule", "--data.root=nowhere"], "nowhere does not exist"),
-        (["--data=datamodules.FolderDatamodule"], "Did you mean datamodules.FolderDataModule?"),
-        (["--config=configs/resnet.yaml", "--data.cahce=none"], "Did you mean cache?"),
         (["--config=configs/resnet.yaml", "--verfy"], "Did you mean verify?"),
     ],
 )
