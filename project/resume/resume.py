@@ -229,7 +229,7 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
     """Return the content of a checkpoint.
 
     Raises:
-        RunError: The file is missing or damaged, contains code, or is no checkpoint of this Lightning; or training
+        RunError: The file is missing or damaged, contains code, or is not from this version of Lightning; or training
             would resume from it, and it holds only weights.
     """
     if not Path(file).is_file():

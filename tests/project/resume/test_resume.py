@@ -473,7 +473,7 @@ def test_a_run_that_is_running_is_not_started_twice(run: Path, capsys: pytest.Ca
         code, err = stop_of(["fit", "--run", str(run), LONGER], capsys)
         assert code == 2
         assert f"Expected a run that is not running, but {run} is running as process 77" in err
-        with pytest.raises(RunError, match="another process has started"):
+        with pytest.raises(RunError, match="another process trains"):
             record.begin(run, ["fit"])
     assert (run / "config.yaml").read_bytes() == before
     assert record.state_of(run) == "killed"
