@@ -187,11 +187,10 @@ class Resume:
         pretrained = getattr(module, "pretrained", None)
         if "state_dict" not in self.checkpoint and pretrained is not None:
             read_state_dict(pretrained)
-        if isinstance(module, ImageModule):
-            if "state_dict" in self.checkpoint:
-                self._check_network(module)
-            if self.command == "fit":
-                module.check_files()
+        if isinstance(module, ImageModule) and "state_dict" in self.checkpoint:
+            self._check_network(module)
+        if self.command == "fit" and callable(check_files := getattr(module, "check_files", None)):
+            check_files()
 
     def take_checkpoint(self) -> dict[str, Any]:
         """Return the content of the checkpoint for the trainer, and keep only what describes it."""
