@@ -1,6 +1,5 @@
 """Train an image classifier."""
 
-import copy
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_modules.base import ImageModule
-from lightning_modules.losses import for_classes, ignored_class, losses_of_images, per_image
+from lightning_modules.losses import balanced, for_classes, ignored_class, losses_of_images, per_image
 from lightning_modules.tta import View, mean_over_views, predicted_classes, probabilities
 
 
@@ -22,8 +21,7 @@ class ImageClassifier(ImageModule):
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>`` for each class with test images, and ``train/loss_step``
     (one step on one device). Images that the loss ignores (``ignore_index``) are excluded. Validation and test steps
-    return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks. ``preds`` are the most
-    probable classes; of equally probable ones, the lowest index.
+    return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
 
     Args:
         class_names: Name of each class, from the data.
@@ -48,13 +46,16 @@ class ImageClassifier(ImageModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(class_names=class_names, width=len(class_names), **kwargs)
-        self._check_output_shape()
-        self.loss = for_classes(loss or nn.CrossEntropyLoss(), len(class_names))
-        self.unweighted_loss: nn.Module | None = None
-        if class_weights is not None:
-            self._weigh_classes(self.hparams["class_counts"])
+        if self.output_shape != (1, len(class_names)):
+            raise MisconfigurationException(
+                f"Expected a network that returns logits (1, {len(class_names)}), but {type(self.network).__name__} "
+                f"returns {self.output_shape}. Its first argument, the number of classes, must set their number."
+            )
+        self.loss = for_classes(loss or nn.CrossEntropyLoss())
+        self.unweighted_loss: nn.Module | None = None  # for means over batches that do not depend on their classes
+        if class_weights == "balanced":
+            self.unweighted_loss, self.loss = self.loss, balanced(self.loss, self.hparams["class_counts"])
         self.tta = tta or []
-
         self._ignored = ignored_class(self.loss, len(class_names))
         options: dict[str, Any] = {"ignore_index": self._ignored, "validate_args": False}
         self.val_acc = MulticlassAccuracy(len(class_names), average="micro", **options)
@@ -81,7 +82,7 @@ class ImageClassifier(ImageModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Evaluate a batch of validation images."""
-        return self._evaluate("val", batch, self.val_acc, prog_bar=True)
+        return self._evaluate("val", batch, self.val_acc)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Evaluate a batch of test images."""
@@ -127,51 +128,23 @@ class ImageClassifier(ImageModule):
     def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:
         """Return the validation loss of each image, float ``(N,)``; None if the loss does not provide it.
 
-        Args:
-            logits: ``(N, num_classes)``.
-            targets: Classes, int64 ``(N,)``.
+        ``logits`` are ``(N, num_classes)``, ``targets`` int64 ``(N,)``.
         """
-        return losses_of_images(self._measure, logits, targets)
+        return losses_of_images(self.unweighted_loss or self.loss, logits, targets)
 
     # Helpers
 
-    @property
-    def _measure(self) -> nn.Module:
-        """The loss without class weights, with which a mean over batches would depend on the classes in each batch."""
-        return self.loss if self.unweighted_loss is None else self.unweighted_loss
-
-    def _evaluate(
-        self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False
-    ) -> dict[str, Tensor]:
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric) -> dict[str, Tensor]:
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
-        count = self._count(targets)
-        loss = per_image(self.loss, self._measure(logits.to(self.dtype), targets), count)  # bf16-true casts its weight
+        count, measure = self._count(targets), self.unweighted_loss or self.loss
+        loss = per_image(self.loss, measure(logits.to(self.dtype), targets), count)  # bf16-true casts its weight
         preds = predicted_classes(logits)
         accuracy.update(preds, targets)
         self.log_mean(f"{stage}/loss", loss, int(count))
-        self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
+        self.log(f"{stage}/acc", accuracy, prog_bar=stage == "val")
         return {"loss": loss, "preds": preds, "logits": logits}
 
     def _count(self, targets: Tensor) -> int | Tensor:
         """Return the number of images that the loss does not ignore, at least 1, for use as a divisor."""
         return len(targets) if self._ignored is None else (targets != self._ignored).sum().clamp(min=1)
-
-    def _weigh_classes(self, class_counts: list[int] | None) -> None:
-        if class_counts is None or not hasattr(self.loss, "weight"):
-            what = "class counts from the data" if class_counts is None else "a loss with class weights"
-            got = "none" if class_counts is None else type(self.loss).__name__
-            raise MisconfigurationException(f"Expected {what} for --model.class_weights balanced, but got {got}.")
-        if self.loss.weight is not None:
-            raise MisconfigurationException("Expected a loss without weights for --model.class_weights balanced.")
-        self.unweighted_loss = copy.deepcopy(self.loss)
-        counts = torch.tensor(class_counts, dtype=torch.float64)
-        self.loss.weight = (counts.sum() / (len(counts) * counts)).float()
-
-    def _check_output_shape(self) -> None:
-        if self.output_shape != (1, len(self.class_names)):
-            raise MisconfigurationException(
-                f"Expected a network that returns logits (1, {len(self.class_names)}) for an image, one per class, but "
-                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must be the number "
-                "of classes and set the width of its output."
-            )

@@ -1,63 +1,53 @@
-"""Means of metrics over the steps of an epoch, which continue when training resumes within it."""
+"""Log means of training metrics over an epoch, also over one in which training resumes."""
 
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 
-class EpochMeans:
-    """Collect metrics of training steps without waiting for the device, and average them over the images of an epoch.
+class EpochMeans(Callback):
+    """Average metrics of training steps over the images of an epoch, without waiting for the device.
 
-    A torchmetrics metric, updated in each step, would take longer than the backward pass of a small network.
+    A torchmetrics metric, updated in each step, would take longer than the backward pass of a small network. Tags:
+    ``train/<name>`` of each metric.
     """
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int | Tensor, dict[str, Tensor]]] = []
-        self._loaded: list[dict[str, Any]] = []
+        self._count: float | Tensor = 0  # of images
+        self._sums: dict[str, Tensor] = {}
+        self._loaded: list[dict[str, Any]] = []  # state of each process
 
     def update(self, count: int | Tensor, means: dict[str, Tensor]) -> None:
         """Add a step: its number of images, and the means of metrics over them, scalars without gradient."""
-        self._steps.append((count, means))
+        self._count = self._count + count
+        for name, mean in means.items():
+            total = mean.float() * count
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
 
-    def compute(self) -> tuple[int, dict[str, Tensor]]:
-        """Return the number of images, 1 or more, and the means over them, and start from scratch.
-
-        There are no means without steps, as with a custom training loop.
-        """
-        if not self._steps:
-            return 1, {}
-        counts, means = zip(*self._steps, strict=True)
-        self._steps.clear()
-        columns = {name: torch.stack([step[name] for step in means]).float() for name in means[0]}
-        device = next(iter(columns.values())).device
-        weights = torch.stack([torch.as_tensor(count, device=device) for count in counts])
-        total = max(int(weights.sum()), 1)
-        return total, {name: (column * weights).sum() / total for name, column in columns.items()}
-
-    def begin(self, device: torch.device, rank: int, world_size: int) -> None:
-        """Start with the steps of the loaded state, divided among the processes, or without any."""
-        self._steps.clear()
-        for part in self._loaded[rank::world_size]:
-            columns = {name: column.to(device) for name, column in part["means"].items()}
-            for i, count in enumerate(part["counts"].tolist()):
-                self._steps.append((count, {name: column[i] for name, column in columns.items()}))
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with the sums of the checkpoint, divided among the processes, or without any."""
+        self._count, self._sums = 0, {}
+        for state in self._loaded[trainer.global_rank :: trainer.world_size]:
+            sums = {name: torch.tensor(total, device=pl_module.device) for name, total in state["sums"].items()}
+            self._count += state["count"]
+            self._sums = {name: total + self._sums.get(name, 0) for name, total in sums.items()}
         self._loaded = []
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Return the steps of each process, stacked into few tensors on the CPU. All processes must call it."""
-        parts = [_stacked(self._steps)]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        count = max(int(self._count), 1)
+        for name, total in self._sums.items():
+            pl_module.log_mean(f"train/{name}", total / count, count, prog_bar=name == "acc")  # type: ignore[operator]
+        self._count, self._sums = 0, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of each process. All processes must call it."""
+        states = [{"count": float(self._count), "sums": {name: float(total) for name, total in self._sums.items()}}]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts *= torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, parts[0])
-        return parts
+            states *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(states, states[0])
+        return {"states": states}
 
-    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
-        """Store a state for the next ``begin``."""
-        self._loaded = state
-
-
-def _stacked(steps: list[tuple[int | Tensor, dict[str, Tensor]]]) -> dict[str, Any]:
-    names = steps[0][1] if steps else ()
-    means = {name: torch.stack([values[name] for _, values in steps]).cpu() for name in names}
-    return {"counts": torch.tensor([int(count) for count, _ in steps]), "means": means}
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict["states"]

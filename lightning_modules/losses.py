@@ -119,22 +119,15 @@ class ClassificationLoss(nn.Module):
         return 2 * one_hot - 1 if self.targets == "signs" else one_hot
 
 
-def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
+def for_classes(loss: nn.Module) -> nn.Module:
     """Return a loss that accepts logits and classes: torch's losses in ``ClassificationLoss``, others unchanged.
 
     Cross-entropy is also unchanged, because it already accepts logits and classes.
 
-    Args:
-        loss: Any module of two arguments.
-        num_classes: Expected number of weights, if known.
-
     Raises:
-        MisconfigurationException: It is a loss of torch that is not for classes, is not reduced to a scalar, or has
-            weights for another number of classes.
+        MisconfigurationException: It is a loss of torch that is not for classes, or is not reduced to a scalar.
     """
     check_reduction(loss)
-    if num_classes is not None:
-        check_weights(loss, num_classes)
     name = type(loss).__name__
     for cls, (inputs, targets) in TORCH_LOSSES.items():
         if isinstance(loss, cls):
@@ -148,26 +141,25 @@ def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
     if type(loss).__module__ == nn.MSELoss.__module__ and not isinstance(loss, nn.CrossEntropyLoss):
         raise MisconfigurationException(
             f"Expected a loss on logits and classes at --model.loss, but got {name}. For losses on embeddings, such "
-            "as TripletMarginLoss, use lightning_modules.MetricLearner."
+            "as TripletMarginLoss, use lightning_modules.extras.metric_learner.MetricLearner."
         )
     return loss
 
 
-def check_weights(loss: nn.Module, num_classes: int) -> None:
-    """Check that the weights of a loss, if any, are one per class, or one for all classes where torch accepts it.
+def balanced(loss: nn.Module, class_counts: list[int] | None) -> nn.Module:
+    """Return a copy of a loss with weights inverse to the number of images of each class, 1 on average over the images.
 
     Raises:
-        MisconfigurationException: The number of weights is another.
+        MisconfigurationException: The counts are unknown, or the loss supports no weights or has some.
     """
-    loss = getattr(loss, "loss", loss)
-    binary = isinstance(loss, nn.BCELoss | nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss)
-    allowed = {num_classes, 1} if binary else {num_classes}
-    for name in WEIGHTS:
-        weight = getattr(loss, name, None)
-        if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in allowed:
-            raise MisconfigurationException(
-                f"Expected {num_classes} weights, one per class, for --model.loss.{name}, but got {len(weight)}."
-            )
+    if class_counts is None or not hasattr(loss, "weight") or loss.weight is not None:
+        raise MisconfigurationException(
+            "Expected class counts from the data, and a loss with class weights that are not set, for "
+            f"--model.class_weights balanced, but got {class_counts} and {type(loss).__name__}."
+        )
+    loss, counts = copy.deepcopy(loss), torch.tensor(class_counts, dtype=torch.float64)
+    loss.weight = (counts.sum() / (len(counts) * counts)).float()
+    return loss
 
 
 def check_reduction(loss: nn.Module) -> None:

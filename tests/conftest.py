@@ -52,9 +52,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _propagate_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Propagate Lightning's log records to caplog, which some versions of Lightning do not."""
+def _usual_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propagate Lightning's log records to caplog, which some versions of Lightning do not, and print full lines."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
 
 
 @pytest.fixture(autouse=True)
@@ -98,29 +99,29 @@ def fast(sample_root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of the runs that tests share."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
-def finished_run(fast: list[str], runs_dir: Path) -> Path:
+def finished_run(fast: list[str], shared_runs: Path) -> Path:
     """Return the directory of a finished run with all callbacks. Tests may only add files to it."""
-    return main(["fit", *fast, f"--runs_dir={runs_dir}/finished"]).run_dir
+    return main(["fit", *fast, f"--runs_dir={shared_runs}/finished"]).run_dir
 
 
 @pytest.fixture(scope="session")
-def plain_run(fast: list[str], runs_dir: Path) -> Path:
+def plain_run(fast: list[str], shared_runs: Path) -> Path:
     """Return the directory of a finished run of two epochs without callbacks. Tests must not change it."""
     options = ["--callbacks=false", "--trainer.limit_train_batches=4"]
-    return main(["fit", *fast, *options, f"--runs_dir={runs_dir}/plain"]).run_dir
+    return main(["fit", *fast, *options, f"--runs_dir={shared_runs}/plain"]).run_dir
 
 
 @pytest.fixture(scope="session")
-def resumed_run(fast: list[str], runs_dir: Path) -> Path:
+def resumed_run(fast: list[str], shared_runs: Path) -> Path:
     """Return the directory of a run of one epoch that was extended to two. Tests must not change it."""
     options = ["--callbacks=false", "--trainer.limit_train_batches=4", "--trainer.max_epochs=1"]
-    run = main(["fit", *fast, *options, f"--runs_dir={runs_dir}/resumed"]).run_dir
+    run = main(["fit", *fast, *options, f"--runs_dir={shared_runs}/resumed"]).run_dir
     return main(["fit", f"--run={run}", "--trainer.max_epochs=2"]).run_dir
 
 
@@ -133,7 +134,7 @@ def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_classifier() -> Callable[..., ImageClassifier]:
     """Return a function that creates an ImageClassifier with the classes of CIFAR-10."""
 

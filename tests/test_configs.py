@@ -18,17 +18,26 @@ RECIPES = sorted(
     for path in CONFIGS.glob("*.yaml")
     if path.name != "callbacks.yaml" and "# Overlay: " not in path.read_text()
 )
-GENERAL = ["sample.yaml", "ddp.yaml", "fsdp.yaml"]  # overlays for all recipes
-OWN = {"airbench.yaml": ["airbench_sgd.yaml"], "airbench_cpu.yaml": ["airbench_cpu_15.yaml"]}  # for one
 
 
-@cache
+def recipes_of(overlay: Path) -> list[str]:
+    """Return the recipes that an overlay is for: the one in its command if it is named after it, otherwise all."""
+    recipe = re.findall(r"--config configs/(\w+)\.yaml --config", overlay.read_text())[0]
+    return [f"{recipe}.yaml"] if overlay.stem.startswith(recipe) else RECIPES
+
+
+OVERLAYS = {path.name: recipes_of(path) for path in sorted(CONFIGS.glob("*.yaml")) if "# Overlay: " in path.read_text()}
+
+
 def parse(*args: str) -> dict[str, Any]:
     """Return the complete config of a command line."""
     with redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as stop:
         main(["fit", *args, "--print_config"])
     assert not stop.value.code
     return yaml.safe_load(printed.getvalue())
+
+
+recipe_of = cache(lambda name: parse(f"--config=configs/{name}"))
 
 
 def named(config: dict) -> dict[str, str]:
@@ -40,7 +49,7 @@ def named(config: dict) -> dict[str, str]:
 def test_recipe_is_complete_and_has_all_suitable_callbacks(recipe: str) -> None:
     header = (CONFIGS / recipe).read_text().split("seed_everything")[0]
     assert f"#   python -m project fit --config configs/{recipe}" in header
-    config = parse(f"--config=configs/{recipe}")
+    config = recipe_of(recipe)
     names = {path.split(".")[-1] for path in named(config).values()}
     assert names >= {"Histograms", "ConvolutionKernels", "FeatureMaps"}
     assert config["data"]["class_path"] == "datamodules.CIFAR10DataModule"
@@ -55,7 +64,7 @@ def test_recipe_is_complete_and_has_all_suitable_callbacks(recipe: str) -> None:
 
 
 def test_main_recipe_has_every_callback() -> None:
-    names = set(named(parse("--config=configs/resnet.yaml")).values())
+    names = set(named(recipe_of("resnet.yaml")).values())
     monitor = "lightning.pytorch.callbacks.LearningRateMonitor"
     always_on = {"callbacks.TerminateOnNaN"}
     assert names | always_on >= {monitor, *(f"callbacks.{name}" for name in callbacks.__all__)}
@@ -63,12 +72,12 @@ def test_main_recipe_has_every_callback() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_overlays_stack_on_the_recipes_that_they_are_made_for(recipe: str) -> None:
-    alone = parse(f"--config=configs/{recipe}")
-    overlays = [*OWN.get(recipe, []), *GENERAL]
+    alone = recipe_of(recipe)
+    overlays = [overlay for overlay, recipes in OVERLAYS.items() if recipe in recipes]
     stacked = parse(f"--config=configs/{recipe}", *(f"--config=configs/{overlay}" for overlay in overlays))
     assert named(stacked).items() >= named(alone).items()
     assert stacked["data"]["class_path"] == "datamodules.SampleDataModule"
-    assert (stacked["model"] == alone["model"]) == (recipe not in OWN)
+    assert (stacked["model"] == alone["model"]) == ([recipe] not in OVERLAYS.values())
     assert stacked["trainer"]["strategy"]["class_path"].endswith("ModelParallelStrategy")
 
 
@@ -77,11 +86,6 @@ def test_make_fit_trains_a_network_for_a_cpu_on_the_sample() -> None:
     config = parse(*line.split())
     assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 20
     assert config["data"]["class_path"] == "datamodules.SampleDataModule"
-
-
-def test_every_overlay_is_known() -> None:
-    own = [overlay for overlays in OWN.values() for overlay in overlays]
-    assert {path.name for path in CONFIGS.glob("*.yaml")} == {*RECIPES, *GENERAL, *own, "callbacks.yaml"}
 
 
 def test_options_after_the_configs_override_them() -> None:
@@ -94,4 +98,4 @@ def test_options_after_the_configs_override_them() -> None:
     assert model["network"]["init_args"]["depth"] == 34
     assert config["data"]["init_args"]["batch_size"] == 7
     assert config["trainer"]["callbacks"] == [{"class_path": monitor, "init_args": {"cpu_stats": None}}]
-    assert config["callbacks"] == parse("--config=configs/resnet.yaml")["callbacks"]
+    assert config["callbacks"] == recipe_of("resnet.yaml")["callbacks"]

@@ -3,6 +3,7 @@
 import csv
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,17 +18,29 @@ init_args:
   mean: [0.5, 0.5, 0.5]
   std: [0.2, 0.2, 0.2]
   image_size: 32
-  optimizer: {{class_path: torch.optim.Adam, init_args: {{lr: 0.002}}}}
 """
+DEFAULTS = {
+    "network": "lightning_modules.networks.LeNet",
+    "optimizer": "{class_path: torch.optim.Adam, init_args: {lr: 0.002}}",
+}
 
 
-def module_of(name: str, yaml: str) -> LightningModule:
-    """Return the module that the command line's parser builds from a class of this project and YAML arguments."""
+def module_of(name: str, yaml: str, repeat: bool = False) -> LightningModule:
+    """Return the module that the command line's parser builds from a class of this project and YAML arguments.
+
+    Args:
+        name: The class.
+        yaml: Its arguments; without a network or an optimizer, ``DEFAULTS``.
+        repeat: Build it from the config that the parser writes.
+    """
     parser = Parser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
-    lines = MODEL.format(name=name) + textwrap.indent(textwrap.dedent(yaml), "  ")
+    yaml = textwrap.dedent(yaml)
+    missing = [f"{key}: {value}\n" for key, value in DEFAULTS.items() if f"{key}:" not in yaml]
+    lines = MODEL.format(name=name) + textwrap.indent("".join(missing) + yaml, "  ")
+    config = parser.parse_string("model:\n" + textwrap.indent(lines, "  "))
     torch.manual_seed(0)
-    return parser.instantiate(parser.parse_string("model:\n" + textwrap.indent(lines, "  "))).model
+    return parser.instantiate(parser.parse_string(parser.dump(config)) if repeat else config).model
 
 
 class LossTrace(Callback):
@@ -40,13 +53,15 @@ class LossTrace(Callback):
         self.trace.append(trainer.callback_metrics["train/loss_step"].item())
 
 
-def trace(module: LightningModule, steps: int = 12) -> list[float]:
+def trace(module: LightningModule, steps: int = 12, **options: Any) -> list[float]:
     """Train repeatedly on one batch of 24 images of three classes, and return the loss of each step."""
     torch.manual_seed(0)
     images, losses = torch.randn(24, 3, 32, 32), LossTrace()
     batches = DataLoader(TensorDataset(images, torch.arange(24) % 3), 24)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", max_epochs=steps, log_every_n_steps=1, callbacks=[losses], **quiet).fit(module, batches)
+    Trainer(accelerator="cpu", max_epochs=steps, log_every_n_steps=1, callbacks=[losses], **quiet, **options).fit(
+        module, batches
+    )
     return losses.trace
 
 

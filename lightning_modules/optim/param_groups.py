@@ -1,18 +1,14 @@
 """Param groups by ordered name patterns: learning rate, decay, momentum, schedule, freezing."""
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from rich.markup import escape
-from rich.table import Column, Table
 from torch import nn
-from torch.optim import Optimizer
 
-from lightning_modules.optim.parameter_rules import assign
+from lightning_modules.optim.parameter_rules import assign, layers
 
 OPTION = "--model.param_groups"
 FIELDS = ("lr", "weight_decay", "momentum")  # optimizer options that are fields of a rule
@@ -29,7 +25,7 @@ class ParamGroup:
         weight_decay: Weight decay instead of the optimizer's; the module's ``no_decay`` does not apply.
         momentum: Momentum instead of the optimizer's.
         schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the module's schedule. If that is ``OneCycle``, the momentum of this group is still cycled.
+            replaces the module's schedule, including the cycle of momentum of ``OneCycle``.
         freeze: Do not train these parameters. The running statistics of batch norm are still updated.
         unfreeze_epoch: Freeze them until this epoch, counted from 0.
         options: Other options of the optimizer's groups, such as ``betas`` of Adam.
@@ -48,25 +44,23 @@ class ParamGroup:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.lr is not None and self.lr_scale is not None:
-            raise MisconfigurationException(
-                f"Expected lr or lr_scale for param group {self.pattern!r}, but got both. Remove one."
-            )
+        group = f"param group {self.pattern!r}"
         numbers = ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch")
+        if self.lr is not None and self.lr_scale is not None:
+            raise MisconfigurationException(f"Expected lr or lr_scale for {group}, but got both. Remove one.")
         if self.freeze and (self.options or any(getattr(self, key) is not None for key in (*numbers, "schedule"))):
             raise MisconfigurationException(
-                f"Param group {self.pattern!r} is frozen, so its {', '.join(numbers)}, schedule and options have no "
-                "effect. Remove them or freeze."
+                f"The {group} is frozen, so its {', '.join(numbers)}, schedule and options have no effect. Remove "
+                "them or freeze."
             )
         for key in numbers:
             if (getattr(self, key) or 0) < 0:
-                raise MisconfigurationException(
-                    f"Expected {key} >= 0 for param group {self.pattern!r}, but got {getattr(self, key)}."
-                )
+                raise MisconfigurationException(f"Expected {key} >= 0 for {group}, but got {getattr(self, key)}.")
+        for key in FIELDS:
+            if key in self.options:
+                raise MisconfigurationException(f"Expected {key} of {group} as a field, but got it in its options.")
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
-        if "/" in self.name:  # "/" separates the parts of a rule's parameters
-            raise MisconfigurationException(f"Expected a name of a param group without '/', but got {self.name!r}.")
 
     def matches(self, name: str, layer: nn.Module) -> bool:
         """Return whether this rule matches the parameter ``name``."""
@@ -78,150 +72,79 @@ class ParamGroup:
         return f"pattern {self.pattern!r}"
 
 
-OTHERS = ParamGroup("(all others)", name="default")  # parameters without a rule
+OTHERS = ParamGroup("(all others)", name="default")  # the rule of parameters without one
 
 
-def freeze(network: nn.Module, rules: Sequence[ParamGroup]) -> dict[str, int]:
-    """Disable the gradients of the parameters that ``rules`` freeze.
+@dataclass
+class Group:
+    """Parameters that share a rule, and so a group of the optimizer.
 
-    Returns:
-        The epoch from which each parameter with an ``unfreeze_epoch`` is trained, unless the network froze it.
+    Attributes:
+        rule: First rule that matches the parameters, or ``OTHERS``.
+        frozen: Whether they are never trained, because of the rule or of the network.
+        name: Name of the rule; followed by "/<layer>" with ``layer_decay``, and by "/no_decay" without weight decay.
+        options: Options of the optimizer for this group.
+        lr_scale: Factor on the learning rate.
+        parameters: Names as in ``network.named_parameters()``.
     """
-    later: dict[str, int] = {}
-    for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
-        for name in names:
-            if rule.freeze:
-                network.get_parameter(name).requires_grad_(False)
-            elif rule.unfreeze_epoch and network.get_parameter(name).requires_grad:
-                later[name] = rule.unfreeze_epoch
-    return later
+
+    rule: ParamGroup
+    frozen: bool
+    name: str
+    options: dict[str, Any]
+    lr_scale: float
+    parameters: list[str] = field(default_factory=list)
+
+    def require_grad(self, network: nn.Module, value: bool) -> None:
+        """Train or freeze the parameters."""
+        for name in self.parameters:
+            network.get_parameter(name).requires_grad_(value)
+
+    def trained(self, network: nn.Module) -> list[nn.Parameter]:
+        """Return the parameters that are not frozen, by the rule, by the network or by a callback."""
+        return [parameter for parameter in map(network.get_parameter, self.parameters) if parameter.requires_grad]
 
 
-def layers(network: nn.Module) -> dict[str, str]:
-    """Return the layer of each parameter, in the order of ``named_parameters()``.
-
-    A layer is a module with its own weight of two or more dimensions, together with the norms up to the next.
-    """
-    layer_of: dict[str, str] = {}
-    layer = None
-    for name, parameter in network.named_parameters():
-        owner = name.rpartition(".")[0] or type(network).__name__
-        if layer is None or parameter.ndim > 1:
-            layer = owner
-        layer_of[name] = layer
-    return layer_of
-
-
-def build_param_groups(
-    network: nn.Module,
-    rules: Sequence[ParamGroup],
-    optimizer: Optimizer,
-    no_decay: bool = False,
-    layer_decay: float | None = None,
-) -> list[dict[str, Any]]:
-    """Return groups for an optimizer; every parameter that is not frozen is in exactly one.
+def assign_groups(
+    network: nn.Module, rules: Sequence[ParamGroup], no_decay: bool = False, layer_decay: float | None = None
+) -> list[Group]:
+    """Assign every parameter of a network to one group.
 
     Args:
         network: The network.
         rules: Ordered rules; the first whose pattern matches a parameter's name applies. Other parameters form the
             group "default".
-        optimizer: An optimizer of the same class and with the same options.
         no_decay: Split groups whose rule sets no weight decay into weights, and norms and biases, "<name>/no_decay".
         layer_decay: Split groups whose rule sets no learning rate into layers, "<name>/<layer>". The learning rate of
-            the last layer is multiplied by 1, that of the layer before by ``layer_decay``, then by its square, and so
-            on.
+            the n-th layer from the last one, which is the 0-th, is multiplied by ``layer_decay ** n``.
 
     Raises:
-        MisconfigurationException: A rule applies to no parameter or sets an option that the optimizer does not have,
-            two rules have the same name, or all parameters are frozen.
+        MisconfigurationException: A rule applies to no parameter, all are frozen, or two groups have the same name.
     """
-    if len({*(rule.name for rule in rules), "default"}) < len(rules) + 1:
-        rule_names = [rule.name for rule in rules]
-        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {rule_names}: set name.")
-    if no_decay:
-        expect_option(optimizer, "weight_decay", "--model.no_decay")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise MisconfigurationException(f"Expected 0 < --model.layer_decay <= 1, but got {layer_decay}.")
     layer_of = layers(network)
-    bottom_up = list(dict.fromkeys(layer_of.values()))
-    groups: dict[str, dict[str, Any]] = {}
+    top_down = list(dict.fromkeys(layer_of.values()))[::-1]
+    groups: list[Group] = []
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
-        settings = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None}
-        for key in (*settings, *rule.options):
-            expect_option(optimizer, key, f"param group {rule.pattern!r}", in_options=key in rule.options)
-        if rule.lr_scale is not None:
-            settings["lr"] = optimizer.defaults["lr"] * rule.lr_scale
+        settings = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None} | rule.options
+        of_rule: dict[tuple[str, bool], Group] = {}
         for name in names:
             parameter = network.get_parameter(name)
-            if not parameter.requires_grad:
-                continue
-            group: dict[str, Any] = {"params": [], "name": rule.name, **rule.options, **settings}
-            if layer_decay is not None and rule.lr is None:
-                depth = len(bottom_up) - 1 - bottom_up.index(layer_of[name])
-                group["lr"] = group.get("lr", optimizer.defaults["lr"]) * layer_decay**depth
-                group["name"] += f"/{layer_of[name]}"
-            if no_decay and rule.weight_decay is None and parameter.ndim < 2:
-                group["weight_decay"] = 0.0
-                group["name"] += "/no_decay"
-            groups.setdefault(group["name"], group)["params"].append(parameter)
-    if not groups:
+            frozen = rule.freeze or not parameter.requires_grad
+            scale = 1.0 if rule.lr_scale is None else rule.lr_scale
+            group = Group(rule, frozen, str(rule.name), dict(settings), scale)
+            if layer_decay is not None and rule.lr is None and not frozen:
+                group.lr_scale *= layer_decay ** top_down.index(layer_of[name])
+                group.name += f"/{layer_of[name]}"
+            if no_decay and rule.weight_decay is None and parameter.ndim < 2 and not frozen:
+                group.options["weight_decay"] = 0.0
+                group.name += "/no_decay"
+            of_rule.setdefault((group.name, frozen), group).parameters.append(name)
+        groups += of_rule.values()
+    trained = [group.name for group in groups if not group.frozen]
+    if not trained:
         raise MisconfigurationException("All parameters are frozen, so nothing is left to train.")
-    return list(groups.values())
-
-
-def expect_option(optimizer: Optimizer, key: str, user: str, in_options: bool = False) -> None:
-    """Raise if an optimizer does not have an option, or if it is in ``options`` although a rule has a field for it."""
-    if key not in optimizer.defaults:
-        near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
-        raise MisconfigurationException(
-            f"Expected options of {type(optimizer).__name__} for {user}, but it has no {key}. Among its options are "
-            f"{', '.join(near)}."
-        )
-    if in_options and key in FIELDS:
-        raise MisconfigurationException(f"Expected {key} of {user} as a field, but got it in its options.")
-
-
-def rule_of(group: dict[str, Any], rules: Sequence[ParamGroup]) -> ParamGroup:
-    """Return the rule that a group comes from."""
-    name = group["name"].partition("/")[0]
-    return next((rule for rule in rules if rule.name == name), OTHERS)
-
-
-def param_group_table(
-    network: nn.Module,
-    rules: Sequence[ParamGroup],
-    groups: Sequence[dict[str, Any]],
-    base_lrs: Mapping[str, float] | None = None,
-) -> Table:
-    """Return a table of an optimizer's groups and frozen parameters; ``base_lrs`` are for groups with own schedules."""
-    rows: list[list[str]] = []
-
-    def add(name: str, pattern: str, parameters: Sequence[nn.Parameter], lr: str, decay: str, notes: list[str]) -> None:
-        count = sum(parameter.numel() for parameter in parameters)
-        rows.append([name, pattern, f"{count:,}", lr, decay, ", ".join(notes)])
-
-    for group in groups:
-        rule = rule_of(group, rules)
-        # the maximum of a cycle, the first of a schedule, or the constant one
-        lr = (base_lrs or {}).get(group["name"], group.get("max_lr", group.get("initial_lr", group["lr"])))
-        notes = [f"{key}={value}" for key, value in rule.options.items()]
-        if "max_momentum" in group:
-            notes.append(f"momentum {group['base_momentum']:g} to {group['max_momentum']:g}")
-        elif group.get("momentum"):
-            notes.append(f"momentum {group['momentum']:g}")
-        if rule.schedule is not None:
-            notes.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
-        if rule.unfreeze_epoch:
-            notes.append(f"frozen until epoch {rule.unfreeze_epoch}")
-        add(group["name"], rule.pattern, group["params"], f"{lr:g}", f"{group.get('weight_decay', 0):g}", notes)
-    for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
-        frozen = [parameter for parameter in map(network.get_parameter, names) if not parameter.requires_grad]
-        if frozen:
-            add(str(rule.name), rule.pattern, frozen, "frozen", "-", [])
-
-    titles = ["group", "pattern", "parameters", "lr", "weight decay", "more"]
-    num_columns = len(titles) if any(row[-1] for row in rows) else -1
-    table = Table(*(Column(name, overflow="fold") for name in titles[:num_columns]), title="Parameter groups")
-    for row in rows:
-        table.add_row(*map(escape, row[:num_columns]))
-    return table
+    if len(set(trained)) < len(trained):
+        raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {trained}: set name.")
+    return groups

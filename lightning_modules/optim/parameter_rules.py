@@ -48,3 +48,18 @@ def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[
                 f"parameters are {', '.join(kinds)}; among its {len(layers)} parameters are {', '.join(near)}."
             )
     return groups
+
+
+def layers(network: nn.Module) -> dict[str, str]:
+    """Return the layer of each parameter, in the order of ``named_parameters()``.
+
+    A layer is a module with its own weight of two or more dimensions, together with the norms up to the next.
+    """
+    layer_of: dict[str, str] = {}
+    layer = None
+    for name, parameter in network.named_parameters():
+        owner = name.rpartition(".")[0] or type(network).__name__
+        if layer is None or parameter.ndim > 1:
+            layer = owner
+        layer_of[name] = layer
+    return layer_of

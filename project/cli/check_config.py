@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules import ImageClassifier
-from lightning_modules.optim.monitors import better_mode, is_of_training, is_of_validation
+from project.cli.monitors import better_mode, is_of_training, is_of_validation
 from project.errors import RunError
 from project.runs.options import NOT_ZERO
 

@@ -13,21 +13,23 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 import callbacks
 from callbacks.finite_loss import TerminateOnNaN
-from lightning_modules.optim.monitors import MonitorCheck
 from project import COMMANDS
 from project.cli.check_config import check_config, class_of
+from project.cli.devices import Devices
 from project.cli.error_handling import report_errors
 from project.cli.match_data import match_data, trained_data
+from project.cli.monitors import MonitorCheck
 from project.cli.named_callbacks import callback_names, with_named
 from project.cli.options import PARSERS, add_options
+from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import Parser, parse_given, text_to_save
-from project.cli.profiler import NoProfiler
 from project.cli.progress import NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
 from project.report import write_report
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
+from project.resume.override_settings import OverrideSettings
 from project.resume.ranks import is_rank_zero
 from project.resume.resume import Resume, expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
@@ -48,6 +50,7 @@ def run(args: list[str]) -> "CLI":
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
+        set_hook_names_directly()
         command = list(args)
         args[:] = expand_run(args)
         return CLI(
@@ -141,6 +144,7 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
+        always = [*always, Devices(), *self._overrides()]
         # the first two run before all other callbacks
         config["callbacks"] = [MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
@@ -148,14 +152,13 @@ class CLI(LightningCLI):
         use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
         return trainer
 
-    def before_fit(self) -> None:
-        """Override settings of the checkpoint with those of the command line."""
+    def _overrides(self) -> list[Callback]:
+        """Return a callback that overrides settings of the checkpoint if the command line changes some."""
         keys = [key for key, *_ in self.resume.changes if key.startswith(OF_TRAINING)]
-        if self.resume.file is None or not hasattr(self.model, "take_new_settings"):
-            return
-        if keys or not self.resume.state:  # a checkpoint of another program has no settings
-            forget_moments = "model.init_args.optimizer.class_path" in keys
-            self.model.take_new_settings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))
+        if self.subcommand != "fit" or self.resume.file is None or not (keys or not self.resume.state):
+            return []  # a checkpoint of another program has no settings
+        forget_moments = "model.init_args.optimizer.class_path" in keys
+        return [OverrideSettings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))]
 
     def fit(self, **kwargs: Any) -> None:
         """Train. Lightning calls this method instead of ``Trainer.fit``."""

@@ -125,13 +125,18 @@ def working_directory(run: Path) -> str:
 def paths_from_here(run: Path) -> dict[str, str]:
     """Return the relative paths in a run's config as absolute paths by key, if the run had another working directory.
 
-    A path that exists only relative to the present working directory is left out.
+    These are ``PATHS``, and the arguments of the module that are files. A path that exists only relative to the present
+    working directory is left out.
     """
     start = record.read(run).get("working_directory")
     if start is None or (folder := (run.resolve() / start).resolve()) == Path.cwd().resolve():
         return {}
     config = load_config(run)
-    paths = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
+    arguments = (setting(config, "model.init_args") or {}).items()
+    files = [
+        f"model.init_args.{name}" for name, path in arguments if isinstance(path, str) and (folder / path).is_file()
+    ]
+    paths = {key: value for key in (*PATHS, *files) if isinstance(value := setting(config, key), str)}
     candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}
     return {key: str(path) for key, (path, here) in candidates.items() if path.exists() or not here.exists()}
 

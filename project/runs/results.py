@@ -95,18 +95,25 @@ def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
     """Return the results of all runs, in the order of their start, and messages about files that cannot be read."""
     results, problems = [], []
     for run in sorted(filter(_is_run, runs_dir.glob("*/*")), key=by_start):
-        result = Result(f"{run.parent.name}/{run.name}", run.parent.name)
-        for read in (_read_record, _read_config, _read_metrics, _read_tests):
-            try:
-                read(run, result)
-            except (RunError, OSError) as error:
-                problems.append(str(error))
-            except (TypeError, ValueError) as error:  # values that were edited
-                problems.append(
-                    f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
-                )
+        result, of_run = read_result(run)
         results.append(result)
+        problems += of_run
     return results, problems
+
+
+def read_result(run: Path) -> tuple[Result, list[str]]:
+    """Return the results of a run, and messages about files that cannot be read."""
+    result, problems = Result(f"{run.absolute().parent.name}/{run.absolute().name}", run.absolute().parent.name), []
+    for read in (_read_record, _read_config, _read_metrics, _read_tests):
+        try:
+            read(run, result)
+        except (RunError, OSError) as error:
+            problems.append(str(error))
+        except (TypeError, ValueError) as error:  # values that were edited
+            problems.append(
+                f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
+            )
+    return result, problems
 
 
 def repeats(results: Sequence[Result]) -> list[Repeats]:

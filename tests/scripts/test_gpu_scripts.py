@@ -83,7 +83,7 @@ def test_a_trial_measures_everything(tmp_path: Path, peer: Path) -> None:
     assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
-    assert sum(results["tests"]["outcomes"].values()) >= 18
+    assert results["tests"]["outcomes"]
     without_warm_up = [{"accuracy": 0.94, "seconds": 2.5}]
     assert results["airbench"]["peer"] == results["airbench_compiled"]["peer_compiled"] == without_warm_up
     assert results["operations"]["histograms"]["equal"]

@@ -56,23 +56,15 @@ def sizes(network: nn.Module, layer: str) -> list[int]:
 
 FAMILIES: list[tuple[str, dict[str, Any], list[str], str, list[int]]] = [
     ("alexnet", {}, ["features.0"], "features.11", [256, 7, 7]),
-    ("vgg11", {}, ["features.2", "features.5"], "features", [512, 4, 4]),
-    ("vgg13_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
     ("vgg16_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
-    ("vgg19_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
     ("googlenet", {"init_weights": False}, ["conv1.conv", "maxpool1"], "inception5b", [1024, 4, 4]),
     ("inception_v3", {"init_weights": False}, ["Conv2d_1a_3x3.conv", "maxpool1"], "Mixed_7c", [2048, 2, 2]),
     ("resnet18", {}, ["conv1", "maxpool"], "layer4", [512, 4, 4]),
-    ("resnext50_32x4d", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
-    ("wide_resnet50_2", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
     ("densenet121", {}, ["features.conv0", "features.pool0"], "features", [1024, 4, 4]),
     ("squeezenet1_1", {}, ["features.0", "features.2"], "features", [512, 8, 8]),
-    ("mobilenet_v2", {}, ["features.0.0", "features.2.conv.1.0"], "features", [1280, 4, 4]),
     ("mobilenet_v3_small", {}, ["features.0.0", "features.1.block.0.0"], "features", [576, 4, 4]),
     ("shufflenet_v2_x0_5", {}, ["conv1.0", "maxpool"], "conv5", [1024, 4, 4]),
-    ("mnasnet0_5", {}, ["layers.0", "layers.8.0.layers.3"], "layers", [1280, 4, 4]),
     ("efficientnet_b0", {}, ["features.0.0", "features.2.0.block.1.0"], "features", [1280, 4, 4]),
-    ("efficientnet_v2_s", {}, ["features.0.0", "features.2.0.block.0.0"], "features", [1280, 4, 4]),
     (
         "regnet_y_400mf",
         {},
@@ -82,7 +74,6 @@ FAMILIES: list[tuple[str, dict[str, Any], list[str], str, list[int]]] = [
     ),
     ("convnext_tiny", {}, ["features.0.0"], "features", [768, 4, 4]),
     ("swin_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
-    ("swin_v2_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
     ("VisionTransformer", TINY_VIT, [], "conv_proj", [16, 4, 4]),
     (
         "MaxVit",
@@ -113,18 +104,9 @@ def test_first_strides_of_each_family_are_undone_and_no_others(
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
-        ("alexnet", 61_100_840),
-        ("vgg11_bn", 132_868_840),
-        ("vgg13_bn", 133_053_736),
-        ("vgg16_bn", 138_365_992),
-        ("vgg19_bn", 143_678_248),
         ("googlenet", 6_624_904),
         ("inception_v3", 27_161_264 - 3_326_696),
-        ("densenet121", 7_978_856),
         ("resnet18", 11_689_512),
-        ("squeezenet1_1", 1_235_496),
-        ("mobilenet_v3_small", 2_542_856),
-        ("shufflenet_v2_x0_5", 1_366_792),
     ],
 )
 def test_networks_for_large_images_are_as_large_as_documented(name: str, parameters: int) -> None:
@@ -175,8 +157,7 @@ def test_removed_and_required_strides_are_reported(caplog: pytest.LogCaptureFixt
         make("shufflenet_v2_x0_5", 224)
     assert [record.message for record in caplog.records] == [
         "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 32x32 pixels: conv1.0, maxpool.",
-        "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none; it cannot run without those "
-        "of conv_proj.",
+        "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none.",
         "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 224x224 pixels: none.",
     ]
 
@@ -212,12 +193,12 @@ def no_network(num_classes: int) -> int:
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [
-        ("torchvision.models.resnet81", {}, "is not one. Similar names: resnet18"),
+        ("torchvision.models.resnet81", {}, "fails: .* no attribute 'resnet81'.* Similar names: resnet18"),
         ("torchvision.modles.resnet18", {}, "fails: No module named 'torchvision.modles'"),
         ("resnet18", {}, "such as torchvision.models.resnet18.*'resnet18' fails"),
-        ("torchvision.models", {}, "is not one"),
+        ("torchvision.models", {}, "to return a network.*not a callable object"),
         ("torch.nn.ReLU", {}, "to return a network.*unexpected keyword argument 'num_classes'"),
-        (f"{__name__}.no_network", {}, "to return a network, but got int"),
+        (f"{__name__}.no_network", {}, "to return a network.* but got: it returns int"),
         (f"{__name__}.Pair", {}, "its output is not a tensor, but tuple"),
         ("torchvision.models.resnet18", {"depth": 3}, "to return a network.*unexpected keyword argument 'depth'"),
         ("torchvision.models.vit_b_32", {}, "32x32 pixels.*Wrong image height! Expected 224 but got 32"),
@@ -237,11 +218,10 @@ def test_missing_timm_is_reported_with_the_install_command(monkeypatch: pytest.M
         make("timm.models.resnet18")
 
 
-def test_image_size_comes_from_the_data_or_is_required(make_classifier: Callable[..., ImageClassifier]) -> None:
+def test_image_size_comes_from_the_data(make_classifier: Callable[..., ImageClassifier]) -> None:
     network = partial(ZooNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
     assert make_classifier(network=network, image_size=16).network.image_size == 16
-    with pytest.raises(MisconfigurationException, match="Set its image_size"):
-        network(10)
+    assert network(10).image_size == 32
 
 
 def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,25 +235,15 @@ def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.Lo
 
 
 SMALLEST: list[tuple[str, dict[str, Any]]] = [
-    ("alexnet", {}),  # this and the next have 57 and 129 million parameters, for any arguments
-    ("vgg11", {"init_weights": False}),
-    ("googlenet", {"init_weights": False}),
-    ("resnet18", {}),
-    ("densenet.DenseNet", {"block_config": [1, 1, 1, 1], "growth_rate": 8}),
-    ("squeezenet1_1", {}),
-    ("mobilenet_v3_small", {}),
     ("shufflenet_v2_x0_5", {}),
-    ("mnasnet0_5", {}),
-    ("regnet_y_400mf", {}),
     ("SwinTransformer", TINY_SWIN),
     ("VisionTransformer", TINY_VIT),
-    ("MaxVit", TINY_MAXVIT),
     ("timm.models.test_resnet", {}),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments"), SMALLEST, ids=[name for name, _ in SMALLEST])
-def test_each_family_trains_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
+def test_networks_train_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
     path = name if name.startswith("timm.") else f"torchvision.models.{name}"
     pytest.importorskip(path.partition(".")[0])
     network = {

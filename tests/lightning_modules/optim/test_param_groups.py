@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,35 +8,34 @@ from hypothesis import strategies as st
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
+from torch.optim import SGD, Adam, Optimizer
 
 from lightning_modules import ParamGroup
 from lightning_modules.networks import LeNet, ResNet
-from lightning_modules.optim.param_groups import build_param_groups, freeze, layers, param_group_table
+from lightning_modules.optim.build import build_optimizer
+from lightning_modules.optim.param_groups import assign_groups
+from lightning_modules.optim.parameter_rules import layers
 from lightning_modules.optim.schedules import Triangle
+from lightning_modules.optim.table import param_group_table
 
 
-def sgd(**options: Any) -> torch.optim.SGD:
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], **({"lr": 0.1} | options))
+def names_of(network: nn.Module, rules: list[ParamGroup], **options: Any) -> dict[str, list[str]]:
+    """Return the parameters of each group that is trained."""
+    return {group.name: group.parameters for group in assign_groups(network, rules, **options) if not group.frozen}
 
 
-def names_by_group(network: nn.Module, groups: list[dict]) -> dict[str, list[str]]:
-    name_of = {id(parameter): name for name, parameter in network.named_parameters()}
-    return {group["name"]: [name_of[id(parameter)] for parameter in group["params"]] for group in groups}
-
-
-def rows(network: nn.Module, rules: list[ParamGroup], optimizer: torch.optim.Optimizer) -> list[list[str]]:
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(param_group_table(network, rules, optimizer.param_groups))
-    lines = [line.replace("┃", "│") for line in capture.get().splitlines()]
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+def groups_of(rules: list[ParamGroup], options: dict[str, Any] | None = None, **sgd: Any) -> dict[str, dict[str, Any]]:
+    """Return the groups of an SGD optimizer for LeNet."""
+    network = LeNet(10)
+    optimizer = build_optimizer(
+        partial(SGD, **({"lr": 0.1} | sgd)), network, assign_groups(network, rules, **options or {})
+    )
+    return {group["name"]: group for group in optimizer.param_groups}
 
 
 def test_first_matching_pattern_wins() -> None:
-    network = LeNet(10)
     rules = [ParamGroup("fc3.bias", lr_scale=2), ParamGroup("fc3.*", lr_scale=10), ParamGroup("*.bias", weight_decay=0)]
-    groups = build_param_groups(network, rules, sgd())
-    assert names_by_group(network, groups) == {
+    assert names_of(LeNet(10), rules) == {
         "fc3.bias": ["fc3.bias"],
         "fc3": ["fc3.weight"],
         "bias": ["conv1.bias", "conv2.bias", "fc1.bias", "fc2.bias"],
@@ -54,8 +54,8 @@ PATTERNS = ["conv*", "*.weight", "fc?.bias", "fc3.*", "conv1.weight", "*.bias", 
     no_decay=st.booleans(),
     layer_decay=st.sampled_from([None, 0.5, 1.0]),
 )
-@settings(max_examples=200, deadline=None)
-def test_every_parameter_that_trains_is_in_exactly_one_group_of_a_name_of_its_own(
+@settings(max_examples=100, deadline=None)
+def test_every_parameter_is_in_exactly_one_group_and_names_are_distinct(
     patterns: list[str], frozen: set[int], own: set[str], lr: set[int], no_decay: bool, layer_decay: float | None
 ) -> None:
     network = LeNet(10)
@@ -66,111 +66,66 @@ def test_every_parameter_that_trains_is_in_exactly_one_group_of_a_name_of_its_ow
         for i, pattern in enumerate(patterns)
     ]
     try:
-        freeze(network, rules)
-        groups = build_param_groups(network, rules, sgd(), no_decay, layer_decay)
+        groups = assign_groups(network, rules, no_decay, layer_decay)
     except MisconfigurationException:  # earlier rules match or freeze all parameters of a pattern, or all parameters
         reject()
-    ids = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(ids) == sorted(id(parameter) for parameter in network.parameters() if parameter.requires_grad)
-    assert len({group["name"] for group in groups}) == len(groups)
-    torch.optim.SGD(groups, lr=0.1)
+    names = [name for group in groups for name in group.parameters]
+    assert sorted(names) == sorted(name for name, _ in network.named_parameters())
+    trained = [group.name for group in groups if not group.frozen]
+    assert len(set(trained)) == len(trained)
+    assert not own & {name for group in groups for name in group.parameters if not group.frozen}
 
 
-def test_scale_absolute_lr_weight_decay_and_momentum_reach_the_optimizer() -> None:
+def test_settings_of_rules_reach_the_optimizer() -> None:
     rules = [
         ParamGroup("fc3.*", lr_scale=10),
         ParamGroup("fc2.*", lr=0.5, momentum=0.5, options={"nesterov": True}),
+        ParamGroup("conv1.*", lr_scale=0),
         ParamGroup("*.bias", weight_decay=0.0),
     ]
-    options = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.9}
-    groups = build_param_groups(LeNet(10), rules, sgd(**options))
-    optimizer = torch.optim.SGD(groups, **options)
+    groups = groups_of(rules, lr=0.01, weight_decay=0.1, momentum=0.9)
     keys = ("lr", "weight_decay", "momentum", "nesterov")
-    assert {group["name"]: tuple(group[key] for key in keys) for group in optimizer.param_groups} == {
+    assert {name: tuple(group[key] for key in keys) for name, group in groups.items()} == {
         "fc3": (pytest.approx(0.1), 0.1, 0.9, False),
         "fc2": (0.5, 0.1, 0.5, True),
+        "conv1": (0, 0.1, 0.9, False),
         "bias": (0.01, 0.0, 0.9, False),
         "default": (0.01, 0.1, 0.9, False),
     }
 
 
-def test_scale_of_zero_keeps_the_parameters() -> None:
-    assert build_param_groups(LeNet(10), [ParamGroup("fc3.*", lr_scale=0)], sgd(lr=0.01))[0]["lr"] == 0
-
-
 def test_norms_and_biases_take_no_decay_unless_a_rule_sets_it() -> None:
     network = ResNet(10, 20)
     rules = [ParamGroup("stem.*"), ParamGroup("stages.0.*", weight_decay=0.3)]
-    groups = build_param_groups(network, rules, sgd(weight_decay=0.1), no_decay=True)
-    assert [group["name"] for group in groups] == [
-        *("stem", "stem/no_decay", "stages.0", "default", "default/no_decay"),
-    ]
-    for group in groups:
-        dims = {parameter.ndim for parameter in group["params"]}
-        if group["name"] == "stages.0":
-            assert dims == {1, 4}
-            assert group["weight_decay"] == 0.3
-        elif group["name"].endswith("/no_decay"):
-            assert dims == {1}
-            assert group["weight_decay"] == 0
-        else:
-            assert 1 not in dims
-            assert "weight_decay" not in group
+    groups = {group.name: group for group in assign_groups(network, rules, no_decay=True)}
+    dims = {name: {network.get_parameter(each).ndim for each in group.parameters} for name, group in groups.items()}
+    assert list(dims) == ["stem", "stem/no_decay", "stages.0", "default", "default/no_decay"]
+    assert dims["stages.0"] == {1, 4}
+    assert dims["stem/no_decay"] == dims["default/no_decay"] == {1}
+    assert 1 not in dims["stem"] | dims["default"]
+    decays = {name: group.options.get("weight_decay") for name, group in groups.items()}
+    assert decays == {"stem": None, "stem/no_decay": 0, "stages.0": 0.3, "default": None, "default/no_decay": 0}
 
 
 def test_a_layer_is_a_module_with_a_weight_and_the_norms_after_it() -> None:
     network = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4), nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)))
-    assert layers(network) == {
-        "0.weight": "0",
-        "0.bias": "0",
-        "1.weight": "1",
-        "1.bias": "1",
-        "2.0.weight": "1",
-        "2.0.bias": "1",
-        "2.1.weight": "2.1",
-        "2.1.bias": "2.1",
-    }
+    weights = {name: layer for name, layer in layers(network).items() if name.endswith("weight")}
+    assert weights == {"0.weight": "0", "1.weight": "1", "2.0.weight": "1", "2.1.weight": "2.1"}
 
 
 def test_lr_decays_from_the_last_layer_down_unless_a_rule_sets_it() -> None:
     rules = [ParamGroup("fc2.*", lr=0.7), ParamGroup("conv2.*", lr_scale=3)]
-    groups = build_param_groups(LeNet(10), rules, sgd(lr=1.0), layer_decay=0.5)
-    assert {group["name"]: group["lr"] for group in groups} == {
+    groups = groups_of(rules, {"layer_decay": 0.5}, lr=1.0)
+    assert {name: group["lr"] for name, group in groups.items()} == {
         "fc2": 0.7,
         "conv2/conv2": 3 * 0.5**3,
         "default/conv1": 0.5**4,
         "default/fc1": 0.5**2,
         "default/fc3": 1.0,
     }
-
-
-def test_decay_by_layer_and_none_for_biases_go_together() -> None:
-    groups = build_param_groups(LeNet(10), [], sgd(lr=1.0), no_decay=True, layer_decay=0.5)
+    groups = groups_of([], {"layer_decay": 0.5, "no_decay": True}, lr=1.0, weight_decay=0.1)
     assert len(groups) == 10
-    settings = {group["name"]: (group["lr"], group.get("weight_decay")) for group in groups}
-    assert settings["default/fc2"] == (0.5, None)
-    assert settings["default/fc2/no_decay"] == (0.5, 0.0)
-
-
-def test_frozen_parameters_are_in_no_group_and_have_no_gradient() -> None:
-    network = LeNet(10)
-    rules = [ParamGroup("conv*", freeze=True)]
-    assert freeze(network, rules) == {}
-    assert [name for name, p in network.named_parameters() if not p.requires_grad] == [
-        *("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"),
-    ]
-    groups = build_param_groups(network, rules, sgd())
-    assert {name.split(".")[0] for name in names_by_group(network, groups)["default"]} == {"fc1", "fc2", "fc3"}
-
-
-def test_what_the_network_froze_itself_stays_frozen() -> None:
-    network = LeNet(10)
-    network.conv1.requires_grad_(False)
-    rules = [ParamGroup("*.bias", weight_decay=0, unfreeze_epoch=2)]
-    assert freeze(network, rules) == {f"{layer}.bias": 2 for layer in ("conv2", "fc1", "fc2", "fc3")}
-    groups = names_by_group(network, build_param_groups(network, rules, sgd()))
-    assert not network.conv1.bias.requires_grad
-    assert not [name for names in groups.values() for name in names if name.startswith("conv1")]
+    assert (groups["default/fc2/no_decay"]["lr"], groups["default/fc2/no_decay"]["weight_decay"]) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -180,97 +135,93 @@ def test_what_the_network_froze_itself_stays_frozen() -> None:
         ([ParamGroup("fc3.*"), ParamGroup("fc3.bias")], r"'fc3\.bias'.*earlier rules match all"),
         ([ParamGroup("fc3.weight", name="a"), ParamGroup("fc3.bias", name="a")], "distinct names"),
         ([ParamGroup("fc3.*", name="default")], "distinct names"),
-        ([ParamGroup("fc3.*", options={"nesterof": True})], r"options of SGD for param group 'fc3\.\*'.*nesterov"),
-        ([ParamGroup("fc3.*", options={"momentum": 0.9})], "momentum of param group 'fc3.*' as a field"),
+        ([ParamGroup("*", freeze=True)], "nothing is left to train"),
+        ([ParamGroup("fc3.*", options={"nesterof": True})], r"options of SGD for param group 'fc3', .*nesterov"),
     ],
 )
 def test_rule_without_effect_is_an_error(rules: list[ParamGroup], message: str) -> None:
     with pytest.raises(MisconfigurationException, match=message):
-        build_param_groups(LeNet(10), rules, sgd())
+        groups_of(rules)
 
 
-def test_nothing_left_to_train_is_an_error() -> None:
-    network, rules = LeNet(10), [ParamGroup("*", freeze=True)]
-    freeze(network, rules)
-    with pytest.raises(MisconfigurationException, match="nothing is left to train"):
-        build_param_groups(network, rules, sgd())
-
-
-def test_options_that_the_optimizer_has_not_are_errors_that_name_it() -> None:
-    parameters = [nn.Parameter(torch.zeros(1))]
-    with pytest.raises(MisconfigurationException, match=r"Adam for param group.*no momentum"):
-        build_param_groups(LeNet(10), [ParamGroup("*", momentum=0.9)], torch.optim.Adam(parameters))
-    with pytest.raises(MisconfigurationException, match=r"Rprop for --model\.no_decay.*no weight_decay"):
-        build_param_groups(LeNet(10), [], torch.optim.Rprop(parameters), no_decay=True)
-    with pytest.raises(MisconfigurationException, match=r"0 < --model\.layer_decay <= 1, but got 1.5"):
-        build_param_groups(LeNet(10), [], sgd(), layer_decay=1.5)
-
-
-def test_contradictions_within_a_rule_are_errors() -> None:
-    with pytest.raises(MisconfigurationException, match="got both"):
-        ParamGroup("fc3.*", lr=0.1, lr_scale=2)
-    with pytest.raises(MisconfigurationException, match="lr >= 0"):
-        ParamGroup("fc3.*", lr=-1)
-    with pytest.raises(MisconfigurationException, match="unfreeze_epoch >= 0"):
-        ParamGroup("fc3.*", unfreeze_epoch=-1)
-    for changes in ({"lr": 0.1}, {"momentum": 0.0}, {"schedule": Triangle()}, {"options": {"nesterov": True}}):
-        with pytest.raises(MisconfigurationException, match="frozen"):
-            ParamGroup("fc3.*", freeze=True, **changes)
-    with pytest.raises(MisconfigurationException, match="without '/'"):
-        ParamGroup("fc3.*", name="a/b")
-
-
-def test_table_shows_every_group_and_what_is_frozen() -> None:
+@pytest.mark.parametrize(
+    ("make", "rules", "options", "message"),
+    [
+        (Adam, [ParamGroup("*", momentum=0.9)], {}, "Adam for param group 'all'.*no momentum"),
+        (torch.optim.Rprop, [], {"no_decay": True}, r"Rprop for param group 'default/no_decay'.*no weight_decay"),
+        (SGD, [], {"layer_decay": 1.5}, r"0 < --model\.layer_decay <= 1, but got 1.5"),
+    ],
+)
+def test_options_that_the_optimizer_does_not_have_are_errors_that_name_it(
+    make: type[Optimizer], rules: list[ParamGroup], options: dict[str, Any], message: str
+) -> None:
     network = LeNet(10)
-    rules = [ParamGroup("conv*", freeze=True), ParamGroup("fc3.*", lr_scale=10)]
-    freeze(network, rules)
-    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(lr=0.01)), lr=0.01, weight_decay=0.1)
-    assert rows(network, rules, optimizer) == [
-        ["group", "pattern", "parameters", "lr", "weight decay"],
-        ["fc3", "fc3.*", "850", "0.1", "0.1"],
-        ["default", "(all others)", "58,284", "0.01", "0.1"],
-        ["conv", "conv*", "2,872", "frozen", "-"],
-    ]
+    with pytest.raises(MisconfigurationException, match=message):
+        build_optimizer(make, network, assign_groups(network, rules, **options))
 
 
-def test_table_shows_all_other_settings_of_a_rule() -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.1, "lr_scale": 2}, "got both"),
+        ({"lr": -1}, "lr >= 0"),
+        ({"unfreeze_epoch": -1}, "unfreeze_epoch >= 0"),
+        ({"options": {"momentum": 0.9}}, "momentum of param group 'fc3.*' as a field"),
+        *(
+            ({"freeze": True, key: value}, "frozen")
+            for key, value in {
+                "lr": 0.1,
+                "momentum": 0.0,
+                "schedule": Triangle(),
+                "options": {"nesterov": True},
+            }.items()
+        ),
+    ],
+)
+def test_contradictions_within_a_rule_are_errors(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        ParamGroup("fc3.*", **changes)
+
+
+def test_parameters_that_the_network_got_later_are_an_error() -> None:
     network = LeNet(10)
+    groups = assign_groups(network, [])
+    network.extra = nn.Linear(2, 2)
+    with pytest.raises(MisconfigurationException, match=r"also has extra\.weight, extra\.bias"):
+        build_optimizer(SGD, network, groups)
+
+
+def rows(network: nn.Module, rules: list[ParamGroup], width: int = 200, cycle: bool = False) -> list[list[str]]:
+    groups = assign_groups(network, rules, no_decay=True)
+    for group in groups:
+        if group.frozen:
+            group.require_grad(network, False)
+    optimizer = build_optimizer(partial(SGD, lr=0.1, momentum=0.9, weight_decay=0.2), network, groups)
+    if cycle:
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=10)
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(param_group_table(network, groups, optimizer))
+    lines = [line.replace("┃", "│") for line in capture.get().splitlines()]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+
+
+def test_table_shows_the_settings_of_every_group_and_what_is_frozen() -> None:
     rules = [
-        ParamGroup("fc3.weight", schedule=Triangle(1, 0, 0, 0.5), momentum=0.8),
+        ParamGroup("fc3.weight", schedule=Triangle(1, 0, 0, 0.5), momentum=0.8, lr_scale=10),
         ParamGroup("fc3.bias", options={"nesterov": True}),
-        ParamGroup("conv*", unfreeze_epoch=3),
+        ParamGroup("conv1.*", freeze=True),
+        ParamGroup("conv2.weight", unfreeze_epoch=3),
     ]
-    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(), no_decay=True), lr=0.1, momentum=0.9)
     shape = "Triangle(start=1, peak_at=0, end=0, until=0.5)"
-    assert [[row[0], *row[3:]] for row in rows(network, rules, optimizer)] == [
-        ["group", "lr", "weight decay", "more"],
-        ["fc3.weight", "0.1", "0", f"momentum 0.8, {shape}"],
-        ["fc3.bias/no_decay", "0.1", "0", "nesterov=True, momentum 0.9"],
-        ["conv", "0.1", "0", "momentum 0.9, frozen until epoch 3"],
-        ["conv/no_decay", "0.1", "0", "momentum 0.9, frozen until epoch 3"],
-        ["default", "0.1", "0", "momentum 0.9"],
-        ["default/no_decay", "0.1", "0", "momentum 0.9"],
+    assert rows(LeNet(10), rules) == [
+        ["group", "pattern", "parameters", "lr", "weight decay", "more"],
+        ["fc3.weight", "fc3.weight", "840", "1", "0.2", f"momentum 0.8, {shape}"],
+        ["fc3.bias/no_decay", "fc3.bias", "10", "0.1", "0", "nesterov=True, momentum 0.9"],
+        ["conv1", "conv1.*", "456", "frozen", "-", ""],
+        ["conv2.weight", "conv2.weight", "2,400", "0.1", "0.2", "momentum 0.9, frozen until epoch 3"],
+        ["default/no_decay", "(all others)", "220", "0.1", "0", "momentum 0.9"],
+        ["default", "(all others)", "58,080", "0.1", "0.2", "momentum 0.9"],
     ]
-    torch.optim.lr_scheduler.OneCycleLR(optimizer, [0.3] * 6, total_steps=10)
-    assert rows(network, rules, optimizer)[-1][3:] == ["0.3", "0", "momentum 0.85 to 0.95"]
-
-
-def test_table_shows_what_a_groups_own_schedule_is_a_factor_on() -> None:
-    network, rules = LeNet(10), [ParamGroup("fc3.*", schedule=Triangle(1, 0, 0))]
-    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd()), lr=0.1, momentum=0.9)
-    torch.optim.lr_scheduler.OneCycleLR(optimizer, [0.3] * 2, total_steps=10)
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(param_group_table(network, rules, optimizer.param_groups, {"fc3": 0.1}))
-    cells = [line.split("│") for line in capture.get().splitlines() if line.startswith("│")]
-    assert [row[4].strip() for row in cells] == ["0.1", "0.3"]
-
-
-def test_table_loses_nothing_in_a_narrow_terminal() -> None:
-    network = LeNet(10)
-    rules = [ParamGroup("fc3.*", schedule=Triangle(1, 0, 0, 0.5), options={"nesterov": True})]
-    optimizer = torch.optim.SGD(build_param_groups(network, rules, sgd(), no_decay=True), lr=0.1, momentum=0.9)
-    console = Console(width=60)
-    with console.capture() as capture:
-        console.print(param_group_table(network, rules, optimizer.param_groups))
-    assert "…" not in capture.get()
+    assert rows(LeNet(10), [], cycle=True)[-1][3:] == ["0.3", "0", "momentum 0.85 to 0.95"]
+    assert "…" not in str(rows(LeNet(10), rules, width=60))

@@ -6,29 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning, BaseFinetuning, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR, ReduceLROnPlateau, StepLR
 from torch.utils.data import DataLoader, TensorDataset
+from training import module_of
 
 from lightning_modules import ImageClassifier, ParamGroup
-from lightning_modules.optim.monitors import MonitorCheck
 from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
 
 Make = Callable[..., ImageClassifier]
 STEPS = 4  # per epoch
-
-DATA = """
-class_names: [a, b, c]
-mean: [0.5, 0.5, 0.5]
-std: [0.2, 0.2, 0.2]
-image_size: 32
-network: {class_path: lightning_modules.networks.LeNet}
-optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
-"""
 
 
 def half(epoch: int) -> float:
@@ -43,42 +33,30 @@ def root(progress: float) -> float:
     return math.sqrt(1 - progress)
 
 
-def parser() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ImageClassifier, "model", fail_untyped=False)
-    return parser
-
-
-def text_of(yaml: str) -> str:
-    yaml = yaml.replace("our.", "lightning_modules.optim.").replace("torchs.", "torch.optim.lr_scheduler.")
-    lines = (DATA + yaml.replace("my.", f"{__name__}.")).splitlines()
-    return "\n".join(["model:", *(f"  {line}" for line in lines)])
-
-
-def classifier(yaml: str) -> ImageClassifier:
+def classifier(yaml: str, repeat: bool = False) -> Any:
     """Return the classifier of a YAML config."""
-    return parser().instantiate(parser().parse_string(text_of(yaml))).model
+    yaml = yaml.replace("our.", "lightning_modules.optim.").replace("torchs.", "torch.optim.lr_scheduler.")
+    yaml = f"{yaml.replace('my.', f'{__name__}.')}\noptimizer: {{class_path: torch.optim.SGD, init_args: {{lr: 0.1}}}}"
+    return module_of("ImageClassifier", yaml, repeat)
 
 
 class TraceLr(Callback):
-    """Record each group's lr before and in every step, and whether the first layer is frozen."""
+    """Record each group's lr in every step, and whether the first layer is frozen."""
 
     def __init__(self) -> None:
         self.frozen: list[bool] = []
-        self.before: list[dict[str, float]] = []
+        self.logged: dict[str, float] = {}
         self.lrs: dict[str, list[float]] = {}
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        groups = trainer.optimizers[0].param_groups
-        self.before.append({group.get("name", "added"): group["lr"] for group in groups})
+        self.logged = {group.get("name", "added"): group["lr"] for group in trainer.optimizers[0].param_groups}
 
     def on_before_optimizer_step(self, trainer: Trainer, module: ImageClassifier, optimizer: Any) -> None:
         self.frozen.append(not module.network.conv1.weight.requires_grad)
         lrs = {group.get("name", "added"): group["lr"] for group in optimizer.param_groups}
         for name, lr in lrs.items():
             self.lrs.setdefault(name, []).append(lr)
-        # the logged rate is the one that the step uses
-        assert lrs == self.before[-1]
+        assert lrs == self.logged  # LearningRateMonitor logs the rate that the step uses
 
 
 def trainer_of(epochs: int, *callbacks: Callback, **options: Any) -> Trainer:
@@ -110,12 +88,18 @@ def triangle(step: float, steps: int, start: float, peak_at: float, end: float) 
     return 1.0 - (1.0 - end) * (progress - peak_at) / (1.0 - peak_at)
 
 
+PLATEAU = "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
+
+
 @pytest.mark.parametrize(
     ("yaml", "epochs", "expected"),
     [
         ("{class_path: torchs.StepLR, init_args: {step_size: 2, gamma: 0.1}}", 3, by_epoch(0.1, 0.1, 0.01)),
-        ("{class_path: torchs.MultiStepLR, init_args: {milestones: [1, 2]}}", 3, by_epoch(0.1, 0.01, 0.001)),
-        ("{class_path: torchs.ExponentialLR, init_args: {gamma: 0.5}}", 3, by_epoch(0.1, 0.05, 0.025)),
+        (
+            "{class_path: torchs.StepLR, init_args: {step_size: 1}}\nlr_interval: step",
+            1,
+            [0.1, 0.01, 0.001, 0.0001],
+        ),
         (
             "{class_path: torchs.CosineAnnealingLR, init_args: {T_max: 4, eta_min: 0.02}}",
             4,
@@ -146,6 +130,18 @@ def triangle(step: float, steps: int, start: float, peak_at: float, end: float) 
             [0.004 + (0.1 - 0.004) * step / 5 for step in range(6)]
             + [0.1 + (0.004 / 1e4 - 0.1) * step / 6 for step in range(1, 7)],
         ),
+        # no value is better by 1e9, so the rate is reduced after each epoch
+        (
+            "{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}",
+            3,
+            by_epoch(0.1, 0.01, 0.001),
+        ),
+        (
+            PLATEAU + "{monitor: train/acc, mode: max, patience: 0, threshold: 1.0e+9, factor: 0.5}}",
+            3,
+            by_epoch(0.1, 0.1, 0.05),  # the first value always counts as better
+        ),
+        (PLATEAU + "{monitor: val/loss, patience: 0, threshold: -1.0e+9}}", 3, by_epoch(0.1, 0.1, 0.1)),
     ],
 )
 def test_every_schedule_follows_its_closed_form_from_yaml(yaml: str, epochs: int, expected: list[float]) -> None:
@@ -157,71 +153,22 @@ def test_each_group_has_a_lambda_of_its_own_that_a_saved_config_repeats() -> Non
 param_groups: [{pattern: fc3.*, lr: 0.3}, {pattern: conv*}]
 lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth, my.half]}}
 """
-    config = parser().parse_string(text_of(yaml))
-    for module in (parser().instantiate(each).model for each in (config, parser().parse_string(parser().dump(config)))):
-        lrs = lrs_of(module, 3)
+    for repeat in (False, True):
+        lrs = lrs_of(classifier(yaml, repeat), 3)
         assert lrs["fc3"] == pytest.approx(by_epoch(0.3, 0.15, 0.075))
         assert lrs["conv"] == pytest.approx(by_epoch(0.1, 0.01, 0.001))
         assert lrs["default"] == pytest.approx(by_epoch(0.1, 0.05, 0.025))
-
-
-def test_lambdas_are_as_many_as_groups() -> None:
-    yaml = "lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth]}}"
+    few = "lr_scheduler: {class_path: our.LambdaLR, init_args: {lr_lambda: [my.half, my.tenth]}}"
     with pytest.raises(MisconfigurationException, match=r"param groups default, but got: Expected 1 lr_lambdas"):
-        lrs_of(classifier(yaml), 1)
+        lrs_of(classifier(few), 1)
 
 
-@pytest.mark.parametrize(
-    ("yaml", "factors"),
-    [
-        # no value is better by 1e9, so the rate is reduced after each epoch
-        ("{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}", (1, 0.1, 0.01)),
-        (
-            "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
-            "{monitor: train/acc, mode: max, patience: 0, threshold: 1.0e+9, factor: 0.5}}",
-            (1, 1, 0.5),  # the first value always counts as better
-        ),
-        # any value is better by -1e9, so the rate is never reduced
-        (
-            "{class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: "
-            "{monitor: val/loss, patience: 0, threshold: -1.0e+9}}",
-            (1, 1, 1),
-        ),
-    ],
-)
-def test_plateau_monitors_any_logged_metric(yaml: str, factors: tuple[float, ...]) -> None:
-    lrs = lrs_of(classifier(f"lr_scheduler: {yaml}"), 3)
-    assert lrs["default"] == pytest.approx(by_epoch(*(0.1 * factor for factor in factors)))
-
-
-def test_plateau_with_a_monitor_that_is_not_logged_is_rejected_before_training() -> None:
-    yaml = "lr_scheduler: {class_path: lightning.pytorch.cli.ReduceLROnPlateau, init_args: {monitor: val/los}}"
-    trace = TraceLr()
-    with pytest.raises(MisconfigurationException, match=r"but got val/los\. Validation logs val/acc, val/loss\."):
-        lrs_of(classifier(yaml), 1, MonitorCheck(), trace)
-    assert not trace.before
-
-
-@pytest.mark.parametrize(
-    ("options", "factors"),
-    [
-        ({"check_val_every_n_epoch": 2}, (1, 1, 0.1, 0.1, 0.01)),
-        ({"check_val_every_n_epoch": None, "val_check_interval": 3 * STEPS}, (1, 1, 1, 0.1, 0.1)),
-        ({"check_val_every_n_epoch": None, "val_check_interval": STEPS - 1}, (1, 0.1, 0.01, 1e-3, 1e-4)),
-    ],
-)
-def test_plateau_is_stepped_when_there_was_a_validation(options: dict[str, Any], factors: tuple[float, ...]) -> None:
-    plateau = "{class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 1.0e+9}}"
-    lrs = lrs_of(classifier(f"lr_scheduler: {plateau}"), 5, **options)
-    assert lrs["default"] == pytest.approx(by_epoch(*(0.1 * factor for factor in factors)))
-
-
-def test_plateau_with_validations_at_irregular_moments_is_refused() -> None:
-    yaml = "lr_scheduler: {class_path: torchs.ReduceLROnPlateau}"
-    with pytest.raises(
-        MisconfigurationException, match=r"but got --trainer\.val_check_interval 6 with epochs of 4 batches"
-    ):
-        lrs_of(classifier(yaml), 1, check_val_every_n_epoch=None, val_check_interval=6)
+def test_plateau_is_stepped_in_epochs_with_a_validation() -> None:
+    module = classifier("lr_scheduler: {class_path: torchs.ReduceLROnPlateau, init_args: {patience: 0, threshold: 9}}")
+    lrs = lrs_of(module, 5, check_val_every_n_epoch=2)
+    assert lrs["default"] == pytest.approx(by_epoch(0.1, 0.1, 0.01, 0.01, 0.001))
+    with pytest.raises(MisconfigurationException, match=r"Expected --trainer\.check_val_every_n_epoch for ReduceLR"):
+        lrs_of(module, 1, check_val_every_n_epoch=None, val_check_interval=6)
 
 
 MAIN = {
@@ -231,7 +178,7 @@ MAIN = {
     "StepLR by step": partial(StepLR, step_size=1, gamma=0.9),
     "cosine": partial(CosineAnnealingLR, T_max=5),
     "shape": partial(ProgressLR, shape=Triangle(1, 0, 0)),
-    "plateau": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9),
+    "plateau": partial(ReduceLROnPlateau, patience=0, threshold=1e9),
 }
 
 
@@ -245,13 +192,40 @@ def test_a_groups_own_schedule_works_with_any_other(make_classifier: Make, main:
     assert lrs["default"] == pytest.approx(plain["default"])
 
 
-def test_a_cycle_keeps_the_proportions_of_the_groups(make_classifier: Make) -> None:
-    cycle = partial(CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=4, cycle_momentum=False)
-    rules = [ParamGroup("fc3.*", lr_scale=10)]
-    lrs = lrs_of(make_classifier(lr_scheduler=cycle, param_groups=rules), 4)
-    assert max(lrs["default"]) == pytest.approx(0.1)
-    assert min(lrs["default"]) == pytest.approx(0.01)
-    assert lrs["fc3"] == pytest.approx([10 * lr for lr in lrs["default"]])
+@pytest.mark.parametrize(
+    ("cycle", "peaks"),
+    [
+        (partial(CyclicLR, base_lr=0.01, max_lr=0.3, step_size_up=4, cycle_momentum=False), (0.3, 3)),
+        (partial(OneCycleLR, max_lr=0.3, cycle_momentum=False), (0.3, 3)),
+        (partial(OneCycleLR, max_lr=[0.4, 0.2], cycle_momentum=False), (0.2, 0.4)),
+        (partial(OneCycle, cycle_momentum=False), (0.1, 1)),
+    ],
+)
+def test_a_cycle_keeps_the_proportions_of_the_groups_or_has_their_own_peaks(
+    make_classifier: Make, cycle: partial, peaks: tuple[float, float]
+) -> None:
+    module = make_classifier(lr_scheduler=cycle, param_groups=[ParamGroup("fc3.*", lr_scale=10)])
+    lrs = lrs_of(module, 5)
+    assert (max(lrs["default"]), max(lrs["fc3"])) == pytest.approx(peaks, rel=0.01)
+    assert lrs["fc3"] == pytest.approx([peaks[1] / peaks[0] * lr for lr in lrs["default"]])
+
+
+def test_one_cycle_by_epoch_spans_the_epochs(make_classifier: Make) -> None:
+    lrs = lrs_of(make_classifier(lr_scheduler=partial(OneCycleLR, max_lr=0.3), lr_interval="epoch"), 5)
+    assert max(lrs["default"]) > 0.25
+
+
+@pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_all_learning_rates_are_scaled_by_the_number_of_devices_or_its_root(
+    make_classifier: Make, scale: str, factor: float
+) -> None:
+    rules = [ParamGroup("fc3.*", lr=0.5), ParamGroup("fc2.*", schedule=Triangle())]
+    cycle = partial(OneCycleLR, max_lr=0.3, cycle_momentum=False)
+    module = make_classifier(param_groups=rules, scale_lr=scale, lr_scheduler=cycle)
+    module.trainer = trainer_of(-1, devices=4, strategy="ddp", max_steps=10)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    lrs = [group.get("max_lr", group["initial_lr"]) for group in groups]
+    assert lrs == pytest.approx([factor * 1.5, factor * 0.1, factor * 0.3])
 
 
 def test_a_group_has_its_own_schedule_from_yaml() -> None:
@@ -267,50 +241,86 @@ param_groups:
     assert lrs["default"] == [0.1] * 8
 
 
-@pytest.mark.parametrize("main", ["none", "shape", "OneCycle"])
+@pytest.mark.parametrize("main", ["none", "OneCycle"])
 def test_a_resumed_training_continues_its_schedules(make_classifier: Make, main: str, tmp_path: Path) -> None:
     options = {
         "lr_scheduler": MAIN[main],
         "param_groups": [ParamGroup("fc3.*", schedule=Triangle(0.2, 0.4, 0)), ParamGroup("conv1.*", unfreeze_epoch=1)],
     }
     whole = lrs_of(make_classifier(**options), 3)
-    for stop in (3, 4, 6):  # within the first epoch, at its end, within the second
-        save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=stop, save_top_k=-1)
+    moments = {  # within the first epoch, at its end in four ways, within the second
+        3: {"every_n_train_steps": 3},
+        4: {"every_n_train_steps": 4},
+        4.1: {"every_n_epochs": 1, "save_on_train_epoch_end": True},
+        4.2: {"every_n_epochs": 1, "save_on_train_epoch_end": False},
+        6: {"every_n_train_steps": 6},
+    }
+    for moment, when in moments.items():
+        folder, step = tmp_path / str(moment), int(moment)
+        save = ModelCheckpoint(folder, "{step}", save_top_k=-1, **when)
+        trainer_of(3, save, enable_checkpointing=True).fit(make_classifier(**options), batches(), batches(1))
         trace = TraceLr()
-        trainer = trainer_of(3, save, enable_checkpointing=True)
-        trainer.fit(make_classifier(**options), batches(), batches(1))
+        file = str(folder / f"step={step}.ckpt")
         module = make_classifier(**options)
-        trainer = trainer_of(3, trace)
-        trainer.fit(module, batches(), batches(1), ckpt_path=str(tmp_path / f"step={stop}.ckpt"), weights_only=False)
-        assert trace.frozen == [step < STEPS for step in range(stop, 3 * STEPS)]
+        trainer_of(3, trace).fit(module, batches(), batches(1), ckpt_path=file, weights_only=False)
+        assert trace.frozen == [number < STEPS for number in range(step, 3 * STEPS)]
         for name, lrs in whole.items():
-            assert trace.lrs[name] == pytest.approx(lrs[stop:]), (name, stop)
+            assert trace.lrs[name] == pytest.approx(lrs[step:]), (name, moment)
 
 
-def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -> None:
-    module = make_classifier(
-        lr_scheduler=partial(ProgressLR, shape=Triangle()), param_groups=[ParamGroup("fc3.*", schedule=Triangle())]
-    )
-    lrs = lrs_of(module, 2, accumulate_grad_batches=2)
+@pytest.mark.parametrize(("count", "progress"), [(4, (0, 1 / 4, 2 / 4, 3 / 4)), (3, (0, 2 / 6, 3 / 6, 5 / 6))])
+def test_accumulated_batches_are_one_step_of_a_schedule(
+    make_classifier: Make, count: int, progress: tuple[float, ...]
+) -> None:
+    rules = [ParamGroup("fc3.*", schedule=Triangle())]
+    module = make_classifier(lr_scheduler=partial(ProgressLR, shape=Triangle()), param_groups=rules)
+    lrs = lrs_of(module, 2, accumulate_grad_batches=2, limit_train_batches=count)
     assert lrs["default"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
-    assert lrs["fc3"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert lrs["fc3"] == pytest.approx([0.1 * (1 - each) for each in progress])  # in images rather than steps
 
 
-def test_a_schedule_over_a_training_without_an_end_is_rejected(make_classifier: Make) -> None:
-    for options in ({"lr_scheduler": MAIN["shape"]}, {"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}):
-        with pytest.raises(MisconfigurationException, match="Expected a known length of training"):
-            lrs_of(make_classifier(**options), -1)
+def test_steps_may_limit_a_training_instead_of_epochs(make_classifier: Make) -> None:
+    rules = [ParamGroup("fc3.*", schedule=Triangle())]
+    for epochs in (-1, 9):
+        lrs = lrs_of(make_classifier(param_groups=rules), epochs, max_steps=5)
+        assert lrs["fc3"] == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02])
 
 
-def test_momentum_of_a_group_under_a_cycle_of_momentum_is_refused(make_classifier: Make) -> None:
+@pytest.mark.parametrize(
+    ("options", "epochs", "message"),
+    [
+        ({"lr_scheduler": MAIN["shape"]}, -1, "Expected a known length of training"),
+        ({"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}, -1, "Expected a known length of training"),
+        ({"lr_scheduler": OneCycle, "param_groups": [ParamGroup("fc3.*", momentum=0.8)]}, 1, "cycle_momentum: false"),
+        (
+            {"lr_scheduler": partial(CyclicLR, base_lr=0.01, max_lr=0.1)}
+            | {"param_groups": [ParamGroup("fc3.*", momentum=0.8)]},
+            1,
+            "cycle_momentum: false of CyclicLR",
+        ),
+        (
+            {"optimizer": torch.optim.Rprop, "lr_scheduler": OneCycle},
+            1,
+            "Rprop and the param groups default, but got: optimizer",
+        ),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_rejected_before_the_first_step(
+    make_classifier: Make, options: dict[str, Any], epochs: int, message: str
+) -> None:
+    optimizer = {"optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9)}
+    with pytest.raises(MisconfigurationException, match=message):
+        lrs_of(make_classifier(**(optimizer | options)), epochs)
+
+
+def test_a_group_with_its_own_schedule_and_momentum_is_not_part_of_the_cycle(make_classifier: Make) -> None:
     optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    cycles = (partial(OneCycle), partial(CyclicLR, base_lr=0.01, max_lr=0.1))
-    for cycle in cycles:
-        rules = [ParamGroup("fc3.*", momentum=0.8)]
-        with pytest.raises(MisconfigurationException, match="cycle_momentum: false of"):
-            lrs_of(make_classifier(optimizer=optimizer, lr_scheduler=cycle, param_groups=rules), 1)
-    with pytest.raises(MisconfigurationException, match="Rprop and the param groups default, but got: optimizer"):
-        lrs_of(make_classifier(optimizer=partial(torch.optim.Rprop), lr_scheduler=partial(OneCycle)), 1)
+    rules = [ParamGroup("fc3.*", momentum=0.8, schedule=Triangle())]
+    module = make_classifier(optimizer=optimizer, lr_scheduler=OneCycle, param_groups=rules)
+    lrs_of(module, 1)
+    own, others = module.trainer.optimizers[0].param_groups
+    assert own["momentum"] == 0.8
+    assert (others["base_momentum"], others["max_momentum"]) == (0.85, 0.95)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +331,16 @@ def test_an_invalid_shape_is_rejected(make: Callable[[], Any]) -> None:
         make()
 
 
-# Freezing for some epochs
+def test_a_shape_stays_at_its_end() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ProgressLR(optimizer, WarmupCosine(warmup=0.25, end=0.125), total_steps=4)
+    for _ in range(6):
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.125)
+
+
+# Freezing
 
 
 class TraceMoves(Callback):
@@ -339,15 +358,22 @@ class TraceMoves(Callback):
         self.moved.append(moved)
 
 
-def test_layers_stay_frozen_until_their_epoch(make_classifier: Make) -> None:
-    rules = [ParamGroup("conv*", unfreeze_epoch=2, lr=0.5), ParamGroup("fc1.*", unfreeze_epoch=1)]
-    module = make_classifier(param_groups=rules, lr_scheduler=partial(OneCycle))
+def test_layers_stay_frozen_until_their_epoch_or_for_good(make_classifier: Make) -> None:
+    rules = [
+        ParamGroup("conv1.*", freeze=True),
+        ParamGroup("conv2*", unfreeze_epoch=2, lr=0.5),
+        ParamGroup("fc1.*", unfreeze_epoch=1),
+    ]
+    module = make_classifier(
+        param_groups=rules, lr_scheduler=OneCycle, optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    )
+    module.network.fc1.bias.requires_grad_(False)
     lrs_of(module, 1)  # a second fit of the module starts like the first
     trace = TraceMoves()
     lrs = lrs_of(module, 3, trace)
     early = {"fc2", "fc3"}
-    assert trace.moved == [early, early | {"fc1"}, early | {"fc1", "conv1", "conv2"}]
-    assert max(lrs["conv"]) == pytest.approx(0.5, rel=0.01)
+    assert trace.moved == [early, early | {"fc1"}, early | {"fc1", "conv2"}]
+    assert max(lrs["conv2"]) == pytest.approx(0.5, rel=0.01)
 
 
 def test_layers_that_unfreeze_later_are_rejected_on_several_devices(make_classifier: Make) -> None:
@@ -404,14 +430,13 @@ def test_an_added_group_returns_from_0_with_the_others(make_classifier: Make) ->
     assert lrs["added"] == pytest.approx([lr / 5 for lr in lrs["default"][STEPS:]])
 
 
-@pytest.mark.parametrize("main", ["OneCycle", "shape", "cosine"])
+@pytest.mark.parametrize("main", ["OneCycle", "cosine"])
 def test_a_training_with_an_added_group_resumes(make_classifier: Make, main: str, tmp_path: Path) -> None:
     def make() -> ImageClassifier:
         return make_classifier(lr_scheduler=MAIN[main])
 
-    whole = lrs_of(make(), 4, UnfreezeConv1())
     save = ModelCheckpoint(tmp_path, "{step}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
-    trainer_of(4, save, UnfreezeConv1(), enable_checkpointing=True).fit(make(), batches(), batches(1))
+    whole = lrs_of(make(), 4, UnfreezeConv1(), save, enable_checkpointing=True)
     trace = TraceLr()
     trainer = trainer_of(4, UnfreezeConv1(), trace)
     trainer.fit(make(), batches(), batches(1), ckpt_path=str(tmp_path / "step=8.ckpt"), weights_only=False)
@@ -426,12 +451,3 @@ def test_lightnings_backbone_finetuning_unfreezes_all_but_the_last_layer(make_cl
     lrs = lrs_of(module, 3, callback, moves)
     assert moves.moved == [{"fc3"}, *[{"conv1", "conv2", "fc1", "fc2", "fc3"}] * 2]
     assert lrs["added"][0] == pytest.approx(lrs["default"][STEPS] / 10)
-
-
-def test_a_shape_stays_at_its_end() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = ProgressLR(optimizer, WarmupCosine(warmup=0.25, end=0.125), total_steps=4)
-    for _ in range(6):
-        optimizer.step()
-        scheduler.step()
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.125)

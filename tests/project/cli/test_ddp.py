@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from watching import events
 
 from project.__main__ import main
 
@@ -132,18 +134,25 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
     print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
     assert {"weights", "train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= largest.keys()
+    assert len(list(only(tmp_path / "runs").glob("events.out.*"))) == 1
+    one, two = events(only(alone / "runs")), events(only(tmp_path / "runs"))
+    assert {"confusion_matrix/val", "mistakes/val", "grad_cam/conv2", "feature_maps/conv1"} <= {*two.Tags()["images"]}
+    for kind, read in (("images", EventAccumulator.Images), ("histograms", EventAccumulator.Histograms)):
+        assert two.Tags()[kind] == one.Tags()[kind]
+        assert [len(read(two, tag)) for tag in two.Tags()[kind]] == [len(read(one, tag)) for tag in one.Tags()[kind]]
     for stage in ("train0", "train1", "val0", "val1", "test"):
         images = seen(tmp_path / "seen", stage)
         assert images == seen(alone / "seen", stage), stage
         assert set(images.values()) == {1}
     for once in (
-        "A step takes 32 images: 16 on each of 2 devices. Learning rates are multiplied by 2 (--model.scale_lr linear)",
-        "Parameter groups, lr times 2",
+        "A step takes 32 images: 16 x 2 (devices) x 1 (accumulate_grad_batches). Learning rates: --model.scale_lr lin",
+        "Parameter groups",
         "Measured  ",
         "Report  ",
     ):
         assert output.count(once) == 1, (once, output)
-    assert "sync_dist" not in output
+    for warning in ("sync_dist", "could not draw"):
+        assert warning not in output
 
 
 def test_four_processes_of_torchrun_prepare_once_and_train_as_one_does(alone: Path, tmp_path: Path) -> None:

@@ -69,9 +69,7 @@ def test_killed_at_any_moment_each_checkpoint_is_complete_and_none_is_lost(tmp_p
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    actions, moments = done.stdout.strip().splitlines()
-    assert int(actions.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
-    assert moments.startswith("killed at 30 moments")
+    assert int(done.stdout.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
 
 
 FILLS = """

@@ -194,7 +194,7 @@ def test_code_that_a_checkpoint_names_to_build_its_module_is_not_executed(
     good["hyper_parameters"] |= hostile
     file = tmp_path / "evil.ckpt"
     torch.save(good, file)
-    teacher = ["--model=lightning_modules.Distiller", f"--model.teacher={file}"]
+    teacher = ["--model=lightning_modules.extras.distiller.Distiller", f"--model.teacher={file}"]
     commands = [
         ["predict", "a.png", f"--ckpt_path={file}"],
         ["export", "--format=onnx", f"--ckpt_path={file}"],

@@ -1,0 +1,36 @@
+"""What training on several devices needs, or changes."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+KEY = "devices"  # their number in a checkpoint
+
+
+class Devices(Callback):
+    """Report the global batch size, and warn if training resumes with another number of devices."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank:  # otherwise dropout would be the same on each device
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+        devices, batches = trainer.world_size, trainer.accumulate_grad_batches
+        images = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if devices * batches > 1 and isinstance(images, int):
+            rank_zero_info(
+                f"A step takes {devices * batches * images:,} images: {images} x {devices} (devices) x {batches} "
+                f"(accumulate_grad_batches). Learning rates: --model.scale_lr {getattr(pl_module, 'scale_lr', 'none')}."
+            )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = trainer.world_size
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        before, now = checkpoint.get(KEY), trainer.world_size
+        if trainer.state.fn == TrainerFn.FITTING and before not in (None, now):
+            rank_zero_warn(
+                f"The checkpoint was trained on {before} devices, but training resumes on {now}. To keep the global "
+                f"batch size, multiply --data.batch_size by {before / now:g}."
+            )

@@ -1,0 +1,74 @@
+"""Override the optimizer and schedule settings of a checkpoint when training resumes."""
+
+import warnings
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_modules.optim.schedules import steps_so_far
+
+
+class OverrideSettings(Callback):
+    """Resume with the optimizer and schedule settings of the config instead of those of the checkpoint.
+
+    The optimizer's state, such as momentum, is restored. The schedule is set to the state that it would have if it had
+    been used from the first step; ``ReduceLROnPlateau`` starts from scratch, unless only the length of training has
+    changed.
+
+    Args:
+        forget_moments: Do not restore the optimizer's state, because its class has changed.
+        length_only: Only the length of training or the global batch size has changed.
+    """
+
+    def __init__(self, forget_moments: bool, length_only: bool) -> None:
+        self._forget_moments = forget_moments
+        self._length_only = length_only
+        self._checkpoint_groups: list[tuple[str, int]] = []  # name and number of parameters of each
+        self._settings: list[dict[str, Any]] = []  # of each group of the config
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remove the states that must not be restored."""
+        schedules, state = checkpoint["lr_schedulers"], checkpoint["optimizer_states"][0]
+        if self._length_only and schedules and all("num_bad_epochs" in schedule for schedule in schedules):
+            return  # ReduceLROnPlateau does not depend on the length
+        checkpoint["lr_schedulers"] = []
+        self._checkpoint_groups = _sizes(state["param_groups"])
+        if self._forget_moments:
+            state["state"] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store the settings of the config.
+
+        Raises:
+            MisconfigurationException: The checkpoint divides the parameters into other groups.
+        """
+        groups = trainer.optimizers[0].param_groups
+        self._settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        if self._checkpoint_groups and _sizes(groups) != self._checkpoint_groups:
+            before, after = (
+                ", ".join(f"{name} ({count})" for name, count in sizes)
+                for sizes in (self._checkpoint_groups, _sizes(groups))
+            )
+            raise MisconfigurationException(
+                f"Expected param groups as in the checkpoint, whose momentum belongs to them: {before} (number of "
+                f"parameters), but got {after}. Restore --model.param_groups, no_decay and layer_decay, or "
+                "start a new run with --model.pretrained and the checkpoint."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the settings of the config, and step the schedules up to the current step."""
+        if not self._checkpoint_groups:
+            return
+        for group, settings in zip(trainer.optimizers[0].param_groups, self._settings, strict=True):
+            group.update(settings)
+        for config in trainer.lr_scheduler_configs:
+            steps = 0 if config.reduce_on_plateau else steps_so_far(trainer, config.interval) // config.frequency
+            with warnings.catch_warnings():  # torch expects an optimizer step before each
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+                for _ in range(steps):
+                    pl_module.lr_scheduler_step(config.scheduler, None)
+
+
+def _sizes(groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    return [(str(group.get("name")), len(group["params"])) for group in groups]
