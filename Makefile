@@ -1,15 +1,19 @@
 # make fit    install the project into .venv and train on a small sample
 # make check  lint, check formatting and types, and compare the locked packages with known vulnerabilities (skipped,
 #             with a message, if there is no network)
-# make test   run the tests; those of web pages need Chromium (apt-get install chromium) and are skipped without it,
-#             or fail without it if REQUIRE_BROWSER=1 is set
+# make test   run the tests that need no other processes and no browser: minutes on 2 cores
+# make test-slow  run the others; those of web pages need Chromium (apt-get install chromium) and are skipped without
+#             it, or fail without it if REQUIRE_BROWSER=1 is set
 # make lock   resolve the dependencies again (needs uv)
-# make test-lowest  run the tests with the oldest dependencies that pyproject.toml allows (needs uv)
+# make test-lowest  run all tests with the oldest dependencies that pyproject.toml allows (needs uv)
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: fit check test lock test-lowest
+# one worker per core, each of one thread; more than 4 would mostly import torch
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: fit check test test-slow lock test-lowest
 
 fit: .venv/installed
 	$(BIN)/python -m project fit --config configs/resnet.yaml --config configs/sample.yaml --model.network.depth 20
@@ -21,7 +25,10 @@ check: .venv/installed-dev
 	$(BIN)/python scripts/audit.py requirements.lock requirements-dev.lock
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow" --durations 10
+
+test-slow: .venv/installed-dev
+	$(PYTEST) -m slow --durations 10
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \

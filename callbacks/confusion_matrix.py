@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
-from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.fonts import names_in_figures
 from callbacks.tools.layers import names_of
 from callbacks.tools.pictures import rendered
 
@@ -83,7 +83,6 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
         ticks = np.linspace(0, size - 1, MOST_NUMBERS).round().astype(int)
     axes.set_xticks(ticks, names[ticks], rotation=45, ha="right")
     axes.set_yticks(ticks, names[ticks])
-    set_fonts([*axes.get_xticklabels(), *axes.get_yticklabels()])
     right_axis = axes.secondary_yaxis("right")
     right_axis.set_yticks(ticks, [in_words(recall[tick]) for tick in ticks])
     right_axis.set_ylabel("recall")

@@ -29,14 +29,14 @@ class Embeddings(ImageCallback):
 
     Args:
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
-        random: Whether to select other images in each epoch.
         every_n_epochs: Log in every n-th epoch and the last planned one.
+        **kwargs: See ``ImageCallback``.
     """
 
     required_media = ("embeddings",)
 
-    def __init__(self, images: int | list[int] = 500, random: bool = False, every_n_epochs: PositiveInt = 5) -> None:
-        super().__init__(images, random, every_n_epochs)
+    def __init__(self, images: int | list[int] = 500, every_n_epochs: PositiveInt = 5, **kwargs: Any) -> None:
+        super().__init__(images, every_n_epochs=every_n_epochs, **kwargs)
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         last: list[Tensor] = []  # input of the last called layer

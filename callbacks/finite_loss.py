@@ -1,5 +1,6 @@
 """Detect a loss or weights of NaN or Inf."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -35,12 +36,11 @@ class TerminateOnNaN(Callback):
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
         self._reported = False
-        self._last_step = -1  # the last step after which the weights were checked
-        self._losses: list[tuple[int, Tensor]] = []  # losses since the last check
+        self._losses: list[tuple[int, Tensor]] = []  # steps and losses since the last check
         self._batch: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reported, self._last_step = False, -1
+        self._reported = False
         self._losses.clear()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -52,45 +52,39 @@ class TerminateOnNaN(Callback):
         self._losses.append((trainer.global_step, loss.detach()))
         interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
         if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:
-            self._check(trainer, pl_module)
+            self._check_losses(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_all(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_all(trainer, pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._check_all(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._batch = None
-
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._losses:
+        # the last step may have made weights NaN although its loss was finite
+        if trainer.sanity_checking or self._reported or self._batch is None:
             return
-        values = torch.stack([loss.float().mean() for _, loss in self._losses]).cpu()
-        bad = (~values.isfinite()).nonzero()
-        if len(bad):
-            first = int(bad[0])
-            self._report(trainer, pl_module, f"the loss {values[first].item()}", self._losses[first][0])
-        self._losses.clear()
-
-    def _check_all(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the losses and the weights: the last step may have made weights NaN although its loss was finite."""
-        if trainer.sanity_checking or self._reported or self._batch is None or self._last_step == trainer.global_step:
-            return
-        self._last_step = trainer.global_step
-        self._check(trainer, pl_module)
+        self._check_losses(trainer, pl_module)
         weights = [parameter.detach() for parameter in pl_module.parameters()]
         if not self._reported and not get_total_norm(weights).isfinite():
             self._report(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
 
+    on_train_epoch_end = on_validation_start
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.on_validation_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batch = None
+
+    def _check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._losses:
+            return
+        values = torch.stack([loss.float().mean() for _, loss in self._losses]).tolist()
+        for (step, _), value in zip(self._losses, values, strict=True):
+            if not math.isfinite(value):
+                self._report(trainer, pl_module, f"the loss {value}", step)
+                break
+        self._losses.clear()
+
     def _report(self, trainer: Trainer, pl_module: LightningModule, what: str, step: int) -> None:
         self._reported = True
-        rates = ", ".join(
-            f"{group.get('name', i)} {group['lr']:.4g}" for i, group in enumerate(trainer.optimizers[0].param_groups)
-        )
+        groups = enumerate(trainer.optimizers[0].param_groups)
+        rates = ", ".join(f"{group.get('name', i)} {group['lr']:.4g}" for i, group in groups)
         text = (
             f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}. "
             f"Learning rates: {rates}."
@@ -114,14 +108,13 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
         batch: Images, or a tuple whose first item is the images.
     """
     network = network_of(pl_module)
-    names = [name for name, parameter in network.named_parameters() if not _finite(parameter)]
-    names += [name for name, buffer in network.named_buffers() if buffer.is_floating_point() and not _finite(buffer)]
-    if names:
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    if names := [name for name, tensor in tensors if not tensor.isfinite().all()]:
         return f"NaN or infinite values are in {_some(names)}, caused by the gradients of that step or an earlier one."
     outputs: list[str] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and not _finite(output):
+        if isinstance(output, Tensor) and not output.isfinite().all():
             outputs.append(name or type(module).__name__)
 
     layers = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
@@ -136,10 +129,6 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
     if outputs:
         return f"All weights are finite, but the outputs of {_some(outputs)} are not for the images of the last batch."
     return "All weights and layer outputs are finite for the images of the last batch; only the loss is not."
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.isfinite().all())
 
 
 def _some(names: list[str]) -> str:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib import colormaps
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from callbacks.base.images import ImageCallback, Selection
@@ -18,6 +17,7 @@ from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import (
     check_logits,
+    check_maps,
     convolutions,
     denormalized,
     find_layers,
@@ -42,8 +42,7 @@ class GradCAM(ImageCallback):
         layer: Name of the layer whose output is weighted; by default the last convolution. For a network without
             convolutions, the callback warns and draws nothing.
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
-        random: Whether to select other images in each epoch.
-        every_n_epochs: Draw in every n-th epoch and the last planned one.
+        **kwargs: See ``ImageCallback``.
 
     Raises:
         MisconfigurationException: The layer does not exist, its output is not ``(N, C, H, W)``, or the logits do not
@@ -52,39 +51,25 @@ class GradCAM(ImageCallback):
 
     needs_classifier = True
 
-    def __init__(
-        self,
-        layer: str | None = None,
-        images: int | list[int] = 6,
-        random: bool = False,
-        every_n_epochs: PositiveInt = 1,
-    ) -> None:
-        super().__init__(images, random, every_n_epochs)
+    def __init__(self, layer: str | None = None, images: int | list[int] = 6, **kwargs: Any) -> None:
+        super().__init__(images, **kwargs)
         self.layer = layer
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self.layer is not None:
-            find_layers(pl_module, [self.layer], self)
-        elif stage == "fit" and not convolutions(pl_module):
-            rank_zero_warn("GradCAM needs a convolution, but the network has none. It logs nothing.")
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
         if not layers:
+            rank_zero_warn("GradCAM needs a convolution, but the network has none. It logs nothing.")
             return None
-        name = list(layers)[-1]
-        classes, shares, maps = self._weigh(trainer, pl_module, selection, name, layers[name])
-        images = denormalized(pl_module, selection.images)
-        tensors = {"images": images, "maps": maps, "shares": shares, "classes": classes}
-        return (name, to_cpu(tensors), names_of(pl_module, int(classes.max()) + 1))
+        name, layer = list(layers.items())[-1]
+        tensors = self._weigh(trainer, pl_module, selection, name, layer)
+        tensors["images"] = denormalized(pl_module, selection.images)
+        return (name, to_cpu(tensors), names_of(pl_module, int(tensors["classes"].max()) + 1))
 
     def draw(self, log: LogSnapshot, layer: str, gathered: dict[str, Tensor], names: list[str]) -> None:
         names = names_in_pictures(names)
         cells, captions = [], []
-        for image, maps, shares, classes in zip(
-            *(gathered[key] for key in ("images", "maps", "shares", "classes")), strict=True
-        ):
+        columns = (gathered[key] for key in ("images", "maps", "shares", "classes"))
+        for image, maps, shares, classes in zip(*columns, strict=True):
             cells += [image, *(overlay(image, weights) for weights in maps)]
             captions.append(["image"])
             for word, share, index in zip(("true", "predicted"), shares, classes, strict=True):
@@ -93,8 +78,8 @@ class GradCAM(ImageCallback):
         log.image(f"grad_cam/{layer}", picture, f"Grad-CAM at {layer}, {log.moment}: red is evidence for the class")
 
     def _weigh(
-        self, trainer: Trainer, pl_module: LightningModule, selection: Selection, name: str, layer: torch.nn.Module
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, trainer: Trainer, pl_module: LightningModule, selection: Selection, name: str, layer: nn.Module
+    ) -> dict[str, Tensor]:
         """Return the true and predicted class, ``(N, 2)``, their probabilities, and their maps, ``(N, 2, h, w)``."""
         outputs: list[Tensor] = []
         # validation runs in inference mode, whose tensors have no gradient
@@ -103,25 +88,22 @@ class GradCAM(ImageCallback):
             with hooked({name: layer}, lambda name, module, args, output: outputs.append(output)):
                 logits = forward(trainer, pl_module, images)
             check_logits(pl_module, logits, self)
-            if not outputs or outputs[-1].ndim != 4:
-                raise MisconfigurationException(
-                    f"Expected layer {name!r} of GradCAM to return maps (N, C, H, W), but got "
-                    f"{[tuple(output.shape) for output in outputs[-1:]]}. Set another layer, or remove GradCAM."
-                )
+            output = check_maps(outputs[-1] if outputs else None, name, self)
             classes = torch.stack([selection.targets.clone(), predicted_classes(logits.detach())], 1)
-            shares = logits.detach().float().softmax(1).gather(1, classes)
-            maps = [self._map(logits, classes[:, column], outputs[-1]) for column in range(2)]
-        return classes, shares, torch.stack(maps, 1)
+            scores = logits.gather(1, classes).sum(0)
+            maps = [evidence(score, output) for score in scores]
+        shares = logits.detach().float().softmax(1).gather(1, classes)
+        return {"classes": classes, "shares": shares, "maps": torch.stack(maps, 1)}
 
-    def _map(self, logits: Tensor, classes: Tensor, output: Tensor) -> Tensor:
-        score = logits.gather(1, classes[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
-        if gradient is None:
-            raise MisconfigurationException(
-                "Expected the logits to depend on the layer of GradCAM, but they do not. Set another layer."
-            )
-        weights = gradient.float().mean((2, 3), keepdim=True)
-        return (weights * output.detach().float()).sum(1).relu()
+
+def evidence(score: Tensor, output: Tensor) -> Tensor:
+    """Return the output ``(N, C, h, w)`` of a layer, weighted by the gradient of a score, as maps ``(N, h, w)``."""
+    (gradient,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise MisconfigurationException(
+            "Expected the logits to depend on the layer of GradCAM, but they do not. Set another layer."
+        )
+    return (gradient.float().mean((2, 3), keepdim=True) * output.detach().float()).sum(1).relu()
 
 
 def overlay(image: Tensor, weights: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from callbacks.tools.histogram import TensorStatistics, count, unpack
 from callbacks.tools.layers import find_layers, forward, hooked, network_of
 
 Kind = Literal["weights", "gradients", "updates"]
+# layers of ``ActivationHistograms``
+COMMON = (nn.modules.conv._ConvNd, nn.Linear, *(getattr(activation, name) for name in activation.__all__))
 
 
 class Histograms(StepCallback):
@@ -41,8 +43,7 @@ class Histograms(StepCallback):
 
     def draw(self, log: LogSnapshot, step: Step) -> None:
         statistics = {f"{kind}/{name}": each for kind in self.kinds for name, each in getattr(step, kind).items()}
-        warn_nonfinite(statistics, step.number)
-        log_histograms(log, statistics)
+        log_histograms(log, statistics, step.number)
 
 
 class ActivationHistograms(ImageCallback):
@@ -54,8 +55,7 @@ class ActivationHistograms(ImageCallback):
         layers: Shell patterns of module names within the network; by default all convolutions, linear layers and
             activation functions that are modules.
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
-        random: Whether to select other images in each epoch.
-        every_n_epochs: Log in every n-th epoch and the last planned one.
+        **kwargs: See ``ImageCallback``.
 
     Raises:
         MisconfigurationException: A pattern matches no layer.
@@ -63,20 +63,9 @@ class ActivationHistograms(ImageCallback):
 
     required_media = ("histograms",)
 
-    def __init__(
-        self,
-        layers: Sequence[str] | None = None,
-        images: int | list[int] = 64,
-        random: bool = False,
-        every_n_epochs: PositiveInt = 1,
-    ) -> None:
-        super().__init__(images, random, every_n_epochs)
+    def __init__(self, layers: Sequence[str] | None = None, images: int | list[int] = 64, **kwargs: Any) -> None:
+        super().__init__(images, **kwargs)
         self.layers = layers
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self._find(pl_module)
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         rows: dict[str, Tensor] = {}
@@ -87,32 +76,23 @@ class ActivationHistograms(ImageCallback):
 
         with hooked(self._find(pl_module), keep):
             forward(trainer, pl_module, selection.images)
-        if not rows:
-            return None
-        statistics = unpack(list(rows), torch.stack(list(rows.values())))
-        warn_nonfinite(statistics, trainer.global_step)
-        return (statistics,)
+        return (unpack(rows, torch.stack(list(rows.values()))), trainer.global_step) if rows else None
 
-    def draw(self, log: LogSnapshot, statistics: dict[str, TensorStatistics]) -> None:
-        log_histograms(log, statistics)
+    def draw(self, log: LogSnapshot, statistics: dict[str, TensorStatistics], step: int) -> None:
+        log_histograms(log, statistics, step)
 
     def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
         if self.layers is not None:
             return find_layers(pl_module, self.layers, self)
-        kinds = (nn.modules.conv._ConvNd, nn.Linear, *(getattr(activation, name) for name in activation.__all__))
-        return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, kinds)}
+        return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, COMMON)}
 
 
-def log_histograms(log: LogSnapshot, statistics_of: dict[str, TensorStatistics]) -> None:
-    """Log the histograms of tensors that have finite values."""
+def log_histograms(log: LogSnapshot, statistics_of: dict[str, TensorStatistics], step: int) -> None:
+    """Log the histograms of tensors that have finite values, and warn about NaN and infinite values."""
     for tag, statistics in statistics_of.items():
         if statistics.histogram is not None:
             log.histogram(tag, statistics.histogram)
-
-
-def warn_nonfinite(statistics_of: dict[str, TensorStatistics], step: int) -> None:
-    """Warn about NaN and infinite values."""
-    broken = [f"{tag} ({statistics.nonfinite:,})" for tag, statistics in statistics_of.items() if statistics.nonfinite]
+    broken = [f"{tag} ({each.nonfinite:,})" for tag, each in statistics_of.items() if each.nonfinite]
     if broken:
         more = f" and {len(broken) - 5} others" if len(broken) > 5 else ""
         rank_zero_warn(f"NaN or infinite values at step {step}: {', '.join(broken[:5])}{more}.")

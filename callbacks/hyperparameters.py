@@ -1,7 +1,6 @@
 """Settings and results of a run for TensorBoard's HPARAMS and TEXT tabs."""
 
 import math
-from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -29,28 +28,26 @@ class Hyperparameters(DrawingCallback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.draw_later(trainer, describe(trainer, pl_module), list(self._metrics(trainer)))
+        self.draw_later(trainer, describe(trainer, pl_module), self._metrics(trainer))
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.draw_later(trainer, {}, [], self._metrics(trainer))
+        self.draw_later(trainer, {}, self._metrics(trainer))
 
-    def draw(
-        self, log: LogSnapshot, described: dict[str, Any], metrics: list[str], final: dict[str, float] | None = None
-    ) -> None:
-        config = log.folder / "config.yaml"
+    def draw(self, log: LogSnapshot, settings: dict[str, str | float], metrics: dict[str, float]) -> None:
+        if settings:
+            config = log.folder / "config.yaml"
+            text = config.read_text() if config.is_file() else yaml.safe_dump(settings)
+            log.text("config", f"```yaml\n{text}\n```")
         for writer in log.writers:
-            if final is not None:
-                for name, value in final.items():
-                    if math.isfinite(value):
-                        writer.add_scalar(name, value, log.step)
-                continue
             assert writer.file_writer is not None
-            for summary in hparams(described, dict.fromkeys(metrics, 0.0)):
-                writer.file_writer.add_summary(summary)
-        if final is None:
-            text = config.read_text() if config.is_file() else yaml.safe_dump(described)
-            log.text("config", "```yaml\n" + text + "\n```")
+            if settings:
+                for summary in hparams(settings, dict.fromkeys(metrics, 0.0)):
+                    writer.file_writer.add_summary(summary)
+                continue
+            for name, value in metrics.items():
+                if math.isfinite(value):
+                    writer.add_scalar(name, value, log.step)
 
     def _metrics(self, trainer: Trainer) -> dict[str, float]:
         """Return the current metrics, NaN if not yet known."""
@@ -76,14 +73,11 @@ def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | fl
         settings["loss"] = type(getattr(loss, "loss", loss)).__name__
     for optimizer in trainer.optimizers:
         settings["optimizer"] = type(optimizer).__name__
-        usual = ("lr", "initial_lr", "momentum", "weight_decay", "betas", "nesterov")
-        settings |= {
-            name: value if isinstance(value, (int, float)) else str(value)
-            for name, value in optimizer.defaults.items()
-            if name in usual
-        }
-    for key in ("batch_size", "image_size"):
-        value = getattr(trainer.datamodule, key, None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        for name in ("lr", "initial_lr", "momentum", "weight_decay", "betas", "nesterov"):
+            if (value := optimizer.defaults.get(name)) is not None:
+                settings[name] = value if isinstance(value, int | float) else str(value)
+    for name in ("batch_size", "image_size"):
+        value = getattr(trainer.datamodule, name, None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if isinstance(value, int):
-            settings[key] = int(value)
+            settings[name] = int(value)
     return settings

@@ -98,15 +98,10 @@ class ConvolutionKernels(DrawingCallback):
             video = []
             for epoch, shades_then in frames.items():
                 layer = shades_then / 255
-                picture = _in_colour(layer) if layer.shape[1] == 3 else grid(wrap(_grey(layer)))
-                video.append(add_caption(picture, f"Kernels of {self._first}, epoch {epoch}"))
+                kernels = layer if layer.shape[1] == 3 else layer[:, :1].expand(-1, 3, -1, -1)  # or the first input
+                video.append(add_caption(_in_colour(kernels), f"Kernels of {self._first}, epoch {epoch}"))
             log.video(f"kernels_video/{self._first}", video)
 
 
 def _in_colour(layer: Tensor) -> Tensor:
     return grid(wrap(enlarge(layer, 2 * CELL)))
-
-
-def _grey(layer: Tensor) -> Tensor:
-    """Return the kernels of the first input channel as grey cells."""
-    return enlarge(layer[:, :1], 2 * CELL).expand(-1, 3, -1, -1)

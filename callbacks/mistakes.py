@@ -1,5 +1,6 @@
 """Misclassified images with the highest confidence."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from atomic_files import write_atomically
 from callbacks.base.log import LogSnapshot, write_csv
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_pictures
+from callbacks.tools.histogram import gather
 from callbacks.tools.layers import denormalized, names_of
 from callbacks.tools.pictures import sheet
 from callbacks.tools.transfer import to_cpu
+
+Row = tuple[str, str, str, float, float]  # file, true and predicted class, confidence, loss
 
 
 class TopMistakes(PredictionCallback):
@@ -50,26 +54,20 @@ class TopMistakes(PredictionCallback):
     def collect_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
         assert self._collector is not None, "it has collected this batch"
         images, targets = batch
-        images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
-        confidences = self._collector.confidences[-1]
+        latest = self._collector.batches[-1]
+        confidences = latest.confidences
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
-        number = torch.arange(len(targets), device=confidences.device)
-        candidates = {
+        new = {
             # correct predictions rank last, after all mistakes
             "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
-            "losses": self._collector.losses[-1],
-            "targets": targets.float(),
-            "preds": outputs["preds"].float(),
-            "batches": torch.full_like(confidences, batch_idx),
-            "places": number.float(),
+            "losses": latest.losses,
+            "targets": targets,
+            "preds": outputs["preds"],
+            "batches": torch.full_like(targets, batch_idx),
+            "places": torch.arange(len(targets), device=targets.device),
+            "images": images[:, 0] if images.ndim == 5 else images,  # the first of several views of an image
         }
-        best = highest(candidates["confidences"], self.count)
-        candidates = {name: values[best] for name, values in candidates.items()} | {"images": images[best]}
-        if self._worst:
-            candidates = {name: torch.cat([self._worst[name], values]) for name, values in candidates.items()}
-            best = highest(candidates["confidences"], self.count)
-            candidates = {name: values[best] for name, values in candidates.items()}
-        self._worst = candidates
+        self._worst = worst_of([self._worst, new] if self._worst else [new], self.count)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._gather(trainer, pl_module, trainer.val_dataloaders)
@@ -83,56 +81,39 @@ class TopMistakes(PredictionCallback):
         """Gather the worst mistakes of all ranks, with their files, on the CPU."""
         if self._collector is None or not self._worst:
             return
-        worst = dict(self._worst, images=denormalized(pl_module, self._worst["images"]))
-        gathered = to_cpu(worst)
+        worst = to_cpu(self._worst | {"images": denormalized(pl_module, self._worst["images"])})
         paths = getattr(loader[0] if isinstance(loader, list) else loader, "paths", None)
-        self._files = [
-            str(paths(int(batch))[int(place)]) if callable(paths) else ""
-            for batch, place in zip(gathered["batches"], gathered["places"], strict=True)
-        ]
+        places = zip(worst["batches"].int().tolist(), worst["places"].int().tolist(), strict=True)
+        files = [str(paths(batch)[place]) if callable(paths) else "" for batch, place in places]
+        ranks: list[Any] = [(worst, files)] * trainer.world_size
         if trainer.world_size > 1:
-            others: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(others, (gathered, self._files))
-            gathered = {name: torch.cat([tensors[name] for tensors, _ in others]) for name in gathered}
-            self._files = [file for _, files in others for file in files]
-        self._worst = gathered
+            torch.distributed.all_gather_object(ranks, (worst, files))
+        self._files = [file for _, files in ranks for file in files]
+        numbers = {"files": torch.arange(len(self._files))}
+        self._worst = worst_of(
+            [{name: torch.cat([tensors[name] for tensors, _ in ranks]) for name in worst} | numbers], self.count
+        )
 
     def on_predictions(
         self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
     ) -> None:
         worst, self._worst = self._worst, {}
-        confidences = worst["confidences"]
-        order = [i for i in highest(confidences, self.count).tolist() if confidences[i] >= 0]
         names = names_of(pl_module, int(max(predictions.targets.max(), predictions.preds.max())) + 1)
-        rows = [
-            (
-                self._files[i],
-                names[int(worst["targets"][i])],
-                names[int(worst["preds"][i])],
-                confidences[i].item(),
-                worst["losses"][i].item(),
-            )
-            for i in order
-        ]
-        self.draw_later(trainer, stage, worst["images"][order], rows, predictions, names)
+        count = int((worst["confidences"] >= 0).sum())
+        classes = ([names[int(index)] for index in worst[key]] for key in ("targets", "preds"))
+        files = [self._files[number] for number in worst["files"]]
+        rows = list(zip(files, *classes, worst["confidences"].tolist(), worst["losses"].tolist(), strict=True))[:count]
+        self.draw_later(trainer, stage, worst["images"][:count], rows, predictions, names)
 
     def draw(
-        self,
-        log: LogSnapshot,
-        stage: str,
-        images: Tensor,
-        rows: list[tuple[str, str, str, float, float]],
-        predictions: Predictions,
-        names: list[str],
+        self, log: LogSnapshot, stage: str, images: Tensor, rows: list[Row], predictions: Predictions, names: list[str]
     ) -> None:
         right = predictions.preds == predictions.targets
-        for name, mask in (("right", right), ("wrong", ~right)):
-            confidences = predictions.confidences[mask]
-            confidences = confidences[confidences.isfinite()]
-            for writer in log.writers:
-                if len(confidences):
-                    writer.add_histogram(f"confidence/{name}", confidences, log.step)
-        table = [[*row[:3], f"{row[3]:.6f}", "" if row[4] != row[4] else f"{row[4]:.6f}"] for row in rows]
+        confidences = {name: predictions.confidences[mask] for name, mask in (("right", right), ("wrong", ~right))}
+        for name, statistics in gather(confidences).items():
+            if statistics.histogram is not None:
+                log.histogram(f"confidence/{name}", statistics.histogram)
+        table = [[*row[:3], f"{row[3]:.6f}", "" if math.isnan(row[4]) else f"{row[4]:.6f}"] for row in rows]
         write_csv(log.folder / f"mistakes_{stage}.csv", [["path", "true", "predicted", "confidence", "loss"], *table])
         if rows:
             shown = dict(zip(names, names_in_pictures(names), strict=True))
@@ -146,9 +127,11 @@ class TopMistakes(PredictionCallback):
                 to_pil_image(images.clamp(0, 1).transpose(0, 1).flatten(1, 2)).save(partial, "PNG")
 
 
-def highest(values: Tensor, count: int) -> Tensor:
-    """Return the positions of the ``count`` highest values, int64, in descending order; equal values keep their order.
+def worst_of(parts: list[dict[str, Tensor]], count: int) -> dict[str, Tensor]:
+    """Return the ``count`` images of the parts with the highest confidences, in descending order.
 
-    The order of equal values in ``topk`` is undefined.
+    Equal confidences keep their order, which is undefined in ``topk``.
     """
-    return values.argsort(descending=True, stable=True)[:count]
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    order = columns["confidences"].argsort(descending=True, stable=True)[:count]
+    return {name: column[order] for name, column in columns.items()}

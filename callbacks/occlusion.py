@@ -3,19 +3,18 @@
 from typing import Any
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import OpenUnitInterval, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.fonts import names_in_pictures
 from callbacks.tools.layers import check_logits, denormalized, forward, names_of
-from callbacks.tools.pictures import enlarge, grid, wrap
+from callbacks.tools.pictures import enlarge, sheet
 from callbacks.tools.transfer import to_cpu
 
-SIDE = 192  # side of an image, in pixels: wide enough for the text in a box
+SIDE = 192  # minimum side of an image in pixels
 
 
 class OcclusionSensitivity(ImageCallback):
@@ -28,24 +27,15 @@ class OcclusionSensitivity(ImageCallback):
     Tags: ``occlusion``: the images, each with a box, the class, and its probability before and after the occlusion.
 
     Args:
-        images: Number of images, distributed evenly over the classes, or their positions in the validation set.
-        random: Whether to select other images in each epoch.
         share: Side of the square as a fraction of the image's.
         every_n_epochs: Draw in every n-th epoch and the last planned one.
+        **kwargs: See ``ImageCallback``.
     """
 
     needs_classifier = True
 
-    def __init__(
-        self,
-        images: int | list[int] = 4,
-        random: bool = False,
-        share: float = 0.25,
-        every_n_epochs: PositiveInt = 5,
-    ) -> None:
-        super().__init__(images, random, every_n_epochs)
-        if not 0 < share < 1:
-            raise MisconfigurationException(f"Expected share of OcclusionSensitivity from 0 to 1, but got {share}.")
+    def __init__(self, share: OpenUnitInterval = 0.25, every_n_epochs: PositiveInt = 5, **kwargs: Any) -> None:
+        super().__init__(every_n_epochs=every_n_epochs, **kwargs)
         self.share = share
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
@@ -72,21 +62,25 @@ class OcclusionSensitivity(ImageCallback):
         names = names_in_pictures(names)
         images = enlarge(gathered["images"], SIDE)
         factor = images.shape[-1] // gathered["images"].shape[-1]
-        cells = wrap(images)
-        gap, (height, width), columns = 2, images.shape[-2:], cells.shape[1]
-        boxes, labels = [], []
-        for number, (corner, shares, target) in enumerate(
-            zip(gathered["corners"], gathered["shares"], gathered["targets"], strict=True)
-        ):
-            top = int(factor * corner[0]) + gap + number // columns * (height + gap)
-            left = int(factor * corner[1]) + gap + number % columns * (width + gap)
-            boxes.append([left, top, left + side * factor, top + side * factor])
-            labels.append(f"{names[int(target)]} {shares[0]:.0%} to {shares[1]:.0%}")
+        captions = []
+        columns = (gathered[key] for key in ("corners", "shares", "targets"))
+        for image, corner, (before, after), target in zip(images, *columns, strict=True):
+            top, left = (factor * corner).int().tolist()
+            draw_square(image, top, left, factor * side)
+            captions.append([names[int(target)], f"{before:.0%} to {after:.0%}"])
         caption = f"Square with the largest effect on the true class, probability before and after, {log.moment}"
-        log.boxes("occlusion", grid(cells, gap), torch.tensor(boxes), labels, caption)
+        log.image("occlusion", sheet(images, captions, columns=4, side=SIDE), caption)
 
     def _share(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> Tensor:
         """Return the probability of the true class of each image, ``(N,)``."""
         logits = forward(trainer, pl_module, images)
         check_logits(pl_module, logits, self)
         return logits.float().softmax(1).gather(1, targets[:, None])[:, 0]
+
+
+def draw_square(image: Tensor, top: int, left: int, side: int, line: int = 2) -> None:
+    """Draw the outline of a square in red into an image ``(3, H, W)`` from 0 to 1."""
+    square = image[:, top : top + side, left : left + side]
+    inner = square[:, line:-line, line:-line].clone()
+    square[:] = torch.tensor([1.0, 0, 0])[:, None, None]
+    square[:, line:-line, line:-line] = inner

@@ -1,6 +1,5 @@
 """Precision-recall and ROC curves of each class."""
 
-import numpy as np
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
@@ -10,10 +9,8 @@ from torchmetrics.functional.classification import binary_roc
 
 from callbacks.base.log import LogSnapshot
 from callbacks.base.predictions import PredictionCallback, Predictions
-from callbacks.tools.fonts import names_in_figures, set_fonts
+from callbacks.tools.fonts import names_in_figures
 from callbacks.tools.layers import names_of
-
-THRESHOLDS = 127  # the default of TensorBoard's PR curves
 
 
 class PRROCCurves(PredictionCallback):
@@ -45,46 +42,14 @@ class PRROCCurves(PredictionCallback):
     def draw(self, log: LogSnapshot, stage: str, names: list[str], predictions: Predictions) -> None:
         probabilities = predictions.probabilities[:, : self.max_classes].nan_to_num(0)
         names = names[: probabilities.shape[1]]
-        for name, tp, fp in zip(names, *counts_above(probabilities, predictions.targets), strict=True):
-            positives, negatives = tp[0], fp[0]
-            if not positives:
-                continue
-            for writer in log.writers:
-                writer.add_pr_curve_raw(
-                    f"pr/{name}",
-                    tp,
-                    fp,
-                    negatives - fp,
-                    positives - tp,
-                    tp / np.maximum(tp + fp, 1),
-                    tp / positives,
-                    log.step,
-                    THRESHOLDS,
-                )
-        right = (predictions.preds == predictions.targets).numpy()
-        for writer in log.writers:
-            writer.add_pr_curve("pr/right_or_wrong", right, predictions.confidences.nan_to_num(0).numpy(), log.step)
+        curves = {
+            f"pr/{name}": (predictions.targets == number, probabilities[:, number]) for number, name in enumerate(names)
+        }
+        curves["pr/right_or_wrong"] = (predictions.preds == predictions.targets, predictions.confidences.nan_to_num(0))
+        for tag, (positive, confidences) in curves.items():
+            for writer in log.writers if positive.any() else ():
+                writer.add_pr_curve(tag, positive, confidences, log.step)
         log.figure(f"roc/{stage}", draw_roc(probabilities, predictions.targets, names, log.moment))
-
-
-def counts_above(probabilities: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Count for each class the images whose probability of it reaches a threshold, for thresholds from 0 to 1.
-
-    Args:
-        probabilities: Float ``(N, C)``.
-        targets: True class of each image, int64 ``(N,)``.
-
-    Returns:
-        True positives and false positives, int64 ``(C, 127)`` each.
-    """
-    bins = (probabilities * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)  # like SummaryWriter.add_pr_curve
-    classes = probabilities.shape[1]
-    index = bins + THRESHOLDS * torch.arange(classes)
-    of_class = targets[:, None] == torch.arange(classes)
-    size = THRESHOLDS * classes
-    both = [torch.bincount(index[mask], minlength=size).view(classes, -1) for mask in (of_class, ~of_class)]
-    true, false = (counts.flip(1).cumsum(1).flip(1).numpy() for counts in both)
-    return true, false
 
 
 def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: str) -> Figure:
@@ -103,6 +68,5 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title=f"One class vs. rest, {moment}")
     if curves:
-        legend = axes.legend(title="area below", fontsize=9, loc="lower right", ncols=-(-len(curves) // 12))
-        set_fonts(legend.get_texts())
+        axes.legend(title="area below", fontsize=9, loc="lower right", ncols=-(-len(curves) // 12))
     return figure

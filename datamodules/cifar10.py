@@ -1,6 +1,6 @@
 """CIFAR-10 as PNG files (Krizhevsky, 2009, "Learning multiple layers of features from tiny images")."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,12 +8,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets import CIFAR10
 
 from datamodules.base import ImageDataModule
-from datamodules.errors import DataError, first_few
+from datamodules.errors import DataError
 from datamodules.preparation.cifar10_archive import ARCHIVE, BATCHES, CLASS_NAMES, FOLDER, PAGE, read_batches
 from datamodules.preparation.download import download, md5_of
-from datamodules.preparation.index import STAGES, Entry
+from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import Fractions, check_fractions, divide
-from datamodules.preparation.write_pngs import check_free, convert, is_converted, list_converted, read_source, verify
+from datamodules.preparation.write_pngs import convert, find_missing, list_converted, read_source, verify
 
 ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
@@ -36,8 +36,6 @@ class CIFAR10DataModule(ImageDataModule):
         png_compression: zlib level of the PNG files: 0 is fastest and takes no more blocks on disk than 9, at 32x32.
         **kwargs: See ``ImageDataModule``.
     """
-
-    class_names_of_source = CLASS_NAMES
 
     def __init__(
         self,
@@ -64,13 +62,11 @@ class CIFAR10DataModule(ImageDataModule):
             return {"fractions": list(self.split), "seed": self.split_seed}
         return {"name": self.split, "seed": self.split_seed}
 
-    def is_prepared(self) -> bool:
-        return not self._missing()
-
     def prepare_images(self) -> None:
         """Find or download the archive and write its images as PNG files."""
-        missing = self._missing()
-        check_free(self.root / "images", missing)
+        missing = find_missing(self.root / "images", self.subsets)
+        if not missing:
+            return
         archive = self._find_archive()
         source = {"name": "CIFAR-10", "archive": archive.name, **md5_facts(archive)}
         total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
@@ -79,10 +75,7 @@ class CIFAR10DataModule(ImageDataModule):
         if not source["official"]:
             rank_zero_info(f"The MD5 of {archive} is not the official one: its pixels may differ from CIFAR-10's.")
 
-    def source(self) -> dict[str, Any]:
-        return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
-
-    def make_split(self) -> dict[str, list[Entry]]:
+    def make_split(self) -> Entries:
         """Split the images as configured by ``split``, stratified by class."""
         entries = {subset: list_converted(self.root / "images", subset) for subset in self.subsets}
         if self.split == "official":
@@ -92,31 +85,27 @@ class CIFAR10DataModule(ImageDataModule):
         fractions = (0.8, 0.1, 0.1) if self.split == "tutorial" else self.split
         return dict(zip(STAGES, divide(every, fractions, self.split_seed), strict=True))
 
-    verified = "every image is as it was written"
-    repair_hint = "Delete their folder in images/ (train or test); the next run writes it again."
+    def find_class_names(self, entries: Entries) -> Sequence[str]:
+        return CLASS_NAMES
 
-    def verify(self) -> list[str]:
-        """Compare every PNG file with the manifest that was written with it."""
-        return [problem for subset in self.subsets for problem in verify(self.root / "images", subset)]
+    def source(self) -> dict[str, Any]:
+        return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
+
+    def verify(self) -> None:
+        """Compare every PNG file with its checksum."""
+        for subset in self.subsets:
+            verify(self.root / "images", subset)
 
     # Helpers
-
-    def _missing(self) -> list[str]:
-        return [subset for subset in self.subsets if not is_converted(self.root / "images", subset)]
 
     def _find_archive(self) -> Path:
         """Return the path of the archive, after downloading it if necessary."""
         if self.archive is not None:
             inside = (self.archive / name for name in (FOLDER, ARCHIVE))
             archive = next((place for place in inside if place.exists()), self.archive)
-            problem = "" if archive.exists() else "does not exist"
-            if archive.is_dir() and not any((archive / name).is_file() for name in BATCHES):
-                problem = (
-                    f"is a folder without its batches (it holds {first_few(sorted(os.listdir(archive))) or 'nothing'})"
-                )
-            if problem:
+            if not archive.exists():
                 raise DataError(
-                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {archive} {problem}. "
+                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {archive} does not exist. "
                     f"Download it from {PAGE}; for other images, use --data datamodules.FolderDataModule."
                 )
             return archive

@@ -1,17 +1,19 @@
 """A small dataset of real images that needs no download."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from datamodules.base import ImageDataModule
-from datamodules.preparation.index import STAGES, Entry
+from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import divide
-from datamodules.preparation.write_pngs import ImageBatch, convert, is_converted, list_converted, verify
+from datamodules.preparation.write_pngs import ImageBatch, convert, find_missing, list_converted, verify
 
 SIZE = 32  # pixels
 FRACTIONS = (0.7, 0.1, 0.2)
+CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
 
 class SampleDataModule(ImageDataModule):
@@ -25,8 +27,6 @@ class SampleDataModule(ImageDataModule):
         **kwargs: See ``ImageDataModule``.
     """
 
-    class_names_of_source = tuple(str(digit) for digit in range(10))
-
     def __init__(self, root: str = "data/sample", split_seed: int = 666, **kwargs: Any) -> None:
         super().__init__(root=root, **kwargs)
         self.split_seed = split_seed
@@ -36,11 +36,10 @@ class SampleDataModule(ImageDataModule):
         """Fractions and seed of the split."""
         return {"fractions": list(FRACTIONS), "seed": self.split_seed}
 
-    def is_prepared(self) -> bool:
-        return is_converted(self.root / "images", "all")
-
     def prepare_images(self) -> None:
         """Write the digits as PNG files."""
+        if not find_missing(self.root / "images", ["all"]):
+            return
         from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
 
         digits = load_digits()
@@ -52,19 +51,19 @@ class SampleDataModule(ImageDataModule):
             ]
         )
         batch = ImageBatch("all", 0, pixels, digits.target)
-        convert([batch], self.root / "images", self.class_names_of_source, len(pixels), self.source())
+        convert([batch], self.root / "images", CLASS_NAMES, len(pixels), self.source())
 
-    def source(self) -> dict[str, Any]:
-        return {"name": "scikit-learn's load_digits"}
-
-    def make_split(self) -> dict[str, list[Entry]]:
+    def make_split(self) -> Entries:
         """Split the digits, stratified by class."""
         entries = list_converted(self.root / "images", "all")
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
 
-    verified = "every image is as it was written"
-    repair_hint = "Delete the folder images/all; the next run writes it again."
+    def find_class_names(self, entries: Entries) -> Sequence[str]:
+        return CLASS_NAMES
 
-    def verify(self) -> list[str]:
-        """Compare every PNG file with the manifest that was written with it."""
-        return verify(self.root / "images", "all")
+    def source(self) -> dict[str, Any]:
+        return {"name": "scikit-learn's load_digits"}
+
+    def verify(self) -> None:
+        """Compare every PNG file with its checksum."""
+        verify(self.root / "images", "all")

@@ -2,10 +2,7 @@
 
 from lightning_modules.base import ImageModule
 from lightning_modules.classifier import ImageClassifier
-from lightning_modules.extras.autoencoder import Autoencoder
-from lightning_modules.extras.distiller import Distiller
-from lightning_modules.extras.metric_learner import MetricLearner
 from lightning_modules.optim.param_groups import ParamGroup
 from lightning_modules.weights.initializers import Initializer
 
-__all__ = ["Autoencoder", "Distiller", "ImageClassifier", "ImageModule", "Initializer", "MetricLearner", "ParamGroup"]
+__all__ = ["ImageClassifier", "ImageModule", "Initializer", "ParamGroup"]

@@ -148,7 +148,7 @@ def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
     if type(loss).__module__ == nn.MSELoss.__module__ and not isinstance(loss, nn.CrossEntropyLoss):
         raise MisconfigurationException(
             f"Expected a loss on logits and classes at --model.loss, but got {name}. For losses on embeddings, such "
-            "as TripletMarginLoss, use lightning_modules.MetricLearner."
+            "as TripletMarginLoss, use lightning_modules.extras.metric_learner.MetricLearner."
         )
     return loss
 

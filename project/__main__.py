@@ -4,10 +4,10 @@ import importlib
 import io
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from project import COMMANDS, EXTRA_COMMANDS, __version__
+from project.errors import did_you_mean
 from project.runs.command_line import expand_homes
 
 HELP = """\
@@ -63,8 +63,7 @@ def main(args: Sequence[str] | None = None) -> Any:
         return None
     known = (*COMMANDS, *EXTRA_COMMANDS)
     if args[0] not in known:
-        near = get_close_matches(args[0], known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(args[0], known)
         print(f"error: Expected a command ({', '.join(known)}), but got {args[0]!r}.{hint}", file=sys.stderr)
         raise SystemExit(2)
     try:

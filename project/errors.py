@@ -1,7 +1,8 @@
 """Exceptions that the command line reports in one line, and helpers to format them. Imports no torch."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
 
 class RunError(Exception):
@@ -26,6 +27,12 @@ def shortened(error: BaseException, length: int = 300) -> str:
     """Return the message of an error in one line of at most ``length`` characters, or its class name if it has none."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def did_you_mean(word: str, known: Iterable[str], form: str = "{}") -> str:
+    """Return " Did you mean ...?" with the known word that is closest, in a form; "" if none is similar."""
+    near = get_close_matches(word, list(known), 1)
+    return f" Did you mean {form.format(near[0])}?" if near else ""
 
 
 def debugging() -> bool:

@@ -1,4 +1,4 @@
-"""Fixtures: a CIFAR-10 archive with few images, the sample as PNG files, and a finished run."""
+"""Fixtures: a CIFAR-10 archive with few images, the sample as PNG files, and finished runs that tests share."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import SampleDataModule
+from datamodules import CIFAR10DataModule, SampleDataModule
 from datamodules.preparation.cifar10_archive import BATCHES, CLASS_NAMES, FOLDER
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
@@ -29,6 +29,11 @@ def batch_content(seed: int) -> bytes:
     labels = list(range(10)) * PER_CLASS
     data = np.random.default_rng(seed).integers(0, 256, (len(labels), 3072), np.uint8)
     return pickle.dumps({b"data": data, b"labels": labels}, protocol=2)
+
+
+def archive_contents() -> dict[str, bytes]:
+    """Return the members of a tiny CIFAR-10 archive."""
+    return {f"{FOLDER}/{name}": batch_content(seed) for seed, name in enumerate(BATCHES)}
 
 
 def write_archive(path: Path, contents: dict[str, bytes]) -> Path:
@@ -47,9 +52,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _propagate_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Propagate Lightning's log records to caplog, which some versions of Lightning do not."""
+def _usual_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Propagate Lightning's log records to caplog, which some versions of Lightning do not, and print full lines."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +71,7 @@ def _not_ignored() -> Iterator[None]:
 @pytest.fixture
 def contents() -> dict[str, bytes]:
     """Return the members of a tiny archive."""
-    return {f"{FOLDER}/{name}": batch_content(seed) for seed, name in enumerate(BATCHES)}
+    return archive_contents()
 
 
 @pytest.fixture
@@ -93,12 +99,42 @@ def fast(sample_root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the runs that tests share."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="session")
+def finished_run(fast: list[str], shared_runs: Path) -> Path:
     """Return the directory of a finished run with all callbacks. Tests may only add files to it."""
-    return main(["fit", *fast, f"--runs_dir={tmp_path_factory.mktemp('runs')}"]).run_dir
+    return main(["fit", *fast, f"--runs_dir={shared_runs}/finished"]).run_dir
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def plain_run(fast: list[str], shared_runs: Path) -> Path:
+    """Return the directory of a finished run of two epochs without callbacks. Tests must not change it."""
+    options = ["--callbacks=false", "--trainer.limit_train_batches=4"]
+    return main(["fit", *fast, *options, f"--runs_dir={shared_runs}/plain"]).run_dir
+
+
+@pytest.fixture(scope="session")
+def resumed_run(fast: list[str], shared_runs: Path) -> Path:
+    """Return the directory of a run of one epoch that was extended to two. Tests must not change it."""
+    options = ["--callbacks=false", "--trainer.limit_train_batches=4", "--trainer.max_epochs=1"]
+    run = main(["fit", *fast, *options, f"--runs_dir={shared_runs}/resumed"]).run_dir
+    return main(["fit", f"--run={run}", "--trainer.max_epochs=2"]).run_dir
+
+
+@pytest.fixture(scope="session")
+def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the prepared directory of a tiny CIFAR-10 archive: 450, 50 and 100 images. Tests must not change it."""
+    root = tmp_path_factory.mktemp("cifar10")
+    archive = write_archive(root / "tiny.tar.gz", archive_contents())
+    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
+    return root
+
+
+@pytest.fixture(scope="session")
 def make_classifier() -> Callable[..., ImageClassifier]:
     """Return a function that creates an ImageClassifier with the classes of CIFAR-10."""
 

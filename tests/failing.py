@@ -50,21 +50,14 @@ class Seen(Callback):
         self._write(trainer, [f"seed {torch.initial_seed()}\n"])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        loader: Any = trainer.train_dataloader
-        self._note(trainer, f"train{trainer.current_epoch}", loader, batch_idx)
+        self._note(trainer, f"train{trainer.current_epoch}", trainer.train_dataloader, batch_idx)
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         if not trainer.sanity_checking:
-            loader: Any = trainer.val_dataloaders
-            self._note(trainer, f"val{trainer.current_epoch}", loader, batch_idx)
+            self._note(trainer, f"val{trainer.current_epoch}", trainer.val_dataloaders, batch_idx)
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        loader: Any = trainer.test_dataloaders
-        self._note(trainer, "test", loader, batch_idx)
+    def on_test_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
+        self._note(trainer, "test", trainer.test_dataloaders, batch_idx)
 
     def _note(self, trainer: Trainer, stage: str, loader: Any, batch_idx: int) -> None:
         self._write(trainer, [f"{stage} {Path(path).name}\n" for path in loader.paths(batch_idx)])

@@ -1,11 +1,8 @@
-"""Kill processes while they save checkpoints, and check the files: python tests/kill_saving.py DIRECTORY."""
+"""Kill a training before each of its actions on files, and check the checkpoints: kill_saving.py DIRECTORY."""
 
 import os
-import random
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_modules.weights.safe_load import load_safely
-from project.resume.checkpoint_io import AtomicCheckpointIO, use_atomic_io
+from project.resume.checkpoint_io import use_atomic_io
 
 ACTIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link", "os.truncate", "shutil.move"}
 
@@ -45,14 +42,8 @@ def train(folder: Path) -> None:
     trainer.fit(Rises(), torch.utils.data.DataLoader(torch.ones(2, 4)))
 
 
-def save_repeatedly(folder: Path) -> None:
-    """Save 8 MB repeatedly."""
-    for epoch in range(10**6):
-        AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.zeros(2_000_000)}, folder / "last.ckpt")
-
-
-def start(work: Callable[[Path], None], folder: Path, die_at: int = 0) -> int:
-    """Run ``work`` in a child process, which kills itself before its n-th action on a file in the directory."""
+def start(folder: Path, die_at: int) -> int:
+    """Train in a child process, which kills itself before its n-th action on a file in the directory."""
     process = os.fork()
     if process:
         return process
@@ -70,7 +61,7 @@ def start(work: Callable[[Path], None], folder: Path, die_at: int = 0) -> int:
 
     sys.addaudithook(count)
     try:
-        work(folder)
+        train(folder)
     except BaseException:
         os._exit(1)
     os._exit(0)
@@ -82,11 +73,11 @@ def epochs(folder: Path) -> dict[str, int]:
 
 
 def main(parent: Path) -> None:
-    """Kill a training before each of its actions on files, then processes at random moments."""
+    """Kill a training before its first action on a file, its second, ... until one finishes."""
     before: dict[str, int] = {}
     for action in range(1, 1000):
         folder = parent / f"action_{action}"
-        status = os.waitpid(start(train, folder, action), 0)[1]
+        status = os.waitpid(start(folder, action), 0)[1]
         left = epochs(folder)
         assert before.keys() <= left.keys(), f"{before} became {left} before action {action}"
         assert all(left[name] >= epoch for name, epoch in before.items()), f"{before} became {left}"
@@ -96,19 +87,6 @@ def main(parent: Path) -> None:
             break
     assert before == {"best.ckpt": 2, "last.ckpt": 2}
     print(f"killed before each of {action - 1} actions")
-
-    moments, rounds, partial = random.Random(0), 30, 0
-    for number in range(rounds):
-        folder = parent / f"round_{number}"
-        process = start(save_repeatedly, folder)
-        while not (folder / "last.ckpt").is_file():
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.05))
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        assert epochs(folder).keys() == {"last.ckpt"}
-        partial += bool(list(folder.glob("*.partial")))
-    print(f"killed at {rounds} moments, {partial} of them in the middle of a file")
 
 
 if __name__ == "__main__":

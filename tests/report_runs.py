@@ -1,4 +1,4 @@
-"""Write run directories like those of callbacks, in a second and without training."""
+"""Write run directories like those of fit with all callbacks, without training."""
 
 import csv
 import json
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
+from PIL.PngImagePlugin import PngInfo
 
 from project.runs.config import RESULTS
 
@@ -17,18 +16,20 @@ CLASSES = ("cat", 'a <b>&"$x$', "déjà vu")
 STEPS = 10  # per epoch
 PARAMETERS = ("conv1.weight", "conv1.bias", "conv2.weight", "fc.weight", "fc.bias")
 PICTURES = {
-    "kernels_colour/conv1": (3, 20, 30),
-    "kernels/conv1": (3, 60, 40),
-    "kernels/conv2": (3, 200, 300),
-    "kernels_split/conv1": (3, 60, 60),
-    "feature_maps/conv1": (3, 150, 1124),
-    "grad_cam/conv2": (3, 100, 400),
-    "occlusion": (3, 100, 200),
-    "training_batch": (1, 90, 500),
-    "mistakes/val": (3, 120, 600),
-    "roc/val": (3, 300, 300),
-    "gradient_flow": (3, 200, 700),
-}  # drawn after the last step, except training_batch
+    "kernels_colour/conv1": (20, 30, 3),
+    "kernels/conv1": (60, 40, 3),
+    "kernels/conv2": (200, 300, 3),
+    "kernels_split/conv1": (60, 60, 3),
+    "feature_maps/conv1": (150, 1124, 3),
+    "grad_cam/conv2": (100, 400, 3),
+    "occlusion": (100, 200, 3),
+    "training_batch": (90, 500, 3),
+    "mistakes/val": (120, 600, 3),
+    "roc/val": (300, 300, 3),
+    "gradient_flow": (200, 700, 3),
+    "mine": (9, 9, 3),
+}
+QUANTILES = ["minimum", "16%", "median", "84%", "maximum"]
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
 trainer:
@@ -59,68 +60,58 @@ def write_config(folder: Path, planned: int = 3, seed: int = 4, weights: str = "
     return folder
 
 
-def write_run(
-    folder: Path,
-    epochs: int = 3,
-    planned: int = 3,
-    seed: int = 4,
-    classes: Sequence[str] = CLASSES,
-    pictures: bool = True,
-) -> Path:
-    """Write a run with the outputs of all callbacks."""
+def write_run(folder: Path, epochs: int = 3, planned: int = 3, seed: int = 4, classes: Sequence[str] = CLASSES) -> Path:
+    """Write a run with the files of all callbacks."""
     write_config(folder, planned, seed)
     random = np.random.default_rng(seed)
-    with SummaryWriter(folder) as writer:
-        for epoch in range(epochs):
-            write_epoch(writer, epoch, 0.9 / (epoch + 1), min(0.5 + 0.1 * epoch + seed / 1000, 1), random)
-        if pictures:
-            for tag, shape in PICTURES.items():
-                step = (epochs - (tag == "training_batch")) * STEPS
-                writer.add_image(tag, random.integers(0, 256, shape, np.uint8), step)
+    rows: list[dict[str, object]] = []
+    for epoch in range(epochs):
+        loss, accuracy = 0.9 / (epoch + 1), min(0.5 + 0.1 * epoch + seed / 1000, 1)
+        for step in range(epoch * STEPS, (epoch + 1) * STEPS, 5):
+            rows.append({"step": step, "lr-SGD/default": 0.1 * math.cos(step / 100), "lr-SGD/default-momentum": 0.9})
+            rows.append({"step": step, "epoch": epoch, "train/loss_step": loss * 1.1})
+        last = {"step": (epoch + 1) * STEPS - 1, "epoch": epoch}
+        rows.append(last | {"val/loss": loss * 1.2, "val/acc": accuracy - 0.05})
+        rows.append(
+            last | {"train/loss": loss, "train/acc": accuracy, "time/images_per_second": 300 + epoch, "mine": 1}
+        )
+    write_metrics(folder, rows)
+    tags = [f"{kind}/{name}" for kind in ("weights", "gradients", "updates") for name in PARAMETERS]
+    write_distributions(folder, [*tags, "activations/conv1"], range(1, epochs + 1))
+    for tag, shape in PICTURES.items():
+        write_picture(folder, tag, epochs, shape, f"Pixels of {tag}" if tag != "mine" else "")
     write_tables(folder, "val", classes, random)
     return folder
 
 
-def write_epoch(writer: SummaryWriter, epoch: int, loss: float, accuracy: float, random: np.random.Generator) -> None:
-    """Write the scalars and histograms of an epoch."""
-    for step in range(epoch * STEPS, (epoch + 1) * STEPS, 5):
-        writer.add_scalar("lr-SGD/default", 0.1 * math.cos(step / 100), step)
-        writer.add_scalar("lr-SGD/default-momentum", 0.9, step)
-        writer.add_scalar("train/loss_step", loss * 1.1, step)
-    last = (epoch + 1) * STEPS - 1
-    scalars = {"train/loss": loss, "train/acc": accuracy, "val/loss": loss * 1.2, "val/acc": accuracy - 0.05}
-    scalars |= {
-        "time/train_seconds": 4.5,
-        "time/val_seconds": 0.5,
-        "time/images_per_second": 300 + epoch,
-        "mine": epoch,
-    }
-    for tag, value in ({"epoch": epoch} | scalars).items():
-        writer.add_scalar(tag, value, last)
-    for i, name in enumerate(PARAMETERS):
-        for kind, scale in (("weights", 0.1), ("gradients", 0.01 * (i + 1)), ("updates", 1e-4)):
-            writer.add_histogram(
-                f"{kind}/{name}", torch.from_numpy(random.normal(0, scale / (epoch + 1), 500)), last + 1
-            )
-    for layer in ("conv1", "conv2"):
-        writer.add_histogram(f"activations/{layer}", np.abs(random.normal(size=500)), last + 1)
+def write_metrics(folder: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Write metrics.csv, with a column for each scalar."""
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, sorted({tag for row in rows for tag in row}))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def write_resumed_run(folder: Path) -> Path:
-    """Write a run that was stopped within its third epoch, and resumed an hour later from the end of the second."""
-    write_config(folder, planned=4)
-    random = np.random.default_rng(0)
-    with SummaryWriter(folder) as writer:
-        for epoch in range(3):
-            write_epoch(writer, epoch, 9.0, 0.1 * epoch, random)
-        writer.add_image("kernels/a", random.integers(0, 256, (3, 9, 8), np.uint8), 2 * STEPS - 1)
-        writer.add_image("kernels/a", random.integers(0, 256, (3, 9, 9), np.uint8), 3 * STEPS)
-    (file,) = folder.glob("*tfevents*")
-    file.rename(folder / "events.out.tfevents.1")
-    with SummaryWriter(folder, purge_step=2 * STEPS + 1) as writer:  # images drawn after the epoch have step 2 * STEPS
-        for epoch in (2, 3):
-            write_epoch(writer, epoch, 1.0, 0.5 + 0.1 * epoch, random)
-    return folder
+def write_distributions(folder: Path, tags: Sequence[str], epochs: Sequence[int], scale: float = 1) -> None:
+    """Append quantiles of tensors to distributions.csv."""
+    file = folder / "distributions.csv"
+    rows = [
+        [tag, epoch, epoch * STEPS, 9, scale, *(scale * x for x in range(-2, 3))] for epoch in epochs for tag in tags
+    ]
+    with file.open("a", newline="") as lines:
+        header = [["tag", "epoch", "step", "count", "rms", *QUANTILES]]
+        csv.writer(lines).writerows([] if lines.tell() else header)
+        csv.writer(lines).writerows(rows)
+
+
+def write_picture(folder: Path, tag: str, epoch: int, shape: tuple[int, ...] = (9, 9, 3), caption: str = "") -> Path:
+    """Write a picture of random pixels as callbacks do."""
+    file, info = folder / "pictures" / tag / f"epoch_{epoch:04}.png", PngInfo()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    info.add_itxt("Description", caption)
+    pixels = np.random.default_rng(epoch).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(file, pnginfo=info)
+    return file
 
 
 def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.random.Generator) -> None:
@@ -132,23 +123,19 @@ def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.ra
     _write(folder / f"class_report_{stage}.csv", ["class", "images", "recall", "precision", "f1", "loss"], rows)
     matrix = [[name, *counts[i]] for i, name in enumerate(classes)]
     _write(folder / f"confusion_matrix_{stage}.csv", [r"true \ predicted", *classes], matrix)
-    mistakes = [
-        [f"val/{name}/{i}.png", name, classes[0], 0.99 - i / 100, 4.5] for i in range(30) for name in classes[1:2]
-    ]
+    mistakes = [[f"val/{classes[1]}/{i}.png", classes[1], classes[0], 0.99 - i / 100, 4.5] for i in range(30)]
     _write(folder / f"mistakes_{stage}.csv", ["path", "true", "predicted", "confidence", "loss"], mistakes)
     pixels = random.integers(0, 256, (len(mistakes) * 8, 8, 3), np.uint8)
     Image.fromarray(pixels).save(folder / f"mistakes_{stage}.png")
 
 
-def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00") -> Path:
+def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00", epoch: int = 2) -> Path:
     """Write the files of the command test."""
     folder = write_config(run / "test" / time, weights=f"{run}/checkpoints/best.ckpt")
-    with SummaryWriter(folder) as writer:
-        writer.add_scalar("test/acc", accuracy, 0)
-        writer.add_image("confusion_matrix/test", np.full((3, 40, 40), 99, np.uint8), 0)
-    _write(folder / "metrics.csv", ["epoch", "step", "test/acc"], [[0, 0, accuracy]])
-    (folder / RESULTS).write_text(json.dumps({"metrics": {"test/acc": accuracy}}))
+    write_metrics(folder, [{"epoch": 0, "step": 0, "test/acc": accuracy}])
+    (folder / RESULTS).write_text(json.dumps({"epoch": epoch, "metrics": {"test/acc": accuracy}}))
     write_tables(folder, "test", CLASSES, np.random.default_rng(0))
+    write_picture(folder, "roc/test", epoch)
     return folder
 
 

@@ -1,51 +1,44 @@
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("project", "lightning_modules", "datamodules", "callbacks", "scripts", "tests")
+PACKAGES = ("project", "lightning_modules", "datamodules", "callbacks")
 SHARED = "atomic_files"  # the module that every package may import
-MAY_IMPORT = {
-    "project": {"project", "lightning_modules", "datamodules", "callbacks"},
-    "lightning_modules": {"lightning_modules"},
-    "datamodules": {"datamodules"},
-    "callbacks": {"callbacks"},
-}
+FILES = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 
-def imported(file: Path) -> set[str]:
-    """Return the top-level names of all modules that a file imports."""
+@cache
+def imports_of(file: Path) -> set[str]:
+    """Return the modules that a file imports, and what it imports from modules as "module.name"."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} has a relative import"
-            names.add((node.module or "").split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_only_in_the_one_direction(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for file in files:
-        assert imported(file) & set(PACKAGES) <= MAY_IMPORT[package], file
+    allowed = {*PACKAGES} if package == "project" else {package}
+    for file in (ROOT / package).rglob("*.py"):
+        roots = {name.split(".")[0] for name in imports_of(file)}
+        assert roots & {*PACKAGES, "scripts", "tests"} <= allowed, file
 
 
 def test_the_shared_module_imports_only_the_standard_library() -> None:
-    assert imported(ROOT / f"{SHARED}.py") <= sys.stdlib_module_names
-
-
-def modules() -> dict[str, Path]:
-    """Return the files of all packages by their import paths."""
-    files = [file for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")]
-    return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    assert {name.split(".")[0] for name in imports_of(ROOT / f"{SHARED}.py")} <= sys.stdlib_module_names
 
 
 def room_of(module: str) -> str:
@@ -55,31 +48,21 @@ def room_of(module: str) -> str:
 
 def edges() -> set[tuple[str, str]]:
     """Return the pairs of importing and imported rooms and public files."""
-    known, pairs = modules(), set()
-    for module, file in known.items():
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            else:
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                imported = name if name in known else name.rpartition(".")[0]
-                if imported in known and room_of(imported) != room_of(module):
-                    pairs.add((room_of(module), room_of(imported)))
+    pairs = set()
+    for module, file in MODULES.items():
+        for name in imports_of(file):
+            imported = name if name in MODULES else name.rpartition(".")[0]
+            if imported in MODULES and room_of(imported) != room_of(module):
+                pairs.add((room_of(module), room_of(imported)))
     return pairs
 
 
 def test_rooms_import_no_public_file() -> None:
-    rooms = {room for room in map(room_of, modules()) if (ROOT / room.replace(".", "/")).is_dir() and "." in room}
-    shared = {
-        "datamodules.errors",
-        "project.errors",
-        "project",
-    }  # used by all rooms; and rooms with subclasses of public classes
+    rooms = {room for room in map(room_of, MODULES) if (ROOT / room.replace(".", "/")).is_dir() and "." in room}
+    shared = {"datamodules.errors", "project.errors", "project"}  # used by all rooms
     inside = {(a, b) for a, b in edges() if a in rooms and b not in rooms and b not in shared}
-    assert {(a, b) for a, b in inside if a.split(".")[0] == b.split(".")[0]} == {
-        ("lightning_modules.extras", f"lightning_modules.{name}") for name in ("base", "classifier", "losses")
-    }
+    extras = {("lightning_modules.extras", f"lightning_modules.{name}") for name in ("base", "classifier", "losses")}
+    assert {(a, b) for a, b in inside if a.split(".")[0] == b.split(".")[0]} <= extras  # subclasses of public classes
 
 
 def test_rooms_have_no_import_cycle() -> None:
@@ -90,55 +73,26 @@ def test_rooms_have_no_import_cycle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("room", ["runs", "report", "commands"])
-def test_a_room_is_imported_without_torch(room: str) -> None:
-    names = [name for name in modules() if name.startswith(f"project.{room}")]
+def test_runs_reports_and_commands_are_imported_without_torch() -> None:
+    names = [name for name in MODULES if re.match(r"project\.(runs|report|commands)\b", name)]
     code = f"import sys, {', '.join(names)}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_every_package_is_in_the_distribution() -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    assert f'py-modules = ["{SHARED}"]' in text
-    for package in MAY_IMPORT:
-        for folder in {file.parent for file in (ROOT / package).rglob("*.py")}:
-            assert f'"{folder.relative_to(ROOT).as_posix().replace("/", ".")}"' in text
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["py-modules"] == [SHARED]
+    assert setuptools["packages"]["find"]["include"] == [f"{package}*" for package in sorted(PACKAGES)]
 
 
-def narrows(test: ast.expr, properties: set[str]) -> bool:
-    """Return whether a condition only narrows a type for mypy: a name or attribute that is not a property."""
-    match test:
-        case ast.Compare(left=operand, ops=[ast.IsNot()], comparators=[ast.Constant(value=None)]):
-            pass
-        case ast.Call(func=ast.Name(id="isinstance"), args=[operand, _]):
-            pass
-        case _:
-            return False
-    while isinstance(operand, ast.Attribute):
-        if operand.attr in properties:
-            return False
-        operand = operand.value
-    return isinstance(operand, ast.Name)
-
-
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    """Yield the nodes of all code except tests, each with its location."""
-    for package in (*MAY_IMPORT, "scripts"):
-        for file in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                yield f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", node
-
-
-def test_asserts_do_no_work() -> None:
+def test_asserts_only_narrow_types() -> None:
     # PYTHONOPTIMIZE=1 removes asserts, and with them what they compute or check
-    every = list(nodes())
-    functions = [node for _, node in every if isinstance(node, ast.FunctionDef)]
-    properties = {
-        function.name
-        for function in functions
-        if any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
-    }
-    assert {"description", "image_size", "epoch_ends"} <= properties
-    asserts = [(place, node.test) for place, node in every if isinstance(node, ast.Assert)]
-    assert asserts
-    assert [(place, ast.unparse(test)) for place, test in asserts if not narrows(test, properties)] == []
+    files = [*FILES, *(ROOT / "scripts").glob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    properties = {node.name for node in functions if "property" in " ".join(map(ast.unparse, node.decorator_list))}
+    assert "image_size" in properties
+    for test in [ast.unparse(node.test) for node in nodes if isinstance(node, ast.Assert)]:
+        narrowed = re.fullmatch(r"(?P<value>[\w.]+) is not None|isinstance\((?P<instance>[\w.]+), \w+\)", test)
+        assert narrowed, test
+        assert not properties & set((narrowed["value"] or narrowed["instance"]).split(".")), test

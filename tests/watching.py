@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,6 +34,9 @@ from callbacks import (
     TopMistakes,
     TrainingBatch,
 )
+
+# the attributes of a trainer that callbacks use to run the network
+NO_TRAINER: Any = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
 
 
 def fit(

@@ -10,14 +10,16 @@ from weakref import WeakKeyDictionary
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.base.log import LogSnapshot, warn_of_skipped
+from callbacks.base.log import LogSnapshot
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+IN_FILES = ("images", "videos", "histograms")  # media that are also written to the run directory
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
 
 
@@ -33,7 +35,7 @@ class DrawingCallback(Callback):
         every_n_epochs: Run in every n-th epoch.
     """
 
-    required_media: tuple[str, ...] = ("images",)  # what a logger must support; see ``warn_of_skipped``
+    required_media: tuple[str, ...] = ("images",)  # what it logs; anything not in ``IN_FILES`` needs TensorBoard
     needs_network = False  # whether the callback needs the whole network in one process; it is disabled for shards
     needs_classifier = False  # whether the command line switches it off for modules other than ImageClassifier
     sharded = False
@@ -42,22 +44,28 @@ class DrawingCallback(Callback):
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            warn_of_skipped(trainer, self, self.required_media)
-            self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-            callbacks = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
-            if self.sharded and self is callbacks[0]:
-                rank_zero_warn(
-                    f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one "
-                    f"process and log nothing: {', '.join(type(each).__name__ for each in callbacks)}."
-                )
+        if stage != "fit":
+            return
+        media = " and ".join(kind for kind in self.required_media if kind not in IN_FILES)
+        if media and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
+            rank_zero_warn(f"{type(self).__name__} logs {media} only to TensorBoard, but the loggers are: {names}.")
+        self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
+        callbacks = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if self.sharded and self is callbacks[0]:
+            rank_zero_warn(
+                f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one process "
+                f"and log nothing: {', '.join(type(each).__name__ for each in callbacks)}."
+            )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Lightning ignores a second Ctrl-C, so the user could not interrupt a long wait
-        finish_drawing(trainer, at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
+        if thread := _threads.pop(trainer, None):
+            # Lightning ignores a second Ctrl-C, so the user could not interrupt a long wait
+            thread.finish(at_once=isinstance(exception, (KeyboardInterrupt, SIGTERMException)))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        finish_drawing(trainer)
+        if thread := _threads.pop(trainer, None):
+            thread.finish()
 
     def due(self, trainer: Trainer) -> bool:
         """Return whether the callback runs now: always in ``validate`` and ``test``, never in the sanity check."""
@@ -76,7 +84,12 @@ class DrawingCallback(Callback):
         return end < epoch + pause if trainer.validating else end <= epoch
 
     def draw_later(self, trainer: Trainer, *gathered: Any) -> None:
-        """Queue a call of ``draw`` with a snapshot of the loggers and the gathered data, which must be on the CPU."""
+        """Queue a call of ``draw`` with a snapshot of the loggers and the gathered data, which must be on the CPU.
+
+        Only rank zero draws; on other ranks, it does nothing.
+        """
+        if not trainer.is_global_zero:
+            return
         if trainer not in _threads:
             _threads[trainer] = _Thread()
         _threads[trainer].submit(type(self).__name__, self.draw, LogSnapshot(trainer), *gathered)
@@ -84,12 +97,6 @@ class DrawingCallback(Callback):
     def draw(self, log: LogSnapshot, *gathered: Any) -> None:
         """Draw and log. Called in the background thread, so it must not access the module or the trainer."""
         raise NotImplementedError
-
-
-def finish_drawing(trainer: Trainer, at_once: bool = False) -> None:
-    """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
-    if thread := _threads.pop(trainer, None):
-        thread.finish(at_once)
 
 
 class _Thread:
@@ -108,12 +115,12 @@ class _Thread:
             self._collect()
         self._waiting.append((name, self._pool.submit(draw, *args)))
 
-    def finish(self, at_once: bool) -> None:
-        if at_once:
-            waiting = len(self._waiting)
-            self._waiting = deque(entry for entry in self._waiting if not entry[1].cancel())
-            if left_out := waiting - len(self._waiting):
-                rank_zero_warn(f"{left_out} queued drawings were cancelled, because the run was interrupted.")
+    def finish(self, at_once: bool = False) -> None:
+        """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
+        cancelled = [entry for entry in self._waiting if at_once and entry[1].cancel()]
+        if cancelled:
+            rank_zero_warn(f"{len(cancelled)} queued drawings were cancelled, because the run was interrupted.")
+        self._waiting = deque(entry for entry in self._waiting if entry not in cancelled)
         while self._waiting:
             self._collect()
         self._pool.shutdown()

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -34,16 +35,13 @@ class ImageCallback(DrawingCallback):
 
     needs_network = True
 
-    def __init__(self, images: int | list[int] = 4, random: bool = False, every_n_epochs: int = 1) -> None:
+    def __init__(self, images: int | list[int] = 4, random: bool = False, every_n_epochs: PositiveInt = 1) -> None:
         super().__init__(every_n_epochs)
+        what = f"images of {type(self).__name__}"
         if images == [] or (isinstance(images, int) and images < 1):
-            raise MisconfigurationException(
-                f"Expected images of {type(self).__name__} to be at least 1, or positions, but got {images}."
-            )
+            raise MisconfigurationException(f"Expected {what} to be at least 1, or positions, but got {images}.")
         if random and not isinstance(images, int):
-            raise MisconfigurationException(
-                f"Expected a number of images for random images of {type(self).__name__}, but got positions {images}."
-            )
+            raise MisconfigurationException(f"Expected a number for random {what}, but got positions {images}.")
         self.images = images
         self.random = random
 
@@ -52,9 +50,7 @@ class ImageCallback(DrawingCallback):
     ) -> None:
         if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
             return
-        if self.sharded:  # the forward pass would need all ranks
-            return
-        if not trainer.sanity_checking and not self.due(trainer):
+        if self.sharded or not (trainer.sanity_checking or self.due(trainer)):
             return
         selection = self._choose(trainer, pl_module, batch)
         gathered = self.collect(trainer, pl_module, selection)
@@ -73,10 +69,9 @@ class ImageCallback(DrawingCallback):
             images, targets = batch
         else:
             positions = self._positions(dataset, trainer.current_epoch)
-            if callable(render := getattr(loader, "render", None)):
-                images, targets = render(positions, 0)
-            else:
-                images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
+            render = getattr(loader, "render", None)  # that of this project decodes the images together
+            pairs = None if render else [dataset[position] for position in positions.tolist()]
+            images, targets = render(positions, 0) if render else loader.collate_fn(pairs)
         count = self.images if isinstance(self.images, int) else len(self.images)
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
         return Selection(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))

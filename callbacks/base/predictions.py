@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torchmetrics import Metric
 
 from callbacks.base.drawing import DrawingCallback
 from callbacks.tools.transfer import to_cpu
@@ -61,7 +60,7 @@ class PredictionCallback(DrawingCallback):
         self._collector = None
         if self.due(trainer):
             if trainer not in _collectors:
-                _collectors[trainer] = Collector().to(pl_module.device)
+                _collectors[trainer] = Collector()
             self._collector = _collectors[trainer]
 
     on_test_epoch_start = on_validation_epoch_start
@@ -81,8 +80,7 @@ class PredictionCallback(DrawingCallback):
         if missing:
             got = sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__
             required = "` and `".join(self.required_outputs)
-            others = [item for item in trainer.callbacks if isinstance(item, PredictionCallback)]  # type: ignore[attr-defined]  # set elsewhere in Lightning
-            names = ", ".join(type(item).__name__ for item in others)
+            names = ", ".join(type(item).__name__ for item in trainer.callbacks if isinstance(item, PredictionCallback))  # type: ignore[attr-defined]  # set elsewhere in Lightning
             raise MisconfigurationException(
                 f"Expected validation_step and test_step to return a dict with `{required}` for {type(self).__name__}, "
                 f"but got {got}. Return it, or switch off what needs predictions (--callbacks.NAME false): {names}."
@@ -101,12 +99,6 @@ class PredictionCallback(DrawingCallback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module, "test")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _collectors.pop(trainer, None)
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _collectors.pop(trainer, None)
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         _collectors.pop(trainer, None)
         super().on_exception(trainer, pl_module, exception)
@@ -114,32 +106,26 @@ class PredictionCallback(DrawingCallback):
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._collector is None:
             return
-        predictions = self._collector.compute()  # on every rank, because it gathers from all of them
+        predictions = self._collector.compute(trainer.world_size)  # on every rank, because it gathers from all of them
         self._collector = None
-        # torchmetrics removes the dimension of a single image
-        targets, preds, confidences, losses = map(torch.atleast_1d, predictions[:-1])
-        probabilities = torch.atleast_2d(predictions.probabilities)
-        predictions = Predictions(targets, preds, confidences, losses, probabilities)
+        _collectors.pop(trainer, None)  # the other callbacks have a reference
         if trainer.is_global_zero and len(predictions.targets):
             self.on_predictions(trainer, pl_module, stage, predictions)
 
 
-class Collector(Metric):
-    """Store the predictions for each image on the device; ``compute`` transfers all of them to the CPU at once."""
+class Collector:
+    """Store the predictions for each image on the device; ``compute`` transfers all of them to the CPU at once.
 
-    full_state_update = False
-    targets: list[Tensor]
-    preds: list[Tensor]
-    confidences: list[Tensor]
-    losses: list[Tensor]
-    probabilities: list[Tensor]
+    Attributes:
+        batches: Predictions of each batch, on the device.
+        ignored: Target that the loss ignores.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        for name in Predictions._fields:
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-        self._last: tuple[int, int] | None = None
-        self.ignored = -100  # target that the loss ignores; -100 is the default of torch's losses
+        self.batches: list[Predictions] = []
+        self.ignored = -100  # the default of torch's losses
+        self._last: Any = None
+        self._computed: Predictions | None = None
 
     def take(self, pl_module: LightningModule, outputs: dict[str, Tensor], targets: Tensor, number: Any) -> None:
         """Add a batch unless another callback has already added it."""
@@ -148,33 +134,30 @@ class Collector(Metric):
         self._last = number
         loss = getattr(pl_module, "loss", None)
         self.ignored = getattr(getattr(loss, "loss", loss), "ignore_index", self.ignored)
+        preds, logits = outputs["preds"], outputs.get("logits")
         losses: Callable[[Tensor, Tensor], Tensor | None] | None = getattr(pl_module, "image_losses", None)
-        each = losses(outputs["logits"], targets) if losses is not None and "logits" in outputs else None
-        self.update(targets, outputs["preds"], outputs.get("logits"), each)
-
-    def update(self, targets: Tensor, preds: Tensor, logits: Tensor | None, losses: Tensor | None) -> None:
-        """Add the images of a batch."""
+        each = losses(logits, targets) if losses is not None and logits is not None else None
         unknown = torch.full((len(targets),), torch.nan, device=preds.device)
-        self.targets.append(targets)
-        self.preds.append(preds)
-        self.losses.append(unknown if losses is None else losses.float())
-        if logits is None:
-            self.confidences.append(unknown)
-            self.probabilities.append(unknown[:, None])
-            return
-        shares = logits.float().softmax(1)
-        self.confidences.append(shares.gather(1, preds[:, None])[:, 0])
-        self.probabilities.append(shares[:, :MOST_COLUMNS].clone())  # a view would keep all columns in memory
+        shares = unknown[:, None] if logits is None else logits.float().softmax(1)
+        confidences = unknown if logits is None else shares.gather(1, preds[:, None])[:, 0]
+        columns = shares[:, :MOST_COLUMNS].clone()  # a view would keep all columns in memory
+        self.batches.append(
+            Predictions(targets, preds, confidences, unknown if each is None else each.float(), columns)
+        )
 
-    def compute(self) -> Predictions:
+    def compute(self, world_size: int) -> Predictions:
         """Return all predictions, in the order of the ranks, on the CPU."""
-        # a list in a single process, one tensor after gathering from several ranks
-        states = {name: getattr(self, name) for name in Predictions._fields}
-        tensors = {name: torch.cat(list(state)) if isinstance(state, list) else state for name, state in states.items()}
-        predictions = Predictions(**to_cpu(tensors))
-        predictions = predictions._replace(targets=predictions.targets.long(), preds=predictions.preds.long())
-        counted = predictions.targets != self.ignored
-        return Predictions(*(field[counted] for field in predictions))
+        if self._computed is None:
+            columns = zip(Predictions._fields, zip(*self.batches, strict=True), strict=True)
+            ranks: list[Any] = [to_cpu({name: torch.cat(column) for name, column in columns})]
+            if world_size > 1:
+                ranks, own = [None] * world_size, ranks[0]
+                torch.distributed.all_gather_object(ranks, own)
+            joined = {name: torch.cat([rank[name] for rank in ranks]) for name in Predictions._fields}
+            joined |= {name: joined[name].long() for name in ("targets", "preds")}
+            counted = joined["targets"] != self.ignored
+            self._computed = Predictions(**{name: values[counted] for name, values in joined.items()})
+        return self._computed
 
 
 _collectors: WeakKeyDictionary[Trainer, Collector] = WeakKeyDictionary()

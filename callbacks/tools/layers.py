@@ -4,6 +4,7 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,9 +26,7 @@ def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
     handles = []
     try:
         for name, layer in layers.items():
-            handles.append(
-                layer.register_forward_hook(lambda module, args, output, name=name: keep(name, module, args, output))
-            )
+            handles.append(layer.register_forward_hook(partial(keep, name)))
         yield
     finally:
         for handle in handles:
@@ -55,6 +54,17 @@ def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> N
             f"Expected a module that returns logits (N, classes), one for each of its class names, for "
             f"{type(owner).__name__}, but got {tuple(output.shape)}. Switch it off with --callbacks.NAME false."
         )
+
+
+def check_maps(output: Any, layer: str, owner: object) -> Tensor:
+    """Return the output of a layer; raise MisconfigurationException unless it is ``(N, C, H, W)``."""
+    if isinstance(output, Tensor) and output.ndim == 4:
+        return output
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise MisconfigurationException(
+        f"Expected layer {layer!r} of {type(owner).__name__} to return maps (N, C, H, W), but got {got}. Set another "
+        "layer."
+    )
 
 
 def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:

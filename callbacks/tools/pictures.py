@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from callbacks.tools.fonts import cut_middle, drawable, font_of
+from callbacks.tools.fonts import cut_middle, drawable, font
 
 BACKGROUND = 0.35  # grey between cells, distinct from black and white
 CELL = 24  # minimum side of a cell in pixels, so that it is recognisable on a screen
@@ -68,14 +68,14 @@ def add_caption(picture: Tensor, text: str) -> Tensor:
     lines, wide = [""], max(width, NARROWEST)
     for word in drawable(text).split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font_of(longer).getlength(longer) > wide - 4:
+        if lines[-1] and font().getlength(longer) > wide - 4:
             lines.append(word)
         else:
             lines[-1] = longer
     strip = Image.new("RGB", (wide, LINE * len(lines) + 4), "white")
     draw = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
-        draw.text((3, LINE * number + 1), line, "black", font_of(line))
+        draw.text((3, LINE * number + 1), line, "black", font())
     result = torch.full((3, height + strip.height, wide), 255, dtype=torch.uint8)
     result[:, :height, :width] = picture
     result[:, height:] = torch.from_numpy(np.array(strip)).permute(2, 0, 1)
@@ -107,21 +107,8 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, s
         picture.paste(Image.fromarray(pixels), (left, top))
         for line, text in enumerate(words):
             caption = shortened(drawable(text), width)
-            draw.text((left, top + height + LINE * line), caption, "black", font_of(caption))
+            draw.text((left, top + height + LINE * line), caption, "black", font())
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-
-
-def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
-    """Return an image, uint8 ``(3, H, W)``, with labelled boxes ``(N, 4)`` (left, top, right, bottom)."""
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    draw = ImageDraw.Draw(image)
-    for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
-        draw.rectangle((left, top, right, bottom), outline="red", width=2)
-        wide = font_of(label).getlength(label) + 4
-        left = max(min(left, image.width - wide), 0)
-        draw.rectangle((left, bottom - LINE, left + wide, bottom), fill="red")
-        draw.text((left + 2, bottom - LINE), label, "black", font_of(label))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def rendered(figure: Figure) -> Tensor:
@@ -134,10 +121,9 @@ def rendered(figure: Figure) -> Tensor:
 def shortened(text: str, width: int) -> str:
     """Shorten a text to a width in pixels by an ellipsis in the middle, because its end may be a number."""
     text = " ".join(text.split())
-    font = font_of(f"{text}…")
-    if font.getlength(text) <= width:
+    if font().getlength(text) <= width:
         return text
     length = len(text)
-    while length and font.getlength(cut_middle(text, length)) > width:
+    while length and font().getlength(cut_middle(text, length)) > width:
         length -= 1
     return cut_middle(text, length)

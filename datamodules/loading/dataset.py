@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError
+from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import paths_of, read_images
@@ -26,9 +27,9 @@ class ImageDataset(Dataset):
         size: Side of the images in pixels.
         resize: How images of another size are resized; None if another size is an error.
         transform: Applied to each image, uint8 ``(3, H, W)``, after loading.
-        pixels: Decoded images, uint8 ``(M, 3, H, W)``, or their ``.npy`` file, which is memory-mapped; if None, image
-            files are read.
+        pixels: Decoded images, uint8 ``(M, 3, H, W)``; if None, image files are read.
         rows: Row of each entry in ``pixels``; by default, entries and rows are in the same order.
+        cache: The ``.npy`` file that ``pixels`` map, if they do.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class ImageDataset(Dataset):
         size: int,
         resize: Resize | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | Path | None = None,
+        pixels: Tensor | None = None,
         rows: Tensor | None = None,
+        cache: Path | None = None,
     ) -> None:
         self.root = root
         self.files = [file for file, _ in entries]
@@ -47,39 +49,47 @@ class ImageDataset(Dataset):
         self.size = size
         self.resize = resize
         self.transform = transform
-        self._mapped = pixels if isinstance(pixels, Path) else None
-        self.pixels = map_pixels(pixels) if isinstance(pixels, Path) else pixels
+        self.pixels = pixels
         self.rows = rows
+        self.cache = cache
         self.targets = torch.tensor([label for _, label in entries], dtype=torch.int64)
-        if self.pixels is not None:
-            self.targets = self.targets.to(self.pixels.device)
+
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        stage: str,
+        class_names: Sequence[str],
+        transform: Callable[[Tensor], Tensor] | None = None,
+        pixels: Tensor | None = None,
+    ) -> "ImageDataset":
+        """Return the images of a stage, with labels that are positions in ``class_names``; ``pixels`` map the cache."""
+        label_of = [class_names.index(name) for name in prepared.class_names]
+        entries = [(file, label_of[label]) for file, label in prepared.entries[stage]]
+        rows = None
+        if pixels is not None:
+            row_of = {file: row for row, file in enumerate(prepared.files)}
+            rows = torch.tensor([row_of[file] for file, _ in entries])
+        folder = prepared.folder
+        return cls(folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Exclude memory-mapped pixels, which a spawned worker maps again: pickling would copy them all."""
-        return self.__dict__ if self._mapped is None else {**self.__dict__, "pixels": None}
+        """Exclude mapped pixels, which a spawned worker maps again: pickling would copy them all."""
+        return self.__dict__ if self.cache is None else {**self.__dict__, "pixels": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._mapped is not None:
-            self.pixels = map_pixels(self._mapped)
+        if self.cache is not None:
+            self.pixels = map_pixels(self.cache)
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return one image and its label; the transform uses the global random state."""
-        images, targets = self.load(torch.tensor([position]))
-        image = images[0] if self.transform is None else self.transform(images[0])
-        return image, int(targets[0])
-
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return a batch.
+        """Return images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Returns:
-            Images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Raises:
             DataError: A file is missing or not an image, or the transform returns images of several sizes.
@@ -99,7 +109,7 @@ class ImageDataset(Dataset):
         assert self.pixels is not None, "only decoded images can be moved to a device"
         own = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
         self.pixels, self.rows, self.targets = own.to(device), None, self.targets.to(device)
-        self._mapped = None
+        self.cache = None
 
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return images before transforms, uint8 ``(N, 3, H, W)``, and targets, int64 ``(N,)``."""

@@ -9,34 +9,37 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, SequentialSampler, get_worker_info
+from torch.utils.data import DataLoader, SequentialSampler, get_worker_info
 
 from datamodules.errors import DataError
 from datamodules.loading.dataset import ImageDataset
 from datamodules.reading.read_images import paths_of
 from datamodules.transforms.batch import Batch, BatchContext
 
+Transform = Callable[[Tensor, Tensor, BatchContext], Batch]
 
-class SeededSampler(Sampler[int]):
+
+class EpochSampler(SequentialSampler):
     """Sample the images of an epoch as a function of seed and epoch.
 
-    The order is drawn on the CPU, so it does not depend on the training device.
+    The order is drawn on the CPU, so it does not depend on the training device. It is a SequentialSampler, because
+    Lightning's ``overfit_batches`` replaces loaders with another one.
 
     Args:
         size: Number of images.
         seed: Seed of the run.
-        weights: Sampling weight of each image, float ``(size,)``; images are then drawn with replacement, as by torch's
-            ``WeightedRandomSampler``. Without weights, each image is drawn once.
+        shuffle: Whether the order is random; otherwise, it is that of the dataset in every epoch.
+        weights: Sampling weight of each image, float ``(size,)``; shuffled images are then drawn with replacement, as
+            by torch's ``WeightedRandomSampler``.
     """
 
-    def __init__(self, size: int, seed: int, weights: Tensor | None = None) -> None:
+    def __init__(self, size: int, seed: int, shuffle: bool = True, weights: Tensor | None = None) -> None:
+        super().__init__(range(size))
         self.size = size
         self.seed = seed
+        self.shuffle = shuffle
         self.weights = weights
         self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.size
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.draw().tolist())
@@ -47,20 +50,12 @@ class SeededSampler(Sampler[int]):
 
     def draw(self) -> Tensor:
         """Return the positions of the images, int64 ``(size,)``."""
+        if not self.shuffle:
+            return torch.arange(self.size)
         generator = torch.Generator().manual_seed(int(seeds_of(1, self.seed, self.epoch)[0]))
         if self.weights is None:
             return torch.randperm(self.size, generator=generator)
         return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-
-
-class FixedOrderSampler(SequentialSampler):
-    """Sample the images in the order of the dataset in every epoch."""
-
-    epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each epoch."""
-        self.epoch = epoch
 
 
 def seeds_of(count: int, *key: int) -> np.ndarray:
@@ -76,21 +71,18 @@ class ImageLoader:
     global batch size: every image exactly once per epoch, in the same number of steps on each process.
 
     Attributes:
-        dataset: The images. Decoded images without a transform are loaded by this process, all others by worker
-            processes.
+        dataset: The images. Decoded images without a transform are loaded by this process, others by ``num_workers``.
         batch_size: Images in a batch, on each device. Without ``drop_last``, images are distributed evenly over the
             batches: 130 images with a batch size of 128 give two batches of 65.
         transform: Called with images, targets and ``BatchContext``; returns the network's input and the targets.
-        transform_unaugmented: The same without augmentation; ``transform`` by default.
         device: Device of the batches.
+        transform_unaugmented: ``transform`` without augmentation.
         shuffle: Whether to reshuffle the images in every epoch.
-        weights: Sampling weight of each image; see ``SeededSampler``.
+        balanced: Whether shuffled images are drawn with replacement, all classes equally often.
         drop_last: Whether to drop an incomplete last batch. With ``shuffle``, other images are dropped in every epoch.
-        num_workers: Number of worker processes.
         seed: Seed of shuffling and augmentation.
         num_classes: Number of classes, for mixing transforms.
-        rank: Global rank of this process.
-        world_size: Number of processes.
+        rank: Global rank of this process, one of ``world_size``.
 
     Raises:
         DataError: There are fewer images than processes.
@@ -98,11 +90,11 @@ class ImageLoader:
 
     dataset: ImageDataset
     batch_size: int
-    transform: Callable[[Tensor, Tensor, BatchContext], Batch]
+    transform: Transform
     device: torch.device
-    transform_unaugmented: Callable[[Tensor, Tensor, BatchContext], Batch] | None = None
+    transform_unaugmented: Transform | None = None
     shuffle: bool = False
-    weights: Tensor | None = None
+    balanced: bool = False
     drop_last: bool = False
     num_workers: int = 0
     seed: int = 0
@@ -116,9 +108,10 @@ class ImageLoader:
                 f"Expected at least one image for each of {self.world_size} devices, but got {len(self.dataset)}. Use "
                 "fewer --trainer.devices or more images."
             )
+        targets = self.dataset.targets.cpu()
+        weights = (1 / torch.bincount(targets).double())[targets] if self.balanced else None
         # Lightning calls set_epoch on the attribute of this name
-        shuffled = SeededSampler(len(self.dataset), self.seed, self.weights)
-        self.sampler: SeededSampler | FixedOrderSampler = shuffled if self.shuffle else FixedOrderSampler(self.dataset)
+        self.sampler = EpochSampler(len(self.dataset), self.seed, self.shuffle, weights)
         if self.drop_last and len(self.dataset) < self._global_batch:
             self.drop_last = False
             rank_zero_info(f"All {len(self.dataset)} training images form one batch of less than {self._global_batch}.")
@@ -135,7 +128,7 @@ class ImageLoader:
         return whole if self.drop_last else min(whole + (rest > 0), len(self.dataset) // self.world_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self._epoch
+        epoch = self.sampler.epoch
         order = self._positions()
         on_device = order if self.device.type == "cpu" else order.to(self.device, non_blocking=True)
         steps = len(self)
@@ -147,25 +140,18 @@ class ImageLoader:
         plan = [(seed, indices[part]) for seed, part in zip(seeds[first:], parts[first:], strict=True)]
         for step, (images, targets) in enumerate(self._fetch(plan), start=first):
             self._done = step + 1
-            draw = BatchContext(
-                self._generator(seeds[step]), epoch, on_device[parts[step]], self.seed, self.num_classes
-            )
-            images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
-            yield self.transform(images, targets, draw)
+            yield self._transform(self.transform, images, targets, seeds[step], epoch, on_device[parts[step]])
 
-    def render(self, positions: Tensor, epoch: int) -> Batch:
-        """Return the images at given positions as the network receives them in an epoch.
-
-        Args:
-            positions: Positions in the dataset, int64 ``(N,)``.
-            epoch: Epoch, counted from 0.
-        """
-        return self._render(positions, epoch, self.transform)
+    def render(self, positions: Tensor, epoch: int, augment: bool = True) -> Batch:
+        """Return the images at some positions, int64 ``(N,)``, as the network receives them in an epoch from 0."""
+        transform = self.transform if augment else self.transform_unaugmented or self.transform
+        seed = int(seeds_of(1, self.seed, epoch, 0)[0])
+        images, targets = self.dataset.__getitems__((seed, positions))
+        return self._transform(transform, images, targets, seed, epoch, positions.to(self.device))
 
     def unaugmented(self, count: int) -> Tensor:
         """Return about ``count`` evenly spaced images without batch augmentation, for statistics."""
-        positions = torch.arange(0, len(self.dataset), -(-len(self.dataset) // count))
-        return self._render(positions, 0, self.transform_unaugmented or self.transform)[0]
+        return self.render(torch.arange(0, len(self.dataset), -(-len(self.dataset) // count)), 0, augment=False)[0]
 
     def paths(self, batch: int) -> list[str]:
         """Return the file of each image in this process's part of a batch of the current epoch."""
@@ -176,7 +162,7 @@ class ImageLoader:
         """Return the position within the epoch, for a checkpoint."""
         state = {
             "seed": self.seed,
-            "epoch": self._epoch,
+            "epoch": self.sampler.epoch,
             "batch": self._done,
             "batch_size": self.batch_size,
             "batches": len(self),
@@ -195,10 +181,9 @@ class ImageLoader:
             DataError: The checkpoint was saved within an epoch with another global batch size or other images.
         """
         current = self.state_dict()
-        changed = ["images"] * (state["images"] != current["images"])
-        if state["batch_size"] * state["world_size"] != current["batch_size"] * current["world_size"]:
-            changed += [key for key in ("batch_size", "world_size") if state[key] != current[key]]
-        changed = changed or ["batches"] * (state["batches"] != current["batches"])
+        same_batch = state["batch_size"] * state["world_size"] == current["batch_size"] * current["world_size"]
+        keys = ("images", "batches") if same_batch else ("images", "batch_size", "world_size")
+        changed = [key for key in keys if state[key] != current[key]]
         if changed and 0 < state["batch"] < state["batches"]:
             raise DataError(
                 f"Expected {' and '.join(f'{key} {state[key]}' for key in changed)} as in the checkpoint, which was "
@@ -207,16 +192,14 @@ class ImageLoader:
             )
         self._resume, self._done = dict(state), state["batch"]
         self.seed = state["seed"]
-        if isinstance(self.sampler, SeededSampler):
-            self.sampler.seed = state["seed"]
+        self.sampler.seed = state["seed"]
 
-    def _render(
-        self, positions: Tensor, epoch: int, transform: Callable[[Tensor, Tensor, BatchContext], Batch]
+    def _transform(
+        self, transform: Transform, images: Tensor, targets: Tensor, seed: int, epoch: int, positions: Tensor
     ) -> Batch:
-        seed = int(seeds_of(1, self.seed, epoch, 0)[0])
-        images, targets = self.dataset.__getitems__((seed, positions))
-        draw = BatchContext(self._generator(seed), epoch, positions.to(self.device), self.seed, self.num_classes)
-        return transform(images.to(self.device), targets.to(self.device), draw)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
+        return transform(images, targets, BatchContext(generator, epoch, positions, self.seed, self.num_classes))
 
     def _part(self, step: int) -> slice:
         """Return the slice of the epoch's positions that forms this process's part of a batch."""
@@ -230,25 +213,13 @@ class ImageLoader:
     def _global_batch(self) -> int:
         return self.batch_size * self.world_size
 
-    @property
-    def _epoch(self) -> int:
-        return self.sampler.epoch
-
-    @property
-    def _resident(self) -> bool:
-        """Whether this process loads the images itself."""
-        return self.dataset.pixels is not None and self.dataset.transform is None
-
     def _positions(self) -> Tensor:
-        positions = self.sampler.draw() if isinstance(self.sampler, SeededSampler) else torch.arange(len(self.dataset))
+        positions = self.sampler.draw()
         return positions.pin_memory() if self.device.type == "cuda" else positions
-
-    def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(seed)
 
     def _fetch(self, plan: Sequence[tuple[int, Tensor]]) -> Iterator[Batch]:
         """Yield images and targets of each batch of a plan."""
-        if self._resident:
+        if self.dataset.pixels is not None and self.dataset.transform is None:
             pin = self.device.type == "cuda" and self.dataset.targets.device.type == "cpu"
             for batch in plan:
                 images, targets = self.dataset.__getitems__(batch)

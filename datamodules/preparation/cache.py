@@ -1,16 +1,15 @@
 """Decode all images in one pass and cache their pixels in one file.
 
 The file is an ordinary ``.npy``, which is memory-mapped: processes share one copy of it, and opening it takes no time.
-Its name contains a fingerprint of the files and settings, so that a cache of other files is never used by mistake.
+Its name contains a fingerprint of the files and settings, so that a cache of other files is never used by mistake. It
+appears when it is complete; what is written into it later is not noticed, so delete it if in doubt.
 """
 
 import hashlib
-import json
+import io
 import os
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from atomic_files import write_atomically
 from datamodules.errors import DataError
 from datamodules.preparation.statistics import Sums, channel_sums
 from datamodules.preparation.write_pngs import cores
-from datamodules.reading.decode import LOSSES, Resize
+from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import paths_of, read_images
 
 VERSION = 1  # part of the fingerprint; increase it when decoding or resizing changes
@@ -39,16 +38,12 @@ class Scan(NamedTuple):
 
 
 def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None) -> str:
-    """Return a digest of the path, size and modification time of each file, and of the decoding settings.
-
-    A missing file has size -1, so that the fingerprint changes when it is restored.
-    """
+    """Return a digest of the path, size (-1 if missing) and modification time of each file, and of the settings."""
     facts: list[int] = []
     for path in paths_of(root, files):
         try:
             stat = os.stat(path)
-            facts.append(stat.st_size)
-            facts.append(stat.st_mtime_ns)
+            facts += (stat.st_size, stat.st_mtime_ns)
         except OSError:
             facts += (-1, -1)
     digest = hashlib.sha256("\n".join([f"{VERSION} {size} {resize}", *files]).encode())
@@ -56,14 +51,17 @@ def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | No
     return digest.hexdigest()[:32]
 
 
-def cache_path(root: Path, size: int, resize: Resize | None, key: str) -> Path:
+def cache_path(folder: Path, size: int, resize: Resize | None, key: str) -> Path:
     """Return the path of the pixels of a fingerprint."""
-    return root / "cache" / f"{size}_{resize or 'as_is'}_{key}.npy"
+    return folder / "cache" / f"{size}_{resize or 'as_is'}_{key}.npy"
 
 
-def chunk_of(size: int) -> int:
-    """Return how many images of a given side are read at a time."""
-    return max(1, CHUNK_BYTES // (3 * size * size))
+def is_cached(path: Path, count: int, size: int) -> bool:
+    """Return whether the pixels of ``count`` images are cached."""
+    try:
+        return path.stat().st_size == len(_header(count, size)) + count * 3 * size * size
+    except FileNotFoundError:
+        return False
 
 
 def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, keep_at: Path | None) -> Scan:
@@ -74,97 +72,76 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
         files: Paths.
         size: Side of the decoded images in pixels.
         resize: How images of another size are resized.
-        keep_at: File in which to cache the pixels, uint8 ``(N, 3, size, size)``; None for no cache. Unreadable images
-            are black.
+        keep_at: File in which to cache the pixels, uint8 ``(N, 3, size, size)``, instead of earlier ones of this size;
+            None for no cache. Unreadable images are black.
     """
+    if keep_at is None:
+        return _read_all(root, files, size, resize, lambda start, pixels: None)
+    keep_at.parent.mkdir(parents=True, exist_ok=True)
+    kind = f"{keep_at.stem.rpartition('_')[0]}_*"
+    for killed in keep_at.parent.glob(f"{kind}.partial"):
+        killed.unlink()
+    header = _header(len(files), size)
+    with write_atomically(keep_at, durable=True) as partial, partial.open("wb", buffering=0) as file:
+
+        def write(start: int, pixels: np.ndarray) -> None:
+            _write(file.fileno(), len(header) + start * pixels[0].nbytes, pixels.data.cast("B"))
+
+        try:
+            _write(file.fileno(), 0, memoryview(header))
+            result = _read_all(root, files, size, resize, write)
+        except OSError as error:
+            error.filename = error.filename or keep_at
+            raise
+    for old in keep_at.parent.glob(kind):  # processes that have mapped them can still read them
+        if old != keep_at:
+            old.unlink()
+    return result
+
+
+def _read_all(
+    root: Path, files: Sequence[str], size: int, resize: Resize | None, keep: Callable[[int, np.ndarray], None]
+) -> Scan:
+    """Read images in chunks, and call ``keep`` with the position of the first one of each and their pixels."""
     paths = paths_of(root, files)
     sums = Sums(np.empty((len(paths), 3), np.int64), np.empty((len(paths), 3), np.int64))
     digests = [b""] * len(paths)
     unreadable: dict[int, DataError] = {}
-    losses: dict[str, list[int]] = {loss: [] for loss in LOSSES}
-    each = chunk_of(size)
+    losses: dict[str, list[int]] = {}
+    each = max(1, CHUNK_BYTES // (3 * size * size))
 
-    def work(start: int) -> int:
-        chunk = paths[start : start + each]
-        stop = start + len(chunk)
-        pixels = read_images(
-            chunk,
-            size,
-            resize,
-            lambda i, error: unreadable.__setitem__(start + i, error),
-            lambda i, loss: losses[loss].append(start + i),
-        )
+    def read(start: int) -> None:
+        stop = min(start + each, len(paths))
+        problems, lost = dict[int, DataError](), dict[int, list[str]]()
+        pixels = read_images(paths[start:stop], size, resize, problems, lost)
         sums.values[start:stop], sums.squares[start:stop] = channel_sums(pixels)
         digests[start:stop] = [hashlib.sha256(image).digest()[:16] for image in pixels]
-        if out < 0:
-            return 0
-        content = pixels.data.cast("B")
-        written, place = 0, begin + start * pixels[0].nbytes
-        while written < len(content):  # with a memory map, a full disk would kill the process
-            written += os.pwrite(out, content[written:], place + written)
-        return zlib.crc32(content)
+        unreadable.update((start + i, error) for i, error in problems.items())
+        for i, kinds in lost.items():
+            for kind in kinds:
+                losses.setdefault(kind, []).append(start + i)
+        keep(start, pixels)
 
-    with _create(keep_at, (len(paths), 3, size, size)) as (out, begin):
-        pool = ThreadPoolExecutor(cores())
-        try:
-            jobs = [pool.submit(work, start) for start in range(0, len(paths), each)]
-            with Progress() as progress:  # stops if reading fails
-                tracked = progress.track(jobs, description=f"Reading {len(paths)} images of {root}")
-                checksums = [job.result() for job in tracked]
-        except OSError as error:
-            error.filename = error.filename or keep_at
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if keep_at is not None:
-        stat = keep_at.stat()
-        facts = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "crc32": checksums}
-        with write_atomically(keep_at.with_suffix(".json")) as partial:
-            partial.write_bytes(f"{json.dumps(facts)}\n".encode())
-    return Scan(sums, digests, unreadable, {loss: sorted(rows) for loss, rows in losses.items() if rows})
-
-
-def open_cache(path: Path, count: int, size: int) -> np.ndarray | None:
-    """Return cached pixels, uint8 ``(count, 3, size, size)``, memory-mapped and read-only.
-
-    Returns None if the cache is missing or differs from what was written.
-    """
+    pool = ThreadPoolExecutor(cores())
     try:
-        facts = json.loads(path.with_suffix(".json").read_text())
-        stat = path.stat()
-        if stat.st_size != facts["bytes"]:
-            return None
-        pixels = np.load(path, mmap_mode="r")
-        if pixels.shape != (count, 3, size, size) or pixels.dtype != np.uint8:
-            return None
-        if stat.st_mtime_ns != facts["mtime_ns"]:  # touched or copied: compare checksums
-            each = chunk_of(size)
-            for chunk, checksum in enumerate(facts["crc32"]):
-                if zlib.crc32(pixels[chunk * each : (chunk + 1) * each]) != checksum:
-                    return None
-        return pixels
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        jobs = [pool.submit(read, start) for start in range(0, len(paths), each)]
+        with Progress() as progress:  # stops if reading fails
+            for job in progress.track(jobs, description=f"Reading {len(paths)} images of {root}"):
+                job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Scan(sums, digests, unreadable, {loss: sorted(rows) for loss, rows in sorted(losses.items())})
 
 
-@contextmanager
-def _create(path: Path | None, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield the descriptor of a new ``.npy`` file and the offset of its data; -1 and 0 if ``path`` is None.
+def _header(count: int, size: int) -> bytes:
+    """Return the bytes before the pixels of an ``.npy`` file."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)})
+    return file.getvalue()
 
-    At the end, the file replaces all caches of this size and resize mode.
-    """
-    if path is None:
-        yield -1, 0
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = f"{path.stem.rpartition('_')[0]}_*"
-    for killed in path.parent.glob(f"{kind}.partial"):
-        killed.unlink()
-    with write_atomically(path) as partial:
-        with partial.open("wb") as file:
-            npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            file.flush()
-            yield file.fileno(), file.tell()
-        for old in path.parent.glob(kind):
-            if old.suffix != ".partial":  # processes that have mapped them can still read them
-                old.unlink()
+
+def _write(file: int, place: int, content: memoryview) -> None:
+    """Write at a place of a file; with a memory map, a full disk would kill the process."""
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file, content[written:], place + written)

@@ -23,7 +23,7 @@ class PixelStats:
         unreadable: Files that cannot be read, each with the reason.
         identical: Groups of files with the same pixels in more than one of train, val and test.
         losses: Keys of ``decode.LOSSES``, each with the number of affected images and the first of them.
-        digest: SHA-256 of the pixels of all images of train, val and test; "" if an earlier version wrote the file.
+        digest: SHA-256 of the pixels of all images of train, val and test.
     """
 
     fingerprint: str
@@ -31,8 +31,8 @@ class PixelStats:
     std: list[float]
     unreadable: dict[str, str]
     identical: list[list[str]]
-    losses: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
-    digest: str = ""
+    losses: dict[str, list[Any]]
+    digest: str
 
     def loss_notes(self) -> list[str]:
         """Return what decoding loses, one line for each kind of loss."""
@@ -58,7 +58,7 @@ class DatasetInfo:
         split: Split settings of the index files.
         source: Origin of the images.
         digests: SHA-256 of each index file at the time of writing.
-        pixels: Statistics of the images by size and resize mode, such as "32 crop".
+        pixels: Statistics of the images by size, resize mode and fold, such as "32 crop" or "32 fold 0 of 5".
     """
 
     class_names: list[str]
@@ -70,11 +70,15 @@ class DatasetInfo:
 
 
 def load_description(folder: Path) -> DatasetInfo | None:
-    """Return the content of ``dataset.json``, or None if it is missing or this version cannot read it."""
+    """Return the content of ``dataset.json``, or None if it is missing or damaged.
+
+    Statistics of an earlier version that lacks some are left out, so that they are gathered again.
+    """
+    fields = {field.name for field in dataclasses.fields(PixelStats)}
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        pixels = {key: PixelStats(**value) for key, value in content.pop("pixels").items()}
-        return DatasetInfo(**content, pixels=pixels)
+        pixels = content.pop("pixels").items()
+        return DatasetInfo(**content, pixels={key: PixelStats(**value) for key, value in pixels if {*value} == fields})
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

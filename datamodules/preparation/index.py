@@ -13,41 +13,41 @@ from atomic_files import write_atomically
 from datamodules.errors import DataError
 
 STAGES = ("train", "val", "test")
-Entry = tuple[str, int]  # path relative to the data root with forward slashes, and label
+Entry = tuple[str, int]  # path relative to the folder of the images with forward slashes, and label
+Entries = dict[str, list[Entry]]  # by stage
 
 LABEL = re.compile(r"[0-9]{1,6}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third column, or a binary file
 
 
-def index_path(root: Path, stage: str) -> Path:
+def index_path(folder: Path, stage: str) -> Path:
     """Return the path of the index file of a stage."""
-    return root / f"{stage}.txt"
+    return folder / f"{stage}.txt"
+
+
+def check_entries(path: Path, entries: list[Entry]) -> None:
+    """Check that entries can be written to an index file and read back unchanged.
+
+    Raises:
+        DataError: One would change, such as a path that ends in a space or contains a backslash.
+    """
+    if _is_read_back(entries):
+        return
+    for file, label in entries:
+        if not _is_read_back([(file, label)]):
+            raise DataError(
+                "Expected labels from 0 to 999999, and file names in UTF-8 without backslashes, line ends, and spaces "
+                f"at either end, for {path}, but got {file!r} with label {label!r}. Rename the file."
+            )
+    raise DataError(f"Expected each path once for {path}, but got one twice.")
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file that ``read_index`` reads back unchanged.
-
-    Raises:
-        DataError: An entry would change, such as a path that ends in a space or contains a backslash.
-    """
+    """Write an index file; see ``check_entries``."""
     entries = list(entries)
-    text = text_of(entries)
-    problem: Exception | None = None
-    try:
-        if _parse(path, text.encode())[0] != entries:
-            problem = DataError(f"Expected entries for {path} that are read back unchanged, but some differ.")
-    except (DataError, UnicodeEncodeError) as error:
-        problem = error
-    if problem is not None:
-        for file, _ in entries:
-            if not _is_plain(file):
-                raise DataError(
-                    "Expected file names in UTF-8 without backslashes, line ends, and spaces at either end, for "
-                    f"{path}, but got {file!r}. Rename the file."
-                ) from problem
-        raise problem
+    check_entries(path, entries)
     with write_atomically(path) as partial:
-        partial.write_bytes(text.encode())
+        partial.write_bytes(text_of(entries).encode())
 
 
 def read_index(path: Path) -> list[Entry]:
@@ -56,19 +56,14 @@ def read_index(path: Path) -> list[Entry]:
     Raises:
         DataError: The file cannot be read, or a line has no path, no label, or the same path as another line.
     """
-    return _read(path)[0]
-
-
-def line_of(path: Path, file: str) -> int:
-    """Return the line number, from 1, of ``file`` in an index file.
-
-    Raises:
-        DataError: No line lists it.
-    """
-    _, numbers = _read(path)
-    if file not in numbers:
-        raise DataError(f"Expected a line for {file} in {path}, but got none. Add it.")
-    return numbers[file]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"Expected an index file, but {path} cannot be read: {error.strerror}. Restore it, or delete dataset.json "
+            "and the other index files to create all again."
+        ) from error
+    return _parse(path, content)
 
 
 def digest_of(text: str | bytes) -> str:
@@ -97,27 +92,15 @@ def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[s
     return counts
 
 
-def _is_plain(file: str) -> bool:
-    """Return whether a path can be written to an index file and read back unchanged."""
+def _is_read_back(entries: list[Entry]) -> bool:
+    """Return whether entries can be written to an index file and read back unchanged."""
     try:
-        return _parse(Path(), f"{file} 0\n".encode())[0] == [(file, 0)]
+        return _parse(Path(), text_of(entries).encode()) == entries
     except (DataError, UnicodeEncodeError):
         return False
 
 
-def _read(path: Path) -> tuple[list[Entry], dict[str, int]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"Expected an index file, but {path} cannot be read: {error.strerror}. Restore it, or delete dataset.json "
-            "next to it to create both again."
-        ) from error
-    return _parse(path, content)
-
-
-def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
-    """Return the entries, and the line number of each path."""
+def _parse(path: Path, content: bytes) -> list[Entry]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -125,7 +108,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
         got = f"the byte {content[error.start]:#04x}"
         raise DataError(f"{path}:{number}: Expected UTF-8, but got {got}. Save the file as UTF-8.") from error
     entries: list[Entry] = []
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # line of each path
     labels: dict[str, int] = {}  # parsed labels; most of the time goes into lines
     for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
         words = line.lstrip("\ufeff \t").rsplit(None, 1)  # concatenated UTF-8 files may have several byte order marks
@@ -145,4 +128,4 @@ def _parse(path: Path, content: bytes) -> tuple[list[Entry], dict[str, int]]:
                 f"{numbers[file]} with label {dict(entries)[file]}. Delete one of the two lines."
             )
         entries.append((file, labels[label]))
-    return entries, numbers
+    return entries

@@ -2,17 +2,17 @@
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from datamodules.errors import DataError, first_few
-from datamodules.preparation.index import STAGES
+from datamodules.preparation.index import STAGES, Entries, Entry
+from datamodules.preparation.split import divide
 from datamodules.reading.decode import IMAGE_SUFFIXES
 from datamodules.reading.files import is_data, walk
 
-OUTPUT_FOLDERS = re.compile(r"cache|folds_\d+")  # folders that this project creates in a data folder
+OUTPUT_FOLDERS = re.compile(r"cache|folds_\d+")  # folders that earlier versions created next to the images
 # words around the stage, as in training_set, seg_train, PublicTest
 ABOUT = r"(?:set|data|dataset|imgs?|images?|pictures|photos|samples|split|seg|public|private)"
 STAGE_FOLDER = re.compile(
@@ -21,10 +21,49 @@ STAGE_FOLDER = re.compile(
     re.IGNORECASE,
 )
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # in train2017, asl_train, trainA
-BESIDE_TRAIN = re.compile(  # folders next to train that are neither a stage nor a class
-    r"(?:un[ _.-]?)?label(?:l?ed|s|)|annotations?|masks?|hold[ _.-]?out|extra|images?|pred(?:ictions?)?|submissions?",
-    re.IGNORECASE,
-)
+
+
+def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
+    """Split the images of a folder into "train", "val" and "test", by its folders or else by fractions.
+
+    Args:
+        root: Folder to which paths are relative.
+        fractions: Fractions of train, val and test. A folder of val or test has all its images; train is divided.
+        seed: Seed of the split.
+
+    Raises:
+        DataError: There are no class folders, a class is empty or unknown in train, or stages are ambiguous.
+    """
+    folders = find_stages(root)
+    files_of = {stage: find_images(folder, root) for stage, folder in folders.items()}
+    names = sorted(files_of["train"])
+    parts: Entries = {}
+    for stage, classes in files_of.items():
+        if unknown := sorted(classes.keys() - set(names)):
+            raise DataError(
+                f"Expected the classes of {folders['train']} ({', '.join(names)}) in {folders[stage]} too, but got "
+                f"{', '.join(unknown)}. Rename these folders to classes of train, or move them away."
+            )
+        parts[stage] = label_entries(classes, folders[stage], names)
+    missing = [stage for stage in STAGES if stage not in parts]
+    shares = [share for stage, share in zip(STAGES, fractions, strict=True) if stage in ("train", *missing)]
+    divided = divide(parts["train"], [share / sum(shares) for share in shares], seed)
+    return {stage: {**parts, **dict(zip(["train", *missing], divided, strict=True))}[stage] for stage in STAGES}
+
+
+def label_entries(files_of: dict[str, list[str]], folder: Path, names: Sequence[str]) -> list[Entry]:
+    """Return the path and label of each image; labels are positions in ``names``.
+
+    Raises:
+        DataError: A class has no images.
+    """
+    for name, files in files_of.items():
+        if not files:
+            other = next((f"{parent}/{inner[0]}" for parent, inner in walk(folder / name) if inner), "")
+            got = f"only files without an image suffix, for example {other}" if other else "none"
+            raise DataError(f"Expected images in {folder / name}, but got {got}. Add images, or remove the folder.")
+    label_of = {name: label for label, name in enumerate(names)}
+    return [(file, label_of[name]) for name, files in files_of.items() for file in files]
 
 
 def find_stages(root: Path) -> dict[str, Path]:
@@ -39,22 +78,14 @@ def find_stages(root: Path) -> dict[str, Path]:
     for name in inner:
         if match := STAGE_FOLDER.fullmatch(name):
             stages.setdefault(str(match.lastgroup), []).append(name)
-    named = [name for names in stages.values() for name in names]
-    if not named or ([name.lower() for name in named] == ["train"] and not class_folders(top / named[0])):  # a vehicle
+    if not stages:
         if top == root or top.name.lower() != "train":  # folders in a single folder called train are classes
-            _check_classes(top, inner, named)
-        for name in inner:
-            below = class_folders(top / name)
-            if len(below) > 1 and all(map(STAGE_FOLDER.fullmatch, below)):
-                raise DataError(
-                    f"Expected class folders within {below[0]}, but got {top / name / below[0]}. Put the class folders "
-                    f"into those of the stages; or use --data.root {top / name} if it is a dataset of its own."
-                )
+            _check_classes(top, inner)
         stages = {"train": [""]}
-    if "train" not in stages:
+    elif "train" not in stages:
         raise DataError(
-            f"Expected {top / 'train'}, with one folder per class, next to {named[0]}, but got {first_few(inner)}. "
-            "Move the class folders into it, or rename a class that has the name of a stage."
+            f"Expected {top / 'train'}, with one folder per class, next to {next(iter(stages.values()))[0]}, but got "
+            f"{first_few(inner)}. Move the class folders into it, or rename a class that has the name of a stage."
         )
     folders: dict[str, Path] = {}
     for stage in [name for name in STAGES if name in stages]:
@@ -70,45 +101,35 @@ def find_stages(root: Path) -> dict[str, Path]:
         elif stage == "train":  # val or test without class folders is ignored
             raise DataError(
                 f"Expected one folder of images per class in {places[0]}, such as {places[0]}/cats, but it contains no "
-                "folder."
+                "folder. If it is a class itself, move all class folders into a new folder train."
             )
     return folders
 
 
-def _check_classes(top: Path, names: Sequence[str], train: Sequence[str]) -> None:
-    """Raise DataError if class folders are named like stages: train2017 and val2017, train and test1.
+def _check_classes(top: Path, names: Sequence[str]) -> None:
+    """Raise DataError if class folders look like those of stages: train2017 and val2017, or a/train and b/train.
 
     One class of several may contain such a word, for example train_station.
-
-    Args:
-        top: Parent of the class folders.
-        names: Names of the class folders.
-        train: Name of the folder called train, if any: it is a class only if no other folder is for training.
     """
-    stages = {name: stage for name in names if (stage := _stage_word(name))}
-    others = [name for name in names if name not in stages and BESIDE_TRAIN.fullmatch(name)]
-    all_named = len(names) > 1 and len(stages) + len(others) == len(names)
-    if len(set(stages.values())) > 1 or (stages and all_named) or (train and len(stages) + len(others) > 1):
+    stages = {name: str(match.lastgroup) for name in names if (match := _find_stage(name))}
+    below = [
+        f"{name}/{inner}" for name in names for inner in class_folders(top / name) if STAGE_FOLDER.fullmatch(inner)
+    ]
+    if len(set(stages.values())) > 1 or len(stages) == len(names) > 1 or len(below) > 1:
         raise DataError(
-            f"Expected one folder per class in {top}, but {first_few([*stages, *others])} are named like splits. Use "
+            f"Expected one folder per class in {top}, but {first_few([*stages, *below])} are named like splits. Use "
             f"{top}/CLASS, or {top}/train/CLASS with val/CLASS and test/CLASS next to it, each with images. If they "
             "are classes, move all class folders into a new folder train."
         )
 
 
-def _stage_word(name: str) -> str:
-    """Return the stage that a word in a folder's name stands for, or "" if there is none."""
-    match = next(filter(None, map(STAGE_FOLDER.fullmatch, WORD.findall(name))), None)
-    return str(match.lastgroup) if match else ""
+def _find_stage(name: str) -> re.Match[str] | None:
+    """Return the match of a word for a stage in a folder's name."""
+    return next(filter(None, map(STAGE_FOLDER.fullmatch, WORD.findall(name))), None)
 
 
 def unwrap(folder: Path, known: Sequence[str] = ()) -> Path:
-    """Return the first folder, starting at ``folder``, that contains more than a single folder.
-
-    Args:
-        folder: Folder to start from.
-        known: Class names, which are not entered.
-    """
+    """Return the first folder from ``folder`` inwards that contains more than a single folder, or a known class."""
     inner = class_folders(folder)
     if len(inner) != 1 or inner[0] in known:
         return folder
@@ -124,10 +145,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def find_images(folder: Path, root: Path) -> dict[str, list[str]]:
-    """Return the image files in each class folder of ``folder``, as paths relative to ``root``.
-
-    Hidden files (".DS_Store"), folders of other programs ("@eaDir") and files without an image suffix are ignored.
-    """
+    """Return the image files in each class folder of ``folder``, as paths relative to ``root``."""
     return {name: image_files(folder / name, root) for name in class_folders(folder)}
 
 
@@ -140,22 +158,7 @@ def image_files(folder: Path, root: Path) -> list[str]:
     return sorted(files)
 
 
-def find_others(root: Path, images: AbstractSet[str]) -> dict[str, list[str]]:
-    """Return the files that are not in ``images``, by reason, without hidden files and those of this project."""
-    others: dict[str, list[str]] = defaultdict(list)
-    for parent, inner, names in os.walk(root):
-        folder = Path(parent).relative_to(root)
-        top = not folder.parts
-        inner[:] = [name for name in inner if not name.startswith(".") and not (top and OUTPUT_FOLDERS.fullmatch(name))]
-        for name in names:
-            file = name if top else f"{folder.as_posix()}/{name}"
-            is_output = top and re.search(r"^preview(_\d+)?\.png$|\.(txt|json|partial|old\d*)$", name)
-            if is_output or name.startswith(".") or file in images:
-                continue
-            if not all(map(is_data, folder.parts)):
-                others["in a folder of another program"].append(file)
-            elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                others["in no class folder; `predict` can classify them"].append(file)
-            else:
-                others["without an image suffix"].append(file)
-    return others
+def find_others(root: Path, images: AbstractSet[str]) -> list[str]:
+    """Return the files that are not in ``images``, without hidden files, text files and those of other programs."""
+    files = [f"{Path(parent).relative_to(root).as_posix()}/{name}" for parent, names in walk(root) for name in names]
+    return [file.removeprefix("./") for file in files if file not in images and not file.endswith((".txt", ".json"))]

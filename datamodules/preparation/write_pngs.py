@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import Progress, track
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, first_few
 from datamodules.preparation.index import Entry
 from datamodules.reading.png import encode_pngs
 
@@ -39,7 +39,7 @@ class ImageBatch(NamedTuple):
 def list_converted(images: Path, subset: str) -> list[Entry]:
     """Return the path, relative to the data root, and label of each image of a complete subset, ordered by index."""
     images_by_index = []
-    for _, name in _checksums(images / subset):
+    for name in _checksums(images / subset):
         label, index = Path(name).stem.split("_")
         images_by_index.append((int(index), f"{images.name}/{subset}/{name}", int(label)))
     return [(path, label) for _, path, label in sorted(images_by_index)]
@@ -50,23 +50,20 @@ def read_source(images: Path, subset: str) -> dict[str, Any]:
     return json.loads((images / subset / SOURCE).read_text())
 
 
-def is_converted(images: Path, subset: str) -> bool:
-    """Return whether ``images/<subset>`` is complete."""
-    return (images / subset / CHECKSUMS).is_file()
+def find_missing(images: Path, subsets: Iterable[str]) -> list[str]:
+    """Return the subsets that are yet to be written.
 
-
-def check_free(images: Path, subsets: Iterable[str]) -> None:
-    """Raise DataError if the folder of a subset exists but was not written by this project.
-
-    A folder of this project always contains its checksums, because it is renamed when complete.
+    Raises:
+        DataError: The folder of one exists, but was not written by this project. Such a folder contains checksums.
     """
-    for subset in subsets:
-        if (images / subset).exists() and not is_converted(images, subset):
+    missing = [subset for subset in subsets if not (images / subset / CHECKSUMS).is_file()]
+    for folder in (images / subset for subset in missing):
+        if folder.exists():
             raise DataError(
-                f"Expected no folder {images / subset}, where images will be written, but it exists and was not "
-                "written by this project. For images of your own, use --data datamodules.FolderDataModule; or "
-                "change --data.root."
+                f"Expected no folder {folder}, where images will be written, but it exists and was not written by this "
+                "project. For images of your own, use --data datamodules.FolderDataModule; or change --data.root."
             )
+    return missing
 
 
 def convert(
@@ -80,10 +77,7 @@ def convert(
     """Write ``images/<subset>/<class name>/<label>_<index>.png`` for every image of ``batches``.
 
     Files are written next to the target, which is renamed at the end: after a kill at any moment, each subset is either
-    complete or missing, and the next call starts from scratch.
-
-    Raises:
-        DataError: A folder that this project did not write exists at the target.
+    complete or missing, and the next call starts from scratch. A subset must be missing (``find_missing``).
 
     Args:
         batches: Images; those of a subset in any order.
@@ -94,33 +88,27 @@ def convert(
         compression: zlib level of the PNG files, 0 (stored) to 9 (smallest).
     """
     partial = images.with_name(images.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    jobs: dict[str, list[Future[list[str]]]] = {}
+    shutil.rmtree(partial, ignore_errors=True)
+    jobs = []
     pool = ThreadPoolExecutor(cores())  # threads, because most of the work releases the GIL
     try:
         for batch in batches:
-            if batch.subset not in jobs:
-                check_free(images, [batch.subset])
-                jobs[batch.subset] = []
-                for name in class_names:
-                    (partial / batch.subset / name).mkdir(parents=True)
+            folder = partial / batch.subset
+            for name in class_names:
+                (folder / name).mkdir(parents=True, exist_ok=True)
             for start in range(0, len(batch.pixels), JOB):
                 part = slice(start, start + JOB)
                 names = [
                     f"{class_names[label]}/{label}_{batch.first_index + start + i}.png"
                     for i, label in enumerate(batch.labels[part].tolist())
                 ]
-                folder = str(partial / batch.subset)
-                jobs[batch.subset].append(pool.submit(_write_pngs, folder, names, batch.pixels[part], compression))
+                jobs.append((folder, pool.submit(_write_pngs, folder, names, batch.pixels[part], compression)))
+        lines: dict[Path, list[str]] = {}
         with Progress() as progress:
             task = progress.add_task(f"Writing PNG files to {images}", total=total)
-            lines: dict[str, list[str]] = {}
-            for subset, parts in jobs.items():
-                lines[subset] = []
-                for job in parts:
-                    lines[subset].extend(job.result())
-                    progress.update(task, completed=sum(map(len, lines.values())))
+            for folder, job in jobs:
+                lines.setdefault(folder, []).extend(job.result())
+                progress.update(task, completed=sum(map(len, lines.values())))
     except BaseException:
         pool.shutdown(cancel_futures=True)
         shutil.rmtree(partial, ignore_errors=True)  # frees space on a full disk
@@ -128,38 +116,49 @@ def convert(
     pool.shutdown()
 
     images.mkdir(parents=True, exist_ok=True)
-    for subset in lines:
-        (partial / subset / SOURCE).write_text(json.dumps(source, indent=2) + "\n")
-        (partial / subset / CHECKSUMS).write_text("".join(lines[subset]))
-        (partial / subset).rename(images / subset)
+    for folder, checksums in lines.items():
+        (folder / SOURCE).write_text(json.dumps(source, indent=2) + "\n")
+        (folder / CHECKSUMS).write_text("".join(checksums))
+        folder.rename(images / folder.name)
     shutil.rmtree(partial)
 
 
-def verify(images: Path, subset: str) -> list[str]:
-    """Return the missing, changed and unknown files of a complete subset, one line each."""
+def verify(images: Path, subset: str) -> None:
+    """Compare every file of a subset, if it is complete, with its checksum.
+
+    Raises:
+        DataError: A file is missing, changed or unknown.
+    """
     folder = images / subset
-    expected = {name: digest for digest, name in _checksums(folder)}
+    if not (folder / CHECKSUMS).is_file():
+        return
+    expected = _checksums(folder)
     existing = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/*")}
 
     def check(name: str) -> str | None:
         if name not in existing:
-            return f"{folder / name} is missing"
+            return f"{name} is missing"
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        return None if digest == expected[name] else f"{folder / name} was changed after it was written"
+        return None if digest == expected[name] else f"{name} was changed"
 
     with ThreadPoolExecutor(cores()) as pool:
         results = track(pool.map(check, expected), f"Verifying {folder}", total=len(expected))
         problems = [problem for problem in results if problem]
-    return problems + [f"{folder / name} is not in the manifest" for name in sorted(existing - expected.keys())]
+    problems += [f"{name} is not in {CHECKSUMS}" for name in sorted(existing - expected.keys())]
+    if problems:
+        raise DataError(
+            f"Expected the files of {folder} as they were written, but {len(problems)} are not: {first_few(problems)}. "
+            "Delete this folder; the next run writes it again."
+        )
 
 
-def _checksums(folder: Path) -> list[tuple[str, str]]:
-    """Return the digest and name of each file in the manifest."""
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the digest of each file in the manifest by its name."""
     lines = (folder / CHECKSUMS).read_text().splitlines()
-    return [(digest, name) for digest, _, name in (line.partition("  ") for line in lines)]
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _write_pngs(folder: str, names: Sequence[str], pixels: np.ndarray, compression: int) -> list[str]:
+def _write_pngs(folder: Path, names: Sequence[str], pixels: np.ndarray, compression: int) -> list[str]:
     """Write one image for each name, and return the lines of the manifest."""
     lines = []
     for name, content in zip(names, encode_pngs(pixels, compression), strict=True):
@@ -167,7 +166,7 @@ def _write_pngs(folder: str, names: Sequence[str], pixels: np.ndarray, compressi
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # three times as fast as open()
         try:
             if os.write(file, content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             error.filename = path
             raise

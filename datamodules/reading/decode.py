@@ -3,9 +3,9 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -14,8 +14,6 @@ from datamodules.errors import ImageError
 
 Resize = Literal["crop", "pad", "squash"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-IMAGE_SUFFIXES: frozenset[str]  # lower case, with the dot; see __getattr__
 
 # Pillow continues after its warnings (damaged EXIF, tags or animations, many pixels), which do not name the file.
 # They are ignored globally, because filters belong to the process: changing them per file would race between threads.
@@ -45,75 +43,56 @@ LOSSES = {
     "profile": ("have a colour profile other than sRGB", "it is not applied"),
 }
 
-# (least maximum, white) of images that do not specify their white level. A float image with a maximum between 1 and 2
-# is rejected: it could be one of 0 to 1 with overshoot, or an almost black one of 0 to 255.
-_WHITES = {"F": ((0, 1), (2, 255)), "I": ((0, 255), (256, 65535))}
-
-# A JPEG is decoded to at least this many times the target size, because antialiasing needs pixels to average.
-# Pillow's `thumbnail` uses 2 as well. See test_large_jpeg_is_read_nearly_as_if_decoded_in_full.
+# A large JPEG is decoded at a reduced scale ("draft mode"), several times faster for photos of a camera, but to at
+# least this many times the target size, because antialiasing needs pixels to average. Pillow's `thumbnail` uses 2 too.
 _DRAFT_GAP = 2
 
-if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> frozenset[str]:  # lazy: the suffixes import all Pillow plugins, 0.2 s
-        if name != "IMAGE_SUFFIXES":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        suffixes = Image.registered_extensions()
-        readable = {*Image.OPEN, "MPO"} - _NOT_PICTURES  # MPO is opened as JPEG
-        globals()[name] = frozenset(suffix.lower() for suffix, kind in suffixes.items() if kind in readable)
-        return globals()[name]
+IMAGE_SUFFIXES = frozenset(  # lower case, with the dot; MPO is opened as JPEG
+    suffix.lower()
+    for suffix, kind in Image.registered_extensions().items()
+    if kind in {*Image.OPEN, "MPO"} - _NOT_PICTURES
+)
 
 
-def read_rgb(path: str | os.PathLike[str], on_loss: Callable[[str], None] | None = None) -> np.ndarray:
+def read_rgb(path: str | os.PathLike[str], losses: list[str] | None = None) -> np.ndarray:
     """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, with its EXIF orientation applied.
 
-    Transparent pixels are composited over white. Only the first of several frames or pages is read. Channels of more
-    than 8 bits are scaled to 8. Floats up to 1 are on the scale of 0 to 1, higher ones of 0 to 255; 32-bit integers up
-    to 255 are on the scale of 0 to 255, higher ones of 0 to 65535.
+    Transparent pixels are composited over white. Only the first of several frames or pages is read. Channels of 16 bits
+    are scaled to 8.
 
     Args:
         path: Image file.
-        on_loss: Called with each key of ``LOSSES`` that applies to the file.
+        losses: If given, receives the keys of ``LOSSES`` that apply to the file.
 
     Raises:
-        ImageError: The file is missing, damaged or not an image, or its values are outside these ranges.
+        ImageError: The file is missing, damaged or not an image, or has floats or 32 bits per channel.
     """
-    return np.array(_read(path, on_loss=on_loss)[0])
+    return np.array(_read(path, losses=losses)[0])
 
 
 def read_square(
-    path: str | os.PathLike[str], size: int | None, resize: Resize, on_loss: Callable[[str], None] | None = None
+    path: str | os.PathLike[str], size: int | None, resize: Resize, losses: list[str] | None = None
 ) -> np.ndarray:
-    """Return ``fit(read_rgb(path, on_loss), size, resize)``, or ``read_rgb(path, on_loss)`` if ``size`` is None.
-
-    A large JPEG is decoded at a reduced scale, which is several times faster and gives nearly the same pixels.
-    """
-    if size is None:
-        return read_rgb(path, on_loss)
-    return np.array(_fit(*_read(path, size, resize, on_loss), size, resize))
-
-
-def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    """Resize an image to a square; an image that already has this size is returned unchanged.
+    """Return the pixels of an image file, resized to a square, or ``read_rgb(path)`` if ``size`` is None.
 
     Args:
-        pixels: uint8 ``(H, W, 3)``.
-        size: Side of the square in pixels.
+        path: Image file.
+        size: Side of the square in pixels. Pixels are scaled by Pillow's antialiased bilinear filter, like torchvision,
+            and those of an image of this size are returned unchanged.
         resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
-            to ``size`` and pad with black. ``"squash"``: resize both sides to ``size``, ignoring the aspect ratio.
-
-    Returns:
-        uint8 ``(size, size, 3)``, scaled with Pillow's antialiased bilinear filter, like torchvision.
+            to ``size`` and pad with black. ``"squash"``: resize both sides, ignoring the aspect ratio.
+        losses: See ``read_rgb``.
     """
-    height, width, _ = pixels.shape
-    return np.array(_fit(Image.fromarray(pixels), (0, 0, width, height), size, resize))
+    if size is None:
+        return read_rgb(path, losses)
+    return np.array(_fit(*_read(path, size, resize, losses), size, resize))
 
 
 def _read(
     path: str | os.PathLike[str],
     size: int | None = None,
     resize: Resize = "crop",
-    on_loss: Callable[[str], None] | None = None,
+    losses: list[str] | None = None,
 ) -> tuple[Image.Image, Box]:
     """Return the upright RGB image of a file, at a reduced scale if it is much larger than ``size``, and its box.
 
@@ -128,9 +107,8 @@ def _read(
             image.load()
             width, height = drafted[1][2:] if drafted else image.size
             upright = _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
-            if on_loss is not None:
-                for loss in _losses(image, layout):
-                    on_loss(loss)
+            if losses is not None:
+                losses += _losses(image, layout)
             return upright
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
@@ -173,18 +151,17 @@ def _losses(image: Image.Image, layout: str) -> Iterator[str]:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a grey image of integers or floats, because ``convert("RGB")`` would clip it to white."""
+    """Scale a grey image of 16 bits, because ``convert("RGB")`` would clip it to white.
+
+    Raises:
+        ValueError: It has floats or 32-bit integers, whose white level is unknown.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these are scaled to 16 bits
+        got = "floats" if image.mode == "F" else "32 bits"
+        raise ValueError(f"expected 8 or 16 bits per channel, but got {got}: save it with 8 or 16 bits")
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})  # of TIFF
-    if image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM")):  # Pillow scales these to 16 bits
-        white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
-    else:
-        low, high = values.min(), values.max()
-        whites = [white for least, white in _WHITES[image.mode] if low >= 0 and least <= high <= white]
-        if not whites:
-            ranges = " or ".join(f"0 to {white}" for _, white in _WHITES[image.mode])
-            raise ValueError(f"expected values from {ranges}, but got {low:g} to {high:g}: save it with 8 or 16 bits")
-        white = whites[0]
+    white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
     grey = np.rint(values * np.float32(255 / white)).astype(np.uint8)
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero; Pillow handles it only up to 8 bits
         grey = 255 - grey
@@ -237,21 +214,18 @@ def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image
 
 def _complaint(path: str | os.PathLike[str], error: Exception) -> ImageError:
     """Return a one-line error with the file, the problem and the remedy."""
-    remedy = "Remove its line from the index file."
+    remedy = "Replace it, or remove it from the data."
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         reason, remedy = "is missing", "Restore it, or remove its line from the index file."
     elif os.path.isdir(path):
         reason = "is a folder, but an image was expected"
     elif isinstance(error, PermissionError):
-        reason = "cannot be read: permission denied"
-        remedy = "Change its permissions, or remove its line from the index file."
+        reason, remedy = "cannot be read: permission denied", "Change its permissions."
+    elif isinstance(error, UnidentifiedImageError):
+        damaged = "damaged, or not in an image format that Pillow can read"
+        reason = f"is not a readable image ({damaged if os.path.getsize(path) else 'it is empty: 0 bytes'})"
     else:
-        if isinstance(error, UnidentifiedImageError):
-            damaged = "damaged, or not in an image format that Pillow can read"
-            why = damaged if os.path.getsize(path) else "it is empty: 0 bytes"
-        else:
-            why = printable(str(error)) or type(error).__name__
-        reason, remedy = f"is not a readable image ({why})", "Replace it, or remove its line from the index file."
+        reason = f"is not a readable image ({printable(str(error)) or type(error).__name__})"
     complaint = ImageError(f"{printable(os.fsdecode(path))} {reason}. {remedy}")
     complaint.reason = reason
     return complaint

@@ -1,14 +1,13 @@
 """Read image files as uint8 RGB pixels of one size."""
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.reading.decode import Resize, read_rgb, read_square
+from datamodules.reading.decode import Resize, read_square
 from datamodules.reading.png import MAX_FILE, decode_pngs
 
 
@@ -16,8 +15,8 @@ def read_images(
     paths: Sequence[str],
     size: int,
     resize: Resize | None,
-    on_error: Callable[[int, DataError], None] | None = None,
-    on_loss: Callable[[int, str], None] | None = None,
+    errors: dict[int, DataError] | None = None,
+    losses: dict[int, list[str]] | None = None,
 ) -> np.ndarray:
     """Return the pixels of image files, uint8 ``(N, 3, size, size)``.
 
@@ -25,38 +24,31 @@ def read_images(
         paths: Image files. Those that ``encode_pngs`` wrote are read several times faster than others.
         size: Side of the result in pixels.
         resize: How images of another size are resized; None if another size is an error.
-        on_error: Called with the position of a file that cannot be read, whose pixels are then black.
-        on_loss: Called with the position of a file and each key of ``decode.LOSSES`` that applies to it.
+        errors: If given, receives the position of each file that cannot be read, whose pixels are then black.
+        losses: If given, receives for each position the keys of ``decode.LOSSES`` that apply to the file.
 
     Raises:
-        DataError: A file is missing, not an image or of another size, and ``on_error`` is None.
+        DataError: A file is missing, not an image or of another size, and ``errors`` is None.
     """
     pixels = _read_own(paths)
     if pixels is not None and pixels.shape[1:3] == (size, size):
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     images = np.zeros((len(paths), 3, size, size), np.uint8)
     for position, path in enumerate(paths):
+        lost = None if losses is None else losses.setdefault(position, [])
         try:
-            note = None if on_loss is None else partial(on_loss, position)
-            images[position] = _read_one(path, size, resize, note).transpose(2, 0, 1)
+            pixels = read_square(path, None if resize is None else size, resize or "crop", lost)
+            if pixels.shape[:2] != (size, size):
+                raise DataError(
+                    f"Expected images of {size}x{size} pixels like the first, but {path} has {pixels.shape[1]}x"
+                    f"{pixels.shape[0]}. Set --data.image_size to resize all images."
+                )
+            images[position] = pixels.transpose(2, 0, 1)
         except DataError as error:
-            if on_error is None:
+            if errors is None:
                 raise
-            on_error(position, error)
+            errors[position] = error
     return images
-
-
-def _read_one(path: str, size: int, resize: Resize | None, on_loss: Callable[[str], None] | None = None) -> np.ndarray:
-    if resize is not None:
-        return read_square(path, size, resize, on_loss)
-    pixels = read_rgb(path, on_loss)
-    height, width, _ = pixels.shape
-    if (height, width) != (size, size):
-        raise DataError(
-            f"Expected images of {size}x{size} pixels like the first, but {path} has {width}x{height}. Set "
-            "--data.image_size to resize all images."
-        )
-    return pixels
 
 
 def paths_of(root: Path, files: Sequence[str]) -> list[str]:

@@ -4,11 +4,11 @@ No transform synchronises with the device: none reads tensor values on the host 
 """
 
 import dataclasses
-import math
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -23,7 +23,7 @@ class BatchContext:
     Args:
         generator: Generator seeded for this batch, on the images' device.
         epoch: Epoch, counted from 0.
-        positions: Positions of the images in the dataset, int64 ``(N,)`` on the images' device.
+        positions: Positions of the images in the dataset, int64 ``(N,)`` on their device.
         seed: Seed of the run.
         num_classes: Number of labels.
     """
@@ -56,65 +56,41 @@ class RandomCrop:
     """
 
     def __init__(
-        self, padding: int, size: int | None = None, padding_mode: Literal["zeros", "reflect"] = "zeros"
+        self,
+        padding: NonNegativeInt,
+        size: PositiveInt | None = None,
+        padding_mode: Literal["zeros", "reflect"] = "zeros",
     ) -> None:
-        if padding < 0:
-            raise DataError(f"Expected a padding of 0 or more, but got {padding}.")
-        if size is not None and size < 1:
-            raise DataError(f"Expected a crop of size 1 or more, but got {size}.")
-        if padding_mode not in ("zeros", "reflect"):
-            raise DataError(f"Expected padding_mode zeros or reflect, but got {padding_mode}.")
         self.padding = padding
         self.size = size
         self.padding_mode = padding_mode
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return the crops, ``(N, C, size, size)``.
-
-        Raises:
-            DataError: The images are too small for the crop or for the reflect padding.
-        """
-        side = tuple(images.shape[-2:])
-        height, width = side if self.size is None else (self.size, self.size)
-        if self.padding_mode == "reflect" and self.padding >= min(side):
-            raise DataError(f"Expected a reflect padding below the side of the images {side}, but got {self.padding}.")
+        """Return the crops, ``(N, C, size, size)``."""
         padded = self._pad(images)
-        rows, columns = padded.shape[-2] - height + 1, padded.shape[-1] - width + 1
-        if rows < 1 or columns < 1:
-            raise DataError(
-                f"Expected a crop of at most {tuple(padded.shape[-2:])}, the padded image, but got {self.size}."
-            )
+        height, width = images.shape[-2:] if self.size is None else (self.size, self.size)
+        top = _integers(padded.shape[-2] - height + 1, padded, draw)
+        left = _integers(padded.shape[-1] - width + 1, padded, draw)
         # indexing a view of all windows takes a fifth of the time of indexing every pixel
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        image = torch.arange(len(images), device=images.device)
-        return windows[image, :, _integers(rows, images, draw), _integers(columns, images, draw)], targets
+        return windows[torch.arange(len(images), device=images.device), :, top, left], targets
 
     def _pad(self, images: Tensor) -> Tensor:
         if self.padding_mode == "zeros":
             return F.pad(images, [self.padding] * 4)
-        for dim in (3, 2):  # F.pad's reflect mode does not support uint8 on the CPU; columns first is faster
-            last = images.shape[dim] - 1
-            before, after = images.narrow(dim, 1, self.padding), images.narrow(dim, last - self.padding, self.padding)
-            images = torch.cat([before.flip(dim), images, after.flip(dim)], dim)
-        return images
+        # reflect mode does not support uint8 on the CPU
+        return F.pad(images.float(), [self.padding] * 4, "reflect").to(images.dtype)
 
 
 class RandomHorizontalFlip:
-    """Flip images horizontally, each with probability ``p``.
+    """Flip images horizontally, each with probability ``p``."""
 
-    Args:
-        p: Probability that an image is flipped.
-    """
-
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise DataError(f"Expected a probability p from 0 to 1, but got {p}.")
+    def __init__(self, p: ClosedUnitInterval = 0.5) -> None:
         self.p = p
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape."""
-        chance = torch.rand(len(images), generator=draw.generator, device=images.device)
-        return _flip(images, chance < self.p), targets
+        return _flip(images, torch.rand(len(images), generator=draw.generator, device=images.device) < self.p), targets
 
 
 class AlternatingFlip:
@@ -140,23 +116,13 @@ class Cutout:
         fill: Value of the square on the images' scale; truncated to an integer for uint8 images.
     """
 
-    def __init__(self, size: int, fill: float = 0) -> None:
-        if size < 1:
-            raise DataError(f"Expected a cutout of size 1 or more, but got {size}.")
-        if not 0 <= fill <= 255:
-            raise DataError(f"Expected a fill of 0 to 255, but got {fill}.")
+    def __init__(self, size: PositiveInt, fill: float = 0) -> None:
         self.size = size
         self.fill = fill
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape.
-
-        Raises:
-            DataError: The square is as large as a side of the images.
-        """
+        """Return images of the same shape."""
         height, width = images.shape[-2:]
-        if self.size >= min(height, width):
-            raise DataError(f"Expected a cutout below the side of the images {(height, width)}, but got {self.size}.")
         top = _integers(height - self.size + 1, images, draw)
         left = _integers(width - self.size + 1, images, draw)
         return images.masked_fill(_inside(images, left, top, left + self.size, top + self.size), self.fill), targets
@@ -172,8 +138,8 @@ class MixUp:
         alpha: Coefficients are drawn from Beta(alpha, alpha): near 0 or 1 if alpha is small, uniformly if it is 1.
     """
 
-    def __init__(self, alpha: float = 0.2) -> None:
-        self.alpha = _checked(alpha)
+    def __init__(self, alpha: PositiveFloat = 0.2) -> None:
+        self.alpha = alpha
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images on the same scale and float targets ``(N, num_classes)``."""
@@ -193,38 +159,33 @@ class CutMix:
             larger in the result, because many boxes are clipped at the border.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = _checked(alpha)
+    def __init__(self, alpha: PositiveFloat = 1.0) -> None:
+        self.alpha = alpha
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape and dtype and float targets ``(N, num_classes)``."""
         height, width = images.shape[-2:]
-        share = _shares(self.alpha, images, draw)
-        box = cutmix_box(share, _integers(width, images, draw), _integers(height, images, draw), height, width)
-        left, top, right, bottom = box
-        remaining = 1 - (right - left) * (bottom - top) / (height * width)
-        mixed = torch.where(_inside(images, *box), images.roll(1, 0), images)
-        return mixed, _blend(_soft(targets, draw.num_classes), remaining)
+        half = 0.5 * (1 - _shares(self.alpha, images, draw)).sqrt()
+        half_width, half_height = (half * width).long(), (half * height).long()
+        x, y = _integers(width, images, draw), _integers(height, images, draw)  # the centre
+        left, top = (x - half_width).clamp(min=0), (y - half_height).clamp(min=0)
+        right, bottom = (x + half_width).clamp(max=width), (y + half_height).clamp(max=height)
+        mixed = torch.where(_inside(images, left, top, right, bottom), images.roll(1, 0), images)
+        outside = 1 - (right - left) * (bottom - top) / (height * width)
+        return mixed, _blend(_soft(targets, draw.num_classes), outside)
 
 
 class ProgressiveResize:
     """Downscale images in early epochs, when coarse shapes are learnt: half the side takes a quarter of the time.
 
-    For networks that accept any image size, such as ``Airbench`` and ``ResNet``. It must be the last transform.
-
-    Source: Howard, 2018, "Training Imagenet in 3 hours for $25; and CIFAR10 for $0.26" (fast.ai).
+    For networks that accept any image size, such as ``Airbench`` and ``ResNet``. It must be the last transform. Source:
+    Howard, 2018, "Training Imagenet in 3 hours for $25; and CIFAR10 for $0.26" (fast.ai).
 
     Args:
-        sizes: Side of the images in pixels by first epoch, such as ``{0: 16, 4: 24}``; the original size before the
-            first.
-
-    Raises:
-        DataError: ``sizes`` is empty, a size is below 1, or an epoch is below 0.
+        sizes: Side in pixels by first epoch, such as ``{0: 16, 4: 24}``; the original size before the first.
     """
 
-    def __init__(self, sizes: dict[int, int]) -> None:
-        if not sizes or min(sizes) < 0 or min(sizes.values()) < 1:
-            raise DataError(f"Expected sizes as {{epoch from 0: side of 1 or more}}, but got {sizes}.")
+    def __init__(self, sizes: dict[NonNegativeInt, PositiveInt]) -> None:
         self.sizes = sizes
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
@@ -232,32 +193,14 @@ class ProgressiveResize:
         start = max((epoch for epoch in self.sizes if epoch <= draw.epoch), default=None)
         if start is None or self.sizes[start] == images.shape[-1]:
             return images, targets
-        side = (self.sizes[start],) * 2
-        return F.interpolate(images.float(), side, mode="bilinear", antialias=True), targets
-
-
-def cutmix_box(share: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the edges (x1, y1, x2, y2) of boxes around (x, y), clipped at the border.
-
-    Args:
-        share: Share of the image outside each box before it is clipped, float ``(N,)``.
-        x: Column of the centre, int64 ``(N,)``.
-        y: Row of the centre, int64 ``(N,)``.
-        height: Height of the images.
-        width: Width of the images.
-    """
-    half = 0.5 * (1 - share).sqrt()
-    half_width, half_height = (half * width).long(), (half * height).long()
-    return (
-        (x - half_width).clamp(min=0),
-        (y - half_height).clamp(min=0),
-        (x + half_width).clamp(max=width),
-        (y + half_height).clamp(max=height),
-    )
+        return F.interpolate(images.float(), (self.sizes[start],) * 2, mode="bilinear", antialias=True), targets
 
 
 def _integers(stop: int, images: Tensor, draw: BatchContext) -> Tensor:
-    """Draw an integer from ``[0, stop)`` for every image."""
+    """Draw an integer from ``[0, stop)`` for every image; raise DataError if a crop or box exceeds the images."""
+    if stop < 1:
+        size = tuple(images.shape[-2:])
+        raise DataError(f"Expected a size within that of the images, {size}, but got one that is {1 - stop} larger.")
     return torch.randint(stop, (len(images),), generator=draw.generator, device=images.device)
 
 
@@ -273,16 +216,11 @@ def _hash(positions: Tensor, seed: int) -> Tensor:
 
     Steele et al., "Fast Splittable Pseudorandom Number Generators", 2014; constants of https://prng.di.unimi.it.
     """
-    bits = (positions + 1) * _signed(0x9E3779B97F4A7C15) + _signed(seed)
     # int64 products wrap around like those of uint64, but the right shift extends the sign, which the masks remove
-    bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
+    bits = (positions + 1) * (0x9E3779B97F4A7C15 - 2**64) + seed % 2**63
+    bits = (bits ^ (bits >> 30 & (1 << 34) - 1)) * (0xBF58476D1CE4E5B9 - 2**64)
+    bits = (bits ^ (bits >> 27 & (1 << 37) - 1)) * (0x94D049BB133111EB - 2**64)
     return bits ^ (bits >> 31 & (1 << 33) - 1)
-
-
-def _signed(value: int) -> int:
-    """Return the int64 with the same 64 bits."""
-    return (value + 2**63) % 2**64 - 2**63
 
 
 def _flip(images: Tensor, chosen: Tensor) -> Tensor:
@@ -308,9 +246,3 @@ def _soft(targets: Tensor, num_classes: int) -> Tensor:
 def _blend(values: Tensor, share: Tensor) -> Tensor:
     """Blend each row, by its share, with the previous row; the row before the first is the last."""
     return torch.lerp(values.roll(1, 0), values, share.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
-
-
-def _checked(alpha: float) -> float:
-    if not 0 < alpha < math.inf:
-        raise DataError(f"Expected a finite alpha above 0, but got {alpha}.")
-    return alpha

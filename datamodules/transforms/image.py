@@ -25,7 +25,6 @@ ImageTransform = nn.Module | Callable[[Any], Any]
 register_type(Number, lambda value: value, float, type_check=isinstance)
 
 PIXELS = (torch.uint8, torch.float32)
-DRAWS = 8  # draws of random transforms, to find their range of values
 
 
 def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
@@ -38,28 +37,9 @@ def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
     Args:
         transforms: From torchvision (``ToTensor`` of version 1 accepts a tensor here) or any function of an image.
 
-    Raises:
-        DataError: A transform in the list, or inside torchvision's containers, is not callable. The composed transform
-            raises it if a transform fails or the last one does not return an image.
+    The composed transform raises DataError if one of them fails, or if the last one does not return an image.
     """
-    for transform in transforms:
-        _check(transform)
     return partial(_apply, [_ToTensor() if type(each) is v1.ToTensor else each for each in transforms])
-
-
-def extremes(transform: Callable[[Tensor], Tensor], size: int) -> tuple[float, float]:
-    """Return the least and greatest value of most pixels of a transformed black and white image; white is 1.
-
-    Args:
-        transform: Takes uint8 ``(3, H, W)``; it is applied several times, because it may be random.
-        size: Side of the images in pixels.
-    """
-    images = [torch.full((3, size, size), value, dtype=torch.uint8) for value in (0, 255)]
-    values = []
-    for seed in range(DRAWS):
-        with seeded(seed):
-            values += [_most_pixels(transform(image)) for image in images]
-    return torch.stack(values).min().item(), torch.stack(values).max().item()
 
 
 def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[list[float], list[float]] | None:
@@ -80,13 +60,11 @@ def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[lis
     return (mean.tolist(), std.tolist()) if linear else None
 
 
-def normalizers(transforms: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Return the mean and standard deviation of each torchvision Normalize in transforms or their containers."""
-    pairs = []
-    for transform in transforms:
-        is_normalize = isinstance(transform, v1.Normalize | v2.Normalize)
-        pairs += [(transform.mean, transform.std)] if is_normalize else normalizers(_inner(transform))
-    return pairs
+def inner_transforms(transform: Any) -> Sequence[Any]:
+    """Return the transforms inside a torchvision container or a Sequential."""
+    if isinstance(transform, nn.Sequential):
+        return list(transform)
+    return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
 
 
 class ZCAWhitening:
@@ -152,24 +130,6 @@ class _ToTensor(v1.ToTensor):
         if isinstance(pic, Tensor):
             return v2.functional.to_dtype(pic, torch.float32, scale=True)
         return super().__call__(pic)
-
-
-def _check(transform: Any) -> None:
-    """Raise DataError if a transform, or one inside torchvision's containers, is not callable."""
-    if not callable(transform):
-        raise DataError(
-            f"Expected a transform, but got {transform!r} of type {type(transform).__name__}. A list inside a "
-            "transform may contain functions only if the transform is of torchvision.transforms.v2."
-        )
-    for inner in _inner(transform):
-        _check(inner)
-
-
-def _inner(transform: Any) -> Sequence[Any]:
-    """Return the transforms inside a torchvision container or a Sequential."""
-    if isinstance(transform, nn.Sequential):
-        return list(transform)
-    return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
 
 
 def _apply(transforms: Sequence[ImageTransform], image: Any, start: int = 0) -> Tensor:

@@ -1,1 +1,1 @@
-"""Modules beyond plain classification. Only ``lightning_modules/__init__.py`` imports them, to export their names."""
+"""Modules beyond plain classification; nothing else imports them. docs/extras.md lists how to delete each."""

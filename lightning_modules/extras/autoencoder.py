@@ -32,15 +32,21 @@ class Autoencoder(ImageModule):
             compare images.
     """
 
-    def __init__(
-        self,
-        code_size: PositiveInt = 128,
-        loss: nn.Module | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, code_size: PositiveInt = 128, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(width=code_size, **kwargs)
         self.loss = loss or nn.MSELoss()
-        self._check()
+        shape = (1, 3, self.hparams["image_size"], self.hparams["image_size"])
+        if self.output_shape != shape:
+            raise MisconfigurationException(
+                f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
+                f"{self.output_shape}. Use lightning_modules.extras.autoencoder.ConvAutoencoder or a similar network."
+            )
+        if type(self.loss).__module__ == nn.MSELoss.__module__ and not isinstance(self.loss, PIXEL_LOSSES):
+            raise MisconfigurationException(
+                f"Expected a loss that compares images ({', '.join(cls.__name__ for cls in PIXEL_LOSSES)}) at "
+                f"--model.loss of Autoencoder, but got {type(self.loss).__name__}."
+            )
+        check_reduction(self.loss)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -62,8 +68,6 @@ class Autoencoder(ImageModule):
         """Return the reconstructed images of a batch, from 0 to 1."""
         return self(batch[0].flatten(0, -4))
 
-    # Helpers
-
     def _compare(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss for the backward pass, and its mean over images for logging."""
         images = images.flatten(0, -4)
@@ -72,16 +76,44 @@ class Autoencoder(ImageModule):
             loss = self.loss(reconstructed, self.denormalize(images).float())
         return loss, per_image(self.loss, loss.detach(), len(images))
 
-    def _check(self) -> None:
-        shape = (1, 3, self.hparams["image_size"], self.hparams["image_size"])
-        if self.output_shape != shape:
+
+class ConvAutoencoder(nn.Module):
+    """Encode an image to a code with three strided convolutions, and decode it with three transposed ones.
+
+    Input: float ``(N, 3, H, W)`` of one size. Output: the reconstructed image, from 0 to 1, of the same shape.
+
+    Args:
+        code_size: Size of the code of an image.
+        width: Channels of the outermost convolutions; each further inward has twice as many.
+        image_size: H and W in pixels, a multiple of 8, set by the module that builds the network; 32 by default.
+
+    Raises:
+        MisconfigurationException: The image size is not a multiple of 8.
+    """
+
+    def __init__(self, code_size: int, width: PositiveInt = 32, image_size: int | None = None) -> None:
+        super().__init__()
+        size = image_size or 32
+        if size % 8:
             raise MisconfigurationException(
-                f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
-                f"{self.output_shape}. Use lightning_modules.networks.ConvAutoencoder or a similar network."
+                f"Expected images with a side that is a multiple of 8 for ConvAutoencoder, but got {size}. Set "
+                "--data.image_size."
             )
-        if type(self.loss).__module__ == nn.MSELoss.__module__ and not isinstance(self.loss, PIXEL_LOSSES):
-            raise MisconfigurationException(
-                f"Expected a loss that compares images ({', '.join(cls.__name__ for cls in PIXEL_LOSSES)}) at "
-                f"--model.loss of Autoencoder, but got {type(self.loss).__name__}."
-            )
-        check_reduction(self.loss)
+        innermost = (4 * width, size // 8, size // 8)
+        features = 4 * width * (size // 8) ** 2
+        self.encoder = nn.Sequential(
+            *(nn.Conv2d(3, width, 4, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(features, code_size)),
+        )
+        # a kernel size that is a multiple of the stride covers each pixel equally often: no checkerboard artefacts
+        self.decoder = nn.Sequential(
+            *(nn.Linear(code_size, features), nn.ReLU(), nn.Unflatten(1, innermost)),
+            *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), nn.ReLU()),
+            *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU()),
+            *(nn.ConvTranspose2d(width, 3, 4, 2, 1), nn.Sigmoid()),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))

@@ -1,6 +1,5 @@
 """Train a classifier by knowledge distillation."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,11 +32,7 @@ class Distiller(ImageClassifier):
     """
 
     def __init__(
-        self,
-        teacher: str,
-        temperature: PositiveFloat = 4.0,
-        alpha: ClosedUnitInterval = 0.9,
-        **kwargs: Any,
+        self, teacher: str, temperature: PositiveFloat = 4.0, alpha: ClosedUnitInterval = 0.9, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.teacher = teacher
@@ -53,13 +48,11 @@ class Distiller(ImageClassifier):
             MisconfigurationException: It cannot be loaded, or its classes or image size differ.
         """
         teacher = load_teacher(self.teacher)
-        names, size = teacher.class_names, teacher.hparams["image_size"]
-        own = [name for name in self.class_names if name not in names]
-        others = [name for name in names if name not in self.class_names]
-        if own or others:  # name only the classes that differ
+        size, names, own_names = teacher.hparams["image_size"], set(teacher.class_names), set(self.class_names)
+        if names != own_names:  # name only the classes that differ
             raise MisconfigurationException(
-                f"Expected a --model.teacher with class_names {own[:LIMIT]}, but {self.teacher} has {others[:LIMIT]} "
-                "instead."
+                f"Expected a --model.teacher with class_names {sorted(own_names - names)[:LIMIT]}, but {self.teacher} "
+                f"has {sorted(names - own_names)[:LIMIT]} instead."
             )
         if size != self.hparams["image_size"]:
             raise MisconfigurationException(
@@ -68,14 +61,10 @@ class Distiller(ImageClassifier):
             )
         self._teacher[:] = [teacher]
 
-    def setup(self, stage: str) -> None:
-        """Load the teacher, unless the command line has done so."""
-        super().setup(stage)
-        if stage == "fit" and not self._teacher:
-            self.check_files()
-
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        if not self._teacher:  # the command line has loaded it
+            self.check_files()
         self._teacher[0].to(self.device)
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,8 +72,6 @@ class Distiller(ImageClassifier):
         own = per_image(self.loss, self.loss(logits, targets), self._count(targets))
         loss = (1 - self.alpha) * own + self.alpha * self._distance(logits, images)
         return loss, loss.detach()
-
-    # Helpers
 
     def _distance(self, logits: Tensor, images: Tensor) -> Tensor:
         """Return the divergence from the teacher's probabilities, on the scale of a loss at temperature 1."""
@@ -104,15 +91,13 @@ def load_teacher(file: str) -> ImageClassifier:
     Raises:
         MisconfigurationException: The file is missing or not a checkpoint of a classifier.
     """
-    if not Path(file).is_file():
-        raise MisconfigurationException(f"Expected a checkpoint at --model.teacher, but {file} does not exist.")
-    expected = f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file}"
     try:
         load_safely(file)  # for its error messages: torch's advice is to load the file unsafely
         teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-    except LoadError as error:
-        raise MisconfigurationException(f"{expected} {error}. Use a checkpoint of `fit`.") from error
     except Exception as error:  # loading another file can raise almost any exception
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MisconfigurationException(f"{expected} cannot be loaded: {reason}. Use a checkpoint of `fit`.") from error
+        raise MisconfigurationException(
+            f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file} "
+            f"{reason if isinstance(error, LoadError) else f'cannot be loaded: {reason}'}. Use a checkpoint of `fit`."
+        ) from error
     return teacher.eval().requires_grad_(False)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lightning_modules.base import ImageModule
 from lightning_modules.extras.miners import all_pairs, batch_hard, semi_hard
@@ -62,8 +61,7 @@ class MetricLearner(ImageModule):
                 "its output."
             )
         self.loss = loss or nn.TripletMarginLoss()
-        self.miner: str = miner or ("all_pairs" if isinstance(self.loss, PAIR_LOSSES) else "semi_hard")
-        self._check_loss()
+        self.miner = check_loss(self.loss, miner)
         each: Any = copy.copy(self.loss)
         each.reduction = "none"  # to mask images without a valid triplet
         self._each_loss: list[nn.Module] = [each]  # in a list, so that it is not registered as a submodule
@@ -89,17 +87,17 @@ class MetricLearner(ImageModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Collect the embeddings of a batch of validation images."""
-        self._evaluate("val", batch, self.val_acc, prog_bar=True)
+        self.val_acc.update(self._embed(batch[0]), batch[1])
+        self.log("val/acc", self.val_acc, prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Collect the embeddings of a batch of test images."""
-        self._evaluate("test", batch, self.test_acc)
+        self.test_acc.update(self._embed(batch[0]), batch[1])
+        self.log("test/acc", self.test_acc)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the embeddings of a batch of images."""
         return self._embed(batch[0])
-
-    # Beyond Lightning's hooks
 
     def mined_loss(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses of the mined pairs or triplets of a batch, and their number, as scalars.
@@ -129,12 +127,6 @@ class MetricLearner(ImageModule):
             losses = loss(anchors, positives, negatives)
         return (losses * valid).sum(), valid.sum()
 
-    # Helpers
-
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric, prog_bar: bool = False) -> None:
-        accuracy.update(self._embed(batch[0]), batch[1])
-        self.log(f"{stage}/acc", accuracy, prog_bar=prog_bar)
-
     def _embed(self, images: Tensor) -> Tensor:
         """Return the embeddings of images, averaged over views if there are several."""
         if images.ndim == 5:
@@ -144,17 +136,18 @@ class MetricLearner(ImageModule):
     def _scale(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings) if self.distance == "cosine" else embeddings
 
-    def _check_loss(self) -> None:
-        name = type(self.loss).__name__
-        if not isinstance(self.loss, PAIR_LOSSES + TRIPLET_LOSSES):
-            names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
-            raise MisconfigurationException(
-                f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got {name}. For losses "
-                "on logits, use lightning_modules.ImageClassifier."
-            )
-        check_reduction(self.loss)
-        fitting = ("all_pairs",) if isinstance(self.loss, PAIR_LOSSES) else ("semi_hard", "batch_hard")
-        if self.miner not in fitting:
-            raise MisconfigurationException(
-                f"Expected --model.miner {' or '.join(fitting)} for {name}, but got {self.miner}."
-            )
+
+def check_loss(loss: nn.Module, miner: str | None) -> str:
+    """Return the miner for a loss; raise MisconfigurationException if they do not match."""
+    name = type(loss).__name__
+    if not isinstance(loss, PAIR_LOSSES + TRIPLET_LOSSES):
+        names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
+        raise MisconfigurationException(
+            f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got {name}. For losses on "
+            "logits, use lightning_modules.ImageClassifier."
+        )
+    check_reduction(loss)
+    miners = ("all_pairs",) if isinstance(loss, PAIR_LOSSES) else ("semi_hard", "batch_hard")
+    if miner not in (None, *miners):
+        raise MisconfigurationException(f"Expected --model.miner {' or '.join(miners)} for {name}, but got {miner}.")
+    return miner or miners[0]

@@ -1,7 +1,5 @@
 """Networks: plain ``nn.Module`` classes whose first argument is the size of their output, one family per file."""
 
-from lightning_modules.networks.airbench import Airbench
-from lightning_modules.networks.autoencoder import ConvAutoencoder
 from lightning_modules.networks.lenet import LeNet
 from lightning_modules.networks.library import ZooNetwork
 from lightning_modules.networks.mlp import MLP, SoftmaxRegression
@@ -12,8 +10,6 @@ from lightning_modules.networks.wide_resnet import WideResNet
 
 __all__ = [
     "MLP",
-    "Airbench",
-    "ConvAutoencoder",
     "LeNet",
     "NiN",
     "Recurrent",

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import require_image_size
-
 
 class MLP(nn.Sequential):
     """Multilayer perceptron: linear layers with ReLU and dropout (Srivastava et al., 2014) between them.
@@ -16,10 +14,7 @@ class MLP(nn.Sequential):
         num_classes: Number of logits.
         hidden: Number of units in each hidden layer.
         dropout: Probability that a hidden unit is dropped in training.
-        image_size: H and W in pixels; by default the data's, set by the module that builds the network.
-
-    Raises:
-        MisconfigurationException: The image size is missing.
+        image_size: H and W in pixels, set by the module that builds the network; 32 by default.
     """
 
     def __init__(
@@ -30,7 +25,7 @@ class MLP(nn.Sequential):
         image_size: int | None = None,
     ) -> None:
         layers: list[nn.Module] = [nn.Flatten()]
-        features = 3 * require_image_size(image_size, type(self).__name__) ** 2
+        features = 3 * (image_size or 32) ** 2
         for width in hidden:
             layers += [nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout)]
             features = width
@@ -44,15 +39,12 @@ class SoftmaxRegression(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        image_size: H and W in pixels; by default the data's, set by the module that builds the network.
-
-    Raises:
-        MisconfigurationException: The image size is missing.
+        image_size: H and W in pixels, set by the module that builds the network; 32 by default.
     """
 
     def __init__(self, num_classes: int, image_size: int | None = None) -> None:
         super().__init__()
-        self.fc = nn.Linear(3 * require_image_size(image_size, type(self).__name__) ** 2, num_classes)
+        self.fc = nn.Linear(3 * (image_size or 32) ** 2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(images.flatten(1))

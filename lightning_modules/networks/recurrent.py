@@ -4,8 +4,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lightning_modules.networks.image_size import require_image_size
-
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -22,10 +20,7 @@ class Recurrent(nn.Module):
         num_layers: Number of stacked layers.
         bidirectional: Whether to read the rows from bottom to top as well.
         dropout: Probability that a unit is dropped between layers in training.
-        image_size: W in pixels; by default the data's, set by the module that builds the network.
-
-    Raises:
-        MisconfigurationException: The image size is missing.
+        image_size: W in pixels, set by the module that builds the network; 32 by default.
     """
 
     def __init__(
@@ -40,7 +35,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.rnn = CELLS[cell](
-            input_size=3 * require_image_size(image_size, type(self).__name__),
+            input_size=3 * (image_size or 32),
             hidden_size=hidden_size,
             num_layers=num_layers,
             batch_first=True,

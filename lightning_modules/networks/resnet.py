@@ -1,6 +1,5 @@
 """Residual networks for 32x32 images, after He et al., 2015, "Deep residual learning for image recognition"."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -103,18 +102,13 @@ class ResNet(nn.Module):
 
     def __init__(self, num_classes: int, depth: Literal[18, 20, 32, 34, 44, 50, 56, 110] = 18) -> None:
         super().__init__()
-        block: type[BasicBlock] | type[Bottleneck] = BasicBlock
-        shortcut: type[PadShortcut] | type[ProjectionShortcut] = ProjectionShortcut
-        widths: Sequence[int] = (64, 128, 256, 512)
-        if depth == 18:
-            blocks: Sequence[int] = (2, 2, 2, 2)
-        elif depth in (34, 50):
-            blocks = (3, 4, 6, 3)
-            block = Bottleneck if depth == 50 else BasicBlock
+        block = Bottleneck if depth == 50 else BasicBlock
+        if depth in (18, 34, 50):
+            shortcut: type[PadShortcut] | type[ProjectionShortcut] = ProjectionShortcut
+            widths: tuple[int, ...] = (64, 128, 256, 512)
+            blocks: tuple[int, ...] = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
         else:
-            widths = (16, 32, 64)
-            blocks = ((depth - 2) // 6,) * 3
-            shortcut = PadShortcut
+            shortcut, widths, blocks = PadShortcut, (16, 32, 64), ((depth - 2) // 6,) * 3
 
         self.stem = nn.Sequential(conv(3, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU())
         stages = []

@@ -1,7 +1,6 @@
 """Load weights into a network, and report which tensors match."""
 
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -84,15 +83,12 @@ def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> di
         loaded: Loaded state_dict, with any values.
         prefix: Prefix of the names in ``loaded`` that belong to the network.
     """
-    inner = {name.removeprefix(prefix): value for name, value in loaded.items() if name.startswith(prefix)}
-    own_shapes, loaded_shapes = _shapes(own), _shapes(inner)
+    inner = {name.removeprefix(prefix): _shape(value) for name, value in loaded.items() if name.startswith(prefix)}
+    shapes = {name: _shape(value) for name, value in own.items()}
+    both = [name for name in own if name in inner]
     return {
-        "loaded": [name for name in own if loaded_shapes.get(name) == own_shapes[name]],
-        "mismatched": [
-            f"{name} is {loaded_shapes[name]}, not {own_shapes[name]}"
-            for name in own
-            if loaded_shapes.get(name, own_shapes[name]) != own_shapes[name]
-        ],
+        "loaded": [name for name in both if inner[name] == shapes[name]],
+        "mismatched": [f"{name} is {inner[name]}, not {shapes[name]}" for name in both if inner[name] != shapes[name]],
         "missing in the file": [name for name in own if name not in inner],
         "unexpected in the file": [
             name for name in loaded if not name.startswith(prefix) or name.removeprefix(prefix) not in own
@@ -111,27 +107,21 @@ def read_state_dict(file: str) -> dict[str, Any]:
     Raises:
         MisconfigurationException: The file is missing or damaged, or does not contain a state_dict.
     """
-    if not Path(file).is_file():
-        raise MisconfigurationException(f"Expected a file of weights at --model.pretrained, but {file} does not exist.")
     try:
         content = load_safely(file)
+        for key in NESTED:
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise LoadError(f"holds a {type(content).__name__}")
+        if not any(isinstance(value, Tensor) for value in content.values()):
+            raise LoadError(f"holds {some(list(content)) or 'nothing'}")
     except LoadError as error:
-        raise _not_weights(file, str(error)) from error
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise _not_weights(file, f"holds a {type(content).__name__}")
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        raise _not_weights(file, f"holds {some(list(content)) or 'nothing'}")
+        raise MisconfigurationException(
+            f"Expected a state_dict (names and tensors) at --model.pretrained, but {file} {error}. Save it with "
+            "torch.save(network.state_dict(), file), or as .safetensors."
+        ) from error
     return content
-
-
-def _not_weights(file: str, reason: str) -> MisconfigurationException:
-    return MisconfigurationException(
-        f"Expected a state_dict (names and tensors) at --model.pretrained, but {file} {reason}. Save it with "
-        "torch.save(network.state_dict(), file), or as .safetensors."
-    )
 
 
 def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
@@ -143,12 +133,9 @@ def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
     return max(sorted(prefixes, key=len), key=lambda prefix: sum(f"{prefix}{name}" in loaded for name in own))
 
 
-def _shapes(state_dict: dict[str, Any]) -> dict[str, tuple[int, ...] | str]:
-    """Return the shape of each tensor, and the type of other values."""
-    return {
-        name: tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        for name, value in state_dict.items()
-    }
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Return the shape of a tensor, or the type of another value."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def some(names: list[str]) -> str:

@@ -3,11 +3,10 @@
 import importlib
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, OnExceptionCheckpoint
-from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_modules import ImageClassifier
@@ -15,15 +14,9 @@ from project.cli.monitors import better_mode, is_of_training, is_of_validation
 from project.errors import RunError
 from project.runs.options import NOT_ZERO
 
-MAX_SEED = 2**32 - 1  # NumPy's
 CHECKPOINT = "--checkpoint.mode"
 # whether EarlyStopping and ModelCheckpoint read the monitored metric after the training epoch or after a validation
 AT_EPOCH_END = ("check_on_train_epoch_end", "save_on_train_epoch_end")
-REJECTED = {
-    LearningRateFinder: "it sets one learning rate for all param groups. Set --model.optimizer.lr",
-    BatchSizeFinder: "it trains before the run starts. Set --data.batch_size",
-    OnExceptionCheckpoint: "a new run would start from its checkpoint. To resume after a failure, use `fit --run last`",
-}
 
 
 def check_config(command: str, config: Namespace, given: Callable[[], Namespace]) -> None:
@@ -35,46 +28,42 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         given: Returns the settings of the command line and its configs, without defaults.
 
     Raises:
-        RunError: The run would fail, hang or not train.
+        RunError: The run would fail, hang or not train, or a file of weights does not exist.
     """
-    trainer = config.trainer
-    check_seed_range(config.seed_everything)
+    trainer, checkpoint = config.trainer, config.checkpoint
+    for key in ("trainer", "model", "data", "callbacks"):
+        if isinstance(config.get(key), list):
+            raise RunError(f"Expected keys and values below `{key}:`, but got a list.")
+    if trainer.default_root_dir is not None:
+        raise RunError(
+            "Expected no --trainer.default_root_dir, because each run has its own directory. Use --runs_dir."
+        )
+    if checkpoint.dirpath is not None or checkpoint.filename != "best" or checkpoint.save_top_k not in (0, 1):
+        raise RunError(
+            "Expected the defaults of --checkpoint.dirpath, filename and save_top_k, because --run uses "
+            "checkpoints/best.ckpt. To keep more checkpoints, add a ModelCheckpoint to trainer.callbacks."
+        )
     if trainer.barebones:
+        raise RunError("Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true.")
+    if match := re.search("(_?)(fork|spawn|notebook)", str(trainer.strategy)):
+        instead = re.sub("_(fork|spawn|notebook)", "", trainer.strategy) if match[1] else "start_method popen"
         raise RunError(
-            "Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true. To measure "
-            "their overhead, run scripts/benchmark_step.py."
+            "Expected a --trainer.strategy that starts this command in each process, but got "
+            f"{trainer.strategy if match[1] else match[2]}, which hangs if a process fails. Use {instead}."
         )
-    _check_strategy(trainer.strategy)
+    for option in ("pretrained", "teacher"):  # before data is downloaded
+        file = config.get(f"model.init_args.{option}")
+        used = config.ckpt_path is None if option == "pretrained" else command == "fit"
+        if file is not None and used and not Path(file).is_file():
+            raise RunError(f"Expected a file of weights at --model.{option}, but {file} does not exist.")
     _switch_off_unsuited(config, given)
-    if command == "fit":
-        for name in NOT_ZERO:
-            if config[name] == 0:
-                raise RunError(f"Expected --{name} other than 0, but got 0.")
-        _check_callbacks(config)
-        _check_plateau_interval(config)
-        _read_at_epoch_end(config)
-        _complete_modes(config, given)
-
-
-def check_seed_range(seed: int | bool) -> None:
-    """Raise RunError if a seed is outside the range that NumPy accepts."""
-    if not 0 <= seed <= MAX_SEED:
-        raise RunError(f"Expected --seed_everything from 0 to {MAX_SEED}, but got {seed}.")
-
-
-def _check_strategy(strategy: Any) -> None:
-    """Reject strategies that fork or spawn: their processes lack threads, or hang when one of them fails."""
-    if isinstance(strategy, str):
-        known = StrategyRegistry[strategy]["init_params"] if strategy in StrategyRegistry else {}
-        name, instead = strategy, re.sub("_(fork|spawn|notebook)", "", strategy)
-    else:
-        known = strategy.get("init_args") or {}
-        name, instead = f"start_method {known.get('start_method')}", "start_method popen"
-    if (known.get("start_method") or "popen") != "popen":
-        raise RunError(
-            f"Expected a --trainer.strategy that starts this command in each process, but got {name}, which hangs if a "
-            f"process fails. Use {instead}."
-        )
+    if command != "fit":
+        return
+    for name in NOT_ZERO:
+        if config[name] == 0:
+            raise RunError(f"Expected --{name} other than 0, but got 0.")
+    _read_at_epoch_end(config)
+    _complete_modes(config, given)
 
 
 def _switch_off_unsuited(config: Namespace, given: Callable[[], Namespace]) -> None:
@@ -92,14 +81,6 @@ def _switch_off_unsuited(config: Namespace, given: Callable[[], Namespace]) -> N
         rank_zero_info(f"Off, because {module.__name__} is not an ImageClassifier: {', '.join(off)}.")
 
 
-def _check_callbacks(config: Namespace) -> None:
-    for entry in _callbacks(config).values():
-        callback = class_of(entry)
-        for kind, reason in REJECTED.items():
-            if callback is not None and issubclass(callback, kind):
-                raise RunError(f"Expected no {callback.__name__} among the callbacks, because {reason}.")
-
-
 def class_of(entry: Any) -> type | None:
     """Return the class of an entry of a config; None if the entry is none or off."""
     if not entry:
@@ -108,21 +89,21 @@ def class_of(entry: Any) -> type | None:
     return getattr(importlib.import_module(module), name)
 
 
-def _check_plateau_interval(config: Namespace) -> None:
-    for entry in _listed(config.get("model.init_args.lr_scheduler")):
-        if _is_plateau(entry) and config.get("model.init_args.lr_interval") == "step":
-            raise RunError(
-                "Expected --model.lr_interval epoch for ReduceLROnPlateau, because its metric is not updated in every "
-                "step, but got step."
-            )
-
-
 def _read_at_epoch_end(config: Namespace) -> None:
-    """Read monitored training metrics at the end of the epoch: after a validation, they are not logged yet."""
+    """Read monitored training metrics at the end of the epoch: after a validation, they are not logged yet.
+
+    Without a validation, checkpoints are also written then; Lightning's default for them depends on the trainer.
+    """
     for _, monitor, settings in _monitoring(config).values():
         for name in AT_EPOCH_END:
             if monitor is not None and is_of_training(monitor) and settings.get(name, False) is None:
                 settings[name] = True
+    checkpoint, given = config.checkpoint, config.checkpoint.save_on_train_epoch_end
+    monitor = str(checkpoint.monitor)
+    if is_of_training(monitor) or (given is None and config.trainer.limit_val_batches == 0):
+        checkpoint.save_on_train_epoch_end = True
+    elif given is None and (checkpoint.monitor is None or is_of_validation(monitor)):
+        checkpoint.save_on_train_epoch_end = False
 
 
 def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
@@ -131,11 +112,20 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
         if monitor is None or settings.get("mode") not in ("min", "max"):
             continue
         if config.trainer.limit_val_batches == 0 and is_of_validation(monitor):
-            _reject_without_validation(option, monitor)
+            if option != CHECKPOINT:
+                raise RunError(
+                    f"Expected a training metric for {option.removeprefix('mode of ')}, because "
+                    f"--trainer.limit_val_batches is 0, but got {monitor}."
+                )
+            rank_zero_info(
+                f"No best.ckpt will be written: --trainer.limit_val_batches is 0, so {monitor} is not logged. To "
+                "select it by the training images, set --checkpoint.monitor train/loss."
+            )
         better = better_mode(monitor)
         if better == settings.mode:
             continue
-        mode = _monitoring(given()).get(key, (option, monitor, settings))[2].get("mode")
+        of_user = _monitoring(given()).get(key)  # without defaults
+        mode = of_user[2].get("mode") if of_user else settings.mode
         if better is None and mode is None:
             raise RunError(f"Expected {option} min or max, because it does not follow from the name {monitor}.")
         if better is not None and mode is not None:
@@ -143,31 +133,18 @@ def _complete_modes(config: Namespace, given: Callable[[], Namespace]) -> None:
         settings.mode = better or mode
 
 
-def _reject_without_validation(option: str, monitor: str) -> None:
-    if option != CHECKPOINT:
-        raise RunError(
-            f"Expected a training metric for {option.removeprefix('mode of ')}, because "
-            f"--trainer.limit_val_batches is 0, but got {monitor}."
-        )
-    rank_zero_info(
-        f"No best.ckpt will be written: --trainer.limit_val_batches is 0, so {monitor} is not logged. To select it by "
-        "the training images, set --checkpoint.monitor train/loss."
-    )
-
-
 def _monitoring(config: Namespace) -> dict[str, tuple[str, str | None, Namespace]]:
     """Return (option of the mode, monitored metric, settings) of everything that may monitor a metric, by key."""
-    entries: dict[str, tuple[str, str | None, Any]] = {"checkpoint": (CHECKPOINT, None, config.get("checkpoint"))}
+    settings = config.get("checkpoint") or Namespace()
+    entries = {"checkpoint": (CHECKPOINT, settings.get("monitor"), settings)}
     for key, entry in _callbacks(config).items():
-        entries[key] = f"mode of {entry.class_path.rpartition('.')[2]}", None, entry.get("init_args")
+        settings = entry.get("init_args") or Namespace()
+        entries[key] = f"mode of {entry.class_path.rpartition('.')[2]}", settings.get("monitor"), settings
     for i, entry in enumerate(_listed(config.get("model.init_args.lr_scheduler"))):
-        default = "val/loss" if _is_plateau(entry) else None  # torch's has no monitor; see build_scheduler
-        entries[f"model.lr_scheduler.{i}"] = "--model.lr_scheduler.mode", default, entry.get("init_args")
-    complete = {key: (option, default, settings or Namespace()) for key, (option, default, settings) in entries.items()}
-    return {
-        key: (option, settings.get("monitor", default), settings)
-        for key, (option, default, settings) in complete.items()
-    }
+        settings = entry.get("init_args") or Namespace()
+        default = "val/loss" if entry.class_path.endswith("ReduceLROnPlateau") else None  # see build_scheduler
+        entries[f"lr_scheduler.{i}"] = "--model.lr_scheduler.mode", settings.get("monitor", default), settings
+    return entries
 
 
 def _callbacks(config: Namespace) -> dict[str, Namespace]:
@@ -175,10 +152,6 @@ def _callbacks(config: Namespace) -> dict[str, Namespace]:
     named = {f"callbacks.{name}": entry for name, entry in vars(config.get("callbacks", Namespace())).items()}
     listed = {f"trainer.callbacks.{i}": entry for i, entry in enumerate(_listed(config.get("trainer.callbacks")))}
     return {key: entry for key, entry in (named | listed).items() if entry}
-
-
-def _is_plateau(entry: Namespace) -> bool:
-    return str(entry.class_path).endswith("ReduceLROnPlateau")
 
 
 def _listed(entries: Any) -> list[Namespace]:

@@ -7,48 +7,24 @@ both classes inherit from a common base class, such as a DataModule's ``batch_si
 
 import inspect
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from jsonargparse import Namespace, _typehints
+from jsonargparse import _typehints
 from jsonargparse._util import NestedArg
 
-_dropped: dict[tuple[str, str], dict[str, Any]] = {}  # (new class, old class): arguments that both accept
+_replaced: dict[tuple[str, str], dict[str, Any]] = {}  # (new class, old class): values that both have arguments for
 _discard = _typehints.discard_init_args_on_class_path_change
 _check_type = _typehints.ActionTypeHint._check_type
 
 
-def reset() -> None:
-    """Forget the classes that a previous command line replaced."""
-    _dropped.clear()
-
-
-def replaced_classes(config: Any) -> list[str]:
-    """Return one line for each class of a parsed config whose arguments differ from those of the class it replaces."""
-    return [line for (new, old), dropped in _dropped.items() if (line := _line(new, old, dropped, config))]
-
-
-def _line(new: str, old: str, dropped: dict[str, Any], config: Any) -> str:
-    args = next((entry.get("init_args") or {} for entry in _classes(config) if entry["class_path"] == new), {})
-    changed = {name: (args[name], value) for name, value in dropped.items() if args.get(name, value) != value}
-    words = [f"{name} {_shown(value)} (not {_shown(before)})" for name, (value, before) in changed.items()]
-    return f"{new} replaces {old} and does not inherit its arguments: {', '.join(words)}." if words else ""
-
-
-def _shown(value: Any) -> str:
-    return str(value.get("class_path", value) if isinstance(value, Namespace) else value)
-
-
-def _classes(value: Any) -> Iterator[Any]:
-    """Yield all classes of a config, with their arguments."""
-    if isinstance(value, Namespace):
-        if "class_path" in value:
-            yield value
-        for inner in vars(value).values():
-            yield from _classes(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _classes(inner)
+def replaced_classes() -> list[str]:
+    """Return one line for each class that the last command line replaced by one with arguments of the same names."""
+    lines = []
+    for (new, old), dropped in _replaced.items():
+        values = ", ".join(f"{name} {getattr(value, 'class_path', value)}" for name, value in dropped.items())
+        lines.append(f"{new} replaces {old}, and does not inherit its arguments: {values}.")
+    _replaced.clear()
+    return lines
 
 
 def _drop_arguments(parser_or_action: Any, before: Any, value: Any) -> None:
@@ -56,13 +32,12 @@ def _drop_arguments(parser_or_action: Any, before: Any, value: Any) -> None:
     given = before.get("init_args") if before else None
     if given and before["class_path"] != value["class_path"]:
         old, new = before["class_path"], value["class_path"]
-        own = value.get("init_args") or {}
         for name in list(given.keys(branches=True, nested=False)):
             owner = _owner(new, name)
             if owner is None or owner is not _owner(old, name):
                 dropped = given.pop(name)
-                if owner is not None and name not in own:
-                    _dropped.setdefault((new, old), {})[name] = dropped
+                if owner is not None and name not in (value.get("init_args") or {}):
+                    _replaced.setdefault((new, old), {})[name] = dropped
     _discard(parser_or_action, before, value)
 
 

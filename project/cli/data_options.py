@@ -7,10 +7,8 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
-import datamodules
-from project.cli.check_config import check_seed_range
+import datamodules  # noqa: F401
 from project.cli.parser import Parser
-from project.errors import RunError
 from project.runs.options import IGNORED
 
 
@@ -25,18 +23,15 @@ def data_parser(command: str) -> Parser:
     return parser
 
 
-def parse_data(parser: Parser, args: list[str]) -> tuple[datamodules.ImageDataModule, Any]:
+def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, Any]:
     """Return the DataModule that a command line describes, and all its options.
 
     Raises:
         UsageError: The command line cannot be parsed.
-        RunError: The DataModule is not an ImageDataModule, or the seed is out of range.
+        RunError: The seed is out of range.
     """
     options = parser.parse_args(args)
-    check_seed_range(options.seed_everything)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
-    data = parser.instantiate(Namespace(data=options.data)).data  # only data: the ignored classes are not instantiated
-    if not isinstance(data, datamodules.ImageDataModule):
-        raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}.")
-    return data, options
+    # only data: the ignored classes are not instantiated
+    return parser.instantiate(Namespace(data=options.data)).data, options

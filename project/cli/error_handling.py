@@ -1,7 +1,7 @@
 """Turn exceptions into messages and exit codes."""
 
 import logging
-import signal
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,24 +11,24 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 from callbacks.finite_loss import NotFiniteError
-from project.cli.distributed import is_loss_of_another, leave_at_once, rank
-from project.cli.error_messages import is_of_another_network, one_line, parser_message, root_cause, short_traceback
+from project.cli.error_messages import one_line, parser_message, root_cause, short_traceback
 from project.errors import DiskFullError, RunError, UsageError, debugging
-from project.resume.signals import GracefulShutdown, Stopped, world_size
+from project.resume.ranks import is_loss_of_another, leave_at_once, rank, world_size
+from project.resume.signals import Stopped
 
 USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
+# messages of Lightning's about the command line: validation after the end of an epoch, torchrun with other devices
+LIGHTNING = "`val_check_interval`|does not match the world size"
+
 
 def is_of_use(record: logging.LogRecord) -> bool:
-    """Return whether a log record is none of Lightning's tips, and about no TPU or loading of data."""
-    return not record.getMessage().startswith(("💡 Tip", "TPU available", "Loading `train_dataloader`"))
+    """Return whether a log record is none of Lightning's tips, and about no TPU, loading of data or SIGTERM.
 
-
-def is_no_echo(record: logging.LogRecord) -> bool:
-    """Return whether a log record is not the "Received SIGTERM" that Lightning logs for a Ctrl-C in training."""
-    handler = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    ctrl_c = isinstance(handler, GracefulShutdown) and handler.number == signal.SIGINT
-    return not (ctrl_c and "Received SIGTERM" in record.getMessage())
+    ``GracefulShutdown`` reports signals; Lightning would report SIGTERM for a Ctrl-C too.
+    """
+    useless = ("💡 Tip", "TPU available", "Loading `train_dataloader`")
+    return not record.getMessage().startswith(useless) and "Received SIGTERM" not in record.getMessage()
 
 
 @contextmanager
@@ -53,8 +53,8 @@ def report_errors(args: list[str]) -> Iterator[None]:
     warnings.filterwarnings("ignore", message="\\s*Unable to serialize instance")
     # the loss is saved as a hyperparameter, so that load_from_checkpoint needs no arguments
     warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_of_use)
-    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").addFilter(is_no_echo)
+    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").addFilter(is_of_use)
     try:
         yield
     except Stopped as stopped:
@@ -64,43 +64,28 @@ def report_errors(args: list[str]) -> Iterator[None]:
         leave_at_once(code)
         raise SystemExit(code) from None
     except Exception as error:  # printed in short; PROJECT_DEBUG raises it
-        code = 1
-        if not debugging():
-            if world_size() > 1:
-                print(f"Rank {rank()} of {world_size()} failed:", file=sys.stderr)
-            code = print_error(root_cause(error), args)
-        leave_at_once(code)
+        rank_text = f"Rank {rank()} of {world_size()} failed:" if world_size() > 1 else ""
         if debugging():
-            if world_size() > 1:
-                error.add_note(f"(rank {rank()} of {world_size()})")
+            error.add_note(rank_text)
+            leave_at_once(1)
             raise
+        message, code = message_of(root_cause(error), args)
+        print(f"{rank_text}\n{message}".strip(), file=sys.stderr)
+        leave_at_once(code)
         raise SystemExit(code) from error
 
 
-def print_error(error: BaseException, args: list[str]) -> int:
-    """Print an error, and return the exit code: 2 for a user error, 1 for any other."""
+def message_of(error: BaseException, args: list[str]) -> tuple[str, int]:
+    """Return the message of an error, and the exit code: 2 for a user error, 1 for any other."""
+    text = " ".join(str(error).split())
     if isinstance(error, UsageError):
-        print(f"error: {parser_message(str(error), args, error.options)}", file=sys.stderr)
-    elif isinstance(error, USER_ERRORS):
-        print(f"error: {one_line(error)}", file=sys.stderr)
-    elif is_of_another_network(error):
-        first = " ".join(str(error).split())[:200]
-        print(f"error: Expected a checkpoint of the config's network, but got another's: {first} ...", file=sys.stderr)
-    elif is_loss_of_another(error):
-        print(
-            "error: Another rank exited. Its error is above or below; if there is none, it may have run out of memory. "
-            f"This rank reports: {' '.join(str(error).split())}",
-            file=sys.stderr,
-        )
-        return 1
-    elif isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
-        print(
-            f"error: {str(error).strip(' .')}. It may have run out of memory. Reduce --data.num_workers or "
-            "--data.batch_size.",
-            file=sys.stderr,
-        )
-        return 1
-    else:
-        print(short_traceback(error), file=sys.stderr)
-        return 1
-    return 2
+        return f"error: {parser_message(str(error), args, error.options)}", 2
+    if isinstance(error, USER_ERRORS) or (isinstance(error, ValueError) and re.search(LIGHTNING, text)):
+        return f"error: {one_line(error)}", 2
+    if is_loss_of_another(error):
+        reason = "Its error is above or below; if there is none, it may have run out of memory"
+        return f"error: Another rank exited. {reason}. This rank reports: {text}", 1
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
+        advice = "It may have run out of memory. Reduce --data.num_workers or --data.batch_size"
+        return f"error: {text.strip(' .')}. {advice}.", 1
+    return short_traceback(error), 1

@@ -1,11 +1,9 @@
 """Shorten errors of jsonargparse, torch and the operating system to messages for the user."""
 
 import importlib
-import inspect
 import os
 import re
 import site
-import sys
 import sysconfig
 import traceback
 from collections.abc import Collection
@@ -20,10 +18,13 @@ import datamodules
 import lightning_modules
 import lightning_modules.networks
 from project.cli.unknown_options import UNKNOWN_KEY, unknown_option
+from project.errors import did_you_mean
 from project.runs.command_line import config_files
+from project.runs.config import read_yaml
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
+CLASS_ERROR = r"class_path '(\S+?)'|a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
 LONGEST = 300  # characters of a message of jsonargparse's
 
 
@@ -36,16 +37,11 @@ def root_cause(error: BaseException) -> BaseException:
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error of this project, or of the operating system with the line that caused it."""
-    message = str(error)
+    message = str(error).strip()
     if message.startswith("Caught "):  # an error in a DataLoader worker: torch adds the traceback before the reason
-        return message.strip().splitlines()[-1].partition(": ")[2]
+        return message.splitlines()[-1].partition(": ")[2]
     place = _own_line(error) if isinstance(error, OSError) else ""
     return f"{message}{place}"
-
-
-def is_of_another_network(error: BaseException) -> bool:
-    """Return whether an error means that a checkpoint does not match the network."""
-    return isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error)
 
 
 def callback_hook(error: BaseException) -> str | None:
@@ -89,91 +85,51 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
         return (
             f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE and --ckpt_path FILE."
         )
-    if match := re.search(r"Expected a path but (\S+) either not accessible|class_path '(\S+?)'", message):
-        path = next(filter(None, match.groups()))
-        if re.fullmatch(r"[\w.]*\.\w+|[A-Z]\w*", path) and (problem := _class_problem(path)):
+    if match := re.search(CLASS_ERROR, message):
+        path = match[1] or match[2] or f"{match[3]}.{match[4]}"
+        if problem := _class_problem(path):
             return problem
-    if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):  # in the arguments of another class
-        return _class_problem(f"{match[1]}.{match[2]}") or " ".join(message.split())
     if match := re.search(r"File does not exist: '(.+?)'", message):
         return _missing_file(Path(match[1]))
     if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
-    if match := re.search(r'Parser key "([\w.]+)":\s+Not of type \w+: (\S+) does not .* restriction v(.+)', message):
-        return f"Expected {match[1]} {match[3]}, but got {match[2]}."
-    if match := re.search(
-        r'"(\w+)":(?:(?!Parser key)[\s\S])*does not conform to restriction v(\S+)[\s\S]*?Given value: (\S+)', message
-    ):
-        return f"Expected {match[1]} {match[2]}, but got {match[3]}."
-    if match := re.search(r"Import path (\S+) does not implement protocol BatchTransform", message):
-        return (
-            f"Expected a transform of batches, such as datamodules.RandomCrop, but got {match[1]}. Put transforms of "
-            "single images below train_transforms."
-        )
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _required(match[1], message, keys)
-    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given value|Got value): (.*)", message)
-    if keys and value:
-        types = list(dict.fromkeys(re.findall(r"Expected an? (?!path)(.+?)(?:\.? Got value|\. |$)", message, re.M)))
-        types = [re.sub(r"<class '(.+?)'>|typing\.", r"\1", name) for name in types if "NoneType" not in name]
-        if types:
-            got = (value[1] or value[2]).strip().strip("'")
-            return f"Expected {' or '.join(types)} for {keys[-1]}, but got {got!r}."
-    return _shortened(" ".join(message.split()))
-
-
-def _shortened(text: str) -> str:
-    """Return the innermost part of an error about a value of several types, cut to LONGEST characters."""
-    key, _, reason = text.rpartition('Parser key "')[2].partition('": ')
-    if "Union subtypes" in text and reason:
-        value = re.search(r"Given value: (.{1,100}?)(?: - |$)", reason)
-        if (types := re.search(r"Subtypes: \[(.+?)\] Errors", reason)) and value:
-            names = re.sub(r"<class '(.+?)'>", r"\1", types[1]).replace(", NoneType", "")
-            return f"Expected {re.sub(r'[a-z_.]+[.]', '', names)} for {key}, but got {value[1]}."
-        text = f"{key}: {reason.partition(' - Expected a <class')[0]}"
+    inner = message.rpartition('Parser key "')[2]
+    types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value|Not of type (\w+)", inner)
+    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given|Got) value: (.*)", inner)
+    if keys and types and value:
+        names = re.sub(r"<class '(.+?)'>", r"\1", types[types.lastindex or 0]).replace(", NoneType", "")
+        got = (value[1] or value[2]).strip("'")
+        return f"Expected {re.sub(r'[a-z_]+[.]', '', names)} for {keys[-1]}, but got {got}."
+    text = " ".join(message.split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _required(name: str, message: str, keys: list[str]) -> str:
     """Return a message with the option that sets a required argument of a class."""
-    given = rf"((\w+)=|Given value: )?Namespace\(class_path='([\w.]+)', init_args=Namespace\([^()]*?\b{name}=None"
-    match = next((candidate for candidate in re.finditer(given, message) if _has_no_default(candidate[3], name)), None)
-    if match is None:
-        return f"Expected a value for {name}, but got none."
-    is_single, key, path = match.groups()
-    rest = message[match.end() :].partition("\n")[0]
-    option = ".".join([*keys, *([key] if key and key not in keys else []), name])
-    # in a list, an option applies to the last item
-    how = f"--{option} VALUE" if is_single or ", Namespace(" not in rest else f"`init_args: {{{name}: VALUE}}` to it"
-    return f"Expected a value for {name} of {path.rpartition('.')[2]}, but got none. Add {how}."
-
-
-def _has_no_default(path: str, name: str) -> bool:
-    module, _, cls = path.rpartition(".")
-    class_ = getattr(sys.modules.get(module), cls, None)
-    parameter = inspect.signature(class_).parameters.get(name) if inspect.isclass(class_) else None
-    return parameter is None or parameter.default is inspect.Parameter.empty  # None: a base class has it
+    inner = re.search(rf"(\w+)=Namespace\(class_path='[\w.]+', init_args=Namespace\({name}=None", message)
+    option = ".".join([*keys, *([inner[1]] if inner and inner[1] not in keys else []), name])
+    return f"Expected a value for {name}, but got none. Add --{option} VALUE, or `{name}: VALUE` to the config."
 
 
 def _missing_file(file: Path) -> str:
     file = Path(os.path.relpath(file))
-    near = get_close_matches(file.name, [other.name for other in file.parent.glob("*")], 1)
-    hint = f" Did you mean {file.parent / near[0]}?" if near else ""
+    hint = did_you_mean(file.name, [other.name for other in file.parent.glob("*")], f"{file.parent}/{{}}")
     return f"Expected a file, but {file} does not exist.{hint}"
 
 
 def _yaml_problem(args: list[str]) -> str | None:
     for file in config_files(args):
         try:
-            content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if content is None:
-                return f"Expected `key: value` lines in {file}, but it is empty."
-            if not isinstance(content, dict):
-                return f"Expected `key: value` lines in {file}, but got {type(content).__name__}."
+            content = read_yaml(file.read_text(), str(file))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             return f"{file}:{line} is not YAML: {error.problem}."
+        if not isinstance(content, dict):
+            what = "it is empty" if content is None else f"got {type(content).__name__}"
+            return f"Expected `key: value` lines in {file}, but {what}."
     return None
 
 
@@ -187,25 +143,16 @@ def _class_problem(path: str) -> str | None:
         return f"Expected the import path of a class, such as callbacks.ConfusionMatrix, but got {path!r}.{hint}"
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in PROJECT_MODULES}
-            near = get_close_matches(module_name, top, 1)
-            hint = f" Did you mean {near[0]}.{name}?" if near else " Is its file in the working directory?"
-            return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
-        return _import_failed(path, error)
     except Exception as error:  # the user's module may raise any exception
-        return _import_failed(path, error)
+        if not isinstance(error, ModuleNotFoundError) or not f"{module_name}.".startswith(f"{error.name}."):
+            return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
+        top = {file.stem for file in Path.cwd().glob("*.py")} | {module.__name__ for module in PROJECT_MODULES}
+        hint = did_you_mean(module_name, top, f"{{}}.{name}") or " Is its file in the working directory?"
+        return f"Expected a class at {path!r}, but there is no module {error.name!r}.{hint}"
     if hasattr(module, name):
         return None
-    near = get_close_matches(name, dir(module), 1)
-    hint = f" Did you mean {module_name}.{near[0]}?" if near else ""
+    hint = did_you_mean(name, dir(module), f"{module_name}.{{}}")
     return f"Expected a class at {path!r}, but {module_name} has no {name!r}.{hint}"
-
-
-def _import_failed(path: str, error: Exception) -> str:
-    """Return a message with the line of the user's module that raised during import."""
-    return f"{path} cannot be imported: {type(error).__name__}: {error}{_own_line(error)}."
 
 
 def _own_frames(error: BaseException) -> list[traceback.FrameSummary]:

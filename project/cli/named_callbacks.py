@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
 
 from project.errors import RunError
 from project.runs.command_line import is_class, option_of, split_options
@@ -56,8 +58,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
     Raises:
         RunError: ``--callbacks`` has another value.
     """
-    names = callback_names(args)
-    all_off = [f"--callbacks.{name}=false" for name in names]
+    all_off = [f"--callbacks.{name}=false" for name in callback_names(args)]
     expanded: list[str] = []
     for group in split_options(args):
         option, value = option_of(group)
@@ -71,10 +72,22 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
             group = all_off
         elif option != name and name in _defaults() and _read(value) is True:
             group = [f"--{option}={json.dumps(_defaults()[name])}"]
-        expanded += group
-        if option == "config" and _section(value) is False:
-            expanded += all_off
+        expanded += [*group, *(all_off if option == "config" and _section(value) is False else [])]
     return expanded
+
+
+def with_named(listed: Any, named: Namespace | None) -> list[Callback]:
+    """Return the callbacks of ``callbacks`` and of ``trainer.callbacks``, which replace the default of their class.
+
+    Args:
+        listed: A list of callbacks, a single one, or None.
+        named: Callbacks by name; those that are off are False or None. None without names.
+    """
+    others = [item for item in (listed if isinstance(listed, list) else [listed]) if item is not None]
+    classes = {type(item) for item in others}
+    entries = vars(named or Namespace())
+    replaced = {name for name in _defaults() if type(entries.get(name)) in classes}
+    return [item for name, item in entries.items() if isinstance(item, Callback) and name not in replaced] + others
 
 
 def resolve_callbacks(config: Any) -> None:
@@ -82,15 +95,13 @@ def resolve_callbacks(config: Any) -> None:
 
     ``expand_callbacks`` writes the latter out.
     """
-    if not isinstance(config, dict) or "callbacks" not in config:
-        return
-    section = config["callbacks"]
-    if section is None or section is False:
-        del config["callbacks"]
-    elif isinstance(section, dict):
-        for name, value in section.items():
-            if value is True and name in _defaults():
+    section = config.get("callbacks") if isinstance(config, dict) else None
+    if isinstance(section, dict):
+        for name, entry in section.items():
+            if entry is True and name in _defaults():
                 section[name] = default_callbacks()[name]
+    elif isinstance(config, dict) and section in (None, False):
+        config.pop("callbacks", None)
 
 
 def _has_class(value: Any) -> bool:

@@ -1,9 +1,11 @@
 """The parser of the command line: it raises UsageError, and shortens the help text."""
 
+import json
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -16,12 +18,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 import datamodules
 import lightning_modules
 from project.cli import config_merging
-from project.cli.distributed import is_rank_zero
 from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
-from project.errors import RunError, UsageError
-from project.resume.run_option import with_paths
-from project.runs.command_line import classes_first, config_files
-from project.runs.config import CONFIG, flatten, read_yaml, write_yaml
+from project.errors import UsageError
+from project.resume.ranks import is_rank_zero
+from project.runs.command_line import classes_first, option_of, split_options
+from project.runs.config import CONFIG, load_config, nested, read_yaml, setting, write_yaml
+from project.runs.folders import paths_from_here
 
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
@@ -57,6 +59,18 @@ set_dumper("yaml", write_yaml)
 _typehints.serialize_as_import_path = lambda value: value if isinstance(value, str) else _serialize(value)
 
 
+def with_paths(args: Sequence[str]) -> list[str]:
+    """Return a command line in which paths in configs of runs are relative to the working directories of these runs."""
+    result = []
+    for group in split_options(args):
+        result += group
+        name, value = option_of(group)
+        if name == "config" and value is not None and os.path.basename(value) == CONFIG and os.path.isfile(value):
+            paths = paths_from_here(Path(value).parent)
+            result += ["--config", json.dumps(nested(paths))] if paths else []
+    return result
+
+
 def ordered(args: Sequence[str] | None) -> list[str]:
     """Return a command line with classes before their arguments, names of callbacks expanded and paths resolved."""
     return with_paths(expand_callbacks(classes_first(sys.argv[1:] if args is None else args)))
@@ -71,24 +85,19 @@ class Parser(LightningArgumentParser):
     """Parser that raises UsageError, and lists the options of the default classes in its help."""
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Parse, report replaced classes, and check the number of devices before a run exists."""
+        """Parse, and report replaced classes."""
         if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called by this method
             return super().parse_args(args, *rest, **kwargs)
         args = ordered(args)
-        files = [file.resolve() for file in config_files(args)]
-        if twice := [file for file in files if files.count(file) > 1]:
-            raise RunError(f"Expected each --config once, but got {os.path.relpath(twice[0])} {len(twice)} times.")
-        config_merging.reset()
+        config_merging.replaced_classes()  # of a command line that could not be parsed
         try:
             config = super().parse_args(args, *rest, **kwargs)
         except UsageError as error:
             command = self if self._subcommands_action is None else self._subcommands_action.choices[args[0]]
             error.options = [option.removeprefix("--") for option in command._option_string_actions]
             raise
-        for line in config_merging.replaced_classes(config) if is_rank_zero() else ():
+        for line in config_merging.replaced_classes() if is_rank_zero() else ():
             print(line)
-        if "TORCHELASTIC_RUN_ID" in os.environ and "subcommand" in config:
-            compare_with_torchrun(config[config.subcommand].trainer)
         return config
 
     def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:
@@ -155,39 +164,18 @@ def text_of(parser: LightningArgumentParser, config: Any) -> str:
     return parser.dump(config, skip_unset=False, skip_validation=True)
 
 
-def check_text(parser: LightningArgumentParser, text: str) -> None:
-    """Check that the YAML of a config, parsed again, gives the same YAML.
-
-    Raises:
-        UsageError: It does not, so the run could not be resumed or tested.
-    """
-    try:
-        before = dict(flatten(read_yaml(text)))
-        again = text_of(parser, parser.parse_string(text, defaults=False, _skip_validation=True))
-    except yaml.MarkedYAMLError as error:  # a file name that is not UTF-8
-        line = text.splitlines()[error.problem_mark.line].strip()
-        raise UsageError(f"{UNREADABLE} YAML cannot represent `{line}`.") from error
-    except UsageError as error:
-        raise UsageError(f"{UNREADABLE} parsing them again fails: {error}") from error
-    after = dict(flatten(read_yaml(again)))
-    for key in before | after:
-        if repr(before.get(key)) != repr(after.get(key)):  # NaN equals NaN, and 1 does not equal "1"
-            change = f"{key} {before.get(key)!r} would be read as {after.get(key)!r}"
-            raise UsageError(f"{UNREADABLE} {change}. Set another value.")
-
-
-def compare_with_torchrun(trainer: Any) -> None:
-    """Raise RunError if the number of devices differs from torchrun's number of processes."""
-    size, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    devices, nodes = trainer.devices, trainer.num_nodes
-    if devices == "auto":  # a CPU counts as one
-        gpus = trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        devices = torch.cuda.device_count() if gpus else 1
-    if str(devices).isdecimal() and int(devices) * nodes != size:  # otherwise, devices are listed by index
-        raise RunError(
-            f"Expected as many devices as torchrun started processes ({size}), but got {devices} on {nodes} machines. "
-            f"Set --trainer.devices {here} --trainer.num_nodes {size // here}."
-        )
+def text_to_save(parser: LightningArgumentParser, command: str, config: Any) -> str:
+    """Return the config that reproduces a command, without the options that apply only to this start."""
+    config = config.clone()
+    if config.get("data.init_args.overwrite_split"):
+        config["data.init_args.overwrite_split"] = False
+    if command == "fit" and config.run is not None:
+        run = Path(config.run)
+        for key, path in paths_from_here(run).items():
+            if config.get(key) == path:
+                config[key] = setting(load_config(run), key)
+        config.run = config.ckpt_path = None
+    return text_of(parser, config)
 
 
 def shorten_help(text: str) -> str:

@@ -3,17 +3,16 @@
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 import lightning_modules
-from project.cli.named_callbacks import DEFAULTS
+from project.cli.named_callbacks import default_callbacks
 from project.cli.parser import DEFAULT_CLASSES, LINKED
-from project.runs.command_line import config_files, is_class, option_of, split_options
+from project.runs.command_line import config_files
 from project.runs.config import Loader, key_lines
 
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
@@ -37,9 +36,11 @@ OTHER_NAMES = {  # names that other projects use for an option
     "data.image_size": "img_size imgsz resolution input_size",
     "data.batch_transforms": "augment augmentation augmentations transforms transform",
     "model.network": "arch architecture net backbone model_name",
+    "model.network.depth": "depth",
     "model.optimizer": "optim opt",
-    "model.optimizer.lr": "learning_rate base_lr init_lr",
-    "model.optimizer.weight_decay": "wd",
+    "model.optimizer.lr": "lr learning_rate base_lr init_lr",
+    "model.optimizer.weight_decay": "weight_decay wd",
+    "model.optimizer.momentum": "momentum",
     "model.lr_scheduler": "scheduler sched lr_schedule schedule",
     "model.loss": "criterion loss_fn loss_function",
     "model.compile": "torch_compile",
@@ -47,7 +48,7 @@ OTHER_NAMES = {  # names that other projects use for an option
 OPTION_OF = {name: option for option, names in OTHER_NAMES.items() for name in names.split()}
 
 
-def unknown_option(message: str, args: list[str], names: Collection[str]) -> str:
+def unknown_option(message: str, args: Sequence[str], names: Collection[str]) -> str:
     """Return jsonargparse's error about an unknown option in one line, with its location and the closest known option.
 
     Args:
@@ -67,111 +68,76 @@ def unknown_option(message: str, args: list[str], names: Collection[str]) -> str
             "such as configs/resnet.yaml, before that of an overlay."
         )
     outer = re.findall(r'Parser key "(.+?)":', message)[:1]
-    inner = re.findall(r"NestedArg\(key='([\w.]+)'", message)[-1:]  # an option of a class
-    parent = [part for name in (*outer, *inner) for part in name.split(".")]
-    path = _plain(parent if parent[-1:] == unknown[-1:] else [*parent, *unknown]) or unknown
-    options = _options(args, names)
-    if path[0] == "callbacks" and ".".join(path) in options:
+    nested = re.findall(r"NestedArg\(key='([\w.]+)'", message)[-1:]  # an option of a class, on the command line
+    parent = [part for name in (*outer, *nested) for part in name.split(".")]
+    path = parent if parent[-1:] == unknown[-1:] else [*parent, *unknown]
+    known = _known_options(names)
+    entry = default_callbacks().get(path[1]) if path[0] == "callbacks" and len(path) > 2 else None
+    if entry and path[-1] in _parameters(_class_at(entry["class_path"])):
         name = ".".join(path[:2])
         return f"Expected {name} to be on before its arguments, but it is off. Set --{name} true before them."
-    if not inner and not message.startswith("unrecognized"):
-        for location, path in _locations(args, parent, unknown, options):
-            hint = _hint(path, options, args).replace("mean --", "mean ")
-            return f"Expected a known option, but got {'.'.join(unknown)!r} in {location}.{hint}"
-    hint = _hint(path, options, args)
+    places = [] if nested or message.startswith("unrecognized") else _locations(args, parent, unknown, known)
+    for line, found in places:
+        hint = _hint(found, known, args).replace("mean --", "mean ")
+        return f"Expected a known option, but got {'.'.join(unknown)!r} in {line}.{hint}"
+    hint = _hint(_plain(path), known, args)
     return f"Expected a known option on the command line, but got {'.'.join(unknown)!r}.{hint}"
 
 
-def _hint(path: Sequence[str], options: Sequence[str], args: Sequence[str]) -> str:
-    """Return a hint with the closest option: its full name, or only the misspelled part if the rest is valid."""
+def _hint(path: list[str], options: Collection[str], args: Sequence[str]) -> str:
+    """Return the closest known option: its full name, or only the misspelled part if the rest is valid."""
     known = [option.split(".") for option in options]
-    start = next((i for i in range(len(path)) if not any(name[: i + 1] == path[: i + 1] for name in known)), -1)
-    wrong, rest = path[start].replace("-", "_").lower(), path[start:][1:]
-    siblings = {name[start] for name in known if len(name) > start and name[:start] == path[:start]}
-    near = get_close_matches(wrong, siblings, 1, 0.6 if start and not rest else 0.75)
-    other = ".".join([OPTION_OF.get(wrong, ""), *rest])
-    same = max(known, key=lambda name: (_common_end(name, [wrong, *rest]), -len(name)), default=[])
-    if not (near and rest):
-        if other in options:
-            return f" Did you mean --{other}?"
-        if _common_end(same, [wrong, *rest]):
-            return f" Did you mean --{'.'.join(same)}?"
-    near = near or get_close_matches(wrong, () if siblings else _words(args), 1)
-    parent = ".".join(path[:start])
-    if not siblings and parent in ("model.network", "model.loss", "model.optimizer", "model.lr_scheduler"):
-        return f" Set a class before its arguments: --{parent} CLASS."
-    if near:
+    starts = (i for i in range(len(path)) if not any(name[: i + 1] == path[: i + 1] for name in known))
+    start = next(starts, len(path) - 1)  # of the part that is wrong
+    siblings = {name[start] for name in known if len(name) > start and name[:start] == path[:start]} - {path[start]}
+    last = path[-1].replace("-", "_").lower()
+    words = _words(args)
+    if start < len(path) - 1 and (near := get_close_matches(path[start], siblings, 1, 0.75)):
         return f" Did you mean {near[0]}?"
-    longer = [name for name in known if name[-1].startswith(f"{wrong}_")]
-    if len(longer) == 1:
-        return f" Did you mean --{'.'.join(longer[0])}?"
+    if (option := OPTION_OF.get(last)) and option != ".".join(path):
+        return f" Did you mean --{option}?"
+    if same := [name for name in known if name[-1] == last and name != path]:
+        shortest = min(same, key=len)
+        return f" Did you mean --{'.'.join(shortest)}?"
     ends = OPTION_OF | {name[-1]: ".".join(name) for name in reversed(known)}
-    # deeper, the argument may belong to another class
-    if start < 2 and (near := get_close_matches(wrong, ends, 1, 0.8)):
-        return f" Did you mean --{ends[near[0]]}?"
-    return f" `python -m project {args[0]} --help` lists the options."
+    longer = [name for name in ends if name.startswith(f"{last}_")]
+    full = longer if len(longer) == 1 else get_close_matches(last, ends, 1, 0.8)
+    if full and len(path) == 1:
+        return f" Did you mean --{ends[full[0]]}?"
+    near = get_close_matches(last, siblings if start else (), 1) or get_close_matches(last, words, 1, 0.75)
+    if near and last not in words:
+        return f" Did you mean {near[0]}?"
+    return f" Did you mean --{ends[full[0]]}?" if full else f" `python -m project {args[0]} --help` lists the options."
 
 
-def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return how many trailing components two names have in common."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
-
-
-def _plain(path: Iterable[str]) -> list[str]:
+def _plain(path: Sequence[str]) -> list[str]:
     """Return a path as in options: without list indices, ``class_path`` and ``init_args``."""
     return [part.removesuffix("+") for part in path if part not in ("init_args", "class_path") and not part.isdecimal()]
 
 
 def _locations(
-    args: Sequence[str], parent: list[str], unknown: list[str], options: Sequence[str]
+    args: Sequence[str], parent: list[str], unknown: list[str], known: Collection[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield file and line of an unknown key, and its path, from the last config to the first."""
     for file in reversed(config_files(args)):
-        for keys, line in key_lines(_node(file)):
+        try:
+            node = yaml.compose(file.read_text(encoding="utf-8"), Loader)
+        except (yaml.YAMLError, UnicodeDecodeError):
+            continue
+        for keys, line in key_lines(node):
             plain, ends = _plain(keys), list(keys[-len(unknown) :]) == unknown
             here = plain[: len(parent)] == parent if parent else len(keys) == len(unknown)
-            if here and ends and ".".join(plain) not in options:
+            if here and ends and ".".join(plain) not in known:
                 yield f"{file}:{line}", plain
 
 
-def _node(file: Path) -> Any:
-    try:
-        return yaml.compose(file.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-
-
-def _options(args: Sequence[str], names: Collection[str]) -> list[str]:
-    """Return all options, including those of the classes in a command line, except classes in lists."""
-    options = dict.fromkeys(name.removesuffix("+") for name in names if not name.endswith(".help"))
-    for place, cls in (_classes(args) if "model" in options or "data" in options else {}).items():
-        # the module sets the first argument of networks, optimizers and schedules
-        skipped = 1 if place.count(".") == 1 and place != "model.loss" else 0
-        options |= dict.fromkeys(f"{place}.{name}" for name in _parameters(cls, skipped))
-    return list(options)
-
-
-def _classes(args: Sequence[str]) -> dict[str, type]:
-    """Return the class at each key of the configs and options of a command line, except classes in lists."""
-    paths: dict[str, str] = {}
-    for file in [*([DEFAULTS] if DEFAULTS.is_file() else []), *config_files(args)]:
-        paths |= _class_paths(_node(file))
-    for name, value in map(option_of, split_options(args)):
-        if value is not None and is_class(value):
-            paths[".".join(_plain(name.split(".")))] = value
-    classes = DEFAULT_CLASSES | {place: _class_at(path) for place, path in paths.items()}
-    return {place: cls for place, cls in classes.items() if cls is not None}
-
-
-def _class_paths(node: Any, place: tuple[str, ...] = ()) -> dict[str, str]:
-    if isinstance(node, yaml.ScalarNode):  # a callback that is off keeps its class
-        return {} if node.value in ("true", "false") else {".".join(_plain(place)): node.value}
-    paths: dict[str, str] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            paths |= _class_paths(value, (*place, key.value))
-    return paths
+def _known_options(names: Collection[str]) -> set[str]:
+    """Return all options of a parser, with those of the default classes and of ``OTHER_NAMES``."""
+    options = {name.removesuffix("+") for name in names if not name.endswith(".help")}
+    for key in DEFAULT_CLASSES.keys() & options:
+        options |= {f"{key}.{name}" for name in _parameters(DEFAULT_CLASSES[key])}
+        options |= {option for option in OTHER_NAMES if option.startswith(f"{key}.")}
+    return options
 
 
 def _class_at(path: str) -> type | None:
@@ -180,15 +146,15 @@ def _class_at(path: str) -> type | None:
     return value if inspect.isclass(value) else None
 
 
-def _parameters(cls: type, skipped: int = 0) -> list[str]:
+def _parameters(cls: type | None) -> list[str]:
     """Return the names of the arguments of a class and its bases."""
-    names = [list(inspect.signature(base).parameters)[skipped:] for base in cls.__mro__[:-1]]
-    return [name for base in names for name in base if name not in ("args", "kwargs", "width", *LINKED)]
+    names = [name for base in (cls.__mro__[:-1] if cls else ()) for name in inspect.signature(base).parameters]
+    return [name for name in names if name not in ("args", "kwargs", "width", *LINKED)]
 
 
 def _words(args: Sequence[str]) -> set[str]:
-    """Return the names of the arguments of all classes in a command line, including classes in lists."""
-    text = " ".join([*args, *(file.read_text() for file in config_files(args))])
+    """Return the names of the arguments of all classes that a command line and its configs name."""
+    text = " ".join([*args, *(file.read_text(errors="replace") for file in config_files(args))])
+    paths = {*re.findall(CLASS_PATH, text), *(entry["class_path"] for entry in default_callbacks().values())}
     rules = (lightning_modules.ParamGroup, lightning_modules.Initializer)
-    classes = [*rules, *filter(None, map(_class_at, set(re.findall(CLASS_PATH, text))))]
-    return {name for cls in classes for name in _parameters(cls)}
+    return {name for cls in [*rules, *map(_class_at, paths)] for name in _parameters(cls)}

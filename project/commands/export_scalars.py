@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from project.commands.light_parser import LightParser, check_new, json_number, report_run_errors
 from project.errors import RunError
-from project.report.events import read_events
 from project.runs.folders import find_run
 
 
@@ -29,25 +29,25 @@ def run(args: list[str]) -> Path:
         if options.output is not None:
             check_new(options.output)
         path = options.output or folder / "scalars.json"
-        write_scalars(folder, path)
+        rows = read_scalars(folder)
+        if not rows:
+            raise RunError(
+                f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
     print(f"Scalars: {path}")
     return path
 
 
-def write_scalars(folder: Path, path: Path) -> None:
-    """Write the scalars in the event files of a directory.
+def read_scalars(folder: Path) -> dict[str, list[list[Any]]]:
+    """Return time, step and value of the scalars in the event files of a directory, the latest of each step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # takes a second
 
-    Raises:
-        RunError: They hold no scalars.
-    """
-    scalars = read_events(folder, scalars_only=True).scalars
-    if not scalars:
-        raise RunError(
-            f"Expected scalars in the event files of {folder}, but found none. Train with TensorBoardLogger."
-        )
-    rows = {
-        tag: [[scalar.wall_time, scalar.step, json_number(scalar.value)] for scalar in series]
-        for tag, series in scalars.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, allow_nan=False) + "\n", encoding="utf-8")
+    sizes = {"scalars": 0, "images": 1, "histograms": 1, "tensors": 1}
+    events = EventAccumulator(str(folder), sizes).Reload()
+    rows = {}
+    for tag in events.Tags()["scalars"]:
+        latest = {event.step: event for event in events.Scalars(tag)}  # a resumed run may hold a step twice
+        rows[tag] = [[event.wall_time, event.step, json_number(event.value)] for event in latest.values()]
+    return rows

@@ -1,21 +1,19 @@
 """``predict``: classify image files with a run's classifier."""
 
 import csv
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from atomic_files import write_atomically
 from project.commands.light_parser import LightParser, positive, report_run_errors
 from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
-
-if TYPE_CHECKING:
-    from datamodules.reading.files import FileList
 
 NAMES = ("predictions.csv", "predictions.json")
 
@@ -54,46 +52,48 @@ def predict(
     folder: Path | None, checkpoint: Path, paths: Sequence[str], top: int, batch_size: int | None, output: Path | None
 ) -> Path:
     """Classify images; see ``run``. ``folder`` is the run directory of the checkpoint, or None."""
+    from rich.console import Console
+    from rich.progress import track
+
     from datamodules.reading.decode import printable
     from datamodules.reading.files import find_files
     from project.inference.predict import load_classifier, predict_files, reader_of
 
     inputs = find_files(expand(paths))
+    passed_over = ""
+    if others := inputs.passed_over:
+        passed_over = f" ({len(others)} files without an image suffix were skipped, such as {printable(others[0])})"
     if not inputs.files and not inputs.problems:
-        raise RunError(f"Expected images in {', '.join(paths)}, but found none.{_skipped_suffixes(inputs)}")
+        raise RunError(f"Expected images in {', '.join(paths)}, but found none.{passed_over}")
     classifier = load_classifier(folder, checkpoint)
-    answers = predict_files(classifier, reader_of(folder, classifier, inputs.files), batch_size)
     names = classifier.class_names
     width = max(map(len, names))
-    skipped: list[dict[str, str]] = []
-
-    def skip(file: str, reason: str) -> None:
-        print(f"skipped: {printable(file)} {reason}", file=sys.stderr, flush=True)
-        skipped.append({"file": file, "reason": reason})
-
-    count = 0
-    with results(output, folder or checkpoint.parent, checkpoint, names, skipped) as (target, write):
-        for file, reason in inputs.problems.items():
-            skip(file, reason)
-        for file, answer in progress(answers, len(inputs.files)):
+    answers = track(
+        predict_files(classifier, reader_of(folder, classifier, inputs.files), batch_size),
+        "Predicting",
+        total=len(inputs.files),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
+    )
+    with Results(output or create_folder((folder or checkpoint.parent) / "predict"), checkpoint, names) as results:
+        for file, answer in itertools.chain(inputs.problems.items(), answers):
             if isinstance(answer, str):
-                skip(file, answer)
+                print(f"skipped: {printable(file)} {answer}", file=sys.stderr, flush=True)
+                results.skipped.append({"file": file, "reason": answer})
                 continue
-            count += 1
             best = sorted(range(len(names)), key=answer.__getitem__, reverse=True)
-            write(file, names[best[0]], answer)
+            results.write(file, names[best[0]], answer)
             words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
             print_line(f"{'  '.join(words)}  {printable(file)}")
-        if not count:
-            raise RunError(
-                f"Expected images, but of {len(skipped)} files none can be read.{_skipped_suffixes(inputs)} Use other "
-                "files."
-            )
-    print_line(f"\nPredicted    {count} images by {checkpoint}{_skipped_suffixes(inputs)}")
-    if skipped:
-        print_line(f"Skipped      {len(skipped)} files; the reasons are in {NAMES[1]}")
-    print_line(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
-    return target
+        if not results.count:
+            skipped = len(results.skipped)
+            raise RunError(f"Expected images, but of {skipped} files none can be read.{passed_over} Use other files.")
+    print_line(f"\nPredicted    {results.count} images by {checkpoint}{passed_over}")
+    if results.skipped:
+        print_line(f"Skipped      {len(results.skipped)} files; the reasons are in {NAMES[1]}")
+    print_line(f"Predictions  {results.folder / NAMES[0]} and {NAMES[1]}")
+    return results.folder
 
 
 def check_output(folder: Path) -> None:
@@ -113,72 +113,49 @@ def check_output(folder: Path) -> None:
 def expand(paths: Iterable[str]) -> Iterator[str]:
     """Yield paths, with ``-`` replaced by the lines of stdin; file names need not be UTF-8."""
     for path in paths:
-        if path != "-":
+        if path == "-":
+            yield from (os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line)
+        else:
             yield path
-            continue
-        for line in sys.stdin.buffer:
-            if name := os.fsdecode(line.removesuffix(b"\n").removesuffix(b"\r")):
-                yield name
 
 
-@contextmanager
-def results(
-    output: Path | None, parent: Path, checkpoint: Path, names: Sequence[str], skipped: list[dict[str, str]]
-) -> Iterator[tuple[Path, Callable[[str, str, list[float]], None]]]:
-    """Yield an output directory, and a function that adds an image to its CSV and JSON, which are written atomically.
+class Results(AbstractContextManager):
+    """Write predictions as CSV and JSON into a directory; both files exist only after success.
 
     File names that are not UTF-8 are escaped with backslashes in the CSV, and with surrogates in the JSON, as
     ``os.fsencode`` accepts them.
     """
-    is_new = output is None or not output.exists()
-    folder = output or create_folder(parent / "predict")
-    folder.mkdir(parents=True, exist_ok=True)
-    suffix = f".{os.getpid()}.partial"  # another process may write there too
-    try:
-        with (
-            write_atomically(folder / NAMES[1], suffix) as json_path,
-            write_atomically(folder / NAMES[0], suffix) as csv_path,
-            csv_path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as table,
-            json_path.open("w", encoding="utf-8") as document,
-        ):
-            rows = csv.writer(table)
-            rows.writerow(["path", "predicted", "confidence", *names])
-            head = json.dumps({"checkpoint": str(checkpoint), "class_names": list(names)})
-            document.write(f'{head[:-1]}, "images": [')
-            between = "\n"
 
-            def write(file: str, predicted: str, answer: list[float]) -> None:
-                nonlocal between
-                digits = [f"{share:.9g}" for share in answer]  # enough for every float32
-                rows.writerow([file, predicted, f"{max(answer):.9g}", *digits])
-                head = json.dumps({"file": file, "predicted": predicted})
-                document.write(f'{between}{head[:-1]}, "probabilities": [{", ".join(digits)}]}}')
-                between = ",\n"
+    def __init__(self, folder: Path, checkpoint: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.skipped: list[dict[str, str]] = []
+        self.count = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as files:
+            csv_path, json_path = (files.enter_context(write_atomically(folder / name)) for name in NAMES)
+            table = csv_path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            self._rows = csv.writer(files.enter_context(table))
+            self._json = files.enter_context(json_path.open("w", encoding="utf-8"))
+            self._files = files.pop_all()
+        self._rows.writerow(["path", "predicted", "confidence", *class_names])
+        head = json.dumps({"checkpoint": str(checkpoint), "class_names": list(class_names)})
+        self._json.write(f'{head[:-1]}, "images": [')
 
-            yield folder, write
-            document.write(f'\n], "skipped": {json.dumps(skipped, indent=0)}}}\n')
-            check_output(folder)
-    except BaseException:
-        if is_new:
-            with suppress(OSError):  # another process may have written there too
-                folder.rmdir()
-        raise
+    def write(self, file: str, predicted: str, probabilities: list[float]) -> None:
+        """Add an image."""
+        digits = [f"{share:.9g}" for share in probabilities]  # enough for every float32
+        self._rows.writerow([file, predicted, max(digits, key=float), *digits])
+        image = {"file": file, "predicted": predicted, "probabilities": list(map(float, digits))}
+        self._json.write(f"{',' if self.count else ''}\n{json.dumps(image)}")
+        self.count += 1
 
-
-def progress(items: Iterator[tuple[str, list[float] | str]], total: int) -> Iterator[tuple[str, list[float] | str]]:
-    """Yield items, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *("Predicting", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=sys.stdout.isatty(),  # a file is not redirected above the bar
-        transient=True,
-    )
-    with bar:
-        yield from bar.track(items, total=total)
+    def __exit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._json.write(f'\n], "skipped": {json.dumps(self.skipped, indent=0)}}}\n')
+        self._files.__exit__(*error)
+        if error[0] is not None:
+            with suppress(OSError):  # the directory was not empty
+                self.folder.rmdir()
 
 
 def print_line(line: str) -> None:
@@ -187,14 +164,3 @@ def print_line(line: str) -> None:
         print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _skipped_suffixes(inputs: "FileList") -> str:
-    from datamodules.reading.decode import printable
-
-    if not inputs.passed_over:
-        return ""
-    return (
-        f" ({len(inputs.passed_over)} files without an image suffix were skipped, such as "
-        f"{printable(inputs.passed_over[0])})"
-    )

@@ -12,11 +12,12 @@ from typing import Any
 from project.commands.light_parser import LightParser, json_number, report_run_errors
 from project.commands.table import print_table
 from project.runs import record
-from project.runs.config import MISSING, differences
+from project.runs.config import MISSING, differences, load_config
 from project.runs.folders import find_run
 from project.runs.metrics import format_metric
+from project.runs.outcome import NOTHING, changes, compare, sentence
 from project.runs.record import ENVIRONMENT
-from project.runs.results import Repeats, Result, read_results, repeats
+from project.runs.results import Repeats, Result, read_result, read_results, repeats
 
 INNER = ("settings", "circumstances")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
@@ -25,7 +26,6 @@ RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "s
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
 # columns to drop on a narrow terminal; a run's name contains its start
 FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")
-NOTHING = "\N{EN DASH}"
 
 
 def run(args: list[str]) -> list[Any]:
@@ -62,7 +62,12 @@ def run(args: list[str]) -> list[Any]:
         elif options.csv:
             writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in _plain(row, columns).items()} for row in rows)
+            for row in rows:
+                cells = {
+                    name: "; ".join(map(str, x)) if isinstance(x, list) else x
+                    for name, x in _plain(row, columns).items()
+                }
+                writer.writerow(cells)
         else:
             if listed and not options.seeds:
                 _print_results(listed)
@@ -78,22 +83,18 @@ def _compare(args: list[str]) -> list[Any]:
     parser = LightParser("runs compare", "Print the differences between two runs.", ("a", "b"))
     options = parser.parse_args(args)
     with report_run_errors():
-        folders = [find_run(name, Path(options.runs_dir)) for name in (options.a, options.b)]
-        from project.report.compare import outcome_rows  # a slow import that listing runs does not need
-        from project.report.outcome import sentence, warnings
-        from project.report.read import read_run
-
-        a, b = map(read_run, folders)
+        a, b = (find_run(name, Path(options.runs_dir)) for name in (options.a, options.b))
         for name, run in (("A", a), ("B", b)):
-            print("\n   ".join([f"{name}  {run.folder}", sentence(run), *warnings(run)]), end="\n\n")
-        if settings := differences(a.config, b.config):
+            lines = [f"{name}  {run}", sentence(run, read_result(run)[0]), changes(run)]
+            print("\n   ".join(filter(None, lines)), end="\n\n")
+        if settings := differences(load_config(a), load_config(b)):
             print_table("Settings that differ", ("setting", "A", "B"), settings)
         else:
             print("The two configs are the same.")
-        if environment := differences(*map(_environment, folders)):
+        if environment := differences(_environment(a), _environment(b)):
             rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
             print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
-        outcome = outcome_rows(a, b)
+        outcome = compare(a, b)
         print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
 
@@ -112,22 +113,15 @@ def _ordered(rows: Sequence[Any], column: str | None, reverse: bool) -> list[Any
     """Return results or means sorted; losses after accuracies, and unknown values last."""
     if column is None:
         return list(rows)[::-1] if reverse else list(rows)
-
-    def value(row: Any) -> Any:
-        return getattr(row, column, getattr(row, f"{column}_mean", None))
-
-    known = sorted((row for row in rows if value(row) not in (None, "")), key=value, reverse=reverse)
-    known.sort(key=lambda row: column in ("val", "test") and row.metric == "loss")
-    return known + [row for row in rows if value(row) in (None, "")]
+    values: list[tuple[Any, Any]] = [(getattr(row, column, getattr(row, f"{column}_mean", None)), row) for row in rows]
+    known = sorted((pair for pair in values if pair[0] not in (None, "")), key=lambda pair: pair[0], reverse=reverse)
+    known.sort(key=lambda pair: column in ("val", "test") and pair[1].metric == "loss")
+    return [row for _, row in known] + [row for value, row in values if value in (None, "")]
 
 
 def _plain(row: Result | Repeats, columns: Sequence[str]) -> dict[str, Any]:
     values = asdict(row)
     return {name: json_number(value) if isinstance(value := values[name], float) else value for name in columns}
-
-
-def _cell(value: Any) -> Any:
-    return "; ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _print_results(results: Sequence[Result]) -> None:
@@ -166,13 +160,13 @@ def _print_means(means: Sequence[Repeats]) -> None:
 
 
 def _mean_cells(summary: Repeats) -> list[str]:
-    test = _spread(summary.test_mean, summary.test_std, summary.metric)
+    test = _score(summary.test_mean, summary.metric, summary.test_std)
     return [
         summary.name,
         " ".join(filter(None, (_class(summary.data), (summary.digest or "")[:8]))),
         str(summary.n),
         " ".join(NOTHING if seed is None else str(seed) for seed in summary.seeds),
-        _spread(summary.val_mean, summary.val_std, summary.metric),
+        _score(summary.val_mean, summary.metric, summary.val_std),
         test if summary.test_n in (0, summary.n) else f"{test} (n = {summary.test_n})",
         _minutes(summary.minutes_mean),
     ]
@@ -182,17 +176,14 @@ def _class(path: str | None) -> str:
     return (path or "").rpartition(".")[2].removesuffix("DataModule")
 
 
-def _score(value: float | None, metric: str | None) -> str:
+def _score(value: float | None, metric: str | None, std: float | None = None) -> str:
     if value is None or metric is None:
         return ""
-    return f"{'' if metric == 'acc' else 'loss '}{format_metric(value, metric)}"
+    if std is not None and metric == "acc":
+        return f"{100 * value:.2f} ± {100 * std:.2f} %"
+    words = format_metric(value, metric) if metric == "acc" else f"loss {format_metric(value, metric)}"
+    return words if std is None else f"{words} ± {std:.2g}"
 
 
 def _minutes(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
-
-
-def _spread(value: float | None, std: float | None, metric: str | None) -> str:
-    if value is None or metric is None or std is None:
-        return _score(value, metric)
-    return f"{100 * value:.2f} ± {100 * std:.2f} %" if metric == "acc" else f"loss {value:.4g} ± {std:.2g}"

@@ -56,36 +56,28 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     Raises:
         RunError: The network cannot be exported to this format, or its probabilities differ by more than TOLERANCE.
     """
-    facts = {
-        "class_names": json.dumps(classifier.class_names),
-        "image_size": json.dumps(classifier.hparams["image_size"]),
-    }
+    facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__
     images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
-    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with write_atomically(path, f".partial{SUFFIXES[kind]}") as partial:  # torch.export expects its suffix
-            try:
-                with _quiet():
-                    WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
-                    difference = greatest_difference(classifier, READERS[kind](partial), images)
-            except OSError:
-                raise
-            except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
-                others = " or ".join(other for other in WRITERS if other != kind)
-                raise RunError(
-                    f"Expected a network that {kind} supports, but {name} cannot be exported "
-                    f"({shortened(_root(error))}). Try --format {others}."
-                ) from error
-            if not difference <= TOLERANCE:  # also true for NaN
-                raise RunError(
-                    f"Expected {kind} to give the probabilities of the checkpoint within {TOLERANCE:g}, but for {name} "
-                    f"they differ by {difference:.2g}. Nothing was written. Try another --format."
-                )
-    finally:
-        if is_new and not path.exists():
-            path.parent.rmdir()
+    with write_atomically(path, f".partial{SUFFIXES[kind]}") as partial:  # torch.export expects its suffix
+        try:
+            with _quiet():
+                WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
+                difference = greatest_difference(classifier, READERS[kind](partial), images)
+        except OSError:
+            raise
+        except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
+            others = " or ".join(other for other in WRITERS if other != kind)
+            raise RunError(
+                f"Expected a network that {kind} supports, but {name} cannot be exported ({shortened(_root(error))}). "
+                f"Try --format {others}."
+            ) from error
+        if not difference <= TOLERANCE:  # also true for NaN
+            raise RunError(
+                f"Expected {kind} to give the probabilities of the checkpoint within {TOLERANCE:g}, but for {name} "
+                f"they differ by {difference:.2g}. Nothing was written. Try another --format."
+            )
     return difference
 
 

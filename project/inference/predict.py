@@ -11,11 +11,12 @@ import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
-from datamodules.base import NOT_NORMALIZED
+from datamodules import ImageDataModule
 from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import ImageLoader
 from datamodules.transforms.image import normalization
 from datamodules.transforms.normalize import Normalize
+from datamodules.transforms.pipeline import NOT_NORMALIZED
 from lightning_modules import ImageClassifier
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 from project.cli.data_options import data_parser, parse_data
@@ -72,7 +73,9 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
 
 
 def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str]) -> Reader:
-    """Return a reader with the settings of a run; without a run, it crops images to the checkpoint's image size.
+    """Return a reader with the settings of a run.
+
+    Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
 
     Raises:
         DataError: The data of the run is missing or invalid, and its transforms are fitted to it.
@@ -87,6 +90,8 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     options += [f"--{key}={path}" for key, path in paths_from_here(run).items() if key.startswith("data.")]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
+    if not isinstance(data, ImageDataModule):  # the user's own, whose way of reading files is unknown
+        return Reader(FileDataset(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
     if not data.normalize:  # the transforms normalise, if any
         normalize = Normalize(*NOT_NORMALIZED)
     return Reader(
@@ -119,7 +124,7 @@ def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
 def predict_files(
     classifier: ImageClassifier, reader: Reader, batch_size: int | None = None
 ) -> Iterator[tuple[str, list[float] | str]]:
-    """Yield each file with the probability of each class, or with the reason why there is none.
+    """Yield each file with the probability of each class, then those without, with the reason.
 
     Batches are the same as in ``test``, so that the results are equal to the bit.
     """
@@ -138,22 +143,14 @@ def predict_files(
         num_workers=reader.num_workers if len(dataset) > batch_size else 0,  # starting workers takes time
         seed=reader.seed,
     )
-    next_position = 0
+    unread = dict.fromkeys(range(len(dataset)))
     for step, (images, positions) in enumerate(loader):
         if not len(images):
             continue
         with torch.inference_mode(), fabric.autocast():
             probabilities = classifier.predict_step((images, positions), step).float().cpu()
-        finite = probabilities.isfinite().all(1)
-        for position, answer, is_finite in zip(
-            positions.tolist(), probabilities.tolist(), finite.tolist(), strict=True
-        ):
-            yield from _problems(dataset, next_position, position)
-            yield dataset.files[position], answer if is_finite else NOT_FINITE
-            next_position = position + 1
-    yield from _problems(dataset, next_position, len(dataset))
-
-
-def _problems(dataset: FileDataset, start: int, stop: int) -> Iterator[tuple[str, str]]:
-    for position in range(start, stop):
+        for position, shares in zip(positions.tolist(), probabilities, strict=True):
+            del unread[position]
+            yield dataset.files[position], shares.tolist() if shares.isfinite().all() else NOT_FINITE
+    for position in unread:
         yield dataset.files[position], dataset.problem(position) or CHANGED

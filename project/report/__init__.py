@@ -1,5 +1,5 @@
 """Write the report of a run as one HTML file. Imports no torch."""
 
-from project.report.write import write_report
+from project.report.page import write_report
 
 __all__ = ["write_report"]

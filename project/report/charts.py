@@ -1,188 +1,142 @@
-"""Draw charts with Matplotlib; the page's style sets their colours. Imports no torch."""
+"""Lay out charts as SVG paths and ticks, with a description and a table of the values. Imports no torch."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from project.report.events import MEDIAN
-from project.report.legend import MARKERS, Line, legend, line_table, line_text, not_finite, spread_evenly
-from project.report.markup import details, escape, number, paragraph, table
-from project.report.svg import COLOURS, GRID, INK, to_svg
+from project.report.read import QUANTILES, Run
+from project.runs.metrics import format_metric
 
-WIDTH, FONT = 360, 12  # CSS pixels; the width of a phone, so that text is not scaled there
-LEFT, RIGHT, BOTTOM, TOP = 58, 18, 42, 10  # margins, CSS pixels
-NAMES = 165  # left margin of a dot chart, CSS pixels
-LETTERS = 24  # characters that fit in this margin
-ROW = 17  # of a dot chart, CSS pixels
-NARROW = 100  # ratio of largest to smallest value; below it, powers of ten give too few ticks
-MOST_NAMES = 60  # rows of a dot chart
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)))  # of the first run and of the second
-MOST_MARKERS = 40  # points of a line; more markers would overlap
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "report",
-    "font.size": FONT,
-    "text.parse_math": False,
-}
+WIDTH, HEIGHT = 360, 210  # CSS pixels: a phone's width, so that text is not scaled there
+LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 10  # margins
+MOST_ROWS = 60  # of a table of values
+STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
+
+T = TypeVar("T")
 
 
-class Charts:
-    """Draws charts whose ids are unique within a page."""
+class Line(NamedTuple):
+    """A line of a chart; ``style`` selects colour and marker, ``run`` the dash."""
 
-    def __init__(self) -> None:
-        self._prefixes = (f"c{number}" for number in itertools.count(1))
-
-    def lines(self, title: str, lines: Sequence[Line], xlabel: str, metric: str = "") -> str:
-        """Return a chart of lines, with notes about NaN and Inf, and a table of the values.
-
-        Args:
-            title: Title of the chart, with the unit of ``y``.
-            lines: Lines; at most ``len(COLOURS)`` styles.
-            xlabel: Unit of the lines' ``x``.
-            metric: "acc" to print shares in percent.
-        """
-        with _axes(210, xlabel) as axes:
-            for line in lines:
-                y = np.where(np.isfinite(line.y), line.y, np.nan)
-                marker = MARKERS[line.style] if len(line.x) <= MOST_MARKERS else ""
-                options: dict[str, Any] = {
-                    "color": COLOURS[line.style],
-                    "marker": marker,
-                    "linestyle": DASHES[line.run],
-                }
-                options |= {"markerfacecolor": "none"} if line.run else {}
-                axes.plot(line.x, y, markersize=4, linewidth=1.7, clip_on=False, **options)
-            if metric == "acc":
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
-            words = " ".join(line_text(line, xlabel, metric) for line in lines)
-            svg = to_svg(_figure_of(axes), f"{title}, by {xlabel}. {words}", next(self._prefixes))
-        broken = "".join(paragraph(text, "warning") for line in lines if (text := not_finite(line, xlabel)))
-        keys = "" if [line.name for line in lines] == [title] else legend(lines)
-        return _figure(title, f"{keys}{svg}{broken}{line_table(title, lines, xlabel, metric)}")
-
-    def bands(self, title: str, x: np.ndarray, spread: np.ndarray, xlabel: str) -> str:
-        """Return a chart of a distribution over time: its median, and bands half a standard deviation wide.
-
-        Args:
-            title: Name of the tensor.
-            x: Epochs or steps ``(N,)``.
-            spread: Quantiles ``(N, 9)`` at ``events.QUANTILES``.
-            xlabel: Unit of ``x``.
-        """
-        label = (
-            f"{title}, by {xlabel}: median {number(spread[0, MEDIAN])} at {number(x[0])}, "
-            f"{number(spread[-1, MEDIAN])} at {number(x[-1])}; at the end from {number(spread[-1, 0])} to "
-            f"{number(spread[-1, -1])}."
-        )
-        if len(x) == 1:  # a band needs a width
-            x, spread = np.array([x[0] - 0.3, x[0] + 0.3]), np.repeat(spread, 2, axis=0)
-        with _axes(150, xlabel) as axes:
-            for i in range(MEDIAN):
-                axes.fill_between(x, spread[:, i], spread[:, -1 - i], color=COLOURS[0], alpha=0.22, linewidth=0)
-            axes.plot(x, spread[:, MEDIAN], color=INK, linewidth=1.2)
-            svg = to_svg(_figure_of(axes), label, next(self._prefixes))
-        return _figure(title, svg)
-
-    def dots(
-        self, title: str, names: Sequence[str], series: dict[str, Sequence[float]], guideline: float | None = None
-    ) -> str:
-        """Return a chart with a row for each name and a dot for each series, on a logarithmic scale."""
-        rows = spread_evenly(range(len(names)), MOST_NAMES)
-        lines = [Line(name, np.array([]), np.array(y, float), style) for style, (name, y) in enumerate(series.items())]
-        with _axes(len(rows) * ROW + BOTTOM + TOP, "", NAMES) as axes:
-            for line in reversed(lines):
-                y = np.where(np.isfinite(line.y) & (line.y > 0), line.y, np.nan)[rows]
-                colour = COLOURS[line.style]
-                axes.plot(y, range(len(rows)), color=colour, marker=MARKERS[line.style], linestyle="", markersize=6)
-            axes.set_xscale("log")
-            known = [value for line in lines for value in line.y if math.isfinite(value) and value > 0]
-            known += [guideline] if guideline is not None else []
-            if known:
-                axes.set_xlim(min(known) / 2, max(known) * 2)
-            narrow = bool(known) and max(known) / min(known) < NARROW
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=6))
-            if guideline is not None:
-                axes.axvline(guideline, color=INK, linestyle=(0, (2, 2)), linewidth=1)
-            axes.set_yticks([])  # drawing names as tick labels takes twice as long
-            for i, row in enumerate(rows):
-                axes.axhline(i, color=GRID, linewidth=0.6, zorder=0)
-                axes.text(
-                    -0.03,
-                    i,
-                    _short(names[row]),
-                    color=INK,
-                    ha="right",
-                    va="center",
-                    transform=axes.get_yaxis_transform(),
-                )
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _scientific(value, 0)))
-            axes.minorticks_off()
-            words = " ".join(
-                f"{line.name}: {number(line.y[0])} in {names[0]}, {number(line.y[-1])} in {names[-1]}."
-                for line in lines
-            )
-            svg = to_svg(_figure_of(axes), f"{title}, from input to output. {words}", next(self._prefixes))
-        cut = (
-            paragraph(f"{len(rows)} of {len(names)} parameters are drawn; the table has all.")
-            if len(rows) < len(names)
-            else ""
-        )
-        cells = ([name, *(number(line.y[i]) for line in lines)] for i, name in enumerate(names))
-        numbers = details("Numbers", table(title, ["parameter", *series], cells))
-        return _figure(title, f"{legend(lines, stroke=False)}{svg}{cut}{numbers}")
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    style: int
+    run: int = 0
 
 
-@contextmanager
-def _axes(height: float, xlabel: str, left: float = LEFT) -> Iterator[Axes]:
-    """Yield axes with fixed margins: Matplotlib's layouts depend on a font that the page may not have."""
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)  # an SVG has 72 units an inch
-        figure.patch.set_visible(False)
-        size = ((WIDTH - left - RIGHT) / WIDTH, (height - BOTTOM - TOP) / height)
-        axes = figure.add_axes((left / WIDTH, BOTTOM / height, *size))
-        axes.patch.set_visible(False)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GRID)
-        axes.tick_params(which="both", bottom=False, left=False, labelcolor=INK)  # the grid replaces the ticks
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.set_xlabel(xlabel, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
-        yield axes
+class Chart(NamedTuple):
+    """A chart in CSS pixels, for the macro ``charts`` of parts.html."""
+
+    title: str
+    xlabel: str
+    label: str  # description for screen readers
+    xticks: list[tuple[float, str]]
+    yticks: list[tuple[float, str]]
+    paths: list[tuple[str, Line]]
+    notes: list[str]  # where lines are NaN or Inf
+    header: list[str]  # of the table of values
+    rows: list[list[str]]
 
 
-def _figure_of(axes: Axes) -> Figure:
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    return figure
+def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> Line:
+    """Return a scalar as a line over epochs, or over steps if no epoch is finished."""
+    steps, values = np.array(run.scalars[tag], float).T
+    return Line(name, run.epochs(steps) if run.epoch_ends else steps, values, style, number)
 
 
-def _figure(title: str, content: str) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{content}</figure>"
+def line_chart(title: str, lines: Sequence[Line], xlabel: str, metric: str = "") -> Chart:
+    """Return a chart of lines; ``metric`` is "acc" for shares, which are printed in percent."""
+    positions = sorted({float(x) for line in lines for x in line.x})
+    shown = spread_evenly(positions, MOST_ROWS)
+    cut = f" ({len(shown)} of {len(positions)} rows)" if len(shown) < len(positions) else ""
+    values = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in lines]
+    x, y = _scales(lines)
+    return Chart(
+        title,
+        xlabel,
+        f"{title}, by {xlabel}. {' '.join(_words(line, xlabel, metric) for line in lines)}",
+        [(x(value), f"{value:g}") for value in x.ticks(6, whole=True)],
+        [(y(value), f"{100 * value:.4g}%" if metric == "acc" else f"{value:.3g}") for value in y.ticks(4)],
+        [(_path(line, x, y), line) for line in lines],
+        [note for line in lines if (note := not_finite(line, xlabel))],
+        [f"{xlabel}{cut}", *(line.name for line in lines)],
+        [[f"{x:.4g}", *(format_metric(each[x], metric) if x in each else "" for each in values)] for x in shown],
+    )
 
 
-def _tick(value: float) -> str:
-    """Format a number in few characters: "-2.5e-4" instead of "-0.00025"."""
-    if value and abs(value) < 1e-2:
-        return _scientific(value, 1)
-    return f"{value:.4g}"
+def distribution_chart(title: str, quantiles: dict[int, list[float]]) -> Chart:
+    """Return a chart of the quantiles of a distribution by epoch: median, 16% and 84%, minimum and maximum."""
+    epochs, values = np.array(list(quantiles), float), np.array(list(quantiles.values()))
+    columns = zip(QUANTILES, values.T, (5, 1, 0, 1, 5), strict=True)
+    return line_chart(title, [Line(name, epochs, column, style) for name, column, style in columns], "epoch")
 
 
-def _scientific(value: float, digits: int) -> str:
-    mantissa, power = f"{value:.{digits}e}".split("e")
-    return f"{float(mantissa):g}e{int(power)}"
+def not_finite(line: Line, xlabel: str) -> str:
+    """Return a note about where a line is NaN or Inf, or "" if it is finite."""
+    broken = ~np.isfinite(line.y)
+    if not broken.any():
+        return ""
+    first = int(broken.argmax())
+    when = "from" if broken[first:].all() else "first at"
+    return f"{line.name} is not finite {when} {xlabel} {line.x[first]:.4g} ({broken.sum()} of {len(line.y)} values)."
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
+def spread_evenly(items: Sequence[T], most: int) -> list[T]:
+    """Return all items, or ``most`` of them, evenly spaced from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+class _Scale(NamedTuple):
+    """Map values from ``low`` to ``high`` to pixels from ``start`` to ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self, most: int, whole: bool = False) -> list[float]:
+        """Return about ``most`` round values, or whole ones."""
+        power = 10 ** math.floor(math.log10((self.high - self.low) / most))
+        step = next(step for factor in STEPS if (step := factor * power) * most >= self.high - self.low)
+        step = math.ceil(step) if whole else step
+        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+
+def _scales(lines: Sequence[Line]) -> tuple[_Scale, _Scale]:
+    ranges = []
+    for values in (np.concatenate([line.x for line in lines]), np.concatenate([line.y for line in lines])):
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+        margin = 0.5 * abs(high) or 0.5 if high == low else 0.0
+        ranges.append((low - margin, high + margin))
+    (left, right), (low, high) = ranges
+    edge = 0.05 * (high - low)
+    return _Scale(left, right, LEFT, WIDTH - RIGHT), _Scale(low - edge, high + edge, HEIGHT - BOTTOM, TOP)
+
+
+def _path(line: Line, x: _Scale, y: _Scale) -> str:
+    """Return the path of a line with a gap at values that are not finite; a single point is drawn as a dot."""
+    path, is_open = "", False
+    for a, b in zip(line.x.tolist(), line.y.tolist(), strict=True):
+        if math.isfinite(b):
+            path += f"{'L' if is_open else 'M'}{x(a):.1f} {y(b):.1f}" + ("" if is_open else "h0")
+        is_open = math.isfinite(b)
+    return path
+
+
+def _words(line: Line, xlabel: str, metric: str) -> str:
+    """Return the first, last, lowest and highest value of a line."""
+    finite = np.isfinite(line.y)
+    if not finite.any():
+        return f"{line.name}: never finite."
+    x, y = line.x[finite], line.y[finite]
+    first, last, least, most = (f"{format_metric(y[i], metric)} at {x[i]:.4g}" for i in (0, -1, y.argmin(), y.argmax()))
+    return f"{line.name}: {first}, {last}; lowest {least}, highest {most}."

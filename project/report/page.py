@@ -1,144 +1,166 @@
-"""Render the report of a run, or of two side by side, as a self-contained HTML page."""
+"""Render the report of a run, or of two side by side, as a self-contained HTML page. Imports no torch."""
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from atomic_files import write_atomically
 from project import __version__
-from project.report.charts import Charts
-from project.report.compare import config_differences, outcome_differences
-from project.report.curves import curves, others, times
-from project.report.distributions import distributions, gradient_flow
-from project.report.markup import columns, details, escape, paragraph, table
-from project.report.outcome import facts, subject, warnings
-from project.report.pictures import WHAT, kind_of, pictures
-from project.report.read import Run
-from project.report.style import STYLE
-from project.report.tables import class_report, confusion_matrix, has_matrix, mistakes
+from project.report import tables
+from project.report.charts import Chart, distribution_chart, line_chart, line_of, not_finite, spread_evenly
+from project.report.read import Run, read_run
 from project.runs import record
-from project.runs.config import CONFIG, PREVIOUS_CONFIGS, flatten
+from project.runs.config import CONFIG, EXPECTED, PREVIOUS_CONFIGS, differences, flatten
+from project.runs.folders import REPORT
+from project.runs.outcome import changes, compare, facts, subject
 
-Content = Callable[[Run, Charts], str]
-
-
-class Section(NamedTuple):
-    """A section of the page about what the callbacks of a run wrote; it is left out if it has no content."""
-
-    name: str  # its id
-    title: str
-    each: Content | None = None  # renders one run
-    together: Callable[[Sequence[Run], Charts], str] | None = None  # renders all runs in the same charts
-
-
-def _confusion(run: Run, charts: Charts) -> str:
-    drawn = [] if has_matrix(run, "val") else ["confusion_matrix", "confusion_matrix_normalised"]
-    return _of_stages(run, confusion_matrix) + pictures(run, drawn)
-
-
-def _classes(run: Run, charts: Charts) -> str:
-    return _of_stages(run, class_report) + pictures(run, ["roc"])
-
-
-def _mistakes(run: Run, charts: Charts) -> str:
-    return mistakes(run, "val") + (mistakes(run.test, "test") if run.test else "")
-
-
-def _of_stages(run: Run, make: Callable[[Run, str], str]) -> str:
-    content = make(run, "val") + (make(run.test, "test") if run.test else "")
-    return f'<div class="tables">{content}</div>' if content else ""
+SECTIONS = {  # macros of sections.html, in the order of the page; a section without content is left out
+    "outcome": "Outcome",
+    "curves": "Learning curves",
+    "confusion": "Confusion matrix",
+    "mistakes": "Most confident mistakes",
+    "attention": "Grad-CAM and occlusion",
+    "classes": "Classes",
+    "kernels": "Kernels",
+    "maps": "Feature maps",
+    "distributions": "Distributions over time",
+    "flow": "Gradient flow",
+    "more": "More pictures and scalars",
+    "origin": "What produced it",
+}
+CURVES = {  # scalars of each chart
+    "Loss": ["train/loss", "val/loss"],
+    "Accuracy": ["train/acc", "val/acc"],
+    "Loss of single training steps": ["train/loss_step"],
+}
+MOST_LINES, MOST_CHARTS = 6, 12  # of a chart: as many as colours; of scalars without a chart of their own
+OPEN, FOLDED = 3, 6  # charts of a kind of distributions
 
 
-def _kinds(*kinds: str) -> Content:
-    return lambda run, charts: pictures(run, kinds)
+def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:
+    """Write the report of a run, or of two side by side, and return its path.
 
+    Args:
+        run: Run directory.
+        other: Another run directory to compare with.
+        output: The file. Default: report.html in ``run``, or report_with_<run>.html in ``other``.
 
-def _flow(run: Run, charts: Charts) -> str:
-    return gradient_flow(run, charts) or pictures(run, ["gradient_flow"])
-
-
-def _others(run: Run, charts: Charts) -> str:
-    rest = dict.fromkeys(kind_of(tag) for tag in run.pictures if kind_of(tag) not in WHAT)
-    return pictures(run, ["training_batch", *rest])
-
-
-SECTIONS = (
-    Section("curves", "Learning curves", together=curves),
-    Section("confusion", "Confusion matrix", _confusion),
-    Section("mistakes", "Most confident mistakes", _mistakes),
-    Section("attention", "Grad-CAM and occlusion", _kinds("grad_cam", "occlusion")),
-    Section("classes", "Classes", _classes),
-    Section("kernels", "Kernels", _kinds("kernels_colour", "kernels", "kernels_video")),
-    Section("maps", "Feature maps", _kinds("feature_maps")),
-    Section("distributions", "Distributions over time", distributions),
-    Section("flow", "Gradient flow", _flow),
-    Section("time", "Time and throughput", together=times),
-    Section("more", "More pictures and scalars", _others, others),
-)
+    Raises:
+        RunError: A config is not YAML.
+        OSError: A file cannot be read or written.
+    """
+    if output is None:
+        name = f"report_with_{run.absolute().parent.name}_{run.absolute().name}.html"
+        output = run / REPORT if other is None else other / name
+    page = render([read_run(folder) for folder in (run, other) if folder is not None])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(output) as partial:  # a browser may have the page open
+        partial.write_text(page, encoding="utf-8")
+    return output
 
 
 def render(runs: Sequence[Run]) -> str:
     """Return the page of one run, or of two."""
-    charts = Charts()
-    names = [f"{letter}: {run.name}" for letter, run in zip("AB", runs, strict=False)]
-    parts = {"outcome": ("Outcome", _outcome(runs, names))}
-    if len(runs) == 2:
-        parts["differences"] = ("What differs", config_differences(*runs))
-    for section in SECTIONS:
-        if content := _content(section, runs, names, charts):
-            parts[section.name] = (section.title, content)
-    parts["origin"] = ("What produced it", columns(names, [_origin(run) + _config(run) for run in runs]))
-    title = f"Run {runs[0].name}" if len(runs) == 1 else f"Runs {' and '.join(names)}"
-    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in parts.items())
-    body = "".join(
-        f'<section id="{name}"><h2>{heading}</h2>{content}</section>' for name, (heading, content) in parts.items()
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f'<body><header><h1>{escape(title)}</h1></header><nav aria-label="Sections"><ul>{links}</ul></nav>\n'
-        f"<main>{body}</main></body></html>\n"
-    )
+    names = [f"{letter}: {run.result.name}" for letter, run in zip("AB", runs, strict=False)]
+    names = names if len(runs) == 2 else [runs[0].result.name]
+    macros: Any = _templates().get_template("sections.html").make_module({"names": names})
+    contents = {name: str(getattr(macros, name)(runs)).strip() for name in SECTIONS}
+    sections = [(name, title, contents[name]) for name, title in SECTIONS.items() if contents[name]]
+    title = f"Run{'s' if len(runs) > 1 else ''} {' and '.join(names)}"
+    return _templates().get_template("page.html").render(title=title, sections=sections)
 
 
-def _outcome(runs: Sequence[Run], names: Sequence[str]) -> str:
-    outcomes = []
-    for run in runs:
-        tiles = "".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(remark)}</dd></div>"
-            for name, value, remark in facts(run)
-        )
-        notes = "".join(paragraph(text, "warning") for text in warnings(run))
-        outcomes.append(f'{paragraph(f"{subject(run)}.")}<dl class="outcome">{tiles}</dl>{notes}')
-    return columns(names, outcomes) + (outcome_differences(*runs) if len(runs) == 2 else "")
+@cache
+def _templates() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    functions = (facts, subject, warnings, scalar_charts, distribution_charts, compared, config_texts, origin_table)
+    templates.globals |= {function.__name__: function for function in functions} | {"of_stage": tables}
+    return templates
 
 
-def _content(section: Section, runs: Sequence[Run], names: Sequence[str], charts: Charts) -> str:
-    content = section.together(runs, charts) if section.together else ""
-    each = [section.each(run, charts) if section.each else "" for run in runs]
-    return content + (columns(names, each) if any(each) else "")
+def warnings(run: Run) -> list[str]:
+    """Return notes about changed settings, and NaN and Inf."""
+    unit = "epoch" if run.epoch_ends else "step"
+    return list(filter(None, [changes(run.folder), *(not_finite(line_of(run, tag, tag), unit) for tag in run.scalars)]))
 
 
-def _config(run: Run) -> str:
-    """Return the config of the latest start, and those of earlier starts with other settings."""
-    earlier = sorted(run.folder.glob(f"{PREVIOUS_CONFIGS}/*/{CONFIG}"), reverse=True)
-    texts = {CONFIG: run.config_text} | {
-        str(file.relative_to(run.folder)): file.read_text(errors="replace") for file in earlier
-    }
-    return "".join(details(name, f"<pre>{escape(text)}</pre>") for name, text in texts.items())
+def scalar_charts(runs: Sequence[Run], section: str) -> list[Chart]:
+    """Return the charts of scalars in a section: "curves", or "more" for those without a chart there."""
+    tags = list(dict.fromkeys(tag for run in runs for tag in run.scalars))
+    rates = [tag for tag in tags if tag.startswith("lr-")]  # of LearningRateMonitor
+    others = {"Momentum": "-momentum", "Weight decay": "-weight_decay"}
+    groups = {title: [tag for tag in rates if tag.endswith(end)] for title, end in others.items()}
+    groups = {"Learning rate": [tag for tag in rates if not tag.endswith(tuple(others.values()))]} | groups
+    known = {tag for of_chart in CURVES.values() for tag in of_chart} | {"epoch", *rates}
+    rest = {tag: [tag] for tag in tags if tag not in known}
+    charts = CURVES | groups if section == "curves" else dict(list(rest.items())[:MOST_CHARTS])
+    drawn = [chart for title, of_chart in charts.items() if (chart := _chart(runs, title, of_chart))]
+    if section == "more" and len(rest) > MOST_CHARTS:
+        drawn[-1].notes.append(f"{len(rest) - MOST_CHARTS} more scalars are in metrics.csv.")
+    return drawn
 
 
-def _origin(run: Run) -> str:
+def _chart(runs: Sequence[Run], title: str, tags: Sequence[str]) -> Chart | None:
+    lines = []
+    for number, run in enumerate(runs):
+        for style, tag in enumerate(tags[:MOST_LINES]):
+            name = tag.partition("/")[0] if len(tags) == 2 else title
+            name = re.sub("^lr-|-momentum$|-weight_decay$", "", tag) if tag.startswith("lr-") else name
+            if tag in run.scalars:
+                lines.append(line_of(run, tag, name if len(runs) == 1 else f"{'AB'[number]} {name}", style, number))
+    if not lines:
+        return None
+    unit = "epoch" if all(run.epoch_ends for run in runs) else "step"
+    chart = line_chart(title, lines, unit, "acc" if title == "Accuracy" or "/acc" in title else "")
+    if len(tags) > MOST_LINES:
+        chart.notes.append(f"{len(tags) - MOST_LINES} more are in metrics.csv, such as {tags[-1]}.")
+    return chart
+
+
+def distribution_charts(run: Run) -> list[tuple[str, list[Chart], list[Chart], int]]:
+    """Return title, charts, folded charts and number of further tensors of each kind, as "weights"."""
+    found = []
+    for kind in dict.fromkeys(tag.partition("/")[0] for tag in run.distributions):
+        tags = [tag for tag in run.distributions if tag.startswith(f"{kind}/")]
+        drawn = spread_evenly(tags, OPEN + FOLDED)
+        charts = [distribution_chart(tag.partition("/")[2], run.distributions[tag]) for tag in drawn]
+        found.append((kind, charts[:OPEN], charts[OPEN:], len(tags) - OPEN))
+    return found
+
+
+def compared(runs: Sequence[Run]) -> list[tables.Table]:
+    """Return tables of the results of two runs, and of the settings in which they differ."""
+    if len(runs) == 1:
+        return []
+    a, b = runs
+    settings = [(key, left, right, EXPECTED.get(key, "")) for key, left, right in differences(a.config, b.config)]
+    header, note = ["setting", "A", "B", "expected to differ"], "" if settings else "The two configs are the same."
+    results = tables.Table("Results", ["quantity", "A", "B", "B minus A"], compare(a.folder, b.folder))
+    return [results, tables.Table("Settings that differ", header, settings, "text", note)]
+
+
+def config_texts(run: Run) -> list[tuple[str, str]]:
+    """Return name and text of the config of the latest start, and of those of earlier starts with other settings."""
+    files = [run.folder / CONFIG, *sorted(run.folder.glob(f"{PREVIOUS_CONFIGS}/*/{CONFIG}"), reverse=True)]
+    return [(str(file.relative_to(run.folder)), file.read_text(errors="replace")) for file in files]
+
+
+def origin_table(run: Run) -> tables.Table:
     """Return a table of what run.json records, and of the command that repeats the run."""
     info = record.read(run.folder)
     starts = {start.get("at", "command line"): start.get("command") for start in [info, *info.get("resumed", [])]}
-    rows = [[f"resumed {name}" if name != "command line" else name, _shell(starts[name])] for name in starts]
+    rows = [[name if name == "command line" else f"resumed {name}", _shell(starts[name])] for name in starts]
     rows.append(["to repeat it", _shell(["fit", "--config", str(run.folder / CONFIG)])])
-    facts = {name: info.get(name) for name in ("git", "versions", "hardware", "data")}
-    rows += [[re.sub("[._]", " ", key), str(value)] for key, value in flatten(facts) if value is not None]
-    rows += [["seed", str(run.setting("seed_everything"))], ["report", f"project {__version__}"]]
-    return table("Command line, code, versions, hardware and data", ["what", "value"], rows, "text")
+    known = {name: info.get(name) for name in ("git", "versions", "hardware", "data")}
+    rows += [[re.sub("[._]", " ", key), str(value)] for key, value in flatten(known) if value is not None]
+    rows += [["seed", str(run.config.get("seed_everything"))], ["report", f"project {__version__}"]]
+    return tables.Table("Command line, code, versions, hardware and data", ["what", "value"], rows, "text")
 
 
 def _shell(command: Sequence[str] | None) -> str:

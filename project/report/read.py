@@ -1,130 +1,141 @@
-"""Read a run directory into plain data. Imports no torch."""
+"""Read the curves, distributions and pictures of a run directory. Imports no torch."""
 
+import base64
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from project.report.events import Events, Picture, Scalar, read_events
-from project.runs.config import BEST, CONFIG, load_config, setting
+from project.runs.config import load_config
 from project.runs.folders import tests_of
-from project.runs.metrics import PER_EPOCH, age_text, best_row, circumstances, is_number, moment_of
+from project.runs.metrics import METRICS, PER_EPOCH, circumstances
+from project.runs.results import Result, read_result
+
+QUANTILES = ("minimum", "16%", "median", "84%", "maximum")  # columns of distributions.csv
+LIMIT = 2_000_000  # bytes of all pictures of a run; 2.7 MB in base64
+SHOWN_OTHERWISE = ("mistakes", "kernels_split")  # kinds of pictures
 
 
-class Best(NamedTuple):
-    """Result of the best validation."""
+class Picture(NamedTuple):
+    """A picture embedded in the page."""
 
-    metric: str  # "acc" or "loss"
-    epoch: float  # from 1
-    value: float
+    caption: str
+    width: int
+    height: int
+    data: str  # data URL
+
+
+def embedded(image: Image.Image, content: bytes, caption: str) -> Picture:
+    """Return a picture from an image, PNG or GIF, and the content of its file."""
+    kind = "gif" if image.format == "GIF" else "png"
+    return Picture(caption, *image.size, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
 
 
 @dataclass
 class Run:
-    """Content of a run directory.
+    """Content of a run directory, or of a test's.
 
     Attributes:
-        folder: The run directory.
+        folder: The directory.
         config: The resolved config; empty if the file is.
-        config_text: Content of the config file, with comments about versions.
-        events: Content of the event files; scalars are from metrics.csv if there are no event files.
-        tests: Tests in ``test/<time>``, the one to report last, without tests of a best.ckpt that was replaced.
-        old_test: Note about a test of a replaced best.ckpt, if there are no other tests.
+        result: Results and state.
+        test: The latest test of the present best.ckpt that has results.
     """
 
     folder: Path
     config: dict[str, Any]
-    config_text: str
-    events: Events
-    tests: list["Run"] = field(default_factory=list)
-    old_test: str = ""
+    result: Result
+    test: "Run | None" = None
 
     @property
-    def name(self) -> str:
-        """Return "<config>/<time>"."""
-        folder = self.folder.absolute()
-        return f"{folder.parent.name}/{folder.name}"
+    def stages(self) -> list[tuple["Run", str]]:
+        """The run and its test, each with the stage in the names of its files."""
+        return [(self, "val"), *([(self.test, "test")] if self.test else [])]
 
-    @property
-    def test(self) -> "Run | None":
-        """Return the latest test that has results."""
-        return next((test for test in reversed(self.tests) if test.scalars), None)
+    @cached_property
+    def scalars(self) -> dict[str, list[tuple[int, float]]]:
+        """Steps and values of each scalar in metrics.csv."""
+        scalars: dict[str, list[tuple[int, float]]] = {}
+        for row in self.table(METRICS):
+            for tag, value in row.items():
+                with suppress(ValueError):  # an empty cell, or a damaged row
+                    scalars.setdefault(tag, []).append((int(row.get("step", "")), float(value)))
+        return {tag: series for tag, series in scalars.items() if series and tag != "step"}
 
-    @property
-    def scalars(self) -> dict[str, list[Scalar]]:
-        return self.events.scalars
-
-    @property
-    def pictures(self) -> dict[str, Picture]:
-        """Return the latest image of each tag, including those of the latest test."""
-        return self.events.pictures | (self.test.events.pictures if self.test else {})
-
-    @property
-    def minutes(self) -> float:
-        """Return the training time, without the time between starts."""
-        return self.events.seconds / 60
-
-    @property
-    def epochs_trained(self) -> int:
-        """Return the number of finished epochs."""
-        return max(self.epoch_ends, default=0)
-
-    def setting(self, key: str) -> Any:
-        """Return a value of the config by its dotted key, or None."""
-        return setting(self.config, key)
-
-    @cached_property  # it reads all logged steps
+    @cached_property
     def epoch_ends(self) -> dict[int, int]:
-        """Return the last step of each finished epoch, by the number of the epoch, from 1."""
-        epochs = {scalar.step: int(scalar.value) + 1 for scalar in self.scalars.get("epoch", [])}
+        """Last step of each finished epoch, by the number of the epoch, from 1."""
+        epochs = {step: int(value) + 1 for step, value in self.scalars.get("epoch", [])}
         for tag in PER_EPOCH:
-            ends = {epochs[scalar.step]: scalar.step for scalar in self.scalars.get(tag, []) if scalar.step in epochs}
-            if ends:
+            if ends := {epochs[step]: step for step, _ in self.scalars.get(tag, []) if step in epochs}:
                 return ends
         return {}
 
-    def epochs(self, steps: Sequence[int]) -> np.ndarray | None:
-        """Convert steps of scalars to epochs, float ``(N,)``; None if the epochs are unknown.
-
-        1.0 is the end of the first epoch. Scalars are logged with their step, from 0. Images and histograms are logged
-        with the number of completed steps: subtract 1.
-        """
-        ends = self.epoch_ends
-        if not ends:
-            return None
-        known = sorted((step, epoch) for epoch, step in ends.items())
+    def epochs(self, steps: np.ndarray) -> np.ndarray:
+        """Convert steps ``(N,)`` to epochs, float ``(N,)``: 1.0 is the last step of the first epoch."""
+        known = sorted((step, epoch) for epoch, step in self.epoch_ends.items())
         x, y = np.array([(-1, 0), *known], float).T  # step 0 is the first of epoch 1
         rate = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1)
-        after = np.array(steps, float)
-        return np.where(after > x[-1], y[-1] + (after - x[-1]) * rate, np.interp(after, x, y))
+        return np.where(steps > x[-1], y[-1] + (steps - x[-1]) * rate, np.interp(steps, x, y))
 
-    def best(self) -> Best | None:
-        """Return accuracy, or else loss, of the validation of the best checkpoint; see ``best_row``."""
-        monitor, mode = (str(self.setting(f"checkpoint.{name}")) for name in ("monitor", "mode"))
-        epochs = {scalar.step: scalar.value for scalar in self.scalars.get("epoch", [])}
-        rows = [
-            {"step": scalar.step, "epoch": epochs.get(scalar.step, 0), tag: scalar.value}
-            for tag in dict.fromkeys((monitor, "val/acc", "val/loss"))
-            for scalar in self.scalars.get(tag, [])
-        ]
-        for metric in ("acc", "loss"):
-            best = best_row(rows, metric, monitor, mode, moment_of(self.folder / BEST))
-            if best is not None:
-                at = self.epochs([int(best["step"])])
-                return Best(metric, float("nan") if at is None else float(at[0]), best[f"val/{metric}"])
-        return None
+    @cached_property
+    def distributions(self) -> dict[str, dict[int, list[float]]]:
+        """Quantiles of each tensor by epoch; a resumed run repeats epochs, which replaces the later ones."""
+        series: dict[str, dict[int, list[float]]] = {}
+        for row in self.table("distributions.csv"):
+            with suppress(ValueError, KeyError):  # a row that was cut by a kill
+                epoch, values = int(row["epoch"]), [float(row[name]) for name in QUANTILES]
+                before = {number: old for number, old in series.get(row["tag"], {}).items() if number < epoch}
+                series[row["tag"]] = before | {epoch: values}
+        return series
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """File of the latest picture of each tag, in the order of drawing, which is that of the network."""
+        files, root = {}, self.folder / "pictures"
+        for file in sorted(root.rglob("*")):
+            if file.suffix in (".png", ".gif"):
+                tag = file.parent if file.stem.startswith("epoch_") else file.with_suffix("")
+                files[str(tag.relative_to(root))] = file
+        return dict(sorted(files.items(), key=lambda item: item[1].stat().st_mtime_ns))
+
+    @cached_property
+    def pictures(self) -> tuple[dict[str, list[Picture]], list[Path]]:
+        """Pictures by kind, the first part of the tag, and the files that are left out to limit the size of the page.
+
+        The caption of a picture is the description in its file, or else tag and epoch.
+        """
+        kinds: dict[str, list[Picture]] = {}
+        left_out, free = [], LIMIT
+        files = {tag: file for run, _ in self.stages for tag, file in run.files.items()}
+        for tag in sorted(files, key=lambda tag: tag.startswith("kernels")):  # each layer has several
+            file, (kind, _, layer) = files[tag], tag.partition("/")
+            if kind in SHOWN_OTHERWISE or (kind == "kernels" and f"kernels_colour/{layer}" in files):
+                continue
+            if (size := file.stat().st_size) > free:
+                left_out.append(file.relative_to(self.folder))
+                continue
+            free -= size
+            with Image.open(file) as image:
+                epoch = re.sub("epoch_0*", ", epoch ", file.stem) if file.stem.startswith("epoch_") else ""
+                caption = image.info.get("Description") or f"{tag.replace('_', ' ')}{epoch}"
+                kinds.setdefault(kind, []).append(embedded(image, file.read_bytes(), caption))
+        return kinds, left_out
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """Return the rows of a CSV file in the run directory; an empty list if it does not exist."""
+        """Return the complete rows of a CSV file in the directory; an empty list if it does not exist."""
         try:
-            with (self.folder / name).open(newline="", encoding="utf-8", errors="replace") as file:
-                return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
+            text = (self.folder / name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
+        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(lines)]
 
 
 def read_run(folder: Path) -> Run:
@@ -133,21 +144,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         RunError: The config is not YAML.
     """
-    config = load_config(folder)
-    run = Run(folder, config, (folder / CONFIG).read_text(), read_events(folder))
-    if not run.scalars:
-        run.events.scalars = _scalars_of_csv(run.table("metrics.csv"))
-    tests = [(test, circumstances(test)) for test in tests_of(folder)]
-    run.tests = [read_run(test) for test, setup in tests if not setup.is_old]
-    run.old_test = age_text(tests[-1][1]) if tests and not run.tests else ""
+    run = Run(folder, load_config(folder), read_result(folder)[0])
+    for test in tests_of(folder):
+        if (test / METRICS).is_file() and not circumstances(test).is_old:
+            run.test = Run(test, load_config(test), run.result)
     return run
-
-
-def _scalars_of_csv(rows: list[dict[str, str]]) -> dict[str, list[Scalar]]:
-    """Return scalars from rows of CSVLogger, for runs without TensorBoard."""
-    scalars: dict[str, list[Scalar]] = {}
-    for row in rows:
-        for tag, value in row.items():
-            if tag != "step" and is_number(value) and is_number(row.get("step", "")):
-                scalars.setdefault(tag, []).append(Scalar(int(row["step"]), float("nan"), float(value)))
-    return scalars

@@ -14,6 +14,7 @@ from atomic_files import write_atomically
 from project.errors import RunError
 from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
+from project.resume.signals import is_within_step
 from project.runs.config import setting
 
 KEY = "resume"  # of the additional state in a checkpoint
@@ -22,9 +23,9 @@ KEY = "resume"  # of the additional state in a checkpoint
 class Checkpoint(ModelCheckpoint):
     """ModelCheckpoint that also writes last.ckpt after every validation and epoch, and when a signal ends training.
 
-    Checkpoints also hold state that Lightning does not save: the random states of all ranks, accumulated gradients, the
-    metrics that EarlyStopping and ReduceLROnPlateau have not read yet, the number of rows of metrics.csv, and the
-    settings of the run.
+    Checkpoints also hold state that Lightning does not save: the random states of all ranks, the metrics that
+    EarlyStopping and ReduceLROnPlateau have not read yet, the number of rows of metrics.csv, and the settings of the
+    run. They do not hold gradients: last.ckpt is not written between the batches of an optimizer step.
 
     Attributes:
         settings: Config of the run. A resumed run is compared with it.
@@ -49,13 +50,13 @@ class Checkpoint(ModelCheckpoint):
         if self._own and trainer.is_global_zero:
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
-        if not trainer.is_last_batch and _accumulation(self.settings) == _accumulation(state["settings"]):
+        key = "trainer.accumulate_grad_batches"
+        if not trainer.is_last_batch and setting(self.settings or {}, key) == setting(state["settings"] or {}, key):
             # a callback may have set it at the start of the epoch
             trainer.accumulate_grad_batches = state["accumulated"]
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in state["metrics"].items()})
         if not self._plateaus_pending:  # the epoch has ended, so the training metrics are known
             _step_plateaus(trainer, state["watched"])
-        _set_gradients(trainer, pl_module, state["gradients"])
         # Lightning drops this state if a schedule has read the length of training before
         loader: Any = trainer.train_dataloader
         if state["loaders"] and hasattr(loader, "load_state_dict"):
@@ -99,6 +100,8 @@ class Checkpoint(ModelCheckpoint):
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if not self.save_last or self._saved_at == position or trainer.state.fn != TrainerFn.FITTING or trial:
             return
+        if is_within_step(trainer) and not ending_epoch:  # such as a validation in the middle of an optimizer step
+            return
         assert self.dirpath is not None
         self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         self._ending_epoch = ending_epoch
@@ -111,8 +114,7 @@ class Checkpoint(ModelCheckpoint):
             for counts in (progress["current"], progress["total"]):
                 counts["processed"] -= 1
         checkpoint[KEY] = {
-            "random": _gather(random_state(), trainer),
-            "gradients": _gather(_gradients(trainer, pl_module), trainer),
+            "random": _of_all_ranks(random_state(), trainer),
             "accumulated": trainer.accumulate_grad_batches,
             "metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "watched": _watched(trainer),
@@ -188,11 +190,10 @@ class EpochKeeper(Callback):
                 callback.write_last(trainer, ending_epoch=True)
 
 
-def _gather(value: Any, trainer: Trainer) -> list[Any]:
-    if trainer.world_size == 1:
-        return [value]
-    values: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(values, value)
+def _of_all_ranks(value: Any, trainer: Trainer) -> list[Any]:
+    values: list[Any] = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(values, value)
     return values
 
 
@@ -210,52 +211,3 @@ def _step_plateaus(trainer: Trainer, metrics: dict[int, float]) -> None:
     for i, value in metrics.items():
         if i < len(trainer.lr_scheduler_configs) and trainer.lr_scheduler_configs[i].reduce_on_plateau:
             trainer.lightning_module.lr_scheduler_step(trainer.lr_scheduler_configs[i].scheduler, value)
-
-
-def _accumulation(settings: dict[str, Any] | None) -> Any:
-    return setting(settings or {}, "trainer.accumulate_grad_batches")
-
-
-def _gradients(trainer: Trainer, pl_module: LightningModule) -> dict[str, torch.Tensor]:
-    """Return the gradients that this rank has accumulated for an incomplete optimizer step."""
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    if trainer.is_last_batch or not batches % trainer.accumulate_grad_batches:
-        return {}
-    named = pl_module.named_parameters()
-    return {name: _local(parameter.grad).cpu() for name, parameter in named if parameter.grad is not None}
-
-
-def _set_gradients(trainer: Trainer, pl_module: LightningModule, of_ranks: list[dict[str, torch.Tensor]]) -> None:
-    if not any(of_ranks):
-        return
-    if len(of_ranks) != trainer.world_size:
-        raise RunError(
-            f"Expected {len(of_ranks)} devices as in the checkpoint, which holds accumulated gradients "
-            f"(accumulate_grad_batches), but got {trainer.world_size}. Use as many devices, or a checkpoint from the "
-            "end of an epoch."
-        )
-    for name, gradient in of_ranks[trainer.global_rank].items():
-        parameter = pl_module.get_parameter(name)
-        parameter.grad = torch.zeros_like(parameter)
-        _local(parameter.grad).copy_(gradient)
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """Return this rank's shard of a sharded tensor, or the tensor itself."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
-def read_resume_state(checkpoint: Path, weights_only: bool = True) -> dict[str, Any]:
-    """Return what a checkpoint of ``fit`` stores about its run; an empty dict for any other file.
-
-    Returns:
-        "rows", the number of rows of metrics.csv when it was written; "step", the first step of events that were logged
-        after it; and "settings".
-    """
-    try:
-        loaded = torch.load(checkpoint, map_location="cpu", weights_only=weights_only, mmap=True)
-        state = loaded[KEY]
-        # images of a validation are logged with global_step
-        return {"rows": state["rows"], "step": loaded["global_step"] + 1, "settings": state["settings"]}
-    except Exception:  # an invalid file may raise almost any exception; check_weights reports it
-        return {}

@@ -8,11 +8,11 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.finite_loss import NotFiniteError
 from project.errors import DiskFullError
+from project.resume.ranks import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED = 1.0  # seconds; `timeout` and similar programs send a signal both to a process and to its group
@@ -37,7 +37,8 @@ class GracefulShutdown(Callback):
     A signal that is ignored at the start, such as by nohup or in a background job of a shell script, stays ignored.
 
     In training, Lightning's own handler of SIGTERM finishes the step, and raises after it. It is called only where a
-    run can be resumed exactly: after a validation, not before it, because the resumed run would skip that validation.
+    run can be resumed exactly: after an optimizer step, and after a validation, not before it, because the resumed run
+    would skip that validation.
     """
 
     def __init__(self) -> None:
@@ -75,11 +76,11 @@ class GracefulShutdown(Callback):
         if trainer.is_last_batch or (self.number is None if trainer.world_size == 1 else (batch_idx + 1) % INTERVAL):
             return
         loop: Any = trainer.fit_loop
-        if not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+        if not is_within_step(trainer) and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             self._stop_if_signalled(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._training and not trainer.is_last_batch:
+        if self._training and not trainer.is_last_batch and not is_within_step(trainer):
             self._stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,8 +130,7 @@ class GracefulShutdown(Callback):
             os.dup2(null, 2)
 
 
-def world_size() -> int:
-    """Return the number of ranks, also before a trainer exists."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", 1))
+def is_within_step(trainer: Trainer) -> bool:
+    """Return whether gradients of some batches are accumulated for an optimizer step that is not complete."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return not trainer.is_last_batch and batches % trainer.accumulate_grad_batches != 0

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,17 +47,20 @@ def all_runs(runs_dir: Path) -> list[Path]:
     return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
 
 
+def started_at(run: Path) -> datetime | None:
+    """Return the start of a run by ``run.json``, or by the name of the directory; None if neither has it."""
+    with suppress(ValueError):  # no run.json
+        return datetime.fromisoformat(str(record.read(run).get("started")))
+    with suppress(ValueError):  # renamed by the user
+        return datetime.strptime(run.name[:19], TIME).astimezone()
+    return None
+
+
 def by_start(run: Path) -> tuple[float, list[int], str]:
-    """Return a sort key: the start of a run by ``run.json``, or by the name of the directory."""
+    """Return a key that sorts runs by their start."""
+    start = started_at(run)
     numbers = [int(number) for number in re.findall(r"\d+", run.name)]
-    try:
-        started = datetime.fromisoformat(str(record.read(run).get("started"))).timestamp()
-    except ValueError:  # no run.json
-        try:
-            started = datetime.strptime(run.name[:19], TIME).timestamp()
-        except ValueError:  # renamed by the user
-            started = 0.0
-    return started, numbers, str(run)
+    return (0.0 if start is None else start.timestamp()), numbers, str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
@@ -121,18 +125,18 @@ def working_directory(run: Path) -> str:
 def paths_from_here(run: Path) -> dict[str, str]:
     """Return the relative paths in a run's config as absolute paths by key, if the run had another working directory.
 
-    A path that exists only relative to the present working directory is left out.
+    These are ``PATHS``, and the arguments of the module that are files. A path that exists only relative to the present
+    working directory is left out.
     """
-    info = record.read(run)
-    if not info:  # a config that is not in a run directory
+    start = record.read(run).get("working_directory")
+    if start is None or (folder := (run.resolve() / start).resolve()) == Path.cwd().resolve():
         return {}
     config = load_config(run)
-    runs_dir = Path(str(config.get("runs_dir")))  # a run is two levels below it
-    start = info.get("working_directory") or ("" if runs_dir.is_absolute() else "../" * (2 + len(runs_dir.parts)))
-    folder = (run.resolve() / start).resolve()
-    if not start or folder == Path.cwd().resolve():
-        return {}
-    paths = {key: value for key in PATHS if isinstance(value := setting(config, key), str)}
+    arguments = (setting(config, "model.init_args") or {}).items()
+    files = [
+        f"model.init_args.{name}" for name, path in arguments if isinstance(path, str) and (folder / path).is_file()
+    ]
+    paths = {key: value for key in (*PATHS, *files) if isinstance(value := setting(config, key), str)}
     candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}
     return {key: str(path) for key, (path, here) in candidates.items() if path.exists() or not here.exists()}
 

@@ -152,8 +152,7 @@ def measurement(output: Path) -> Measured | None:
 def circumstances(output: Path) -> Circumstances:
     """Return the weights and images that a validation or test used.
 
-    A test belongs to the checkpoint whose digest is in its results.json. Without a digest (a test by an earlier
-    version), it belongs to best.ckpt unless that file is newer than the test's.
+    A test belongs to the checkpoint whose digest is in its results.json.
 
     Raises:
         RunError: The config is not YAML.
@@ -172,10 +171,8 @@ def circumstances(output: Path) -> Circumstances:
         same = digest == digest_of(run / BEST)
         # best.ckpt may also have been tested under another path
         of_best, is_old = of_best or same, not same and of_best
-    elif of_best and (run / BEST).is_file():
-        is_old = (run / BEST).stat().st_mtime > max(path.stat().st_mtime for path in output.iterdir())
     limit = setting(config, f"trainer.limit_{STAGES[output.parent.name]}_batches")
-    return Circumstances(weights, results.get("epoch"), of_best, is_old, limit, _other_data(run, config, results))
+    return Circumstances(weights, results.get("epoch"), of_best, is_old, limit, _other_data(run, results))
 
 
 def digest_of(checkpoint: Path) -> str:
@@ -195,7 +192,7 @@ def digest_of(checkpoint: Path) -> str:
 def same_data(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Return whether two records of data, from run.json or results.json, are of the same data.
 
-    A record of an earlier version holds the ``index_digest`` as its ``digest``, and is compared by that alone.
+    Data whose pixels are not cached has the ``index_digest`` as its ``digest``, and is compared by that alone.
     """
     if first.get("digest") == second.get("digest"):
         return True
@@ -203,18 +200,11 @@ def same_data(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return any(digest and digest == index_digest for digest, index_digest in pairs)
 
 
-def _other_data(run: Path, config: dict[str, Any], results: dict[str, Any]) -> str:
-    """Return root and digest of the data of a validation or test, or "" if it is the run's data."""
+def _other_data(run: Path, results: dict[str, Any]) -> str:
+    """Return root and digest of the data of a validation or test, or "" if it is the run's data, or unknown."""
     data, of_run = results.get("data") or {}, record.read(run).get("data") or {}
-    root, digest = data.get("root") or str(setting(config, "data.init_args.root")), data.get("digest")
-    if digest and of_run.get("digest"):
-        same = same_data(data, of_run)
-    else:  # results or a run of an earlier version
-        keys = ("data.class_path", "data.init_args.root")
-        before = config
-        with suppress(RunError, OSError):  # the run's config is damaged, or the weights are not of a run
-            before = load_config(run) or config
-        same = all(setting(config, key) == setting(before, key) for key in keys)
+    root, digest = data.get("root", ""), data.get("digest")
+    same = same_data(data, of_run) if digest and of_run.get("digest") else root == of_run.get("root", root)
     return "" if same else f"{root} ({digest[:8]})" if digest else root
 
 

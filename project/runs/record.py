@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import BaseFileLock, Timeout
 
@@ -28,13 +28,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse",
 MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
 
 
-class _Active(NamedTuple):
-    lock: BaseFileLock
-    before: bytes | None  # previous content of run.json
-    diff: Path  # uncommitted changes of this start; may not exist
-
-
-_active: dict[Path, _Active] = {}
+_locks: dict[Path, BaseFileLock] = {}  # of the runs that this process trains
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -48,7 +42,7 @@ def read(run: Path) -> dict[str, Any]:
 
 def is_own(run: Path) -> bool:
     """Return whether this process trains the run."""
-    return run.resolve() in _active
+    return run.resolve() in _locks
 
 
 def state_of(run: Path) -> str:
@@ -77,6 +71,20 @@ def seconds(run: Path) -> float:
     return round(total, 1)
 
 
+def check_not_running(run: Path) -> None:
+    """Check that no process trains a run.
+
+    Raises:
+        RunError: One does.
+    """
+    if state_of(run) == "running":
+        info = read(run)
+        raise RunError(
+            f"Expected a run that is not running, but {run} is running as process {info.get('pid')} on "
+            f"{info.get('host')}. Stop that process, or wait until it exits."
+        )
+
+
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run directory, and write ``run.json`` with the state "running".
 
@@ -95,18 +103,15 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         lock = acquire(run / LOCK)
     except Timeout as error:
         raise RunError(
-            f"Expected a run that is not running, but {run} is running as process {read(run).get('pid')} on "
-            f"{read(run).get('host')}. Stop that process, or wait until it exits."
+            f"Expected a run that is not running, but another process has started {run}. Stop it."
         ) from error
+    _locks[run.resolve()] = lock
     before, timestamp = read(run), _timestamp()
-    start = 1 if not before else 2 + len(before.get("resumed", []))
-    diff_file = run / ("uncommitted.diff" if start == 1 else f"uncommitted_{start}.diff")
-    _active[run.resolve()] = _Active(lock, (run / FILE).read_bytes() if (run / FILE).is_file() else None, diff_file)
     git, diff = read_code()
     facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
     own = {name: facts.pop(name) for name in ENVIRONMENT if name in facts}
     first = {name: before[name] for name in ENVIRONMENT if name in before} if before else own
-    record = {
+    info = {
         "state": "running",
         "host": platform.node(),
         "pid": os.getpid(),
@@ -118,24 +123,12 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     }
     if before:
         changed = {name: value for name, value in own.items() if name not in first or value != first[name]}
-        record["resumed"] = [*before.get("resumed", []), {"at": timestamp, "command": list(command), **changed}]
+        info["resumed"] = [*before.get("resumed", []), {"at": timestamp, "command": list(command), **changed}]
     digest = (before.get("git") or {}).get("diff_sha256")
     if git and git.get("diff_sha256", digest) != digest:
-        diff_file.write_bytes(diff[:MOST_DIFF])
-    _write(run, record)
-
-
-def roll_back(run: Path) -> None:
-    """Restore a run directory as it was before ``begin``, and unlock it: for a start that failed before training."""
-    active = _active.pop(run.resolve(), None)
-    if active is None:
-        return
-    active.diff.unlink(missing_ok=True)
-    if active.before is None:
-        (run / FILE).unlink(missing_ok=True)
-    else:
-        _replace(run, active.before)
-    active.lock.release()
+        number = f"_{1 + len(info['resumed'])}" if before else ""
+        (run / f"uncommitted{number}.diff").write_bytes(diff[:MOST_DIFF])
+    _write(run, info)
 
 
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
@@ -147,13 +140,13 @@ def end(run: Path, state: str, seconds: float, error: str | None = None) -> None
         seconds: Time since ``begin``.
         error: Why it failed, in one line.
     """
-    active = _active.pop(run.resolve(), None)
-    if active is None:
+    lock = _locks.pop(run.resolve(), None)
+    if lock is None:
         return
-    record = read(run)
-    record |= {"state": state, "ended": _timestamp(), "seconds": round(record.get("seconds", 0.0) + seconds, 1)}
-    _write(run, record | ({"error": error} if error else {}))
-    active.lock.release()
+    info = read(run)
+    info |= {"state": state, "ended": _timestamp(), "seconds": round(info.get("seconds", 0.0) + seconds, 1)}
+    _write(run, info | ({"error": error} if error else {}))
+    lock.release()
 
 
 def processor() -> dict[str, Any]:
@@ -177,13 +170,9 @@ def _process_exists(pid: Any) -> bool:
     return True
 
 
-def _write(run: Path, record: dict[str, Any]) -> None:
-    _replace(run, f"{json.dumps(record, indent=2)}\n".encode())
-
-
-def _replace(run: Path, content: bytes) -> None:
+def _write(run: Path, info: dict[str, Any]) -> None:
     with write_atomically(run / FILE, durable=True) as partial:
-        partial.write_bytes(content)
+        partial.write_text(json.dumps(info, indent=2) + "\n")
 
 
 def _timestamp() -> str:
@@ -191,10 +180,4 @@ def _timestamp() -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: metadata.version(name) for name in PACKAGES}

@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 from statistics import mean, stdev
 
 from project.errors import RunError
 from project.runs import record
 from project.runs.config import BEST, CONFIG, EXPECTED, PREVIOUS_CONFIGS, flatten, load_config, setting
-from project.runs.folders import by_start, tests_of, times_tested
+from project.runs.folders import by_start, started_at, tests_of, times_tested
 from project.runs.metrics import (
     METRICS,
     PER_EPOCH,
@@ -31,56 +31,32 @@ OUTPUTS = ("test", "validate", "predict")  # subdirectories of a run directory
 
 @dataclass
 class Result:
-    """Results and settings of a run, from its files. Unknown values are None or "".
+    """Results and settings of a run, from its files. Unknown values are None or ""."""
 
-    Attributes:
-        name: Run directory, relative to ``runs_dir``.
-        config: Name of the configs.
-        state: See ``project.runs.record.state_of``.
-        started: Start in UTC, as ISO 8601.
-        minutes: Training time, summed over all starts.
-        data: Class path of the DataModule.
-        root: Directory of the data.
-        digest: Digest of the data.
-        epochs: Number of finished epochs.
-        planned_epochs: ``trainer.max_epochs``.
-        metric: Metric of ``val`` and ``test``: "acc", or "loss" for a run without accuracy.
-        val: Validation result of the best checkpoint.
-        val_epoch: Epoch of that validation, from 1.
-        test: Result of the latest test of the best checkpoint on all images of the data, or else of the latest test.
-            None if best.ckpt is newer than the test.
-        tests: Number of tests.
-        test_weights: The checkpoint that was tested.
-        test_epoch: Epoch of that checkpoint, from 1.
-        test_limit: Number or share of the batches; None if all.
-        test_data: Root and digest of the data, if it differs from the run's.
-        test_note: How the test differs from a test of the best checkpoint on all images of the run's data; None if it
-            does not.
-        changed: Whether the run was resumed with other settings.
-    """
-
-    name: str
-    config: str
-    state: str = ""
-    started: str | None = None
-    minutes: float | None = None
-    data: str | None = None
-    root: str | None = None
-    digest: str | None = None
+    name: str  # run directory, relative to runs_dir
+    config: str  # name of the configs
+    state: str = ""  # see project.runs.record.state_of
+    started: str | None = None  # start in UTC, as ISO 8601
+    minutes: float | None = None  # training time, summed over all starts
+    data: str | None = None  # class path of the DataModule
+    root: str | None = None  # directory of the data
+    digest: str | None = None  # of the data
     seed: int | None = None
-    epochs: int | None = None
-    planned_epochs: int | None = None
-    metric: str | None = None
-    val: float | None = None
-    val_epoch: int | None = None
+    epochs: int | None = None  # finished
+    planned_epochs: int | None = None  # trainer.max_epochs
+    metric: str | None = None  # of val and test: "acc", or "loss" for a run without accuracy
+    val: float | None = None  # validation of the best checkpoint
+    val_epoch: int | None = None  # of that validation, from 1
+    # the latest test of the best checkpoint on all images of the data, or else the latest test; None if best.ckpt is
+    # newer than the test
     test: float | None = None
-    tests: int = 0
-    test_weights: str | None = None
-    test_epoch: int | None = None
-    test_limit: float | None = None
-    test_data: str | None = None
-    test_note: str | None = None
-    changed: bool = False
+    tests: int = 0  # number of tests
+    test_weights: str | None = None  # the checkpoint that was tested
+    test_epoch: int | None = None  # epoch of that checkpoint, from 1
+    test_limit: float | None = None  # number or share of the batches; None if all
+    test_data: str | None = None  # root and digest of the data, if it differs from the run's
+    test_note: str | None = None  # how the test differs from one of the best checkpoint on all images of the run's data
+    changed: bool = False  # whether the run was resumed with other settings
     settings: str = field(default="", repr=False)  # settings that repeats of the run share
     circumstances: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -94,51 +70,50 @@ class Result:
 
 @dataclass
 class Repeats:
-    """Mean and sample standard deviation (n - 1) over runs that differ only in their seed.
+    """Mean and sample standard deviation (n - 1) over runs that differ only in their seed."""
 
-    Attributes:
-        name: The latest of the runs.
-        n: Number of finished runs, one per seed.
-        test_n: Number of these runs with a test of the best checkpoint on all images.
-        left_out: Excluded runs and tests with the same settings: unfinished or changed runs, earlier runs of a seed,
-            other tests.
-        differ: What differs besides the seed: "git", "versions", "hardware".
-    """
-
-    name: str
+    name: str  # the latest of the runs
     config: str
     data: str | None
     root: str | None
     digest: str | None
     metric: str | None
-    n: int
+    n: int  # number of finished runs, one per seed
     seeds: list[int | None]
     val_mean: float
     val_std: float
-    test_n: int
+    test_n: int  # number of these runs with a test of the best checkpoint on all images
     test_mean: float | None
     test_std: float | None
     minutes_mean: float | None
+    # excluded: unfinished or changed runs with these settings, earlier runs of a seed, other tests
     left_out: list[str]
-    differ: list[str]
+    differ: list[str]  # what differs besides the seed: "git", "versions", "hardware"
 
 
 def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
     """Return the results of all runs, in the order of their start, and messages about files that cannot be read."""
     results, problems = [], []
     for run in sorted(filter(_is_run, runs_dir.glob("*/*")), key=by_start):
-        result = Result(f"{run.parent.name}/{run.name}", run.parent.name)
-        for read in (_read_record, _read_config, _read_metrics, _read_tests):
-            try:
-                read(run, result)
-            except (RunError, OSError) as error:
-                problems.append(str(error))
-            except (TypeError, ValueError) as error:  # values that were edited
-                problems.append(
-                    f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
-                )
+        result, of_run = read_result(run)
         results.append(result)
+        problems += of_run
     return results, problems
+
+
+def read_result(run: Path) -> tuple[Result, list[str]]:
+    """Return the results of a run, and messages about files that cannot be read."""
+    result, problems = Result(f"{run.absolute().parent.name}/{run.absolute().name}", run.absolute().parent.name), []
+    for read in (_read_record, _read_config, _read_metrics, _read_tests):
+        try:
+            read(run, result)
+        except (RunError, OSError) as error:
+            problems.append(str(error))
+        except (TypeError, ValueError) as error:  # values that were edited
+            problems.append(
+                f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
+            )
+    return result, problems
 
 
 def repeats(results: Sequence[Result]) -> list[Repeats]:
@@ -198,23 +173,14 @@ def _is_run(folder: Path) -> bool:
     """Return whether a directory is a run directory, not one that holds only tests of weights without a run."""
     if (folder / CONFIG).is_file() or (folder / record.FILE).is_file():
         return True
-    return folder.is_dir() and _time_of(folder) is not None and not any((folder / name).is_dir() for name in OUTPUTS)
-
-
-def _time_of(run: Path) -> str | None:
-    """Return the start of a run by the name of its directory, in UTC."""
-    try:
-        return datetime.strptime(run.name[:19], "%Y-%m-%d_%H-%M-%S").astimezone(UTC).isoformat()
-    except ValueError:  # renamed
-        return None
+    return folder.is_dir() and started_at(folder) is not None and not any((folder / name).is_dir() for name in OUTPUTS)
 
 
 def _read_record(run: Path, result: Result) -> None:
     info = record.read(run)
     result.state = record.state_of(run)
-    result.started = _time_of(run)
-    if "started" in info:
-        result.started = datetime.fromisoformat(info["started"]).isoformat()
+    start = started_at(run)
+    result.started = None if start is None else start.astimezone(UTC).isoformat()
     result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(info, "data.digest")
     starts = [info, *info.get("resumed", [])]  # later starts hold only what differs from the first

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from watching import all_callbacks, decode, events, fit
 
-from callbacks import ConvolutionKernels, FeatureMaps
+from callbacks import ConfusionMatrix, ConvolutionKernels, FeatureMaps, GradCAM, Histograms
 from callbacks.feature_maps import Outputs
 from callbacks.tools.layers import hooked
 from lightning_modules import ImageClassifier
@@ -31,7 +31,7 @@ def _all_is_drawn() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize("classes", [2, pytest.param(1000, marks=pytest.mark.slow)])
 def test_few_and_many_classes_are_drawn(make_classifier: Make, tmp_path: Path, classes: int) -> None:
     names = [f"class {i}" for i in range(classes)]
     module = make_classifier(class_names=names)
@@ -88,33 +88,20 @@ def test_network_whose_weights_are_not_finite_is_drawn(make_classifier: Make, tm
     assert len(reader.Histograms("weights/conv2.weight")) == 1  # in the second epoch, no value is finite
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}], ids=str)
+GREY = torch.randn(16, 1, 32, 32).expand(-1, 3, -1, -1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"precision": "bf16-mixed", "accumulate_grad_batches": 2},
+        pytest.param({"data": (GREY, torch.arange(16) % 10)}, marks=pytest.mark.slow),
+    ],
+    ids=["precision and accumulation", "grey images"],
+)
 def test_other_ways_to_train_are_drawn(make_classifier: Make, tmp_path: Path, options: dict[str, Any]) -> None:
-    fit(make_classifier(), tmp_path, all_callbacks(), **options)
-    assert len(events(tmp_path).Images("grad_cam/conv2")) == 2
-
-
-def test_compiled_network_is_drawn_uncompiled(make_classifier: Make, tmp_path: Path) -> None:
-    module = make_classifier()
-    calls = []
-
-    def compiled(images: Tensor) -> Tensor:
-        calls.append(module.training)
-        return module.network(images)
-
-    class Compile(Callback):
-        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            pl_module._compiled_network = compiled
-
-    fit(module, tmp_path, [Compile(), *all_callbacks()])
-    assert calls == [True] * 6  # only in training, where no hook is registered
-    assert len(events(tmp_path).Images("feature_maps/conv1")) == 2
-
-
-def test_grey_images_are_drawn(make_classifier: Make, tmp_path: Path) -> None:
-    grey = torch.randn(16, 1, 32, 32).expand(-1, 3, -1, -1)
-    fit(make_classifier(), tmp_path, all_callbacks(), epochs=1, data=(grey, torch.arange(16) % 10))
-    assert "grad_cam/conv2" in events(tmp_path).Tags()["images"]
+    fit(make_classifier(), tmp_path, all_callbacks(), epochs=1, **options)
+    assert len(events(tmp_path).Images("grad_cam/conv2")) == 1
 
 
 def test_network_without_convolutions_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
@@ -137,10 +124,10 @@ def test_in_place_activations_do_not_change_earlier_outputs() -> None:
 
 
 def test_resumed_run_continues_at_its_epoch(make_classifier: Make, tmp_path: Path) -> None:
-    keep = ModelCheckpoint(tmp_path, save_last=True)
-    fit(make_classifier(), tmp_path, [*all_callbacks(), keep], epochs=2, enable_checkpointing=True)
-    again = [*all_callbacks(), ModelCheckpoint(tmp_path)]
-    fit(make_classifier(), tmp_path, again, epochs=4, enable_checkpointing=True, ckpt_path=tmp_path / "last.ckpt")
+    for epochs, checkpoint in ((2, None), (4, tmp_path / "last.ckpt")):
+        watching = [ConfusionMatrix(), ConvolutionKernels(every_n_epochs=1), GradCAM(), Histograms()]
+        watching.append(ModelCheckpoint(tmp_path, save_last=True))
+        fit(make_classifier(), tmp_path, watching, epochs, enable_checkpointing=True, ckpt_path=checkpoint)
     reader = events(tmp_path)
     for tag in ("confusion_matrix/val", "kernels/conv1", "grad_cam/conv2"):
         assert [event.step for event in reader.Images(tag)] == [3, 6, 9, 12]

@@ -17,7 +17,7 @@ def some(classes: int, images: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return targets, preds.where(torch.rand(images, generator=generator) < 0.4, targets), torch.rand(images)
 
 
-@pytest.mark.parametrize(("classes", "images"), [(2, 50), (10, 500), (1000, 5000)])
+@pytest.mark.parametrize(("classes", "images"), [(2, 50), (1000, 5000)])
 def test_shares_are_those_of_scikit_learn(classes: int, images: int) -> None:
     targets, preds, losses = some(classes, images)
     rows = report([str(i) for i in range(classes)], targets, preds, losses)
@@ -39,12 +39,6 @@ def test_a_ratio_with_divisor_zero_is_nan_and_not_zero() -> None:
     assert never_chosen.recall == 0
     assert math.isnan(never_chosen.precision)
     assert never_chosen.f1 == 0
-
-
-def test_means_are_over_the_classes_that_have_images() -> None:
-    targets, preds = torch.tensor([1, 1, 1, 2]), torch.tensor([0, 1, 1, 2])
-    mean = markdown(report(["a", "b", "c"], targets, preds, torch.ones(4))).splitlines()[-1]
-    assert mean == "| mean over classes | 4 | 83.3% | 100.0% | 90.0% | 1.000 |"
 
 
 def test_table_begins_with_the_worst_class_and_escapes_names() -> None:

@@ -1,12 +1,10 @@
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from PIL import Image
-from watching import fit
+from watching import NO_TRAINER, fit
 
 from callbacks import Embeddings
 from callbacks.base.images import Selection
@@ -15,16 +13,17 @@ from lightning_modules.networks import LeNet, NiN
 
 Make = Callable[..., ImageClassifier]
 
-TRAINER = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
-
 
 def table(file: Path) -> list[list[str]]:
     return [line.split("\t") for line in file.read_text().splitlines()]
 
 
-def test_vectors_names_and_thumbnails_belong_together(make_classifier: Make, tmp_path: Path) -> None:
+def test_vectors_names_and_thumbnails_of_all_epochs_belong_together(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier(class_names=["white space\tand a tab", *(f"class {i}" for i in range(1, 10))])
+    fit(make_classifier(), tmp_path, [Embeddings(images=[1])], epochs=2)  # a resumed run keeps its earlier epochs
     trainer = fit(module, tmp_path, [Embeddings(images=[5, 0, 23])], epochs=1)
+    config = (tmp_path / "projector_config.pbtxt").read_text()
+    assert all(f"projector/{step}/embeddings/tensors.tsv" in config for step in ("00003", "00006"))
     folder = tmp_path / "projector/00003/embeddings"
     images, targets = trainer.val_dataloaders.dataset.tensors
     chosen = images[[5, 0, 23]]
@@ -48,19 +47,11 @@ def test_network_without_a_linear_layer_shows_its_output(make_classifier: Make, 
     assert np.array(table(tmp_path / "projector/00003/embeddings/tensors.tsv")).shape == (4, 10)
 
 
-def test_epochs_of_a_resumed_run_stay_in_the_projector(make_classifier: Make, tmp_path: Path) -> None:
-    fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=1)
-    fit(make_classifier(), tmp_path, [Embeddings(images=4, every_n_epochs=1)], epochs=2)
-    config = (tmp_path / "projector_config.pbtxt").read_text()
-    assert "projector/00003/embeddings/tensors.tsv" in config
-    assert "projector/00006/embeddings/tensors.tsv" in config
-
-
 def test_an_output_without_logits_is_not_a_prediction(make_classifier: Make) -> None:
     module = make_classifier()
     module.network = LeNet(64)  # returns embeddings instead of logits
     gathered, names = Embeddings().collect(
-        TRAINER, module, Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
+        NO_TRAINER, module, Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
     )
     assert gathered["preds"].tolist() == [-1, -1]
     assert names == module.class_names
@@ -71,7 +62,7 @@ def test_batches_are_no_larger_than_in_validation(make_classifier: Make) -> None
     module, sizes = make_classifier().eval(), []
     images, targets = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
     module.network.conv1.register_forward_hook(lambda layer, args, output: sizes.append(len(output)))
-    parts, whole = (Embeddings().collect(TRAINER, module, Selection(images, targets, size))[0] for size in (8, 20))
+    parts, whole = (Embeddings().collect(NO_TRAINER, module, Selection(images, targets, size))[0] for size in (8, 20))
     assert sizes == [8, 8, 4, 20]
     assert parts["vectors"].shape == (20, 84)
     for name, values in whole.items():

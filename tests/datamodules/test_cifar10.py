@@ -1,58 +1,62 @@
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXTRACT, PER_CLASS, write_archive
+from conftest import EXTRACT, PER_CLASS, batch_content, write_archive
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from datamodules import CIFAR10DataModule, DataError
-from datamodules.preparation.cifar10_archive import FOLDER, read_batches
+from datamodules.preparation.cifar10_archive import BATCHES, FOLDER, read_batches
 from datamodules.preparation.dataset_info import FILE
-from datamodules.preparation.index import digest_of, read_index, text_of
+from datamodules.preparation.index import STAGES, digest_of, read_index, text_of
 from datamodules.preparation.split import divide
-from datamodules.preparation.write_pngs import verify
 from project.__main__ import main
 
 BATCH = 10 * PER_CLASS
 
 
-def snapshot(root: Path) -> dict[str, bytes]:
-    """Return the content of every file in a data folder."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> CIFAR10DataModule:
+    """Return the module of a prepared tiny archive, which is gone. Tests must not change its folder."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    contents = {f"{FOLDER}/{name}": batch_content(seed) for seed, name in enumerate(BATCHES)}
+    module = CIFAR10DataModule(root=str(folder / "data"), archive=str(write_archive(folder / "tiny.tar.gz", contents)))
+    module.prepare_data()
+    return module
 
 
-def test_pixels_on_disk_are_those_of_the_archive(archive: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
-    names = json.loads((root / FILE).read_text())["class_names"]
-    for batch in read_batches(archive):
+@pytest.fixture
+def copy(prepared: CIFAR10DataModule, tmp_path: Path) -> str:
+    """Return a copy of the prepared folder."""
+    return str(shutil.copytree(prepared.root, tmp_path / "copy"))
+
+
+def test_pixels_on_disk_are_those_of_the_archive(prepared: CIFAR10DataModule) -> None:
+    names = json.loads((prepared.root / FILE).read_text())["class_names"]
+    for batch in read_batches(prepared.root.parent / "tiny.tar.gz"):
         for i, (pixels, label) in enumerate(zip(batch.pixels, batch.labels, strict=True)):
-            path = root / f"images/{batch.subset}/{names[label]}/{label}_{batch.first_index + i}.png"
+            path = prepared.root / f"images/{batch.subset}/{names[label]}/{label}_{batch.first_index + i}.png"
             with Image.open(path) as image:
                 np.testing.assert_array_equal(np.array(image), pixels)
-    assert len(list(root.rglob("*.png"))) == 6 * BATCH
+    assert len(list(prepared.root.rglob("*.png"))) == 6 * BATCH
 
 
-def test_official_split_is_stratified_and_keeps_the_test_images(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
-    assert data.description.counts == {
-        stage: dict.fromkeys(data.class_names, count)
+def test_official_split_is_stratified_and_keeps_the_test_images(prepared: CIFAR10DataModule) -> None:
+    assert prepared.prepared.counts == {
+        stage: dict.fromkeys(prepared.class_names, count)
         for stage, count in (("train", 45 * PER_CLASS // 10), ("val", 5 * PER_CLASS // 10), ("test", PER_CLASS))
     }
-    stages = {stage: {path for path, _ in read_index(data.root / f"{stage}.txt")} for stage in ("train", "val", "test")}
+    stages = {stage: {path for path, _ in read_index(prepared.root / f"{stage}.txt")} for stage in STAGES}
     assert len(stages["train"] | stages["val"] | stages["test"]) == 6 * BATCH
     assert all(path.startswith("images/test/") for path in stages["test"])
 
 
-def test_official_split_never_changes_between_versions(archive: Path, tmp_path: Path) -> None:
+def test_official_split_never_changes_between_versions(prepared: CIFAR10DataModule) -> None:
     # recorded with the first version, so that folders prepared then stay valid
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
-    digests = data.description.digests
+    digests = prepared.prepared.digests
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
     labels = [7 * i % 10 for i in range(50_000)]  # as many as in the real dataset
     train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
@@ -60,21 +64,20 @@ def test_official_split_never_changes_between_versions(archive: Path, tmp_path: 
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial")
-    counts = {stage: set(by_class.values()) for stage, by_class in data.description.counts.items()}
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial", png_compression=9)
+    counts = {stage: set(by_class.values()) for stage, by_class in data.prepared.counts.items()}
     assert counts == {"train": {8}, "val": {1}, "test": {1}}
     assert not (data.root / "images/train").exists()
-    labels = Counter(label for _, label in read_index(data.root / "test.txt"))
-    assert labels == dict.fromkeys(range(10), 1)
+    with Image.open(next(data.root.rglob("*.png"))) as image:
+        image.load()
+    data.verify()
 
 
-def test_mean_and_std_are_of_the_training_images(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive))
-    data.prepare_data()
-    paths = [data.root / path for path, _ in read_index(data.root / "train.txt")]
+def test_mean_and_std_are_of_the_training_images(prepared: CIFAR10DataModule) -> None:
+    paths = [prepared.root / path for path, _ in read_index(prepared.root / "train.txt")]
     pixels = np.concatenate([np.array(Image.open(path)).reshape(-1, 3) for path in paths]).astype(np.float64) / 255
-    np.testing.assert_allclose(data.mean, pixels.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(data.std, pixels.std(0), rtol=1e-12)
+    np.testing.assert_allclose(prepared.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(prepared.std, pixels.std(0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("place", ["data", "."])
@@ -95,22 +98,11 @@ def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_p
     assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
 
 
-def test_folder_that_holds_the_archive_is_accepted_and_an_empty_one_is_named(
-    archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folder_that_holds_the_archive_is_accepted_and_another_one_is_named(archive: Path, tmp_path: Path) -> None:
     folder = tmp_path / "downloads"
     folder.mkdir()
     module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(folder))
-    with (
-        caplog.at_level("INFO"),
-        pytest.raises(DataError, match=r"--data\.archive, but .*downloads is a folder without"),
-    ):
-        module.prepare_data()
-    assert "MD5" not in caplog.text
-    (folder / "cifar-100-python").mkdir()
-    with pytest.raises(
-        DataError, match=r"without its batches \(it holds cifar-100-python\)\. Download it from https.*Folder"
-    ):
+    with pytest.raises(DataError, match=r"but .*downloads is neither .* Download it from https.*Folder"):
         module.prepare_data()
     shutil.copy(archive, folder / CIFAR10.filename)
     assert module.num_classes == 10
@@ -137,15 +129,6 @@ def test_file_of_another_kind_is_reported_in_one_line(
     assert not caplog.messages
 
 
-def test_prepared_images_need_no_archive(archive: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
-    before = snapshot(root)
-    archive.unlink()
-    CIFAR10DataModule(root=str(root)).prepare_data()
-    assert snapshot(root) == before
-
-
 def test_without_a_network_the_error_names_the_places_and_three_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,68 +152,49 @@ def test_missing_archive_is_named(tmp_path: Path) -> None:
         CIFAR10DataModule(root=str(tmp_path / "data"), archive="nowhere.tar.gz").prepare_data()
 
 
-def test_another_split_is_refused_until_it_is_asked_for(archive: Path, tmp_path: Path) -> None:
-    root = str(tmp_path / "data")
-    official = CIFAR10DataModule(root=root, archive=str(archive)).description
+def test_another_split_is_refused_until_it_is_asked_for(prepared: CIFAR10DataModule, copy: str) -> None:
     with pytest.raises(DataError, match="overwrite_split true"):
-        CIFAR10DataModule(root=root, split="tutorial").prepare_data()
-    tutorial = CIFAR10DataModule(root=root, split="tutorial", overwrite_split=True).description
+        CIFAR10DataModule(root=copy, split="tutorial").prepare_data()
+    tutorial = CIFAR10DataModule(root=copy, split="tutorial", overwrite_split=True).prepared
     assert sum(tutorial.counts["train"].values()) == 8 * PER_CLASS
-    again = CIFAR10DataModule(root=root, split="official", overwrite_split=True).description
-    assert again == official
+    assert CIFAR10DataModule(root=copy, split="official", overwrite_split=True).digest == prepared.digest
+    fractions = CIFAR10DataModule(root=copy, split=(0.5, 0.3, 0.2), overwrite_split=True).prepared.counts
+    assert {stage: set(of_class.values()) for stage, of_class in fractions.items()} == {
+        "train": {30},
+        "val": {18},
+        "test": {12},
+    }
 
 
-def test_index_edited_by_hand_is_kept_and_read_again(archive: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
-    lines = (root / "train.txt").read_text().splitlines(keepends=True)
-    (root / "train.txt").write_text("".join(lines[:100]))
-    data = CIFAR10DataModule(root=str(root))
-    assert sum(data.description.counts["train"].values()) == 100
-    assert (root / "train.txt").read_text() == "".join(lines[:100])
-
-
-def test_three_fractions_divide_all_images(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split=(0.5, 0.3, 0.2))
-    counts = {stage: set(by_class.values()) for stage, by_class in data.description.counts.items()}
-    assert counts == {"train": {30}, "val": {18}, "test": {12}}
-
-
-def test_folds_hold_every_image_out_once_and_share_one_cache(archive: Path, tmp_path: Path) -> None:
-    root = tmp_path / "data"
+def test_folds_hold_every_image_out_once_and_share_one_cache(copy: str) -> None:
     held_out = []
     for fold in range(5):
-        data = CIFAR10DataModule(root=str(root), archive=str(archive), folds=5, fold=fold)
-        assert data.description.counts["val"] == dict.fromkeys(data.class_names, PER_CLASS)
-        held_out += read_index(root / f"folds_5/{fold}/val.txt")
-        assert sorted(read_index(root / f"folds_5/{fold}/test.txt")) == sorted(
-            (path, label) for path, label in read_index(root / f"folds_5/{fold}/test.txt") if "images/test/" in path
-        )
+        prepared = CIFAR10DataModule(root=copy, folds=5, fold=fold).prepared
+        assert prepared.counts["val"] == dict.fromkeys(prepared.class_names, PER_CLASS)
+        held_out += prepared.entries["val"]
+        assert all("images/test/" in path for path, _ in prepared.entries["test"])
     assert len(set(held_out)) == len(held_out) == 5 * BATCH
-    assert len(list((root / "cache").glob("*.npy"))) == 1
-    assert CIFAR10DataModule(root=str(root), archive=str(archive)).description.counts["val"] == dict.fromkeys(
-        data.class_names, PER_CLASS // 2
-    )
-
-
-def test_png_compression_is_an_option(archive: Path, tmp_path: Path) -> None:
-    CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), png_compression=9).prepare_data()
-    with Image.open(next((tmp_path / "data").rglob("*.png"))) as image:
-        image.load()
-    assert verify(tmp_path / "data/images", "train") == []
+    assert len(list((Path(copy) / "cache").glob("*.npy"))) == 1
+    assert set(CIFAR10DataModule(root=copy).prepared.counts["val"].values()) == {PER_CLASS // 2}
 
 
 def test_identical_images_on_both_sides_of_a_split_are_counted_and_named(
     contents: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     contents[f"{FOLDER}/test_batch"] = contents[f"{FOLDER}/data_batch_1"]
-    write_archive(tmp_path / "twice.tar.gz", contents)
+    archive = write_archive(tmp_path / "twice.tar.gz", contents)
     with caplog.at_level("INFO"):
-        data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "twice.tar.gz"))
-        identical = data.description.pixels["32"].identical
+        identical = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive)).prepared.stats.identical
     assert len(identical) == BATCH
     for group in identical:
         image, other = (np.array(Image.open(tmp_path / "data" / path)) for path in group)
         np.testing.assert_array_equal(image, other)
     assert f"{BATCH} images are in more than one of train, val and test" in caplog.text
     assert identical[0][0] in caplog.text
+
+
+def test_damaged_files_are_named_with_a_remedy(copy: str) -> None:
+    path = next((Path(copy) / "images/test").rglob("*.png"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"images/test as they were written, but 1 are not: .*{path.name} was changed"):
+        CIFAR10DataModule(root=copy).verify()

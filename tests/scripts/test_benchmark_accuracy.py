@@ -30,17 +30,23 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def results(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the results of one seed, then two, and the table. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "README.md").write_text(TABLE)
+    (folder / "results").mkdir()
+    where = [f"--table={folder / 'README.md'}", f"--results={folder / 'results'}", f"--runs_dir={folder / 'runs'}"]
+    args = [*fast, "--callbacks=false", "--trainer.max_epochs=1", "--note=digits", *where]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend("scripts")
-        from benchmark_accuracy import main
+        import benchmark_accuracy
 
-        folder = tmp_path_factory.mktemp("benchmark")
-        (folder / "README.md").write_text(TABLE)
-        (folder / "results").mkdir()
-        where = [f"--table={folder / 'README.md'}", f"--results={folder / 'results'}", f"--runs_dir={folder / 'runs'}"]
-        args = [*fast, "--trainer.max_epochs=1", "--note=digits", *where]
-        main([*args, "--seeds=1"])
-        main([*args, "--seeds=2"])
+        def run(command: list[str], **options: Any) -> SimpleNamespace:
+            benchmark_accuracy.main(command[2:])
+            return SimpleNamespace(returncode=0)
+
+        patch.setattr(benchmark_accuracy, "version_of_code", lambda: "a1b2c3d")
+        patch.setattr(benchmark_accuracy, "subprocess", SimpleNamespace(run=run))  # in this process: torch is imported
+        for seeds in (1, 2):
+            benchmark_accuracy.main([*args, f"--seeds={seeds}"])
     return folder
 
 
@@ -52,29 +58,22 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_seeds_are_trained_once_and_missing_ones_are_added(results: Path) -> None:
     (folder,) = (results / "results").iterdir()
     assert folder.name == f"{date.today()}_lenet"
+    names = ("README.md", "arguments.json", "seeds.csv", "seed_0.csv", "seed_1.csv")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     rows = rows_of(folder / "seeds.csv")
     assert [row["seed"] for row in rows] == ["0", "1"]
     runs = sorted((results / "runs" / "lenet").iterdir())
-    assert len(runs) == 2
-    assert {path.name for path in folder.iterdir()} == {
-        *("README.md", "arguments.json", "seeds.csv", "seed_0.csv", "seed_1.csv")
-    }
     for run, row in zip(runs, rows, strict=True):
         (tested,) = run.glob("test/*/metrics.csv")
         assert float(row["test_acc"]) == float(rows_of(tested)[-1]["test/acc"])
-        assert float(row["val_acc"]) == max(
-            float(row["val/acc"]) for row in rows_of(run / "metrics.csv") if row["val/acc"]
-        )
+        validations = [float(value) for line in rows_of(run / "metrics.csv") if (value := line["val/acc"])]
+        assert float(row["val_acc"]) == max(validations)
         assert row["parameters"] == "62006"
         assert 0 < float(row["training_minutes"]) < float(row["minutes"])
         assert float(row["images_per_second"]) == pytest.approx(12 * 32 / 60 / float(row["training_minutes"]), rel=0.1)
-
-
-def test_curve_has_both_clocks(results: Path) -> None:
-    (curve,) = (results / "results").glob("*/seed_1.csv")
-    (row,) = rows_of(curve)
-    assert (row["epoch"], row["step"]) == ("1", "12")
-    assert 0 < float(row["training_seconds"]) < float(row["seconds"])
+    (curve,) = rows_of(folder / "seed_1.csv")
+    assert (curve["epoch"], curve["step"]) == ("1", "12")
+    assert 0 < float(curve["training_seconds"]) < float(curve["seconds"])
 
 
 def test_page_of_the_results_has_mean_std_and_command_but_no_path(results: Path) -> None:
@@ -88,12 +87,9 @@ def test_page_of_the_results_has_mean_std_and_command_but_no_path(results: Path)
 
 
 def test_only_the_row_of_the_recipe_is_added(results: Path) -> None:
-    lines = (results / "README.md").read_text().splitlines()
-    before = TABLE.splitlines()
-    new = [line for line in lines if line not in before]
-    assert [line for line in lines if line not in new] == before
-    (row,) = new
-    assert lines.index(row) == 7
+    before, lines = TABLE.splitlines(), (results / "README.md").read_text().splitlines()
+    row = lines.pop(7)
+    assert lines == before
     assert row.startswith("| `lenet.yaml --data datamodules.SampleDataModule --data.num_workers 0")
     assert row.endswith(f"[2](results/{date.today()}_lenet/README.md) |")
 
@@ -112,32 +108,29 @@ def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
-def test_existing_row_retains_its_text_and_is_refreshed_once(copied: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "row"),
+    [
+        ([], "| `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 1 | a laptop | "),
+        (
+            ["--data.split", "tutorial"],  # the row is found for any path of the data
+            "| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 | 1 | a laptop | ",
+        ),
+    ],
+)
+def test_existing_row_retains_its_text_and_is_refreshed_once(
+    options: list[str], row: str, copied: Callable[..., Path], tmp_path: Path
+) -> None:
     from benchmark_accuracy import refresh
 
     table = tmp_path / "README.md"
     table.write_text(TABLE)
-    folder = copied()
-    refresh(table, folder, "a laptop")
-    once = table.read_text()
-    changed = [(a, b) for a, b in zip(TABLE.splitlines(), once.splitlines(), strict=True) if a != b]
-    assert len(changed) == 1
-    assert changed[0][1].startswith("| `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 1 | a laptop | ")
-    refresh(table, folder, "a laptop")
-    assert table.read_text() == once
-
-
-def test_row_is_found_for_any_path_of_the_data(copied: Callable[..., Path], tmp_path: Path) -> None:
-    from benchmark_accuracy import refresh
-
-    table = tmp_path / "README.md"
-    table.write_text(TABLE)
-    refresh(table, copied(options=["--data.split", "tutorial"]), None)
-    changed = set(table.read_text().splitlines()) - set(TABLE.splitlines())
-    assert len(changed) == 1
-    assert changed.pop().startswith(
-        "| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 |"
-    )
+    folder = copied(options=options)
+    for _ in range(2):
+        refresh(table, folder, "a laptop")
+        lines = zip(TABLE.splitlines(), table.read_text().splitlines(), strict=True)
+        (changed,) = [after for before, after in lines if after != before]
+        assert changed.startswith(row)
 
 
 def test_options_of_paths_are_not_part_of_a_recipe() -> None:
@@ -151,26 +144,28 @@ def test_options_of_paths_are_not_part_of_a_recipe() -> None:
     assert key_of(cell) == ["resnet.yaml", "sample.yaml", *left]
 
 
-@pytest.mark.parametrize("text", ["# No table\n", TABLE.replace("| n |", "| seeds |"), TABLE.replace(" | 1 % |", " |")])
-def test_table_of_another_format_is_rejected_before_training(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "option", "message"),
+    [
+        ("# No table\n", [], "Expected a table with the line"),
+        (TABLE.replace("| n |", "| seeds |"), [], "Expected a table with the line"),
+        (TABLE.replace(" | 1 % |", " |"), [], "Expected 9 cells"),
+        (TABLE, ["--seed_everything=3"], "Expected no --seed_everything"),
+        (TABLE, ["--test_after_fit=false"], "Expected no --test_after_fit"),
+        (TABLE, ["--ckpt_path=best.ckpt"], "Expected no --ckpt_path"),
+    ],
+)
+def test_mistake_is_rejected_before_training(
+    text: str, option: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from benchmark_accuracy import main
 
     (tmp_path / "README.md").write_text(text)
     where = [f"--table={tmp_path / 'README.md'}", f"--results={tmp_path / 'results'}"]
-    with pytest.raises(SystemExit, match="Expected"):
-        main(["--config=configs/lenet.yaml", *where])
+    with pytest.raises(SystemExit) as stop:
+        main(["--config=configs/lenet.yaml", *where, *option])
+    assert message in f"{stop.value.code}{capsys.readouterr().err}"
     assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.parametrize("option", ["--seed_everything=3", "--test_after_fit=false", "--ckpt_path=best.ckpt"])
-def test_options_that_would_distort_the_figures_are_rejected(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark_accuracy import main
-
-    with pytest.raises(SystemExit):
-        main(["--config=configs/lenet.yaml", option])
-    assert f"Expected no {option.split('=')[0]}" in capsys.readouterr().err
 
 
 def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -> None:
@@ -186,14 +181,14 @@ def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -
 def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
     from benchmark_accuracy import digest_of
 
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text("seed_everything: 0")
-    before = digest_of([str(recipe)])
-    assert digest_of([str(recipe)]) == before
-    recipe.write_text("seed_everything: 1")
-    assert digest_of([str(recipe)]) != before
+    recipe, digests = tmp_path / "mine.yaml", []
+    for seed in (0, 0, 1):
+        recipe.write_text(f"seed_everything: {seed}")
+        digests.append(digest_of([str(recipe)]))
+    assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_seed_that_fails_does_not_affect_other_seeds(copied: Callable[..., Path]) -> None:
     from benchmark_accuracy import train_missing
 
@@ -215,53 +210,41 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
     def wait(*args: Any) -> None:
         seconds[0] += 1
 
-    trainer: Any = SimpleNamespace(
-        checkpoint_callback=SimpleNamespace(monitor="val/acc"),
-        save_checkpoint=wait,
-        world_size=1,
-        sanity_checking=True,
-        current_epoch=0,
-        global_step=3,
-    )
-    module: Any = None
-    clock = benchmark_accuracy.Clock(0.0)
-    clock.on_fit_start(trainer, module)
-    clock.on_validation_start(trainer, module)  # the sanity check
-    wait()
-    clock.on_validation_end(trainer, module)
-    wait()
-    clock.on_train_start(trainer, module)
-    for i in range(3):
-        clock.on_train_batch_start(trainer, module, ([0] * 4, None), i)
+    metrics = {"val/acc": SimpleNamespace(item=lambda: 0.5)}
+    trainer: Any = SimpleNamespace(checkpoint_callback=SimpleNamespace(monitor="val/acc"), save_checkpoint=wait)
+    vars(trainer).update(world_size=1, current_epoch=0, global_step=3, sanity_checking=True, callback_metrics=metrics)
+    clock: Any = benchmark_accuracy.Clock(0.0)
+
+    def call(hook: str, *args: Any) -> None:
+        getattr(clock, hook)(trainer, None, *args)
         wait()
-    trainer.sanity_checking, trainer.callback_metrics = False, {"val/acc": SimpleNamespace(item=lambda: 0.5)}
-    clock.on_validation_start(trainer, module)
-    wait()
-    clock.on_validation_end(trainer, module)
+
+    for hook in ("on_fit_start", "on_validation_start", "on_validation_end", "on_train_start"):  # with a sanity check
+        call(hook)
+    seconds[0] -= 1
+    for i in range(3):
+        call("on_train_batch_start", ([0] * 4, None), i)
+    trainer.sanity_checking = False
+    for hook in ("on_validation_start", "on_validation_end"):
+        call(hook)
     trainer.save_checkpoint("within validation")
-    clock.on_train_epoch_end(trainer, module)
-    wait()  # callbacks draw images
+    call("on_train_epoch_end")  # then callbacks draw images
     trainer.save_checkpoint("after validation")
-    clock.on_train_end(trainer, module)
-    wait()
+    call("on_train_end")
     assert (clock.training, clock.images) == (4, 12)
-    assert clock.rows[0]["training_seconds"] == 3
-    assert len(clock.rows) == 1
+    assert [row["training_seconds"] for row in clock.rows] == [3]
 
 
-def test_curves_are_drawn_and_the_time_to_reach_is_printed(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_curves_are_drawn_and_the_time_to_reach_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmark_accuracy import write_rows
     from plot_accuracy import main
 
-    (measured,) = (results / "results").iterdir()
     fake = tmp_path / "2026-01-01_fake"
     fake.mkdir()
     for seed, accs in enumerate([(0.5, 0.8), (0.79, 0.7)]):
         curve = [{"training_seconds": 60 * i, "seconds": 90 * i, "val_acc": acc} for i, acc in enumerate(accs, start=1)]
         write_rows(fake / f"seed_{seed}.csv", curve)
-    main([str(measured), str(fake), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
+    main([str(fake), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
     lines = capsys.readouterr().out.splitlines()
     assert "| 2026-01-01_fake | training only | 1.00 | 1 of 2 seeds | 2 |" in lines
     assert "| 2026-01-01_fake | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines

@@ -16,7 +16,7 @@ def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
 ) -> None:
     from benchmark_step import main
 
-    small = ["--batch_size=4", "--steps=6", "--epochs=2", "--repeats=2"]
+    small = ["--batch_size=4", "--steps=6", "--epochs=2", "--repeats=1"]
     main(["--networks=lenet", *small, f"--output={tmp_path / 'step.md'}"])
     text = (tmp_path / "step.md").read_text()
     assert capsys.readouterr().out == text

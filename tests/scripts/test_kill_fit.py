@@ -5,6 +5,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to start processes quickly")
 def test_a_run_stopped_at_any_moment_resumes_to_the_same_result() -> None:
     command = [sys.executable, "scripts/kill_fit.py", "--rounds", "6"]

@@ -4,6 +4,7 @@ import runpy
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to start processes quickly")
 def test_killed_at_any_moment_or_started_twice_the_result_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path("scripts/kill_prepare.py")["main"]

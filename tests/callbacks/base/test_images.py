@@ -30,7 +30,7 @@ def test_positions_are_spread_evenly_where_classes_are_unknown() -> None:
     [
         ({"images": 0}, "images of FeatureMaps to be at least 1, or positions, but got 0"),
         ({"images": []}, r"but got \[\]"),
-        ({"images": [1, 2], "random": True}, r"a number of images for random images of FeatureMaps, .* \[1, 2\]"),
+        ({"images": [1, 2], "random": True}, r"a number for random images of FeatureMaps, .* \[1, 2\]"),
     ],
 )
 def test_images_that_cannot_be_chosen_are_refused(options: dict[str, Any], message: str) -> None:

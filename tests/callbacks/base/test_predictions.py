@@ -58,6 +58,6 @@ def test_module_without_predictions_is_refused_before_training(
 
 
 def test_probabilities_of_classes_that_are_not_stored_take_no_memory() -> None:
-    collector = Collector()
-    collector.update(torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long), torch.randn(4, 1000), None)
-    assert collector.probabilities[0].untyped_storage().nbytes() == 4 * MOST_COLUMNS * 4
+    collector, classes = Collector(), torch.zeros(4, dtype=torch.long)
+    collector.take(nn.Module(), {"preds": classes, "logits": torch.randn(4, 1000)}, classes, 0)
+    assert collector.batches[0].probabilities.untyped_storage().nbytes() == 4 * MOST_COLUMNS * 4

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from datamodules import DataError
-from datamodules.loading.dataset import ImageDataset
+from datamodules.loading.dataset import ImageDataset, map_pixels
 from datamodules.reading.png import encode_pngs
 from datamodules.reading.read_images import read_images
 from datamodules.transforms.image import seeded
@@ -21,15 +21,6 @@ def files(tmp_path: Path) -> tuple[Path, np.ndarray]:
     for i, content in enumerate(encode_pngs(images)):
         (tmp_path / f"{i}.png").write_bytes(content)
     return tmp_path, images.transpose(0, 3, 1, 2)
-
-
-def test_item_is_transformed_image_and_label(files: tuple[Path, np.ndarray]) -> None:
-    root, images = files
-    image, label = ImageDataset(root, [("3.png", 7)], 8)[0]
-    assert (image.dtype, label) == (torch.uint8, 7)
-    np.testing.assert_array_equal(image.numpy(), images[3])
-    flipped, _ = ImageDataset(root, [("3.png", 7)], 8, transform=lambda image: image.flip(2))[0]
-    assert torch.equal(flipped, image.flip(2))
 
 
 def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files: tuple[Path, np.ndarray]) -> None:
@@ -49,7 +40,8 @@ def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files:
 def test_mapped_pixels_are_mapped_again_by_a_spawned_worker(files: tuple[Path, np.ndarray]) -> None:
     root, images = files
     np.save(root / "pixels.npy", images)
-    dataset = ImageDataset(root, [(f"{i}.png", i) for i in range(6)], 8, pixels=root / "pixels.npy")
+    cache = root / "pixels.npy"
+    dataset = ImageDataset(root, [(f"{i}.png", i) for i in range(6)], 8, pixels=map_pixels(cache), cache=cache)
     content = pickle.dumps(dataset)
     assert len(content) < images.nbytes + 1500
     np.testing.assert_array_equal(pickle.loads(content).load(torch.arange(6))[0], images)
@@ -79,7 +71,7 @@ def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarra
     with pytest.raises(DataError, match=r"1\.png"):
         read_images(names, 8, None)
     errors: dict[int, DataError] = {}
-    pixels = read_images(names, 8, None, errors.__setitem__)
+    pixels = read_images(names, 8, None, errors)
     assert list(errors) == [1]
     np.testing.assert_array_equal(pixels[[0, 2]], images[[0, 2]])
     assert not pixels[1].any()

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
 from datamodules.loading.dataset import ImageDataset
-from datamodules.loading.loader import ImageLoader, SeededSampler
+from datamodules.loading.loader import EpochSampler, ImageLoader
 from project.__main__ import main
 
 COUNT = 103
@@ -108,7 +108,7 @@ def test_drop_last_shows_whole_batches_of_changing_images() -> None:
 
 def test_balanced_order_is_that_of_a_weighted_random_sampler() -> None:
     weights = torch.tensor([1.0, 1.0, 6.0, 2.0])
-    order = SeededSampler(4, 3, weights)
+    order = EpochSampler(4, 3, weights=weights)
     drawn: Counter[int] = Counter()
     for epoch in range(2000):
         order.set_epoch(epoch)
@@ -181,22 +181,6 @@ def test_a_state_of_an_epochs_end_starts_the_next_one_whole() -> None:
     assert shown(resumed) == shown(ended)
 
 
-def test_an_epochs_end_without_shuffling_starts_the_next_one_whole() -> None:
-    ended = loader(shuffle=False)
-    shown(ended)
-    resumed = loader(shuffle=False)
-    resumed.load_state_dict(ended.state_dict())
-    resumed.sampler.set_epoch(1)
-    assert flat(shown(resumed)) == list(range(COUNT))
-
-
-def test_an_interrupted_epoch_starts_from_scratch() -> None:
-    batches = loader()
-    expected = shown(batches)
-    next(iter(batches))
-    assert shown(batches) == expected
-
-
 def test_an_interrupted_epoch_with_workers_starts_from_scratch(sample_root: Path) -> None:
     batches = sample(sample_root, num_workers=2, train_transforms=[v2.RandomCrop(32, 4)]).train_dataloader()
     expected = digests(batches)
@@ -262,6 +246,7 @@ class SaveOften(Callback):
         trainer.save_checkpoint(self.folder / f"end_{trainer.global_step}.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1.0, 5])
 def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
     sample_root: Path, tmp_path: Path, make_classifier, limit: float
@@ -301,34 +286,19 @@ def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
 
 
 @pytest.mark.parametrize("transforms", [[], [v2.RandomCrop(32, 4), v2.ColorJitter(0.3), v2.RandomHorizontalFlip()]])
-def test_batches_are_identical_for_any_number_of_workers(sample_root: Path, transforms: list) -> None:
+def test_batches_are_identical_for_any_number_of_workers_and_any_cache(sample_root: Path, transforms: list) -> None:
     results = []
-    for cache in ("none", "disk"):
-        for workers in (0, 1, 2):
-            data = sample(
-                sample_root,
-                cache=cache,
-                num_workers=workers,
-                train_transforms=transforms,
-                batch_transforms=[RandomCrop(4), RandomHorizontalFlip(), MixUp()],
-                seed=3,
-            )
-            batches = data.train_dataloader()
-            epochs = []
-            for epoch in (0, 1):
-                batches.sampler.set_epoch(epoch)
-                epochs.append(digests(batches))
-            assert epochs[0] != epochs[1]
-            results.append(epochs)
+    own = [RandomCrop(4), RandomHorizontalFlip(), MixUp()]
+    for cache, workers in (("none", 0), ("none", 2), ("disk", 1), ("disk" if transforms else "device", 0)):
+        options = {"cache": cache, "num_workers": workers, "train_transforms": transforms, "batch_transforms": own}
+        batches = sample(sample_root, **options, seed=3).train_dataloader()
+        epochs = []
+        for epoch in (0, 1):
+            batches.sampler.set_epoch(epoch)
+            epochs.append(digests(batches))
+        assert epochs[0] != epochs[1]
+        results.append(epochs)
     assert all(result == results[0] for result in results)
-
-
-def test_batches_are_identical_for_every_cache(sample_root: Path) -> None:
-    results = []
-    for cache in ("none", "disk", "device"):
-        data = sample(sample_root, cache=cache, batch_transforms=[RandomCrop(4), RandomHorizontalFlip()])
-        results.append((digests(data.train_dataloader()), digests(data.val_dataloader())))
-    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -412,6 +382,7 @@ class KillWorker(Callback):
                 process.kill()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_with_a_line(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

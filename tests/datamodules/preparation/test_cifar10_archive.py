@@ -36,10 +36,6 @@ def test_pixels_and_labels_are_those_of_the_archive(archive: Path, contents: dic
         assert batch.labels.tolist() == original[b"labels"]
 
 
-def test_only_the_asked_subset_is_read(archive: Path) -> None:
-    assert [batch.subset for batch in read_batches(archive, ["test"])] == ["test"]
-
-
 # Pickles that are read
 
 
@@ -65,11 +61,10 @@ def test_official_pickles_are_read() -> None:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("module", [b"numpy._core.", b"numpy.core."], ids=["NumPy 2", "NumPy 1"])
-def test_pickles_of_every_protocol_are_read(protocol: int, order: Any, writable: bool, module: bytes) -> None:
+def test_pickles_of_every_protocol_are_read(protocol: int, order: Any, module: bytes) -> None:
     data = np.random.default_rng(0).integers(0, 256, (12, 3072), np.uint8).copy(order)
-    data.flags.writeable = writable
+    data.flags.writeable = order == "C"
     batch = {"first": data, b"data": data, "labels": [*range(10), 3, 3], b"names": [b"\xff.png", "名"], "n": 300}
     content = pickle.dumps(batch, protocol)
     if module == b"numpy.core." and protocol < 4:  # since protocol 4, the name is prefixed with its length
@@ -130,54 +125,26 @@ ENCODE = b"c_codecs\nencode\nq\x01"
 REFUSED = {
     "GLOBAL": SYSTEM + b".",
     "GLOBAL within numpy": b"cnumpy.core.multiarray\nfromfile\n.",
-    "GLOBAL after a module": b"cnumpy.core.multiarray._reconstruct\n__globals__\n.",
     "STACK_GLOBAL": b"\x8c\x08builtins\x8c\x04eval\x93.",
     "STACK_GLOBAL of a dotted name": b"\x8c\x05numpy\x8c\x15ndarray.__class__.mro\x93.",
-    "STACK_GLOBAL of no text": b"K\x01K\x02\x93.",
     "REDUCE": b"\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
-    "REDUCE of a text": b"\x8c\x0dnumpy ndarray(K\x08\x85tR.",
-    "REDUCE of ndarray": b"cnumpy\nndarray\n(J\x00\x00\x00\x08\x85U\x01OtR.",
-    "REDUCE of dtype with fields": b"cnumpy\ndtype\n}\x85R.",
-    "REDUCE of a subclass": b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\nK\x00\x85U\x01b\x87R.",
-    "REDUCE of a giant shape": EMPTY_ARRAY.replace(b"K\x00", b"J\x00\x00\x00\x7f") + b".",
-    "REDUCE of strides": b"cnumpy.core.numeric\n_frombuffer\n(U\x01a" + DTYPE + b"K\x01\x85X\x01\x00\x00\x00CK\x08tR.",
     "REDUCE of more pixels than bytes": (
         b"cnumpy.core.numeric\n_frombuffer\n(U\x01a" + DTYPE + b"J\x00\x00\x00\x7f\x85\x8c\x01CtR."
     ),
     "REDUCE of another codec": ENCODE + b"X\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
-    "REDUCE of no function": b"]]R.",
     "INST": b"(\x8c\x02lsios\nsystem\n.",
     "OBJ": b"(cnumpy\nndarray\nK\x08o.",
     "NEWOBJ": b"cnumpy\nndarray\nK\x08\x85\x81.",
-    "NEWOBJ_EX": b"cnumpy\nndarray\nK\x08\x85}\x92.",
     "EXT1": b"\x82\x01.",
-    "EXT2": b"\x83\x01\x00.",
-    "EXT4": b"\x84\x01\x00\x00\x00.",
     "PERSID": b"Pid\n.",
-    "BINPERSID": b"K\x01Q.",
     "NEXT_BUFFER": b"\x97.",
     "BUILD of a function": ENCODE + b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.",
-    "BUILD of a class": b"cnumpy\nndarray\nN}X\x01\x00\x00\x00aK\x01s\x86b.",
-    "BUILD of a list": b"]}X\x01\x00\x00\x00aK\x01sb.",
-    "BUILD of a dtype's byte order": DTYPE + DTYPE_STATE.replace(b"|", b">") + b".",
     "BUILD with objects": EMPTY_ARRAY + b"(K\x01K\x01\x85" + DTYPE + b"\x89]Natb.",
     "BUILD with a dtype of objects": EMPTY_ARRAY + b"(K\x01K\x01\x85cnumpy\ndtype\nU\x01O\x85R\x89]Natb.",
-    "BUILD with another version": ARRAY.replace(b"(K\x01K\x01M", b"(K\x02K\x01M") + b".",
     "BUILD with more pixels than bytes": ARRAY.replace(b"K\x01M\x00\x0c", b"K\x02M\x00\x0c") + b".",
-    "BUILD with a giant shape": ARRAY.replace(b"K\x01M\x00\x0c", b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f") + b".",
-    "BUILD with a shape beyond 64 bits": ARRAY.replace(b"M\x00\x0c", b"\x8a\x0a" + b"\x7f" * 10) + b".",
-    "BUILD with a list as shape": EMPTY_ARRAY + b"(K\x01]" + DTYPE + b"\x89U\x01atb.",
-    "BUILD with lists in the shape": ARRAY.replace(b"M\x00\x0c", b"]") + b".",
-    "key that nests": b"}K\x00\x85" + b"q\x00h\x00\x86" * 60 + b"Ns.",
-    "key that is long": b"}" + long_text(b"k" * 101) + b"Ns.",
     "item of a text": b"U\x01aK\x01a.",
-    "item of an array": ARRAY + b"K\x00K\x01s.",
-    "items that are odd": b"}(U\x01au.",
     "missing memo": b"h\x01.",
-    "missing mark": b"e.",
     "nothing": b"",
-    "nothing but its end": b".",
-    "no end": b"N",
     "no pickle": b"<html>404</html>",
     "text that is no latin1": ENCODE + b"\x8c\x03" + "名".encode() + b"\x8c\x06latin1\x86R.",
 }
@@ -197,30 +164,17 @@ def test_pickle_that_asks_for_more_than_arrays_is_refused(content: bytes) -> Non
         assert "\n" not in str(error.value)
 
 
-def test_flags_of_a_dtype_are_not_believed() -> None:
-    # with flags that declare bytes to be objects, NumPy would follow them as pointers
-    pixels, _ = parse_batch(batch_of(ARRAY.replace(b"K\x00tb\x89", b"K\x3ftb\x89")))
-    assert pixels.dtype == np.uint8
-    assert not pixels.dtype.hasobject
-    assert not np.dtype(np.uint8).hasobject
-
-
 GIANT = (8 * 2**30).to_bytes(8, "little")
 HUNGRY = {
     "BINBYTES8": b"\x8e" + GIANT + b"x.",
-    "BINUNICODE8": b"\x8d" + GIANT + b"x.",
-    "BYTEARRAY8": b"\x96" + GIANT + b"x.",
     "LONG4": b"\x8b\xff\xff\xff\x7fx.",
     "FRAME": b"\x95" + GIANT + b"N",
-    "LONG_BINPUT": b"Nr\xff\xff\xff\x7f.",
-    "REDUCE of objects": REFUSED["REDUCE of ndarray"],
     "a text encoded again and again": b"".join(
         (
             *(ENCODE, b"X\x00\x00\x10\x00", b"x" * 2**20, b"q\x02X\x06\x00\x00\x00latin1q\x03"),
             *(b"h\x01h\x02h\x03\x86R" * 2000, b"."),
         )
     ),
-    "marks": b"(" * 3_000_000 + b".",
 }
 
 
@@ -232,17 +186,6 @@ def test_pickle_takes_no_more_memory_than_a_batch_has_use_for(content: bytes) ->
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 50e6
-
-
-def test_nested_lists_are_not_printed() -> None:
-    nest = b"U\x09filenames](]q\x00" + b"](h\x00h\x00eq\x00" * 60 + b"e"  # expands to 2**60 lists
-    with pytest.raises(DataError, match="holds the label list, but expected integers from 0 to 9"):
-        parse_batch(b"\x80\x02}(" + nest + b"U\x04data" + ARRAY + b"U\x06labels](h\x00eu.")
-
-
-@pytest.mark.parametrize("nest", [b"]" * 140_000 + b"a" * 139_999, b")" + b"\x85" * 290_000])
-def test_deep_nests_are_read_and_freed(nest: bytes) -> None:
-    assert len(parse_batch(b"\x80\x02}(U\x04nest" + nest + batch_of(ARRAY)[4:])[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -280,11 +223,6 @@ def test_batch_without_images_is_refused(batch: Any) -> None:
         parse_batch(pickle.dumps(batch, 4))
 
 
-def test_labels_that_numpy_made_are_refused() -> None:
-    with pytest.raises(DataError, match=r"uses 'numpy\._core\.multiarray scalar'"):
-        parse_batch(pickle.dumps({b"data": PIXELS, b"labels": [np.int64(3)]}, 2))
-
-
 # Extracted folders
 
 
@@ -313,15 +251,6 @@ def test_batch_of_a_folder_that_is_far_too_large_is_not_read(folder: Path) -> No
         list(read_batches(folder))
 
 
-def test_missing_batch_of_a_folder_is_named(folder: Path) -> None:
-    (folder / "data_batch_4").unlink()
-    (folder / "data_batch_4").mkdir()
-    with pytest.raises(
-        DataError, match=rf"Expected .*{FOLDER} is neither or cannot be read \(it has no data_batch_4\)"
-    ):
-        list(read_batches(folder))
-
-
 # Tar files
 
 
@@ -334,35 +263,10 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
-    for size in (*range(1, len(content), len(content) // 40), *range(len(content) - 20, len(content))):
+    for size in (*range(1, len(content), len(content) // 10), *range(len(content) - 9, len(content))):
         archive.write_bytes(content[:size])
         with pytest.raises(DataError, match=rf"{archive.name} is neither or cannot be read \(.*Download it"):
             list(read_batches(archive))
-
-
-def test_unpacked_archive_truncated_at_any_point_is_named(archive: Path, contents: dict[str, bytes]) -> None:
-    content = gzip.decompress(archive.read_bytes())
-    sizes = [len(content) for content in contents.values()]
-    end = sum(tarfile.BLOCKSIZE + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for size in sizes)
-    for size in (*range(0, end, end // 40), *range(end - 2000, end + tarfile.BLOCKSIZE, 250)):
-        archive.write_bytes(content[:size])
-        with pytest.raises(DataError, match=rf"{archive.name}(: \w+ is damaged| is neither or cannot be read \()"):
-            list(read_batches(archive))
-
-
-def test_flipped_bit_is_noticed(archive: Path) -> None:
-    content = gzip.compress(gzip.decompress(archive.read_bytes()), compresslevel=0)  # stored: each bit is a pixel's
-    for position in range(2000, len(content), len(content) // 15):
-        archive.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
-        with pytest.raises(DataError):
-            list(read_batches(archive))
-
-
-@pytest.mark.parametrize("content", [b"", b"\0", b"\x1f\x8b", b"cifar-10-batches-py"])
-def test_file_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tar\.gz is neither or cannot be read \(.+\)\. Download it .*\.$"):
-        list(read_batches(tmp_path / "a.tar.gz"))
 
 
 def zipped() -> bytes:
@@ -424,13 +328,6 @@ def test_archive_of_other_things_is_named_with_what_it_holds(
     ) as error:
         list(read_batches(tmp_path / "a.tar"))
     assert "elete" not in str(error.value)
-
-
-def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"a\.tar\.gz is neither or cannot be read \(\[Errno 2\] No such file or directory: .*\)\. "
-    ):
-        list(read_batches(tmp_path / "a.tar.gz"))
 
 
 def test_missing_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
@@ -499,13 +396,6 @@ def test_tar_extensions_that_never_end_are_not_followed(tmp_path: Path, extensio
     (tmp_path / "evil.tar.gz").write_bytes(gzip.compress((chain + header(f"{FOLDER}/y")) * 300))
     with pytest.raises(DataError, match=r"\(empty header\)"):
         list(read_batches(tmp_path / "evil.tar.gz"))
-
-
-def test_directory_with_the_name_of_a_batch_is_not_a_batch(tmp_path: Path) -> None:
-    blocks = header(f"{FOLDER}/test_batch", 4096, tarfile.DIRTYPE) + bytes(10240)  # a directory has no content
-    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(blocks))
-    with pytest.raises(DataError, match=r"\(it has no test_batch\)"):
-        list(read_batches(tmp_path / "a.tar.gz", ["test"]))
 
 
 def test_tar_with_data_after_its_end_is_refused(tmp_path: Path, archive: Path) -> None:

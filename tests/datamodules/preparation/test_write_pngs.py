@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datamodules import DataError
-from datamodules.preparation.write_pngs import CHECKSUMS, ImageBatch, convert, is_converted, list_converted, verify
+from datamodules.preparation.write_pngs import CHECKSUMS, ImageBatch, convert, find_missing, list_converted, verify
 
 NAMES = ("cat", "dog")
 
@@ -49,9 +49,9 @@ def test_an_interrupted_conversion_leaves_no_complete_subset(tmp_path: Path) -> 
     images = tmp_path / "images"
     with pytest.raises(KeyboardInterrupt):
         convert(breaks_off(), images, NAMES, 12, {})
-    assert not is_converted(images, "train")
+    assert find_missing(images, ["train"]) == ["train"]
     convert([batch(count=4)], images, NAMES, 4, {})
-    assert is_converted(images, "train")
+    assert find_missing(images, ["train"]) == []
     assert len(list((images / "train").rglob("*.png"))) == 4  # no file of the first attempt remains
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
@@ -68,24 +68,25 @@ def test_compressed_files_hold_the_same_pixels(tmp_path: Path) -> None:
 def test_verify_names_every_changed_file(tmp_path: Path) -> None:
     images = tmp_path / "images"
     convert([batch()], images, NAMES, 6, {})
-    assert verify(images, "train") == []
+    verify(images, "train")
     files = sorted(images.rglob("*.png"))
     files[0].unlink()
     content = bytearray(files[1].read_bytes())
     content[60] ^= 1
     files[1].write_bytes(content)
     (images / "train/cat/9_9.png").write_bytes(b"")
-    problems = verify(images, "train")
-    assert len(problems) == 3
-    assert f"{files[0]} is missing" in problems
-    assert f"{files[1]} was changed after it was written" in problems
-    assert f"{images / 'train/cat/9_9.png'} is not in the manifest" in problems
+    with pytest.raises(DataError, match="but 3 are not: ") as error:
+        verify(images, "train")
+    for problem in (f"cat/{files[0].name} is missing", f"cat/{files[1].name} was changed", "cat/9_9.png is not in SHA"):
+        assert problem in str(error.value)
 
 
 def test_a_folder_of_another_program_is_never_changed(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "images/train/mine.jpg").write_bytes(b"my photo")
     with pytest.raises(DataError, match=r"images/train.*not written by this project.*FolderDataModule"):
+        find_missing(tmp_path / "images", ["train"])
+    with pytest.raises(OSError, match="not empty"):
         convert([batch()], tmp_path / "images", NAMES, 6, {})
     assert (tmp_path / "images/train/mine.jpg").read_bytes() == b"my photo"
 
@@ -99,6 +100,6 @@ def test_a_full_disk_leaves_no_complete_subset(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OSError, match=r"No space left on device: .*\.png") as error:
             convert([batch()], tmp_path / "images", NAMES, 6, {})
     assert error.value.filename.endswith(".png")
-    assert not is_converted(tmp_path / "images", "train")
+    assert find_missing(tmp_path / "images", ["train"]) == ["train"]
     convert([batch()], tmp_path / "images", NAMES, 6, {})
-    assert verify(tmp_path / "images", "train") == []
+    verify(tmp_path / "images", "train")

@@ -10,12 +10,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageSequence
-from PIL.PngImagePlugin import PngInfo
 from torchvision.transforms import functional
 
 from datamodules.errors import DataError
 from datamodules.reading import decode
-from datamodules.reading.decode import Resize, fit, read_rgb, read_square
+from datamodules.reading.decode import Resize, read_rgb, read_square
 
 RESIZES = get_args(Resize)
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit level, as 16 bits
@@ -32,6 +31,11 @@ UPRIGHT = {  # orientation -> the stored pixels as they appear upright
     7: CORNERS.transpose(1, 0, 2)[::-1, ::-1],
     8: np.rot90(CORNERS),
 }
+
+
+def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
+    """Resize decoded pixels as ``read_square`` does."""
+    return np.array(decode._fit(Image.fromarray(pixels), (0, 0, pixels.shape[1], pixels.shape[0]), size, resize))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -98,17 +102,8 @@ def test_lossless_formats_give_back_the_very_pixels(tmp_path: Path, suffix: str)
     assert got.flags.writeable  # torch.from_numpy warns about read-only arrays
 
 
-def test_path_may_be_text(tmp_path: Path) -> None:
-    assert read_rgb(str(save(tmp_path / "a.png", LEVELS))).shape == (16, 16, 3)
-
-
 def test_grey_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", LEVELS)), np.stack([LEVELS] * 3, -1))
-
-
-def test_black_and_white_becomes_rgb(tmp_path: Path) -> None:
-    got = read_rgb(save(tmp_path / "a.png", LEVELS > 100))
-    np.testing.assert_array_equal(got, np.stack([(LEVELS > 100) * 255] * 3, -1))
 
 
 def test_palette_is_looked_up(tmp_path: Path) -> None:
@@ -135,11 +130,6 @@ def test_transparent_pixels_are_laid_over_white(tmp_path: Path, suffix: str) -> 
     options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     expected = over_white(pixels[..., :3], pixels[..., 3])
     assert_near(read_rgb(save(tmp_path / f"a{suffix}", pixels, **options)), expected, 1)
-
-
-def test_transparent_grey_is_laid_over_white(tmp_path: Path) -> None:
-    Image.merge("LA", [Image.fromarray(LEVELS), Image.fromarray(LEVELS.T)]).save(tmp_path / "a.png")
-    assert_near(read_rgb(tmp_path / "a.png"), over_white(np.stack([LEVELS] * 3, -1), LEVELS.T), 1)
 
 
 def test_transparent_level_becomes_white(tmp_path: Path) -> None:
@@ -181,11 +171,6 @@ def test_16_bits_are_scaled_to_8(tmp_path: Path, suffix: str) -> None:
         assert read_rgb(save(tmp_path / f"b{suffix}", between))[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
 
 
-def test_16_bits_are_read_from_big_endian_tiff(tmp_path: Path) -> None:
-    Image.frombytes("I;16B", (16, 16), RAMP.astype(">u2").tobytes()).save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif")[..., 0], LEVELS)
-
-
 def test_tiff_of_12_bits_is_scaled_to_8(tmp_path: Path) -> None:
     data = bytes([0x00, 0x0F, 0xFF, 0x80, 0x00, 0x00])  # 000 fff 800 000
     assert read_rgb(write_tiff(tmp_path / "a.tif", (4, 1), 12, 1, data))[0, :, 0].tolist() == [0, 255, 128, 0]
@@ -197,35 +182,9 @@ def test_tiff_whose_zero_is_white_is_inverted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(write_tiff(tmp_path / "b.tif", (16, 16), 8, 0, LEVELS.tobytes())), deep)
 
 
-def test_rgb_of_16_bits_is_read_to_the_level(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 65536, (8, 8, 3))
-    assert_near(read_rgb(write_png(tmp_path / "a.png", pixels, 2)), pixels / 257, 1)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (np.float32([[0, 0.5, 1]]), [0, 128, 255]),
-        (np.float32([[0, 100.4, 255]]), [0, 100, 255]),
-        (np.int32([[0, 100, 255]]), [0, 100, 255]),
-        (np.int32([[0, 257, 65535]]), [0, 1, 255]),
-    ],
-)
-def test_floats_and_integers_are_scaled_by_their_range(tmp_path: Path, values: np.ndarray, expected: list[int]) -> None:
-    assert read_rgb(save(tmp_path / "a.tif", values))[0, :, 0].tolist() == expected
-
-
-@pytest.mark.parametrize(
-    "values", [np.float32([[-1, 1]]), np.float32([[0, 1.01]]), np.float32([[0, 256]]), np.float32([[0, np.nan]])]
-)
-def test_floats_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 1 or 0 to 255, but got"):
-        read_rgb(save(tmp_path / "a.tif", values))
-
-
-@pytest.mark.parametrize("values", [np.int32([[-1, 1]]), np.int32([[0, 65536]])])
-def test_integers_of_other_ranges_are_named(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"a\.tif is not .*expected values from 0 to 255 or 0 to 65535, but got"):
+@pytest.mark.parametrize(("values", "got"), [(np.float32([[0, 1]]), "floats"), (np.int32([[0, 255]]), "32 bits")])
+def test_floats_and_32_bits_are_refused(tmp_path: Path, values: np.ndarray, got: str) -> None:
+    with pytest.raises(DataError, match=rf"a\.tif is not .*expected 8 or 16 bits per channel, but got {got}: save it"):
         read_rgb(save(tmp_path / "a.tif", values))
 
 
@@ -246,22 +205,12 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(read_rgb(late), UPRIGHT[orientation])
 
 
-def test_deep_grey_is_turned_too(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", RAMP, exif=exif(6)))[..., 0], np.rot90(LEVELS, -1))
-
-
 @pytest.mark.parametrize("damage", [b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b""])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pytest's filters take precedence over those of decode.py
 def test_damaged_exif_is_no_obstacle(tmp_path: Path, suffix: str, damage: bytes) -> None:
     path = save(tmp_path / f"a{suffix}", CORNERS, exif=b"Exif\0\0" + damage, quality=100)
     assert np.abs(read_rgb(path) - CORNERS.astype(float)).mean() < 30
-
-
-def test_damaged_exif_in_text_is_no_obstacle(tmp_path: Path) -> None:
-    text = PngInfo()
-    text.add_text("Raw profile type exif", "\nexif\n4\nno hex\n")
-    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", CORNERS, pnginfo=text)), CORNERS)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
@@ -308,7 +257,6 @@ def save_frames(path: Path) -> None:
         ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
         ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
         ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
-        ("a.tif", lambda path: Image.fromarray(np.float32(LEVELS)).save(path), ["depth"]),
         ("a.gif", save_frames, ["frames"]),
         ("a.png", save_frames, ["frames"]),
         ("a.webp", save_frames, ["frames"]),
@@ -322,9 +270,9 @@ def save_frames(path: Path) -> None:
 )
 def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, expected: list[str]) -> None:
     write(tmp_path / name)
-    for read in (read_rgb, lambda path, on_loss: read_square(path, 8, "crop", on_loss)):
+    for read in (read_rgb, lambda path, losses: read_square(path, 8, "crop", losses)):
         losses: list[str] = []
-        read(tmp_path / name, losses.append)
+        read(tmp_path / name, losses)
         assert losses == expected
 
 
@@ -335,12 +283,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=message):
         read_rgb(tmp_path / "file" / "a.png")
-
-
-def test_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.png").mkdir()
-    with pytest.raises(DataError, match=r"a\.png is a folder, but an image was expected"):
-        read_rgb(tmp_path / "a.png")
 
 
 def test_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,22 +337,6 @@ def test_decompression_bomb_is_named(tmp_path: Path) -> None:
         read_rgb(tmp_path / "a.png")
 
 
-def test_what_pillow_warns_of_is_read_even_where_warnings_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large = save(tmp_path / "large.png", noise(12, 10, 3))
-    damaged = save(tmp_path / "a.jpg", CORNERS, exif=b"Exif\0\0II*\0\x08\0\0\0\x09\0")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.warns(Image.DecompressionBombWarning), Image.open(large):
-        pass
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        read = runpy.run_path(decode.__file__)["read_rgb"]  # imported after -W error
-        assert read(large).shape == (12, 10, 3)
-        monkeypatch.undo()
-        assert read(damaged).shape == CORNERS.shape
-
-
 @pytest.mark.parametrize("name", ["a b.png", "ü 😀 #%$'.png", "line\nbreak.png", os.fsdecode(b"\xff\xfe.png")])
 def test_file_names_may_hold_any_characters(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -418,11 +344,6 @@ def test_file_names_may_hold_any_characters(tmp_path: Path, name: str) -> None:
         read_rgb(path)
     assert str(caught.value).isprintable()
     np.testing.assert_array_equal(read_rgb(save(path, CORNERS)), CORNERS)
-
-
-def test_impossible_file_name_is_named() -> None:
-    with pytest.raises(DataError, match=r"'a\\x00b\.png' is not a readable image \(embedded null byte\)"):
-        read_rgb("a\0b.png")
 
 
 def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +364,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         module = runpy.run_path(decode.__file__)
-        for turn in range(2000):
+        for turn in range(600):
             path = paths[turn % len(paths)]
             content = bytearray(path.read_bytes())
             if rng.random() < 0.3:
@@ -462,7 +383,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
                 read += 1
     assert not warned
     assert all(message.isprintable() for message in messages)
-    assert min(read, len(messages)) > 400
+    assert min(read, len(messages)) > 100
 
 
 def test_threads_read_at_once(tmp_path: Path) -> None:
@@ -473,12 +394,6 @@ def test_threads_read_at_once(tmp_path: Path) -> None:
             pool.map(lambda path: read_square(path, 20, "pad"), paths * 5), alone * 5, strict=True
         ):
             np.testing.assert_array_equal(got, expected)
-
-
-@pytest.mark.parametrize("resize", RESIZES)
-def test_image_of_the_size_stays_as_it_is(resize: Resize) -> None:
-    pixels = noise(32, 32, 3)
-    np.testing.assert_array_equal(fit(pixels, 32, resize), pixels)
 
 
 @pytest.mark.parametrize("shape", [(32, 47), (47, 32), (33, 32), (64, 96), (20, 30)])
@@ -497,12 +412,6 @@ def test_pad_keeps_all_and_centres_it() -> None:
     assert_near(turned, expected.transpose(1, 0, 2), 1)
 
 
-def test_squash_fills_the_square() -> None:
-    pixels = photo(50, 100)
-    expected = np.asarray(functional.resize(Image.fromarray(pixels), [32, 32]))
-    np.testing.assert_array_equal(fit(pixels, 32, "squash"), expected)
-
-
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 4999), (3, 7)])
 def test_extreme_proportions_fit(shape: tuple[int, int], resize: Resize) -> None:
@@ -510,12 +419,6 @@ def test_extreme_proportions_fit(shape: tuple[int, int], resize: Resize) -> None
     assert got.shape == (32, 32, 3)
     assert got.max() == 200
     assert resize == "pad" or got.min() == 200
-
-
-def test_any_shape_fits() -> None:
-    for height, width, size in np.random.default_rng(0).integers(1, 70, (500, 3)).tolist():
-        for resize in RESIZES:
-            assert fit(np.zeros((height, width, 3), np.uint8), size, resize).shape == (size, size, 3)
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -547,8 +450,3 @@ def test_suffixes_are_of_pictures_that_can_be_read() -> None:
     assert {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".mpo"} <= decode.IMAGE_SUFFIXES
     assert decode.IMAGE_SUFFIXES.isdisjoint({".pdf", ".mpg", ".mpeg", ".eps", ".ps", ".wmf", ".h5", ".grib", ".txt"})
     assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in decode.IMAGE_SUFFIXES)
-
-
-def test_unknown_attribute_is_named() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        decode.nothing  # noqa: B018

@@ -25,7 +25,6 @@ from datamodules.transforms.batch import (
     RandomCrop,
     RandomHorizontalFlip,
     _hash,
-    cutmix_box,
 )
 
 OURS, THEIRS = 20_000, 2_000  # draws of this project's and of torchvision's transforms
@@ -121,12 +120,6 @@ def test_every_crop_is_of_its_own_image_at_its_own_place(dtype: torch.dtype, mod
     assert same is targets
 
 
-def test_a_crop_without_padding_may_be_the_whole_image() -> None:
-    images, targets = make_batch(4)
-    for mode in ("zeros", "reflect"):
-        assert torch.equal(RandomCrop(0, padding_mode=mode)(images, targets, make_draw(4))[0], images)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [0, 0.2, 0.5, 1])
 def test_flips_are_as_frequent_as_asked_for_and_equal_torchvisions(dtype: torch.dtype, p: float) -> None:
@@ -146,11 +139,6 @@ def test_alternating_flip_flips_half_and_then_the_other_half() -> None:
     assert abs(first.mean() - 0.5) < 2 / OURS**0.5
     assert (flipped(epoch=1) == ~first).all()
     assert (flipped(epoch=2) == first).all()
-
-
-def test_alternating_flip_of_another_seed_takes_another_half() -> None:
-    for seed in (1, -1, 2**64 - 2):
-        assert abs((flipped(seed=seed) == flipped(seed=5)).mean() - 0.5) < 2 / OURS**0.5
 
 
 def test_alternating_flip_depends_on_the_image_and_not_on_its_place_in_the_batch() -> None:
@@ -206,13 +194,6 @@ def test_mixup_blends_by_shares_of_the_beta_distribution(dtype: torch.dtype, alp
     assert np.abs(below - stats.beta.cdf(grid, alpha, alpha)).max() < 1.63 / OURS**0.5  # Kolmogorov-Smirnov, 1 %
 
 
-def test_shares_of_a_tiny_alpha_are_numbers() -> None:
-    images, targets = make_batch(1000)
-    soft = MixUp(1e-4)(images, targets, make_draw(1000))[1]
-    assert soft.isfinite().all()
-    assert 0.4 < soft[targets == 0, 0].mean() < 0.6
-
-
 @functools.cache
 def torchvision_boxes(alpha: float, height: int, width: int) -> tuple[list[Any], list[dict[str, Any]]]:
     """Return what torchvision draws (share, x, y), and the boxes that result."""
@@ -228,11 +209,19 @@ def torchvision_boxes(alpha: float, height: int, width: int) -> tuple[list[Any],
 
 
 @pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (32, 32)])
-def test_cutmix_boxes_are_torchvisions(height: int, width: int) -> None:
+def test_cutmix_boxes_are_torchvisions(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, params = torchvision_boxes(1.0, height, width)
     share, x, y = (torch.cat(values) for values in zip(*drawn, strict=True))
-    boxes = torch.stack(cutmix_box(share, x, y, height, width), 1)
-    assert boxes.tolist() == [list(param["box"]) for param in params]
+    monkeypatch.setattr("datamodules.transforms.batch._shares", lambda *_: share)
+    centres = iter((x, y))
+    monkeypatch.setattr("datamodules.transforms.batch._integers", lambda *_: next(centres))
+    images = (torch.arange(THEIRS) % 251).byte().view(-1, 1, 1, 1).expand(-1, 3, height, width)
+    mixed, _ = CutMix()(images, torch.zeros(THEIRS).long(), make_draw(THEIRS))
+    for image, before, param in zip(mixed, images, params, strict=True):
+        left, top, right, bottom = param["box"]
+        expected = torch.zeros(height, width, dtype=torch.bool)
+        expected[top:bottom, left:right] = True
+        assert torch.equal((image != before)[0], expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -257,16 +246,6 @@ def test_cutmix_pastes_boxes_distributed_as_torchvisions(dtype: torch.dtype, alp
     for left, top, right, bottom in (param["box"] for param in params):
         often[top:bottom, left:right] += 1 / THEIRS
     assert np.abs(pasted.float().mean(0).numpy() - often).max() < 4 * (0.25 / OURS + 0.25 / THEIRS) ** 0.5
-
-
-@pytest.mark.parametrize("first", [MixUp(), CutMix()])
-@pytest.mark.parametrize("second", [MixUp(), CutMix()])
-def test_mixing_transforms_stack(first: BatchTransform, second: BatchTransform) -> None:
-    draw = make_draw(64)
-    images, soft = second(*first(*make_batch(64), draw), draw)
-    assert images.shape == (64, 3, HEIGHT, WIDTH)
-    torch.testing.assert_close(soft.sum(1), torch.ones(64))
-    assert ((soft > 0).sum(1) > 2).any()
 
 
 @pytest.mark.parametrize("transform", ALL)
@@ -352,34 +331,12 @@ def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dt
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: RandomCrop(-1), "padding of 0 or more, but got -1"),
-        (lambda: RandomCrop(4, 0), "size 1 or more, but got 0"),
-        (lambda: RandomCrop(4, padding_mode="edge"), "zeros or reflect, but got edge"),
-        (lambda: RandomHorizontalFlip(1.5), "0 to 1, but got 1.5"),
-        (lambda: Cutout(0), "size 1 or more, but got 0"),
-        (lambda: Cutout(2, 256), "0 to 255, but got 256"),
-        (lambda: MixUp(0), "above 0, but got 0"),
-        (lambda: CutMix(float("nan")), "above 0, but got nan"),
-        (lambda: ProgressiveResize({}), "side of 1 or more}, but got {}"),
-        (lambda: ProgressiveResize({0: 0}), "but got {0: 0}"),
-        (lambda: ProgressiveResize({-1: 16}), "but got {-1: 16}"),
-    ],
-)
-def test_senseless_arguments_are_refused(make: Callable[[], BatchTransform], message: str) -> None:
-    with pytest.raises(DataError, match=f"^Expected .*{message}"):
-        make()
-
-
-@pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (RandomCrop(1, 9), r"at most \(8, 11\), the padded image, but got 9"),
-        (RandomCrop(6, padding_mode="reflect"), r"below the side of the images \(6, 9\), but got 6"),
-        (Cutout(6), r"below the side of the images \(6, 9\), but got 6"),
+        (RandomCrop(1, 9), r"within that of the images, \(8, 11\), but got one that is 1 larger"),
+        (Cutout(7), r"within that of the images, \(6, 9\), but got one that is 1 larger"),
     ],
 )
 def test_images_that_are_too_small_are_refused(transform: BatchTransform, message: str) -> None:
-    with pytest.raises(DataError, match=f"^Expected .*{message}"):
+    with pytest.raises(DataError, match=f"^Expected a size {message}"):
         transform(*make_batch(2), make_draw(2))

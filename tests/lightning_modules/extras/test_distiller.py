@@ -2,6 +2,7 @@ from collections.abc import Callable
 from functools import partial
 from math import exp, log
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -10,7 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from training import measured
 
-from lightning_modules import Distiller, ImageClassifier
+from lightning_modules import ImageClassifier
+from lightning_modules.extras.distiller import Distiller
 from project.__main__ import main
 
 
@@ -91,6 +93,12 @@ def test_teacher_gets_images_with_its_own_normalisation(make: Callable[..., Dist
     assert loss_of(module) == pytest.approx(2**2 * divergence, rel=1e-4)
 
 
+def student(teacher: Path, **changes: list[str]) -> Distiller:
+    data: dict[str, Any] = DATA | changes
+    network = partial(Says, logits=(0.0,) * len(data["class_names"]))
+    return Distiller(network=network, optimizer=OPTIMIZER, teacher=str(teacher), **data)
+
+
 @pytest.mark.parametrize("content", [None, b"", {"weight": torch.zeros(1)}])
 def test_teacher_that_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
     file = tmp_path / "teacher.ckpt"
@@ -98,21 +106,16 @@ def test_teacher_that_is_no_checkpoint_is_refused(content: object, tmp_path: Pat
         file.write_bytes(content)
     elif content is not None:
         torch.save(content, file)
-    module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=str(file), **DATA)
     with pytest.raises(MisconfigurationException, match=r"Expected a checkpoint.*--model\.teacher.*teacher\.ckpt"):
-        module.setup("fit")
-    module.setup("test")  # does not need the teacher
+        student(file).check_files()
 
 
 def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
-    teacher = str(finished_run / "checkpoints" / "best.ckpt")
-    module = Distiller(network=partial(Says, logits=(0.0, 0.0, 0.0)), optimizer=OPTIMIZER, teacher=teacher, **DATA)
+    teacher = finished_run / "checkpoints" / "best.ckpt"
     with pytest.raises(MisconfigurationException, match=r"with class_names \['a', 'b', 'c'\].*has \['0', '1'"):
-        module.setup("fit")
-    data = DATA | {"class_names": [*"987654310", "x"]}
-    module = Distiller(network=partial(Says, logits=(0.0,) * 10), optimizer=OPTIMIZER, teacher=teacher, **data)
+        student(teacher).check_files()
     with pytest.raises(MisconfigurationException, match=r"with class_names \['x'\], but .* has \['2'\] instead"):
-        module.setup("fit")
+        student(teacher, class_names=[*"987654310", "x"]).check_files()
 
 
 def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
@@ -120,34 +123,38 @@ def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
 ) -> None:
     teacher = tmp_path / "teacher.ckpt"
     teacher.write_bytes((finished_run / "checkpoints" / "best.ckpt").read_bytes())
-    config = tmp_path / "distill.yaml"
-    config.write_text(
-        f"""
-        trainer: {{callbacks: null, limit_train_batches: 4}}
-        model:
-          class_path: lightning_modules.Distiller
-          init_args: {{teacher: {teacher}, temperature: 3, alpha: 0.5}}
-        """
-    )
-    run = main(["fit", *fast, f"--config={config}", f"--runs_dir={tmp_path}"]).run_dir
+    options = ["--config=configs/distill.yaml", *fast[2:], "--callbacks=false", "--trainer.limit_train_batches=4"]
+    options += [f"--model.teacher={teacher}", "--model.temperature=3", "--model.alpha=0.5", f"--runs_dir={tmp_path}"]
+    run = main(["fit", *options]).run_dir
     teacher.unlink()
-    best = run / "checkpoints" / "best.ckpt"
-    student = Distiller.load_from_checkpoint(best, weights_only=True).eval()
-    assert (student.temperature, student.alpha) == (3, 0.5)
+    trained = Distiller.load_from_checkpoint(run / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    assert (trained.temperature, trained.alpha) == (3, 0.5)
     plain = ImageClassifier.load_from_checkpoint(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
-    assert student.state_dict().keys() == plain.state_dict().keys()
+    assert trained.state_dict().keys() == plain.state_dict().keys()
     main(["test", "--run", str(run), "--trainer.enable_progress_bar=false"])
     assert "test/acc" in measured(next(run.glob("test/*")))
 
 
-def test_missing_teacher_is_reported_in_one_line_and_leaves_no_run(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Touch:
+    """Create a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> Any:
+        return open, (self.file, "w")
+
+
+@pytest.mark.parametrize("file", ["no.ckpt", "evil.ckpt"])
+def test_teacher_that_cannot_be_loaded_is_reported_in_one_line_and_leaves_no_run(
+    file: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["fit", "--config=configs/distill.yaml", *fast[2:], f"--runs_dir={tmp_path}/runs", "--model.teacher=no.ckpt"]
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.endswith(
-        "error: Expected a checkpoint at --model.teacher, but no.ckpt does not exist.\n"
-    )
+    torch.save({"state_dict": Touch(tmp_path / "trace")}, tmp_path / "evil.ckpt")
+    options = [f"--runs_dir={tmp_path}/runs", f"--model.teacher={tmp_path}/{file}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config=configs/distill.yaml", *fast[2:], *options])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"--model.teacher, but {tmp_path}/{file}" in err
+    assert not (tmp_path / "trace").exists()
     assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import ProgressiveResize, SampleDataModule
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import Airbench
+from lightning_modules.networks.airbench import Airbench
 from project.__main__ import main
 
 Make = Callable[..., ImageClassifier]
@@ -38,14 +38,10 @@ def test_whitened_outputs_are_uncorrelated_with_unit_variance_and_come_with_thei
     network.whiten(images)
     outputs = F.conv2d(images, network.whitening.weight).movedim(1, 0).flatten(1)
     torch.testing.assert_close(outputs[:12], -outputs[12:])
+    network.whiten(torch.zeros(4, 3, 16, 16))  # black images give finite filters
+    assert network.whitening.weight.isfinite().all()
     covariance = outputs[:12] @ outputs[:12].T / outputs.shape[1]
     torch.testing.assert_close(covariance, torch.eye(12), atol=0.02, rtol=0)
-
-
-def test_black_images_are_whitened_to_finite_filters() -> None:
-    network = Airbench(10, [8, 8, 8])
-    network.whiten(torch.zeros(4, 3, 16, 16))
-    assert network.whitening.weight.isfinite().all()
 
 
 def test_convolutions_begin_as_the_identity_of_their_first_channels() -> None:
@@ -55,7 +51,7 @@ def test_convolutions_begin_as_the_identity_of_their_first_channels() -> None:
     assert network.blocks[0].conv1.weight[24:].std() > 0
 
 
-@pytest.mark.parametrize("size", [16, 20, 24, 32, 64])
+@pytest.mark.parametrize("size", [16, 20, 64])
 def test_images_of_many_sizes_give_logits(size: int) -> None:
     assert Airbench(7, [8, 8, 8]).eval()(torch.randn(2, 3, size, size)).shape == (2, 7)
 
@@ -110,7 +106,7 @@ def test_whitening_is_fitted_to_whole_images_and_not_to_augmented_ones(
     torch.testing.assert_close(module.network.whitening.weight, expected.whitening.weight)
 
 
-@pytest.mark.parametrize("overlays", [[], ["airbench_sgd"]])
+@pytest.mark.parametrize("overlays", [[], pytest.param(["airbench_sgd"], marks=pytest.mark.slow)])
 def test_recipe_trains_at_reduced_width(overlays: list[str], sample_root: Path, tmp_path: Path) -> None:
     configs = [f"--config=configs/{name}.yaml" for name in ["airbench", *overlays]]
     cli = main(
@@ -124,6 +120,7 @@ def test_recipe_trains_at_reduced_width(overlays: list[str], sample_root: Path, 
             "--trainer.max_epochs=2",
             "--trainer.precision=32",
             "--trainer.enable_progress_bar=false",
+            "--callbacks=false",
             f"--runs_dir={tmp_path}",
         ]
     )

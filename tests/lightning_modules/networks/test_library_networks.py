@@ -16,13 +16,6 @@ from lightning_modules.networks import ZooNetwork
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
-TINY_SWIN = {
-    "patch_size": [4, 4],
-    "embed_dim": 12,
-    "depths": [1, 1, 1, 1],
-    "num_heads": [1, 2, 4, 8],
-    "window_size": [4, 4],
-}
 TINY_VIT = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
 # a side of 32 with the first strides (a factor of 4) removed corresponds to 128 pixels
 TINY_MAXVIT = {
@@ -56,23 +49,15 @@ def sizes(network: nn.Module, layer: str) -> list[int]:
 
 FAMILIES: list[tuple[str, dict[str, Any], list[str], str, list[int]]] = [
     ("alexnet", {}, ["features.0"], "features.11", [256, 7, 7]),
-    ("vgg11", {}, ["features.2", "features.5"], "features", [512, 4, 4]),
-    ("vgg13_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
     ("vgg16_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
-    ("vgg19_bn", {}, ["features.6", "features.13"], "features", [512, 4, 4]),
     ("googlenet", {"init_weights": False}, ["conv1.conv", "maxpool1"], "inception5b", [1024, 4, 4]),
     ("inception_v3", {"init_weights": False}, ["Conv2d_1a_3x3.conv", "maxpool1"], "Mixed_7c", [2048, 2, 2]),
     ("resnet18", {}, ["conv1", "maxpool"], "layer4", [512, 4, 4]),
-    ("resnext50_32x4d", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
-    ("wide_resnet50_2", {}, ["conv1", "maxpool"], "layer4", [2048, 4, 4]),
     ("densenet121", {}, ["features.conv0", "features.pool0"], "features", [1024, 4, 4]),
     ("squeezenet1_1", {}, ["features.0", "features.2"], "features", [512, 8, 8]),
-    ("mobilenet_v2", {}, ["features.0.0", "features.2.conv.1.0"], "features", [1280, 4, 4]),
     ("mobilenet_v3_small", {}, ["features.0.0", "features.1.block.0.0"], "features", [576, 4, 4]),
     ("shufflenet_v2_x0_5", {}, ["conv1.0", "maxpool"], "conv5", [1024, 4, 4]),
-    ("mnasnet0_5", {}, ["layers.0", "layers.8.0.layers.3"], "layers", [1280, 4, 4]),
     ("efficientnet_b0", {}, ["features.0.0", "features.2.0.block.1.0"], "features", [1280, 4, 4]),
-    ("efficientnet_v2_s", {}, ["features.0.0", "features.2.0.block.0.0"], "features", [1280, 4, 4]),
     (
         "regnet_y_400mf",
         {},
@@ -82,7 +67,6 @@ FAMILIES: list[tuple[str, dict[str, Any], list[str], str, list[int]]] = [
     ),
     ("convnext_tiny", {}, ["features.0.0"], "features", [768, 4, 4]),
     ("swin_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
-    ("swin_v2_t", {}, ["features.0.0"], "norm", [4, 4, 768]),
     ("VisionTransformer", TINY_VIT, [], "conv_proj", [16, 4, 4]),
     (
         "MaxVit",
@@ -108,33 +92,7 @@ def test_first_strides_of_each_family_are_undone_and_no_others(
         assert sizes(network, layer) == [*size, 1, 10]
 
 
-# documented by torchvision with each network's weights, for 1000 classes; those of GoogLeNet and Inception without the
-# auxiliary heads, which are disabled here
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("alexnet", 61_100_840),
-        ("vgg11_bn", 132_868_840),
-        ("vgg13_bn", 133_053_736),
-        ("vgg16_bn", 138_365_992),
-        ("vgg19_bn", 143_678_248),
-        ("googlenet", 6_624_904),
-        ("inception_v3", 27_161_264 - 3_326_696),
-        ("densenet121", 7_978_856),
-        ("resnet18", 11_689_512),
-        ("squeezenet1_1", 1_235_496),
-        ("mobilenet_v3_small", 2_542_856),
-        ("shufflenet_v2_x0_5", 1_366_792),
-    ],
-)
-def test_networks_for_large_images_are_as_large_as_documented(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = make(name, 224, num_classes=1000, arguments=arguments)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-
-
-@pytest.mark.parametrize(("image_size", "undone"), [(28, 2), (32, 2), (56, 1), (64, 1), (111, 1), (112, 0), (224, 0)])
+@pytest.mark.parametrize(("image_size", "undone"), [(28, 2), (56, 1), (111, 1), (112, 0)])
 def test_smaller_images_undo_more_strides(image_size: int, undone: int) -> None:
     network = make("shufflenet_v2_x0_5", image_size)
     assert [network.conv1[0].stride, network.maxpool.stride].count((1, 1)) == undone
@@ -158,40 +116,22 @@ def test_undone_convolution_keeps_the_centre_of_its_kernel_and_all_else() -> Non
     assert torch.equal(network.maxpool(expected), expected)
 
 
-def test_transformer_keeps_its_patches() -> None:
-    torch.manual_seed(0)
-    weight = make("VisionTransformer", adapt_stem=False, arguments=TINY_VIT).conv_proj.weight
-    torch.manual_seed(0)
-    network = make("VisionTransformer", arguments=TINY_VIT)
-    assert network.conv_proj.stride == (8, 8)
-    assert torch.equal(network.conv_proj.weight, weight)
-    assert network.conv_proj.padding == (0, 0)
-
-
-def test_removed_and_required_strides_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_strides_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         make("shufflenet_v2_x0_5")
         make("VisionTransformer", arguments=TINY_VIT)
-        make("shufflenet_v2_x0_5", 224)
+        network = make("shufflenet_v2_x0_5", 224)
+    assert all(module.training and not module._forward_pre_hooks for module in network.modules())
+    assert all(norm.num_batches_tracked == 0 for norm in network.modules() if isinstance(norm, nn.BatchNorm2d))
     assert [record.message for record in caplog.records] == [
         "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 32x32 pixels: conv1.0, maxpool.",
-        "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none; it cannot run without those "
-        "of conv_proj.",
+        "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none.",
         "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 224x224 pixels: none.",
     ]
 
 
-def test_recording_strided_layers_leaves_no_hooks() -> None:
-    network = make("shufflenet_v2_x0_5")
-    assert all(module.training and not module._forward_pre_hooks for module in network.modules())
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms
-    assert all(norm.num_batches_tracked == 0 for norm in norms)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_training_returns_only_logits(name: str) -> None:
-    network = make(name, arguments={"init_weights": False})
+def test_training_returns_only_logits() -> None:
+    network = make("googlenet", arguments={"init_weights": False})
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
@@ -212,12 +152,12 @@ def no_network(num_classes: int) -> int:
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [
-        ("torchvision.models.resnet81", {}, "is not one. Similar names: resnet18"),
+        ("torchvision.models.resnet81", {}, "fails: .* no attribute 'resnet81'.* Similar names: resnet18"),
         ("torchvision.modles.resnet18", {}, "fails: No module named 'torchvision.modles'"),
         ("resnet18", {}, "such as torchvision.models.resnet18.*'resnet18' fails"),
-        ("torchvision.models", {}, "is not one"),
+        ("torchvision.models", {}, "to return a network.*not a callable object"),
         ("torch.nn.ReLU", {}, "to return a network.*unexpected keyword argument 'num_classes'"),
-        (f"{__name__}.no_network", {}, "to return a network, but got int"),
+        (f"{__name__}.no_network", {}, "to return a network.* but got: it returns int"),
         (f"{__name__}.Pair", {}, "its output is not a tensor, but tuple"),
         ("torchvision.models.resnet18", {"depth": 3}, "to return a network.*unexpected keyword argument 'depth'"),
         ("torchvision.models.vit_b_32", {}, "32x32 pixels.*Wrong image height! Expected 224 but got 32"),
@@ -237,11 +177,10 @@ def test_missing_timm_is_reported_with_the_install_command(monkeypatch: pytest.M
         make("timm.models.resnet18")
 
 
-def test_image_size_comes_from_the_data_or_is_required(make_classifier: Callable[..., ImageClassifier]) -> None:
+def test_image_size_comes_from_the_data(make_classifier: Callable[..., ImageClassifier]) -> None:
     network = partial(ZooNetwork, function="torchvision.models.VisionTransformer", arguments=TINY_VIT)
     assert make_classifier(network=network, image_size=16).network.image_size == 16
-    with pytest.raises(MisconfigurationException, match="Set its image_size"):
-        network(10)
+    assert network(10).image_size == 32
 
 
 def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,25 +194,14 @@ def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.Lo
 
 
 SMALLEST: list[tuple[str, dict[str, Any]]] = [
-    ("alexnet", {}),  # this and the next have 57 and 129 million parameters, for any arguments
-    ("vgg11", {"init_weights": False}),
-    ("googlenet", {"init_weights": False}),
-    ("resnet18", {}),
-    ("densenet.DenseNet", {"block_config": [1, 1, 1, 1], "growth_rate": 8}),
-    ("squeezenet1_1", {}),
-    ("mobilenet_v3_small", {}),
     ("shufflenet_v2_x0_5", {}),
-    ("mnasnet0_5", {}),
-    ("regnet_y_400mf", {}),
-    ("SwinTransformer", TINY_SWIN),
     ("VisionTransformer", TINY_VIT),
-    ("MaxVit", TINY_MAXVIT),
     ("timm.models.test_resnet", {}),
 ]
 
 
 @pytest.mark.parametrize(("name", "arguments"), SMALLEST, ids=[name for name, _ in SMALLEST])
-def test_each_family_trains_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
+def test_networks_train_from_yaml(name: str, arguments: dict[str, Any], fast: list[str], tmp_path: Path) -> None:
     path = name if name.startswith("timm.") else f"torchvision.models.{name}"
     pytest.importorskip(path.partition(".")[0])
     network = {

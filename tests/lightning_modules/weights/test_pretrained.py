@@ -4,18 +4,15 @@ import pickle
 import tarfile
 import warnings
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save, save_file
 from torch import nn
 
-from lightning_modules.networks import LeNet, ResNet
+from lightning_modules.networks import LeNet
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
@@ -75,53 +72,22 @@ def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap, capsys: pyt
     assert rows(capsys.readouterr().out)["loaded"][0] == 10
 
 
-@pytest.mark.parametrize("suffix", ["pkl", "pt", "pth", "ckpt", "pth.tar"])
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(("suffix", "zipped"), [("pkl", True), ("pth.tar", False), ("safetensors", None)])
 @pytest.mark.filterwarnings("error")
-def test_file_of_any_age_and_suffix_is_loaded(tmp_path: Path, suffix: str, zipped: bool) -> None:
+def test_file_of_any_age_and_suffix_is_loaded(tmp_path: Path, suffix: str, zipped: bool | None) -> None:
     source, target = LeNet(10), LeNet(10)
     file = tmp_path / f"net.{suffix}"
-    torch.save(source.state_dict(), file, _use_new_zipfile_serialization=zipped)
+    if zipped is None:
+        save_file(renamed(source.state_dict(), "model."), file)
+    else:
+        torch.save(source.state_dict(), file, _use_new_zipfile_serialization=zipped)
     load_pretrained(target, str(file))
     assert equal(source, target)
 
 
-def test_safetensors_are_loaded(tmp_path: Path) -> None:
-    source, target = ResNet(10, 20), ResNet(10, 20)
-    save_file(renamed(source.state_dict(), "model."), tmp_path / "net.safetensors")
-    load_pretrained(target, str(tmp_path / "net.safetensors"))
-    assert equal(source, target)
-
-
-class Other(LightningModule):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.model = LeNet(width)
-        self.head = nn.Linear(3, 3)
-
-
-def test_checkpoint_of_another_module_class_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = Other(10), LeNet(10)
-    trainer = Trainer(logger=False, accelerator="cpu")
-    trainer.strategy.connect(source)
-    trainer.save_checkpoint(tmp_path / "other.ckpt")
-    load_pretrained(target, str(tmp_path / "other.ckpt"))
-    assert equal(source.model, target)
-    assert rows(capsys.readouterr().out)["unexpected in the file"] == (2, "head.weight, head.bias")
-
-
-class Wrapped(nn.Module):
-    """A network whose own names begin with a prefix of wrappers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.module = LeNet(10)
-
-
-@pytest.mark.parametrize("prefix", ["", "network.", "module.", "_orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "module."])
 def test_network_whose_own_names_begin_like_a_prefix_is_loaded(tmp_path: Path, prefix: str) -> None:
-    source, target = Wrapped(), Wrapped()
+    source, target = (nn.ModuleDict({"module": LeNet(10)}) for _ in range(2))
     torch.save(renamed(source.state_dict(), prefix), tmp_path / "net.pt")
     load_pretrained(target, str(tmp_path / "net.pt"), whole=True)
     assert equal(source, target)
@@ -136,16 +102,6 @@ def test_two_networks_in_a_file_are_not_confused(tmp_path: Path) -> None:
         assert equal(first, target)
 
 
-def test_tensors_next_to_a_wrapped_network_are_not_part_of_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    state = renamed(LeNet(10).state_dict(), "module.")
-    torch.save(state | {"conv1.bias": state.pop("module.conv1.bias")}, tmp_path / "net.pt")
-    load_pretrained(LeNet(10), str(tmp_path / "net.pt"))
-    table = rows(capsys.readouterr().out)
-    assert table["missing in the file"] == table["unexpected in the file"] == (1, "conv1.bias")
-
-
 def test_matching_tensors_are_loaded_and_others_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +109,8 @@ def test_matching_tensors_are_loaded_and_others_are_reported(
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state = source.state_dict()
     del state["conv1.bias"]
-    torch.save(state | {"extra": torch.zeros(1), "fc2.bias": 0.5, "epoch": 3}, tmp_path / "net.pkl")
+    others = {f"extra{i}": torch.zeros(1) for i in range(9)}
+    torch.save(state | {"fc2.bias": 0.5, "epoch": 3} | others, tmp_path / "net.pkl")
     load_pretrained(target, str(tmp_path / "net.pkl"))
     out = capsys.readouterr().out
     assert "6 of the network's 10 tensors loaded from" in " ".join(out.split())
@@ -164,33 +121,11 @@ def test_matching_tensors_are_loaded_and_others_are_reported(
             "fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is (100,), not (10,)",
         ),
         "missing in the file": (1, "conv1.bias"),
-        "unexpected in the file": (2, "extra, epoch"),
+        "unexpected in the file": (10, f"epoch, {', '.join(list(others)[:7])}, and 2 more"),
     }
     for name, value in target.state_dict().items():
         left = name in ("conv1.bias", "fc2.bias", "fc3.weight", "fc3.bias")
         assert torch.equal(value, before[name] if left else state[name])
-
-
-def test_long_lists_end_with_the_number_of_further_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network = ResNet(10, 20)
-    torch.save(renamed(network.state_dict(), "module."), tmp_path / "net.pkl")
-    load_pretrained(network, str(tmp_path / "net.pkl"))
-    out = capsys.readouterr().out
-    count = len(network.state_dict())
-    assert rows(out)["loaded"][0] == count
-    assert rows(out)["loaded"][1].endswith(f", and {count - 8} more")
-    assert "without the prefix 'module.'" in " ".join(out.split())
-
-
-def test_only_rank_zero_prints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    source, target = LeNet(10), LeNet(10)
-    torch.save(source.state_dict(), tmp_path / "net.pkl")
-    load_pretrained(target, str(tmp_path / "net.pkl"))
-    assert equal(source, target)
-    assert capsys.readouterr().out == ""
 
 
 def test_weights_for_evaluation_must_be_complete(tmp_path: Path) -> None:
@@ -200,15 +135,9 @@ def test_weights_for_evaluation_must_be_complete(tmp_path: Path) -> None:
     with pytest.raises(MisconfigurationException, match=r"8 of the network's 10 .*2 mismatched \(fc3\.weight is"):
         load_pretrained(target, str(tmp_path / "net.pkl"), whole=True)
     assert torch.equal(before, target.fc1.weight)
-
-
-def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
     torch.save({"module.other": torch.zeros(1)}, tmp_path / "net.pkl")
-    message = (
-        r"weights of LeNet at --model\.pretrained, but got 0 of .* loaded from [^,]*; 10 missing .*\(module\.other\)"
-    )
-    with pytest.raises(MisconfigurationException, match=message):
-        load_pretrained(LeNet(10), str(tmp_path / "net.pkl"))
+    with pytest.raises(MisconfigurationException, match=r"got 0 of .* loaded from [^,]*; 10 missing .*\(module\.other"):
+        load_pretrained(target, str(tmp_path / "net.pkl"))
 
 
 STATE = LeNet(10).state_dict()
@@ -237,13 +166,12 @@ def flipped(content: bytes) -> bytes:
 
 
 NO_WEIGHTS = {
+    "missing": ("net.pkl", None, r"cannot be read \(No such file"),
     "empty": ("net.pkl", b"", "is empty"),
     "web page": ("net.pkl", b"\n<!DOCTYPE html><html></html>", "is a web page"),
     "text": ("net.pkl", b"version https://git-lfs.github.com/spec/v1", "damaged or of another kind"),
-    "pickle of something": ("net.pkl", b"\x80\x04K*.", "net.pkl"),
     "pickle without torch.save": ("net.pkl", pickle.dumps(STATE, protocol=2), "needs code of torch.storage"),
     "pickle of protocol 4": ("net.pkl", saved(STATE, pickle_protocol=4), "of another kind"),
-    "picture": ("net.pkl", b"\x89PNG\r\n\x1a\n" + bytes(99), "damaged or of another kind"),
     "truncated": ("net.pth", SAVED[: len(SAVED) // 2], "is damaged .*failed finding central directory"),
     "flipped byte": ("net.pth", flipped(SAVED), "is damaged .*wrong checksum"),
     "truncated legacy": ("net.pth", LEGACY[:-9], "is damaged .*unexpected EOF"),
@@ -256,15 +184,11 @@ NO_WEIGHTS = {
         saved({"state_dict": STATE, "hyper_parameters": {"args": argparse.Namespace(lr=1)}}),
         r"needs code of argparse\.Namespace",
     ),
-    "function": ("net.ckpt", saved({"a": partial(print)}), r"needs code of functools\.partial"),
     "list": ("net.pt", saved([1, 2]), "holds a list"),
-    "tensor": ("net.pt", saved(torch.zeros(3)), "holds a Tensor"),
     "optimizer": ("net.pt", saved({"state": {0: torch.zeros(1)}, "param_groups": []}), "holds state, param_groups"),
     "numbered": ("net.pt", saved({0: torch.zeros(1)}), "holds a dict"),
     "nothing": ("net.pt", saved({}), "holds nothing"),
     "truncated safetensors": ("net.safetensors", SAFE[:-9], "is damaged .*deserializing header"),
-    "safetensors without an end of the header": ("net.safetensors", SAFE[:30], "is damaged .*deserializing header"),
-    "empty safetensors": ("net.safetensors", b"", "is empty"),
     "another kind with that suffix": ("net.safetensors", SAVED, "of another kind .*deserializing header"),
     "safetensors without that suffix": ("net.pt", SAFE, "damaged or of another kind"),
 }
@@ -272,9 +196,10 @@ NO_WEIGHTS = {
 
 @pytest.mark.parametrize(("name", "content", "message"), NO_WEIGHTS.values(), ids=NO_WEIGHTS)
 def test_file_without_a_state_dict_is_reported_in_one_line(
-    tmp_path: Path, name: str, content: bytes, message: str, recwarn: pytest.WarningsRecorder
+    tmp_path: Path, name: str, content: bytes | None, message: str, recwarn: pytest.WarningsRecorder
 ) -> None:
-    (tmp_path / name).write_bytes(content)
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(MisconfigurationException, match=message) as caught:
         load_pretrained(LeNet(10), str(tmp_path / name))
     assert str(tmp_path / name) in str(caught.value)
@@ -283,18 +208,13 @@ def test_file_without_a_state_dict_is_reported_in_one_line(
     assert not recwarn.list
 
 
-def test_missing_file_is_named() -> None:
-    with pytest.raises(MisconfigurationException, match=r"gone\.pkl does not exist"):
-        load_pretrained(LeNet(10), "gone.pkl")
-
-
 def test_recipe_uses_published_weights_and_reports_a_missing_file(
     sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Path("configs/finetune.yaml").resolve()
     monkeypatch.chdir(tmp_path)
     args = ["fit", f"--config={recipe}", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
-    args += ["--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    args += ["--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
     with pytest.raises(SystemExit):
         main(args)
     err = capsys.readouterr().err

@@ -37,32 +37,22 @@ def stopping(monitor: str) -> list[str]:
             "Expected --model.lr_scheduler.mode min for val/loss, but got max",
         ),
         (
-            [f"--model.lr_scheduler={PLATEAU}", "--model.lr_interval=step"],
-            "Expected --model.lr_interval epoch for ReduceLROnPlateau, because its metric is not updated in every "
-            "step, but got step.\n",
-        ),
-        (
             ["--trainer.limit_val_batches=0", *stopping("val/loss")],
             "Expected a training metric for EarlyStopping, because --trainer.limit_val_batches is 0",
-        ),
-        ([f"--trainer.callbacks={CALLBACK}.LearningRateFinder"], "Set --model.optimizer.lr.\n"),
-        ([f"--trainer.callbacks={CALLBACK}.BatchSizeFinder"], "Set --data.batch_size.\n"),
-        (
-            [f"--trainer.callbacks={CALLBACK}.OnExceptionCheckpoint", "--trainer.callbacks.dirpath=x"],
-            "Expected no OnExceptionCheckpoint among the callbacks, because a new run would start from its checkpoint",
         ),
         (["--trainer.strategy=ddp_fork"], "but got ddp_fork, which hangs if a process fails. Use ddp.\n"),
         (["--trainer.strategy=ddp_notebook_find_unused_parameters_true"], "Use ddp_find_unused_parameters_true.\n"),
         (["--trainer.strategy=ddp_spawn"], "Use ddp.\n"),
         (
             ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy", "--trainer.strategy.start_method=fork"],
-            "but got start_method fork, which hangs if a process fails. Use start_method popen.\n",
+            "but got fork, which hangs if a process fails. Use start_method popen.\n",
         ),
-        (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run needs logs and checkpoints"),
+        (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run needs"),
         (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0, but got 0.\n"),
         (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0, but got 0.\n"),
         (["--trainer.val_check_interval=0.0"], "Expected --trainer.val_check_interval other than 0, but got 0.\n"),
-        (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1.\n"),
+        (["--trainer.default_root_dir=x"], "Use --runs_dir"),
+        (["--checkpoint.save_top_k=-1"], "--run uses checkpoints/best.ckpt"),
     ],
 )
 def test_settings_that_cannot_train_are_rejected_before_a_run_exists(
@@ -86,7 +76,11 @@ def test_validation_after_the_end_of_an_epoch_is_rejected(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["fit", *fast, "--callbacks=false", "--trainer.val_check_interval=13", f"--runs_dir={tmp_path}"])
-    assert "of at most the number of batches in an epoch (12), but got 13. To count batches" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert (
+        "error: `val_check_interval` (13) must be less than or equal to the number of the training batches (12)" in err
+    )
+    assert "Traceback" not in err
 
 
 def test_a_class_may_follow_its_arguments_if_a_mode_is_derived(fast: list[str], tmp_path: Path) -> None:
@@ -119,7 +113,7 @@ def test_a_training_metric_is_monitored_at_the_end_of_an_epoch_unless_the_user_s
 ) -> None:
     arguments = f"{{monitor: train/loss, strict: false, check_on_train_epoch_end: {given}}}"
     callback = f"--trainer.callbacks=[{{class_path: {CALLBACK}.EarlyStopping, init_args: {arguments}}}]"
-    options = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2", "--trainer.val_check_interval=0.5"]
+    options = ["--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2", "--callbacks=false"]
     cli = main(["fit", *fast, *options, callback, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"])
     (stopping_callback,) = cli.trainer.early_stopping_callbacks
     assert stopping_callback._check_on_train_epoch_end == end

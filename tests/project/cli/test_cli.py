@@ -1,15 +1,14 @@
 """Run complete commands on the sample, in this process."""
 
 import csv
-import os
 import shutil
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from command_line import stop_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,10 +19,19 @@ from lightning_modules.networks import LeNet
 from project.__main__ import main
 from project.runs.config import load_config, setting
 
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
+
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    """Write users_module.py, which can be imported during a test."""
+    (folder / "users_module.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "users_module", raising=False)
 
 
 def test_run_directory_holds_config_record_metrics_and_checkpoints(finished_run: Path) -> None:
@@ -36,54 +44,25 @@ def test_run_directory_holds_config_record_metrics_and_checkpoints(finished_run:
     assert {"train/loss_step", "train/loss", "train/acc", "val/loss", "val/acc", "lr-SGD/default"} <= columns
 
 
-def test_a_second_run_has_its_own_directory(fast: list[str], tmp_path: Path) -> None:
-    quick = [*fast, f"--runs_dir={tmp_path}", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
-    first, second = main(["fit", *quick]).run_dir, main(["fit", *quick]).run_dir
-    assert first != second
-    assert (first / "config.yaml").is_file()
-    assert (second / "config.yaml").is_file()
-
-
-def test_averaged_weights_are_validated_saved_and_tested(
-    fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    average = "--trainer.callbacks+=callbacks.EMA"
-    cli = main(["fit", *fast, average, "--trainer.callbacks.decay=0.9", f"--runs_dir={tmp_path}"])
+def test_averaged_weights_are_validated_saved_and_tested(fast: list[str], tmp_path: Path) -> None:
+    average = ["--callbacks=false", "--trainer.callbacks+=callbacks.EMA", "--trainer.callbacks.decay=0.9"]
+    cli = main(["fit", *fast, *average, f"--runs_dir={tmp_path}"])
     checkpoint = torch.load(cli.run_dir / "checkpoints/best.ckpt", weights_only=True)
     accuracy = max(float(row["val/acc"]) for row in rows(cli.run_dir) if row.get("val/acc"))
-    assert not torch.equal(
-        checkpoint["state_dict"]["network.fc3.bias"], checkpoint["current_model_state"]["network.fc3.bias"]
-    )
-    caplog.clear()
-    with warnings.catch_warnings(record=True) as caught:
-        validated = main(["validate", "--run", str(cli.run_dir)])
+    bias = "network.fc3.bias"
+    assert not torch.equal(checkpoint["state_dict"][bias], checkpoint["current_model_state"][bias])
+    validated = main(["validate", "--run", str(cli.run_dir)])
     assert validated.trainer.callback_metrics["val/acc"].item() == pytest.approx(accuracy)
-    assert not [one for one in [*map(str, caught), caplog.text] if "WeightAveraging" in one]
 
 
-def test_warnings_that_no_user_can_act_on_are_hidden(fast: list[str], sample_root: Path, tmp_path: Path) -> None:
-    options = [
-        "--callbacks=false",
-        "--trainer.callbacks=[callbacks.EMA]",
-        "--model.loss=torch.nn.MSELoss",
-        "--trainer.max_epochs=1",
-    ]
-    image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
-        main(["predict", f"--run={run}", image])  # it builds the loss from the checkpoint
-    messages = "".join(str(warning.message) for warning in caught)
-    assert "WeightAveraging" not in messages
-    assert "is an instance of `nn.Module`" not in messages
-
-
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_warnings_as_errors_do_not_fail_a_command(
     fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # not only the first of a process
-    run = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).run_dir
+    options = ["--trainer.callbacks=[callbacks.EMA]", "--model.loss=torch.nn.MSELoss", "--trainer.max_epochs=1"]
+    run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
     assert (run / "checkpoints/best.ckpt").is_file()
     main(["test", f"--run={run}"])
     data = ["--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
@@ -94,7 +73,7 @@ def test_warnings_as_errors_do_not_fail_a_command(
 def test_fit_prints_the_run_its_accuracies_and_the_next_commands(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli = main(["fit", *fast, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
+    cli = main(["fit", *fast, *QUICK, f"--runs_dir={tmp_path}", "--test_after_fit=true"])
     lines = capsys.readouterr().out.strip().splitlines()[-4:]
     assert [line.split()[0] for line in lines] == ["Run", "Accuracy", "Measured", "TensorBoard"]  # it is tested already
     assert lines[0].split()[1] == str(cli.run_dir)
@@ -103,87 +82,85 @@ def test_fit_prints_the_run_its_accuracies_and_the_next_commands(
     assert lines[3].endswith(f"-m tensorboard.main --logdir {cli.run_dir}")
 
 
-def test_fit_suggests_a_test(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = main(["fit", *fast, "--trainer.max_epochs=1", "--callbacks=false", f"--runs_dir={tmp_path}"]).run_dir
-    assert capsys.readouterr().out.strip().endswith(f"-m project test --run {run}")
-
-
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_last_run_is_evaluated_with_its_best_checkpoint(finished_run: Path, command: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()}
-    cli = main(
-        [command, "--run", "last", f"--runs_dir={finished_run.parents[1]}", "--trainer.enable_progress_bar=false"]
-    )
+    cli = main([command, "--run", "last", f"--runs_dir={finished_run.parents[1]}", "--report=false"])
     assert cli.run_dir == finished_run
     assert cli.output_dir.parent == finished_run / command
     assert cli.config[command].ckpt_path == str(finished_run / "checkpoints/best.ckpt")
     stage = {"validate": "val", "test": "test"}[command]
     assert (cli.output_dir / f"confusion_matrix_{stage}.png").is_file()
-    measured = float(rows(cli.output_dir)[-1][f"{stage}/acc"])
     if command == "validate":
         best = max(float(row["val/acc"]) for row in rows(finished_run) if row["val/acc"])
-        assert measured == pytest.approx(best)
+        assert float(rows(cli.output_dir)[-1]["val/acc"]) == pytest.approx(best)
     assert {path: path.stat().st_mtime_ns for path in finished_run.iterdir() if path.is_file()} == before
 
 
-def test_checkpoint_in_a_run_uses_the_runs_config(finished_run: Path) -> None:
-    cli = main(["test", f"--ckpt_path={finished_run}/checkpoints/last.ckpt", "--trainer.enable_progress_bar=false"])
+def test_checkpoint_in_a_run_uses_the_runs_config_which_options_override(finished_run: Path) -> None:
+    options = ["--callbacks=false", "--data.batch_size=7", "--trainer.limit_test_batches=2", "--report=false"]
+    cli = main(["test", f"--ckpt_path={finished_run}/checkpoints/last.ckpt", *options])
     assert cli.output_dir.parent.resolve() == finished_run / "test"
-    assert cli.trainer.callback_metrics["test/acc"] > 0.1
+    assert (cli.datamodule.batch_size, cli.trainer.num_test_batches) == (7, [2])
+    assert cli.trainer.current_epoch == 1  # of the checkpoint, for captions and metrics
+    assert (cli.output_dir / "metrics.csv").read_text().splitlines()[1].startswith("1,")
 
 
-def test_options_override_the_config_of_a_run(finished_run: Path) -> None:
-    options = ["--data.batch_size=7", "--trainer.enable_progress_bar=false", "--trainer.limit_test_batches=2"]
-    cli = main(["test", f"--run={finished_run}", *options])
-    assert cli.datamodule.batch_size == 7
-    assert cli.trainer.num_test_batches == [2]
-
-
-def test_saved_config_repeats_the_run(finished_run: Path, tmp_path: Path) -> None:
-    again = main(["fit", f"--config={finished_run}/config.yaml", f"--runs_dir={tmp_path}"]).run_dir
-    assert again.parent.name == "lenet"
-    for first, second in zip(rows(finished_run), rows(again), strict=True):
-        assert {name: first[name] for name in first if not name.startswith("time/")} == {
-            name: second[name] for name in second if not name.startswith("time/")
-        }
-
-
-QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
-
-
-@pytest.mark.parametrize("name", ["1e-3", "1_000", "0x10", "1:30", "on", "null", "2026-11-21", "[a]", "é #1"])
+@pytest.mark.parametrize("name", ["1e-3", "null", "[a]", "é #1"])
 def test_a_run_directory_may_have_any_name(
-    name: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = ["fit", "--config", str(Path("configs/lenet.yaml").absolute()), *fast[2:], *QUICK, "--runs_dir", name]
     monkeypatch.chdir(tmp_path)
     run = main(args).run_dir
     assert load_config(run)["runs_dir"] == name
-    for command in (["test"], ["fit", "--trainer.max_epochs=2"]):
-        assert main([*command, "--run=last", f"--runs_dir={name}"]).run_dir == run
+    assert main(["test", "--run=last", f"--runs_dir={name}"]).run_dir == run
 
 
-CALLBACK = "lightning.pytorch.callbacks."
 UNUSUAL = [
-    (["ModelPruning", "pruning_fn=l1_unstructured", "amount=0.3"], "pruning_fn", "l1_unstructured"),
     (["Timer", "duration=00:00:10:00"], "interval", "step"),
     (["StochasticWeightAveraging", "swa_lrs=1e-3"], "device", "cpu"),
 ]
 
 
-@pytest.mark.parametrize(("callback", "key", "value"), UNUSUAL, ids=lambda value: value[0])
+@pytest.mark.parametrize(("callback", "key", "value"), UNUSUAL, ids=["Timer", "StochasticWeightAveraging"])
 def test_callbacks_with_unusual_arguments_train_and_test(
     callback: list[str], key: str, value: str, fast: list[str], tmp_path: Path
 ) -> None:
     options = [
-        "--callbacks=false",
-        f"--trainer.callbacks={CALLBACK}{callback[0]}",
-        *(f"--trainer.callbacks.{one}" for one in callback[1:]),
+        *(*QUICK, f"--trainer.callbacks=lightning.pytorch.callbacks.{callback[0]}"),
+        *(f"--trainer.callbacks.{argument}" for argument in callback[1:]),
     ]
-    run = main(["fit", *fast, *QUICK[:2], *options, f"--runs_dir={tmp_path}"]).run_dir
+    run = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).run_dir
     saved = load_config(run)["trainer"]["callbacks"]
     assert (saved[0] if isinstance(saved, list) else saved)["init_args"][key] == value
     main(["test", f"--run={run}"])
+
+
+USERS = """import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).mean((2, 3)))
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = Network(10)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
 
 
 DEFAULTS = """
@@ -201,34 +178,20 @@ class Defaults(Network):
 def test_defaults_that_yaml_cannot_represent_are_restored(
     fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_callback(tmp_path, monkeypatch, USERS + DEFAULTS)
-    run = main(["fit", *fast, *QUICK, "--model.network=users_callback.Defaults", f"--runs_dir={tmp_path}"]).run_dir
+    write_module(tmp_path, monkeypatch, USERS + DEFAULTS)
+    run = main(["fit", *fast, *QUICK, "--model.network=users_module.Defaults", f"--runs_dir={tmp_path}"]).run_dir
     assert set(load_config(run)["model"]["init_args"]["network"]["init_args"]) == {"dtype", "some"}
     main(["test", f"--run={run}"])
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        (f"--data.archive={os.fsdecode(bytes([255]))}", "utf-8"),
-        (f"--runs_dir={os.fsdecode(bytes([255]))}", 'cannot represent `runs_dir: "\\uDCFF"`.'),
-    ],
-)
-def test_settings_that_cannot_be_read_back_are_an_error_before_the_run(
-    option: str, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_nested_config_files_are_saved_in_one_file(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, err = stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", option], capsys)
-    assert code == 2
-    assert err.count("\n") == 1
-    assert message in err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_nested_config_files_are_saved_in_one_file(fast: list[str], tmp_path: Path) -> None:
     (tmp_path / "sgd.yaml").write_text("class_path: torch.optim.SGD\ninit_args: {lr: 0.125}\n")
-    run = main(["fit", *fast, *QUICK, f"--model.optimizer={tmp_path}/sgd.yaml", f"--runs_dir={tmp_path}/runs"]).run_dir
-    assert load_config(run)["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.125
-    assert not (run / "sgd.yaml").exists()
+    with pytest.raises(SystemExit):
+        main(["fit", *fast, f"--model.optimizer={tmp_path}/sgd.yaml", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.125
 
 
 def test_a_leading_tilde_is_expanded_in_every_path(
@@ -292,14 +255,6 @@ def test_a_run_can_be_used_from_another_directory(
     assert (run / "config.yaml").read_text() == before.replace("max_epochs: 1", "max_epochs: 2")
     assert [path.name for path in elsewhere.iterdir()] == ["runs"]
 
-    (start / "data").unlink()
-    code, err = stop_of(["test", f"--run={run}"], capsys)
-    assert code == 2
-    assert f"Expected the images of {run} in {start}/data" in err
-    assert main(["test", f"--run={run}", f"--data.root={sample_root}"]).datamodule.root == sample_root
-    (elsewhere / "data").symlink_to(sample_root)
-    assert main(["test", f"--run={run}"]).datamodule.root == Path("data")
-
 
 def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
     shutil.copy(finished_run / "checkpoints/best.ckpt", tmp_path)
@@ -314,12 +269,6 @@ def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Pa
         assert probabilities.sum().item() == pytest.approx(1)
         right += probabilities.argmax().item() == label
     assert right / len(entries) == pytest.approx(cli.trainer.callback_metrics["test/acc"].item())
-
-
-def test_checkpoint_holds_only_plain_values(finished_run: Path) -> None:
-    saved = torch.load(finished_run / "checkpoints/best.ckpt", weights_only=True)
-    assert saved["hyper_parameters"]["class_names"] == list("0123456789")
-    assert len(saved["hyper_parameters"]["mean"]) == len(saved["hyper_parameters"]["std"]) == 3
 
 
 def test_published_weights_are_evaluated_without_a_run(fast: list[str], tmp_path: Path) -> None:
@@ -341,28 +290,12 @@ def test_checkpoint_overrides_the_pretrained_weights_it_started_from(fast: list[
     assert torch.equal(tested.model.network.fc3.weight, fitted.model.network.fc3.weight)
 
 
-def test_per_layer_learning_rates_are_printed_and_logged(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rules = '[{pattern: "fc3.*", lr_scale: 10}, {pattern: "conv1.*", freeze: true}]'
-    quick = ["--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
-    cli = main(["fit", *fast, *quick, "--model.param_groups", rules])
-    out = capsys.readouterr().out
-    assert "Parameter groups" in out
-    assert "frozen" in out
-    logged = [row for row in rows(cli.run_dir) if row["lr-SGD/fc3"]]
-    assert logged
-    for row in logged:
-        assert float(row["lr-SGD/fc3"]) == pytest.approx(10 * float(row["lr-SGD/default"]))
-
-
 def test_no_logger_leaves_config_and_checkpoints_in_the_run(fast: list[str], tmp_path: Path) -> None:
-    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
-    cli = main(["fit", *fast, *quick, "--trainer.logger=false", f"--runs_dir={tmp_path}"])
-    tables = {f"{name}_val.csv" for name in ("class_report", "confusion_matrix", "mistakes")}
-    tables |= {"confusion_matrix_val.png", "mistakes_val.png"}
-    expected = {"config.yaml", "run.json", ".lock", "checkpoints", *tables}
-    assert {path.name for path in cli.run_dir.iterdir()} - {"uncommitted.diff"} == expected
+    cli = main(
+        ["fit", *fast, *QUICK, "--callbacks.learning_rate=true", "--trainer.logger=false", f"--runs_dir={tmp_path}"]
+    )
+    names = {path.name for path in cli.run_dir.iterdir()} - {"uncommitted.diff"}
+    assert names == {"config.yaml", "run.json", ".lock", "checkpoints"}
 
 
 def test_fast_dev_run_and_no_checkpoints_succeed(fast: list[str], tmp_path: Path) -> None:
@@ -385,31 +318,22 @@ TYPOS = [
     (["--model.network=lightning_modules.networks.ResNett"], "Did you mean lightning_modules.networks.ResNet?"),
     (["--trainer.callbacks+=callback.ConfusionMatrix"], "Did you mean callbacks.ConfusionMatrix?"),
     (["--config=configs/sampel.yaml"], "Expected a file, but configs/sampel.yaml does not exist. Did you mean"),
-    (["--trainer.max_epochs=many"], "Expected int for trainer.max_epochs, but got 'many'."),
-    (["--model.network.depth=21"], "for depth, but got '21'."),
+    (["--trainer.max_epochs=many"], "Expected int for trainer.max_epochs, but got many."),
+    (["--model.network.depth=21"], "for depth, but got 21."),
     (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
-    (["--trainer.default_root_dir=x"], "Use --runs_dir"),
     (["--run=last", "--runs_dir=nowhere"], "but found none"),
     (["configs/lenet.yaml"], "--config configs/lenet.yaml"),
     (["--model.param_groups", "[{lr: 1}]"], "Expected a value for pattern"),
-    (["--checkpoint.save_top_k=-1"], "--run uses checkpoints/best.ckpt"),
     (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
     (
         ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
-        "Expected a value for step_size of StepLR, but got none. Add --model.lr_scheduler.step_size VALUE.",
+        "Add --model.lr_scheduler.step_size VALUE",
     ),
-    (["--model.lr_scheduler=lightning_modules.optim.ProgressLR"], "Add --model.lr_scheduler.shape VALUE."),
-    (["--model.network=lightning_modules.networks.ZooNetwork"], "Add --model.network.function VALUE."),
-    (["--data=datamodules.FolderDataModule"], "Add --data.root VALUE."),
-    (["--data.batch_transforms+=datamodules.Cutout"], "Add --data.batch_transforms.size VALUE."),
-    (
-        ["--data.batch_transforms", "[datamodules.Cutout, datamodules.RandomHorizontalFlip]"],
-        "size of Cutout, but got none. Add `init_args: {size: VALUE}` to it.",
-    ),
-    (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
-    (["--data.folds=x"], "error: Expected PositiveInt for folds, but got x."),
-    (["--trainer.callbacks=[5]"], "error: Expected list[Callback], Callback for trainer.callbacks, but got [5]."),
-    (["--model.param_groups=[3]"], "error: Expected list[ParamGroup] for param_groups, but got [3]."),
+    (["--model.network=lightning_modules.networks.ZooNetwork"], "Add --model.network.function VALUE"),
+    (["--data=datamodules.FolderDataModule"], "Add --data.root VALUE"),
+    (["--data.batch_transforms+=datamodules.Cutout"], "Add --data.batch_transforms.size VALUE"),
+    (["--data.batch_size=0"], "Expected PositiveInt for batch_size, but got 0."),
+    (["--trainer.callbacks=[5]"], "error: Expected list[Callback], Callback for trainer.callbacks, but got 5."),
     (["--model.loss=[1]"], "error: Expected Module for loss, but got [1]."),
 ]
 
@@ -498,22 +422,7 @@ def test_config_without_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert err.count("\n") == 1
 
 
-def test_lr_of_the_command_line_is_used_in_training(fast: list[str], tmp_path: Path) -> None:
-    quick = ["--trainer.max_epochs=1", "--model.optimizer.lr=0.5", f"--runs_dir={tmp_path}"]
-    cli = main(["fit", *fast, *quick])
-    assert max(float(row["lr-SGD/default"] or 0) for row in rows(cli.run_dir)) > 0.25
-
-
-def test_checkpoint_of_another_network_is_one_line(
-    finished_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--model.network=lightning_modules.networks.ResNet", f"--ckpt_path={finished_run}/checkpoints/best.ckpt"]
-    code, err = stop_of(["test", *fast, *options], capsys)
-    assert code == 2
-    assert "error: Expected a checkpoint of the config's network" in err
-    assert "Traceback" not in err
-
-
+@pytest.mark.slow
 def test_damaged_image_in_a_worker_is_one_line(
     fast: list[str], sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -532,133 +441,97 @@ def test_damaged_image_in_a_worker_is_one_line(
     assert "Traceback" not in err
 
 
-USERS = """import torch
-from lightning.pytorch import LightningModule
-from torch import nn
-
-class Network(nn.Module):
-    def __init__(self, num_classes):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, num_classes)
-
-    def forward(self, images):
-        return self.fc(self.conv(images).mean((2, 3)))
-
-class Module(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.network = Network(10)
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-"""
-
-
 @pytest.mark.parametrize("recipe", ["lenet", "resnet"])
 def test_users_network_replaces_that_of_any_recipe(
     recipe: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_callback(tmp_path, monkeypatch, USERS)
-    options = [
-        f"--config=configs/{recipe}.yaml",
-        *fast[2:],
-        "--trainer.max_epochs=1",
-        "--trainer.limit_train_batches=2",
-    ]
-    cli = main(["fit", *options, "--model.network=users_callback.Network", f"--runs_dir={tmp_path}"])
+    write_module(tmp_path, monkeypatch, USERS)
+    options = [f"--config=configs/{recipe}.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
+    cli = main(["fit", *options, "--model.network=users_module.Network"])
     assert type(cli.model.network).__name__ == "Network"
 
 
 def test_users_module_is_trained(fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_callback(tmp_path, monkeypatch, USERS)
-    options = [*fast[2:], "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--checkpoint.monitor=null"]
-    cli = main(["fit", *options, "--model=users_callback.Module", f"--runs_dir={tmp_path}"])
+    write_module(tmp_path, monkeypatch, USERS)
+    options = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--checkpoint.monitor=null"]
+    cli = main(["fit", *fast[2:], *options, "--model=users_module.Module", f"--runs_dir={tmp_path}"])
     assert cli.trainer.global_step == 2
 
 
-@pytest.mark.parametrize(("recipe", "network"), [("lenet", "LeNet"), ("resnet20", "ResNet")])
-def test_sample_stacks_on_a_recipe_and_trains_its_network(
-    recipe: str, network: str, sample_root: Path, tmp_path: Path
-) -> None:
-    options = [f"--data.root={sample_root}", "--data.num_workers=0", "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]
-    quick = ["--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
-    cli = main(["fit", f"--config=configs/{recipe}.yaml", "--config=configs/sample.yaml", *options, *quick])
-    assert cli.trainer.global_step == 2
-    assert type(cli.model.network).__name__ == network
-    assert cli.run_dir.parent.name == f"{recipe}-sample"
+def test_sample_stacks_on_a_recipe_and_trains_its_network(sample_root: Path, tmp_path: Path) -> None:
+    configs = ["--config=configs/resnet20.yaml", "--config=configs/sample.yaml", f"--data.root={sample_root}"]
+    options = [*QUICK, "--data.num_workers=0", "--trainer.enable_progress_bar=false", "--test_after_fit=false"]
+    cli = main(["fit", *configs, *options, "--report=false", f"--runs_dir={tmp_path}"])
+    assert cli.trainer.global_step == 1
+    assert type(cli.model.network).__name__ == "ResNet"
+    assert cli.run_dir.parent.name == "resnet20-sample"
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
 def test_precision_is_the_users(precision: str, fast: list[str], tmp_path: Path) -> None:
-    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", f"--trainer.precision={precision}"]
-    cli = main(["fit", *fast, *quick, f"--runs_dir={tmp_path}"])
+    cli = main(["fit", *fast, *QUICK, f"--trainer.precision={precision}", f"--runs_dir={tmp_path}"])
     assert cli.trainer.callback_metrics["train/loss"] > 0
-
-
-def test_missing_file_that_a_callback_opens_is_reported_with_its_line(
-    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_callback(tmp_path, monkeypatch, BROKEN.replace("1 / 0", "open('gone.json')"))
-    args = ["fit", *fast, f"--runs_dir={tmp_path}", "--trainer.callbacks+=users_callback.Mine"]
-    code, err = stop_of(args, capsys)
-    assert code == 2
-    assert "gone.json" in err
-    assert "users_callback.py:5" in err
-
-
-def write_callback(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    (folder / "users_callback.py").write_text(source)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "users_callback", raising=False)
-
-
-def test_broken_import_of_a_users_module_is_reported_with_its_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_callback(tmp_path, monkeypatch, "import os\nimport numpyy\n\nclass Mine: pass\n")
-    code, err = stop_of(["fit", *BASE, "--trainer.callbacks+=users_callback.Mine"], capsys)
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "No module named 'numpyy'" in err
-    assert "users_callback.py:2" in err
 
 
 BROKEN = """from lightning.pytorch import Callback
 
+
 class Mine(Callback):
-    def on_train_start(self, trainer, pl_module):
-        self.answer = 1 / 0
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch:
+            self.answer = 1 / 0
 """
 
 
-def test_broken_callback_of_a_user_is_reported_with_its_own_frame(
+def test_error_in_a_callback_is_reported_with_its_own_frame_and_keeps_the_run_intact(
     fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_callback(tmp_path, monkeypatch, BROKEN)
-    args = ["fit", *fast, f"--runs_dir={tmp_path}", "--trainer.callbacks+=users_callback.Mine"]
-    code, err = stop_of(args, capsys)
+    write_module(tmp_path, monkeypatch, BROKEN)
+    options = ["--trainer.callbacks+=users_module.Mine", "--callbacks=false", "--callbacks.confusion_matrix=true"]
+    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}/runs"], capsys)
     assert code == 1
-    assert "users_callback.py" in err
+    assert "users_module.py" in err
     assert "self.answer = 1 / 0" in err
-    assert "error: in callback Mine.on_train_start: ZeroDivisionError: division by zero" in err
+    assert "error: in callback Mine.on_train_epoch_start: ZeroDivisionError: division by zero" in err
     assert "site-packages" not in err.split("Traceback")[-1].split("error:")[0]
+    (run,) = (tmp_path / "runs/lenet").iterdir()
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
+    scalars = EventAccumulator(str(run)).Reload()
+    assert len(scalars.Scalars("val/acc")) == 1
+    assert "confusion_matrix/val" in scalars.Tags()["images"]
 
 
-def test_mistake_found_by_a_class_is_one_line(fast: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, err = stop_of(["fit", *fast, "--model.param_groups", '[{pattern: "fc9.*", lr: 1}]'], capsys)
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (BROKEN.replace("1 / 0", "open('gone.json')"), ["gone.json", "users_module.py:7"]),
+        ("import os\nimport numpyy\n\nclass Mine: pass\n", ["No module named 'numpyy'", "users_module.py:2"]),
+    ],
+    ids=["missing file", "broken import"],
+)
+def test_mistake_in_a_users_module_is_reported_with_its_line(
+    source: str,
+    words: list[str],
+    fast: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_module(tmp_path, monkeypatch, source)
+    options = ["--callbacks=false", "--trainer.callbacks=users_module.Mine", f"--runs_dir={tmp_path}/runs"]
+    code, err = stop_of(["fit", *fast, "--trainer.limit_train_batches=1", *options], capsys)
     assert code == 2
-    assert err.count("\n") == 1
-    assert "'fc9.*'" in err
+    assert all(word in err.splitlines()[-1] for word in words), err
 
 
-def test_failure_before_training_leaves_no_run_directory(
+def test_mistake_found_by_a_class_is_one_line_and_leaves_no_run_directory(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_of(["fit", *fast, f"--runs_dir={tmp_path}/runs", "--model.param_groups", '[{pattern: "fc9.*"}]'], capsys)
+    rules = ["--model.param_groups", '[{pattern: "fc9.*", lr: 1}]']
+    code, err = stop_of(["fit", *fast, *rules, f"--runs_dir={tmp_path}/runs"], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'fc9.*'" in err
     assert not (tmp_path / "runs").exists()
 
 
@@ -674,35 +547,3 @@ def test_help_of_fit_begins_with_the_options_of_model_and_data(capsys: pytest.Ca
     assert places == sorted(places)
     assert places[0] < 10 * 80  # after the usage and a description
     assert places[-1] < out.index("\n  --trainer")
-
-
-def test_error_in_a_callback_names_it_and_keeps_the_run_intact(
-    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "breaking.py").write_text(
-        "from lightning.pytorch import Callback\n\n\nclass Breaks(Callback):\n"
-        "    def on_train_epoch_start(self, trainer, pl_module):\n        self.check(trainer)\n\n"
-        "    def check(self, trainer):\n        if trainer.current_epoch:\n            raise ValueError('it broke')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", *fast, "--trainer.callbacks+=breaking.Breaks", f"--runs_dir={tmp_path / 'runs'}"])
-    assert stop.value.code == 1
-    assert "error: in callback Breaks.on_train_epoch_start: ValueError: it broke" in capsys.readouterr().err
-    (run,) = (tmp_path / "runs/lenet").iterdir()
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    ImageClassifier.load_from_checkpoint(run / "checkpoints/last.ckpt")
-    scalars = EventAccumulator(str(run)).Reload()
-    assert len(scalars.Scalars("val/acc")) == 1
-    assert "confusion_matrix/val" in scalars.Tags()["images"]
-    assert "val/acc" in (run / "metrics.csv").read_text()
-
-
-@pytest.mark.parametrize("command", ["test", "validate"])
-def test_pictures_and_metrics_of_a_test_have_the_epoch_of_the_checkpoint(
-    fast: list[str], tmp_path: Path, command: str
-) -> None:
-    run = main(["fit", *fast, "--trainer.max_epochs=2", f"--runs_dir={tmp_path}"]).run_dir
-    cli = main([command, "--run", str(run), "--ckpt_path", str(run / "checkpoints/last.ckpt")])
-    assert cli.trainer.current_epoch == 1
-    assert (cli.output_dir / "metrics.csv").read_text().splitlines()[1].startswith("1,")

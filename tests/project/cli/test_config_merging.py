@@ -10,8 +10,7 @@ import yaml
 from project.__main__ import main
 
 LENET = ["--config=configs/lenet.yaml"]
-LINE = "torch.optim.AdamW replaces torch.optim.SGD and does not inherit its arguments: lr {} (not 0.05), "
-LINE += "weight_decay 0.01 (not 0.0001)."
+LINE = "torch.optim.AdamW replaces torch.optim.SGD, and does not inherit its arguments: lr 0.05, weight_decay 0.0001."
 ADAMW, LR = ["--model.optimizer", "torch.optim.AdamW"], ["--model.optimizer.lr", "0.003"]
 OVERLAY = "model: {init_args: {optimizer: {%sclass_path: torch.optim.AdamW}}}"
 
@@ -51,7 +50,7 @@ def test_a_new_optimizer_has_its_own_lr_or_the_given_one(
     optimizer = parse(capsys, *args)["model"]["init_args"]["optimizer"]
     assert optimizer["class_path"] == "torch.optim.AdamW"
     assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (lr, 0.01)
-    assert printed_lines(capsys, *args) == [LINE.format(lr)]
+    assert printed_lines(capsys, *args) == [LINE]
 
 
 def test_arguments_given_by_the_overlay_are_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,10 +63,10 @@ def test_arguments_given_by_the_overlay_are_not_reported(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("recipe", "options", "line"),
     [
-        ("resnet", ["--model.network=lightning_modules.networks.WideResNet"], ": depth 28 (not 18)."),
-        ("airbench", ["--model.loss=torch.nn.NLLLoss"], ": reduction mean (not sum)."),
-        ("airbench_cpu", ["--data=datamodules.FolderDataModule", "--data.root=x"], ": image_size 32 (not 29)."),
-        ("metric", ["--model=lightning_modules.ImageClassifier"], ": loss None (not torch.nn.TripletMarginLoss)."),
+        ("resnet", ["--model.network=lightning_modules.networks.WideResNet"], ": depth 18."),
+        ("airbench", ["--model.loss=torch.nn.NLLLoss"], ": reduction sum."),
+        ("airbench_cpu", ["--data=datamodules.FolderDataModule", "--data.root=x"], ": image_size 29."),
+        ("metric", ["--model=lightning_modules.ImageClassifier"], ": loss torch.nn.TripletMarginLoss."),
     ],
 )
 def test_a_class_does_not_inherit_the_arguments_of_the_class_it_replaces(

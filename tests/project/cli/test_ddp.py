@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from watching import events
 
 from project.__main__ import main
 
+pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{TESTS}:{TESTS / 'project/resume'}"}
 FIT = [
@@ -131,6 +134,12 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
     print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
     assert {"weights", "train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= largest.keys()
+    assert len(list(only(tmp_path / "runs").glob("events.out.*"))) == 1
+    one, two = events(only(alone / "runs")), events(only(tmp_path / "runs"))
+    assert {"confusion_matrix/val", "mistakes/val", "grad_cam/conv2", "feature_maps/conv1"} <= {*two.Tags()["images"]}
+    for kind, read in (("images", EventAccumulator.Images), ("histograms", EventAccumulator.Histograms)):
+        assert two.Tags()[kind] == one.Tags()[kind]
+        assert [len(read(two, tag)) for tag in two.Tags()[kind]] == [len(read(one, tag)) for tag in one.Tags()[kind]]
     for stage in ("train0", "train1", "val0", "val1", "test"):
         images = seen(tmp_path / "seen", stage)
         assert images == seen(alone / "seen", stage), stage
@@ -142,7 +151,8 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
         "Report  ",
     ):
         assert output.count(once) == 1, (once, output)
-    assert "sync_dist" not in output
+    for warning in ("sync_dist", "could not draw"):
+        assert warning not in output
 
 
 def test_four_processes_of_torchrun_prepare_once_and_train_as_one_does(alone: Path, tmp_path: Path) -> None:
@@ -179,7 +189,9 @@ def test_a_signal_to_one_process_stops_all_and_the_resumed_run_is_equal(
     assert max(largest.values()) < 1e-5, largest
 
 
-def test_accumulated_gradients_and_new_settings_are_those_of_each_process(sample_root: Path, tmp_path: Path) -> None:
+def test_a_run_stops_between_steps_and_new_settings_are_those_of_each_process(
+    sample_root: Path, tmp_path: Path
+) -> None:
     options = [*FIT, "--trainer.accumulate_grad_batches=3", "--trainer.max_epochs=1", f"--data.root={sample_root}"]
     options += ["--test_after_fit=false"]
     whole = main(["fit", *options, "--data.batch_size=32", f"--runs_dir={tmp_path / 'whole'}"]).run_dir
@@ -190,11 +202,7 @@ def test_accumulated_gradients_and_new_settings_are_those_of_each_process(sample
     assert code == 143, output[-3000:]
     stopped = only(tmp_path / "runs")
     checkpoint = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
-    assert (
-        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] % 3
-    )  # within an optimizer step
-    gradients = checkpoint["resume"]["gradients"]
-    assert any(not torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] % 3 == 0
     code, output, _ = run("--run", str(stopped))
     assert code == 0, output[-3000:]
     states = [torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for path in (whole, stopped)]

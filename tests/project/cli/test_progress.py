@@ -1,14 +1,12 @@
-import math
 import re
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-import rich
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
-from project.cli.progress import Progress, duration_message, metrics_table
+from project.cli.progress import Progress, print_metrics
 
 
 def test_what_a_training_prints_is_short(
@@ -52,57 +50,19 @@ def test_bar_is_updated_at_the_last_step_and_few_others(fast: list[str], tmp_pat
         updated.append(index)
 
     with patch.object(RichProgressBar, "on_train_batch_end", note), patch("project.cli.progress.SECONDS", 1e9):
-        options = [
-            "--trainer.enable_progress_bar=true",
-            "--trainer.limit_val_batches=0",
-            "--checkpoint.monitor=train/acc",
-        ]
+        options = ["--trainer.enable_progress_bar=true", "--trainer.limit_val_batches=0", "--callbacks=false"]
         cli = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])
     assert isinstance(cli.trainer.progress_bar_callback, Progress)
     assert updated == [11, 11]  # of 12 steps in each of 2 epochs
 
 
-def test_metrics_have_four_digits_in_the_table_of_a_test(
-    finished_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    metrics = main(["test", f"--run={finished_run}"]).trainer.callback_metrics
+def test_metrics_have_four_digits_in_a_table(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = main(["test", f"--run={finished_run}", "--report=false"]).trainer.callback_metrics
     out = capsys.readouterr().out
     for name, value in metrics.items():
         assert re.search(rf"{name} +│ +{f'{value:.2%}' if 'acc' in name else f'{value:.4g}'} │", out)
     assert "DataLoader 0" not in out
-    rich.print(metrics_table({"test/acc/[b]cat": 0.912299990653}))
+    print_metrics([{"test/acc/[b]cat": 0.912299990653}])
     assert re.search(r"test/acc/\[b\]cat │ 91\.23% │", capsys.readouterr().out)
-    main(["validate", f"--run={finished_run}", "--verbose=false"])
+    print_metrics([{"val/acc": 0.5}], verbose=False)
     assert "val/acc" not in capsys.readouterr().out
-
-
-def test_long_training_on_a_cpu_prints_its_duration_and_faster_recipes_once(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--trainer.callbacks=null", "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"]
-    with patch("project.cli.progress.LONG_TRAINING", 0.0):
-        main(["fit", *fast, *options])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "on this CPU" in line]
-    assert re.search(r"takes about [\d.]+ minutes on this CPU, 2 epochs [\d.]+ minutes\. Try --config", line)
-    main(["fit", *fast, *options])
-    assert "on this CPU" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("epoch", "epochs", "start"),
-    [
-        (
-            1260,
-            30,
-            "An epoch takes about 21 minutes on this CPU, 30 epochs 10.5 hours. Try --config configs/lenet.yaml",
-        ),
-        (3600, 1.5, "An epoch takes about 60 minutes on this CPU, 2 epochs 1.5 hours. "),
-        (7200, math.inf, "An epoch takes about 2 hours on this CPU. Try --config configs/lenet.yaml (minutes) or"),
-        (7, 30, ""),  # LeNet
-        (math.inf, math.nan, ""),  # an endless dataset
-    ],
-)
-def test_duration_is_printed_in_minutes_or_hours(epoch: float, epochs: float, start: str) -> None:
-    message = duration_message(epoch, epochs)
-    assert message.startswith(start)
-    assert bool(message) == bool(start)

@@ -55,11 +55,6 @@ def test_an_unknown_option_is_reported_with_the_option_that_was_meant(option: st
     assert ".yaml" not in err
 
 
-def test_arguments_without_their_class_ask_for_the_class() -> None:
-    err = error_of("fit", "--config=configs/lenet.yaml", "--model.loss.weight=[1,2]")
-    assert err.endswith("got 'weight'. Set a class before its arguments: --model.loss CLASS.\n")
-
-
 @pytest.mark.parametrize("option", ["--num_classes 3", "--model.optimizer.betas=1", "--dropout 3", "--width 3"])
 def test_nothing_is_suggested_without_a_similar_option(option: str) -> None:
     err = error_of("fit", "--config=configs/lenet.yaml", *option.split())

@@ -21,8 +21,7 @@ from datamodules.preparation.index import read_index
 from datamodules.reading.decode import read_rgb, read_square
 from lightning_modules import ImageClassifier
 from project.__main__ import main
-from project.commands.predict import NAMES, results
-from project.errors import RunError
+from project.commands.predict import NAMES, Results
 
 ROOT = Path(__file__).parents[3]
 QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--callbacks=false"]
@@ -102,6 +101,7 @@ def test_accuracy_and_probabilities_are_those_of_test(
         assert float(row["confidence"]) == max(shares) == shares[int(row["predicted"])]
 
 
+@pytest.mark.slow
 def test_views_augmentation_workers_and_precision_are_those_of_test(
     fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +117,7 @@ def test_views_augmentation_workers_and_precision_are_those_of_test(
     compare_with_test(run, sample_root, tmp_path / "out", monkeypatch)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "64-true"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", pytest.param("64-true", marks=pytest.mark.slow)])
 def test_of_equally_probable_classes_the_first_is_predicted_and_tested(
     precision: str, fast: list[str], sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,44 +251,30 @@ def test_without_an_image_no_file_is_left_and_one_line_says_why(
 def test_results_are_not_overwritten_by_those_of_other_images(
     finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:2])
-    command = ["predict", f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/notes.txt").touch()  # a file of the user
-    main([*command, first])
-    code, lines = stop_of([*command, second], capsys)
+    image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
+    command = ["predict", f"--run={finished_run}", f"--output={tmp_path}", image]
+    (tmp_path / "notes.txt").touch()  # a file of the user
+    main(command)
+    code, (line,) = stop_of(command, capsys)
     assert code == 2
-    assert lines == [
-        f"error: Expected a directory without results at --output, but {tmp_path / 'out'} has predictions.csv. Use "
-        "another one."
-    ]
-    assert [row["path"] for row in rows(tmp_path / "out")] == [first]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", *NAMES]
+    assert line.startswith(
+        f"error: Expected a directory without results at --output, but {tmp_path} has predictions.csv."
+    )
+    assert [row["path"] for row in rows(tmp_path)] == [image]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", *NAMES]
 
 
-def overtaken(folder: Path) -> None:
-    with results(folder, folder, folder / "a.ckpt", ["a"], []) as (_, write):
-        write("late.png", "a", [1.0])
-        (folder / NAMES[0]).write_text("of another process")
-
-
-def test_of_two_concurrent_predictions_the_first_to_finish_remains(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="Expected a directory without results at --output"):
-        overtaken(tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {NAMES[0]: "of another process"}
-
-
-def interrupted(parent: Path) -> None:
-    with results(None, parent, parent / "a.ckpt", ["a"], []) as (folder, write):
-        write("a.png", "a", [1.0])
+def interrupted(folder: Path) -> None:
+    with Results(folder, folder / "a.ckpt", ["a"]) as results:
+        results.write("a.png", "a", [1.0])
         assert len(list(folder.iterdir())) == 2
         raise KeyboardInterrupt
 
 
 def test_interrupted_prediction_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        interrupted(tmp_path)
-    assert not list((tmp_path / "predict").iterdir())
+        interrupted(tmp_path / "predict")
+    assert not (tmp_path / "predict").exists()
 
 
 def test_a_checkpoint_without_a_run_predicts_and_last_is_found(
@@ -321,32 +307,19 @@ def test_mistakes_are_reported_in_one_line(
         assert message in lines[0]
 
 
-@pytest.mark.parametrize("command", [["predict", "a.png"], ["export", "--format=torchscript"]])
 @pytest.mark.parametrize(
     ("text", "words"),
     [("model: {class_pa", "Expected YAML in {}, but got: "), ("", "Expected model.class_path in {}, but got None. ")],
 )
 def test_a_damaged_config_is_not_reported_as_a_damaged_checkpoint(
-    command: list[str], text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/best.ckpt").touch()
     (tmp_path / "config.yaml").write_text(text)
-    code, (line,) = stop_of([*command, f"--run={tmp_path}"], capsys)
+    code, (line,) = stop_of(["predict", "a.png", f"--run={tmp_path}"], capsys)
     assert code == 2
     assert line.startswith(f"error: {words.format(tmp_path / 'config.yaml')}")
-
-
-def test_embeddings_are_not_predictions(fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = [*QUICK, "--config=configs/metric.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
-    run = main(["fit", *options]).run_dir
-    for command in (["predict", "a.png"], ["export", "--format=torchscript"]):
-        code, lines = stop_of([*command, f"--run={run}"], capsys)
-        assert code == 2
-        assert lines == [
-            f"error: Expected the checkpoint of an ImageClassifier, but {run}/checkpoints/best.ckpt is of "
-            "MetricLearner, which predicts no classes. Use another --run."
-        ]
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

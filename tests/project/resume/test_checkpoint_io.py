@@ -22,6 +22,14 @@ ROOT = Path(__file__).parents[3]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
+def test_a_checkpoint_in_memory_is_returned_once(tmp_path: Path) -> None:
+    file, content = str(tmp_path / "last.ckpt"), {"epoch": 1}
+    io = AtomicCheckpointIO(file, content)
+    assert io.load_checkpoint(file) is content
+    with pytest.raises(FileNotFoundError):
+        io.load_checkpoint(file)
+
+
 def test_a_saved_checkpoint_is_read_back_and_nothing_else_is_left(tmp_path: Path) -> None:
     for epoch in (0, 1):
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "weights": torch.ones(3)}, tmp_path / "new/last.ckpt")
@@ -29,20 +37,6 @@ def test_a_saved_checkpoint_is_read_back_and_nothing_else_is_left(tmp_path: Path
     assert loaded["epoch"] == 1
     assert torch.equal(loaded["weights"], torch.ones(3))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
-
-
-def test_partial_files_of_a_killed_process_are_removed_at_the_next_save(tmp_path: Path) -> None:
-    for name in ("best.ckpt.partial", "mine.txt.partial", "running.ckpt.partial"):
-        (tmp_path / name).write_text("half")
-    for name in ("best.ckpt.partial", "mine.txt.partial"):
-        os.utime(tmp_path / name, (0, 0))
-    AtomicCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt")
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {
-        "last.ckpt",
-        "mine.txt.partial",
-        "running.ckpt.partial",
-    }  # another process may be writing the last one
 
 
 class Own(TorchCheckpointIO):
@@ -67,6 +61,7 @@ def test_plugin_of_the_user_is_used(plugins: object, kinds: tuple[type, type | N
     assert kinds[1] is None or type(current.checkpoint_io) is kinds[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to kill many processes in a short time")
 def test_killed_at_any_moment_each_checkpoint_is_complete_and_none_is_lost(tmp_path: Path) -> None:
     command = [sys.executable, "tests/kill_saving.py", str(tmp_path)]
@@ -74,9 +69,7 @@ def test_killed_at_any_moment_each_checkpoint_is_complete_and_none_is_lost(tmp_p
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    actions, moments = done.stdout.strip().splitlines()
-    assert int(actions.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
-    assert moments.startswith("killed at 30 moments")
+    assert int(done.stdout.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
 
 
 FILLS = """
@@ -162,7 +155,7 @@ def check_full_disk(code: int, err: str, run: Path, room: str) -> None:
     assert code == 2
     line = err.splitlines()[-1]
     assert re.match(rf"error: Expected disk space {room}, but the disk is full; ", line), line
-    assert f"; the last good checkpoint is {last} of epoch 1. Free disk space and resume:  " in line
+    assert f"; the last good checkpoint is {last}. Free disk space and resume:  " in line
     assert line.endswith(f" -m project fit --run {run}")
     assert "Traceback" not in err
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -191,7 +184,7 @@ def test_file_size_limit_is_reported_as_a_full_disk(tmp_path: Path, fill: Callab
 def test_full_disk_prints_the_command_to_resume_a_run_with_any_name(tmp_path: Path) -> None:
     run = tmp_path / "my runs"
     AtomicCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
-    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), report_full_disk(lambda: run):
+    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), report_full_disk(run):
         raise OSError(errno.ENOSPC, "full")
 
 

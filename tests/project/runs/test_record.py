@@ -102,25 +102,6 @@ def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path
     assert len(result.circumstances["git"].splitlines()) == 2
 
 
-def test_an_edit_that_a_run_was_started_with_is_written_once(code: Path, tmp_path: Path) -> None:
-    for width in (2, 2, 3):
-        (code / "network.py").write_text(f"width = {width}\n")
-        start(tmp_path / "run")
-    files = {path.name: path.read_bytes()[-11:] for path in (tmp_path / "run").glob("*.diff")}
-    assert files == {"uncommitted.diff": b"+width = 2\n", "uncommitted_3.diff": b"+width = 3\n"}
-
-
-def test_a_run_with_an_older_record_is_resumed(code: Path, tmp_path: Path) -> None:
-    old = {"commit": git(code, "rev-parse", "HEAD").strip(), "dirty": False, "untracked": []}
-    before = {"state": "failed", "started": STARTED.isoformat(), "seconds": 5.0, "git": old, "versions": {}}
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / record.FILE).write_text(json.dumps(before | {"resumed": [{"at": "", "command": []}]}))
-    info = start(tmp_path / "run", hardware={"cpu": "a"})
-    assert (info["git"], info["versions"], info["seconds"]) == (old, {}, 65.0)
-    assert "hardware" not in info  # unknown for its first start
-    assert set(info["resumed"][1]) == {"at", "command", "versions", "hardware"}
-
-
 def write_killed(run: Path, **fields: Any) -> Path:
     """Write a run that was killed ten minutes after its start, with an older best.ckpt."""
     (run / "checkpoints").mkdir(parents=True)
@@ -142,22 +123,3 @@ def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
     results, _ = read_results(tmp_path)
     assert [(result.state, result.minutes) for result in results] == [("killed", 10), ("killed", 7), ("killed", 1)]
     assert start(killed)["seconds"] == 11 * 60
-
-
-def test_a_start_that_is_rolled_back_leaves_the_run_unchanged(code: Path, tmp_path: Path) -> None:
-    run = write_killed(tmp_path / "run")
-    before = (run / record.FILE).read_bytes()
-    files = {*run.iterdir()}
-    (code / "network.py").write_text("width = 2\n")
-    record.begin(run, ["fit", "--run", "last"])
-    record.roll_back(run)
-    assert (run / record.FILE).read_bytes() == before
-    assert {*run.iterdir()} == files | {run / record.LOCK}
-    assert record.state_of(run) == "killed"
-    record.end(run, "failed", 5)  # as when the process exits
-    assert (run / record.FILE).read_bytes() == before
-
-    (tmp_path / "new").mkdir()
-    record.begin(tmp_path / "new", ["fit"])
-    record.roll_back(tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [record.LOCK]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from project.errors import RunError
-from project.resume.run_option import expand_run, with_paths
+from project.resume.resume import expand_run
 from project.runs.config import BEST
 from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
 from project.runs.metrics import best_validation, moment_of
@@ -65,7 +65,7 @@ def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp
     assert find_run("best", tmp_path) == best
     (best / "checkpoints/best.ckpt").touch()
     expanded = expand_run(["test", "--run", "best", "--runs_dir", str(tmp_path)])
-    assert expanded[-2:] == ["--ckpt_path", str(best / "checkpoints/best.ckpt")]
+    assert expanded[-4:] == ["--ckpt_path", str(best / "checkpoints/best.ckpt"), "--run", str(best)]
 
 
 def test_run_is_found_by_its_path_or_the_end_of_it(tmp_path: Path) -> None:
@@ -230,22 +230,8 @@ def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, mo
     (tmp_path / "start").rename(tmp_path / "moved")
     run = tmp_path / "moved/runs/a/2026-01-02_03-04-05"
     assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
-    (run / "run.json").write_text('{"state": "finished"}')  # written by an earlier version
-    assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
     (run / "run.json").unlink()  # not a run directory
     assert paths_from_here(run) == {}
-
-
-def test_a_config_may_set_the_new_root_of_moved_images(tmp_path: Path) -> None:
-    run = tmp_path / "start/runs/a/2026-01-02_03-04-05"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text("runs_dir: runs\ndata:\n  init_args:\n    root: gone\n")
-    (run / "run.json").write_text(json.dumps({"working_directory": "../../.."}))
-    args = ["test", f"--config={run / 'config.yaml'}"]
-    with pytest.raises(RunError, match=r"Set --data\.root"):
-        with_paths(args)
-    (tmp_path / "root.yaml").write_text("data:\n  init_args:\n    root: moved\n")
-    assert with_paths([*args, f"--config={tmp_path / 'root.yaml'}"])[-1] == f"--config={tmp_path / 'root.yaml'}"
 
 
 PATHS = {"data.init_args.root": "data", "model.init_args.pretrained": "net.pkl"}

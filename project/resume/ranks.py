@@ -1,0 +1,50 @@
+"""Ranks of distributed training, before and after a trainer exists, and how all of them exit after one has failed."""
+
+import atexit
+import os
+import sys
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def world_size() -> int:
+    """Return the number of ranks."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Return the rank of this process."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
+
+
+def is_rank_zero() -> bool:
+    """Return whether this process is rank zero, which writes all files."""
+    return rank() == 0 and all(os.environ.get(name, "0") == "0" for name in VARIABLES)
+
+
+def started_by_lightning() -> bool:
+    """Return whether Lightning launched this process from another rank."""
+    return "RANK" not in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def is_loss_of_another(error: BaseException) -> bool:
+    """Return whether an error only reports that another rank exited."""
+    return world_size() > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))
+
+
+def leave_at_once(code: int) -> None:
+    """Exit without the cleanup of collectives, which would wait for other ranks. Takes effect when Python exits."""
+    if world_size() == 1:
+        return
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)
