@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import stop_of
 from run_folders import write_best, write_run, write_test
 
 from project.__main__ import main
@@ -186,10 +187,8 @@ def test_two_runs_are_compared(runs_dir: Path, printed: Printed) -> None:
 def test_mistake_is_reported_in_one_line(
     args: list[str], message: str, runs_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["runs", *args, f"--runs_dir={runs_dir}"])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
+    code, err = stop_of(["runs", *args, f"--runs_dir={runs_dir}"], capsys)
+    assert code == 2
     assert err.startswith("error: Expected")
     assert err.count("\n") == 1
     assert message in err
