@@ -70,23 +70,16 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the results of a trial of all parts, which takes about a minute."""
-    folder = tmp_path_factory.mktemp("trial")
-    (folder / "airbench94_muon.py").write_text(PEER)
-    done = run("gpu.sh", folder / "out", "--tiny", "--peer", folder / "airbench94_muon.py")
-    assert done.returncode == 0, done.stderr
-    return folder / "out"
-
-
 @pytest.mark.slow
-def test_a_trial_measures_everything(trial: Path, tmp_path: Path) -> None:
+def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Path, peer: Path) -> None:
+    trial = tmp_path / "out"
+    done = run("gpu.sh", trial, "--tiny", "--peer", peer)
+    assert done.returncode == 0, done.stderr
     assert {path.name for path in trial.iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
     parts = {part: read(trial / f"{part}.json") for part in PARTS}
     assert all(part["complete"] for part in parts.values()), (trial / "log.txt").read_text()
     assert parts["airbench"]["machine"]["torch"]
-    assert str(trial.parent) not in json.dumps(parts)  # the files are committed
+    assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
     assert results["tests"]["outcomes"]
@@ -105,14 +98,11 @@ def test_a_trial_measures_everything(trial: Path, tmp_path: Path) -> None:
     assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "Not yet measured" not in page
 
-
-@pytest.mark.slow
-def test_what_a_stopped_trial_measured_is_used(trial: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    shutil.copy(trial / "tests.json", out)
-    (out / "airbench.json").write_text(json.dumps(read(trial / "airbench.json") | {"complete": False}))
-    rows, page = tabulate(out, tmp_path)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copy(trial / "tests.json", stopped)
+    (stopped / "airbench.json").write_text(json.dumps(parts["airbench"] | {"complete": False}))
+    rows, page = tabulate(stopped, stopped)
     assert ["not yet measured" in row for row in rows] == [True, False, True]
     assert "Incomplete" in page
     assert page.count("Not yet measured.") == 5
