@@ -54,12 +54,13 @@ class TopMistakes(PredictionCallback):
     def collect_batch(self, outputs: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
         assert self._collector is not None, "it has collected this batch"
         images, targets = batch
-        confidences = self._collector.batches[-1].confidences
+        latest = self._collector.batches[-1]
+        confidences = latest.confidences
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
         new = {
             # correct predictions rank last, after all mistakes
             "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
-            "losses": self._collector.batches[-1].losses,
+            "losses": latest.losses,
             "targets": targets,
             "preds": outputs["preds"],
             "batches": torch.full_like(targets, batch_idx),

@@ -2,6 +2,7 @@ import io
 import re
 from contextlib import redirect_stdout
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def test_recipe_is_complete_and_has_all_suitable_callbacks(recipe: str) -> None:
     assert config["data"]["class_path"] == "datamodules.CIFAR10DataModule"
     linked = {"class_names", "num_classes", "mean", "std", "image_size", "class_counts"}
     assert not linked & set(config["model"]["init_args"])
-    model = getattr(lightning_modules, config["model"]["class_path"].split(".")[-1])
-    if issubclass(model, lightning_modules.ImageClassifier):
+    module, _, name = config["model"]["class_path"].rpartition(".")
+    if issubclass(getattr(import_module(module), name), lightning_modules.ImageClassifier):
         assert "ConfusionMatrix" in names
         first, second, *_ = (entry["class_path"] for entry in config["data"]["init_args"]["batch_transforms"])
         assert first.endswith(".RandomCrop")

@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS = re.findall(r"^\| (.+?) \| .+ \| (`.+`) \|$", (ROOT / "docs/extras.md").read_text(), re.MULTILINE)
 FILES = {extra: re.findall(r"`(.+?)`", files) for extra, files in ROWS}
-FAST_TESTS = ("tests/test_imports.py", "tests/test_configs.py", "tests/project/test_main.py")
 
 
 def run(folder: Path, *command: str) -> None:
@@ -44,8 +43,9 @@ def test_project_works_without_an_extra(extra: str, cache: Path, sample_root: Pa
     limits = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.limit_val_batches=1")
     run(tmp_path, "project", "fit", *recipe, *limits, f"--data.root={sample_root}", "--data.num_workers=0")
     assert list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt"))
+    run(tmp_path, "project", "--help")
     run(tmp_path, "pytest", "--collect-only", "-q")
-    run(tmp_path, "pytest", "-q", *FAST_TESTS)
+    run(tmp_path, "pytest", "-q", "tests/test_imports.py", "tests/test_configs.py")
 
 
 def test_extras_are_listed_with_their_recipes() -> None:

@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from atomic_files import write_atomically
 from callbacks.tools.histogram import Histogram
-from callbacks.tools.pictures import add_caption, boxed, rendered
+from callbacks.tools.pictures import add_caption, rendered
 
 NEWEST = 5  # images of a tag that are kept in pictures/; TensorBoard has all
 QUANTILES = {"minimum": 0.0, "16%": 0.1587, "median": 0.5, "84%": 0.8413, "maximum": 1.0}  # a standard deviation
@@ -57,20 +57,7 @@ class LogSnapshot:
         Of each tag, the images of the newest epochs are kept, and those of later epochs are removed: a resumed run
         draws them again. The description in the PNG file is the caption.
         """
-        picture, info = to_pil_image(add_caption(image, caption) if caption else image), PngInfo()
-        info.add_itxt("Description", caption)
-        file = self.folder / "pictures" / tag / f"epoch_{self.epoch:04}.png"
-        self._write(tag, file, picture, pnginfo=info)
-        others = sorted(other for other in file.parent.glob("epoch_*.png") if other != file)
-        earlier = [other for other in others if other < file]
-        for other in [*earlier[: 1 - NEWEST], *others[len(earlier) :]]:
-            other.unlink()
-        for logger in self._others:
-            logger.log_image(tag, [picture], step=self.step)
-
-    def boxes(self, tag: str, image: Tensor, boxes: Tensor, labels: Sequence[str], caption: str) -> None:
-        """Log an image, uint8 ``(3, H, W)``, with boxes ``(N, 4)`` of left, top, right and bottom."""
-        self.image(tag, boxed(image, boxes, labels), caption)
+        self._write_image(tag, add_caption(image, caption) if caption else image, caption)
 
     def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
         """Log images, uint8 ``(3, H, W)``, as an animation, and write it to ``pictures/<tag>.gif``."""
@@ -80,8 +67,9 @@ class LogSnapshot:
         self._write(tag, file, first, save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
     def figure(self, tag: str, figure: Figure) -> None:
-        """Log a Matplotlib figure as an image."""
-        self.image(tag, rendered(figure))
+        """Log a Matplotlib figure as an image; the description in its file is the title."""
+        titles = [axes.get_title() for axes in figure.axes]
+        self._write_image(tag, rendered(figure), f"{tag}: {next(filter(None, titles), self.moment)}")
 
     def histogram(self, tag: str, histogram: Histogram) -> None:
         """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
@@ -100,6 +88,18 @@ class LogSnapshot:
         """Log a text to TensorBoard."""
         for writer in self.writers:
             writer.add_text(tag, markdown, self.step)
+
+    def _write_image(self, tag: str, image: Tensor, description: str) -> None:
+        picture, info = to_pil_image(image), PngInfo()
+        info.add_itxt("Description", description)
+        file = self.folder / "pictures" / tag / f"epoch_{self.epoch:04}.png"
+        self._write(tag, file, picture, pnginfo=info)
+        others = sorted(other for other in file.parent.glob("epoch_*.png") if other != file)
+        earlier = [other for other in others if other < file]
+        for other in [*earlier[: 1 - NEWEST], *others[len(earlier) :]]:
+            other.unlink()
+        for logger in self._others:
+            logger.log_image(tag, [picture], step=self.step)
 
     def _write(self, tag: str, file: Path, picture: Image.Image, **options: Any) -> None:
         """Encode a picture once, for a file and for TensorBoard."""

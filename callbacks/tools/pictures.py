@@ -111,19 +111,6 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, s
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def boxed(picture: Tensor, boxes: Tensor, labels: Sequence[str]) -> Tensor:
-    """Return an image, uint8 ``(3, H, W)``, with labelled boxes ``(N, 4)`` (left, top, right, bottom)."""
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
-    draw = ImageDraw.Draw(image)
-    for (left, top, right, bottom), label in zip(boxes.tolist(), map(drawable, labels), strict=True):
-        draw.rectangle((left, top, right, bottom), outline="red", width=2)
-        wide = font().getlength(label) + 4
-        left = max(min(left, image.width - wide), 0)
-        draw.rectangle((left, bottom - LINE, left + wide, bottom), fill="red")
-        draw.text((left + 2, bottom - LINE), label, "black", font())
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
 def rendered(figure: Figure) -> Tensor:
     """Render a Matplotlib figure as an image, uint8 ``(3, H, W)``."""
     canvas = FigureCanvasAgg(figure)

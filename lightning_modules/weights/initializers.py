@@ -1,7 +1,6 @@
 """Initialise a network's parameters by ordered rules."""
 
 import fnmatch
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,28 +41,12 @@ class Initializer:
         pattern: Shell pattern of names as in ``network.named_parameters()``, such as "*.bias".
         arguments: Arguments of that function, such as ``{std: 0.01}``. ``gain`` may also be a nonlinearity for
             ``torch.nn.init.calculate_gain``, such as "relu"; "leaky_relu" can be combined with ``negative_slope``.
-
-    Raises:
-        MisconfigurationException: The function does not accept an argument, or a required one is missing.
     """
 
     method: Method
     layer: str = "*"
     pattern: str = "*"
     arguments: dict[str, int | float | str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        signature = inspect.signature(self._function)
-        arguments = dict(self.arguments)
-        if arguments.get("gain") == "leaky_relu":
-            arguments.pop("negative_slope", None)
-        try:
-            signature.bind(None, **arguments)
-        except TypeError as error:
-            names = ", ".join(name for name in signature.parameters if name not in ("tensor", "generator"))
-            raise MisconfigurationException(
-                f"Expected arguments of {self.method} in {OPTION} ({names or 'none'}), but {error}."
-            ) from error
 
     @property
     def label(self) -> str:
@@ -82,15 +65,12 @@ class Initializer:
         """Return initial values, float32, of a shape."""
         arguments: dict[str, Any] = dict(self.arguments)
         if isinstance(gain := arguments.get("gain"), str):
-            slope = arguments.pop("negative_slope", None)
+            slope = arguments.pop("negative_slope", None) if gain == "leaky_relu" else None
             arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it validates the name
         if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would set all to zero, or use a negative index
             raise ValueError("sparsity is a fraction from 0 to 1")
-        return self._function(torch.empty(shape), **arguments)
-
-    @property
-    def _function(self) -> Callable[..., Tensor]:
-        return getattr(nn.init, f"{self.method}_")
+        fill: Callable[..., Tensor] = getattr(nn.init, f"{self.method}_")
+        return fill(torch.empty(shape), **arguments)
 
 
 def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
-from project.inference.formats import INCLUDED, LOADING_CODE, SUFFIXES, check_packages
+from project.inference.formats import INCLUDED, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
 
@@ -66,5 +66,4 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, tta: bo
     names = [entry["class_path"].rpartition(".")[2] for entry in transforms or []]
     if others := [name for name in names if name not in INCLUDED]:
         print(f"Not included {', '.join(others)} of --data.eval_transforms: apply them to the images first")
-    print("To load the model and its class names:")
-    print("\n".join(f"  {line}" for line in LOADING_CODE[kind].format(path=str(path)).splitlines()))
+    print("To load      see docs/export.md: the class names are in the file")

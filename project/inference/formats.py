@@ -1,4 +1,4 @@
-"""Formats of exported classifiers: suffixes, required packages, and code to load them. Imports no torch."""
+"""Formats of exported classifiers: suffixes and required packages. Imports no torch."""
 
 from importlib.util import find_spec
 
@@ -18,18 +18,3 @@ def check_packages() -> None:
             f"Expected {', '.join(PACKAGES)} for --format onnx, but found no {', '.join(missing)}. Install with: "
             f"python -m pip install {' '.join(missing)}."
         )
-
-
-LOADING_CODE = {
-    "torch_export": """\
-extra = {{"class_names": ""}}
-model = torch.export.load({path!r}, extra_files=extra).module()
-class_names = json.loads(extra["class_names"])""",
-    "torchscript": """\
-extra = {{"class_names": ""}}
-model = torch.jit.load({path!r}, _extra_files=extra)
-class_names = json.loads(extra["class_names"])""",
-    "onnx": """\
-model = onnxruntime.InferenceSession({path!r})
-class_names = json.loads(model.get_modelmeta().custom_metadata_map["class_names"])""",
-}

@@ -19,7 +19,7 @@ from project.runs.results import Result, read_result
 
 QUANTILES = ("minimum", "16%", "median", "84%", "maximum")  # columns of distributions.csv
 LIMIT = 2_000_000  # bytes of all pictures of a run; 2.7 MB in base64
-SHOWN_OTHERWISE = ("mistakes", "confusion_matrix", "confusion_matrix_normalised", "kernels_split")  # kinds of pictures
+SHOWN_OTHERWISE = ("mistakes", "kernels_split")  # kinds of pictures
 
 
 class Picture(NamedTuple):

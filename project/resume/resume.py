@@ -187,13 +187,6 @@ class Resume:
         pretrained = getattr(module, "pretrained", None)
         if "state_dict" not in self.checkpoint and pretrained is not None:
             read_state_dict(pretrained)
-            names = _facts_of_weights(pretrained).get("hyper_parameters", {}).get("class_names")
-            classes = getattr(module, "class_names", None)
-            if self.command == "fit" and names and classes and names != classes and set(names) == set(classes):
-                rank_zero_warn(
-                    f"{pretrained} was trained on these classes in another order, so the last layer starts with the "
-                    "weights of other classes."
-                )
         if isinstance(module, ImageModule) and "state_dict" in self.checkpoint:
             self._check_network(module)
         if self.command == "fit" and callable(check_files := getattr(module, "check_files", None)):
@@ -235,7 +228,7 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
     """Return the content of a checkpoint.
 
     Raises:
-        RunError: The file is missing or damaged, contains code, or is no checkpoint of this Lightning; or training
+        RunError: The file is missing or damaged, contains code, or is not from this version of Lightning; or training
             would resume from it, and it holds only weights.
     """
     if not Path(file).is_file():

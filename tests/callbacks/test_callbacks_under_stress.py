@@ -93,8 +93,11 @@ GREY = torch.randn(16, 1, 32, 32).expand(-1, 3, -1, -1)
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}, {"data": (GREY, torch.arange(16) % 10)}],
-    ids=["precision", "accumulation", "grey images"],
+    [
+        {"precision": "bf16-mixed", "accumulate_grad_batches": 2},
+        pytest.param({"data": (GREY, torch.arange(16) % 10)}, marks=pytest.mark.slow),
+    ],
+    ids=["precision and accumulation", "grey images"],
 )
 def test_other_ways_to_train_are_drawn(make_classifier: Make, tmp_path: Path, options: dict[str, Any]) -> None:
     fit(make_classifier(), tmp_path, all_callbacks(), epochs=1, **options)

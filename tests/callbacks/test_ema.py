@@ -1,10 +1,8 @@
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -41,25 +39,6 @@ def test_validation_sees_the_average_of_all_steps(make_classifier: Make) -> None
     average = 0.5 * (0.5 * (0.5 * first + 0.5 * second) + 0.5 * third) + 0.5 * fourth
     torch.testing.assert_close(weights.validated[0], average)
     assert not torch.allclose(weights.validated[0], fourth)
-
-
-def test_resuming_restores_weights_and_average(make_classifier: Make, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    loader = DataLoader(TensorDataset(torch.randn(16, 3, 32, 32), torch.arange(16) % 10), 4)
-    starts = make_classifier().state_dict()
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-
-    def train(epochs: int, ckpt_path: Path | None = None) -> dict[str, torch.Tensor]:
-        module = make_classifier()
-        module.load_state_dict(starts)
-        callbacks = [EMA(decay=0.5), ModelCheckpoint(tmp_path / f"{epochs}{ckpt_path is None}", save_last=True)]
-        trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=callbacks, **quiet)
-        trainer.fit(module, loader, loader, ckpt_path=ckpt_path, weights_only=False)
-        return module.state_dict()
-
-    train(1)
-    straight, resumed = train(2), train(2, tmp_path / "1True" / "last.ckpt")
-    torch.testing.assert_close(resumed, straight, rtol=0, atol=0)
 
 
 def test_average_moves_to_the_device_that_trains_and_its_counter_does_not() -> None:

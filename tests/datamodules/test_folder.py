@@ -347,6 +347,7 @@ def test_the_cause_of_a_failed_first_preparation_can_be_fixed(photos: Path, capl
 # Commands
 
 
+@pytest.mark.slow
 def test_photos_train_and_are_tested_by_one_command_each(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -49,7 +49,9 @@ def test_picture_is_encoded_once_for_the_file_and_tensorboard(tmp_path: Path) ->
     board, album = TensorBoardLogger(tmp_path, name="", version=""), Album(tmp_path)
     log = snapshot(tmp_path, 3, board, album)
     log.image("maps/conv1", PICTURE, "Maps of é, epoch 3")
-    log.figure("roc", Figure())
+    figure = Figure()
+    figure.subplots().set_title("One class vs. rest")
+    log.figure("roc", figure)
     board.experiment.flush()
     file = tmp_path / "pictures/maps/conv1/epoch_0003.png"
     (event,) = events(tmp_path).Images("maps/conv1")
@@ -57,7 +59,7 @@ def test_picture_is_encoded_once_for_the_file_and_tensorboard(tmp_path: Path) ->
     assert (event.width, event.height) == Image.open(file).size == album.pictures["maps/conv1"].size
     assert torch.equal(decode(event)[:, :8], PICTURE.float())
     assert Image.open(file).info["Description"] == "Maps of é, epoch 3"
-    assert names(tmp_path / "pictures/roc") == ["epoch_0003.png"]
+    assert Image.open(tmp_path / "pictures/roc/epoch_0003.png").info["Description"] == "roc: One class vs. rest"
 
 
 def test_newest_pictures_are_kept_and_those_after_a_resumed_epoch_are_removed(tmp_path: Path) -> None:

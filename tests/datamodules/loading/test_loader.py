@@ -246,6 +246,7 @@ class SaveOften(Callback):
         trainer.save_checkpoint(self.folder / f"end_{trainer.global_step}.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1.0, 5])
 def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
     sample_root: Path, tmp_path: Path, make_classifier, limit: float
@@ -285,25 +286,18 @@ def test_a_run_resumed_anywhere_sees_the_batches_that_it_had_not_seen(
 
 
 @pytest.mark.parametrize("transforms", [[], [v2.RandomCrop(32, 4), v2.ColorJitter(0.3), v2.RandomHorizontalFlip()]])
-def test_batches_are_identical_for_any_number_of_workers(sample_root: Path, transforms: list) -> None:
+def test_batches_are_identical_for_any_number_of_workers_and_any_cache(sample_root: Path, transforms: list) -> None:
     results = []
-    for cache in ("none", "disk"):
-        for workers in (0, 1, 2):
-            data = sample(
-                sample_root,
-                cache=cache,
-                num_workers=workers,
-                train_transforms=transforms,
-                batch_transforms=[RandomCrop(4), RandomHorizontalFlip(), MixUp()],
-                seed=3,
-            )
-            batches = data.train_dataloader()
-            epochs = []
-            for epoch in (0, 1):
-                batches.sampler.set_epoch(epoch)
-                epochs.append(digests(batches))
-            assert epochs[0] != epochs[1]
-            results.append(epochs)
+    own = [RandomCrop(4), RandomHorizontalFlip(), MixUp()]
+    for cache, workers in (("none", 0), ("none", 2), ("disk", 1), ("disk" if transforms else "device", 0)):
+        options = {"cache": cache, "num_workers": workers, "train_transforms": transforms, "batch_transforms": own}
+        batches = sample(sample_root, **options, seed=3).train_dataloader()
+        epochs = []
+        for epoch in (0, 1):
+            batches.sampler.set_epoch(epoch)
+            epochs.append(digests(batches))
+        assert epochs[0] != epochs[1]
+        results.append(epochs)
     assert all(result == results[0] for result in results)
 
 
@@ -388,6 +382,7 @@ class KillWorker(Callback):
                 process.kill()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_with_a_line(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

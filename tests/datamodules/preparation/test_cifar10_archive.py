@@ -61,11 +61,10 @@ def test_official_pickles_are_read() -> None:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("writable", [True, False])
 @pytest.mark.parametrize("module", [b"numpy._core.", b"numpy.core."], ids=["NumPy 2", "NumPy 1"])
-def test_pickles_of_every_protocol_are_read(protocol: int, order: Any, writable: bool, module: bytes) -> None:
+def test_pickles_of_every_protocol_are_read(protocol: int, order: Any, module: bytes) -> None:
     data = np.random.default_rng(0).integers(0, 256, (12, 3072), np.uint8).copy(order)
-    data.flags.writeable = writable
+    data.flags.writeable = order == "C"
     batch = {"first": data, b"data": data, "labels": [*range(10), 3, 3], b"names": [b"\xff.png", "名"], "n": 300}
     content = pickle.dumps(batch, protocol)
     if module == b"numpy.core." and protocol < 4:  # since protocol 4, the name is prefixed with its length
@@ -252,15 +251,6 @@ def test_batch_of_a_folder_that_is_far_too_large_is_not_read(folder: Path) -> No
         list(read_batches(folder))
 
 
-def test_missing_batch_of_a_folder_is_named(folder: Path) -> None:
-    (folder / "data_batch_4").unlink()
-    (folder / "data_batch_4").mkdir()
-    with pytest.raises(
-        DataError, match=rf"Expected .*{FOLDER} is neither or cannot be read \(it has no data_batch_4\)"
-    ):
-        list(read_batches(folder))
-
-
 # Tar files
 
 
@@ -273,7 +263,7 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
-    for size in (*range(1, len(content), len(content) // 40), *range(len(content) - 20, len(content))):
+    for size in (*range(1, len(content), len(content) // 10), *range(len(content) - 9, len(content))):
         archive.write_bytes(content[:size])
         with pytest.raises(DataError, match=rf"{archive.name} is neither or cannot be read \(.*Download it"):
             list(read_batches(archive))

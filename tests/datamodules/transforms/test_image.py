@@ -182,33 +182,6 @@ def test_every_transform_of_the_course_works_from_yaml_and_from_the_saved_config
     assert torch.equal(run(parser, saved, original), result)
 
 
-def test_lists_in_lists_and_the_user_s_own_may_be_mixed(parser: ArgumentParser, image: Tensor) -> None:
-    text = f"""
-data:
-  transforms:
-    - class_path: torchvision.transforms.v2.RandomApply
-      init_args:
-        p: 1.0
-        transforms:
-          - class_path: torchvision.transforms.v2.RandomChoice
-            init_args:
-              transforms:
-                - class_path: torchvision.transforms.v2.RandomRotation
-                  init_args:
-                    degrees: 10
-                - {__name__}.invert
-              p: [0.0, 1.0]
-          - class_path: {__name__}.Darken
-            init_args:
-              by: 4
-    - torchvision.transforms.v2.functional.vertical_flip
-    - torchvision.transforms.v2.Identity
-"""
-    config = parser.parse_string(text)
-    assert torch.equal(run(parser, config, image), ((255 - image) // 4).flip(1))
-    assert parser.parse_string(parser.dump(config, skip_unset=False)) == config
-
-
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -284,17 +257,6 @@ def correlated(count: int) -> Tensor:
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool3d(noise[:, None], (2, 3, 3), stride=1)[:, 0]
     return (smooth * 60 + 128).clamp(0, 255).byte()
-
-
-def test_whitened_pixels_are_uncorrelated(image: Tensor) -> None:
-    images = correlated(2000)
-    whitening = ZCAWhitening(epsilon=1e-9)
-    whitening.fit(images)
-    whitened = torch.stack([compose([whitening])(image) for image in images])
-    assert whitened.dtype == torch.float32
-    assert whitened.shape == images.shape
-    assert torch.allclose(whitened.flatten(1).T.cov(correction=0), torch.eye(108), atol=0.01)
-    assert torch.allclose(whitened.mean(0), torch.zeros(3, 6, 6), atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [2000, 60])  # more and fewer images than pixels

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from training import measured, module_of, trace
+from training import measured
 
 from lightning_modules.extras.autoencoder import Autoencoder, ConvAutoencoder
 from lightning_modules.networks import LeNet
@@ -115,13 +115,6 @@ def test_network_makes_images_from_0_to_1_of_a_code(size: int) -> None:
     reconstructed = network(images)
     assert reconstructed.shape == images.shape
     assert 0 <= reconstructed.min() < reconstructed.max() <= 1
-
-
-@pytest.mark.parametrize("loss", ["BCELoss", "MSELoss", "L1Loss", "SmoothL1Loss"])
-def test_loss_trains_from_yaml(loss: str) -> None:
-    network = "network: {class_path: lightning_modules.extras.autoencoder.ConvAutoencoder, init_args: {width: 4}}"
-    losses = trace(module_of("extras.autoencoder.Autoencoder", f"code_size: 8\n{network}\nloss: torch.nn.{loss}"))
-    assert losses[-1] < losses[0]
 
 
 def test_command_keeps_the_checkpoint_of_the_lowest_loss(fast: list[str], tmp_path: Path) -> None:

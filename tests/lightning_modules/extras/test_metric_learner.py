@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from training import measured, module_of, trace
+from training import measured
 
 from lightning_modules.extras.metric_learner import MetricLearner
 from lightning_modules.extras.miners import all_pairs, batch_hard, semi_hard
@@ -160,17 +160,6 @@ def test_sum_is_trained_on_and_the_mean_is_logged(make: Make) -> None:
     log.assert_called_once()
     assert log.call_args.args[0] == 6
     torch.testing.assert_close(loss.detach(), 6 * log.call_args.kwargs["loss"])
-
-
-@pytest.mark.parametrize(
-    "loss", ["TripletMarginLoss", "MarginRankingLoss", "HingeEmbeddingLoss", "CosineEmbeddingLoss"]
-)
-def test_loss_trains_from_yaml(loss: str) -> None:
-    arguments = {} if loss == "HingeEmbeddingLoss" else {"margin": 0.2}
-    loss_yaml = f"{{class_path: torch.nn.{loss}, init_args: {arguments}}}"
-    yaml = f"embedding_size: 16\nnetwork: lightning_modules.networks.LeNet\nloss: {loss_yaml}"
-    losses = trace(module_of("extras.metric_learner.MetricLearner", yaml))
-    assert losses[-1] < losses[0]
 
 
 def test_command_trains_tests_and_keeps_all_that_a_checkpoint_needs(

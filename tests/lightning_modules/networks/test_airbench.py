@@ -51,7 +51,7 @@ def test_convolutions_begin_as_the_identity_of_their_first_channels() -> None:
     assert network.blocks[0].conv1.weight[24:].std() > 0
 
 
-@pytest.mark.parametrize("size", [16, 20, 24, 32, 64])
+@pytest.mark.parametrize("size", [16, 20, 64])
 def test_images_of_many_sizes_give_logits(size: int) -> None:
     assert Airbench(7, [8, 8, 8]).eval()(torch.randn(2, 3, size, size)).shape == (2, 7)
 

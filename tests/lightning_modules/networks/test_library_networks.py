@@ -16,13 +16,6 @@ from lightning_modules.networks import ZooNetwork
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
 
-TINY_SWIN = {
-    "patch_size": [4, 4],
-    "embed_dim": 12,
-    "depths": [1, 1, 1, 1],
-    "num_heads": [1, 2, 4, 8],
-    "window_size": [4, 4],
-}
 TINY_VIT = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
 # a side of 32 with the first strides (a factor of 4) removed corresponds to 128 pixels
 TINY_MAXVIT = {
@@ -99,24 +92,7 @@ def test_first_strides_of_each_family_are_undone_and_no_others(
         assert sizes(network, layer) == [*size, 1, 10]
 
 
-# documented by torchvision with each network's weights, for 1000 classes; those of GoogLeNet and Inception without the
-# auxiliary heads, which are disabled here
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("googlenet", 6_624_904),
-        ("inception_v3", 27_161_264 - 3_326_696),
-        ("resnet18", 11_689_512),
-    ],
-)
-def test_networks_for_large_images_are_as_large_as_documented(name: str, parameters: int) -> None:
-    with torch.device("meta"):
-        arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        network = make(name, 224, num_classes=1000, arguments=arguments)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-
-
-@pytest.mark.parametrize(("image_size", "undone"), [(28, 2), (32, 2), (56, 1), (64, 1), (111, 1), (112, 0), (224, 0)])
+@pytest.mark.parametrize(("image_size", "undone"), [(28, 2), (56, 1), (111, 1), (112, 0)])
 def test_smaller_images_undo_more_strides(image_size: int, undone: int) -> None:
     network = make("shufflenet_v2_x0_5", image_size)
     assert [network.conv1[0].stride, network.maxpool.stride].count((1, 1)) == undone
@@ -140,21 +116,13 @@ def test_undone_convolution_keeps_the_centre_of_its_kernel_and_all_else() -> Non
     assert torch.equal(network.maxpool(expected), expected)
 
 
-def test_transformer_keeps_its_patches() -> None:
-    torch.manual_seed(0)
-    weight = make("VisionTransformer", adapt_stem=False, arguments=TINY_VIT).conv_proj.weight
-    torch.manual_seed(0)
-    network = make("VisionTransformer", arguments=TINY_VIT)
-    assert network.conv_proj.stride == (8, 8)
-    assert torch.equal(network.conv_proj.weight, weight)
-    assert network.conv_proj.padding == (0, 0)
-
-
-def test_removed_and_required_strides_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_strides_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         make("shufflenet_v2_x0_5")
         make("VisionTransformer", arguments=TINY_VIT)
-        make("shufflenet_v2_x0_5", 224)
+        network = make("shufflenet_v2_x0_5", 224)
+    assert all(module.training and not module._forward_pre_hooks for module in network.modules())
+    assert all(norm.num_batches_tracked == 0 for norm in network.modules() if isinstance(norm, nn.BatchNorm2d))
     assert [record.message for record in caplog.records] == [
         "Strides of torchvision.models.shufflenet_v2_x0_5 removed for 32x32 pixels: conv1.0, maxpool.",
         "Strides of torchvision.models.VisionTransformer removed for 32x32 pixels: none.",
@@ -162,17 +130,8 @@ def test_removed_and_required_strides_are_reported(caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_recording_strided_layers_leaves_no_hooks() -> None:
-    network = make("shufflenet_v2_x0_5")
-    assert all(module.training and not module._forward_pre_hooks for module in network.modules())
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms
-    assert all(norm.num_batches_tracked == 0 for norm in norms)
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_training_returns_only_logits(name: str) -> None:
-    network = make(name, arguments={"init_weights": False})
+def test_training_returns_only_logits() -> None:
+    network = make("googlenet", arguments={"init_weights": False})
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
@@ -236,7 +195,6 @@ def test_published_weights_load_by_their_names(tmp_path: Path, caplog: pytest.Lo
 
 SMALLEST: list[tuple[str, dict[str, Any]]] = [
     ("shufflenet_v2_x0_5", {}),
-    ("SwinTransformer", TINY_SWIN),
     ("VisionTransformer", TINY_VIT),
     ("timm.models.test_resnet", {}),
 ]

@@ -221,15 +221,6 @@ def test_a_module_that_is_no_classifier_accepts_other_classes() -> None:
     assert trained_data(SimpleNamespace(hyper_parameters={"mean": [0.5]}), None) == {}  # type: ignore[arg-type]
 
 
-def test_pretrained_head_of_the_same_classes_in_another_order_is_reported(
-    insects_run: Path, other_order: Path, tmp_path: Path
-) -> None:
-    config = [f"--config={insects_run}/config.yaml", f"--runs_dir={tmp_path}", "--trainer.max_epochs=1"]
-    weights = f"--model.pretrained={insects_run}/checkpoints/best.ckpt"
-    with pytest.warns(UserWarning, match=r"best\.ckpt was trained on these classes in another order"):
-        main(["fit", *config, weights, f"--data.root={other_order}"])
-
-
 def test_data_is_matched_in_python_too(sample_root: Path) -> None:
     data = SampleDataModule(root=str(sample_root), num_workers=0, cache="none")
     data.match([*"9876543210", "none"], [0.0] * 3, [0.5] * 3)

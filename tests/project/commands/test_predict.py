@@ -251,19 +251,17 @@ def test_without_an_image_no_file_is_left_and_one_line_says_why(
 def test_results_are_not_overwritten_by_those_of_other_images(
     finished_run: Path, sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (str(sample_root / file) for file, _ in read_index(sample_root / "test.txt")[:2])
-    command = ["predict", f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/notes.txt").touch()  # a file of the user
-    main([*command, first])
-    code, lines = stop_of([*command, second], capsys)
+    image = str(sample_root / read_index(sample_root / "test.txt")[0][0])
+    command = ["predict", f"--run={finished_run}", f"--output={tmp_path}", image]
+    (tmp_path / "notes.txt").touch()  # a file of the user
+    main(command)
+    code, (line,) = stop_of(command, capsys)
     assert code == 2
-    assert lines == [
-        f"error: Expected a directory without results at --output, but {tmp_path / 'out'} has predictions.csv. Use "
-        "another one."
-    ]
-    assert [row["path"] for row in rows(tmp_path / "out")] == [first]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["notes.txt", *NAMES]
+    assert line.startswith(
+        f"error: Expected a directory without results at --output, but {tmp_path} has predictions.csv."
+    )
+    assert [row["path"] for row in rows(tmp_path)] == [image]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", *NAMES]
 
 
 def interrupted(folder: Path) -> None:

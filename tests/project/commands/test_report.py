@@ -284,7 +284,10 @@ def test_settings_that_changed_in_a_resumed_run_are_named(begun: Path) -> None:
 
 
 def test_a_thousand_classes_are_cut_with_a_note(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "many" / TIME, classes=[f"class {i}" for i in range(1000)]))
+    run = write_run(tmp_path / "many" / TIME, classes=[f"class {i}" for i in range(1000)])
+    write_picture(run, "confusion_matrix/val", 3)
+    page = page_of(run)
+    assert "confusion matrix/val, epoch 3" in [image["alt"] for image in page.all("img")]
     assert "50 of 1000 rows; class_report_val.csv has all." in page.text
     assert "A matrix of 1000 classes is too large for this page. It is in confusion_matrix_val.csv." in page.text
     assert len(page.all("tr")) < 500
@@ -365,7 +368,13 @@ def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished
         r"Training finished 2 of 2 planned epochs, .* Checkpoint epoch \d checkpoints/best.ckpt", page.text
     )
     alts = " ".join(image["alt"] for image in page.all("img"))
-    for words in ("Feature maps of", "Grad-CAM at", "Augmented training images", "Kernels of", "roc/val, epoch 2"):
+    for words in (
+        "Feature maps of",
+        "Grad-CAM at",
+        "Augmented training images",
+        "Kernels of",
+        "roc/val: One class vs. rest, epoch 2",
+    ):
         assert words in alts
     assert {"Loss", "Learning rate", "conv1.weight", "right"} <= set(page.charts)
     info = record.read(finished_run)
@@ -389,7 +398,7 @@ def test_fit_and_test_write_a_report_and_print_its_path(
     text = Page(report.read_text()).text
     assert re.search(r"Training finished 1 of 1 planned epochs", text)
     assert re.search(r"Test \d+\.\d\d% checkpoints/best.ckpt of epoch 1", text)
-    assert "roc/test, epoch 1" in text
+    assert "roc/test: One class vs. rest, epoch 1" in text
     assert not (next((cli.run_dir / "test").iterdir()) / "report.html").exists()
 
 
