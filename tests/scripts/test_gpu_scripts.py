@@ -7,7 +7,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import gpu_table
 import pytest
+from gpu_parts import Results, with_runs
 
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
 TABLE = f"""{HEADER}
@@ -28,11 +30,6 @@ for run in ["warmup", *range(200)]:
     print(f"|  {run:>6}  |      7  |     0.9500  |   0.9300  |               |        2.4000  |")
     print("|          |   eval  |     0.9500  |   0.9300  |       0.9400  |        2.5000  |")
 """
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend("scripts")
 
 
 @pytest.fixture
@@ -58,10 +55,8 @@ def run(script: str | Path, *args: object) -> subprocess.CompletedProcess[str]:
 
 def tabulate(out: Path, folder: Path) -> tuple[list[str], str]:
     """Return the rows of the table, and the page, that gpu_table.py writes."""
-    from gpu_table import main
-
     (folder / "README.md").write_text(TABLE)
-    main([str(out), f"--table={folder / 'README.md'}", f"--results={folder / 'results'}"])
+    gpu_table.main([str(out), f"--table={folder / 'README.md'}", f"--results={folder / 'results'}"])
     (page,) = folder.glob("results/*_gpu/README.md")
     return (folder / "README.md").read_text().splitlines()[2:], page.read_text()
 
@@ -109,8 +104,6 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
 
 
 def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
-    from gpu_parts import Results
-
     output = tmp_path / "steps.json"
     results = Results(Namespace(part="steps", output=output, seeds=1, peer=None, tiny=True, note=None))
     results.add(first=[1.5])
@@ -120,11 +113,9 @@ def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
-    from gpu_table import main
-
     (tmp_path / "tests.json").write_text(json.dumps({"part": "tests", "tiny": True, "results": {}}))
     with pytest.raises(SystemExit, match="holds a trial"):
-        main([str(tmp_path)])
+        gpu_table.main([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -162,8 +153,6 @@ def test_no_gpu_is_reported_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
-    from gpu_parts import with_runs
-
     (tmp_path / "peer.py").write_text("print('hello')")
     with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py, with range"):
         with_runs(tmp_path / "peer.py", 3)
