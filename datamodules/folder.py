@@ -15,7 +15,7 @@ from datamodules.preparation.dataset_info import load_description
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import STAGES, Entries, index_path, read_index
 from datamodules.preparation.layout import divide_folder, find_images, find_others, find_stages
-from datamodules.preparation.prepare import CLASSES
+from datamodules.preparation.prepare_folder import CLASSES
 from datamodules.preparation.split import Fractions, check_fractions
 
 FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # defaults of a new split
