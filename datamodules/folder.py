@@ -39,7 +39,7 @@ class FolderDataModule(ImageDataModule):
     Args:
         root: Folder of the images. Index files, ``dataset.json`` and decoded images are written next to it:
             ``my_images_prepared`` for ``my_images``.
-        images: Folder of the images if these files are to be written to ``root`` instead.
+        images: Folder of the images, if these files go to ``root`` instead.
         fractions: Fractions of train, val and test; by default those of the existing split, or 0.8, 0.1 and 0.1.
         split_seed: Seed of the split; by default that of the existing split, or 666.
         image_size: Side in pixels to which all images are resized; None if they all have the same size.
