@@ -40,13 +40,15 @@ class OverrideSettings(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remove the states that must not be restored."""
-        schedules, state = checkpoint["lr_schedulers"], checkpoint["optimizer_states"][0]
+        schedules, states = checkpoint["lr_schedulers"], checkpoint["optimizer_states"]
         if self._length_only and schedules and all("num_bad_epochs" in schedule for schedule in schedules):
             return  # ReduceLROnPlateau does not depend on the length
+        if len(states) != 1:
+            return  # a custom training loop
         checkpoint["lr_schedulers"] = []
-        self._checkpoint_groups = _sizes(state["param_groups"])
+        self._checkpoint_groups = _sizes(states[0]["param_groups"])
         if self._forget_moments:
-            state["state"] = {}
+            states[0]["state"] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the settings of the config.
