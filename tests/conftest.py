@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import CIFAR10DataModule, SampleDataModule
+from datamodules import SampleDataModule
 from datamodules.preparation.cifar10_archive import BATCHES, CLASS_NAMES, FOLDER
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
@@ -99,39 +99,16 @@ def fast(sample_root: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of the runs that tests share."""
-    return tmp_path_factory.mktemp("runs")
-
-
-@pytest.fixture(scope="session")
-def finished_run(fast: list[str], shared_runs: Path) -> Path:
+def finished_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a finished run with all callbacks. Tests may only add files to it."""
-    return main(["fit", *fast, f"--runs_dir={shared_runs}/finished"]).run_dir
+    return main(["fit", *fast, f"--runs_dir={tmp_path_factory.mktemp('finished')}"]).run_dir
 
 
 @pytest.fixture(scope="session")
-def plain_run(fast: list[str], shared_runs: Path) -> Path:
+def plain_run(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a finished run of two epochs without callbacks. Tests must not change it."""
-    options = ["--callbacks=false", "--trainer.limit_train_batches=4"]
-    return main(["fit", *fast, *options, f"--runs_dir={shared_runs}/plain"]).run_dir
-
-
-@pytest.fixture(scope="session")
-def resumed_run(fast: list[str], shared_runs: Path) -> Path:
-    """Return the directory of a run of one epoch that was extended to two. Tests must not change it."""
-    options = ["--callbacks=false", "--trainer.limit_train_batches=4", "--trainer.max_epochs=1"]
-    run = main(["fit", *fast, *options, f"--runs_dir={shared_runs}/resumed"]).run_dir
-    return main(["fit", f"--run={run}", "--trainer.max_epochs=2"]).run_dir
-
-
-@pytest.fixture(scope="session")
-def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the prepared directory of a tiny CIFAR-10 archive: 450, 50 and 100 images. Tests must not change it."""
-    root = tmp_path_factory.mktemp("cifar10")
-    archive = write_archive(root / "tiny.tar.gz", archive_contents())
-    CIFAR10DataModule(root=str(root), archive=str(archive)).prepare_data()
-    return root
+    options = ["--callbacks=false", "--trainer.limit_train_batches=4", f"--runs_dir={tmp_path_factory.mktemp('plain')}"]
+    return main(["fit", *fast, *options]).run_dir
 
 
 @pytest.fixture(scope="session")

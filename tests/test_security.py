@@ -2,11 +2,11 @@
 
 import ast
 import re
-import runpy
 import tomllib
 from pathlib import Path
 
 import pytest
+from audit import KNOWN_BAD
 from command_line import stop_of
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ASKED = {requirement.name: requirement.specifier for requirement in map(Requirement, PROJECT["dependencies"])}
-KNOWN_BAD = runpy.run_path(str(ROOT / "scripts/audit.py"))["KNOWN_BAD"]
 
 
 def test_tests_that_are_named_exist() -> None:

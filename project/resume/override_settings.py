@@ -7,6 +7,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.optim.schedules import steps_so_far
+from project.resume.resume import Resume
+from project.runs.options import OF_LENGTH, OF_TRAINING
+
+
+def overrides(resume: Resume) -> list[Callback]:
+    """Return a callback that overrides settings of the checkpoint if the command line changes some."""
+    keys = [key for key, *_ in resume.changes if key.startswith(OF_TRAINING)]
+    if resume.command != "fit" or resume.file is None or not (keys or not resume.state):
+        return []  # a checkpoint of another program has no settings
+    forget_moments = "model.init_args.optimizer.class_path" in keys
+    return [OverrideSettings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))]
 
 
 class OverrideSettings(Callback):

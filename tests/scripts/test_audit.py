@@ -1,13 +1,12 @@
 import json
-import runpy
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from audit import audit
 
-audit = runpy.run_path("scripts/audit.py")["audit"]
 pytestmark = pytest.mark.slow  # each test runs pip-audit
 NOWHERE = "http://127.0.0.1:9"
 HASH = f"--hash=sha256:{0:064d}"

@@ -6,7 +6,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import benchmark_accuracy
+import plot_accuracy
 import pytest
+from benchmark_accuracy import (
+    Clock,
+    choose_folder,
+    digest_of,
+    key_of,
+    main,
+    recipe_cell,
+    refresh,
+    train_missing,
+    without_places,
+    write_arguments,
+    write_rows,
+)
 from PIL import Image
 
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
@@ -22,11 +37,6 @@ Text after the table.
 """
 
 
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend("scripts")
-
-
 @pytest.fixture(scope="module")
 def results(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the results of one seed, then two, and the table. Tests must not change it."""
@@ -35,18 +45,16 @@ def results(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "results").mkdir()
     where = [f"--table={folder / 'README.md'}", f"--results={folder / 'results'}", f"--runs_dir={folder / 'runs'}"]
     args = [*fast, "--callbacks=false", "--trainer.max_epochs=1", "--note=digits", *where]
+
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        main(command[2:])
+        return SimpleNamespace(returncode=0)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend("scripts")
-        import benchmark_accuracy
-
-        def run(command: list[str], **options: Any) -> SimpleNamespace:
-            benchmark_accuracy.main(command[2:])
-            return SimpleNamespace(returncode=0)
-
         patch.setattr(benchmark_accuracy, "version_of_code", lambda: "a1b2c3d")
         patch.setattr(benchmark_accuracy, "subprocess", SimpleNamespace(run=run))  # in this process: torch is imported
         for seeds in (1, 2):
-            benchmark_accuracy.main([*args, f"--seeds={seeds}"])
+            main([*args, f"--seeds={seeds}"])
     return folder
 
 
@@ -97,7 +105,6 @@ def test_only_the_row_of_the_recipe_is_added(results: Path) -> None:
 @pytest.fixture
 def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that copies the results, with other arguments."""
-    from benchmark_accuracy import write_arguments
 
     def copy(**changes: Any) -> Path:
         (source,) = (results / "results").iterdir()
@@ -121,8 +128,6 @@ def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
 def test_existing_row_retains_its_text_and_is_refreshed_once(
     options: list[str], row: str, copied: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from benchmark_accuracy import refresh
-
     table = tmp_path / "README.md"
     table.write_text(TABLE)
     folder = copied(options=options)
@@ -134,8 +139,6 @@ def test_existing_row_retains_its_text_and_is_refreshed_once(
 
 
 def test_options_of_paths_are_not_part_of_a_recipe() -> None:
-    from benchmark_accuracy import key_of, recipe_cell, without_places
-
     options = ["--trainer.max_epochs=3", "--data.root", "/somewhere", "--runs_dir=/there", "--data.batch_size", "64"]
     left = ["--trainer.max_epochs", "3", "--data.batch_size", "64"]
     assert without_places(options) == left
@@ -158,8 +161,6 @@ def test_options_of_paths_are_not_part_of_a_recipe() -> None:
 def test_mistake_is_rejected_before_training(
     text: str, option: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmark_accuracy import main
-
     (tmp_path / "README.md").write_text(text)
     where = [f"--table={tmp_path / 'README.md'}", f"--results={tmp_path / 'results'}"]
     with pytest.raises(SystemExit) as stop:
@@ -169,8 +170,6 @@ def test_mistake_is_rejected_before_training(
 
 
 def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -> None:
-    from benchmark_accuracy import choose_folder
-
     folder = copied()
     arguments = {"configs": ["configs/lenet.yaml"], "options": [], "note": ""}
     assert choose_folder(folder.parent, "lenet", arguments, 3) == folder
@@ -179,8 +178,6 @@ def test_finished_results_are_never_written_again(copied: Callable[..., Path]) -
 
 
 def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
-    from benchmark_accuracy import digest_of
-
     recipe, digests = tmp_path / "mine.yaml", []
     for seed in (0, 0, 1):
         recipe.write_text(f"seed_everything: {seed}")
@@ -190,8 +187,6 @@ def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_seed_that_fails_does_not_affect_other_seeds(copied: Callable[..., Path]) -> None:
-    from benchmark_accuracy import train_missing
-
     folder = copied()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(SystemExit, match="Seed 2 exited with code 2"):
@@ -202,8 +197,6 @@ def test_seed_that_fails_does_not_affect_other_seeds(copied: Callable[..., Path]
 def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import benchmark_accuracy
-
     seconds = [0.0]
     monkeypatch.setattr(benchmark_accuracy, "now", lambda: seconds[0])
 
@@ -213,7 +206,7 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
     metrics = {"val/acc": SimpleNamespace(item=lambda: 0.5)}
     trainer: Any = SimpleNamespace(checkpoint_callback=SimpleNamespace(monitor="val/acc"), save_checkpoint=wait)
     vars(trainer).update(world_size=1, current_epoch=0, global_step=3, sanity_checking=True, callback_metrics=metrics)
-    clock: Any = benchmark_accuracy.Clock(0.0)
+    clock: Any = Clock(0.0)
 
     def call(hook: str, *args: Any) -> None:
         getattr(clock, hook)(trainer, None, *args)
@@ -236,15 +229,12 @@ def test_training_clock_stands_still_in_validation_and_while_checkpoints_are_wri
 
 
 def test_curves_are_drawn_and_the_time_to_reach_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark_accuracy import write_rows
-    from plot_accuracy import main
-
     fake = tmp_path / "2026-01-01_fake"
     fake.mkdir()
     for seed, accs in enumerate([(0.5, 0.8), (0.79, 0.7)]):
         curve = [{"training_seconds": 60 * i, "seconds": 90 * i, "val_acc": acc} for i, acc in enumerate(accs, start=1)]
         write_rows(fake / f"seed_{seed}.csv", curve)
-    main([str(fake), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
+    plot_accuracy.main([str(fake), f"--output={tmp_path / 'curve.png'}", "--reach", "50", "80"])
     lines = capsys.readouterr().out.splitlines()
     assert "| 2026-01-01_fake | training only | 1.00 | 1 of 2 seeds | 2 |" in lines
     assert "| 2026-01-01_fake | whole command | 1.50 | 1 of 2 seeds | 2 |" in lines

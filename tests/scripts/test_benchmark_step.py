@@ -1,12 +1,13 @@
 import re
 from pathlib import Path
 
+import benchmark_step
 import pytest
+from benchmark_step import main
 
 
 @pytest.fixture(autouse=True)
-def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend("scripts")
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "TERM"):
         monkeypatch.setenv(name, "")  # the script sets them; they are restored after the test
 
@@ -14,8 +15,6 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from benchmark_step import main
-
     small = ["--batch_size=4", "--steps=6", "--epochs=2", "--repeats=1"]
     main(["--networks=lenet", *small, f"--output={tmp_path / 'step.md'}"])
     text = (tmp_path / "step.md").read_text()
@@ -31,8 +30,6 @@ def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
 
 
 def test_a_step_has_no_begin_or_end_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    import benchmark_step
-
     seconds = iter([0, 10, 13, 20, 30, 36, 50])  # start, second and last batch of two epochs; end
     monkeypatch.setattr(benchmark_step, "now", lambda: next(seconds))
     stopwatch = benchmark_step.Stopwatch(5)
@@ -46,8 +43,6 @@ def test_a_step_has_no_begin_or_end_of_an_epoch(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_too_few_steps_are_rejected(capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmark_step import main
-
     with pytest.raises(SystemExit):
         main(["--epochs=1"])
     assert "Expected at least 3 --steps, 2 --epochs" in capsys.readouterr().err

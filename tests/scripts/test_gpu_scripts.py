@@ -7,7 +7,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import gpu_table
 import pytest
+from gpu_parts import Results, with_runs
 
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
 TABLE = f"""{HEADER}
@@ -28,11 +30,6 @@ for run in ["warmup", *range(200)]:
     print(f"|  {run:>6}  |      7  |     0.9500  |   0.9300  |               |        2.4000  |")
     print("|          |   eval  |     0.9500  |   0.9300  |       0.9400  |        2.5000  |")
 """
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend("scripts")
 
 
 @pytest.fixture
@@ -58,10 +55,8 @@ def run(script: str | Path, *args: object) -> subprocess.CompletedProcess[str]:
 
 def tabulate(out: Path, folder: Path) -> tuple[list[str], str]:
     """Return the rows of the table, and the page, that gpu_table.py writes."""
-    from gpu_table import main
-
     (folder / "README.md").write_text(TABLE)
-    main([str(out), f"--table={folder / 'README.md'}", f"--results={folder / 'results'}"])
+    gpu_table.main([str(out), f"--table={folder / 'README.md'}", f"--results={folder / 'results'}"])
     (page,) = folder.glob("results/*_gpu/README.md")
     return (folder / "README.md").read_text().splitlines()[2:], page.read_text()
 
@@ -70,23 +65,16 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the results of a trial of all parts, which takes about a minute."""
-    folder = tmp_path_factory.mktemp("trial")
-    (folder / "airbench94_muon.py").write_text(PEER)
-    done = run("gpu.sh", folder / "out", "--tiny", "--peer", folder / "airbench94_muon.py")
-    assert done.returncode == 0, done.stderr
-    return folder / "out"
-
-
 @pytest.mark.slow
-def test_a_trial_measures_everything(trial: Path, tmp_path: Path) -> None:
+def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Path, peer: Path) -> None:
+    trial = tmp_path / "out"
+    done = run("gpu.sh", trial, "--tiny", "--peer", peer)
+    assert done.returncode == 0, done.stderr
     assert {path.name for path in trial.iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
     parts = {part: read(trial / f"{part}.json") for part in PARTS}
     assert all(part["complete"] for part in parts.values()), (trial / "log.txt").read_text()
     assert parts["airbench"]["machine"]["torch"]
-    assert str(trial.parent) not in json.dumps(parts)  # the files are committed
+    assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
     assert results["tests"]["outcomes"]
@@ -105,22 +93,17 @@ def test_a_trial_measures_everything(trial: Path, tmp_path: Path) -> None:
     assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "Not yet measured" not in page
 
-
-@pytest.mark.slow
-def test_what_a_stopped_trial_measured_is_used(trial: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    shutil.copy(trial / "tests.json", out)
-    (out / "airbench.json").write_text(json.dumps(read(trial / "airbench.json") | {"complete": False}))
-    rows, page = tabulate(out, tmp_path)
+    stopped = tmp_path / "stopped"
+    stopped.mkdir()
+    shutil.copy(trial / "tests.json", stopped)
+    (stopped / "airbench.json").write_text(json.dumps(parts["airbench"] | {"complete": False}))
+    rows, page = tabulate(stopped, stopped)
     assert ["not yet measured" in row for row in rows] == [True, False, True]
     assert "Incomplete" in page
     assert page.count("Not yet measured.") == 5
 
 
 def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
-    from gpu_parts import Results
-
     output = tmp_path / "steps.json"
     results = Results(Namespace(part="steps", output=output, seeds=1, peer=None, tiny=True, note=None))
     results.add(first=[1.5])
@@ -130,11 +113,9 @@ def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
-    from gpu_table import main
-
     (tmp_path / "tests.json").write_text(json.dumps({"part": "tests", "tiny": True, "results": {}}))
     with pytest.raises(SystemExit, match="holds a trial"):
-        main([str(tmp_path)])
+        gpu_table.main([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -172,8 +153,6 @@ def test_no_gpu_is_reported_before_anything_runs(tmp_path: Path) -> None:
 
 
 def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
-    from gpu_parts import with_runs
-
     (tmp_path / "peer.py").write_text("print('hello')")
     with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py, with range"):
         with_runs(tmp_path / "peer.py", 3)

@@ -1,13 +1,12 @@
 import os
-import runpy
 
 import pytest
+from kill_prepare import main
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork to start processes quickly")
 def test_killed_at_any_moment_or_started_twice_the_result_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    main = runpy.run_path("scripts/kill_prepare.py")["main"]
     assert main(["--rounds", "10", "--images", "60"]) == 0
     out = capsys.readouterr().out
     assert "10 rounds" in out

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from command_line import stop_of
 from PIL import Image
 
 from datamodules.preparation.index import read_index
@@ -47,10 +48,9 @@ def test_interruption_is_reported_in_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("datamodules.sample.convert", interrupt)
-    with pytest.raises(SystemExit) as stopped:
-        main(["prepare", "--data=datamodules.SampleDataModule", f"--data.root={tmp_path}"])
-    assert stopped.value.code == 130
-    assert "Interrupted" in capsys.readouterr().err
+    code, err = stop_of(["prepare", "--data=datamodules.SampleDataModule", f"--data.root={tmp_path}"], capsys)
+    assert code == 130
+    assert "Interrupted" in err
 
 
 def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,13 +67,11 @@ def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.Cap
     [
         ([], "Expected a value for data"),
         (["--data=datamodules.FolderDataModule", "--data.root=nowhere"], "nowhere does not exist"),
-        (["--config=configs/resnet.yaml", "--verfy"], "Did you mean verify?"),
+        (["--config=configs/resnet.yaml", "--verfy"], "Did you mean --verify?"),
     ],
 )
 def test_mistakes_are_reported_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["prepare", *args])
-    assert stopped.value.code == 2
-    err = capsys.readouterr().err.strip()
+    code, err = stop_of(["prepare", *args], capsys)
+    assert code == 2
     assert message in err
-    assert len(err.splitlines()) == 1
+    assert len(err.strip().splitlines()) == 1

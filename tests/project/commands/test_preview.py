@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
+from command_line import stop_of
 from PIL import Image
 
 from datamodules import RandomCrop, SampleDataModule
@@ -22,10 +22,9 @@ def test_images_of_other_settings_remain(tmp_path: Path, capsys) -> None:
     names = [main(["preview", *options]).name for _ in range(3)]
     assert names == ["preview.png", "preview_2.png", "preview_3.png"]
     (tmp_path / "mine.png").write_text("mine")
-    with pytest.raises(SystemExit) as stop:
-        main(["preview", *options, f"--output={tmp_path / 'mine.png'}"])
-    assert stop.value.code == 2
-    assert f"Expected a new file at --output, but {tmp_path / 'mine.png'} exists." in capsys.readouterr().err
+    code, err = stop_of(["preview", *options, f"--output={tmp_path / 'mine.png'}"], capsys)
+    assert code == 2
+    assert f"Expected a new file at --output, but {tmp_path / 'mine.png'} exists." in err
     assert (tmp_path / "mine.png").read_text() == "mine"
 
 
