@@ -97,8 +97,10 @@ def parser_message(message: str, args: list[str], options: Collection[str] = ())
     if match := re.search(r"arguments are required: ([\w.]+)", message):
         return _required(match[1], message, keys)
     inner = message.rpartition('Parser key "')[2]
+    if keys and (match := re.search(r"Not of type \w+: (\S+) does not .*restriction v(\S+)", inner)):
+        return f"Expected {keys[-1]} {match[2]}, but got {match[1]}."
     types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value|Not of type (\w+)", inner)
-    value = re.search(r"NestedArg\(.*val=(.*)\)|(?:Given|Got) value: (.*)", inner)
+    value = re.search(r"(?:Given|Got) value: (?:NestedArg\(.*val=(.*)\)|(.*))", inner)
     if keys and types and value:
         names = re.sub(r"<class '(.+?)'>", r"\1", types[types.lastindex or 0]).replace(", NoneType", "")
         got = (value[1] or value[2]).strip("'")

@@ -102,9 +102,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     try:
         lock = acquire(run / LOCK)
     except Timeout as error:
-        raise RunError(
-            f"Expected a run that is not running, but another process has started {run}. Stop it."
-        ) from error
+        raise RunError(f"Expected a run that is not running, but another process trains {run}. Stop it.") from error
     _locks[run.resolve()] = lock
     before, timestamp = read(run), _timestamp()
     git, diff = read_code()
