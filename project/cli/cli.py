@@ -23,7 +23,7 @@ from project.cli.named_callbacks import callback_names, with_named
 from project.cli.options import PARSERS, add_options
 from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import Parser, parse_given, text_to_save
-from project.cli.progress import NetworkSummary, Progress, print_metrics
+from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
 from project.report import write_report
@@ -143,7 +143,7 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
-        always = [*always, Devices(), *overrides(self.resume)]
+        always = [*always, Devices(), DurationOnCPU(), *overrides(self.resume)]
         # the first two run before all other callbacks
         config["callbacks"] = [MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()

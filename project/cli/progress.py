@@ -4,10 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
 from rich import print as rich_print
 from rich.table import Table
@@ -17,6 +18,7 @@ from torch import Tensor
 from project.runs.metrics import format_metric
 
 SECONDS = 0.1  # between two updates
+LONG_MINUTES = 30.0  # from here on, training on a CPU is called long
 
 
 @rank_zero_only
@@ -80,3 +82,24 @@ class Progress(RichProgressBar):
         planned = self.trainer.max_epochs
         epochs = f"/{planned}" if planned is not None and planned > 0 else ""
         return f"{f'Epoch {current_epoch + 1}{epochs}':{len(self.validation_description)}}"
+
+
+class DurationOnCPU(Callback):
+    """Print how long training takes on a CPU, after 20 steps, if that is more than half an hour."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._steps = 0 if isinstance(trainer.accelerator, CPUAccelerator) else 21
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._steps += 1
+        if self._steps == 1:  # takes longer than the others
+            self._start = time.monotonic()
+        elif self._steps == 21:
+            step = (time.monotonic() - self._start) / 20
+            left = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches * step / 60
+            if LONG_MINUTES < left < float("inf"):
+                epoch = trainer.num_training_batches * step / 60
+                rank_zero_info(
+                    f"An epoch takes about {epoch:.1f} minutes on this CPU, all epochs {left / 60:.1f} hours. Try "
+                    "--config configs/lenet.yaml (minutes) or configs/airbench_cpu.yaml."
+                )

@@ -66,3 +66,16 @@ def test_metrics_have_four_digits_in_a_table(finished_run: Path, capsys: pytest.
     assert re.search(r"test/acc/\[b\]cat │ 91\.23% │", capsys.readouterr().out)
     print_metrics([{"val/acc": 0.5}], verbose=False)
     assert "val/acc" not in capsys.readouterr().out
+
+
+def test_long_training_on_a_cpu_prints_its_duration_and_faster_recipes_once(
+    fast: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["--callbacks=false", "--trainer.accelerator=cpu", f"--runs_dir={tmp_path}"]
+    with patch("project.cli.progress.LONG_MINUTES", 0.0):
+        main(["fit", *fast, *options])
+    (line,) = [record.message for record in caplog.records if "on this CPU" in record.message]
+    assert re.search(r"about [\d.]+ minutes on this CPU, all epochs [\d.]+ hours\. Try --config configs/lenet", line)
+    caplog.clear()
+    main(["fit", *fast, *options])
+    assert "on this CPU" not in caplog.text
