@@ -18,7 +18,7 @@ from datamodules.loading.file_dataset import FileDataset
 from datamodules.loading.loader import ImageLoader, Transform
 from datamodules.preparation.describe import DataFolder, Prepared
 from datamodules.preparation.index import Entries
-from datamodules.preparation.prepare import prepare
+from datamodules.preparation.prepare_folder import prepare
 from datamodules.reading.decode import Resize
 from datamodules.transforms.batch import BatchTransform
 from datamodules.transforms.image import ImageTransform

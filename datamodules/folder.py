@@ -15,7 +15,7 @@ from datamodules.preparation.dataset_info import load_description
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import STAGES, Entries, index_path, read_index
 from datamodules.preparation.layout import divide_folder, find_images, find_others, find_stages
-from datamodules.preparation.prepare import CLASSES
+from datamodules.preparation.prepare_folder import CLASSES, GIVEN
 from datamodules.preparation.split import Fractions, check_fractions
 
 FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # defaults of a new split
@@ -59,7 +59,7 @@ class FolderDataModule(ImageDataModule):
         self.images = Path(root if images is None else images)
         if self.images.exists():  # a checkpoint can be used without the images of its run
             self._check_images()
-        if images is None:
+        if self.images == self.root:
             self.folder.path = self.folder.index = Path(f"{os.path.abspath(root)}_prepared")
             if any(index_path(self.images, stage).is_file() for stage in STAGES):
                 self.folder.index = self.images
@@ -103,7 +103,7 @@ class FolderDataModule(ImageDataModule):
             self._check_images()
             self._check_index()
         prepared = super().prepared
-        if is_first and self.folder.index != self.images:
+        if is_first and self.folder.index != self.images and prepared.split != GIVEN:
             self._report_left_out(prepared)
         return prepared
 

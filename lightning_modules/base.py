@@ -78,26 +78,26 @@ class ImageModule(TrainableModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.epoch_means = EpochMeans()
-        self._compiled_network = torch.compile(self.network.forward) if compile else None
+        self.use_compile = compile  # nn.Module has a method compile
+        self._compiled_network: Callable[[Tensor], Tensor] | None = None
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that this module needs in any Trainer."""
-        callbacks: list[Callback] = [self.epoch_means]
-        if self.pretrained is not None:
-            callbacks.append(LoadPretrained())
-        if hasattr(self.network, "whiten"):
-            callbacks.append(Whitening())
-        return callbacks
+        pretrained = [LoadPretrained()] if self.pretrained is not None else []
+        whitening = [Whitening()] if hasattr(self.network, "whiten") else []
+        return [self.epoch_means, *pretrained, *whitening]
 
     def setup(self, stage: str) -> None:
-        """Print the initial weights."""
+        """Print the initial weights, and compile the network for training."""
         if stage == "fit" and self.initializers:
             rank_zero_only(rich_print)(initializer_table(self.network, self.initializers))
+        if stage == "fit" and self.use_compile:
+            self._compiled_network = torch.compile(self.network.forward)
 
     def configure_model(self) -> None:
         """Shard the network if the strategy is ``ModelParallelStrategy``."""
         if self.device_mesh is not None:
-            shard(self.network, self.device_mesh, compiled=self._compiled_network is not None)
+            shard(self.network, self.device_mesh, compiled=self.use_compile)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the network's output for normalised images, float ``(N, 3, H, W)``.

@@ -51,7 +51,7 @@ class ImageClassifier(ImageModule):
                 f"Expected a network that returns logits (1, {len(class_names)}), but {type(self.network).__name__} "
                 f"returns {self.output_shape}. Its first argument, the number of classes, must set their number."
             )
-        self.loss = for_classes(loss or nn.CrossEntropyLoss())
+        self.loss = for_classes(loss or nn.CrossEntropyLoss(), len(class_names))
         self.unweighted_loss: nn.Module | None = None  # for means over batches that do not depend on their classes
         if class_weights == "balanced":
             self.unweighted_loss, self.loss = self.loss, balanced(self.loss, self.hparams["class_counts"])

@@ -119,15 +119,22 @@ class ClassificationLoss(nn.Module):
         return 2 * one_hot - 1 if self.targets == "signs" else one_hot
 
 
-def for_classes(loss: nn.Module) -> nn.Module:
+def for_classes(loss: nn.Module, num_classes: int | None = None) -> nn.Module:
     """Return a loss that accepts logits and classes: torch's losses in ``ClassificationLoss``, others unchanged.
 
     Cross-entropy is also unchanged, because it already accepts logits and classes.
 
     Raises:
-        MisconfigurationException: It is a loss of torch that is not for classes, or is not reduced to a scalar.
+        MisconfigurationException: It is a loss of torch that is not for classes, is not reduced to a scalar, or has
+            weights for another number of classes.
     """
     check_reduction(loss)
+    for option in WEIGHTS:
+        weight = getattr(getattr(loss, "loss", loss), option, None)
+        if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in (1, num_classes or len(weight)):
+            raise MisconfigurationException(
+                f"Expected {num_classes} weights, one per class, for --model.loss.{option}, but got {len(weight)}."
+            )
     name = type(loss).__name__
     for cls, (inputs, targets) in TORCH_LOSSES.items():
         if isinstance(loss, cls):

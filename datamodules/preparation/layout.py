@@ -48,7 +48,8 @@ def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
     missing = [stage for stage in STAGES if stage not in parts]
     shares = [share for stage, share in zip(STAGES, fractions, strict=True) if stage in ("train", *missing)]
     divided = divide(parts["train"], [share / sum(shares) for share in shares], seed)
-    return {stage: {**parts, **dict(zip(["train", *missing], divided, strict=True))}[stage] for stage in STAGES}
+    parts |= dict(zip(["train", *missing], divided, strict=True))
+    return {stage: parts[stage] for stage in STAGES}
 
 
 def label_entries(files_of: dict[str, list[str]], folder: Path, names: Sequence[str]) -> list[Entry]:

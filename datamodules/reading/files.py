@@ -29,17 +29,31 @@ def find_files(paths: Iterable[str]) -> FileList:
     Folders are searched recursively, except hidden ones and folders of other programs.
     """
     result = FileList([], {}, [])
+
+    def note(error: OSError) -> None:
+        result.problems[error.filename] = f"cannot be read ({error.strerror})"
+
+    def add(path: str) -> None:
+        if os.path.isfile(path):
+            result.files.append(path)
+        else:  # opening a pipe would block until something writes to it
+            result.problems[path] = "is a broken link" if os.path.islink(path) else "is neither a file nor a folder"
+
     for path in paths:
-        if os.path.lexists(path):
-            _add(result, path)
-        elif glob.has_magic(path):
-            matches = sorted(glob.glob(os.path.expanduser(path), recursive=True))
-            for match in matches:
-                _add(result, match)
+        matches = [path]
+        if not os.path.lexists(path):
+            matches = sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else []
             if not matches:
-                result.problems[path] = "matches no file"
-        else:
-            result.problems[path] = "is missing"
+                result.problems[path] = "matches no file" if glob.has_magic(path) else "is missing"
+        for match in matches:
+            if not os.path.isdir(match):
+                add(match)
+                continue
+            for file in (os.path.join(parent, name) for parent, names in walk(match, note) for name in names):
+                if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                    add(file)
+                else:
+                    result.passed_over.append(file)
     return result._replace(files=list(dict.fromkeys(result.files)))
 
 
@@ -60,26 +74,3 @@ def walk(
 def is_data(name: str) -> bool:
     """Return whether a folder may contain data: it is not hidden and not made by another program, like ``@eaDir``."""
     return not name.startswith(".") and name.lower() not in OF_OTHER_PROGRAMS
-
-
-def _add(result: FileList, path: str) -> None:
-    if os.path.isdir(path):
-
-        def note(error: OSError) -> None:
-            result.problems[error.filename] = f"cannot be read ({error.strerror})"
-
-        for parent, names in walk(path, note):
-            for name in names:
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                    _add_file(result, os.path.join(parent, name))
-                else:
-                    result.passed_over.append(os.path.join(parent, name))
-    else:
-        _add_file(result, path)
-
-
-def _add_file(result: FileList, path: str) -> None:
-    if os.path.isfile(path):
-        result.files.append(path)
-    else:  # opening a pipe would block until something writes to it
-        result.problems[path] = "is a broken link" if os.path.islink(path) else "is neither a file nor a folder"

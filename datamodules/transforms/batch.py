@@ -185,7 +185,7 @@ class ProgressiveResize:
         sizes: Side in pixels by first epoch, such as ``{0: 16, 4: 24}``; the original size before the first.
     """
 
-    def __init__(self, sizes: dict[NonNegativeInt, PositiveInt]) -> None:
+    def __init__(self, sizes: dict[int, PositiveInt]) -> None:
         self.sizes = sizes
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:

@@ -29,12 +29,11 @@ from project.errors import debugging, shortened
 from project.report import write_report
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
-from project.resume.override_settings import OverrideSettings
+from project.resume.override_settings import overrides
 from project.resume.ranks import is_rank_zero
 from project.resume.resume import Resume, expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs.config import BEST, CONFIG, read_yaml
-from project.runs.options import OF_LENGTH, OF_TRAINING
 from project.runs.summary import summary
 
 
@@ -144,21 +143,13 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
-        always = [*always, Devices(), *self._overrides()]
+        always = [*always, Devices(), *overrides(self.resume)]
         # the first two run before all other callbacks
         config["callbacks"] = [MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, [*always, self.stopper, self.files])
         use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
         return trainer
-
-    def _overrides(self) -> list[Callback]:
-        """Return a callback that overrides settings of the checkpoint if the command line changes some."""
-        keys = [key for key, *_ in self.resume.changes if key.startswith(OF_TRAINING)]
-        if self.subcommand != "fit" or self.resume.file is None or not (keys or not self.resume.state):
-            return []  # a checkpoint of another program has no settings
-        forget_moments = "model.init_args.optimizer.class_path" in keys
-        return [OverrideSettings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))]
 
     def fit(self, **kwargs: Any) -> None:
         """Train. Lightning calls this method instead of ``Trainer.fit``."""

@@ -7,6 +7,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_modules.optim.schedules import steps_so_far
+from project.resume.resume import Resume
+from project.runs.options import OF_LENGTH, OF_TRAINING
+
+
+def overrides(resume: Resume) -> list[Callback]:
+    """Return a callback that overrides settings of the checkpoint if the command line changes some."""
+    keys = [key for key, *_ in resume.changes if key.startswith(OF_TRAINING)]
+    if resume.command != "fit" or resume.file is None or not (keys or not resume.state):
+        return []  # a checkpoint of another program has no settings
+    forget_moments = "model.init_args.optimizer.class_path" in keys
+    return [OverrideSettings(forget_moments, bool(keys) and all(key in OF_LENGTH for key in keys))]
 
 
 class OverrideSettings(Callback):
@@ -29,13 +40,15 @@ class OverrideSettings(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remove the states that must not be restored."""
-        schedules, state = checkpoint["lr_schedulers"], checkpoint["optimizer_states"][0]
+        schedules, states = checkpoint["lr_schedulers"], checkpoint["optimizer_states"]
         if self._length_only and schedules and all("num_bad_epochs" in schedule for schedule in schedules):
             return  # ReduceLROnPlateau does not depend on the length
+        if len(states) != 1:
+            return  # a custom training loop
         checkpoint["lr_schedulers"] = []
-        self._checkpoint_groups = _sizes(state["param_groups"])
+        self._checkpoint_groups = _sizes(states[0]["param_groups"])
         if self._forget_moments:
-            state["state"] = {}
+            states[0]["state"] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Store the settings of the config.

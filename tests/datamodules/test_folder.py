@@ -84,6 +84,8 @@ def test_the_data_folder_may_be_chosen(photos: Path, tmp_path: Path) -> None:
     assert data(tmp_path / "work", images=str(photos)).class_counts == [8, 8]
     assert (tmp_path / "work" / "dataset.json").is_file()
     assert not photos.with_name("photos_prepared").exists()
+    data(photos, images=str(photos))
+    assert photos.with_name("photos_prepared").exists()
 
 
 def test_images_may_be_in_a_read_only_folder(photos: Path) -> None:

@@ -70,14 +70,14 @@ def check_batch(content: bytes) -> None:
         assert 0 <= labels.min() <= labels.max() <= 9
 
 
-@settings(max_examples=900, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary() | st.lists(instruction(), max_size=30).map(b"".join), st.booleans())
 def test_any_pickle_is_images_or_an_error(content: bytes, embedded: bool) -> None:
     first = b"\x80\x02}(U\x06labels]K\x03aU\x04data"  # the content is the value of `data`
     check_batch(first + content + b"u." if embedded else content)
 
 
-@settings(max_examples=450, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.sampled_from(BATCH_PICKLES).flatmap(mutated))
 def test_any_batch_is_images_or_an_error(content: bytes) -> None:
     check_batch(content)
@@ -94,7 +94,7 @@ def images(archive: Path) -> list[tuple[Any, ...]]:
     return [(batch.subset, batch.pixels.tobytes(), batch.labels.tolist()) for batch in read_batches(archive)]
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=130, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_archive_is_its_images_or_an_error(tiny: Path, data: st.DataObject) -> None:
     evil = tiny.with_name("evil.tar.gz")
@@ -102,7 +102,7 @@ def test_any_archive_is_its_images_or_an_error(tiny: Path, data: st.DataObject) 
     assert tried(images, evil) in (None, images(tiny))  # gzip's checksum detects changes
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=130, deadline=None, derandomize=True)
 @given(data=st.data(), packed=st.booleans())
 def test_any_tar_file_is_images_or_an_error(tiny: Path, data: st.DataObject, packed: bool) -> None:
     content = data.draw(mutated(gzip.decompress(tiny.read_bytes())))
@@ -123,7 +123,7 @@ INDEX = st.binary() | st.lists(LINE, max_size=4).map(lambda lines: "".join(lines
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(content=INDEX)
 def test_any_index_file_is_entries_that_can_be_written_or_an_error(tiny: Path, content: bytes) -> None:
     path = tiny.with_name("train.txt")
@@ -137,7 +137,7 @@ def test_any_index_file_is_entries_that_can_be_written_or_an_error(tiny: Path, c
 ENTRY = st.tuples(st.text() | st.text("a. \t\n\r\\/名\ufeff\u3000"), st.integers(-1, 10**7) | st.integers(0, 9))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=130, deadline=None, derandomize=True)
 @given(entries=st.lists(ENTRY, max_size=5))
 def test_any_entries_are_read_back_or_not_written(tiny: Path, entries: list[tuple[str, int]]) -> None:
     path = tiny.with_name("val.txt")
@@ -149,7 +149,7 @@ def test_any_entries_are_read_back_or_not_written(tiny: Path, entries: list[tupl
 SANE = st.text(st.characters(codec="utf-8", exclude_characters="\\\ufeff", exclude_categories=["Cc", "Z"]), min_size=1)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(names=st.lists(SANE, unique=True), label=st.integers(0, 999_999))
 def test_sane_entries_are_written_and_read_back(tiny: Path, names: list[str], label: int) -> None:
     entries = [(f"images/a b/{name}.png", label) for name in names]

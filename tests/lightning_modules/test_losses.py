@@ -208,3 +208,17 @@ def test_losses_of_images_of_batchmean_are_sums_over_classes() -> None:
     logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     loss = for_classes(nn.KLDivLoss(reduction="batchmean"))
     torch.testing.assert_close(losses_of_images(loss, logits, targets).mean(), loss(logits, targets))
+
+
+@pytest.mark.parametrize(
+    ("option", "loss"),
+    [
+        ("weight", nn.CrossEntropyLoss(torch.ones(2))),
+        ("weight", ClassificationLoss(nn.BCELoss(torch.ones(4)), "sigmoid", "one_hot")),
+        ("pos_weight", nn.BCEWithLogitsLoss(pos_weight=torch.ones(2))),
+    ],
+)
+def test_weights_of_another_number_of_classes_are_refused(option: str, loss: nn.Module) -> None:
+    with pytest.raises(MisconfigurationException, match=f"^Expected 3 weights, one .*--model.loss.{option}, but"):
+        for_classes(loss, 3)
+    for_classes(nn.BCEWithLogitsLoss(pos_weight=torch.ones(1)), 3)  # one for all classes

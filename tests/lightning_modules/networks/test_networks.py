@@ -23,7 +23,8 @@ def shapes(network: nn.Module, layers: Iterable[nn.Module], side: int = 32) -> l
     seen: list[tuple[int, ...]] = []
     for layer in layers:
         layer.register_forward_hook(lambda module, args, output: seen.append(tuple(output.shape[1:])))
-    return [*seen, tuple(network.eval()(torch.zeros(1, 3, side, side)).shape[1:])]
+    output = network.eval()(torch.zeros(1, 3, side, side))
+    return [*seen, tuple(output.shape[1:])]
 
 
 def test_lenet_has_the_names_and_shapes_of_published_weights() -> None:

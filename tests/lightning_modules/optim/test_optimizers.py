@@ -112,6 +112,10 @@ def test_a_filter_steps_by_lr_times_an_orthogonal_matrix_of_its_momentum() -> No
 
 
 def test_a_normalized_filter_has_the_norm_of_the_root_of_its_width_before_its_step() -> None:
+    zeros = nn.Parameter(torch.zeros(4, 3))
+    set_gradients([zeros], 1)
+    Muon([zeros], lr=0.1, normalize=True).step()
+    assert torch.isfinite(zeros).all()
     [param] = filters(1, 16, 4, 3, 3)
     direction = param.detach() / param.detach().norm()
     optimizer = Muon([param], lr=1e-6, normalize=True)
@@ -177,12 +181,3 @@ def test_muon_never_synchronises_with_the_device() -> None:
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_a_weight_of_zeros_stays_finite_when_normalised() -> None:
-    weight = nn.Parameter(torch.zeros(4, 3))
-    optimizer = Muon([weight], lr=0.1, normalize=True)
-    weight.grad = torch.randn(4, 3)
-    optimizer.step()
-    assert torch.isfinite(weight).all()
-    assert weight.abs().sum() > 0

@@ -40,7 +40,8 @@ def fit(make_classifier: Make, tmp_path: Path) -> Callable[..., list[tuple[float
         if save is not None:
             when = save == "at the end of the epoch"
             callbacks += (ModelCheckpoint(tmp_path, "first", every_n_epochs=1, save_on_train_epoch_end=when),)
-        trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[*callbacks], **QUIET)
+        quiet = QUIET | {"enable_checkpointing": save is not None}
+        trainer = Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[*callbacks], **quiet)
         loader = DataLoader(images, batch_size)
         trainer.fit(make_classifier(**options), loader, loader, ckpt_path=file, weights_only=False)
         return rates.lrs

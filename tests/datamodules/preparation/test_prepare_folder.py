@@ -206,3 +206,38 @@ def test_index_files_without_a_description_are_the_users(root: Path) -> None:
     with pytest.raises(DataError, match=r"val\.txt is missing\. Write it, or split the images again with --data\.ov"):
         prepared(root)
     assert prepared(root, overwrite_split=True).digest == before.digest
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite_split": True, "fractions": (0.4, 0.3, 0.3)}])
+def test_interrupted_before_any_renaming_the_next_preparation_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+) -> None:
+    results = []
+    for number in range(8):
+        root = tmp_path / str(number) / "images"
+        for i, content in enumerate(encode_pngs(np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8))):
+            (root / f"{i % 2}").mkdir(parents=True, exist_ok=True)
+            (root / f"{i % 2}" / f"{i}.png").write_bytes(content)
+        if options:
+            prepared(root, fractions=(0.6, 0.2, 0.2))
+        calls = 0
+
+        def replace(path: Path, target: Path, number: int = number) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls == number:  # 0: never
+                raise KeyboardInterrupt
+            return path.rename(target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", replace)
+            try:
+                prepared(root, **options)
+            except KeyboardInterrupt:
+                pass
+            else:
+                assert number == 0 or number > calls
+        module = prepared(root, **options)
+        texts = {path.name: path.read_text() for path in sorted(folder_of(root).glob("*.txt*"))}
+        results.append((module.digest, module.prepared.split, texts))
+    assert all(result == results[0] for result in results)
