@@ -1,4 +1,4 @@
-"""Each extra can be removed by deleting the files that docs/extras.md lists."""
+"""Each extra can be removed by deleting the files that docs/options.md lists."""
 
 import re
 import shutil
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = re.findall(r"^\| (.+?) \| .+ \| (`.+`) \|$", (ROOT / "docs/extras.md").read_text(), re.MULTILINE)
+PAGE = (ROOT / "docs/options.md").read_text().partition("## Extras")[2]
+ROWS = re.findall(r"^\| (.+?) \| .+ \| (`.+`) \|$", PAGE, re.MULTILINE)
 FILES = {extra: re.findall(r"`(.+?)`", files) for extra, files in ROWS}
 
 

@@ -1,1 +1,1 @@
-"""Modules beyond plain classification; nothing else imports them. docs/extras.md lists how to delete each."""
+"""Modules beyond plain classification; nothing else imports them. docs/options.md lists how to delete each."""
