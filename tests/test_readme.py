@@ -228,10 +228,11 @@ def test_checkpoint_of_the_pages_names_the_class_that_predict_names(
 
 def test_pictures_and_pages_exist() -> None:
     for page, text in PAGES.items():
-        paths = re.findall(r"\]\(([^)]+)\)", text)
-        for path in paths:
+        for path, heading in re.findall(r"\]\(([^)#]+)#?([\w-]*)\)", text):
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
-    linked = re.findall(r"\]\((docs/\w+\.md)\)", README)
+            titles = re.findall(r"^#+ (.+)", (page.parent / path).read_text(), re.MULTILINE) if heading else [""]
+            assert heading in [title.lower().replace(" ", "-") for title in titles], f"{path}#{heading}"
+    linked = re.findall(r"\]\((docs/\w+\.md)", README)
     assert {ROOT / path for path in linked} == set(PAGES) - {ROOT / "README.md"}
 
 
