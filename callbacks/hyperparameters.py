@@ -27,7 +27,7 @@ class Hyperparameters(DrawingCallback):
         super().__init__()
 
     @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.draw_later(trainer, describe(trainer, pl_module), self._metrics(trainer))
 
     @rank_zero_only

@@ -47,7 +47,8 @@ class DrawingCallback(Callback):
         if stage != "fit":
             return
         media = " and ".join(kind for kind in self.required_media if kind not in IN_FILES)
-        if media and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+        trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning; it logs nothing
+        if media and not trial and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
             rank_zero_warn(f"{type(self).__name__} logs {media} only to TensorBoard, but the loggers are: {names}.")
         self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)

@@ -144,10 +144,10 @@ class CLI(LightningCLI):
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
         always = [*always, Devices(), DurationOnCPU(), *overrides(self.resume)]
-        # the first two run before all other callbacks
-        config["callbacks"] = [MonitorCheck(), EpochKeeper(), *given]
+        # the first three run before all other callbacks
+        config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
-        trainer = super()._instantiate_trainer(config, [*always, self.stopper, self.files])
+        trainer = super()._instantiate_trainer(config, [*always, self.stopper])
         use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
         return trainer
 
