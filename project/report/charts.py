@@ -59,12 +59,17 @@ def line_chart(title: str, lines: Sequence[Line], xlabel: str, metric: str = "")
         xlabel,
         f"{title}, by {xlabel}. {' '.join(_words(line, xlabel, metric) for line in lines)}",
         [(x(value), f"{value:g}") for value in x.ticks(6, whole=True)],
-        [(y(value), f"{100 * value:.4g}%" if metric == "acc" else f"{value:.3g}") for value in y.ticks(4)],
+        [(y(value), f"{100 * value:.4g}%" if metric == "acc" else _tick(value)) for value in y.ticks(4)],
         [(_path(line, x, y), line) for line in lines],
         [note for line in lines if (note := not_finite(line, xlabel))],
         [f"{xlabel}{cut}", *(line.name for line in lines)],
         [[f"{x:.4g}", *(format_metric(each[x], metric) if x in each else "" for each in values)] for x in shown],
     )
+
+
+def _tick(value: float) -> str:
+    """Return a number in at most seven characters, which fit beside an axis."""
+    return f"{value / 1000:.4g}k" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def distribution_chart(title: str, quantiles: dict[int, list[float]]) -> Chart:
