@@ -35,6 +35,9 @@ def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files:
         got, targets = dataset.__getitems__((0, positions))
         np.testing.assert_array_equal(got.numpy(), images[[3, 5, 0]])
         assert targets.tolist() == [1, 1, 0]
+        image, label = dataset[-1]
+        assert (image.tolist(), label) == (images[2].tolist(), 0)
+        assert [label for _, label in dataset] == [1, 0, 1, 0]
 
 
 def test_mapped_pixels_are_mapped_again_by_a_spawned_worker(files: tuple[Path, np.ndarray]) -> None:
