@@ -232,7 +232,10 @@ def test_a_cache_deleted_during_training_is_not_missed(tmp_path: Path) -> None:
     data.setup("test")
     assert sum(len(images) for images, _ in data.test_dataloader()) == len(read_index(tmp_path / "test.txt"))
     assert not list((tmp_path / "cache").iterdir())
-    data = sample(tmp_path)
+    data = SampleDataModule(root=str(tmp_path))
+    data.prepare_data()
+    next((tmp_path / "cache").iterdir()).unlink()
+    data.setup("fit")
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
