@@ -59,6 +59,7 @@ class FolderDataModule(ImageDataModule):
         self.images = Path(root if images is None else images)
         if self.images.exists():  # a checkpoint can be used without the images of its run
             self._check_images()
+        self.folder.accepts_given = True
         if self.images == self.root:
             self.folder.path = self.folder.index = Path(f"{os.path.abspath(root)}_prepared")
             if any(index_path(self.images, stage).is_file() for stage in STAGES):

@@ -34,6 +34,7 @@ class DataFolder:
         fold: Index of the fold that is held out for validation.
         images: Folder to which paths in index files are relative; ``path`` by default.
         index: Folder of the index files; ``path`` by default.
+        accepts_given: Whether index files that this project did not write may define the split; False by default.
 
     Raises:
         DataError: ``fold`` is not below ``folds``.
@@ -49,6 +50,7 @@ class DataFolder:
 
     def __post_init__(self) -> None:
         self.images = self.index = self.path
+        self.accepts_given = False
         if self.size is None:
             self.resize = None
         if self.folds is not None and (self.folds < 2 or self.fold >= self.folds):

@@ -43,9 +43,7 @@ def check_entries(path: Path, entries: list[Entry]) -> None:
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file; see ``check_entries``."""
-    entries = list(entries)
-    check_entries(path, entries)
+    """Write an index file of entries that ``check_entries`` accepts."""
     with write_atomically(path) as partial:
         partial.write_bytes(text_of(entries).encode())
 

@@ -164,6 +164,10 @@ def test_another_split_is_refused_until_it_is_asked_for(prepared: CIFAR10DataMod
         "val": {18},
         "test": {12},
     }
+    (Path(copy) / FILE).unlink()  # it names the split of the index files
+    with pytest.raises(DataError, match=r"but the images are divided in another way.*overwrite_split true"):
+        CIFAR10DataModule(root=copy).prepare_data()
+    assert CIFAR10DataModule(root=copy, overwrite_split=True).digest == prepared.digest
 
 
 def test_folds_hold_every_image_out_once_and_share_one_cache(copy: str) -> None:
