@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.errors import SHOWN, DataError, first_few
+from datamodules.errors import SHOWN, DataError, ImageError, first_few
 from datamodules.preparation.cache import Scan, cache_path, fingerprint, is_cached, scan
 from datamodules.preparation.dataset_info import FILE, DatasetInfo, PixelStats
 from datamodules.preparation.index import STAGES, Entries, count_labels, digest_of, index_path, text_of
@@ -26,7 +27,7 @@ class DataFolder:
 
     Attributes:
         path: Folder of ``dataset.json`` and the cache.
-        size: Side in pixels to which images are resized; None if they all have that of the first image.
+        size: Side in pixels to which images are resized; None if they all have that of the first readable image.
         resize: How images are resized; None if ``size`` is None.
         cached: Whether decoded images are cached on disk.
         skip: Whether unreadable images are excluded instead of raising an error.
@@ -71,21 +72,18 @@ class DataFolder:
         return (str(size) if self.resize is None else f"{size} {self.resize}") + fold
 
     def find_size(self, files: list[str]) -> int:
-        """Return ``size``, or else the side in pixels of the first image.
+        """Return ``size``, or else the side in pixels of the first image; if ``skip``, of the first readable one.
 
         Raises:
             DataError: It is not square, or cannot be read.
         """
         if self.size is not None:
             return self.size
-        (path,) = paths_of(self.images, files[:1])
-        height, width, _ = read_rgb(path).shape
-        if height != width:
-            raise DataError(
-                f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size to resize all "
-                "images."
-            )
-        return height
+        *others, last = paths_of(self.images, files if self.skip else files[:1])
+        for path in others:
+            with suppress(ImageError):
+                return side_of(path)
+        return side_of(last)
 
 
 class Prepared(NamedTuple):
@@ -123,6 +121,17 @@ class Prepared(NamedTuple):
         entries = self.entries["train"]
         files = [file for file, _ in entries[:: -(-len(entries) // count)]]
         return read_images(paths_of(self.folder.images, files), self.size, self.folder.resize)
+
+
+def side_of(path: str) -> int:
+    """Return the side of an image in pixels, or raise DataError if it is not square."""
+    height, width, _ = read_rgb(path).shape
+    if height != width:
+        raise DataError(
+            f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size to resize all "
+            "images."
+        )
+    return height
 
 
 def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Prepared | None:

@@ -135,6 +135,14 @@ def test_a_class_without_images_in_one_stage_is_reported_each_time(
         assert f"val of {folder_of(root)} has no images of 1 of 2 classes (dog). val metrics do not" in caplog.text
 
 
+def test_the_size_is_that_of_the_first_readable_image(root: Path) -> None:
+    (root / "test/cat/0.png").write_bytes(b"no image")
+    skipped = prepared(root, on_bad_image="skip").prepared
+    assert (skipped.size, list(skipped.stats.unreadable)) == (8, ["test/cat/0.png"])
+    with pytest.raises(DataError, match=r"test/cat/0\.png is not a readable image"):
+        prepared(root)
+
+
 def test_an_image_in_two_stages_is_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(root / "train/cat/0.png", root / "test/dog/1.png")
     with caplog.at_level("INFO"):
