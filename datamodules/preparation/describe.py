@@ -153,7 +153,7 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
     check_readable(folder, stats.unreadable)
     entries = folder.divide(listed, info.split.get("seed", 0))
     texts = {} if folder.folds is None else {f"{stage}.txt": text_of(part) for stage, part in entries.items()}
-    digests = info.digests | {name: digest_of(text) for name, text in texts.items()}
+    digests = info.digests | {name: digest_of(text.encode()) for name, text in texts.items()}
     entries = without(entries, stats.unreadable)
     prepared = Prepared(
         folder, info.class_names, entries, files, size, stats, cache if folder.cached else None, info.split, digests

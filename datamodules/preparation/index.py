@@ -64,9 +64,9 @@ def read_index(path: Path) -> list[Entry]:
     return _parse(path, content)
 
 
-def digest_of(text: str | bytes) -> str:
+def digest_of(content: bytes) -> str:
     """Return the SHA-256 of the content of an index file."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def text_of(entries: Iterable[Entry]) -> str:
