@@ -68,8 +68,8 @@ def prepare(data: Source) -> Prepared:
     except OSError as error:
         raise DataError(
             f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs free space and "
-            "permission to read and write. Provide them or change --data.root, and run the command again. Incomplete "
-            "files are not used."
+            "permission to read and write. Provide them, or change --data.root (and set --data.images, for a folder of "
+            "images), and run the command again. Incomplete files are not used."
         ) from error
 
 
