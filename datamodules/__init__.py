@@ -4,7 +4,6 @@ from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.folder import FolderDataModule
-from datamodules.preparation.dataset_info import DatasetInfo
 from datamodules.sample import SampleDataModule
 from datamodules.transforms.batch import (
     AlternatingFlip,
@@ -22,7 +21,6 @@ __all__ = [
     "CutMix",
     "Cutout",
     "DataError",
-    "DatasetInfo",
     "FolderDataModule",
     "ImageDataModule",
     "MixUp",

@@ -90,8 +90,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache = cache
-        skip = on_bad_image == "skip"
-        self.folder = DataFolder(self.root, image_size, resize, cache != "none", skip, folds, fold)
+        self.folder = DataFolder(self.root, image_size, resize, cache != "none", on_bad_image == "skip", folds, fold)
         self.train_transforms = train_transforms or []
         self.eval_transforms = eval_transforms or []
         self.normalize = normalize
@@ -210,6 +209,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Open the decoded images, and create the datasets that ``stage`` needs."""
+        if self._pixels is None and self.prepared.cache is not None and not self.prepared.cache.exists():
+            self._prepared = None  # the cache was deleted after prepare_data
         prepared = self.prepared
         self.pipeline.fit(prepared, training=stage == "fit")
         if self._pixels is None and prepared.cache is not None:
@@ -220,9 +221,8 @@ class ImageDataModule(LightningDataModule, ABC):
             self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, self._pixels)
         if stage == "fit":
             self.pipeline.check(prepared, self.num_classes)
-            names = first_few(self.class_names)
             numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())
-            info = f"{self.num_classes} classes ({names}) in {self.root}; images: {numbers}."
+            info = f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
             for line in [info, *prepared.stats.contrast_notes()]:
                 rank_zero_info(line)
 

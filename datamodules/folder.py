@@ -59,11 +59,12 @@ class FolderDataModule(ImageDataModule):
         self.images = Path(root if images is None else images)
         if self.images.exists():  # a checkpoint can be used without the images of its run
             self._check_images()
-        if self.images == self.root:
+        self.folder.images = self.images
+        self.folder.accepts_given = True
+        if self.images.resolve() == self.root.resolve():
             self.folder.path = self.folder.index = Path(f"{os.path.abspath(root)}_prepared")
             if any(index_path(self.images, stage).is_file() for stage in STAGES):
                 self.folder.index = self.images
-        self.folder.images = self._base()
         info = load_description(self.folder.path)
         before = info.split if info is not None else {}
         self.fractions = fractions or before.get("fractions", FRACTIONS)
@@ -102,6 +103,7 @@ class FolderDataModule(ImageDataModule):
         if is_first:
             self._check_images()
             self._check_index()
+            self.folder.images = self._base()
         prepared = super().prepared
         if is_first and self.folder.index != self.images and prepared.split != GIVEN:
             self._report_left_out(prepared)
@@ -132,8 +134,8 @@ class FolderDataModule(ImageDataModule):
             )
 
     def _base(self) -> Path:
-        """Return the folder to which paths in index files are relative."""
-        if index_path(self.folder.index, "train").is_file():
+        """Return the folder to which paths in index files are relative; those of a new split are, to ``images``."""
+        if not self.overwrite_split and index_path(self.folder.index, "train").is_file():
             files = [Path(file) for file, _ in read_index(index_path(self.folder.index, "train"))[:100]]
             # some may be missing
             if not any((self.images / file).exists() for file in files) and any(file.exists() for file in files):

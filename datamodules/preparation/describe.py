@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.errors import SHOWN, DataError, first_few
+from datamodules.errors import SHOWN, DataError, ImageError, first_few
 from datamodules.preparation.cache import Scan, cache_path, fingerprint, is_cached, scan
 from datamodules.preparation.dataset_info import FILE, DatasetInfo, PixelStats
 from datamodules.preparation.index import STAGES, Entries, count_labels, digest_of, index_path, text_of
@@ -26,7 +27,7 @@ class DataFolder:
 
     Attributes:
         path: Folder of ``dataset.json`` and the cache.
-        size: Side in pixels to which images are resized; None if they all have that of the first image.
+        size: Side in pixels to which images are resized; None if they all have that of the first readable image.
         resize: How images are resized; None if ``size`` is None.
         cached: Whether decoded images are cached on disk.
         skip: Whether unreadable images are excluded instead of raising an error.
@@ -34,6 +35,7 @@ class DataFolder:
         fold: Index of the fold that is held out for validation.
         images: Folder to which paths in index files are relative; ``path`` by default.
         index: Folder of the index files; ``path`` by default.
+        accepts_given: Whether index files that this project did not write may define the split; False by default.
 
     Raises:
         DataError: ``fold`` is not below ``folds``.
@@ -49,6 +51,7 @@ class DataFolder:
 
     def __post_init__(self) -> None:
         self.images = self.index = self.path
+        self.accepts_given = False
         if self.size is None:
             self.resize = None
         if self.folds is not None and (self.folds < 2 or self.fold >= self.folds):
@@ -69,21 +72,18 @@ class DataFolder:
         return (str(size) if self.resize is None else f"{size} {self.resize}") + fold
 
     def find_size(self, files: list[str]) -> int:
-        """Return ``size``, or else the side in pixels of the first image.
+        """Return ``size``, or else the side in pixels of the first image; if ``skip``, of the first readable one.
 
         Raises:
             DataError: It is not square, or cannot be read.
         """
         if self.size is not None:
             return self.size
-        (path,) = paths_of(self.images, files[:1])
-        height, width, _ = read_rgb(path).shape
-        if height != width:
-            raise DataError(
-                f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size to resize all "
-                "images."
-            )
-        return height
+        *others, last = paths_of(self.images, files if self.skip else files[:1])
+        for path in others:
+            with suppress(ImageError):
+                return side_of(path)
+        return side_of(last)
 
 
 class Prepared(NamedTuple):
@@ -123,6 +123,17 @@ class Prepared(NamedTuple):
         return read_images(paths_of(self.folder.images, files), self.size, self.folder.resize)
 
 
+def side_of(path: str) -> int:
+    """Return the side of an image in pixels, or raise DataError if it is not square."""
+    height, width, _ = read_rgb(path).shape
+    if height != width:
+        raise DataError(
+            f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size to resize all "
+            "images."
+        )
+    return height
+
+
 def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Prepared | None:
     """Return the images that ``dataset.json`` describes, or None if one has changed or the cache is missing.
 
@@ -142,7 +153,7 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
     check_readable(folder, stats.unreadable)
     entries = folder.divide(listed, info.split.get("seed", 0))
     texts = {} if folder.folds is None else {f"{stage}.txt": text_of(part) for stage, part in entries.items()}
-    digests = info.digests | {name: digest_of(text) for name, text in texts.items()}
+    digests = info.digests | {name: digest_of(text.encode()) for name, text in texts.items()}
     entries = without(entries, stats.unreadable)
     prepared = Prepared(
         folder, info.class_names, entries, files, size, stats, cache if folder.cached else None, info.split, digests

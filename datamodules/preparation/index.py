@@ -43,9 +43,7 @@ def check_entries(path: Path, entries: list[Entry]) -> None:
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file; see ``check_entries``."""
-    entries = list(entries)
-    check_entries(path, entries)
+    """Write an index file of entries that ``check_entries`` accepts."""
     with write_atomically(path) as partial:
         partial.write_bytes(text_of(entries).encode())
 
@@ -66,9 +64,9 @@ def read_index(path: Path) -> list[Entry]:
     return _parse(path, content)
 
 
-def digest_of(text: str | bytes) -> str:
+def digest_of(content: bytes) -> str:
     """Return the SHA-256 of the content of an index file."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def text_of(entries: Iterable[Entry]) -> str:

@@ -68,8 +68,8 @@ def prepare(data: Source) -> Prepared:
     except OSError as error:
         raise DataError(
             f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs free space and "
-            "permission to read and write. Provide them or change --data.root, and run the command again. Incomplete "
-            "files are not used."
+            "permission to read and write. Provide them, or change --data.root (and set --data.images, for a folder of "
+            "images), and run the command again. Incomplete files are not used."
         ) from error
 
 
@@ -78,7 +78,7 @@ def load(data: Source) -> Prepared | None:
     folder, info = data.folder, load_description(data.folder.path)
     if info is None or data.overwrite_split or info.digests != index_digests(folder.index):
         return None
-    check_settings(folder.index, info, data.split_settings)
+    check_settings(data, info.split)
     return find_prepared(folder, info, {stage: read_index(index_path(folder.index, stage)) for stage in STAGES})
 
 
@@ -121,12 +121,13 @@ def index_digests(folder: Path) -> dict[str, str]:
     return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
 
 
-def check_settings(folder: Path, info: DatasetInfo, settings: dict[str, Any]) -> None:
-    """Raise DataError if index files were created with other settings; those that were given fit any settings."""
-    if info.split not in (settings, GIVEN):
+def check_settings(data: Source, found: dict[str, Any]) -> None:
+    """Raise DataError if index files were created with other settings; those that were given may fit any settings."""
+    if found != data.split_settings and not (found == GIVEN and data.folder.accepts_given):
+        got = "the images are divided in another way" if found == GIVEN else f"got {found}"
         raise DataError(
-            f"Expected index files in {folder} with the split {settings}, but got {info.split}. Change --data.root, or "
-            "write new index files with --data.overwrite_split true."
+            f"Expected index files in {data.folder.index} with the split {data.split_settings}, but {got}. Change "
+            "--data.root, or write new index files with --data.overwrite_split true."
         )
 
 
@@ -134,47 +135,63 @@ def choose_split(data: Source, info: DatasetInfo | None) -> Split:
     """Return the split that index files define, or else a new one. Nothing is written.
 
     Complete index files without ``dataset.json`` are the user's, unless they equal a new split: then this project was
-    interrupted before it wrote ``dataset.json``.
+    interrupted before it wrote ``dataset.json``. Only some data modules accept the user's.
 
     Raises:
         DataError: Index files were created with other settings, or some are missing.
     """
     folder = data.folder.index
+    if data.overwrite_split:
+        own = data.make_split()
+        return Split(data.split_settings, own, is_new=bool(find_outdated(folder, own)))
     existing = {stage: read_index(index_path(folder, stage)) for stage in STAGES if index_path(folder, stage).is_file()}
     missing = [stage for stage in STAGES if stage not in existing]
-    if not missing and info is not None and not data.overwrite_split:
-        check_settings(folder, info, data.split_settings)
+    if not missing and info is not None:
+        check_settings(data, info.split)
         return Split(info.split, existing, is_new=False)
     try:
         own = data.make_split()
     except DataError:
-        if missing or data.overwrite_split:
+        if missing or not data.folder.accepts_given:
             raise
         return Split(GIVEN, existing, is_new=False)
-    if data.overwrite_split or all(entries == own[stage] for stage, entries in existing.items()):
+    if all(entries == own[stage] for stage, entries in existing.items()):
         return Split(data.split_settings, own, is_new=existing != own)
     if missing:
         raise DataError(
             f"Expected {', '.join(f'{stage}.txt' for stage in STAGES)} in {folder}, but {missing[0]}.txt is missing. "
             "Write it, or split the images again with --data.overwrite_split true."
         )
+    check_settings(data, GIVEN)
     return Split(GIVEN, existing, is_new=False)
+
+
+def find_outdated(folder: Path, entries: Entries) -> list[str]:
+    """Return the stages whose index files are missing, differ from the entries, or cannot be understood."""
+    outdated = []
+    for stage, of_stage in entries.items():
+        try:
+            same = read_index(index_path(folder, stage)) == of_stage
+        except DataError:
+            same = False
+        if not same:
+            outdated.append(stage)
+    return outdated
 
 
 def write_split(folder: Path, entries: Entries) -> None:
     """Write the index files that are missing or differ; others, which may have been edited, become ``train.txt.old``.
 
     ``dataset.json`` is deleted before and written afterwards: without it, the next preparation compares the entries.
+    All old files are renamed before the first new one is written, so that no kill leaves files of both splits.
     """
     (folder / FILE).unlink(missing_ok=True)
-    for stage, of_stage in entries.items():
-        path = index_path(folder, stage)
-        if path.is_file():
-            if read_index(path) == of_stage:
-                continue
-            backups = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
-            path.rename(next(backup for backup in backups if not backup.exists()))
-        write_index(path, of_stage)
+    outdated = [index_path(folder, stage) for stage in find_outdated(folder, entries)]
+    for path in filter(Path.is_file, outdated):
+        backups = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
+        path.rename(next(backup for backup in backups if not backup.exists()))
+    for path in outdated:
+        write_index(path, entries[path.stem])
 
 
 @contextmanager

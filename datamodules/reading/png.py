@@ -62,7 +62,7 @@ def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
         return None
     width, height = struct.unpack_from(">II", contents[0], 16)
     stored = height * (1 + width * 3)
-    if len(contents[0]) != PIXELS + stored + END:
+    if not (width and height) or len(contents[0]) != PIXELS + stored + END:
         return None
     files = np.frombuffer(b"".join(contents), np.uint8).reshape(len(contents), -1)
     rows = files[:, PIXELS : PIXELS + stored].reshape(-1, height, 1 + width * 3)

@@ -86,7 +86,7 @@ class RandomHorizontalFlip:
     """Flip images horizontally, each with probability ``p``."""
 
     def __init__(self, p: ClosedUnitInterval = 0.5) -> None:
-        self.p = p
+        self.p = float(ClosedUnitInterval(p))  # raises ValueError in Python, as a config does
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape."""
@@ -117,7 +117,7 @@ class Cutout:
     """
 
     def __init__(self, size: PositiveInt, fill: float = 0) -> None:
-        self.size = size
+        self.size = int(PositiveInt(size))
         self.fill = fill
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
@@ -139,7 +139,7 @@ class MixUp:
     """
 
     def __init__(self, alpha: PositiveFloat = 0.2) -> None:
-        self.alpha = alpha
+        self.alpha = float(PositiveFloat(alpha))
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images on the same scale and float targets ``(N, num_classes)``."""
@@ -160,7 +160,7 @@ class CutMix:
     """
 
     def __init__(self, alpha: PositiveFloat = 1.0) -> None:
-        self.alpha = alpha
+        self.alpha = float(PositiveFloat(alpha))
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape and dtype and float targets ``(N, num_classes)``."""

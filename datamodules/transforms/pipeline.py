@@ -177,9 +177,9 @@ def normalizers(transforms: Sequence[Any]) -> list[Normalization]:
     pairs: list[Normalization] = []
     for transform in transforms:
         if isinstance(transform, v1.Normalize | v2.Normalize):
-            white = 255 if max(transform.std) > 2 else 1  # no standard deviation of images of 0 to 1 exceeds 0.5
-            mean, std = (np.resize(values, 3) / white for values in (transform.mean, transform.std))
-            pair = mean.round(6).tolist(), std.round(6).tolist()
+            mean, std = (np.resize(values, 3) for values in (transform.mean, transform.std))
+            white = 255 if std.max() > 2 else 1  # no standard deviation of images of 0 to 1 exceeds 0.5
+            pair = (mean / white).round(6).tolist(), (std / white).round(6).tolist()
             pairs += [pair] if pair != NOT_NORMALIZED else []
         pairs += normalizers(inner_transforms(transform))
     return pairs

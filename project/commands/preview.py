@@ -61,7 +61,8 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
         batches = [loader.render(positions, epoch)[0] for epoch in range(epochs)]
         plain, targets = loader.dataset.load(positions)
         columns = {"on disk": plain.float() / 255}
-        names = [names_in_figures(data.class_names)[target] for target in targets.tolist()]
+        class_names = names_in_figures(data.class_names)
+        names = [class_names[target] for target in targets.tolist()]
     else:
         batches = [next(iter(loader))[0][:images] for _ in range(epochs)]
         columns, names = {}, [""] * len(batches[0])

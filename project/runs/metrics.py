@@ -192,7 +192,7 @@ def digest_of(checkpoint: Path) -> str:
 def same_data(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Return whether two records of data, from run.json or results.json, are of the same data.
 
-    Data whose pixels are not cached has the ``index_digest`` as its ``digest``, and is compared by that alone.
+    A record of an earlier version has the ``index_digest`` as its ``digest``, and is compared by that alone.
     """
     if first.get("digest") == second.get("digest"):
         return True

@@ -60,7 +60,7 @@ def test_official_split_never_changes_between_versions(prepared: CIFAR10DataModu
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
     labels = [7 * i % 10 for i in range(50_000)]  # as many as in the real dataset
     train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
-    assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
+    assert [digest_of(text_of(part).encode())[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
@@ -164,6 +164,10 @@ def test_another_split_is_refused_until_it_is_asked_for(prepared: CIFAR10DataMod
         "val": {18},
         "test": {12},
     }
+    (Path(copy) / FILE).unlink()  # it names the split of the index files
+    with pytest.raises(DataError, match=r"but the images are divided in another way.*overwrite_split true"):
+        CIFAR10DataModule(root=copy).prepare_data()
+    assert CIFAR10DataModule(root=copy, overwrite_split=True).digest == prepared.digest
 
 
 def test_folds_hold_every_image_out_once_and_share_one_cache(copy: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from datamodules import DataError
 from datamodules.preparation.cifar10_archive import BATCHES, FOLDER, parse_batch, read_batches
-from datamodules.preparation.index import read_index, write_index
+from datamodules.preparation.index import check_entries, read_index, write_index
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3072), np.uint8)
 BATCH = {b"labels": [3, 9], "names": ["a", b"\xff"], "n": -(2**40), "t": (1, None, True), b"data": PIXELS}
@@ -130,6 +130,7 @@ def test_any_index_file_is_entries_that_can_be_written_or_an_error(tiny: Path, c
     path.write_bytes(content)
     entries = tried(read_index, path)
     if entries is not None:
+        check_entries(path, entries)
         write_index(path, entries)
         assert read_index(path) == entries
 
@@ -139,10 +140,14 @@ ENTRY = st.tuples(st.text() | st.text("a. \t\n\r\\/名\ufeff\u3000"), st.integer
 
 @settings(max_examples=130, deadline=None, derandomize=True)
 @given(entries=st.lists(ENTRY, max_size=5))
-def test_any_entries_are_read_back_or_not_written(tiny: Path, entries: list[tuple[str, int]]) -> None:
+def test_any_entries_are_read_back_or_refused(tiny: Path, entries: list[tuple[str, int]]) -> None:
+    def write() -> None:
+        check_entries(path, entries)
+        write_index(path, entries)
+
     path = tiny.with_name("val.txt")
     path.unlink(missing_ok=True)
-    tried(write_index, path, entries)
+    tried(write)
     assert not path.exists() or read_index(path) == entries
 
 

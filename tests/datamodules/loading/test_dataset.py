@@ -35,6 +35,9 @@ def test_files_mapped_pixels_and_pixels_on_the_device_give_the_same_batch(files:
         got, targets = dataset.__getitems__((0, positions))
         np.testing.assert_array_equal(got.numpy(), images[[3, 5, 0]])
         assert targets.tolist() == [1, 1, 0]
+        image, label = dataset[-1]
+        assert (image.tolist(), label) == (images[2].tolist(), 0)
+        assert [label for _, label in dataset] == [1, 0, 1, 0]
 
 
 def test_mapped_pixels_are_mapped_again_by_a_spawned_worker(files: tuple[Path, np.ndarray]) -> None:
@@ -64,12 +67,14 @@ def test_an_image_of_another_size_is_an_error_or_resized(files: tuple[Path, np.n
     assert (read_images(names, 8, "crop")[1] == 9).all()
 
 
-def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarray]) -> None:
+@pytest.mark.parametrize("content", [b"no image", bytes(68)])  # 68 bytes are a stored PNG of 0 x 0 pixels
+def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarray], content: bytes) -> None:
     root, images = files
-    (root / "1.png").write_bytes(b"no image")
+    (root / "1.png").write_bytes(content)
     names = [str(root / f"{i}.png") for i in range(3)]
-    with pytest.raises(DataError, match=r"1\.png"):
-        read_images(names, 8, None)
+    for some in (names, names[1:2]):
+        with pytest.raises(DataError, match=r"1\.png"):
+            read_images(some, 8, None)
     errors: dict[int, DataError] = {}
     pixels = read_images(names, 8, None, errors)
     assert list(errors) == [1]

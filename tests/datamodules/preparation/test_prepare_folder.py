@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,14 @@ def test_a_class_without_images_in_one_stage_is_reported_each_time(
         assert f"val of {folder_of(root)} has no images of 1 of 2 classes (dog). val metrics do not" in caplog.text
 
 
+def test_the_size_is_that_of_the_first_readable_image(root: Path) -> None:
+    (root / "test/cat/0.png").write_bytes(b"no image")
+    skipped = prepared(root, on_bad_image="skip").prepared
+    assert (skipped.size, list(skipped.stats.unreadable)) == (8, ["test/cat/0.png"])
+    with pytest.raises(DataError, match=r"test/cat/0\.png is not a readable image"):
+        prepared(root)
+
+
 def test_an_image_in_two_stages_is_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(root / "train/cat/0.png", root / "test/dog/1.png")
     with caplog.at_level("INFO"):
@@ -208,12 +218,23 @@ def test_index_files_without_a_description_are_the_users(root: Path) -> None:
     assert prepared(root, overwrite_split=True).digest == before.digest
 
 
+def test_a_damaged_index_file_is_replaced_if_asked_for(root: Path) -> None:
+    before = prepared(root)
+    index = folder_of(root) / "train.txt"
+    index.write_bytes(b"\xff")
+    FolderDataModule(root=str(root))  # reads no index file yet
+    with pytest.raises(DataError, match="Expected UTF-8"):
+        prepared(root)
+    assert prepared(root, overwrite_split=True).digest == before.digest
+    assert index.with_name("train.txt.old").read_bytes() == b"\xff"
+
+
 @pytest.mark.parametrize("options", [{}, {"overwrite_split": True, "fractions": (0.4, 0.3, 0.3)}])
 def test_interrupted_before_any_renaming_the_next_preparation_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
 ) -> None:
     results = []
-    for number in range(8):
+    for number in range(10):
         root = tmp_path / str(number) / "images"
         for i, content in enumerate(encode_pngs(np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8))):
             (root / f"{i % 2}").mkdir(parents=True, exist_ok=True)
@@ -222,21 +243,27 @@ def test_interrupted_before_any_renaming_the_next_preparation_ends_the_same(
             prepared(root, fractions=(0.6, 0.2, 0.2))
         calls = 0
 
-        def replace(path: Path, target: Path, number: int = number) -> Path:
+        def move(path: Path, target: Path, number: int = number) -> Path:
             nonlocal calls
             calls += 1
             if calls == number:  # 0: never
                 raise KeyboardInterrupt
-            return path.rename(target)
+            os.replace(path, target)
+            return target
 
         with monkeypatch.context() as patched:
-            patched.setattr(Path, "replace", replace)
+            patched.setattr(Path, "replace", move)
+            patched.setattr(Path, "rename", move)
             try:
                 prepared(root, **options)
             except KeyboardInterrupt:
                 pass
             else:
                 assert number == 0 or number > calls
+        plain = shutil.copytree(root.parent, tmp_path / f"{number} without options") / "images"
+        with suppress(DataError):  # or else the images are divided once, by the old or the new settings
+            entries = prepared(plain).prepared.entries
+            assert len({file for part in entries.values() for file, _ in part}) == sum(map(len, entries.values())) == 20
         module = prepared(root, **options)
         texts = {path.name: path.read_text() for path in sorted(folder_of(root).glob("*.txt*"))}
         results.append((module.digest, module.prepared.split, texts))

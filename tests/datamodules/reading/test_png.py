@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -47,6 +48,8 @@ def test_any_other_file_is_left_to_a_general_decoder() -> None:
         assert decode_pngs([own[0], file.getvalue()]) is None
         assert decode_pngs([file.getvalue()]) is None
     assert decode_pngs([b""]) is None
+    for width, height in ((0, 0), (0, 5), (5, 0)):
+        assert decode_pngs([bytes(16) + struct.pack(">II", width, height) + bytes(44 + height)]) is None
     assert decode_pngs([own[0], encode_pngs(random_images(1, 8, 8))[0]]) is None
     assert decode_pngs(encode_pngs(images, 6)) is None
     assert decode_pngs(encode_pngs(random_images(1, 300, 200))) is None

@@ -331,6 +331,14 @@ def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dt
 
 
 @pytest.mark.parametrize(
+    ("transform", "value"), [(MixUp, 0), (CutMix, -1), (Cutout, 0), (Cutout, 1.5), (RandomHorizontalFlip, 50)]
+)
+def test_senseless_values_are_refused_in_python(transform: Callable[[Any], BatchTransform], value: float) -> None:
+    with pytest.raises(ValueError, match=str(value)):
+        transform(value)
+
+
+@pytest.mark.parametrize(
     ("transform", "message"),
     [
         (RandomCrop(1, 9), r"within that of the images, \(8, 11\), but got one that is 1 larger"),
