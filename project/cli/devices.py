@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-KEY = "devices"  # their number in a checkpoint
+KEY = "world_size"  # number of devices in a checkpoint; older ones have a dict "devices"
 
 
 class Devices(Callback):
@@ -31,6 +31,6 @@ class Devices(Callback):
         before, now = checkpoint.get(KEY), trainer.world_size
         if trainer.state.fn == TrainerFn.FITTING and before not in (None, now):
             rank_zero_warn(
-                f"The checkpoint was trained on {before} devices, but training resumes on {now}. To keep the global "
-                f"batch size, multiply --data.batch_size by {before / now:g}."
+                f"The checkpoint was trained on {before} devices, but training resumes on {now}. Unless "
+                f"--data.batch_size is already adapted, multiply it by {before / now:g} to keep the global batch size."
             )
