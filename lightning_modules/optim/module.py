@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
@@ -86,6 +87,10 @@ class TrainableModule(LightningModule):
         if factor != 1 or [group.rule for group in self.groups] != [OTHERS]:
             rank_zero_only(rich_print)(param_group_table(self.network, self.groups, optimizer))
         return config
+
+    def on_fit_start(self) -> None:
+        if self.global_rank:  # otherwise dropout would be the same on each device
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_start(self) -> None:
         self._unfreeze(self.current_epoch)  # if a run resumes within an epoch, on_train_epoch_start is not called

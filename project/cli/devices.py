@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -14,8 +13,6 @@ class Devices(Callback):
     """Report the global batch size, and warn if training resumes with another number of devices."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_rank:  # otherwise dropout would be the same on each device
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         devices, batches = trainer.world_size, trainer.accumulate_grad_batches
         images = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if devices * batches > 1 and isinstance(images, int):
