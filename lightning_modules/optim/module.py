@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import nn
@@ -128,6 +128,10 @@ class TrainableModule(LightningModule):
                 "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
                 f"several times, but got {trainer.accumulate_grad_batches}. Use a larger --data.batch_size."
             )
+        epochs = trainer.max_epochs or 0
+        late = [group.name for group in self.groups if (group.rule.unfreeze_epoch or 0) >= epochs > 0]
+        if late:
+            rank_zero_warn(f"Training ends before the unfreeze_epoch of {', '.join(late)}, so they are never trained.")
         if trainer.world_size > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
             raise MisconfigurationException(
                 f"Expected one device for unfreeze_epoch of --model.param_groups, but got {trainer.world_size}: "

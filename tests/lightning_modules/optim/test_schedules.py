@@ -383,6 +383,14 @@ def test_layers_that_unfreeze_later_are_rejected_on_several_devices(make_classif
         module.configure_optimizers()
 
 
+def test_layers_that_would_unfreeze_after_the_training_are_reported(make_classifier: Make) -> None:
+    rules = [ParamGroup("conv1*", unfreeze_epoch=1), ParamGroup("conv2*", unfreeze_epoch=2)]
+    module = make_classifier(param_groups=rules)
+    module.trainer = trainer_of(2)
+    with pytest.warns(UserWarning, match="unfreeze_epoch of conv2, so they are never trained"):
+        module.configure_optimizers()
+
+
 # Groups that a callback adds
 
 
