@@ -70,8 +70,8 @@ class TrainableModule(LightningModule):
         """Build optimizer and schedule, and print the groups.
 
         Raises:
-            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, or the trainer
-                does not support them.
+            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, the schedule
+                applies to no group, or the trainer does not support them.
         """
         devices = self.trainer.world_size
         factor = {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[self.scale_lr]
@@ -82,8 +82,15 @@ class TrainableModule(LightningModule):
         scheduled = [group["scheduled"] for group in optimizer.param_groups]
         if not all(scheduled):
             total_steps(self.trainer)  # raises an error if it is unknown
-        if self.make_scheduler is not None and any(scheduled):
-            config["lr_scheduler"] = build_scheduler(self.make_scheduler, optimizer, self.trainer, self.lr_interval)
+        if self.make_scheduler is not None:
+            if not any(scheduled):
+                raise MisconfigurationException(
+                    "Expected a group without its own schedule for --model.lr_scheduler, but all groups of "
+                    "--model.param_groups have one. Set --model.lr_scheduler null, or remove a group's schedule."
+                )
+            config["lr_scheduler"] = build_scheduler(
+                self.make_scheduler, optimizer, self.trainer, self.lr_interval, factor
+            )
         if factor != 1 or [group.rule for group in self.groups] != [OTHERS]:
             rank_zero_only(rich_print)(param_group_table(self.network, self.groups, optimizer))
         return config
