@@ -62,6 +62,7 @@ class TrainableModule(LightningModule):
         self.scale_lr = scale_lr
         self.lr_interval = lr_interval
         self.groups = assign_groups(network, param_groups or [], no_decay, layer_decay)
+        self._schedules = {group.name: group.rule.schedule for group in self.groups if group.rule.schedule is not None}
         for group in self.groups:
             if group.frozen:
                 group.require_grad(network, False)
@@ -123,9 +124,10 @@ class TrainableModule(LightningModule):
 
     def _set_own_lrs(self, at_start: bool = False) -> None:
         """Set the learning rates of the groups with their own schedule."""
-        schedules = {group.name: group.rule.schedule for group in self.groups}
+        if not self._schedules:
+            return
         for settings in self.trainer.optimizers[0].param_groups:
-            if (schedule := schedules.get(settings.get("name", ""))) is not None:
+            if (schedule := self._schedules.get(settings.get("name", ""))) is not None:
                 settings["lr"] = settings["initial_lr"] * schedule(progress(self.trainer, at_start))
 
     def _check_trainer(self, optimizer: Any) -> None:
