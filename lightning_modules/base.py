@@ -116,11 +116,6 @@ class ImageModule(TrainableModule):
 
     # Beyond Lightning's hooks
 
-    @property
-    def backbone(self) -> nn.ModuleList:
-        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
-        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
-
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` every ``log_every_n_steps``, and average values for ``train/<name>`` of the epoch.
 

@@ -114,6 +114,13 @@ class TrainableModule(LightningModule):
         with scheduled_groups(scheduler.optimizer):
             super().lr_scheduler_step(scheduler, metric)
 
+    # Beyond Lightning's hooks
+
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
+        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
+
     # Helpers
 
     def _unfreeze(self, epoch: int | None) -> None:
