@@ -19,19 +19,19 @@ from project.runs.config import CONFIG, EXPECTED, PREVIOUS_CONFIGS, differences,
 from project.runs.folders import REPORT
 from project.runs.outcome import changes, compare, facts, subject
 
-SECTIONS = {  # macros of sections.html, in the order of the page; a section without content is left out
-    "outcome": "Outcome",
-    "curves": "Learning curves",
-    "confusion": "Confusion matrix",
-    "mistakes": "Most confident mistakes",
-    "attention": "Grad-CAM and occlusion",
-    "classes": "Classes",
-    "kernels": "Kernels",
-    "maps": "Feature maps",
-    "distributions": "Distributions over time",
-    "flow": "Gradient flow",
-    "more": "More pictures and scalars",
-    "origin": "What produced it",
+SECTIONS: dict[str, tuple[str, list[str]]] = {  # title and kinds of pictures of the macros of sections.html, in order
+    "outcome": ("Outcome", []),
+    "curves": ("Learning curves", []),
+    "confusion": ("Confusion matrix", ["confusion_matrix", "confusion_matrix_normalised"]),
+    "mistakes": ("Most confident mistakes", []),
+    "attention": ("Grad-CAM and occlusion", ["grad_cam", "occlusion"]),
+    "classes": ("Classes", ["roc"]),
+    "kernels": ("Kernels", ["kernels_colour", "kernels", "kernels_video"]),
+    "maps": ("Feature maps", ["feature_maps"]),
+    "distributions": ("Distributions over time", []),
+    "flow": ("Gradient flow", ["gradient_flow"]),
+    "more": ("More pictures and scalars", []),  # pictures of all other kinds
+    "origin": ("What produced it", []),
 }
 CURVES = {  # scalars of each chart
     "Loss": ["train/loss", "val/loss"],
@@ -70,7 +70,7 @@ def render(runs: Sequence[Run]) -> str:
     names = names if len(runs) == 2 else [runs[0].result.name]
     macros: Any = _templates().get_template("sections.html").make_module({"names": names})
     contents = {name: str(getattr(macros, name)(runs)).strip() for name in SECTIONS}
-    sections = [(name, title, contents[name]) for name, title in SECTIONS.items() if contents[name]]
+    sections = [(name, title, contents[name]) for name, (title, _) in SECTIONS.items() if contents[name]]
     title = f"Run{'s' if len(runs) > 1 else ''} {' and '.join(names)}"
     return _templates().get_template("page.html").render(title=title, sections=sections)
 
@@ -80,7 +80,8 @@ def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     functions = (facts, subject, warnings, scalar_charts, distribution_charts, compared, config_texts, origin_table)
-    templates.globals |= {function.__name__: function for function in functions} | {"of_stage": tables}
+    own_kinds = {name: kinds for name, (_, kinds) in SECTIONS.items()}
+    templates.globals |= {each.__name__: each for each in functions} | {"of_stage": tables, "own_kinds": own_kinds}
     return templates
 
 
