@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
-from callbacks.tools.layers import check_maps, convolutions, denormalized, find_layers, forward, hooked
+from callbacks.tools.layers import check_maps, convolutions, denormalized, forward, hooked, matching_layers
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
 from callbacks.tools.transfer import to_cpu
 
@@ -45,8 +45,13 @@ class FeatureMaps(ImageCallback):
         self.layers = layers
         self.max_channels = max_channels
 
+    def find_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        if self.layers is None:
+            return convolutions(pl_module, DEFAULT_LAYERS)
+        return matching_layers(pl_module, self.layers, self)
+
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
-        if not (layers := self._find(pl_module)):
+        if not (layers := self.find_layers(pl_module)):
             return None
         outputs = Outputs(self.max_channels)
         with hooked(layers, outputs.keep), outputs:
@@ -64,11 +69,6 @@ class FeatureMaps(ImageCallback):
                 content += "; below each, the same after the activation"
             cells = torch.stack(rows, 1).flatten(0, 1)  # (images * rows, 1 + channels, 3, H, W)
             log.image(f"feature_maps/{name}", grid(cells), f"Feature maps of {name}, {log.moment}: {content}")
-
-    def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
-        if self.layers is None:
-            return convolutions(pl_module, DEFAULT_LAYERS)
-        return find_layers(pl_module, self.layers, self)
 
 
 class Outputs(TorchFunctionMode):

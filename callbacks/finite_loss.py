@@ -38,10 +38,12 @@ class TerminateOnNaN(Callback):
         self._reported = False
         self._losses: list[tuple[int, Tensor]] = []  # steps and losses since the last check
         self._batch: Any = None
+        self._last_step = -1  # of the last check of weights
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reported = False
         self._losses.clear()
+        self._last_step = -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch
@@ -59,8 +61,10 @@ class TerminateOnNaN(Callback):
         if trainer.sanity_checking or self._reported or self._batch is None:
             return
         self._check_losses(trainer, pl_module)
-        weights = [parameter.detach() for parameter in pl_module.parameters()]
-        if not self._reported and not get_total_norm(weights).isfinite():
+        if self._reported or trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        if not get_total_norm([parameter.detach() for parameter in pl_module.parameters()]).isfinite():
             self._report(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
 
     on_train_epoch_end = on_validation_start

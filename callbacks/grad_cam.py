@@ -20,9 +20,9 @@ from callbacks.tools.layers import (
     check_maps,
     convolutions,
     denormalized,
-    find_layers,
     forward,
     hooked,
+    matching_layers,
     names_of,
     predicted_classes,
 )
@@ -55,10 +55,18 @@ class GradCAM(ImageCallback):
         super().__init__(images, **kwargs)
         self.layer = layer
 
-    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
-        layers = convolutions(pl_module) if self.layer is None else find_layers(pl_module, [self.layer], self)
-        if not layers:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and not self.find_layers(pl_module):
             rank_zero_warn("GradCAM needs a convolution, but the network has none. It logs nothing.")
+
+    def find_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        if self.layer is None:
+            return convolutions(pl_module)
+        return matching_layers(pl_module, [self.layer], self)
+
+    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
+        if not (layers := self.find_layers(pl_module)):
             return None
         name, layer = list(layers.items())[-1]
         tensors = self._weigh(trainer, pl_module, selection, name, layer)

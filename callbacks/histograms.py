@@ -14,7 +14,7 @@ from callbacks.base.images import ImageCallback, Selection
 from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools.histogram import TensorStatistics, count, unpack
-from callbacks.tools.layers import find_layers, forward, hooked, network_of
+from callbacks.tools.layers import forward, hooked, matching_layers, network_of
 
 Kind = Literal["weights", "gradients", "updates"]
 # layers of ``ActivationHistograms``
@@ -67,6 +67,11 @@ class ActivationHistograms(ImageCallback):
         super().__init__(images, **kwargs)
         self.layers = layers
 
+    def find_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        if self.layers is not None:
+            return matching_layers(pl_module, self.layers, self)
+        return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, COMMON)}
+
     def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
         rows: dict[str, Tensor] = {}
 
@@ -74,17 +79,12 @@ class ActivationHistograms(ImageCallback):
             if isinstance(output, Tensor):  # count now, because the next layer may work in place
                 rows[f"activations/{name}"] = count([output])[0]
 
-        with hooked(self._find(pl_module), keep):
+        with hooked(self.find_layers(pl_module), keep):
             forward(trainer, pl_module, selection.images)
         return (unpack(rows, torch.stack(list(rows.values()))), trainer.global_step) if rows else None
 
     def draw(self, log: LogSnapshot, statistics: dict[str, TensorStatistics], step: int) -> None:
         log_histograms(log, statistics, step)
-
-    def _find(self, pl_module: LightningModule) -> dict[str, nn.Module]:
-        if self.layers is not None:
-            return find_layers(pl_module, self.layers, self)
-        return {name: layer for name, layer in network_of(pl_module).named_modules() if isinstance(layer, COMMON)}
 
 
 def log_histograms(log: LogSnapshot, statistics_of: dict[str, TensorStatistics], step: int) -> None:

@@ -57,17 +57,20 @@ class TopMistakes(PredictionCallback):
         latest = self._collector.batches[-1]
         confidences = latest.confidences
         wrong = (outputs["preds"] != targets) & (targets != self._collector.ignored)
-        new = {
-            # correct predictions rank last, after all mistakes
-            "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
-            "losses": latest.losses,
-            "targets": targets,
-            "preds": outputs["preds"],
-            "batches": torch.full_like(targets, batch_idx),
-            "places": torch.arange(len(targets), device=targets.device),
-            "images": images[:, 0] if images.ndim == 5 else images,  # the first of several views of an image
-        }
-        self._worst = worst_of([self._worst, new] if self._worst else [new], self.count)
+        new = highest(
+            {
+                # correct predictions rank last, after all mistakes
+                "confidences": confidences.where(wrong, -1.0).nan_to_num(-1.0),
+                "losses": latest.losses,
+                "targets": targets,
+                "preds": outputs["preds"],
+                "batches": torch.full_like(targets, batch_idx),
+                "places": torch.arange(len(targets), device=targets.device),
+                "images": images[:, 0] if images.ndim == 5 else images,  # the first of several views of an image
+            },
+            self.count,
+        )
+        self._worst = worst_of([self._worst, new], self.count) if self._worst else new
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._gather(trainer, pl_module, trainer.val_dataloaders)
@@ -128,10 +131,14 @@ class TopMistakes(PredictionCallback):
 
 
 def worst_of(parts: list[dict[str, Tensor]], count: int) -> dict[str, Tensor]:
-    """Return the ``count`` images of the parts with the highest confidences, in descending order.
+    """Return the ``count`` images of the parts with the highest confidences, in descending order."""
+    return highest({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, count)
+
+
+def highest(columns: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the ``count`` rows of the columns with the highest confidences, in descending order.
 
     Equal confidences keep their order, which is undefined in ``topk``.
     """
-    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     order = columns["confidences"].argsort(descending=True, stable=True)[:count]
     return {name: column[order] for name, column in columns.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from rich import print as rich_print
 from torch import Tensor, nn
 
@@ -34,8 +34,7 @@ class ImageModule(TrainableModule):
         image_size: Side of the images in pixels.
         width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
-        initializers: Ordered rules for initialising parameters, by layer and name; parameters without a rule keep the
-            initialisation of the network's class.
+        initializers: Ordered rules for initialising parameters by layer and name; others keep the network's own values.
         pretrained: File of weights to start from; see ``load_pretrained``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
         compile: Train with torch.compile: faster steps after the first, which may take a minute.
@@ -64,8 +63,7 @@ class ImageModule(TrainableModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(build_network(network, width, image_size), **kwargs)
-        # a checkpoint has its own weights; callbacks.Hyperparameters logs the others
-        self.save_hyperparameters(ignore=["width", "pretrained"], logger=False)
+        self.save_hyperparameters(ignore=["width", "pretrained"], logger=False)  # a checkpoint has its own weights
         self.class_names = class_names
         self.initializers = initializers or []
         self.pretrained = pretrained
@@ -78,21 +76,31 @@ class ImageModule(TrainableModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.epoch_means = EpochMeans()
+        self.own_callbacks: list[Callback] = [self.epoch_means, *([LoadPretrained()] if pretrained else [])]
+        if callable(getattr(self.network, "whiten", None)):
+            self.own_callbacks.append(Whitening())
         self.use_compile = compile  # nn.Module has a method compile
         self._compiled_network: Callable[[Tensor], Tensor] | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks that this module needs in any Trainer."""
-        pretrained = [LoadPretrained()] if self.pretrained is not None else []
-        whitening = [Whitening()] if hasattr(self.network, "whiten") else []
-        return [self.epoch_means, *pretrained, *whitening]
+        """Return the callbacks that this module needs in any Trainer, except those that it has from an earlier fit."""
+        return [each for each in self.own_callbacks if each not in self.trainer.callbacks]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Print the initial weights, and compile the network for training."""
         if stage == "fit" and self.initializers:
-            rank_zero_only(rich_print)(initializer_table(self.network, self.initializers))
+            self._initial_weights = initializer_table(self.network, self.initializers)  # before they are sharded
         if stage == "fit" and self.use_compile:
             self._compiled_network = torch.compile(self.network.forward)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.initializers and self.trainer.ckpt_path is None:  # otherwise a checkpoint has replaced them
+            rank_zero_only(rich_print)(self._initial_weights)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.pretrained is not None:  # also the hyperparameters of older checkpoints name the file
+            rank_zero_info(f"{self.pretrained} is not loaded, because the weights of the checkpoint replace it.")
+            self.pretrained = None
 
     def configure_model(self) -> None:
         """Shard the network if the strategy is ``ModelParallelStrategy``."""
@@ -116,19 +124,11 @@ class ImageModule(TrainableModule):
 
     # Beyond Lightning's hooks
 
-    @property
-    def backbone(self) -> nn.ModuleList:
-        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
-        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
-
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` every ``log_every_n_steps``, and average values for ``train/<name>`` of the epoch.
 
-        Calling ``self.log`` in every step would take longer than a small network's backward pass.
-
-        Args:
-            count: Number of images, or of other items that the means are over.
-            **means: Scalars without gradient, including ``loss``.
+        Calling ``self.log`` in every step would take longer than a small network's backward pass. ``means`` over
+        ``count`` images, or other items, are scalars without gradient, including ``loss``.
         """
         self.epoch_means.update(count, means)
         every = 0 if self._trainer is None else self.trainer.log_every_n_steps  # type: ignore[attr-defined]

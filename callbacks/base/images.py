@@ -7,7 +7,7 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks.base.drawing import DrawingCallback
 
@@ -25,7 +25,7 @@ class ImageCallback(DrawingCallback):
 
     ``collect`` is called before the first validation batch of an epoch on rank zero, with the module in eval mode; with
     ``WeightAveraging``, the module has the averaged weights. In the sanity check, ``collect`` is called as a test, but
-    nothing is drawn.
+    nothing is drawn. A subclass that uses layers overrides ``find_layers``.
 
     Args:
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
@@ -44,6 +44,15 @@ class ImageCallback(DrawingCallback):
             raise MisconfigurationException(f"Expected a number for random {what}, but got positions {images}.")
         self.images = images
         self.random = random
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.find_layers(pl_module)  # on every rank, before training
+
+    def find_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
+        """Return the layers that ``collect`` uses; raise MisconfigurationException if one does not exist."""
+        return {}
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -69,9 +78,10 @@ class ImageCallback(DrawingCallback):
             images, targets = batch
         else:
             positions = self._positions(dataset, trainer.current_epoch)
-            render = getattr(loader, "render", None)  # that of this project decodes the images together
-            pairs = None if render else [dataset[position] for position in positions.tolist()]
-            images, targets = render(positions, 0) if render else loader.collate_fn(pairs)
+            if render := getattr(loader, "render", None):  # that of this project decodes the images together
+                images, targets = render(positions, 0)
+            else:
+                images, targets = loader.collate_fn([dataset[position] for position in positions.tolist()])
         count = self.images if isinstance(self.images, int) else len(self.images)
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
         return Selection(images[:count].to(pl_module.device), targets[:count].to(pl_module.device), len(batch[0]))

@@ -75,8 +75,7 @@ class LogSnapshot:
         """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
         for writer in self.writers:
             writer.add_histogram_raw(tag, **histogram._asdict(), global_step=self.step)
-        rms = (histogram.sum_squares / histogram.num) ** 0.5
-        values = [f"{value:.6g}" for value in (rms, *quantiles(histogram))]
+        values = [f"{value:.6g}" for value in (histogram.rms, *quantiles(histogram))]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "distributions.csv").open("a", newline="") as file:
             rows = csv.writer(file)

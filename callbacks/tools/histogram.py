@@ -28,6 +28,11 @@ class Histogram(NamedTuple):
     bucket_limits: list[float]  # upper edge of each bucket
     bucket_counts: list[int]
 
+    @property
+    def rms(self) -> float:
+        """Root mean square."""
+        return (self.sum_squares / self.num) ** 0.5
+
 
 class TensorStatistics(NamedTuple):
     """Statistics of one tensor."""
@@ -38,7 +43,7 @@ class TensorStatistics(NamedTuple):
     @property
     def rms(self) -> float:
         """Root mean square of the finite values; NaN if there are none."""
-        return (self.histogram.sum_squares / self.histogram.num) ** 0.5 if self.histogram else float("nan")
+        return self.histogram.rms if self.histogram else float("nan")
 
 
 def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:

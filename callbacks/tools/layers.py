@@ -67,7 +67,7 @@ def check_maps(output: Any, layer: str, owner: object) -> Tensor:
     )
 
 
-def find_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
+def matching_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
     """Return the layers of the network whose names match any of the shell patterns, such as "stages.*.conv2".
 
     Raises:

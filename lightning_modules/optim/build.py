@@ -70,7 +70,11 @@ def build_optimizer(
 
 
 def build_scheduler(
-    make: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer, interval: Interval | None = None
+    make: LRSchedulerCallable,
+    optimizer: Optimizer,
+    trainer: Trainer,
+    interval: Interval | None = None,
+    lr_factor: float = 1.0,
 ) -> dict[str, Any]:
     """Return the Lightning configuration of a schedule for the groups without their own.
 
@@ -79,6 +83,7 @@ def build_scheduler(
         optimizer: Optimizer of ``build_optimizer``.
         trainer: Trainer that defines the length of training.
         interval: When to step it; by default the interval that its class is designed for.
+        lr_factor: Factor on the learning rates of its options, that of ``build_optimizer``.
 
     Raises:
         MisconfigurationException: The class rejects its options or the groups, the length of training is unknown, or
@@ -91,9 +96,11 @@ def build_scheduler(
         extra["total_steps"] = total_steps(trainer, interval or "step")
     with scheduled_groups(optimizer) as groups:
         for key, lr in arguments.items():
-            # one number for all groups would override their own learning rates
-            if issubclass(kind, OneCycleLR | CyclicLR) and key in ("base_lr", "max_lr") and not isinstance(lr, list):
-                extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in groups]
+            if issubclass(kind, OneCycleLR | CyclicLR) and key in ("base_lr", "max_lr"):
+                if isinstance(lr, list):
+                    extra[key] = [each * lr_factor for each in lr]
+                else:  # one number for all groups would override their own learning rates, which contain the factor
+                    extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in groups]
         names = ", ".join(group["name"] for group in groups)
         keys = [key for key in ("momentum", "betas") if key in optimizer.defaults]
         own = any(group[key] != optimizer.defaults[key] for group in groups for key in keys)

@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import nn
@@ -61,6 +62,7 @@ class TrainableModule(LightningModule):
         self.scale_lr = scale_lr
         self.lr_interval = lr_interval
         self.groups = assign_groups(network, param_groups or [], no_decay, layer_decay)
+        self._schedules = {group.name: group.rule.schedule for group in self.groups if group.rule.schedule is not None}
         for group in self.groups:
             if group.frozen:
                 group.require_grad(network, False)
@@ -69,8 +71,8 @@ class TrainableModule(LightningModule):
         """Build optimizer and schedule, and print the groups.
 
         Raises:
-            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, or the trainer
-                does not support them.
+            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, the schedule
+                applies to no group, or the trainer does not support them.
         """
         devices = self.trainer.world_size
         factor = {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[self.scale_lr]
@@ -81,11 +83,22 @@ class TrainableModule(LightningModule):
         scheduled = [group["scheduled"] for group in optimizer.param_groups]
         if not all(scheduled):
             total_steps(self.trainer)  # raises an error if it is unknown
-        if self.make_scheduler is not None and any(scheduled):
-            config["lr_scheduler"] = build_scheduler(self.make_scheduler, optimizer, self.trainer, self.lr_interval)
+        if self.make_scheduler is not None:
+            if not any(scheduled):
+                raise MisconfigurationException(
+                    "Expected a group without its own schedule for --model.lr_scheduler, but all groups of "
+                    "--model.param_groups have one. Set --model.lr_scheduler null, or remove a group's schedule."
+                )
+            config["lr_scheduler"] = build_scheduler(
+                self.make_scheduler, optimizer, self.trainer, self.lr_interval, factor
+            )
         if factor != 1 or [group.rule for group in self.groups] != [OTHERS]:
             rank_zero_only(rich_print)(param_group_table(self.network, self.groups, optimizer))
         return config
+
+    def on_fit_start(self) -> None:
+        if self.global_rank:  # otherwise dropout would be the same on each device
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_start(self) -> None:
         self._unfreeze(self.current_epoch)  # if a run resumes within an epoch, on_train_epoch_start is not called
@@ -101,6 +114,13 @@ class TrainableModule(LightningModule):
         with scheduled_groups(scheduler.optimizer):
             super().lr_scheduler_step(scheduler, metric)
 
+    # Beyond Lightning's hooks
+
+    @property
+    def backbone(self) -> nn.ModuleList:
+        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
+        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
+
     # Helpers
 
     def _unfreeze(self, epoch: int | None) -> None:
@@ -111,9 +131,10 @@ class TrainableModule(LightningModule):
 
     def _set_own_lrs(self, at_start: bool = False) -> None:
         """Set the learning rates of the groups with their own schedule."""
-        schedules = {group.name: group.rule.schedule for group in self.groups}
+        if not self._schedules:
+            return
         for settings in self.trainer.optimizers[0].param_groups:
-            if (schedule := schedules.get(settings.get("name", ""))) is not None:
+            if (schedule := self._schedules.get(settings.get("name", ""))) is not None:
                 settings["lr"] = settings["initial_lr"] * schedule(progress(self.trainer, at_start))
 
     def _check_trainer(self, optimizer: Any) -> None:
@@ -123,6 +144,10 @@ class TrainableModule(LightningModule):
                 "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
                 f"several times, but got {trainer.accumulate_grad_batches}. Use a larger --data.batch_size."
             )
+        epochs = trainer.max_epochs or 0
+        late = [group.name for group in self.groups if (group.rule.unfreeze_epoch or 0) >= epochs > 0]
+        if late:
+            rank_zero_warn(f"Training ends before the unfreeze_epoch of {', '.join(late)}, so they are never trained.")
         if trainer.world_size > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
             raise MisconfigurationException(
                 f"Expected one device for unfreeze_epoch of --model.param_groups, but got {trainer.world_size}: "

@@ -113,7 +113,8 @@ class LambdaLR(lr_scheduler.LambdaLR):
 
     Args:
         optimizer: Optimizer whose groups' ``lr`` are multiplied.
-        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one function per group.
+        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one function per group
+            without its own schedule.
     """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: list[Callable[[int], float]] | Callable[[int], float]) -> None:

@@ -4,7 +4,7 @@ from itertools import takewhile
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from rich.markup import escape
@@ -66,13 +66,9 @@ class LoadPretrained(Callback):
     on_test_start = on_predict_start = on_validation_start
 
     def _load(self, trainer: Trainer, pl_module: Any, whole: bool) -> None:
-        if pl_module.pretrained is None:
-            return
-        if trainer.ckpt_path is None:
+        if pl_module.pretrained is not None and trainer.ckpt_path is None:
             load_pretrained(pl_module.network, pl_module.pretrained, whole)
-        else:
-            rank_zero_info(f"{pl_module.pretrained} is not loaded, because the weights of the checkpoint replace it.")
-        pl_module.pretrained = None
+            pl_module.pretrained = None
 
 
 def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:

@@ -2,20 +2,17 @@
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-KEY = "devices"  # their number in a checkpoint
+KEY = "world_size"  # number of devices in a checkpoint; older ones have a dict "devices"
 
 
 class Devices(Callback):
     """Report the global batch size, and warn if training resumes with another number of devices."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_rank:  # otherwise dropout would be the same on each device
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
         devices, batches = trainer.world_size, trainer.accumulate_grad_batches
         images = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if devices * batches > 1 and isinstance(images, int):
@@ -31,6 +28,6 @@ class Devices(Callback):
         before, now = checkpoint.get(KEY), trainer.world_size
         if trainer.state.fn == TrainerFn.FITTING and before not in (None, now):
             rank_zero_warn(
-                f"The checkpoint was trained on {before} devices, but training resumes on {now}. To keep the global "
-                f"batch size, multiply --data.batch_size by {before / now:g}."
+                f"The checkpoint was trained on {before} devices, but training resumes on {now}. Unless "
+                f"--data.batch_size is already adapted, multiply it by {before / now:g} to keep the global batch size."
             )

@@ -88,4 +88,7 @@ def message_of(error: BaseException, args: list[str]) -> tuple[str, int]:
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
         advice = "It may have run out of memory. Reduce --data.num_workers or --data.batch_size"
         return f"error: {text.strip(' .')}. {advice}.", 1
+    if isinstance(error, RuntimeError) and (match := re.search(r".*\bC(\+\+)? compiler.*", str(error))):
+        advice = "Install gcc and g++, or use --model.compile false"
+        return f"error: Expected a compiler for --model.compile true, but got: {match[0].strip(' .')}. {advice}.", 2
     return short_traceback(error), 1

@@ -41,10 +41,10 @@ class Chart(NamedTuple):
     rows: list[list[str]]
 
 
-def line_of(run: Run, tag: str, name: str, style: int = 0, number: int = 0) -> Line:
-    """Return a scalar as a line over epochs, or over steps if no epoch is finished."""
+def line_of(run: Run, tag: str, unit: str, name: str, style: int = 0, number: int = 0) -> Line:
+    """Return a scalar as a line over a unit, "epoch" or "step"."""
     steps, values = np.array(run.scalars[tag], float).T
-    return Line(name, run.epochs(steps) if run.epoch_ends else steps, values, style, number)
+    return Line(name, run.epochs(steps) if unit == "epoch" else steps, values, style, number)
 
 
 def line_chart(title: str, lines: Sequence[Line], xlabel: str, metric: str = "") -> Chart:

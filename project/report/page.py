@@ -19,26 +19,26 @@ from project.runs.config import CONFIG, EXPECTED, PREVIOUS_CONFIGS, differences,
 from project.runs.folders import REPORT
 from project.runs.outcome import changes, compare, facts, subject
 
-SECTIONS = {  # macros of sections.html, in the order of the page; a section without content is left out
-    "outcome": "Outcome",
-    "curves": "Learning curves",
-    "confusion": "Confusion matrix",
-    "mistakes": "Most confident mistakes",
-    "attention": "Grad-CAM and occlusion",
-    "classes": "Classes",
-    "kernels": "Kernels",
-    "maps": "Feature maps",
-    "distributions": "Distributions over time",
-    "flow": "Gradient flow",
-    "more": "More pictures and scalars",
-    "origin": "What produced it",
+SECTIONS: dict[str, tuple[str, list[str]]] = {  # title and kinds of pictures of the macros of sections.html, in order
+    "outcome": ("Outcome", []),
+    "curves": ("Learning curves", []),
+    "confusion": ("Confusion matrix", ["confusion_matrix", "confusion_matrix_normalised"]),
+    "mistakes": ("Most confident mistakes", []),
+    "attention": ("Grad-CAM and occlusion", ["grad_cam", "occlusion"]),
+    "classes": ("Classes", ["roc"]),
+    "kernels": ("Kernels", ["kernels_colour", "kernels", "kernels_video"]),
+    "maps": ("Feature maps", ["feature_maps"]),
+    "distributions": ("Distributions over time", []),
+    "flow": ("Gradient flow", ["gradient_flow"]),
+    "more": ("More pictures and scalars", []),  # pictures of all other kinds
+    "origin": ("What produced it", []),
 }
 CURVES = {  # scalars of each chart
     "Loss": ["train/loss", "val/loss"],
     "Accuracy": ["train/acc", "val/acc"],
     "Loss of single training steps": ["train/loss_step"],
 }
-MOST_LINES, MOST_CHARTS = 6, 12  # of a chart: as many as colours; of scalars without a chart of their own
+MOST_LINES, MOST_CHARTS, MOST_WARNINGS = 6, 12, 8  # of a chart: as many as colours; of other scalars; of NaN and Inf
 OPEN, FOLDED = 3, 6  # charts of a kind of distributions
 
 
@@ -70,7 +70,7 @@ def render(runs: Sequence[Run]) -> str:
     names = names if len(runs) == 2 else [runs[0].result.name]
     macros: Any = _templates().get_template("sections.html").make_module({"names": names})
     contents = {name: str(getattr(macros, name)(runs)).strip() for name in SECTIONS}
-    sections = [(name, title, contents[name]) for name, title in SECTIONS.items() if contents[name]]
+    sections = [(name, title, contents[name]) for name, (title, _) in SECTIONS.items() if contents[name]]
     title = f"Run{'s' if len(runs) > 1 else ''} {' and '.join(names)}"
     return _templates().get_template("page.html").render(title=title, sections=sections)
 
@@ -80,14 +80,17 @@ def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     functions = (facts, subject, warnings, scalar_charts, distribution_charts, compared, config_texts, origin_table)
-    templates.globals |= {function.__name__: function for function in functions} | {"of_stage": tables}
+    own_kinds = {name: kinds for name, (_, kinds) in SECTIONS.items()}
+    templates.globals |= {each.__name__: each for each in functions} | {"of_stage": tables, "own_kinds": own_kinds}
     return templates
 
 
 def warnings(run: Run) -> list[str]:
     """Return notes about changed settings, and NaN and Inf."""
     unit = "epoch" if run.epoch_ends else "step"
-    return list(filter(None, [changes(run.folder), *(not_finite(line_of(run, tag, tag), unit) for tag in run.scalars)]))
+    notes = [note for tag in run.scalars if (note := not_finite(line_of(run, tag, unit, tag), unit))]
+    more = f"{len(notes) - MOST_WARNINGS} more scalars are not finite." if len(notes) > MOST_WARNINGS else ""
+    return list(filter(None, [changes(run.folder), *notes[:MOST_WARNINGS], more]))
 
 
 def scalar_charts(runs: Sequence[Run], section: str) -> list[Chart]:
@@ -108,15 +111,15 @@ def scalar_charts(runs: Sequence[Run], section: str) -> list[Chart]:
 
 def _chart(runs: Sequence[Run], title: str, tags: Sequence[str]) -> Chart | None:
     lines = []
-    for number, run in enumerate(runs):
+    unit = "epoch" if all(run.epoch_ends for run in runs if run.scalars) else "step"  # the same for all lines
+    for i, run in enumerate(runs):
         for style, tag in enumerate(tags[:MOST_LINES]):
             name = tag.partition("/")[0] if len(tags) == 2 else title
             name = re.sub("^lr-|-momentum$|-weight_decay$", "", tag) if tag.startswith("lr-") else name
             if tag in run.scalars:
-                lines.append(line_of(run, tag, name if len(runs) == 1 else f"{'AB'[number]} {name}", style, number))
+                lines.append(line_of(run, tag, unit, name if len(runs) == 1 else f"{'AB'[i]} {name}", style, i))
     if not lines:
         return None
-    unit = "epoch" if all(run.epoch_ends for run in runs) else "step"
     chart = line_chart(title, lines, unit, "acc" if title == "Accuracy" or "/acc" in title else "")
     if len(tags) > MOST_LINES:
         chart.notes.append(f"{len(tags) - MOST_LINES} more are in metrics.csv, such as {tags[-1]}.")
@@ -127,9 +130,9 @@ def distribution_charts(run: Run) -> list[tuple[str, list[Chart], list[Chart], i
     """Return title, charts, folded charts and number of further tensors of each kind, as "weights"."""
     found = []
     for kind in dict.fromkeys(tag.partition("/")[0] for tag in run.distributions):
-        tags = [tag for tag in run.distributions if tag.startswith(f"{kind}/")]
+        tags = [tag for tag in run.distributions if tag.partition("/")[0] == kind]
         drawn = spread_evenly(tags, OPEN + FOLDED)
-        charts = [distribution_chart(tag.partition("/")[2], run.distributions[tag]) for tag in drawn]
+        charts = [distribution_chart(tag.partition("/")[2] or tag, run.distributions[tag]) for tag in drawn]
         found.append((kind, charts[:OPEN], charts[OPEN:], len(tags) - OPEN))
     return found
 

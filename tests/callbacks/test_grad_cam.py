@@ -74,8 +74,9 @@ def test_images_maps_and_captions_are_arranged(make_classifier: Make, tmp_path: 
 
 
 def test_network_without_convolutions_is_skipped(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="GradCAM needs a convolution, but the network has none"):
-        fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=1)
+    with pytest.warns(UserWarning, match="GradCAM needs a convolution, but the network has none") as warned:
+        fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=2)
+    assert sum("GradCAM needs" in str(warning.message) for warning in warned) == 1
     assert events(tmp_path).Tags()["images"] == []
 
 

@@ -39,7 +39,9 @@ def fit(module: ImageClassifier, loader: DataLoader | None = None, **options: An
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
-def test_a_plain_trainer_trains_tests_and_saves_a_classifier(tmp_path: Path) -> None:
+def test_a_plain_trainer_trains_tests_and_saves_a_classifier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     module = ImageClassifier(
         network=LeNet,
         optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9),
@@ -54,10 +56,21 @@ def test_a_plain_trainer_trains_tests_and_saves_a_classifier(tmp_path: Path) -> 
     trainer = Trainer(max_epochs=2, accelerator="cpu", logger=False, default_root_dir=tmp_path)
     trainer.fit(module, batches(), batches(2))
     assert {"train/loss", "train/acc", "val/loss", "val/acc"} <= trainer.callback_metrics.keys()
+    assert "Initialisation" in capsys.readouterr().out
     results = trainer.test(module, batches(2))
+    assert "will override" not in caplog.text  # Lightning's note about the module's callbacks
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
     loaded = ImageClassifier.load_from_checkpoint(tmp_path / "plain.ckpt", weights_only=False)
     assert trainer_of().test(loaded, batches(2), verbose=False) == results
+    trainer_of(2).fit(loaded, batches(), ckpt_path=tmp_path / "plain.ckpt", weights_only=False)
+    assert "Initialisation" not in capsys.readouterr().out  # the checkpoint replaces these weights
+
+
+def test_each_rank_has_its_own_random_numbers(make_classifier: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageClassifier, "global_rank", 3)
+    torch.manual_seed(5)
+    make_classifier().on_fit_start()
+    assert torch.initial_seed() == 8
 
 
 class WrongWidth(nn.Module):

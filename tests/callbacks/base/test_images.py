@@ -1,11 +1,13 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import FeatureMaps, GradCAM
-from callbacks.base.images import spread
+from callbacks import ActivationHistograms, FeatureMaps, GradCAM
+from callbacks.base.images import ImageCallback, spread
 
 
 def test_positions_take_turns_among_the_classes() -> None:
@@ -41,6 +43,13 @@ def test_images_that_cannot_be_chosen_are_refused(options: dict[str, Any], messa
 def test_positions_beyond_the_validation_set_are_refused() -> None:
     with pytest.raises(MisconfigurationException, match=r"below 5, the number of validation images.*\[2, 5\]"):
         GradCAM(images=[2, 5])._positions(range(5), 0)
+
+
+@pytest.mark.parametrize("callback", [FeatureMaps(["conv9"]), GradCAM("conv9"), ActivationHistograms(["conv9"])])
+def test_layer_that_does_not_exist_is_named_in_setup(callback: ImageCallback, make_classifier: Callable) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[callback])
+    with pytest.raises(MisconfigurationException, match=rf"'conv9' of {type(callback).__name__} .*conv2"):
+        callback.setup(trainer, make_classifier(), "fit")
 
 
 def test_random_images_change_with_the_epoch_and_follow_from_it() -> None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules import ProgressiveResize, SampleDataModule
 from lightning_modules import ImageClassifier
+from lightning_modules.networks import LeNet
 from lightning_modules.networks.airbench import Airbench
 from project.__main__ import main
 
@@ -91,6 +92,20 @@ def test_trained_network_is_not_whitened_again(make_classifier: Make, tmp_path: 
         tuned = make_classifier(network=partial(Airbench, widths=[8, 8, 8]), pretrained=str(tmp_path / "some.pth"))
         Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(tuned, DataLoader(others, 16))
         assert torch.equal(tuned.network.whitening.weight, filters) == (not removed)
+
+
+class Whitened(LeNet):
+    """A network that does not record whether it is whitened."""
+
+    def whiten(self, images: torch.Tensor) -> None:
+        self.images = images
+
+
+def test_a_network_need_not_record_that_it_is_whitened(make_classifier: Make) -> None:
+    module, images = make_classifier(network=Whitened), torch.randn(20, 3, 32, 32)
+    loader = DataLoader(TensorDataset(images, torch.arange(20) % 10), 8)
+    Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, loader)
+    assert torch.equal(module.network.images, images)
 
 
 def test_whitening_is_fitted_to_whole_images_and_not_to_augmented_ones(

@@ -215,12 +215,13 @@ def test_one_cycle_by_epoch_spans_the_epochs(make_classifier: Make) -> None:
     assert max(lrs["default"]) > 0.25
 
 
+@pytest.mark.parametrize("peak", [0.3, [1.5, 0.3]])
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
 def test_all_learning_rates_are_scaled_by_the_number_of_devices_or_its_root(
-    make_classifier: Make, scale: str, factor: float
+    make_classifier: Make, scale: str, factor: float, peak: Any
 ) -> None:
     rules = [ParamGroup("fc3.*", lr=0.5), ParamGroup("fc2.*", schedule=Triangle())]
-    cycle = partial(OneCycleLR, max_lr=0.3, cycle_momentum=False)
+    cycle = partial(OneCycleLR, max_lr=peak, cycle_momentum=False)
     module = make_classifier(param_groups=rules, scale_lr=scale, lr_scheduler=cycle)
     module.trainer = trainer_of(-1, devices=4, strategy="ddp", max_steps=10)
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -292,6 +293,7 @@ def test_steps_may_limit_a_training_instead_of_epochs(make_classifier: Make) -> 
         ({"lr_scheduler": MAIN["shape"]}, -1, "Expected a known length of training"),
         ({"param_groups": [ParamGroup("fc3.*", schedule=Triangle())]}, -1, "Expected a known length of training"),
         ({"lr_scheduler": OneCycle, "param_groups": [ParamGroup("fc3.*", momentum=0.8)]}, 1, "cycle_momentum: false"),
+        ({"lr_scheduler": OneCycle, "param_groups": [ParamGroup("*", schedule=Triangle())]}, 1, "without its own sch"),
         (
             {"lr_scheduler": partial(CyclicLR, base_lr=0.01, max_lr=0.1)}
             | {"param_groups": [ParamGroup("fc3.*", momentum=0.8)]},
@@ -380,6 +382,14 @@ def test_layers_that_unfreeze_later_are_rejected_on_several_devices(make_classif
     module = make_classifier(param_groups=[ParamGroup("conv*", unfreeze_epoch=2)])
     module.trainer = trainer_of(1, devices=2, strategy="ddp")
     with pytest.raises(MisconfigurationException, match=r"one device for unfreeze_epoch.*but got 2"):
+        module.configure_optimizers()
+
+
+def test_layers_that_would_unfreeze_after_the_training_are_reported(make_classifier: Make) -> None:
+    rules = [ParamGroup("conv1*", unfreeze_epoch=1), ParamGroup("conv2*", unfreeze_epoch=2)]
+    module = make_classifier(param_groups=rules)
+    module.trainer = trainer_of(2)
+    with pytest.warns(UserWarning, match="unfreeze_epoch of conv2, so they are never trained"):
         module.configure_optimizers()
 
 

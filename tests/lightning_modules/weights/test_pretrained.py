@@ -4,14 +4,17 @@ import pickle
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save, save_file
 from torch import nn
 
+from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
@@ -206,6 +209,21 @@ def test_file_without_a_state_dict_is_reported_in_one_line(
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch's message advises to load it unsafely
     assert not recwarn.list
+
+
+def test_weights_of_an_older_checkpoint_are_not_replaced_by_the_file_that_it_names(
+    make_classifier: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer, file = Trainer(accelerator="cpu", logger=False), tmp_path / "old.ckpt"
+    trainer.strategy.connect(make_classifier())
+    trainer.save_checkpoint(file)
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["hyper_parameters"]["pretrained"] = "lenet.pkl"
+    torch.save(checkpoint, file)
+    module = ImageClassifier.load_from_checkpoint(file, weights_only=False)
+    assert module.pretrained is None
+    assert "pretrained" not in module.hparams
+    assert "lenet.pkl is not loaded, because the weights of the checkpoint replace it." in caplog.messages
 
 
 def test_recipe_uses_published_weights_and_reports_a_missing_file(

@@ -29,7 +29,7 @@ from report_runs import (
 
 from project.__main__ import main
 from project.report import write_report
-from project.report.page import warnings
+from project.report.page import render, warnings
 from project.report.read import read_run
 from project.report.tables import confusions
 from project.runs import record
@@ -243,6 +243,21 @@ def test_epochs_that_a_resumed_run_repeats_replace_the_earlier_ones(begun: Path)
     assert {epoch: values[-1] for epoch, values in read_run(begun).distributions["weights/a"].items()} == {1: 18, 2: 2}
 
 
+def test_a_tag_without_a_kind_is_drawn(begun: Path) -> None:
+    write_distributions(begun, ["logits", "weights/a"], (1, 2))
+    assert set(page_of(begun).charts) == {"logits", "a"}
+
+
+def test_two_runs_share_an_axis_of_steps_if_one_has_no_finished_epoch(run: Path, begun: Path) -> None:
+    chart = Page(render([read_run(run), read_run(begun)])).charts["Loss"]
+    assert chart.startswith("Loss, by epoch. A train: ")
+    write_metrics(begun, [{"step": 3, "train/loss": 1.0}])
+    chart = Page(render([read_run(run), read_run(begun)])).charts["Loss"]
+    assert chart.startswith("Loss, by step. A train: ")
+    assert f" at {3 * STEPS - 1};" in chart
+    assert re.search(r"B train: 1\S* at 3", chart)
+
+
 def test_every_scalar_is_drawn_or_counted_as_left_out(begun: Path) -> None:
     groups = [f"lr-SGD/{name}{end}" for name in "abcdefgh" for end in ("", "-momentum", "-weight_decay")]
     own = [f"own{i}" for i in range(14)]
@@ -268,6 +283,9 @@ def test_values_that_are_not_finite_are_named(begun: Path) -> None:
     page = page_of(begun)
     assert "never: never finite." in page.charts["never"]
     assert "val/loss is not finite from epoch 3" in page.text
+    write_metrics(begun, [{"step": 3} | {f"own{i}": math.nan for i in range(11)}])
+    assert len(found := warnings(read_run(begun))) == 9
+    assert found[-1] == "3 more scalars are not finite."
 
 
 def test_settings_that_changed_in_a_resumed_run_are_named(begun: Path) -> None:
