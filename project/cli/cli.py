@@ -30,7 +30,7 @@ from project.report import write_report
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.override_settings import overrides
-from project.resume.ranks import is_rank_zero
+from project.resume.ranks import follow_rank_zero, is_rank_zero
 from project.resume.resume import Resume, expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs.config import BEST, CONFIG, read_yaml
@@ -46,6 +46,7 @@ def run(args: list[str]) -> "CLI":
         SystemExit: See ``report_errors``.
     """
     with report_errors(args):
+        follow_rank_zero()
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
