@@ -87,7 +87,7 @@ def build_scheduler(
 
     Raises:
         MisconfigurationException: The class rejects its options or the groups, the length of training is unknown, or
-            the epochs with a validation are.
+            ReduceLROnPlateau would be stepped where its metric is missing.
     """
     factory, arguments = unwrap(make)
     kind = factory if isinstance(factory, type) else object
@@ -119,8 +119,10 @@ def build_scheduler(
     by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
+        if interval == "step":
+            raise MisconfigurationException("Expected --model.lr_interval epoch for ReduceLROnPlateau, but got step.")
         config["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has this attribute
-        if config["interval"] == "epoch" and not config["monitor"].startswith("train"):
+        if not config["monitor"].startswith("train"):
             config["frequency"] = trainer.check_val_every_n_epoch  # in between, the metric is missing or outdated
             if config["frequency"] is None:
                 raise MisconfigurationException(

@@ -45,11 +45,13 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         )
     if trainer.barebones:
         raise RunError("Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true.")
-    if match := re.search("(_?)(fork|spawn|notebook)", str(trainer.strategy)):
-        instead = re.sub("_(fork|spawn|notebook)", "", trainer.strategy) if match[1] else "start_method popen"
+    is_name = isinstance(trainer.strategy, str)
+    strategy = trainer.strategy if is_name else str(config.get("trainer.strategy.init_args.start_method"))
+    if re.search("fork|spawn|notebook", strategy):
+        instead = re.sub("_(fork|spawn|notebook)", "", strategy) if is_name else "start_method popen"
         raise RunError(
             "Expected a --trainer.strategy that starts this command in each process, but got "
-            f"{trainer.strategy if match[1] else match[2]}, which hangs if a process fails. Use {instead}."
+            f"{strategy}, which hangs if a process fails. Use {instead}."
         )
     for option in ("pretrained", "teacher"):  # before data is downloaded
         file = config.get(f"model.init_args.{option}")

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,10 @@ from project.cli.parser import Parser, parse_given, text_to_save
 from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
-from project.report import write_report
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import report_full_disk, use_atomic_io
 from project.resume.override_settings import overrides
-from project.resume.ranks import is_rank_zero
+from project.resume.ranks import follow_rank_zero, is_rank_zero
 from project.resume.resume import Resume, expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
 from project.runs.config import BEST, CONFIG, read_yaml
@@ -46,6 +46,7 @@ def run(args: list[str]) -> "CLI":
         SystemExit: See ``report_errors``.
     """
     with report_errors(args):
+        follow_rank_zero()
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
@@ -201,10 +202,12 @@ class CLI(LightningCLI):
     def _finish(self, report: bool) -> None:
         """Write the report, and print the summary. A report that fails must not fail a finished run."""
         config = self.config[self.subcommand]
-        # a test of weights outside a run directory has no config
-        if report and config.report and not config.trainer.fast_dev_run and (self.run_dir / CONFIG).is_file():
+        report = (
+            report and config.report and not config.trainer.fast_dev_run and find_spec("project.report") is not None
+        )
+        if report and (self.run_dir / CONFIG).is_file():  # a test of weights outside a run directory has none
             try:
-                write_report(self.run_dir)
+                importlib.import_module("project.report").write_report(self.run_dir)
             except Exception as error:  # the files of the run are complete
                 if debugging():
                     raise

@@ -28,7 +28,7 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, An
 
     Raises:
         UsageError: The command line cannot be parsed.
-        RunError: The seed is out of range.
+        ValueError: The seed is out of range.
     """
     options = parser.parse_args(args)
     if options.seed_everything is not False:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import datamodules
 from callbacks.finite_loss import NotFiniteError
 from project.cli.error_messages import one_line, parser_message, root_cause, short_traceback
-from project.errors import DiskFullError, RunError, UsageError, debugging
+from project.errors import DiskFullError, RunError, UsageError, debugging, shortened
 from project.resume.ranks import is_loss_of_another, leave_at_once, rank, world_size
 from project.resume.signals import Stopped
 
@@ -66,7 +66,8 @@ def report_errors(args: list[str]) -> Iterator[None]:
     except Exception as error:  # printed in short; PROJECT_DEBUG raises it
         rank_text = f"Rank {rank()} of {world_size()} failed:" if world_size() > 1 else ""
         if debugging():
-            error.add_note(rank_text)
+            if rank_text:
+                error.add_note(rank_text)
             leave_at_once(1)
             raise
         message, code = message_of(root_cause(error), args)
@@ -82,6 +83,11 @@ def message_of(error: BaseException, args: list[str]) -> tuple[str, int]:
         return f"error: {parser_message(str(error), args, error.options)}", 2
     if isinstance(error, USER_ERRORS) or (isinstance(error, ValueError) and re.search(LIGHTNING, text)):
         return f"error: {one_line(error)}", 2
+    if match := re.match(r"(\S+) is not in bounds, numpy accepts (from \d+ to \d+)", text):  # Lightning's
+        return f"error: Expected --seed_everything {match[2]}, but got {match[1]}.", 2
+    if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):  # such as of the loss
+        advice = "Use the settings that it was trained with, or --model.pretrained to load only the network"
+        return f"error: Expected a checkpoint of this module, but got {shortened(error)} {advice}.", 2
     if is_loss_of_another(error):
         reason = "Its error is above or below; if there is none, it may have run out of memory"
         return f"error: Another rank exited. {reason}. This rank reports: {text}", 1

@@ -19,11 +19,12 @@ import datamodules
 import lightning_modules
 from project.cli import config_merging
 from project.cli.named_callbacks import expand_callbacks, resolve_callbacks
-from project.errors import UsageError
+from project.errors import RunError, UsageError
 from project.resume.ranks import is_rank_zero
-from project.runs.command_line import classes_first, option_of, split_options
+from project.runs.command_line import classes_first, config_files, option_of, split_options
 from project.runs.config import CONFIG, load_config, nested, read_yaml, setting, write_yaml
 from project.runs.folders import paths_from_here
+from project.runs.options import ROOT
 
 register_type(torch.device, str, torch.device)  # an argument of StochasticWeightAveraging; jsonargparse cannot parse it
 # arguments without a type, such as the list of torchvision's Compose, may be classes: configs are trusted
@@ -71,6 +72,21 @@ def with_paths(args: Sequence[str]) -> list[str]:
     return result
 
 
+def check_root(args: Sequence[str], config: Any) -> None:
+    """Check that the images of a run exist, if it was started from another directory.
+
+    Raises:
+        RunError: They are missing, and would be downloaded again.
+    """
+    for run in (file.parent for file in config_files(args) if file.name == CONFIG):
+        root = paths_from_here(run).get(ROOT)
+        if root is not None and str(config.get(ROOT)) == root and not os.path.exists(root):
+            raise RunError(
+                f"Expected the images of {run} in {root}, as when it was started, but this directory does not exist. "
+                "Set --data.root."
+            )
+
+
 def ordered(args: Sequence[str] | None) -> list[str]:
     """Return a command line with classes before their arguments, names of callbacks expanded and paths resolved."""
     return with_paths(expand_callbacks(classes_first(sys.argv[1:] if args is None else args)))
@@ -85,7 +101,7 @@ class Parser(LightningArgumentParser):
     """Parser that raises UsageError, and lists the options of the default classes in its help."""
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
-        """Parse, and report replaced classes."""
+        """Parse, report replaced classes, and check that the images of a run exist."""
         if hasattr(self, "parent_parser") or getattr(self, "_inner_parser", False):  # called by this method
             return super().parse_args(args, *rest, **kwargs)
         args = ordered(args)
@@ -98,6 +114,7 @@ class Parser(LightningArgumentParser):
             raise
         for line in config_merging.replaced_classes() if is_rank_zero() else ():
             print(line)
+        check_root(args, config[config.subcommand] if "subcommand" in config else config)
         return config
 
     def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:

@@ -85,17 +85,18 @@ class Progress(RichProgressBar):
 
 
 class DurationOnCPU(Callback):
-    """Print how long training takes on a CPU, after 20 steps, if that is more than half an hour."""
+    """Print how long training takes on a CPU, after 20 steps or 10 seconds, if that is more than half an hour."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._steps = 0 if isinstance(trainer.accelerator, CPUAccelerator) else 21
+        self._steps, self._done = -1, not isinstance(trainer.accelerator, CPUAccelerator)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self._steps += 1
-        if self._steps == 1:  # takes longer than the others
-            self._start = time.monotonic()
-        elif self._steps == 21:
-            step = (time.monotonic() - self._start) / 20
+        timestamp = time.monotonic()
+        if self._steps == 0:  # takes longer than the others
+            self._start = timestamp
+        elif not self._done and (self._steps == 20 or timestamp - self._start > 10):
+            self._done, step = True, (timestamp - self._start) / self._steps
             left = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches * step / 60
             if LONG_MINUTES < left < float("inf"):
                 epoch = trainer.num_training_batches * step / 60

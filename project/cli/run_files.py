@@ -134,7 +134,6 @@ class RunFiles(Callback):
                 record.end(self.run_dir, state, time.monotonic() - self._start, reason)
             elif not self._resume.is_resumed:
                 shutil.rmtree(self.run_dir)
-                self.run_dir.parent.rmdir()  # if it is empty
         if isinstance(error, Stopped) and (self.run_dir / CONFIG).is_file():
             last = self.run_dir / LAST
             position = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"

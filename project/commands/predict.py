@@ -76,7 +76,9 @@ def predict(
         transient=True,
         disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
     )
-    with Results(output or create_folder((folder or checkpoint.parent) / "predict"), checkpoint, names) as results:
+    is_old = output is not None and output.exists()
+    target = output or create_folder((folder or checkpoint.parent) / "predict")
+    with Results(target, checkpoint, names, is_old) as results:
         for file, answer in itertools.chain(inputs.problems.items(), answers):
             if isinstance(answer, str):
                 print(f"skipped: {printable(file)} {answer}", file=sys.stderr, flush=True)
@@ -123,16 +125,17 @@ class Results(AbstractContextManager):
     """Write predictions as CSV and JSON into a directory; both files exist only after success.
 
     File names that are not UTF-8 are escaped with backslashes in the CSV, and with surrogates in the JSON, as
-    ``os.fsencode`` accepts them.
+    ``os.fsencode`` accepts them. The directory is removed after an error, unless ``is_old``.
     """
 
-    def __init__(self, folder: Path, checkpoint: Path, class_names: Sequence[str]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, checkpoint: Path, class_names: Sequence[str], is_old: bool = False) -> None:
+        self.folder, self._is_old = folder, is_old
         self.skipped: list[dict[str, str]] = []
         self.count = 0
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
-            csv_path, json_path = (files.enter_context(write_atomically(folder / name)) for name in NAMES)
+            suffix = f".{os.getpid()}.partial"  # another process may write to this directory
+            csv_path, json_path = (files.enter_context(write_atomically(folder / name, suffix)) for name in NAMES)
             table = csv_path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
             self._rows = csv.writer(files.enter_context(table))
             self._json = files.enter_context(json_path.open("w", encoding="utf-8"))
@@ -153,7 +156,7 @@ class Results(AbstractContextManager):
         if error[0] is None:
             self._json.write(f'\n], "skipped": {json.dumps(self.skipped, indent=0)}}}\n')
         self._files.__exit__(*error)
-        if error[0] is not None:
+        if error[0] is not None and not self._is_old:
             with suppress(OSError):  # the directory was not empty
                 self.folder.rmdir()
 

@@ -84,8 +84,9 @@ def _compare(args: list[str]) -> list[Any]:
     options = parser.parse_args(args)
     with report_run_errors():
         a, b = (find_run(name, Path(options.runs_dir)) for name in (options.a, options.b))
-        for name, run in (("A", a), ("B", b)):
-            lines = [f"{name}  {run}", sentence(run, read_result(run)[0]), changes(run)]
+        of_runs = [(run, read_result(run)[0]) for run in (a, b)]
+        for name, (run, result) in zip("AB", of_runs, strict=True):
+            lines = [f"{name}  {run}", sentence(run, result), changes(run)]
             print("\n   ".join(filter(None, lines)), end="\n\n")
         if settings := differences(load_config(a), load_config(b)):
             print_table("Settings that differ", ("setting", "A", "B"), settings)
@@ -94,7 +95,7 @@ def _compare(args: list[str]) -> list[Any]:
         if environment := differences(_environment(a), _environment(b)):
             rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
             print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
-        outcome = compare(a, b)
+        outcome = compare(*of_runs)
         print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
 

@@ -144,7 +144,8 @@ def compared(runs: Sequence[Run]) -> list[tables.Table]:
     a, b = runs
     settings = [(key, left, right, EXPECTED.get(key, "")) for key, left, right in differences(a.config, b.config)]
     header, note = ["setting", "A", "B", "expected to differ"], "" if settings else "The two configs are the same."
-    results = tables.Table("Results", ["quantity", "A", "B", "B minus A"], compare(a.folder, b.folder))
+    rows = compare((a.folder, a.result), (b.folder, b.result))
+    results = tables.Table("Results", ["quantity", "A", "B", "B minus A"], rows)
     return [results, tables.Table("Settings that differ", header, settings, "text", note)]
 
 

@@ -56,6 +56,8 @@ class OverrideSettings(Callback):
         Raises:
             MisconfigurationException: The checkpoint divides the parameters into other groups.
         """
+        if not trainer.optimizers:
+            return
         groups = trainer.optimizers[0].param_groups
         self._settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
         if self._checkpoint_groups and _sizes(groups) != self._checkpoint_groups:

@@ -3,10 +3,13 @@
 import atexit
 import os
 import sys
+import threading
+import time
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
+GRACE = 3.0  # seconds that a rank has to print its own error after rank zero exited
 VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
@@ -30,6 +33,24 @@ def is_rank_zero() -> bool:
 def started_by_lightning() -> bool:
     """Return whether Lightning launched this process from another rank."""
     return "RANK" not in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def follow_rank_zero() -> None:
+    """End this process soon after rank zero exits, if Lightning launched it.
+
+    Otherwise, it would wait in a collective until the timeout: half an hour, by default.
+    """
+    if not started_by_lightning():
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_loss_of_another(error: BaseException) -> bool:

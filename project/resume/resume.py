@@ -57,7 +57,10 @@ def expand_run(args: Sequence[str]) -> list[str]:
         run = run_of_checkpoint(Path(checkpoint))
     if is_fit and name is not None:
         os.environ[RUN_VARIABLE] = str(run or "")
-    others = [arg for group in groups if option_of(group)[0] != "run" for arg in group]
+    others: list[str] = []
+    for group in groups:
+        own = 0 if option_of(group)[0] != "run" else 1 if "=" in group[0] else 2  # --run and its value
+        others += group[own:]
     if run is None:
         return [command, *others]
     config = [] if name == "auto" else ["--config", str(run / CONFIG)]  # the same command line has the same settings
@@ -92,7 +95,7 @@ class Resume:
         file: The checkpoint; for ``validate`` and ``test``, it may also be a file of pretrained weights. None if
             training starts from scratch or from pretrained weights.
         checkpoint: Content of the checkpoint, which is read once; for pretrained weights, only what describes them.
-        digest: Digest of ``file``, which a training may replace during a test.
+        digest: Digest of ``file`` for ``validate`` and ``test``, during which a training may replace it.
         settings: Settings of the run, without options that apply only to this start.
         changes: (dotted key, old value, new value) of each setting that differs from the one that the checkpoint was
             trained with. The run's config may differ from both, because it records starts that wrote no checkpoint.
@@ -109,9 +112,11 @@ class Resume:
         self.checkpoint: dict[str, Any] = {}
         self.changes: list[tuple[str, str, str]] = []
         self.file: str | None = config.ckpt_path
+        self.digest: str | None = None
         if self.is_resumed:
             self._check_run()
         if self.file is not None:
+            self._set_digest()
             self.checkpoint = _read_checkpoint(self.file, command == "fit", config.weights_only is not False)
             if self.run is None and command != "fit":
                 self.run = run_of_checkpoint(Path(self.file))
@@ -122,8 +127,8 @@ class Resume:
                     f"Expected weights to {command}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
                     "--model.pretrained FILE."
                 )
+            self._set_digest()
             self.checkpoint = _facts_of_weights(self.file)
-        self.digest = None if self.file is None else digest_of(Path(self.file))
         if command == "fit":
             self._compare()
 
@@ -152,6 +157,11 @@ class Resume:
         if not (self.run / CONFIG).is_file():
             raise RunError(f"Expected a run directory with {CONFIG} at --run, but got {self.run}.")
         record.check_not_running(self.run)
+
+    def _set_digest(self) -> None:
+        """Set ``digest``, before the content is read: results must not seem to be of a file that replaced it."""
+        if self.command != "fit" and self.file is not None and Path(self.file).is_file():
+            self.digest = digest_of(Path(self.file))
 
     def _compare(self) -> None:
         """Set ``changes``, and check that the run can be resumed with them."""

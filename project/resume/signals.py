@@ -16,7 +16,7 @@ from project.resume.ranks import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED = 1.0  # seconds; `timeout` and similar programs send a signal both to a process and to its group
-INTERVAL = 10  # steps between all-reduces of whether to stop
+INTERVAL = 10  # batches between all-reduces of whether to stop
 
 
 class Stopped(BaseException):
@@ -73,7 +73,10 @@ class GracefulShutdown(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_last_batch or (self.number is None if trainer.world_size == 1 else (batch_idx + 1) % INTERVAL):
+        due = self.number is not None
+        if trainer.world_size > 1:  # the first end of an optimizer step after each INTERVAL
+            due = (batch_idx + 1) % INTERVAL < trainer.accumulate_grad_batches
+        if trainer.is_last_batch or not due:
             return
         loop: Any = trainer.fit_loop
         if not is_within_step(trainer) and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):

@@ -125,16 +125,18 @@ def working_directory(run: Path) -> str:
 def paths_from_here(run: Path) -> dict[str, str]:
     """Return the relative paths in a run's config as absolute paths by key, if the run had another working directory.
 
-    These are ``PATHS``, and the arguments of the module that are files. A path that exists only relative to the present
-    working directory is left out.
+    These are ``PATHS``, and the arguments of the module that are files with a suffix. A path that exists only relative
+    to the present working directory is left out.
     """
     start = record.read(run).get("working_directory")
     if start is None or (folder := (run.resolve() / start).resolve()) == Path.cwd().resolve():
         return {}
     config = load_config(run)
     arguments = (setting(config, "model.init_args") or {}).items()
-    files = [
-        f"model.init_args.{name}" for name, path in arguments if isinstance(path, str) and (folder / path).is_file()
+    files = [  # os.path.isfile accepts any text
+        f"model.init_args.{name}"
+        for name, path in arguments
+        if isinstance(path, str) and Path(path).suffix and os.path.isfile(folder / path)
     ]
     paths = {key: value for key in (*PATHS, *files) if isinstance(value := setting(config, key), str)}
     candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}

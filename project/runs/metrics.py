@@ -256,12 +256,3 @@ def read_metrics(folder: Path, tags: Sequence[str]) -> list[dict[str, float]]:
             cells = zip(header, line.split(","), strict=True)
             rows.append({tag: float(cell) for tag, cell in cells if cell and tag in (*tags, *POSITION)})
     return [row for row in rows if "epoch" in row and row.keys() - POSITION]
-
-
-def is_number(text: str) -> bool:
-    """Return whether a cell of metrics.csv holds a number, including NaN."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

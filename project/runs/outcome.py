@@ -7,7 +7,7 @@ from typing import Any
 from project.runs import record
 from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, differences, load_config, setting
 from project.runs.metrics import PER_EPOCH, format_metric, moment_of, read_metrics
-from project.runs.results import Result, read_result
+from project.runs.results import Result
 
 WORDS = {"acc": "accuracy", "loss": "loss"}
 MOST_CHANGES = 4  # of settings
@@ -67,9 +67,9 @@ def numbers(run: Path, result: Result) -> dict[str, tuple[float, str]]:
     return {name: (float(value), metric) for name, (value, metric) in values.items() if value is not None}
 
 
-def compare(a: Path, b: Path) -> list[list[str]]:
+def compare(a: tuple[Path, Result], b: tuple[Path, Result]) -> list[list[str]]:
     """Return (name, value of A, value of B, B minus A) of each result of two runs."""
-    left, right = (numbers(run, read_result(run)[0]) for run in (a, b))
+    left, right = numbers(*a), numbers(*b)
     rows = []
     for name in dict.fromkeys([*left, *right]):
         shown = [format_metric(*values[name]) if name in values else NOTHING for values in (left, right)]

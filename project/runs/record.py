@@ -10,6 +10,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -178,4 +179,8 @@ def _timestamp() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in PACKAGES}
+    versions = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):  # for example, a torch that was built without metadata
+            versions[name] = metadata.version(name)
+    return versions

@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from project.errors import RunError
 from project.runs import record
 from project.runs.config import BEST, CONFIG, EXPECTED, PREVIOUS_CONFIGS, flatten, load_config, setting
-from project.runs.folders import by_start, started_at, tests_of, times_tested
+from project.runs.folders import all_runs, started_at, tests_of, times_tested
 from project.runs.metrics import (
     METRICS,
     PER_EPOCH,
@@ -25,8 +25,6 @@ from project.runs.metrics import (
     setup_text,
 )
 from project.runs.record import ENVIRONMENT
-
-OUTPUTS = ("test", "validate", "predict")  # subdirectories of a run directory
 
 
 @dataclass
@@ -94,7 +92,7 @@ class Repeats:
 def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
     """Return the results of all runs, in the order of their start, and messages about files that cannot be read."""
     results, problems = [], []
-    for run in sorted(filter(_is_run, runs_dir.glob("*/*")), key=by_start):
+    for run in all_runs(runs_dir):
         result, of_run = read_result(run)
         results.append(result)
         problems += of_run
@@ -169,13 +167,6 @@ def _exclusion(result: Result) -> str:
     return "without validation" if result.val is None else "of the same seed"
 
 
-def _is_run(folder: Path) -> bool:
-    """Return whether a directory is a run directory, not one that holds only tests of weights without a run."""
-    if (folder / CONFIG).is_file() or (folder / record.FILE).is_file():
-        return True
-    return folder.is_dir() and started_at(folder) is not None and not any((folder / name).is_dir() for name in OUTPUTS)
-
-
 def _read_record(run: Path, result: Result) -> None:
     info = record.read(run)
     result.state = record.state_of(run)
@@ -190,8 +181,6 @@ def _read_record(run: Path, result: Result) -> None:
 
 
 def _read_config(run: Path, result: Result) -> None:
-    if not (run / CONFIG).is_file():
-        raise RunError(f"Expected {run / CONFIG}, but it does not exist: the run failed at its start, or is damaged.")
     config = load_config(run)
     result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")

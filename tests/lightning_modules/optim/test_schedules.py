@@ -148,6 +148,11 @@ def test_every_schedule_follows_its_closed_form_from_yaml(yaml: str, epochs: int
     assert lrs_of(classifier(f"lr_scheduler: {yaml}"), epochs)["default"] == pytest.approx(expected)
 
 
+def test_a_plateau_cannot_be_stepped_by_step(make_classifier: Make) -> None:
+    with pytest.raises(MisconfigurationException, match="lr_interval epoch for ReduceLROnPlateau, but got step"):
+        lrs_of(make_classifier(lr_scheduler=ReduceLROnPlateau, lr_interval="step"), 1)
+
+
 def test_each_group_has_a_lambda_of_its_own_that_a_saved_config_repeats() -> None:
     yaml = """
 param_groups: [{pattern: fc3.*, lr: 0.3}, {pattern: conv*}]

@@ -253,6 +253,11 @@ def test_a_run_can_be_used_from_another_directory(
         "Changed      trainer.max_epochs: 1 -> 2"
     ]
     assert (run / "config.yaml").read_text() == before.replace("max_epochs: 1", "max_epochs: 2")
+    (start / "data").unlink()
+    code, err = stop_of(["test", f"--run={run}"], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"Expected the images of {run} in {start}/data, as when it was started" in err
+    assert main(["validate", f"--run={run}", f"--data.root={sample_root}"]).datamodule.root == sample_root
     assert [path.name for path in elsewhere.iterdir()] == ["runs"]
 
 
@@ -333,6 +338,7 @@ TYPOS = [
     (["--data=datamodules.FolderDataModule"], "Add --data.root VALUE"),
     (["--data.batch_transforms+=datamodules.Cutout"], "Add --data.batch_transforms.size VALUE"),
     (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
+    (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1."),
     (["--trainer.callbacks=[5]"], "error: Expected list[Callback], Callback for trainer.callbacks, but got 5."),
     (["--model.loss=[1]"], "error: Expected Module for loss, but got [1]."),
 ]

@@ -1,12 +1,13 @@
 import re
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import pytest
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
-from project.cli.progress import Progress, print_metrics
+from project.cli.progress import DurationOnCPU, Progress, print_metrics
 
 
 def test_what_a_training_prints_is_short(
@@ -79,3 +80,15 @@ def test_long_training_on_a_cpu_prints_its_duration_and_faster_recipes_once(
     caplog.clear()
     main(["fit", *fast, *options])
     assert "on this CPU" not in caplog.text
+
+
+def test_slow_steps_are_timed_for_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"estimated_stepping_batches": 1000, "accumulate_grad_batches": 1, "num_training_batches": 100}
+    trainer, callback = MagicMock(accelerator=CPUAccelerator(), **sizes), DurationOnCPU()
+    callback.on_train_start(trainer, MagicMock())
+    with caplog.at_level("INFO"), patch("project.cli.progress.time") as clock:
+        clock.monotonic.side_effect = range(0, 60, 6)
+        for _ in range(10):
+            callback.on_train_batch_end(trainer)
+    (line,) = [record.message for record in caplog.records if "on this CPU" in record.message]
+    assert "about 10.0 minutes on this CPU, all epochs 1.7 hours" in line

@@ -10,9 +10,12 @@ from project.__main__ import main
 
 
 def write_scalars(run: Path, values: dict[int, float], **options: int) -> Path:
-    with SummaryWriter(run, filename_suffix=str(len(list(run.glob("*tfevents*")))), **options) as writer:
+    number = len(list(run.glob("*tfevents*")))
+    with SummaryWriter(run, filename_suffix=".new", **options) as writer:
         for step, value in values.items():
             writer.add_scalar("train/loss", value, step)
+    # files are read in the order of their names, which for files of one second may not be that of writing
+    next(run.glob("*.new")).rename(run / f"events.out.tfevents.{number}")
     return run
 
 

@@ -246,6 +246,9 @@ def test_without_an_image_no_file_is_left_and_one_line_says_why(
     assert lines[-1] == "error: Expected images, but of 1 files none can be read. Use other files."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()  # by the user
+    stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_results_are_not_overwritten_by_those_of_other_images(

@@ -426,7 +426,7 @@ def test_report_that_fails_does_not_fail_the_run(
     def fail(folder: Path) -> Path:
         raise ValueError("of\nno use")
 
-    monkeypatch.setattr("project.cli.cli.write_report", fail)
+    monkeypatch.setattr("project.report.write_report", fail)
     options = ["--report=true", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
     with pytest.warns(UserWarning, match=r"No report was written \(ValueError: of no use\)"):
         cli = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"])

@@ -292,6 +292,7 @@ LONGER = "--trainer.max_epochs=2"
         ([LONGER, "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
         ([LONGER, "--seed_everything=5"], "Expected --seed_everything 0 as before, but got 5"),
         (["--model.optimizer.lr=0.5"], "To resume it, increase --trainer.max_epochs"),
+        ([LONGER, "--model.class_weights=balanced"], "error: Expected a checkpoint of this module, but got Error(s)"),
         ([LONGER, fail(-1)], "not today"),
     ],
 )
@@ -312,7 +313,7 @@ def test_a_new_run_that_fails_before_training_leaves_no_directory(
     fast: list[str], change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_of(["fit", *fast, "--callbacks=false", change, f"--runs_dir={tmp_path}/runs"], capsys)
-    assert not list(tmp_path.glob("runs/*"))
+    assert not list(tmp_path.glob("runs/*/*"))
 
 
 def test_the_last_checkpoint_is_that_of_the_last_step(fast: list[str], two_epochs: Path, tmp_path: Path) -> None:
@@ -320,6 +321,16 @@ def test_the_last_checkpoint_is_that_of_the_last_step(fast: list[str], two_epoch
     assert torch.load(run / LAST, weights_only=True)["global_step"] == 20
     main(["fit", "--run", str(run), "--trainer.max_steps=24"])
     assert equal(run, two_epochs)
+
+
+def test_a_checkpoint_within_an_optimizer_step_is_resumed_with_a_warning(fast: list[str], tmp_path: Path) -> None:
+    options = ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3", "--trainer.max_epochs=1"]
+    with pytest.raises(SystemExit):
+        main(["fit", *fast, *CONSTANT, *options, fail(2), f"--runs_dir={tmp_path}"])
+    (run,) = tmp_path.glob("lenet/*")
+    assert not (run / LAST).exists()
+    with pytest.warns(UserWarning, match=r"best\.ckpt was written within an optimizer step"):
+        main(["fit", "--run", str(run), "--trainer.callbacks=null"])
 
 
 def test_a_checkpoint_of_another_run_does_not_affect_the_best_of_the_new_one(
@@ -454,6 +465,13 @@ def test_rows_exist_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     logger.log_metrics({'a, "b"': 4, "c": 5}, 2)
     logger.save()
     assert rows(tmp_path)[2] == {'a, "b"': "4", "c": "5", "step": "2"}
+
+
+def test_only_the_run_option_and_its_value_are_replaced(run: Path) -> None:
+    for option in (["--run", str(run)], [f"--run={run}"]):
+        assert expand_run(["fit", *option, "-h"]) == [
+            *("fit", "--config", f"{run}/config.yaml", "-h", "--ckpt_path", str(run / LAST), "--run", str(run))
+        ]
 
 
 @pytest.mark.parametrize("name", ["last", "nowhere", "."])

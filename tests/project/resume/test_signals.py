@@ -6,6 +6,7 @@ import pty
 import signal
 import sys
 from typing import Any, NoReturn
+from unittest.mock import MagicMock
 
 import pytest
 from lightning.pytorch import Callback, Trainer
@@ -131,3 +132,17 @@ def test_training_stops_after_an_optimizer_step_not_within_one() -> None:
     with pytest.raises(Stopped), GracefulShutdown() as stopper:
         (run := trainer(stopper, SignalAt(signal.SIGTERM, 3), accumulate_grad_batches=3)).fit(BoringModel())
     assert (run.global_step, run.fit_loop.total_batch_idx + 1) == (2, 6)
+
+
+@pytest.mark.parametrize(("accumulate", "asked"), [(1, [10, 20, 30, 40]), (4, [12, 20, 32, 40]), (15, [15, 30])])
+def test_several_ranks_may_stop_after_the_first_optimizer_step_of_each_ten_batches(
+    accumulate: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, stopper = [], GracefulShutdown()
+    ranks = MagicMock(is_last_batch=False, world_size=2, accumulate_grad_batches=accumulate)
+    progress = ranks.fit_loop.epoch_loop.batch_progress.current
+    ranks.fit_loop.epoch_loop._should_check_val_fx.return_value = False
+    monkeypatch.setattr(stopper, "_stop_if_signalled", lambda trainer: seen.append(progress.ready))
+    for progress.ready in range(1, 42):
+        stopper.on_train_batch_end(ranks, BoringModel(), None, None, progress.ready - 1)
+    assert seen == asked

@@ -37,6 +37,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def start(run: Path, state: str = "finished", **facts: Any) -> dict[str, Any]:
     """Start or resume a run, end it, and return its record."""
     run.mkdir(parents=True, exist_ok=True)
+    (run / "config.yaml").touch()
     record.begin(run, ["fit"], **facts)
     record.end(run, state, 60)
     return record.read(run)
@@ -50,6 +51,11 @@ def test_a_run_records_versions_git_and_hardware(finished_run: Path) -> None:
     assert len(info["data"]["digest"]) == 64
     assert info["hardware"]["threads"] == torch.get_num_threads()
     assert info["seconds"] > 0
+
+
+def test_a_package_without_metadata_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "PACKAGES", ("torch", "no-such-package"))
+    assert list(start(tmp_path / "a")["versions"]) == ["python", "torch"]
 
 
 def test_the_code_is_restored_from_the_commit_and_the_patch(code: Path, tmp_path: Path) -> None:
@@ -105,6 +111,7 @@ def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path
 def write_killed(run: Path, **fields: Any) -> Path:
     """Write a run that was killed ten minutes after its start, with an older best.ckpt."""
     (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
     (run / record.FILE).write_text(json.dumps({"state": "running", "started": STARTED.isoformat()} | fields))
     for name, minutes in (("best", -20), ("last", 10)):
         file = run / f"checkpoints/{name}.ckpt"

@@ -212,9 +212,10 @@ def test_summary_of_a_run_without_accuracies_has_its_losses(tmp_path: Path) -> N
 
 
 def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = "data: {init_args: {root: data, archive: /a.tar.gz}}\nmodel: {init_args: {pretrained: net.pkl}}\n"
-    config += "runs_dir: runs\n"
+    config = "data: {init_args: {root: data, archive: /a.tar.gz}}\nmodel: {init_args: {pretrained: net.pkl, "
+    config += f"scale_lr: linear, note: {'x' * 300}.y}}}}\nruns_dir: runs\n"
     (tmp_path / "start/data").mkdir(parents=True)
+    (tmp_path / "start/linear").touch()
     for runs in (tmp_path / "start/runs", tmp_path / "far"):  # a relative and an absolute runs_dir
         run = make_run(runs / "a/2026-01-02_03-04-05")
         (run / "config.yaml").write_text(config)
