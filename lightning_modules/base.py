@@ -84,7 +84,7 @@ class ImageModule(TrainableModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that this module needs in any Trainer, except those that it has from an earlier fit."""
-        return [each for each in self.own_callbacks if each not in self.trainer.callbacks]  # type: ignore[attr-defined]
+        return [each for each in self.own_callbacks if each not in self.trainer.callbacks]  # type: ignore[attr-defined]  # set elsewhere
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.initializers:
@@ -131,7 +131,7 @@ class ImageModule(TrainableModule):
         ``count`` images, or other items, are scalars without gradient, including ``loss``.
         """
         self.epoch_means.update(count, means)
-        every = 0 if self._trainer is None else self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = 0 if self._trainer is None else self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
 

@@ -38,7 +38,7 @@ class EpochMeans(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count = max(int(self._count), 1)
         for name, total in self._sums.items():
-            pl_module.log_mean(f"train/{name}", total / count, count, prog_bar=name == "acc")  # type: ignore[operator]
+            pl_module.log_mean(f"train/{name}", total / count, count, prog_bar=name == "acc")  # type: ignore[operator]  # mypy takes it for a Tensor
         self._count, self._sums = 0, {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ class Whitening(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         network = pl_module.network
         if not getattr(network, "whitened", False):  # of a network such as Airbench
-            network.whiten(training_images(trainer).to(pl_module.device))  # type: ignore[operator, union-attr]
+            network.whiten(training_images(trainer).to(pl_module.device))  # type: ignore[operator, union-attr]  # for mypy, Tensors
 
 
 def training_images(trainer: Trainer) -> Tensor:

@@ -26,4 +26,4 @@ def set_hook_names_directly() -> None:
         else:
             nn.Module.__setattr__(module, name, value)
 
-    LightningModule.__setattr__ = set_attribute  # type: ignore[method-assign, assignment]
+    LightningModule.__setattr__ = set_attribute  # type: ignore[method-assign, assignment]  # on purpose
