@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_modules.base import ImageModule
-from lightning_modules.losses import check_reduction, per_image
+from lightning_modules.losses import per_image
 
 PIXEL_LOSSES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss)
 
@@ -46,7 +46,6 @@ class Autoencoder(ImageModule):
                 f"Expected a loss that compares images ({', '.join(cls.__name__ for cls in PIXEL_LOSSES)}) at "
                 f"--model.loss of Autoencoder, but got {type(self.loss).__name__}."
             )
-        check_reduction(self.loss)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""

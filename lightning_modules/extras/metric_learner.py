@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_modules.base import ImageModule
 from lightning_modules.extras.miners import all_pairs, batch_hard, semi_hard
 from lightning_modules.extras.nearest_neighbor_accuracy import NearestNeighborAccuracy
-from lightning_modules.losses import check_reduction
 
 PAIR_LOSSES = (nn.HingeEmbeddingLoss, nn.CosineEmbeddingLoss)
 TRIPLET_LOSSES = (nn.TripletMarginLoss, nn.TripletMarginWithDistanceLoss, nn.MarginRankingLoss)
@@ -146,7 +145,6 @@ def check_loss(loss: nn.Module, miner: str | None) -> str:
             f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got {name}. For losses on "
             "logits, use lightning_modules.ImageClassifier."
         )
-    check_reduction(loss)
     miners = ("all_pairs",) if isinstance(loss, PAIR_LOSSES) else ("semi_hard", "batch_hard")
     if miner not in (None, *miners):
         raise MisconfigurationException(f"Expected --model.miner {' or '.join(miners)} for {name}, but got {miner}.")
