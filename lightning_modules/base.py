@@ -22,8 +22,7 @@ class ImageModule(TrainableModule):
     """A network for images; subclasses define the training objective.
 
     ``class_names``, ``mean``, ``std``, ``image_size`` and ``class_counts`` come from the data, never from a config.
-    They are saved in the checkpoint, and the command line uses the saved values on other data too. A checkpoint of the
-    command line is self-contained: ``load_from_checkpoint(file)``.
+    They are saved in the checkpoint, which is self-contained: ``load_from_checkpoint(file)``.
 
     Args:
         network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an
@@ -127,8 +126,8 @@ class ImageModule(TrainableModule):
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` every ``log_every_n_steps``, and average values for ``train/<name>`` of the epoch.
 
-        Calling ``self.log`` in every step would take longer than a small network's backward pass. ``means`` over
-        ``count`` images, or other items, are scalars without gradient, including ``loss``.
+        ``means`` over ``count`` images, or other items, are scalars without gradient, including ``loss``. Calling
+        ``self.log`` in every step would take longer than a small network's backward pass.
         """
         self.epoch_means.update(count, means)
         every = 0 if self._trainer is None else self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere

@@ -116,13 +116,11 @@ class ImageClassifier(ImageModule):
             ValueError: The images are not uint8, or do not have the size that the network was trained on.
         """
         size = self.hparams["image_size"]
-        if images.shape[-2:] != (size, size):
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size):
             raise ValueError(
-                f"Expected images of {size}x{size} pixels, as in training, but got {tuple(images.shape[-2:])}. Resize "
-                "them, for example with torchvision.transforms.v2.functional.resize."
+                f"Expected raw uint8 images (N, 3, {size}, {size}), as in training, but got {images.dtype} "
+                f"{tuple(images.shape)}. Resize them, for example with torchvision.transforms.v2.functional.resize."
             )
-        if images.dtype != torch.uint8:
-            raise ValueError(f"Expected raw uint8 images (N, 3, H, W), 0 to 255, but got {images.dtype}.")
         return probabilities(mean_over_views(self, self.normalize(images), self.tta))
 
     def image_losses(self, logits: Tensor, targets: Tensor) -> Tensor | None:

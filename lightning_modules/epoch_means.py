@@ -23,16 +23,15 @@ class EpochMeans(Callback):
         """Add a step: its number of images, and the means of metrics over them, scalars without gradient."""
         self._count = self._count + count
         for name, mean in means.items():
-            total = mean.float() * count
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._sums[name] = self._sums.get(name, 0) + mean.float() * count
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start with the sums of the checkpoint, divided among the processes, or without any."""
         self._count, self._sums = 0, {}
         for state in self._loaded[trainer.global_rank :: trainer.world_size]:
-            sums = {name: torch.tensor(total, device=pl_module.device) for name, total in state["sums"].items()}
             self._count += state["count"]
-            self._sums = {name: total + self._sums.get(name, 0) for name, total in sums.items()}
+            for name, total in state["sums"].items():
+                self._sums[name] = self._sums.get(name, 0) + torch.tensor(total, device=pl_module.device)
         self._loaded = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -19,6 +19,9 @@ init_args:
   std: [0.2, 0.2, 0.2]
   image_size: 32
 """
+QUIET: dict[str, Any] = dict.fromkeys(
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
 DEFAULTS = {
     "network": "lightning_modules.networks.LeNet",
     "optimizer": "{class_path: torch.optim.Adam, init_args: {lr: 0.002}}",
@@ -43,6 +46,17 @@ def module_of(name: str, yaml: str, repeat: bool = False) -> LightningModule:
     return parser.instantiate(parser.parse_string(parser.dump(config)) if repeat else config).model
 
 
+def batches(count: int = 4, size: int = 8, classes: int = 10) -> DataLoader:
+    """Return a loader of ``count`` batches of random images."""
+    images = torch.randn(count * size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return DataLoader(TensorDataset(images, torch.arange(count * size) % classes), size)
+
+
+def trainer_of(epochs: int = 1, *callbacks: Callback, **options: Any) -> Trainer:
+    """Return a Trainer on the CPU that writes and prints nothing."""
+    return Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[*callbacks], **(QUIET | options))
+
+
 class LossTrace(Callback):
     """Record the loss of each step."""
 
@@ -56,12 +70,8 @@ class LossTrace(Callback):
 def trace(module: LightningModule, steps: int = 12, **options: Any) -> list[float]:
     """Train repeatedly on one batch of 24 images of three classes, and return the loss of each step."""
     torch.manual_seed(0)
-    images, losses = torch.randn(24, 3, 32, 32), LossTrace()
-    batches = DataLoader(TensorDataset(images, torch.arange(24) % 3), 24)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(accelerator="cpu", max_epochs=steps, log_every_n_steps=1, callbacks=[losses], **quiet, **options).fit(
-        module, batches
-    )
+    losses = LossTrace()
+    trainer_of(steps, losses, log_every_n_steps=1, **options).fit(module, batches(1, 24, classes=3))
     return losses.trace
 
 

@@ -1,14 +1,14 @@
-"""Build an optimizer for the groups of a network, and its schedule."""
+"""Build an optimizer for the groups of a network, its schedule, and a table of the groups."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from rich.markup import escape
+from rich.table import Column, Table
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, ReduceLROnPlateau
@@ -20,140 +20,72 @@ from lightning_modules.optim.schedules import Interval, ProgressLR, total_steps
 def build_optimizer(
     make: OptimizerCallable, network: nn.Module, groups: Sequence[Group], lr_factor: float = 1.0
 ) -> Optimizer:
-    """Build an optimizer for the groups that are not frozen, in their order.
-
-    Its groups also have "name"; "scheduled", whether the module's schedule applies; and, if they have their own
-    schedule, "initial_lr", which that is a factor on.
-
-    Args:
-        make: Class of the optimizer, with its options.
-        network: Network to train.
-        groups: Groups of its parameters.
-        lr_factor: Factor on all learning rates.
-
-    Raises:
-        MisconfigurationException: The optimizer rejects its options or parameters, or lacks an option of a group, or
-            parameters are in no group.
-    """
+    """Build an optimizer for the groups that are not frozen, with their names, and set the ``lr`` of each group."""
     known = {name for group in groups for name in group.parameters}
     if new := [name for name, _ in network.named_parameters() if name not in known]:
         raise MisconfigurationException(
-            f"Expected the parameters that the network had when it was built, but it also has {', '.join(new)}. Add "
-            "them in the class of the network."
+            f"Expected the parameters that the network had when the module was built, but it also has {', '.join(new)}."
         )
-    groups = [group for group in groups if group.trained(network)]
-    settings = [
-        {"params": group.trained(network), "name": group.name, "scheduled": group.rule.schedule is None} | group.options
-        for group in groups
-    ]
-    try:
-        optimizer = make(settings)
-    except ValueError as error:
-        # of torch's Muon
-        hint = " lightning_modules.optim.Muon takes them all." if "only supports 2D parameters" in str(error) else ""
-        raise MisconfigurationException(
-            f"Expected --model.optimizer to accept its options and the param groups of this network, but got: {error}."
-            f"{hint}"
-        ) from error
+    groups = [group for group in groups if not group.frozen]
+    settings = [{"params": map(network.get_parameter, group.parameters), "name": group.name} for group in groups]
+    optimizer = make([each | group.options for each, group in zip(settings, groups, strict=True)])
     for group, built in zip(groups, optimizer.param_groups, strict=True):
-        for key in group.options:
-            if key not in optimizer.defaults:
-                near = get_close_matches(key, optimizer.defaults, 3, cutoff=0.3) or list(optimizer.defaults)
-                raise MisconfigurationException(
-                    f"Expected options of {type(optimizer).__name__} for param group {group.name!r}, but it has no "
-                    f"{key}. Among its options are {', '.join(near)}."
-                )
-        built["lr"] *= group.lr_scale * lr_factor
-        if group.rule.schedule is not None:
-            built["initial_lr"] = built["lr"]
+        if unknown := [key for key in group.options if key not in optimizer.defaults]:
+            raise MisconfigurationException(
+                f"Expected options of {type(optimizer).__name__} for param group {group.name!r}, but got "
+                f"{', '.join(unknown)}. Its options are {', '.join(optimizer.defaults)}."
+            )
+        group.lr = built["lr"] = built["lr"] * group.lr_scale * lr_factor
     return optimizer
 
 
 def build_scheduler(
-    make: LRSchedulerCallable,
-    optimizer: Optimizer,
-    trainer: Trainer,
-    interval: Interval | None = None,
-    lr_factor: float = 1.0,
+    make: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer, interval: Interval | None = None
 ) -> dict[str, Any]:
-    """Return the Lightning configuration of a schedule for the groups without their own.
-
-    Args:
-        make: Class of the schedule, with its options.
-        optimizer: Optimizer of ``build_optimizer``.
-        trainer: Trainer that defines the length of training.
-        interval: When to step it; by default the interval that its class is designed for.
-        lr_factor: Factor on the learning rates of its options, that of ``build_optimizer``.
-
-    Raises:
-        MisconfigurationException: The class rejects its options or the groups, the length of training is unknown, or
-            ReduceLROnPlateau would be stepped where its metric is missing.
-    """
+    """Return the Lightning configuration of a schedule, stepped at the interval that its class is designed for."""
     factory, arguments = unwrap(make)
-    kind = factory if isinstance(factory, type) else object
     extra: dict[str, Any] = {}
-    if issubclass(kind, OneCycleLR | ProgressLR) and not (arguments.get("total_steps") or arguments.get("epochs")):
+    is_whole = isinstance(factory, type) and issubclass(factory, OneCycleLR | ProgressLR)
+    if is_whole and not (arguments.get("total_steps") or arguments.get("epochs")):
         extra["total_steps"] = total_steps(trainer, interval or "step")
-    with scheduled_groups(optimizer) as groups:
-        for key, lr in arguments.items():
-            if issubclass(kind, OneCycleLR | CyclicLR) and key in ("base_lr", "max_lr"):
-                if isinstance(lr, list):
-                    extra[key] = [each * lr_factor for each in lr]
-                else:  # one number for all groups would override their own learning rates, which contain the factor
-                    extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in groups]
-        names = ", ".join(group["name"] for group in groups)
-        keys = [key for key in ("momentum", "betas") if key in optimizer.defaults]
-        own = any(group[key] != optimizer.defaults[key] for group in groups for key in keys)
-        try:
-            scheduler = make(optimizer, **extra)
-        except ValueError as error:
-            raise MisconfigurationException(
-                f"Expected --model.lr_scheduler to accept its options, {type(optimizer).__name__} and the param groups "
-                f"{names}, but got: {error}."
-            ) from error
+    for key in ("base_lr", "max_lr"):  # of CyclicLR and OneCycleLR: a number would override the groups' learning rates
+        if isinstance(lr := arguments.get(key), int | float):
+            extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
+    keys = optimizer.defaults.keys() & {"momentum", "betas"}
+    own = any(group[key] != optimizer.defaults[key] for group in optimizer.param_groups for key in keys)
+    scheduler = make(optimizer, **extra)
     if own and getattr(scheduler, "cycle_momentum", False):
         raise MisconfigurationException(
-            f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set "
-            "momentum or betas, but got true."
+            f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set momentum."
         )
     by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
-        if interval == "step":
-            raise MisconfigurationException("Expected --model.lr_interval epoch for ReduceLROnPlateau, but got step.")
         config["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has this attribute
         if not config["monitor"].startswith("train"):
-            config["frequency"] = trainer.check_val_every_n_epoch  # in between, the metric is missing or outdated
-            if config["frequency"] is None:
-                raise MisconfigurationException(
-                    "Expected --trainer.check_val_every_n_epoch for ReduceLROnPlateau, but got null."
-                )
+            config["frequency"] = trainer.check_val_every_n_epoch or 1  # in between, the metric is missing or outdated
     return config
 
 
-@contextmanager
-def scheduled_groups(optimizer: Optimizer) -> Iterator[list[dict[str, Any]]]:
-    """Show a schedule of torch only the groups that it applies to; it fails with groups that callbacks add later.
-
-    The learning rates of these change in proportion to that of the first scheduled group.
-
-    Yields:
-        The scheduled groups: all groups of an optimizer that is not from ``build_optimizer``.
-    """
-    groups = optimizer.param_groups
-    scheduled = [group for group in groups if group.get("scheduled")] or groups
-    added = [group for group in groups if "scheduled" not in group and scheduled is not groups]
-    before = scheduled[0]["lr"]
-    optimizer.param_groups = scheduled
-    try:
-        yield scheduled
-    finally:
-        optimizer.param_groups = groups
-    for group in added:
-        if before:  # at 0 the proportion is undefined; keep the previous one
-            group["proportion"] = group["lr"] / before
-        if "proportion" in group:
-            group["lr"] = group["proportion"] * scheduled[0]["lr"]
+def param_group_table(network: nn.Module, groups: Sequence[Group], optimizer: Optimizer) -> Table:
+    """Return a table of the groups, with their learning rates: the peak of a cycle, or else the initial one."""
+    titles = ("group", "pattern", "parameters", "lr", "weight decay", "more")
+    table = Table(*(Column(title, overflow="fold") for title in titles), title="Parameter groups")
+    built = {settings["name"]: settings for settings in optimizer.param_groups}
+    for group in groups:
+        rule, cells = group.rule, ["frozen", "-", ""]
+        if not group.frozen:
+            settings = built[group.name]
+            notes = [f"{key}={value}" for key, value in group.options.items() if key not in ("lr", "weight_decay")]
+            if rule.schedule is not None:
+                notes.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
+            if rule.unfreeze_epoch:
+                notes.append(f"frozen until epoch {rule.unfreeze_epoch}")
+            lr = settings.get("max_lr", group.lr) if rule.schedule is None else group.lr
+            cells = [f"{lr:g}", f"{settings.get('weight_decay', 0):g}", ", ".join(notes)]
+        count = sum(network.get_parameter(name).numel() for name in group.parameters)
+        table.add_row(*map(escape, (group.name, rule.pattern, f"{count:,}", *cells)))
+    return table
 
 
 def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -5,16 +5,14 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
 from torch import nn
-from torch.optim import LBFGS
 
-from lightning_modules.optim.build import build_optimizer, build_scheduler, scheduled_groups
-from lightning_modules.optim.param_groups import OTHERS, ParamGroup, assign_groups
+from lightning_modules.optim.build import build_optimizer, build_scheduler, param_group_table
+from lightning_modules.optim.param_groups import OTHERS, Group, ParamGroup, assign_groups
 from lightning_modules.optim.schedules import Interval, progress, total_steps
-from lightning_modules.optim.table import param_group_table
 
 
 class TrainableModule(LightningModule):
@@ -26,8 +24,7 @@ class TrainableModule(LightningModule):
         lr_scheduler: Class of the schedule. ``ProgressLR``, ``OneCycle`` and torch's ``OneCycleLR`` get ``total_steps``
             from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` applies to groups with the optimizer's
             own lr; for other groups it is scaled in proportion. ``ReduceLROnPlateau`` monitors ``val/loss``, or the
-            ``monitor`` of lightning.pytorch.cli's class. The learning rate of a param group that a callback adds during
-            training changes in proportion to the others.
+            ``monitor`` of lightning.pytorch.cli's class.
         scale_lr: Multiply all learning rates by the number of devices ("linear") or by its square root ("sqrt"),
             because each device adds a batch to a step (Goyal et al., 2017, "Accurate, Large Minibatch SGD"; Krizhevsky,
             2014, "One weird trick for parallelizing convolutional neural networks").
@@ -62,36 +59,38 @@ class TrainableModule(LightningModule):
         self.scale_lr = scale_lr
         self.lr_interval = lr_interval
         self.groups = assign_groups(network, param_groups or [], no_decay, layer_decay)
-        self._schedules = {group.name: group.rule.schedule for group in self.groups if group.rule.schedule is not None}
-        for group in self.groups:
-            if group.frozen:
-                group.require_grad(network, False)
+        self._own_schedules: dict[str, Group] = {}  # groups of the optimizer, by name
+        self._progress = 0.0
+        self._freeze()
 
     def configure_optimizers(self) -> Any:
         """Build optimizer and schedule, and print the groups.
 
         Raises:
-            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, the schedule
-                applies to no group, or the trainer does not support them.
+            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, or the trainer
+                does not support them.
         """
         devices = self.trainer.world_size
-        factor = {"none": 1.0, "linear": float(devices), "sqrt": devices**0.5}[self.scale_lr]
-        self._unfreeze(None)  # an optimizer of a fit after another one has all groups
-        optimizer = build_optimizer(self.make_optimizer, self.network, self.groups, factor)
-        self._check_trainer(optimizer)
-        config: dict[str, Any] = {"optimizer": optimizer}
-        scheduled = [group["scheduled"] for group in optimizer.param_groups]
-        if not all(scheduled):
-            total_steps(self.trainer)  # raises an error if it is unknown
-        if self.make_scheduler is not None:
-            if not any(scheduled):
-                raise MisconfigurationException(
-                    "Expected a group without its own schedule for --model.lr_scheduler, but all groups of "
-                    "--model.param_groups have one. Set --model.lr_scheduler null, or remove a group's schedule."
-                )
-            config["lr_scheduler"] = build_scheduler(
-                self.make_scheduler, optimizer, self.trainer, self.lr_interval, factor
+        if devices > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
+            raise MisconfigurationException(
+                f"Expected one device for unfreeze_epoch of --model.param_groups, but got {devices}: gradients of "
+                "parameters that are unfrozen later would not be averaged. Set --trainer.devices 1."
             )
+        own = [group for group in self.groups if group.rule.schedule is not None and not group.frozen]
+        self._own_schedules = {group.name: group for group in own}
+        if own:
+            total_steps(self.trainer)  # raises an error if it is unknown
+        factor = devices ** {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.scale_lr]
+        config: dict[str, Any] = {}
+        try:
+            optimizer = config["optimizer"] = build_optimizer(self.make_optimizer, self.network, self.groups, factor)
+            if self.make_scheduler is not None:
+                config["lr_scheduler"] = build_scheduler(self.make_scheduler, optimizer, self.trainer, self.lr_interval)
+        except ValueError as error:  # of torch
+            raise MisconfigurationException(
+                "Expected --model.optimizer and --model.lr_scheduler to accept their options and the param groups of "
+                f"this network, but got: {error}."
+            ) from error
         if factor != 1 or [group.rule for group in self.groups] != [OTHERS]:
             rank_zero_only(rich_print)(param_group_table(self.network, self.groups, optimizer))
         return config
@@ -101,55 +100,34 @@ class TrainableModule(LightningModule):
             torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_start(self) -> None:
-        self._unfreeze(self.current_epoch)  # if a run resumes within an epoch, on_train_epoch_start is not called
-        self._set_own_lrs(at_start=True)
+        self._freeze()  # if a run resumes within an epoch, on_train_epoch_start is not called
+        self._set_own_lrs(progress(self.trainer, at_start=True))
 
     def on_train_epoch_start(self) -> None:
-        self._unfreeze(self.current_epoch)
+        self._freeze()
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self._set_own_lrs()
+        if self._own_schedules:
+            self._set_own_lrs(progress(self.trainer))
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        with scheduled_groups(scheduler.optimizer):
-            super().lr_scheduler_step(scheduler, metric)
-
-    # Beyond Lightning's hooks
-
-    @property
-    def backbone(self) -> nn.ModuleList:
-        """All children with parameters except the last, for lightning.pytorch.callbacks.BackboneFinetuning."""
-        return nn.ModuleList([child for child in self.network.children() if list(child.parameters())][:-1])
+        super().lr_scheduler_step(scheduler, metric)
+        self._set_own_lrs(self._progress)
 
     # Helpers
 
-    def _unfreeze(self, epoch: int | None) -> None:
-        """Freeze the groups that are trained only from a later epoch, or none of them; train the others."""
+    def _freeze(self) -> None:
+        """Freeze the groups whose rule says so, for good or until an epoch that has not begun."""
         for group in self.groups:
-            if group.rule.unfreeze_epoch and not group.frozen:
-                group.require_grad(self.network, epoch is None or epoch >= group.rule.unfreeze_epoch)
+            if group.rule.freeze or group.rule.unfreeze_epoch:
+                is_trained = not group.frozen and self.current_epoch >= (group.rule.unfreeze_epoch or 0)
+                for name in group.parameters:
+                    self.network.get_parameter(name).requires_grad_(is_trained)
 
-    def _set_own_lrs(self, at_start: bool = False) -> None:
-        """Set the learning rates of the groups with their own schedule."""
-        if not self._schedules:
-            return
-        for settings in self.trainer.optimizers[0].param_groups:
-            if (schedule := self._schedules.get(settings.get("name", ""))) is not None:
-                settings["lr"] = settings["initial_lr"] * schedule(progress(self.trainer, at_start))
-
-    def _check_trainer(self, optimizer: Any) -> None:
-        trainer = self.trainer
-        if isinstance(optimizer, LBFGS) and trainer.accumulate_grad_batches > 1:
-            raise MisconfigurationException(
-                "Expected --trainer.accumulate_grad_batches 1 for LBFGS, which computes the gradients of a batch "
-                f"several times, but got {trainer.accumulate_grad_batches}. Use a larger --data.batch_size."
-            )
-        epochs = trainer.max_epochs or 0
-        late = [group.name for group in self.groups if (group.rule.unfreeze_epoch or 0) >= epochs > 0]
-        if late:
-            rank_zero_warn(f"Training ends before the unfreeze_epoch of {', '.join(late)}, so they are never trained.")
-        if trainer.world_size > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
-            raise MisconfigurationException(
-                f"Expected one device for unfreeze_epoch of --model.param_groups, but got {trainer.world_size}: "
-                "gradients of parameters that are unfrozen later would not be averaged. Set --trainer.devices 1."
-            )
+    def _set_own_lrs(self, fraction: float) -> None:
+        """Set the learning rates of the groups with their own schedule, for a progress of the training."""
+        self._progress = fraction
+        if self._own_schedules:
+            for settings in self.trainer.optimizers[0].param_groups:
+                if group := self._own_schedules.get(settings["name"]):
+                    settings["lr"] = group.lr * group.rule.schedule(fraction)  # type: ignore[misc]  # it has a schedule

@@ -11,7 +11,6 @@ from torch import nn
 from lightning_modules.optim.parameter_rules import assign, layers
 
 OPTION = "--model.param_groups"
-FIELDS = ("lr", "weight_decay", "momentum")  # optimizer options that are fields of a rule
 
 
 @dataclass
@@ -20,12 +19,12 @@ class ParamGroup:
 
     Args:
         pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, such as "fc3.*".
-        lr_scale: Factor on the optimizer's learning rate.
+        lr_scale: Factor on the learning rate.
         lr: Learning rate instead of the optimizer's; the module's ``layer_decay`` does not apply.
         weight_decay: Weight decay instead of the optimizer's; the module's ``no_decay`` does not apply.
         momentum: Momentum instead of the optimizer's.
         schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the module's schedule, including the cycle of momentum of ``OneCycle``.
+            replaces the learning rates of the module's schedule, but not the cycle of momentum of ``OneCycle``.
         freeze: Do not train these parameters. The running statistics of batch norm are still updated.
         unfreeze_epoch: Freeze them until this epoch, counted from 0.
         options: Other options of the optimizer's groups, such as ``betas`` of Adam.
@@ -44,32 +43,12 @@ class ParamGroup:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        group = f"param group {self.pattern!r}"
-        numbers = ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch")
-        if self.lr is not None and self.lr_scale is not None:
-            raise MisconfigurationException(f"Expected lr or lr_scale for {group}, but got both. Remove one.")
-        if self.freeze and (self.options or any(getattr(self, key) is not None for key in (*numbers, "schedule"))):
-            raise MisconfigurationException(
-                f"The {group} is frozen, so its {', '.join(numbers)}, schedule and options have no effect. Remove "
-                "them or freeze."
-            )
-        for key in numbers:
-            if (getattr(self, key) or 0) < 0:
-                raise MisconfigurationException(f"Expected {key} >= 0 for {group}, but got {getattr(self, key)}.")
-        for key in FIELDS:
-            if key in self.options:
-                raise MisconfigurationException(f"Expected {key} of {group} as a field, but got it in its options.")
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
 
     def matches(self, name: str, layer: nn.Module) -> bool:
         """Return whether this rule matches the parameter ``name``."""
         return fnmatch.fnmatchcase(name, self.pattern)
-
-    @property
-    def label(self) -> str:
-        """What the rule matches, as text for an error message."""
-        return f"pattern {self.pattern!r}"
 
 
 OTHERS = ParamGroup("(all others)", name="default")  # the rule of parameters without one
@@ -81,28 +60,21 @@ class Group:
 
     Attributes:
         rule: First rule that matches the parameters, or ``OTHERS``.
-        frozen: Whether they are never trained, because of the rule or of the network.
         name: Name of the rule; followed by "/<layer>" with ``layer_decay``, and by "/no_decay" without weight decay.
-        options: Options of the optimizer for this group.
+        frozen: Whether they are never trained, because of the rule or of the network.
         lr_scale: Factor on the learning rate.
+        options: Options of the optimizer for this group.
         parameters: Names as in ``network.named_parameters()``.
+        lr: Learning rate before its schedule; set when the optimizer is built.
     """
 
     rule: ParamGroup
-    frozen: bool
     name: str
-    options: dict[str, Any]
+    frozen: bool
     lr_scale: float
+    options: dict[str, Any]
     parameters: list[str] = field(default_factory=list)
-
-    def require_grad(self, network: nn.Module, value: bool) -> None:
-        """Train or freeze the parameters."""
-        for name in self.parameters:
-            network.get_parameter(name).requires_grad_(value)
-
-    def trained(self, network: nn.Module) -> list[nn.Parameter]:
-        """Return the parameters that are not frozen, by the rule, by the network or by a callback."""
-        return [parameter for parameter in map(network.get_parameter, self.parameters) if parameter.requires_grad]
+    lr: float = 0.0
 
 
 def assign_groups(
@@ -119,7 +91,7 @@ def assign_groups(
             the n-th layer from the last one, which is the 0-th, is multiplied by ``layer_decay ** n``.
 
     Raises:
-        MisconfigurationException: A rule applies to no parameter, all are frozen, or two groups have the same name.
+        MisconfigurationException: A rule applies to no parameter, or two groups have the same name.
     """
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise MisconfigurationException(f"Expected 0 < --model.layer_decay <= 1, but got {layer_decay}.")
@@ -127,13 +99,13 @@ def assign_groups(
     top_down = list(dict.fromkeys(layer_of.values()))[::-1]
     groups: list[Group] = []
     for rule, names in zip([*rules, OTHERS], assign(network, rules, OPTION), strict=True):
-        settings = {key: getattr(rule, key) for key in FIELDS if getattr(rule, key) is not None} | rule.options
+        settings = {"lr": rule.lr, "weight_decay": rule.weight_decay, "momentum": rule.momentum}
+        options = {key: value for key, value in settings.items() if value is not None} | rule.options
         of_rule: dict[tuple[str, bool], Group] = {}
         for name in names:
             parameter = network.get_parameter(name)
             frozen = rule.freeze or not parameter.requires_grad
-            scale = 1.0 if rule.lr_scale is None else rule.lr_scale
-            group = Group(rule, frozen, str(rule.name), dict(settings), scale)
+            group = Group(rule, str(rule.name), frozen, 1.0 if rule.lr_scale is None else rule.lr_scale, dict(options))
             if layer_decay is not None and rule.lr is None and not frozen:
                 group.lr_scale *= layer_decay ** top_down.index(layer_of[name])
                 group.name += f"/{layer_of[name]}"
@@ -143,8 +115,6 @@ def assign_groups(
             of_rule.setdefault((group.name, frozen), group).parameters.append(name)
         groups += of_rule.values()
     trained = [group.name for group in groups if not group.frozen]
-    if not trained:
-        raise MisconfigurationException("All parameters are frozen, so nothing is left to train.")
     if len(set(trained)) < len(trained):
         raise MisconfigurationException(f"Expected {OPTION} with distinct names, but got {trained}: set name.")
     return groups

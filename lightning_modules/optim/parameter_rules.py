@@ -16,36 +16,27 @@ class Rule(Protocol):
     def matches(self, name: str, layer: nn.Module) -> bool:
         """Return whether this rule matches the parameter ``name`` of ``layer``."""
 
-    @property
-    def label(self) -> str:
-        """What the rule matches, as text for an error message."""
-
 
 def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[str]]:
     """Return the names of the parameters of each rule, by first match, and at the end those without a rule.
 
-    Args:
-        network: Network with the parameters.
-        rules: Ordered rules.
-        option: Option of the rules, for error messages.
-
     Raises:
-        MisconfigurationException: A rule applies to no parameter.
+        MisconfigurationException: A rule of ``option`` applies to no parameter.
     """
-    layers = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
+    owners = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
     groups: list[list[str]] = [[] for _ in [*rules, None]]
-    for name, layer in layers.items():
-        first = next((number for number, rule in enumerate(rules) if rule.matches(name, layer)), -1)
+    for name, layer in owners.items():
+        first = next((i for i, rule in enumerate(rules) if rule.matches(name, layer)), -1)
         groups[first].append(name)
-    for rule, group in zip(rules, groups, strict=False):
-        if not group:
-            is_assigned = any(rule.matches(name, layer) for name, layer in layers.items())
+    for i, rule in enumerate(rules):
+        if not groups[i]:
+            is_assigned = any(rule.matches(name, layer) for name, layer in owners.items())
             why = "earlier rules match all of its parameters" if is_assigned else "it matches none"
-            near = get_close_matches(rule.pattern, layers, 5, cutoff=0.3) or list(layers)[-5:]
-            kinds = dict.fromkeys(type(layer).__name__ for layer in layers.values())
+            near = get_close_matches(rule.pattern, owners, 5, cutoff=0.3) or list(owners)[-5:]
+            kinds = dict.fromkeys(type(layer).__name__ for layer in owners.values())
             raise MisconfigurationException(
-                f"Expected {rule.label} of {option} to match a parameter of the network, but {why}. Layers with "
-                f"parameters are {', '.join(kinds)}; among its {len(layers)} parameters are {', '.join(near)}."
+                f"Expected rule {i + 1} of {option}, pattern {rule.pattern!r}, to match a parameter, but {why}. Layers "
+                f"are {', '.join(kinds)}; among their {len(owners)} parameters are {', '.join(near)}."
             )
     return groups
 

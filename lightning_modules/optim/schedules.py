@@ -108,30 +108,12 @@ class OneCycle(lr_scheduler.OneCycleLR):
         super().__init__(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, **kwargs)
 
 
-class LambdaLR(lr_scheduler.LambdaLR):
-    """torch's ``LambdaLR`` with functions that can be saved to a run's config.yaml and read again.
-
-    Args:
-        optimizer: Optimizer whose groups' ``lr`` are multiplied.
-        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one function per group
-            without its own schedule.
-    """
-
-    def __init__(self, optimizer: Optimizer, lr_lambda: list[Callable[[int], float]] | Callable[[int], float]) -> None:
-        super().__init__(optimizer, lr_lambda)
-
-
 def total_steps(trainer: Trainer, interval: Interval = "step") -> int:
-    """Return the number of steps or epochs of the whole training.
-
-    Raises:
-        MisconfigurationException: It is unknown.
-    """
+    """Return the number of steps or epochs of the whole training, or raise an error if it is unknown."""
     steps = trainer.max_epochs if interval == "epoch" else trainer.estimated_stepping_batches
     if steps is None or not 0 < steps < float("inf"):
-        needed = "--trainer.max_epochs" if interval == "epoch" else "--trainer.max_epochs or --trainer.max_steps"
         raise MisconfigurationException(
-            f"Expected a known length of training for a schedule over the whole training, but got none. Set {needed}."
+            "Expected a known length of training for a schedule over the whole training. Set --trainer.max_epochs."
         )
     return int(steps)
 
@@ -139,26 +121,21 @@ def total_steps(trainer: Trainer, interval: Interval = "step") -> int:
 def progress(trainer: Trainer, at_start: bool = False) -> float:
     """Return the fraction of the training that is done, from 0 to 1, by the limit that ends it first.
 
-    It is counted in epochs if they limit the training, so that it does not depend on earlier batch sizes.
-
-    Args:
-        trainer: Trainer of a known length.
-        at_start: Whether it is called when training starts or resumes, instead of at the end of a batch.
+    It is counted in epochs if they limit the training, so that it does not depend on batch sizes before a resume.
+    ``at_start`` means that training starts or resumes; otherwise, a batch ends.
     """
-    fractions = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else []
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        fractions.append(epochs_so_far(trainer, at_start) / trainer.max_epochs)
-    return min(max(fractions), 1.0)
+    steps = trainer.global_step / trainer.max_steps if trainer.max_steps > 0 else 0.0
+    limit = trainer.max_epochs or -1  # -1: none
+    return min(max(steps, epochs_so_far(trainer, at_start) / limit), 1.0)
 
 
 def epochs_so_far(trainer: Trainer, at_start: bool) -> float:
     """Return the number of epochs, with the fraction of the current one whose batches have been stepped."""
     batches = trainer.fit_loop.epoch_loop.batch_progress
     stepped = batches.current.ready - batches.current.ready % trainer.accumulate_grad_batches
-    fraction = 1.0 if batches.is_last_batch else stepped / trainer.num_training_batches
     # a checkpoint from an epoch's end may be from before or after Lightning counts the epoch as done
     whole = max(trainer.fit_loop.epoch_progress.current.ready - 1, 0) if at_start else trainer.current_epoch
-    return whole + fraction
+    return whole + (1.0 if batches.is_last_batch else stepped / trainer.num_training_batches)
 
 
 def steps_so_far(trainer: Trainer, interval: str) -> int:

@@ -48,11 +48,6 @@ class Initializer:
     pattern: str = "*"
     arguments: dict[str, int | float | str] = field(default_factory=dict)
 
-    @property
-    def label(self) -> str:
-        """What the rule matches, as text for an error message."""
-        return f"layer {self.layer!r} and pattern {self.pattern!r}"
-
     def __str__(self) -> str:
         return f"{self.method}({', '.join(f'{name}={value}' for name, value in self.arguments.items())})"
 

@@ -13,23 +13,14 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from training import batches, trainer_of
 
 from lightning_modules import ImageClassifier, Initializer, ParamGroup
-from lightning_modules.networks import LeNet, NiN, ResNet
+from lightning_modules.networks import LeNet, ResNet
 from lightning_modules.optim import OneCycle, Triangle
 
 Make = Callable[..., ImageClassifier]
-QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 SGD = partial(torch.optim.SGD, lr=0.0)  # trains nothing
-
-
-def batches(count: int = 4, size: int = 8) -> DataLoader:
-    images = torch.randn(count * size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    return DataLoader(TensorDataset(images, torch.arange(count * size) % 10), size)
-
-
-def trainer_of(epochs: int = 1, **options: Any) -> Trainer:
-    return Trainer(accelerator="cpu", max_epochs=epochs, **(QUIET | options))
 
 
 def fit(module: ImageClassifier, loader: DataLoader | None = None, **options: Any) -> dict[str, float]:
@@ -73,13 +64,9 @@ def test_each_rank_has_its_own_random_numbers(make_classifier: Make, monkeypatch
     assert torch.initial_seed() == 8
 
 
-class WrongWidth(nn.Module):
+class WrongWidth(LeNet):
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.fc = nn.Linear(3 * 32 * 32, 7)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.fc(images.flatten(1))
+        super().__init__(7)
 
 
 class Twice(LeNet):
@@ -87,22 +74,19 @@ class Twice(LeNet):
         return super().forward(images), None
 
 
-class Asserting(LeNet):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("Input height doesn't match")
-
-
 @pytest.mark.parametrize(
-    ("network", "message"),
+    ("network", "size", "message"),
     [
-        (WrongWidth, r"logits \(1, 10\).*WrongWidth returns \(1, 7\)"),
-        (Twice, "is a tensor, but Twice returns tuple"),
-        (Asserting, "height"),
+        (WrongWidth, 32, r"logits \(1, 10\).*WrongWidth returns \(1, 7\)"),
+        (Twice, 32, "is a tensor, but Twice returns tuple"),
+        (LeNet, 29, "LeNet does not accept images of 29x29 pixels"),
     ],
 )
-def test_network_without_logits_is_rejected_with_a_reason(network: type, message: str, make_classifier: Make) -> None:
+def test_network_without_logits_is_rejected_with_a_reason(
+    network: type, size: int, message: str, make_classifier: Make
+) -> None:
     with pytest.raises(MisconfigurationException, match=message):
-        make_classifier(network=network)
+        make_classifier(network=network, image_size=size)
 
 
 def test_checking_the_width_leaves_no_trace(make_classifier: Make) -> None:
@@ -153,10 +137,9 @@ def test_images_are_normalised_and_back_and_others_are_refused(make_classifier: 
     raw = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(module.denormalize(module.normalize(raw)), raw / 255)
     assert module.classify(raw).shape == (2, 10)
-    with pytest.raises(ValueError, match="Expected raw uint8 images"):
-        module.classify(raw / 255)
-    with pytest.raises(ValueError, match=r"Expected images of 32x32 pixels.*got \(29, 29\)"):
-        module.classify(raw[:, :, :29, :29])
+    for wrong in (raw / 255, raw[:, :, :29, :29]):
+        with pytest.raises(ValueError, match=r"Expected raw uint8 images \(N, 3, 32, 32\)"):
+            module.classify(wrong)
     with pytest.raises(ValueError, match="Call normalize first"):
         module(raw)
 
@@ -294,11 +277,3 @@ def test_images_that_the_loss_ignores_are_excluded(make_classifier: Make, loss: 
     assert logged["val/acc"] == pytest.approx(2 / 3)
     assert logged["train/loss"] == pytest.approx(1000 / 3, rel=0.01)  # one of three is wrong, by 1,000
     assert trainer_of().test(module, loader, verbose=False)[0]["test/acc"] == pytest.approx(2 / 3)
-
-
-def test_backbone_ends_before_the_last_layer_with_weights(make_classifier: Make) -> None:
-    module = make_classifier(network=NiN)
-    layers = dict(module.network.named_children())
-    assert not list(layers["dropout"].parameters())
-    left = {id(layer) for name, layer in layers.items() if list(layer.parameters())} - set(map(id, module.backbone))
-    assert len(left) == 1

@@ -3,12 +3,10 @@ import copy
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import nn
 from training import module_of, trace
 
 from lightning_modules.optim.optimizers import Muon, orthogonalize
-
-LBFGS = "optimizer: {class_path: torch.optim.LBFGS, init_args: {max_iter: 4, lr: 0.1}}"
 
 
 @pytest.mark.parametrize(
@@ -28,26 +26,12 @@ def test_every_optimizer_trains_from_yaml(optimizer: str, arguments: str) -> Non
     assert losses[-1] < 0.99 * losses[0]
 
 
-def test_lbfgs_computes_a_batch_several_times_in_one_step_and_does_not_accumulate() -> None:
-    module = module_of("ImageClassifier", LBFGS)
-    calls, step = [], module.training_step
-    module.training_step = lambda batch, batch_idx: (calls.append(batch_idx), step(batch, batch_idx))[1]
-    trace(module, steps=3)
-    assert len(calls) > 6
-    with pytest.raises(MisconfigurationException, match=r"accumulate_grad_batches 1 for LBFGS.*but got 2"):
-        trace(module_of("ImageClassifier", LBFGS), accumulate_grad_batches=2)
-
-
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
         ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "the param groups .* got: LBFGS doesn't"),
-        ("optimizer: {class_path: torch.optim.Muon}", r"2D parameters .*lightning_modules\.optim\.Muon takes"),
-        ("optimizer: {class_path: torch.optim.SGD, init_args: {lr: -1}}", "Invalid learning rate: -1"),
-        (
-            "optimizer: {class_path: torch.optim.Adam}\nparam_groups: [{pattern: fc3.*, momentum: 0.9}]",
-            "options of Adam for param group 'fc3', but it has no momentum",
-        ),
+        ("optimizer: {class_path: torch.optim.Muon}", "but got: Muon only supports 2D parameters"),
+        ("param_groups: [{pattern: '*', freeze: true}]", "but got: optimizer got an empty parameter list"),
     ],
 )
 def test_networks_that_an_optimizer_cannot_train_are_rejected_before_the_first_step(yaml: str, message: str) -> None:
@@ -55,30 +39,20 @@ def test_networks_that_an_optimizer_cannot_train_are_rejected_before_the_first_s
         trace(module_of("ImageClassifier", yaml))
 
 
-def singular_values(matrices: Tensor) -> Tensor:
-    return torch.linalg.svdvals(matrices.double())
-
-
 @pytest.mark.parametrize("shape", [(3, 16, 144), (1, 40, 10), (2, 8, 8)])
 def test_an_orthogonalized_matrix_keeps_its_singular_vectors_and_has_values_near_1(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     result = orthogonalize(matrices, 8)
     assert result.shape == shape
-    values = singular_values(result)
+    values = torch.linalg.svdvals(result.double())
     assert 0.65 < values.min() <= values.max() < 1.25
     u, _, vh = torch.linalg.svd(matrices.double(), full_matrices=False)
     core = u.mT @ result.double() @ vh.mT  # diagonal if the singular vectors are the same
     off_diagonal = core - torch.diag_embed(core.diagonal(dim1=1, dim2=2))
     assert off_diagonal.abs().max() < 1e-4
-
-
-def test_both_ways_to_orthogonalize_are_the_same_polynomial() -> None:
-    matrices = torch.randn(2, 12, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    in_float64 = orthogonalize(matrices, 5)
-    torch.testing.assert_close(orthogonalize(matrices.float(), 5).double(), in_float64, atol=1e-5, rtol=0)
-    in_bfloat16 = orthogonalize(matrices.bfloat16(), 5)
+    in_bfloat16 = orthogonalize(matrices.bfloat16(), 8)
     assert in_bfloat16.dtype == torch.bfloat16
-    torch.testing.assert_close(in_bfloat16.double(), in_float64, atol=0.05, rtol=0)
+    assert torch.linalg.svdvals(in_bfloat16.double()).min() > 0.5
 
 
 def filters(count: int, *shape: int) -> list[nn.Parameter]:
@@ -161,12 +135,6 @@ def test_muon_resumes_from_its_saved_state() -> None:
         one.step()
     for param, twin in zip(params, copies, strict=True):
         torch.testing.assert_close(param, twin, atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay", "ns_steps"])
-def test_muon_refuses_numbers_below_0(option: str) -> None:
-    with pytest.raises(ValueError, match=f"Expected {option} >= 0, but got -1"):
-        Muon(filters(1, 2, 2), **{option: -1})
 
 
 @pytest.mark.cuda
