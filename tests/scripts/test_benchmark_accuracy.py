@@ -1,5 +1,6 @@
 import csv
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -76,15 +77,13 @@ def test_seeds_are_trained_once_and_missing_ones_are_added(results: Path) -> Non
         assert float(row["test_acc"]) == float(rows_of(tested)[-1]["test/acc"])
         validations = [float(value) for line in rows_of(run / "metrics.csv") if (value := line["val/acc"])]
         assert float(row["val_acc"]) == max(validations)
-        assert row["parameters"] == "62006"
         assert 0 < float(row["training_minutes"]) < float(row["minutes"])
         assert float(row["images_per_second"]) == pytest.approx(12 * 32 / 60 / float(row["training_minutes"]), rel=0.1)
     (curve,) = rows_of(folder / "seed_1.csv")
-    assert (curve["epoch"], curve["step"]) == ("1", "12")
     assert 0 < float(curve["training_seconds"]) < float(curve["seconds"])
 
 
-def test_page_of_the_results_has_mean_std_and_command_but_no_path(results: Path) -> None:
+def test_page_has_mean_std_and_command_but_no_path_and_the_table_one_row_more(results: Path) -> None:
     (page,) = (results / "results").glob("*/README.md")
     text = page.read_text()
     assert "--data datamodules.SampleDataModule" in text
@@ -92,9 +91,6 @@ def test_page_of_the_results_has_mean_std_and_command_but_no_path(results: Path)
     assert "data.root" not in text
     assert text.count(" ± ") == 3  # the title of the row, val and test
     assert "Data: digits. Network: LeNet, 62 thousand parameters." in text
-
-
-def test_only_the_row_of_the_recipe_is_added(results: Path) -> None:
     before, lines = TABLE.splitlines(), (results / "README.md").read_text().splitlines()
     row = lines.pop(7)
     assert lines == before
@@ -115,26 +111,15 @@ def copied(results: Path, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
-@pytest.mark.parametrize(
-    ("options", "row"),
-    [
-        ([], "| `lenet.yaml` | LeNet, our smallest | CIFAR-10 | 1 | a laptop | "),
-        (
-            ["--data.split", "tutorial"],  # the row is found for any path of the data
-            "| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 | 1 | a laptop | ",
-        ),
-    ],
-)
-def test_existing_row_retains_its_text_and_is_refreshed_once(
-    options: list[str], row: str, copied: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_existing_row_retains_its_text_and_is_refreshed_once(copied: Callable[..., Path], tmp_path: Path) -> None:
     table = tmp_path / "README.md"
     table.write_text(TABLE)
-    folder = copied(options=options)
+    folder = copied(options=["--data.split", "tutorial"])  # the row is found for any path of the data
     for _ in range(2):
         refresh(table, folder, "a laptop")
         lines = zip(TABLE.splitlines(), table.read_text().splitlines(), strict=True)
         (changed,) = [after for before, after in lines if after != before]
+        row = "| `lenet.yaml --data.split tutorial --data.root data/tutorial` | LeNet | CIFAR-10 | 1 | a laptop | "
         assert changed.startswith(row)
 
 
@@ -150,12 +135,9 @@ def test_options_of_paths_are_not_part_of_a_recipe() -> None:
 @pytest.mark.parametrize(
     ("text", "option", "message"),
     [
-        ("# No table\n", [], "Expected a table with the line"),
         (TABLE.replace("| n |", "| seeds |"), [], "Expected a table with the line"),
         (TABLE.replace(" | 1 % |", " |"), [], "Expected 9 cells"),
         (TABLE, ["--seed_everything=3"], "Expected no --seed_everything"),
-        (TABLE, ["--test_after_fit=false"], "Expected no --test_after_fit"),
-        (TABLE, ["--ckpt_path=best.ckpt"], "Expected no --ckpt_path"),
     ],
 )
 def test_mistake_is_rejected_before_training(
@@ -185,12 +167,15 @@ def test_recipe_that_was_edited_is_another(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-@pytest.mark.slow
-def test_seed_that_fails_does_not_affect_other_seeds(copied: Callable[..., Path]) -> None:
+def test_seed_that_fails_does_not_affect_other_seeds(
+    copied: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copied()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(benchmark_accuracy, "version_of_code", lambda: "")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: SimpleNamespace(returncode=2))
     with pytest.raises(SystemExit, match="Seed 2 exited with code 2"):
-        train_missing(folder, 3, ["--config", "configs/lenet.yaml", "--trainer.max_epoch=1"])
+        train_missing(folder, 3, [])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

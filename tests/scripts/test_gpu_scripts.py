@@ -73,11 +73,9 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     assert {path.name for path in trial.iterdir()} == {*(f"{part}.json" for part in PARTS), "log.txt"}
     parts = {part: read(trial / f"{part}.json") for part in PARTS}
     assert all(part["complete"] for part in parts.values()), (trial / "log.txt").read_text()
-    assert parts["airbench"]["machine"]["torch"]
     assert str(tmp_path) not in json.dumps(parts)  # the files are committed
     results = {name: part["results"] for name, part in parts.items()}
     assert results["tests"]["exit_code"] == 0
-    assert results["tests"]["outcomes"]
     without_warm_up = [{"accuracy": 0.94, "seconds": 2.5}]
     assert results["airbench"]["peer"] == results["airbench_compiled"]["peer_compiled"] == without_warm_up
     assert results["operations"]["histograms"]["equal"]
@@ -86,8 +84,7 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     assert len(results["operations"]["augmentation"]["batch 64"]) == 8
 
     rows, page = tabulate(trial, tmp_path)
-    assert len(rows) == 3
-    assert not any("not yet measured" in row for row in rows)
+    assert ["not yet measured" in row for row in rows] == [False] * 3
     assert rows[1].startswith("| `airbench.yaml` | airbench's | random images | 2 |")
     assert "| `airbench94_muon.py`, not compiled | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
@@ -122,20 +119,16 @@ def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["gpu.sh"], "Expected a directory for the results"),
-        (["gpu.sh", "out"], "Expected --archive PATH"),
         (["gpu.sh", "out", "--archive", "none.tar.gz"], "none.tar.gz does not exist"),
-        (["gpu.sh", "out", "--tiny", "--peer", "none.py"], "none.py does not exist"),
         (["gpu.sh", "out", "--tiny", "--wheels", "tests"], "tests has none"),
         (["gpu.sh", "out", "--tiny", "--seconds", "soon"], "whole number, but got soon"),
         (["gpu.sh", "out", "--archive"], "Expected a value after --archive"),
         (["gpu.sh", "out", "--gpu"], "but got --gpu"),
         (["gpu.sh", "out", "--tiny", "--parts", "tests pictures"], "airbench_compiled, but got pictures"),
         (["gpu.sh", "configs", "--tiny"], "Expected an empty directory for the results"),
-        (["gpu_pack.sh"], "Expected a directory for the pack"),
         (["gpu_pack.sh", "out"], "Expected CIFAR-10 at --data, but nothing does not exist"),
         (["gpu_pack.sh", "pack", "--data", "source", "--packages", "", "--limit", "0"], "Expected at most 0 MiB of"),
         (["gpu_pack.sh", "pack", "--data", "source", "--packages", "none"], "Expected none in requirements.lock"),
-        (["gpu_pack.sh", "out", "--data", "source", "--peer", "none.py"], "none.py does not exist"),
     ],
 )
 def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_path: Path, data: Path) -> None:
@@ -148,8 +141,7 @@ def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_pa
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
 def test_no_gpu_is_reported_before_anything_runs(tmp_path: Path) -> None:
-    done = run("gpu.sh", tmp_path / "out", "--archive", "configs")
-    assert "Expected a CUDA GPU, but nvidia-smi finds none" in done.stderr
+    assert "Expected a CUDA GPU" in run("gpu.sh", tmp_path / "out", "--archive", "configs").stderr
 
 
 def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
