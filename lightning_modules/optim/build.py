@@ -28,7 +28,7 @@ def build_optimizer(
         )
     groups = [group for group in groups if not group.frozen]
     settings = [{"params": map(network.get_parameter, group.parameters), "name": group.name} for group in groups]
-    optimizer = make([each | group.options for each, group in zip(settings, groups, strict=True)])
+    optimizer = _call(make, "optimizer", [each | group.options for each, group in zip(settings, groups, strict=True)])
     for group, built in zip(groups, optimizer.param_groups, strict=True):
         if unknown := [key for key in group.options if key not in optimizer.defaults]:
             raise MisconfigurationException(
@@ -53,7 +53,7 @@ def build_scheduler(
             extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
     keys = optimizer.defaults.keys() & {"momentum", "betas"}
     own = any(group[key] != optimizer.defaults[key] for group in optimizer.param_groups for key in keys)
-    scheduler = make(optimizer, **extra)
+    scheduler = _call(make, "lr_scheduler", optimizer, **extra)
     if own and getattr(scheduler, "cycle_momentum", False):
         raise MisconfigurationException(
             f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set momentum."
@@ -94,3 +94,12 @@ def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, A
         return factory, {}
     classes = [each for each in (factory.func, *factory.args) if isinstance(each, type)]
     return (classes[0] if classes else factory.func), factory.keywords
+
+
+def _call(make: Callable[..., Any], option: str, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return make(*args, **kwargs)
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"Expected --model.{option} to accept its options and the param groups, but got: {error}."
+        ) from error

@@ -81,16 +81,10 @@ class TrainableModule(LightningModule):
         if own:
             total_steps(self.trainer)  # raises an error if it is unknown
         factor = devices ** {"none": 0.0, "sqrt": 0.5, "linear": 1.0}[self.scale_lr]
-        config: dict[str, Any] = {}
-        try:
-            optimizer = config["optimizer"] = build_optimizer(self.make_optimizer, self.network, self.groups, factor)
-            if self.make_scheduler is not None:
-                config["lr_scheduler"] = build_scheduler(self.make_scheduler, optimizer, self.trainer, self.lr_interval)
-        except ValueError as error:  # of torch
-            raise MisconfigurationException(
-                "Expected --model.optimizer and --model.lr_scheduler to accept their options and the param groups of "
-                f"this network, but got: {error}."
-            ) from error
+        optimizer = build_optimizer(self.make_optimizer, self.network, self.groups, factor)
+        config: dict[str, Any] = {"optimizer": optimizer}
+        if self.make_scheduler is not None:
+            config["lr_scheduler"] = build_scheduler(self.make_scheduler, optimizer, self.trainer, self.lr_interval)
         if factor != 1 or [group.rule for group in self.groups] != [OTHERS]:
             rank_zero_only(rich_print)(param_group_table(self.network, self.groups, optimizer))
         return config

@@ -138,7 +138,6 @@ def test_views_of_an_image_have_one_embedding_of_their_mean_direction(make: Make
         ({"loss": nn.MSELoss()}, "loss on embeddings.*TripletMarginLoss.*got MSELoss.*ImageClassifier"),
         ({"loss": nn.TripletMarginLoss(), "miner": "all_pairs"}, "semi_hard or batch_hard for TripletM.*got all_pairs"),
         ({"loss": nn.CosineEmbeddingLoss(), "miner": "batch_hard"}, "all_pairs for CosineEmbeddingLoss"),
-        ({"loss": nn.HingeEmbeddingLoss(reduction="none")}, "reduction mean or sum"),
         ({"network": lambda width: LeNet(7)}, r"embedding \(1, 2\) for an image, but LeNet returns \(1, 7\)"),
     ],
 )

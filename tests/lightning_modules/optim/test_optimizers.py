@@ -29,7 +29,7 @@ def test_every_optimizer_trains_from_yaml(optimizer: str, arguments: str) -> Non
 @pytest.mark.parametrize(
     ("yaml", "message"),
     [
-        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "the param groups .* got: LBFGS doesn't"),
+        ("optimizer: {class_path: torch.optim.LBFGS}\nlayer_decay: 0.5", "optimizer to accept .* got: LBFGS doesn't"),
         ("optimizer: {class_path: torch.optim.Muon}", "but got: Muon only supports 2D parameters"),
         ("param_groups: [{pattern: '*', freeze: true}]", "but got: optimizer got an empty parameter list"),
     ],
