@@ -51,13 +51,7 @@ def build_scheduler(
     for key in ("base_lr", "max_lr"):  # of CyclicLR and OneCycleLR: a number would override the groups' learning rates
         if isinstance(lr := arguments.get(key), int | float):
             extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
-    keys = optimizer.defaults.keys() & {"momentum", "betas"}
-    own = any(group[key] != optimizer.defaults[key] for group in optimizer.param_groups for key in keys)
     scheduler = _call(make, "lr_scheduler", optimizer, **extra)
-    if own and getattr(scheduler, "cycle_momentum", False):
-        raise MisconfigurationException(
-            f"Expected cycle_momentum: false of {type(scheduler).__name__}, because --model.param_groups set momentum."
-        )
     by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
@@ -76,7 +70,7 @@ def param_group_table(network: nn.Module, groups: Sequence[Group], optimizer: Op
         rule, cells = group.rule, ["frozen", "-", ""]
         if not group.frozen:
             settings = built[group.name]
-            notes = [f"{key}={value}" for key, value in group.options.items() if key not in ("lr", "weight_decay")]
+            notes = [f"{key}={settings[key]}" for key in group.options if key not in ("lr", "weight_decay")]
             if rule.schedule is not None:
                 notes.append(getattr(rule.schedule, "__name__", str(rule.schedule)))
             if rule.unfreeze_epoch:

@@ -22,9 +22,9 @@ class ParamGroup:
         lr_scale: Factor on the learning rate.
         lr: Learning rate instead of the optimizer's; the module's ``layer_decay`` does not apply.
         weight_decay: Weight decay instead of the optimizer's; the module's ``no_decay`` does not apply.
-        momentum: Momentum instead of the optimizer's.
-        schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate; it
-            replaces the learning rates of the module's schedule, but not the cycle of momentum of ``OneCycle``.
+        momentum: Momentum instead of the optimizer's. ``OneCycle`` cycles it, unless its ``cycle_momentum`` is false.
+        schedule: Function of the training's progress, from 0 to 1, that returns a factor on this learning rate, instead
+            of the module's schedule.
         freeze: Do not train these parameters. The running statistics of batch norm are still updated.
         unfreeze_epoch: Freeze them until this epoch, counted from 0.
         options: Other options of the optimizer's groups, such as ``betas`` of Adam.

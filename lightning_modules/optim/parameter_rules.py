@@ -2,23 +2,16 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 
-class Rule(Protocol):
-    """Settings for parameters that match by layer or by name as in ``named_parameters()``."""
-
-    pattern: str
-
-    def matches(self, name: str, layer: nn.Module) -> bool:
-        """Return whether this rule matches the parameter ``name`` of ``layer``."""
-
-
-def assign(network: nn.Module, rules: Sequence[Rule], option: str) -> list[list[str]]:
+def assign(network: nn.Module, rules: Sequence[Any], option: str) -> list[list[str]]:
     """Return the names of the parameters of each rule, by first match, and at the end those without a rule.
+
+    A rule has a ``pattern``, and ``matches(name, layer)`` for the name and the layer of a parameter.
 
     Raises:
         MisconfigurationException: A rule of ``option`` applies to no parameter.
