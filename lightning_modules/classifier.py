@@ -9,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassStatScores
 
 from lightning_modules.base import ImageModule
-from lightning_modules.losses import balanced, for_classes, ignored_class, losses_of_images, per_image
+from lightning_modules.losses import balanced, for_classes, losses_of_images, per_image
 from lightning_modules.tta import View, mean_over_views, predicted_classes, probabilities
 
 
@@ -20,13 +20,13 @@ class ImageClassifier(ImageModule):
     ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>`` for each class with test images, and ``train/loss_step``
-    (one step on one device). Images that the loss ignores (``ignore_index``) are excluded. Validation and test steps
-    return ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
+    (one step on one device). Validation and test steps return
+    ``{"loss": ..., "preds": int64 (N,), "logits": (N, num_classes)}`` for callbacks.
 
     Args:
         class_names: Name of each class, from the data.
         loss: Called with logits ``(N, num_classes)`` and targets; cross-entropy by default. In a config, ``weight`` and
-            ``pos_weight`` of torch's losses are lists of numbers, one per class.
+            ``pos_weight`` of torch's losses are lists of numbers, one per class. ``ignore_index`` changes no metric.
         class_weights: "balanced" weights each class in the training loss by the inverse of its number of training
             images, with a mean of 1 over the training images.
         tta: Test-time augmentation: views of each image whose logits are averaged in ``test``, ``predict`` and
@@ -56,11 +56,9 @@ class ImageClassifier(ImageModule):
         if class_weights == "balanced":
             self.unweighted_loss, self.loss = self.loss, balanced(self.loss, self.hparams["class_counts"])
         self.tta = tta or []
-        self._ignored = ignored_class(self.loss, len(class_names))
-        options: dict[str, Any] = {"ignore_index": self._ignored, "validate_args": False}
-        self.val_acc = MulticlassAccuracy(len(class_names), average="micro", **options)
+        self.val_acc = MulticlassAccuracy(len(class_names), average="micro", validate_args=False)
         self.test_acc = self.val_acc.clone()
-        self.test_scores = MulticlassStatScores(len(class_names), average="none", **options)
+        self.test_scores = MulticlassStatScores(len(class_names), average="none", validate_args=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -69,16 +67,13 @@ class ImageClassifier(ImageModule):
         loss, mean_loss = self.training_loss(logits, images, targets)
         labels = targets.argmax(1) if targets.is_floating_point() else targets  # class of the largest share if mixed
         hits = logits.detach().argmax(1) == labels  # like predicted_classes, but without a softmax in each step
-        if self._ignored is not None:
-            hits = hits & (labels != self._ignored)
-        count = self._count(labels)
-        self.log_training(count, loss=mean_loss, acc=hits.sum() / count)
+        self.log_training(len(labels), loss=mean_loss, acc=hits.sum() / len(labels))
         return loss
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss for the backward pass, and its mean over the images of the batch for logging."""
         loss = self.loss(logits, targets)
-        return loss, per_image(self.loss, loss.detach(), self._count(targets))
+        return loss, per_image(self.loss, loss.detach(), len(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Evaluate a batch of validation images."""
@@ -135,14 +130,10 @@ class ImageClassifier(ImageModule):
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor], accuracy: Metric) -> dict[str, Tensor]:
         images, targets = batch
         logits = mean_over_views(self, images, self.tta if stage == "test" else [])
-        count, measure = self._count(targets), self.unweighted_loss or self.loss
-        loss = per_image(self.loss, measure(logits.to(self.dtype), targets), count)  # bf16-true casts its weight
+        measure = self.unweighted_loss or self.loss
+        loss = per_image(self.loss, measure(logits.to(self.dtype), targets), len(targets))  # bf16-true casts its weight
         preds = predicted_classes(logits)
         accuracy.update(preds, targets)
-        self.log_mean(f"{stage}/loss", loss, int(count))
+        self.log_mean(f"{stage}/loss", loss, len(targets))
         self.log(f"{stage}/acc", accuracy, prog_bar=stage == "val")
         return {"loss": loss, "preds": preds, "logits": logits}
-
-    def _count(self, targets: Tensor) -> int | Tensor:
-        """Return the number of images that the loss does not ignore, at least 1, for use as a divisor."""
-        return len(targets) if self._ignored is None else (targets != self._ignored).sum().clamp(min=1)

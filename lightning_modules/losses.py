@@ -115,13 +115,7 @@ def balanced(loss: nn.Module, class_counts: list[int] | None) -> nn.Module:
     return loss
 
 
-def ignored_class(loss: nn.Module, num_classes: int) -> int | None:
-    """Return the ``ignore_index`` of a loss if it is one of the classes, else None."""
-    index = getattr(_of_torch(loss), "ignore_index", None)
-    return index if index is not None and 0 <= index < num_classes else None
-
-
-def per_image(loss: nn.Module, value: Tensor, count: int | Tensor) -> Tensor:
+def per_image(loss: nn.Module, value: Tensor, count: int) -> Tensor:
     """Return the value of a loss over ``count`` images, converted to a mean for logging if it is a sum."""
     return value / count if getattr(_of_torch(loss), "reduction", "mean") == "sum" else value
 

@@ -254,26 +254,3 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
     assert calls == [True] * 4  # only the training steps, not the sanity check or validation
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value)
-
-
-class AlwaysSecond(nn.Module):
-    """A network that always predicts class 1."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(F.one_hot(torch.tensor(1), num_classes) * 1e3)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.logits.expand(len(images), -1)
-
-
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, nn.NLLLoss])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_images_that_the_loss_ignores_are_excluded(make_classifier: Make, loss: type, reduction: str) -> None:
-    module = make_classifier(network=AlwaysSecond, loss=loss(ignore_index=0, reduction=reduction))
-    loader = DataLoader(TensorDataset(torch.randn(6, 3, 32, 32), torch.tensor([0, 0, 1, 2, 0, 1])), 3)
-    logged = fit(module, loader)
-    assert logged["train/acc"] == pytest.approx(2 / 3)
-    assert logged["val/acc"] == pytest.approx(2 / 3)
-    assert logged["train/loss"] == pytest.approx(1000 / 3, rel=0.01)  # one of three is wrong, by 1,000
-    assert trainer_of().test(module, loader, verbose=False)[0]["test/acc"] == pytest.approx(2 / 3)

@@ -129,7 +129,7 @@ def test_loss_that_accepts_logits_and_classes_is_unchanged() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        "{class_path: torch.nn.CrossEntropyLoss, init_args: {label_smoothing: 0.1, ignore_index: 2}}",
+        "{class_path: torch.nn.CrossEntropyLoss, init_args: {label_smoothing: 0.1}}",
         "{class_path: torch.nn.MultiMarginLoss, init_args: {p: 2, margin: 0.5}}",
         "{class_path: torch.nn.MSELoss, init_args: {reduction: sum}}",
     ],

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from watching import all_callbacks, fit
 
-from callbacks import ConfusionMatrix, TopMistakes
+from callbacks import ConfusionMatrix
 from callbacks.base.predictions import MOST_COLUMNS, Collector
 from lightning_modules import ImageClassifier
 
@@ -23,27 +23,6 @@ def matrix(folder: Path) -> torch.Tensor:
 def test_a_single_image_is_drawn(make_classifier: Make, tmp_path: Path) -> None:
     fit(make_classifier(), tmp_path, all_callbacks(), epochs=1, data=(torch.randn(1, 3, 32, 32), torch.tensor([2])))
     assert matrix(tmp_path)[2].sum() == matrix(tmp_path).sum() == 1
-
-
-def test_images_that_the_loss_ignores_are_excluded(make_classifier: Make, tmp_path: Path) -> None:
-    module = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
-    trainer = fit(module, tmp_path, [ConfusionMatrix(), TopMistakes(count=24)], epochs=1)
-    counts = matrix(tmp_path)
-    assert counts.sum(1).tolist() == [3, 3, 3, 0, 2, 2, 2, 2, 2, 2]
-    right = trainer.callback_metrics["val/acc"].item()
-    assert counts.diagonal().sum() / counts.sum() == pytest.approx(right)
-    with (tmp_path / "mistakes_val.csv").open(newline="") as file:
-        true = [row["true"] for row in csv.DictReader(file)]
-    assert len(true) == counts.sum() - counts.diagonal().sum()
-    assert module.class_names[3] not in true
-
-
-def test_nothing_is_drawn_where_the_loss_ignores_all(make_classifier: Make, tmp_path: Path) -> None:
-    module = make_classifier(loss=nn.CrossEntropyLoss(ignore_index=3))
-    data = torch.randn(8, 3, 32, 32), torch.full((8,), 3)
-    trainer = fit(module, tmp_path, [ConfusionMatrix(), TopMistakes()], epochs=1, data=data)
-    assert trainer.global_step == 1
-    assert not list(tmp_path.glob("*_val.csv"))
 
 
 def test_module_without_predictions_is_refused_before_training(
