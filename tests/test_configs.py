@@ -87,16 +87,3 @@ def test_make_fit_trains_a_network_for_a_cpu_on_the_sample() -> None:
     config = parse(*line.split())
     assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 20
     assert config["data"]["class_path"] == "datamodules.SampleDataModule"
-
-
-def test_options_after_the_configs_override_them() -> None:
-    monitor = "lightning.pytorch.callbacks.DeviceStatsMonitor"
-    options = ["--trainer.max_epochs=3", "--model.optimizer.lr=0.5", "--model.network.depth=34", "--data.batch_size=7"]
-    config = parse("--config=configs/resnet.yaml", *options, f"--trainer.callbacks+={monitor}")
-    model = config["model"]["init_args"]
-    assert config["trainer"]["max_epochs"] == 3
-    assert (model["optimizer"]["init_args"]["lr"], model["optimizer"]["init_args"]["momentum"]) == (0.5, 0.9)
-    assert model["network"]["init_args"]["depth"] == 34
-    assert config["data"]["init_args"]["batch_size"] == 7
-    assert config["trainer"]["callbacks"] == [{"class_path": monitor, "init_args": {"cpu_stats": None}}]
-    assert config["callbacks"] == recipe_of("resnet.yaml")["callbacks"]

@@ -68,34 +68,26 @@ def set_gradients(params: list[nn.Parameter], seed: int) -> None:
 
 def test_a_filter_steps_by_lr_times_an_orthogonal_matrix_of_its_momentum() -> None:
     params = filters(2, 8, 3, 3, 3)
-    before = [param.detach().clone() for param in params]
     optimizer = Muon(params, lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.2, ns_steps=8)
-    set_gradients(params, 1)
-    first = [param.grad.clone() for param in params]
-    optimizer.step()
-    for param, old, grad in zip(params, before, first, strict=True):
-        update = (old * (1 - 0.1 * 0.2) - param.detach()) / 0.1
-        torch.testing.assert_close(update, orthogonalize(grad.reshape(1, 8, 27), 8).view(8, 3, 3, 3))
-    before = [param.detach().clone() for param in params]
-    set_gradients(params, 2)
-    optimizer.step()
-    for param, old, past in zip(params, before, first, strict=True):
-        ahead = param.grad + 0.5 * (0.5 * past + param.grad)
-        update = (old * (1 - 0.1 * 0.2) - param.detach()) / 0.1
-        torch.testing.assert_close(update, orthogonalize(ahead.reshape(1, 8, 27), 8).view(8, 3, 3, 3))
+    momenta = [torch.zeros(8, 3, 3, 3) for _ in params]
+    for step in (1, 2):
+        before = [param.detach().clone() for param in params]
+        set_gradients(params, step)
+        optimizer.step()
+        for i, (param, old) in enumerate(zip(params, before, strict=True)):
+            momenta[i] = 0.5 * momenta[i] + param.grad
+            ahead = param.grad + 0.5 * momenta[i]
+            update = (old * (1 - 0.1 * 0.2) - param.detach()) / 0.1
+            torch.testing.assert_close(update, orthogonalize(ahead.reshape(1, 8, 27), 8).view(8, 3, 3, 3))
 
 
 def test_a_normalized_filter_has_the_norm_of_the_root_of_its_width_before_its_step() -> None:
-    zeros = nn.Parameter(torch.zeros(4, 3))
-    set_gradients([zeros], 1)
-    Muon([zeros], lr=0.1, normalize=True).step()
-    assert torch.isfinite(zeros).all()
-    [param] = filters(1, 16, 4, 3, 3)
+    [param], [zeros] = filters(1, 16, 4, 3, 3), [nn.Parameter(torch.zeros(4, 3))]
     direction = param.detach() / param.detach().norm()
-    optimizer = Muon([param], lr=1e-6, normalize=True)
-    set_gradients([param], 1)
-    optimizer.step()
+    set_gradients([param, zeros], 1)
+    Muon([param, zeros], lr=1e-6, normalize=True).step()
     torch.testing.assert_close(param.detach(), 4 * direction, atol=1e-5, rtol=0)
+    assert torch.isfinite(zeros).all()
 
 
 def test_other_parameters_step_like_sgd() -> None:

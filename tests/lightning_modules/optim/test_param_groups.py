@@ -18,28 +18,21 @@ from lightning_modules.optim.parameter_rules import layers
 from lightning_modules.optim.schedules import Triangle
 
 
-def names_of(network: nn.Module, rules: list[ParamGroup], **options: Any) -> dict[str, list[str]]:
-    """Return the parameters of each group that is trained."""
-    return {group.name: group.parameters for group in assign_groups(network, rules, **options) if not group.frozen}
-
-
 def groups_of(rules: list[ParamGroup], options: dict[str, Any] | None = None, **sgd: Any) -> dict[str, dict[str, Any]]:
     """Return the groups of an SGD optimizer for LeNet."""
     network = LeNet(10)
-    optimizer = build_optimizer(
-        partial(SGD, **({"lr": 0.1} | sgd)), network, assign_groups(network, rules, **options or {})
-    )
-    return {group["name"]: group for group in optimizer.param_groups}
+    groups = assign_groups(network, rules, **options or {})
+    return {group["name"]: group for group in build_optimizer(partial(SGD, **sgd), network, groups).param_groups}
 
 
 def test_first_matching_pattern_wins() -> None:
-    rules = [ParamGroup("fc3.bias", lr_scale=2), ParamGroup("fc3.*", lr_scale=10), ParamGroup("*.bias", weight_decay=0)]
-    assert names_of(LeNet(10), rules) == {
-        "fc3.bias": ["fc3.bias"],
-        "fc3": ["fc3.weight"],
-        "bias": ["conv1.bias", "conv2.bias", "fc1.bias", "fc2.bias"],
-        "default": ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"],
-    }
+    rules = [ParamGroup("fc3.bias", lr_scale=2), ParamGroup("fc3.*", freeze=True), ParamGroup("*.bias", weight_decay=0)]
+    assert [(group.name, group.parameters) for group in assign_groups(LeNet(10), rules)] == [
+        ("fc3.bias", ["fc3.bias"]),
+        ("fc3", ["fc3.weight"]),
+        ("bias", ["conv1.bias", "conv2.bias", "fc1.bias", "fc2.bias"]),
+        ("default", ["conv1.weight", "conv2.weight", "fc1.weight", "fc2.weight"]),
+    ]
 
 
 PATTERNS = ["conv*", "*.weight", "fc?.bias", "fc3.*", "conv1.weight", "*.bias", "*2.*"]

@@ -153,7 +153,6 @@ def test_a_groups_own_schedule_works_with_any_other(make_classifier: Make, main:
     ("cycle", "peaks"),
     [
         (partial(CyclicLR, base_lr=0.01, max_lr=0.3, step_size_up=4, cycle_momentum=False), (0.3, 3)),
-        (partial(OneCycleLR, max_lr=0.3, cycle_momentum=False), (0.3, 3)),
         (partial(OneCycleLR, max_lr=[0.4, 0.2], cycle_momentum=False), (0.2, 0.4)),
         (partial(OneCycle, cycle_momentum=False), (0.1, 1)),
     ],
@@ -226,15 +225,12 @@ def test_a_resumed_training_continues_its_schedules(make_classifier: Make, main:
             assert trace.lrs[name] == pytest.approx(lrs[step:]), (name, moment)
 
 
-@pytest.mark.parametrize(("count", "progress"), [(4, (0, 1 / 4, 2 / 4, 3 / 4)), (3, (0, 2 / 6, 3 / 6, 5 / 6))])
-def test_accumulated_batches_are_one_step_of_a_schedule(
-    make_classifier: Make, count: int, progress: tuple[float, ...]
-) -> None:
+def test_accumulated_batches_are_one_step_of_a_schedule(make_classifier: Make) -> None:
     rules = [ParamGroup("fc3.*", schedule=Triangle())]
     module = make_classifier(lr_scheduler=partial(ProgressLR, shape=Triangle()), param_groups=rules)
-    lrs = lrs_of(module, 2, accumulate_grad_batches=2, limit_train_batches=count)
+    lrs = lrs_of(module, 2, accumulate_grad_batches=2, limit_train_batches=3)
     assert lrs["default"] == pytest.approx([0.1, 0.075, 0.05, 0.025])
-    assert lrs["fc3"] == pytest.approx([0.1 * (1 - each) for each in progress])  # in images rather than steps
+    assert lrs["fc3"] == pytest.approx([0.1, 0.1 * 4 / 6, 0.1 * 3 / 6, 0.1 / 6])  # in images rather than steps
 
 
 def test_steps_may_limit_a_training_instead_of_epochs(make_classifier: Make) -> None:
