@@ -28,7 +28,7 @@ def build_optimizer(
         )
     groups = [group for group in groups if not group.frozen]
     settings = [{"params": map(network.get_parameter, group.parameters), "name": group.name} for group in groups]
-    optimizer = _call(make, "optimizer", [each | group.options for each, group in zip(settings, groups, strict=True)])
+    optimizer = make([each | group.options for each, group in zip(settings, groups, strict=True)])
     for group, built in zip(groups, optimizer.param_groups, strict=True):
         if unknown := [key for key in group.options if key not in optimizer.defaults]:
             raise MisconfigurationException(
@@ -51,7 +51,7 @@ def build_scheduler(
     for key in ("base_lr", "max_lr"):  # of CyclicLR and OneCycleLR: a number would override the groups' learning rates
         if isinstance(lr := arguments.get(key), int | float):
             extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
-    scheduler = _call(make, "lr_scheduler", optimizer, **extra)
+    scheduler = make(optimizer, **extra)
     by_step = isinstance(scheduler, OneCycleLR | CyclicLR | ProgressLR)
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
@@ -88,12 +88,3 @@ def unwrap(factory: Callable[..., Any]) -> tuple[Callable[..., Any], dict[str, A
         return factory, {}
     classes = [each for each in (factory.func, *factory.args) if isinstance(each, type)]
     return (classes[0] if classes else factory.func), factory.keywords
-
-
-def _call(make: Callable[..., Any], option: str, *args: Any, **kwargs: Any) -> Any:
-    try:
-        return make(*args, **kwargs)
-    except ValueError as error:
-        raise MisconfigurationException(
-            f"Expected --model.{option} to accept its options and the param groups, but got: {error}."
-        ) from error

@@ -67,8 +67,8 @@ class TrainableModule(LightningModule):
         """Build optimizer and schedule, and print the groups.
 
         Raises:
-            MisconfigurationException: The optimizer or the schedule rejects its options or the groups, or the trainer
-                does not support them.
+            MisconfigurationException: The optimizer lacks an option of a group, or the trainer does not support them.
+            ValueError: torch rejects the options of the optimizer or the schedule.
         """
         devices = self.trainer.world_size
         if devices > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
