@@ -80,10 +80,3 @@ def test_overlays_stack_on_the_recipes_that_they_are_made_for(recipe: str) -> No
     assert stacked["data"]["class_path"] == "datamodules.SampleDataModule"
     assert (stacked["model"] == alone["model"]) == ([recipe] not in OVERLAYS.values())
     assert stacked["trainer"]["strategy"]["class_path"].endswith("ModelParallelStrategy")
-
-
-def test_make_fit_trains_a_network_for_a_cpu_on_the_sample() -> None:
-    (line,) = re.findall(r"-m project fit (.+)", (CONFIGS.parent / "Makefile").read_text())
-    config = parse(*line.split())
-    assert config["model"]["init_args"]["network"]["init_args"]["depth"] == 20
-    assert config["data"]["class_path"] == "datamodules.SampleDataModule"

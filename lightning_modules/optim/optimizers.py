@@ -50,10 +50,8 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step without synchronising with the device."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
             filters = [param for param in params if group["orthogonal"] and param.ndim > 1]
