@@ -34,9 +34,6 @@ class TrainableModule(LightningModule):
         layer_decay: Factor on the learning rate from each layer to the one below, whose features are more general. A
             layer is a module with its own weight of two or more dimensions, together with the norms up to the next.
 
-    Attributes:
-        groups: The groups of the network's parameters, each with its rule, assigned once.
-
     Raises:
         MisconfigurationException: The rules do not match the network.
     """
@@ -59,7 +56,7 @@ class TrainableModule(LightningModule):
         self.scale_lr = scale_lr
         self.lr_interval = lr_interval
         self.groups = assign_groups(network, param_groups or [], no_decay, layer_decay)
-        self._own_schedules: dict[str, Group] = {}  # groups of the optimizer, by name
+        self._own_schedules: dict[str, Group] = {}  # groups of the optimizer with their own schedule, by name
         self._progress = 0.0
         self._freeze()
 
