@@ -23,8 +23,8 @@ class TrainableModule(LightningModule):
         optimizer: Class of the optimizer.
         lr_scheduler: Class of the schedule. ``ProgressLR``, ``OneCycle`` and torch's ``OneCycleLR`` get ``total_steps``
             from the trainer. The ``max_lr`` of ``OneCycleLR`` and ``CyclicLR`` applies to groups with the optimizer's
-            own lr; for other groups it is scaled in proportion. ``ReduceLROnPlateau`` monitors ``val/loss``, or the
-            ``monitor`` of lightning.pytorch.cli's class.
+            own lr; for other groups it is scaled in proportion; a list is used as it is, without ``scale_lr``.
+            ``ReduceLROnPlateau`` monitors ``val/loss``, or the ``monitor`` of lightning.pytorch.cli's class.
         scale_lr: Multiply all learning rates by the number of devices ("linear") or by its square root ("sqrt"),
             because each device adds a batch to a step (Goyal et al., 2017, "Accurate, Large Minibatch SGD"; Krizhevsky,
             2014, "One weird trick for parallelizing convolutional neural networks").
