@@ -1,4 +1,4 @@
-"""Per-image transforms: their type in configs, composition, normalisation checks and whitening."""
+"""Per-image transforms: their type in configs, composition and whitening."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ ImageTransform = nn.Module | Callable[[Any], Any]
 # "Unable to serialize instance 10": the config.yaml of a run could not be read again
 register_type(Number, lambda value: value, float, type_check=isinstance)
 
-PIXELS = (torch.uint8, torch.float32)
+TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
@@ -39,32 +39,97 @@ def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
 
     The composed transform raises DataError if one of them fails, or if the last one does not return an image.
     """
-    return partial(_apply, [_ToTensor() if type(each) is v1.ToTensor else each for each in transforms])
+    return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms])
 
 
-def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[list[float], list[float]] | None:
-    """Return the mean and standard deviation with which transforms normalise: 0 and 1 if they do not.
+def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
+    for number, transform in enumerate(transforms, 1):
+        try:
+            result = transform(image)
+        except Exception as error:  # a custom transform can raise any exception
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{_name(transform)} failed on {_describe(image)}: {reason}") from error
+        if isinstance(result, tuple | list):
+            views = [_apply(transforms[number:], view) for view in result]
+            return torch.stack(views).flatten(0, -4)  # views of views become one dimension
+        image = result
+    if type(image) is Tensor and image.dtype in (torch.uint8, torch.float32) and image.dim() == 3 and len(image) == 3:
+        return image  # the usual case; saves 10 us
+    return _as_tensor(image)
 
-    Returns None if they change colours in another way.
 
-    Args:
-        transform: Takes uint8 ``(3, H, W)``.
-        size: Side of the images in pixels.
-    """
-    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [51, 102, 204]], dtype=torch.uint8)
+def _as_tensor(image: Any) -> Tensor:
+    """Return an image of any kind as a tensor of three channels."""
+    pixels = image
+    if isinstance(image, Image.Image):  # converting 32-bit integers or floats would clip them
+        pixels = np.array(image if image.mode[0] in "IF" else image.convert("RGB"))
+    if isinstance(pixels, np.ndarray) and pixels.ndim in (2, 3) and pixels.dtype.kind in "uf":
+        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch does not support negative strides
+    is_image = isinstance(pixels, Tensor) and pixels.dim() in (3, 4) and pixels.shape[-3] in (1, 3)
+    if not is_image or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+        raise DataError(
+            "Expected transforms that return a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a "
+            f"list of them, but got {_describe(image)}."
+        )
+    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
+    if pixels.is_floating_point():
+        pixels = pixels.float()
+    return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
+
+
+def _name(transform: ImageTransform) -> str:
+    """Return the name of a function, or else of the class."""
+    return getattr(transform, "__name__", type(transform).__name__)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Image.Image):
+        return f"PIL image {value.mode} {value.size}"
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch (on the CPU), and restore their random states on exit."""
+    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def transformed_white(transform: Callable[[Tensor], Tensor] | None, size: int) -> Tensor:
+    """Return a white image of ``size`` pixels after per-image transforms, or a stack of views of it."""
+    white = torch.full((3, size, size), 255, dtype=torch.uint8)
     with seeded(0):
-        black, white, colour = (_most_pixels(transform(each.view(3, 1, 1).repeat(1, size, size))) for each in colours)
-    std = 1 / (white - black)
-    mean = -black * std
-    linear = torch.allclose(colour, (colours[2] / 255 - mean) / std, atol=1e-3)
-    return (mean.tolist(), std.tolist()) if linear else None
+        return white if transform is None else transform(white)
 
 
-def inner_transforms(transform: Any) -> Sequence[Any]:
-    """Return the transforms inside a torchvision container or a Sequential."""
-    if isinstance(transform, nn.Sequential):
-        return list(transform)
-    return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
+def check_output(transform: Callable[[Tensor], Tensor] | None, size: int, normalize: bool, views: bool) -> None:
+    """Transform a white image.
+
+    Raises:
+        DataError: The transform fails, or returns several views without ``views``, or floats of 0 to 255, which
+            ``normalize`` would scale like floats of 0 to 1.
+    """
+    white = transformed_white(transform, size)
+    if white.ndim != 3 and not views:
+        raise DataError(
+            f"Expected --data.train_transforms that return one view per image, but got {tuple(white.shape)}. Use "
+            "transforms with several views, such as FiveCrop, only in --data.eval_transforms."
+        )
+    if normalize and white.is_floating_point() and white.max() > 10:  # more than a normalised 1
+        raise DataError(
+            f"Expected floats of 0 to 1 from per-image transforms, but white becomes {white.max():.3g}. Set `scale: "
+            "true` of ToDtype, or use --data.normalize false."
+        )
 
 
 class ZCAWhitening:
@@ -89,6 +154,11 @@ class ZCAWhitening:
         self.epsilon = epsilon
         self.num_images = num_images
         self._linear: v2.LinearTransformation | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether ``fit`` was called."""
+        return self._linear is not None
 
     def fit(self, images: Tensor) -> None:
         """Estimate mean and covariance of training images: 15 s on one core for 10,000 of 32 x 32.
@@ -121,89 +191,3 @@ class ZCAWhitening:
         if self._linear is None:
             raise DataError("Expected a ZCAWhitening fitted to training images, but fit(images) was not called.")
         return self._linear(v2.functional.to_dtype(image, torch.float32, scale=True))
-
-
-class _ToTensor(v1.ToTensor):
-    """``ToTensor`` that also accepts tensors, because images are already tensors here."""
-
-    def __call__(self, pic: Any) -> Tensor:
-        if isinstance(pic, Tensor):
-            return v2.functional.to_dtype(pic, torch.float32, scale=True)
-        return super().__call__(pic)
-
-
-def _apply(transforms: Sequence[ImageTransform], image: Any, start: int = 0) -> Tensor:
-    for position in range(start, len(transforms)):
-        transform = transforms[position]
-        try:
-            result = transform(image)
-        except Exception as error:  # a custom transform can raise any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{_name(transform)} failed on {_describe(image)}: {reason}") from error
-        if isinstance(result, (tuple, list)):
-            views = [_apply(transforms, view, position + 1) for view in result]
-            if len({view.shape for view in views}) != 1:
-                got = ", ".join(map(_describe, views)) or "nothing"
-                raise DataError(f"Expected views of one shape from {_name(transform)}, but got {got}.")
-            return torch.stack(views).flatten(0, -4)  # views of views become one dimension
-        image = result
-    if type(image) is Tensor and image.dtype in PIXELS and image.dim() == 3 and len(image) == 3:
-        return image  # the usual case; saves the 10 us of _as_pixels
-    return _as_pixels(image, _name(transforms[-1]) if transforms else "the dataset")
-
-
-def _as_pixels(image: Any, source: str) -> Tensor:
-    pixels = image
-    if isinstance(pixels, Image.Image):
-        # converting 32-bit integers or floats would clip them
-        pixels = np.array(pixels if pixels.mode.startswith(("I", "F")) else pixels.convert("RGB"))
-    if isinstance(pixels, np.ndarray) and pixels.ndim in (2, 3) and pixels.dtype.kind in "uf":
-        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch does not support negative strides
-    if (
-        not isinstance(pixels, Tensor)
-        or not (pixels.dtype == torch.uint8 or pixels.is_floating_point())
-        or pixels.dim() not in (3, 4)
-        or pixels.shape[-3] not in (1, 3)
-    ):
-        raise DataError(
-            "Expected a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a list of them, but got "
-            f"{_describe(image)} from {source}."
-        )
-    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
-    if pixels.is_floating_point():
-        pixels = pixels.float()
-    return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
-
-
-def _most_pixels(image: Tensor) -> Tensor:
-    """Return the median of each channel, float ``(3,)`` with white as 1, of an image or its first view."""
-    scaled = image / 255 if image.dtype == torch.uint8 else image
-    return scaled.reshape(-1, 3, image.shape[-2] * image.shape[-1])[0].median(1).values
-
-
-def _name(transform: ImageTransform) -> str:
-    """Return the name of a function, or else of the class."""
-    return getattr(transform, "__name__", type(transform).__name__.lstrip("_"))
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Image.Image):
-        return f"PIL image {value.mode} {value.size}"
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    return type(value).__name__
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch (on the CPU), and restore their random states on exit."""
-    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

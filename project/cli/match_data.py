@@ -29,7 +29,8 @@ def trained_data(resume: Resume, module_class: type | None) -> dict[str, Any]:
 
 def describe_data(data: LightningDataModule) -> dict[str, Any]:
     """Return class, root and digests of a DataModule, for run.json and results.json."""
-    digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
+    prepared = getattr(data, "prepared", None)
+    digests = {name: getattr(prepared, name, None) for name in ("digest", "index_digest")}
     return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from datamodules import DataError
@@ -108,13 +107,11 @@ def test_crops_are_distributed_as_torchvisions(
     assert_uniform_and_alike(recognised(ours, candidates), recognised(others, candidates), len(candidates))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("mode", "their_mode"), [("zeros", "constant"), ("reflect", "reflect")])
-def test_every_crop_is_of_its_own_image_at_its_own_place(dtype: torch.dtype, mode: Any, their_mode: str) -> None:
-    images, targets = make_batch(50, dtype)
-    crops, same = RandomCrop(2, 5, mode)(images, targets, make_draw(50))
+def test_every_crop_is_of_its_own_image_at_its_own_place() -> None:
+    images, targets = make_batch(50)
+    crops, same = RandomCrop(2, 5)(images, targets, make_draw(50))
     places = [
-        recognised(crop[None], all_crops(image, 5, their_mode))[0] for crop, image in zip(crops, images, strict=True)
+        recognised(crop[None], all_crops(image, 5, "constant"))[0] for crop, image in zip(crops, images, strict=True)
     ]
     assert len(set(places)) > 20
     assert same is targets
@@ -129,16 +126,14 @@ def test_flips_are_as_frequent_as_asked_for_and_equal_torchvisions(dtype: torch.
     assert abs(rate - p) <= 4 * (p * (1 - p) / OURS) ** 0.5
 
 
-def flipped(**draw: Any) -> np.ndarray:
-    image = make_batch(1)[0][0]
-    return recognised(repeated(AlternatingFlip(), image, **draw), [image, image.flip(-1)]).astype(bool)
-
-
 def test_alternating_flip_flips_half_and_then_the_other_half() -> None:
-    first = flipped()
+    image = make_batch(1)[0][0]
+    first, second, third = (
+        recognised(repeated(AlternatingFlip(), image, epoch=epoch), [image, image.flip(-1)]) for epoch in range(3)
+    )
     assert abs(first.mean() - 0.5) < 2 / OURS**0.5
-    assert (flipped(epoch=1) == ~first).all()
-    assert (flipped(epoch=2) == first).all()
+    assert (second == 1 - first).all()
+    assert (third == first).all()
 
 
 def test_alternating_flip_depends_on_the_image_and_not_on_its_place_in_the_batch() -> None:
@@ -272,43 +267,8 @@ def test_progressive_resize_follows_the_epoch_and_does_not_change_images_of_full
     assert resized[1][0].amax() > 1  # still on the scale of 0 to 255
 
 
-class Recorder(TorchDispatchMode):
-    """Record the names of all operators, and mark those whose index is a mask."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        masks = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
-        self.names.add("index by a mask" if masks else name)
-        return func(*args, **(kwargs or {}))
-
-
-# operators that read a value, find indices, or copy a value from the host to the device
-WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "index by a mask", "lift_fresh", "equal"}
-
-
 @pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_operator_waits_for_the_device(transform: BatchTransform, dtype: torch.dtype) -> None:
-    images, targets = make_batch(8, dtype)
-    with Recorder() as recorder:
-        transform(*transform(images, targets, make_draw(8)), make_draw(8))
-    assert recorder.names
-    assert not recorder.names & WAITING
-
-
-def test_the_recorder_sees_what_waits() -> None:
-    with Recorder() as recorder:
-        F.one_hot(torch.arange(3))
-        torch.ones(3)[torch.ones(3) > 0]
-    assert {"_local_scalar_dense", "index by a mask"} <= recorder.names
-
-
-@pytest.mark.parametrize("transform", [*ALL, ProgressiveResize({0: 4})])
-def test_nothing_is_made_on_the_host_and_moved(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_value_is_read_or_made_on_the_host(transform: BatchTransform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_sample_dirichlet", lambda alphas, generator: alphas)  # has no meta kernel
     images, targets = make_batch(8, device="meta")
     draw = BatchContext(torch.Generator(), 0, targets, 0, CLASSES)  # meta tensors have no values to read or copy
@@ -328,14 +288,6 @@ def test_no_transform_waits_for_a_gpu(transform: BatchTransform, dtype: torch.dt
         torch.cuda.set_sync_debug_mode("default")
     assert mixed.is_cuda
     assert soft.is_cuda
-
-
-@pytest.mark.parametrize(
-    ("transform", "value"), [(MixUp, 0), (CutMix, -1), (Cutout, 0), (Cutout, 1.5), (RandomHorizontalFlip, 50)]
-)
-def test_senseless_values_are_refused_in_python(transform: Callable[[Any], BatchTransform], value: float) -> None:
-    with pytest.raises(ValueError, match=str(value)):
-        transform(value)
 
 
 @pytest.mark.parametrize(

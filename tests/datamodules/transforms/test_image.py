@@ -187,11 +187,8 @@ def test_every_transform_of_the_course_works_from_yaml_and_from_the_saved_config
     [
         ("- v2.RandomCorp", "v2.RandomCorp"),
         ("- {class_path: v2.RandomCrop, init_args: {size: 32, paddng: 4}}", "'paddng' is not accepted"),
-        ("- {class_path: v2.RandomApply, init_args: {transforms: [{class_path: v2.Pad, init_args: {pad: 4}}]}}", "pad"),
         ("- {class_path: v2.RandomRotation, init_args: {degrees: ten}}", "Not of type Number"),
         ("- {class_path: my.Darken, init_args: {by: much}}", "Expected a <class 'int'>. Got value: much"),
-        ("- datetime.date", "datetime.date"),
-        ("- 3", "got 3"),
     ],
 )
 def test_a_mistake_is_an_error_of_the_parser(parser: ArgumentParser, entry: str, message: str) -> None:
@@ -202,25 +199,17 @@ def test_a_mistake_is_an_error_of_the_parser(parser: ArgumentParser, entry: str,
 @pytest.mark.parametrize(
     "transform",
     [
-        lambda image: image.permute(1, 2, 0).numpy(),
-        lambda image: np.flip(np.flip(image.permute(1, 2, 0).numpy()).copy()),
+        lambda image: np.flip(np.flip(image.permute(1, 2, 0).numpy()).copy()),  # with negative strides
         lambda image: Image.fromarray(image.permute(1, 2, 0).numpy()),
         v2.ToImage(),
-        v1.Compose([v1.ToPILImage()]),
+        *(lambda image: image[:1], lambda image: image[0].numpy(), lambda image: Image.fromarray(image[0].numpy())),
     ],
 )
-def test_an_image_of_any_kind_becomes_a_tensor(transform: ImageTransform, image: Tensor) -> None:
+def test_an_image_of_any_kind_becomes_a_tensor_of_three_channels(transform: ImageTransform, image: Tensor) -> None:
+    image = image[:1].expand(3, 32, 32)
     result = compose([transform])(image)
     assert type(result) is Tensor
     assert torch.equal(result, image)
-
-
-@pytest.mark.parametrize(
-    "transform",
-    [lambda image: image[:1], lambda image: image[0].numpy(), lambda image: Image.fromarray(image[0].numpy())],
-)
-def test_a_grey_image_becomes_three_channels(transform: ImageTransform, image: Tensor) -> None:
-    assert torch.equal(compose([transform])(image), image[:1].expand(3, 32, 32))
 
 
 def test_transforms_after_five_crops_see_one_view_at_a_time(image: Tensor) -> None:
@@ -236,17 +225,14 @@ def test_transforms_after_five_crops_see_one_view_at_a_time(image: Tensor) -> No
     [
         ([v2.Resize(40), v2.Normalize([0.5] * 3, [0.5] * 3)], r"Normalize failed on Tensor uint8 \(3, 40, 40\): Input"),
         ([v1.ToPILImage(), v2.Lambda(invert)], r"Lambda failed on PIL image RGB \(32, 32\): unsupported operand"),
-        ([lambda image: None], "Expected .*, but got NoneType from <lambda>"),
-        ([v2.FiveCrop(28), v2.Identity(), lambda view: view[0]], r"but got Tensor uint8 \(28, 28\) from <lambda>"),
-        ([lambda image: image.long()], r"but got Tensor int64 \(3, 32, 32\) from"),
-        ([lambda image: image.numpy()], r"but got ndarray uint8 \(3, 32, 32\) from"),
-        ([lambda image: Image.new("I", (32, 32))], r"but got PIL image I \(32, 32\) from"),
-        ([lambda image: [image, image[:, 2:]]], r"one shape from <lambda>, but got Tensor uint8 \(3, 32, 32\), Tensor"),
-        ([lambda image: []], "one shape from <lambda>, but got nothing"),
-        ([3], "int failed on Tensor .*: 'int' object is not callable"),
+        ([lambda image: None], "Expected transforms that return .*, but got NoneType"),
+        ([v2.FiveCrop(28), v2.Identity(), lambda view: view[0]], r"but got Tensor uint8 \(28, 28\)"),
+        ([lambda image: image.long()], r"but got Tensor int64 \(3, 32, 32\)"),
+        ([lambda image: image.numpy()], r"but got ndarray uint8 \(3, 32, 32\)"),
+        ([lambda image: Image.new("I", (32, 32))], r"but got PIL image I \(32, 32\)"),
     ],
 )
-def test_an_error_names_the_transform_and_what_it_got(transforms: list[Any], message: str, image: Tensor) -> None:
+def test_an_error_names_the_transform_or_what_it_returned(transforms: list[Any], message: str, image: Tensor) -> None:
     with pytest.raises(DataError, match=message) as caught:
         compose(transforms)(image)
     assert "\n" not in str(caught.value)

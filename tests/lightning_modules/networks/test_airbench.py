@@ -115,9 +115,7 @@ def test_whitening_is_fitted_to_whole_images_and_not_to_augmented_ones(
     module = make_classifier(network=partial(Airbench, widths=[8, 8, 8]), mean=data.mean, std=data.std)
     Trainer(accelerator="cpu", max_steps=1, **QUIET).fit(module, data)
     expected = Airbench(10, [8, 8, 8])
-    whole = data.train_dataloader().unaugmented(5000)
-    assert whole.shape[1:] == (3, 32, 32)
-    expected.whiten(whole)
+    expected.whiten(module.normalize(data.datasets["train"].load(torch.arange(1258))[0]))
     torch.testing.assert_close(module.network.whitening.weight, expected.whitening.weight)
 
 
