@@ -1,7 +1,6 @@
 """Build networks from the class or function in a config."""
 
 import inspect
-import sys
 from collections.abc import Callable
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.optim.build import unwrap
 
-LIBRARIES = ("torchvision.models", "timm.models", "timm")
+LIBRARIES = ("torchvision.models", "timm")
 
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
@@ -22,8 +21,7 @@ def build_network(network: Callable[..., nn.Module], width: int, image_size: int
     factory, arguments = unwrap(network)
     parameters = inspect.signature(factory).parameters
     if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
-        roots = (root for root in LIBRARIES if getattr(sys.modules.get(root), factory.__name__, None) is factory)
-        path = f"{next(roots, factory.__module__)}.{factory.__name__}"
+        path = f"{factory.__module__}.{factory.__name__}"
         raise MisconfigurationException(
             f"Expected a network whose first argument is the number of classes, but got {path}. Use --model.network "
             f"lightning_modules.networks.ZooNetwork --model.network.function {path}"

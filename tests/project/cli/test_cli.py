@@ -361,9 +361,9 @@ WEIGHTED = ["--model.loss=torch.nn.CrossEntropyLoss", "--model.loss.weight=[1,2,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.network=torchvision.models.resnet18"], LIBRARY.format("torchvision.models.resnet18")),
-        (["--model.network=torchvision.models.SqueezeNet"], LIBRARY.format("torchvision.models.SqueezeNet")),
-        (["--model.network=timm.models.resnet18"], LIBRARY.format("timm.models.resnet18")),
+        (["--model.network=torchvision.models.resnet18"], LIBRARY.format("torchvision.models.resnet.resnet18")),
+        (["--model.network=torchvision.models.SqueezeNet"], LIBRARY.format("torchvision.models.squeezenet.SqueezeNet")),
+        (["--model.network=timm.models.resnet18"], LIBRARY.format("timm.models.resnet.resnet18")),
     ],
 )
 def test_module_that_does_not_match_the_classes_is_one_line_with_advice(
