@@ -193,11 +193,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self._matched = class_names, (mean, std)
 
     def transform_of(self, split: str) -> Callable[[Tensor], Tensor] | None:
-        """Return the fitted per-image transforms of train, val or test, or None if there are none."""
-        transforms: list[Any] = self.train_transforms if split == "train" else self.eval_transforms
-        for transform in transforms:
-            if not getattr(transform, "is_fitted", True):  # such as ZCAWhitening
-                transform.fit(torch.from_numpy(self.prepared.training_images(transform.num_images)))
+        """Return the per-image transforms of train, val or test, or None if there are none."""
+        transforms = self.train_transforms if split == "train" else self.eval_transforms
         return compose(transforms) if transforms else None
 
     # Lightning's hooks, in the order in which they are called

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -39,7 +38,8 @@ class ImageLoader:
         device: Device of the batches.
         shuffle: Whether to reshuffle the images in every epoch.
         balanced: Whether shuffled images are drawn with replacement, all classes equally often.
-        drop_last: Whether to drop an incomplete last batch. With ``shuffle``, other images are dropped in every epoch.
+        drop_last: Whether to drop an incomplete last batch, unless it is the only one. With ``shuffle``, other images
+            are dropped in every epoch.
         seed: Seed of shuffling and augmentation.
         num_classes: Number of classes, for mixing transforms.
         rank: Global rank of this process, one of ``world_size``.
@@ -68,9 +68,6 @@ class ImageLoader:
                 "fewer --trainer.devices or more images."
             )
         self.global_batch = self.batch_size * self.world_size
-        if self.drop_last and len(self.dataset) < self.global_batch:
-            self.drop_last = False
-            rank_zero_info(f"All {len(self.dataset)} training images form one batch of less than {self.global_batch}.")
         # where Lightning finds set_epoch; for `overfit_batches`, it would replace a loader with an attribute `sampler`
         self.batch_sampler = SimpleNamespace(sampler=self)
         self.epoch = 0
@@ -82,8 +79,9 @@ class ImageLoader:
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self.global_batch)
-        # every process needs an image in every batch
-        return whole if self.drop_last else min(whole + (rest > 0), len(self.dataset) // self.world_size)
+        if self.drop_last and whole:
+            return whole
+        return min(whole + (rest > 0), len(self.dataset) // self.world_size)  # every process needs an image in each
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, plan = self.epoch, self.plan()
@@ -105,7 +103,7 @@ class ImageLoader:
         """
         order = self._order()
         steps = len(self)
-        used = steps * self.global_batch if self.drop_last else len(order)
+        used = min(steps * self.global_batch, len(order)) if self.drop_last else len(order)
         plan = []
         for step, seed in enumerate(seeds_of(steps, self.seed, self.epoch, self.rank + 1)):
             low, high = used * step // steps, used * (step + 1) // steps
@@ -124,15 +122,8 @@ class ImageLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Return the position within the epoch, for a checkpoint."""
-        state = {
-            "seed": self.seed,
-            "epoch": self.epoch,
-            "batch": self._done,
-            "batch_size": self.batch_size,
-            "batches": len(self),
-            "world_size": self.world_size,
-            "images": len(self.dataset),
-        }
+        sizes = {"batch_size": self.batch_size, "world_size": self.world_size, "images": len(self.dataset)}
+        state = {"seed": self.seed, "epoch": self.epoch, "batch": self._done, "batches": len(self), **sizes}
         # convert jsonargparse's PositiveInt to int, because loading with weights_only rejects other classes
         return {key: int(value) for key, value in state.items()}
 

@@ -38,7 +38,8 @@ class BatchContext:
 class BatchTransform(Protocol):
     """A transform of a batch, which keeps the scale of its images because they are normalised after it.
 
-    Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``.
+    Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``. The
+    result has the same shapes and types, unless its docstring names others.
     """
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch: ...
@@ -87,7 +88,6 @@ class RandomHorizontalFlip:
         self.p = p
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
         chosen = torch.rand(len(images), generator=draw.generator, device=images.device) < self.p
         return _flip(images, chosen), targets
 
@@ -100,7 +100,6 @@ class AlternatingFlip:
     """
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
         return _flip(images, (_hash(draw.positions, draw.seed) + draw.epoch) % 2 == 0), targets
 
 
@@ -120,7 +119,6 @@ class Cutout:
         self.fill = fill
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
         height, width = images.shape[-2:]
         top = _integers(height - self.size + 1, images, draw)
         left = _integers(width - self.size + 1, images, draw)

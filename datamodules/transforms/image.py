@@ -1,4 +1,4 @@
-"""Per-image transforms: their type in configs, composition and whitening."""
+"""Transforms of single images: their type in configs, composition and check."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt, register_type
+from jsonargparse.typing import register_type
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms as v1
@@ -47,8 +47,8 @@ def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
         try:
             result = transform(image)
         except Exception as error:  # a custom transform can raise any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{_name(transform)} failed on {_describe(image)}: {reason}") from error
+            name, reason = getattr(transform, "__name__", type(transform).__name__), " ".join(str(error).split())
+            raise DataError(f"{name} failed on {_describe(image)}: {reason or type(error).__name__}") from error
         if isinstance(result, tuple | list):
             views = [_apply(transforms[number:], view) for view in result]
             return torch.stack(views).flatten(0, -4)  # views of views become one dimension
@@ -60,34 +60,22 @@ def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
 
 def _as_tensor(image: Any) -> Tensor:
     """Return an image of any kind as a tensor of three channels."""
-    pixels = image
-    if isinstance(image, Image.Image):  # converting 32-bit integers or floats would clip them
-        pixels = np.array(image if image.mode[0] in "IF" else image.convert("RGB"))
-    if isinstance(pixels, np.ndarray) and pixels.ndim in (2, 3) and pixels.dtype.kind in "uf":
-        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch does not support negative strides
-    is_image = isinstance(pixels, Tensor) and pixels.dim() in (3, 4) and pixels.shape[-3] in (1, 3)
-    if not is_image or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+    if isinstance(image, Image.Image | np.ndarray):
+        image = v2.functional.to_image(np.array(image))
+    is_image = isinstance(image, Tensor) and image.dim() in (3, 4) and image.shape[-3] in (1, 3)
+    if not is_image or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise DataError(
             "Expected transforms that return a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a "
             f"list of them, but got {_describe(image)}."
         )
-    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
+    pixels = image.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
     if pixels.is_floating_point():
         pixels = pixels.float()
     return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
 
 
-def _name(transform: ImageTransform) -> str:
-    """Return the name of a function, or else of the class."""
-    return getattr(transform, "__name__", type(transform).__name__)
-
-
 def _describe(value: Any) -> str:
-    if isinstance(value, Image.Image):
-        return f"PIL image {value.mode} {value.size}"
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    return type(value).__name__
+    return f"{type(value).__name__} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}"
 
 
 @contextmanager
@@ -130,64 +118,3 @@ def check_output(transform: Callable[[Tensor], Tensor] | None, size: int, normal
             f"Expected floats of 0 to 1 from per-image transforms, but white becomes {white.max():.3g}. Set `scale: "
             "true` of ToDtype, or use --data.normalize false."
         )
-
-
-class ZCAWhitening:
-    """Decorrelate the pixels of images: map uint8 or float ``(3, H, W)`` to float32 of mean 0, almost uncorrelated.
-
-    Subtracts the mean image and multiplies by ``W = U (S + epsilon)^(-1/2) U^T``, where ``U S U^T`` is the covariance
-    of the training images on the scale of 0 to 1; of all whitening matrices, this one changes the images least.
-    Sources: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, appendix A; Pal and Sudeep,
-    "Preprocessing for Image Classification by Convolutional Neural Networks", 2016, for epsilon.
-
-    The output is already centred, so use ``--data.normalize false``, and apply it in training and evaluation. All
-    images must have the size of those it was fitted to; put crops after it. At 32 x 32 the matrix takes 38 MB and an
-    image 1.5 ms.
-
-    Args:
-        epsilon: Added to every variance, so that noise in directions of little variance is not amplified.
-        num_images: Number of training images for ``fit``; fewer than ``3 H W`` leave some directions without an
-            estimate.
-    """
-
-    def __init__(self, epsilon: PositiveFloat = 0.1, num_images: PositiveInt = 10_000) -> None:
-        self.epsilon = epsilon
-        self.num_images = num_images
-        self._linear: v2.LinearTransformation | None = None
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether ``fit`` was called."""
-        return self._linear is not None
-
-    def fit(self, images: Tensor) -> None:
-        """Estimate mean and covariance of training images: 15 s on one core for 10,000 of 32 x 32.
-
-        Args:
-            images: uint8 ``(N, 3, H, W)``.
-
-        Raises:
-            DataError: There are fewer than two images, or they have another shape or dtype.
-        """
-        if images.dtype != torch.uint8 or images.dim() != 4 or len(images) < 2:
-            raise DataError(f"Expected at least two training images, uint8 (N, 3, H, W), but got {_describe(images)}.")
-        pixels = images.flatten(1).double().div_(255)
-        mean = pixels.mean(0)
-        pixels -= mean
-        count, size = pixels.shape
-        if count < size:  # use the smaller Gram matrix; all other directions have no variance
-            variances, vectors = torch.linalg.eigh(pixels @ pixels.T / count)
-            seen = variances > variances[-1] * 1e-12
-            variances = variances[seen]
-            vectors = pixels.T @ vectors[:, seen] / (variances * count).sqrt()
-        else:
-            variances, vectors = torch.linalg.eigh(pixels.T @ pixels / count)
-        unseen = self.epsilon**-0.5
-        scales = (variances.clamp(min=0) + self.epsilon).rsqrt() - unseen
-        matrix = (vectors * scales) @ vectors.T + unseen * torch.eye(size, dtype=torch.float64)
-        self._linear = v2.LinearTransformation(matrix.float(), mean.float())
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if self._linear is None:
-            raise DataError("Expected a ZCAWhitening fitted to training images, but fit(images) was not called.")
-        return self._linear(v2.functional.to_dtype(image, torch.float32, scale=True))

@@ -74,13 +74,13 @@ def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normaliz
                 f"Images would be normalised twice: --data.{name}_transforms contain a Normalize. Remove it, or use "
                 "--data.normalize false."
             )
-    if len(first) != len(second) or not np.allclose(first, second, atol=1e-3):
-        got = [" and ".join(f"mean {mean} and std {std}" for mean, std in pairs) or "none" for pairs in (first, second)]
+    of_train, of_eval = (found[0] if found else NOT_NORMALIZED for found in (first, second))
+    if not np.allclose(of_train, of_eval, atol=1e-3):
         raise DataError(
-            f"Expected the same Normalize in --data.train_transforms and eval_transforms, but got {got[0]} in "
-            f"train_transforms, and {got[1]} in eval_transforms. Use the same in both."
+            "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean and std of "
+            f"{of_train} and {of_eval}."
         )
-    return second[0] if second else NOT_NORMALIZED
+    return of_eval
 
 
 def normalizers(transforms: Sequence[Any]) -> list[Normalization]:

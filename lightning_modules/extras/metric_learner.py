@@ -55,15 +55,14 @@ class MetricLearner(ImageModule):
         if self.output_shape != (1, embedding_size):
             raise MisconfigurationException(
                 f"Expected a network that returns an embedding (1, {embedding_size}) for an image, but "
-                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must set the width of "
-                "its output."
+                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must set that width."
             )
         self.loss: Any = copy.copy(loss or nn.TripletMarginLoss())
         if not isinstance(self.loss, PAIR_LOSSES + TRIPLET_LOSSES):
             names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
             raise MisconfigurationException(
-                f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got "
-                f"{type(self.loss).__name__}. For losses on logits, use lightning_modules.ImageClassifier."
+                f"Expected a loss on embeddings ({names}) at --model.loss, but got {type(self.loss).__name__}. For "
+                "losses on logits, use lightning_modules.ImageClassifier."
             )
         self.loss.reduction = "none"  # to mask images without a valid triplet
         self.mine_triplets = batch_hard if miner == "batch_hard" else semi_hard

@@ -14,7 +14,6 @@ class NearestNeighborAccuracy(Metric):
     ``update`` takes embeddings, float ``(N, D)``, and targets, int64 ``(N,)``.
     """
 
-    full_state_update = False
     embeddings: list[Tensor]
     targets: list[Tensor]
 

@@ -38,15 +38,14 @@ def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
         MisconfigurationException: It does not accept these images, or its output is not a tensor.
     """
     training = [module for module in network.modules() if module.training]
-    network.eval()
     try:
         with torch.no_grad():
-            output = network(images)
+            output = network.eval()(images)
     except Exception as error:  # a network can raise any exception
         size = images.shape[-1]
         raise MisconfigurationException(
-            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set a suitable "
-            "--data.image_size, or use another network."
+            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set --data.image_size, "
+            "or use another network."
         ) from error
     for module in training:
         module.training = True

@@ -17,14 +17,11 @@ LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide the side by 32, so 11
 class ZooNetwork(nn.Module):
     """The network of a library's function or class, with its stem adapted to small images.
 
-    It is the library's own module, not wrapped, so that published weights match by name. The stem is adapted as
-    follows:
-
-    Starting at the input, strides are removed until their product times the side of the image is at least 112 pixels
-    (factor 4 for 32x32 pixels, 2 for 64x64, 1 for 224x224): a convolution keeps the central 3x3 of its kernel (1x1 of
-    2x2), with stride 1, and a pooling layer becomes the identity. Parallel layers (same input size and stride) are
-    adapted together. If the network cannot run without their stride, like the patches of a vision transformer, they and
-    all later layers stay unchanged.
+    It is the library's own module, not wrapped, so that published weights match by name. Starting at the input, strides
+    are removed until their product times the side of the image is at least 112 pixels (factor 4 for 32x32 pixels, 2 for
+    64x64, 1 for 224x224): a convolution keeps the central 3x3 of its kernel (1x1 of 2x2), with stride 1, and a pooling
+    layer becomes the identity. Parallel layers (same input size and stride) are adapted together. If the network cannot
+    run without their stride, like the patches of a vision transformer, they and all later layers stay unchanged.
 
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 

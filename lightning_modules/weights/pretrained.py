@@ -3,7 +3,8 @@
 from itertools import accumulate, takewhile
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
@@ -55,36 +56,24 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
 class LoadPretrained(Callback):
     """Load the file ``pretrained`` of the module into its network once, unless a checkpoint replaces the weights."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._load(trainer, pl_module, whole=False)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._load(trainer, pl_module, whole=True)
-
-    on_test_start = on_predict_start = on_validation_start
-
-    def _load(self, trainer: Trainer, pl_module: Any, whole: bool) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if pl_module.pretrained is not None and trainer.ckpt_path is None:
+            whole = trainer.state.fn != TrainerFn.FITTING
             load_pretrained(pl_module.network, pl_module.pretrained, whole)
             pl_module.pretrained = None
 
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
 
 def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:
-    """Compare a network's state_dict with a loaded one; return the names of tensors by result.
-
-    Args:
-        own: State_dict of the network.
-        loaded: Loaded state_dict, with any values.
-        prefix: Prefix of the names in ``loaded`` that belong to the network.
-    """
+    """Compare a network's state_dict with a loaded one, whose names have a prefix; return the names by result."""
     shapes, others = ({name: _shape(value) for name, value in weights.items()} for weights in (own, loaded))
     both = [name for name in own if f"{prefix}{name}" in loaded]
     equal = [name for name in both if shapes[name] == others[f"{prefix}{name}"]]
-    unequal = [name for name in both if name not in equal]
     used = {f"{prefix}{name}" for name in both}
     return {
         "loaded": equal,
-        "mismatched": [f"{name} is {others[f'{prefix}{name}']}, not {shapes[name]}" for name in unequal],
+        "mismatched": [f"{name} is {others[prefix + name]}, not {shapes[name]}" for name in both if name not in equal],
         "missing in the file": [name for name in own if name not in both],
         "unexpected in the file": [name for name in loaded if name not in used],
     }

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-# packages of networks, losses, optimizers and schedules
-HARMLESS = (
+HARMLESS = (  # packages of networks, losses, optimizers and schedules
     *("lightning_modules.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.models."),
     *("lightning.pytorch.cli.instantiate_module", "lightning.pytorch.cli.ReduceLROnPlateau"),
 )

@@ -77,7 +77,7 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
 
     Raises:
-        DataError: The data of the run is missing or invalid, and its transforms are fitted to it.
+        DataError: The data of the run is missing or invalid, and the size of its images is not configured.
     """
     size = classifier.hparams["image_size"]
     normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])

@@ -12,7 +12,6 @@ from torchvision.transforms import v2
 from datamodules import CutMix, DataError, MixUp, RandomCrop, SampleDataModule
 from datamodules.preparation.index import read_index
 from datamodules.reading.decode import read_rgb
-from datamodules.transforms.image import ZCAWhitening
 
 TO_FLOAT = v2.ToDtype(torch.float32, scale=True)
 NORMALIZE = [TO_FLOAT, v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])]
@@ -101,16 +100,6 @@ def test_balanced_sampling_shows_as_many_of_each_class(tmp_path: Path) -> None:
     assert sum(counts["balanced"].values()) == sum(data.class_counts)
 
 
-def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
-    whitening = ZCAWhitening(num_images=100)
-    data = SampleDataModule(
-        str(sample_root), train_transforms=[whitening], eval_transforms=[whitening], normalize=False, num_workers=0
-    )
-    assert data.image_size == 32  # before setup
-    data.setup("fit")
-    assert next(iter(data.train_dataloader()))[0].mean().abs() < 0.05
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,7 +107,7 @@ def test_whitening_is_fitted_to_training_images(sample_root: Path) -> None:
         ({"train_transforms": NORMALIZE}, "normalised twice: --data.train_transforms contain a Normalize"),
         ({"eval_transforms": [v2.Compose(NORMALIZE)]}, "normalised twice: --data.eval_transforms contain a Normalize"),
         ({"train_transforms": [v2.ToDtype(torch.float32)]}, "floats of 0 to 1 .* but white becomes 255"),
-        ({"train_transforms": NORMALIZE, "normalize": False}, r"mean \[0\.5.* in train_transforms, and none in"),
+        ({"train_transforms": NORMALIZE, "normalize": False}, r"the same Normalize in .* got mean and std of \(\[0\.5"),
         ({"folds": 1}, r"--data\.folds"),
         ({"folds": 5, "fold": 5}, r"--data\.folds"),
     ],
@@ -152,9 +141,8 @@ def test_training_and_evaluation_must_normalize_equally(sample_root: Path) -> No
         with pytest.raises(DataError) as error:
             SampleDataModule(eval_transforms=other, **options)
         assert str(error.value) == (
-            "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean [0.485, 0.456, "
-            "0.406] and std [0.229, 0.224, 0.225] in train_transforms, and mean [0.5, 0.5, 0.5] and std [0.5, 0.5, "
-            "0.5] in eval_transforms. Use the same in both."
+            "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean and std of "
+            "([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) and ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])."
         )
     rounded = nn.Sequential(TO_FLOAT, v2.Normalize([0.4854, 0.4564, 0.406], [0.229, 0.224, 0.225]))
     SampleDataModule(eval_transforms=[rounded], **options)

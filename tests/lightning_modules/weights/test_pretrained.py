@@ -1,5 +1,6 @@
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,21 +28,6 @@ def saved(state: object, **options: object) -> bytes:
     return file.getvalue()
 
 
-def rows(out: str) -> dict[str, tuple[int, str]]:
-    """Return the printed table: number and names of the tensors of each kind."""
-    table: dict[str, tuple[int, str]] = {}
-    for line in out.splitlines():
-        cells = [cell.strip() for cell in line.split("│")[1:-1]]
-        if len(cells) != 3:
-            continue  # a line of another table
-        if cells[0]:
-            what = cells[0]
-            table[what] = (int(cells[1]), cells[2])
-        else:
-            table[what] = (table[what][0], f"{table[what][1]} {cells[2]}")
-    return table
-
-
 WRAPS = {
     "Lightning": lambda state: {"state_dict": renamed(state, "network."), "epoch": 3},
     "compiled Lightning": lambda state: {"state_dict": renamed(state, "network._orig_mod.")},
@@ -55,13 +41,11 @@ WRAPS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap) -> None:
     source, target = LeNet(10), LeNet(10)
-    source.load_state_dict({name: value.half().float() for name, value in source.state_dict().items()})
     torch.save(wrap(source.state_dict()), tmp_path / "net.pkl")
     load_pretrained(target, str(tmp_path / "net.pkl"), whole=True)
     assert equal(source, target)
-    assert rows(capsys.readouterr().out)["loaded"][0] == 10
 
 
 @pytest.mark.parametrize(("suffix", "zipped"), [("pkl", True), ("pth.tar", False), ("safetensors", None)])
@@ -97,24 +81,18 @@ def test_two_networks_in_a_file_are_not_confused(tmp_path: Path) -> None:
 def test_matching_tensors_are_loaded_and_others_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, target = LeNet(100), LeNet(10)
+    target, state = LeNet(10), LeNet(100).state_dict()
     before = {name: value.clone() for name, value in target.state_dict().items()}
-    state = source.state_dict()
     del state["conv1.bias"]
     others = {f"extra{i}": torch.zeros(1) for i in range(9)}
     torch.save(state | {"fc2.bias": 0.5, "epoch": 3} | others, tmp_path / "net.pkl")
     load_pretrained(target, str(tmp_path / "net.pkl"))
-    out = capsys.readouterr().out
-    assert "6 of the network's 10 tensors loaded from" in " ".join(out.split())
-    assert rows(out) == {
-        "loaded": (6, "conv1.weight, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight"),
-        "mismatched": (
-            3,
-            "fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is (100,), not (10,)",
-        ),
-        "missing in the file": (1, "conv1.bias"),
-        "unexpected in the file": (10, f"epoch, {', '.join(list(others)[:7])}, and 2 more"),
-    }
+    out = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "6 of the network's 10 tensors loaded from" in out
+    assert "loaded 6 conv1.weight, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight" in out
+    assert "mismatched 3 fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is" in out
+    assert "missing in the file 1 conv1.bias" in out
+    assert f"unexpected in the file 10 epoch, {', '.join(list(others)[:7])}, and 2 more" in out
     for name, value in target.state_dict().items():
         left = name in ("conv1.bias", "fc2.bias", "fc3.weight", "fc3.bias")
         assert torch.equal(value, before[name] if left else state[name])
@@ -178,6 +156,16 @@ def test_file_without_a_state_dict_is_reported_in_one_line(
     assert not recwarn.list
 
 
+def test_weights_of_a_checkpoint_replace_those_of_a_file(
+    make_classifier: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = make_classifier(pretrained="lenet.pkl")
+    assert "pretrained" not in module.hparams
+    module.on_load_checkpoint({})
+    assert module.pretrained is None
+    assert "lenet.pkl is not loaded, because the weights of the checkpoint replace it." in caplog.messages
+
+
 def test_recipe_uses_published_weights_and_reports_a_missing_file(
     sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +182,7 @@ def test_recipe_uses_published_weights_and_reports_a_missing_file(
     source = LeNet(10)
     torch.save(source.state_dict(), "lenet.pkl")
     trainer = main(args).trainer
-    assert rows(capsys.readouterr().out)["loaded"][0] == 10
+    assert "10 of the network's 10 tensors loaded from lenet.pkl" in capsys.readouterr().out
     peaks = {group["name"]: group["max_lr"] for group in trainer.optimizers[0].param_groups}
     assert peaks["fc3"] == pytest.approx(10 * peaks["default"])
     moved = (trainer.model.network.fc2.weight - source.fc2.weight).abs().max()

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,8 @@ from command_line import stop_of
 from PIL import Image
 
 from datamodules import DataError, FolderDataModule, SampleDataModule
-from datamodules.transforms import ZCAWhitening
 from project.__main__ import main
-from project.cli.match_data import describe_data, match_data, trained_data
+from project.cli.match_data import match_data, trained_data
 from project.errors import RunError
 from project.runs.metrics import digest_of
 from project.runs.summary import summary
@@ -122,21 +120,6 @@ def test_other_images_are_normalised_by_the_checkpoint(insects: Path, insects_ru
     true = [CLASSES.index(Path(image["file"]).parent.name) for image in images]
     losses = [-np.log(image["probabilities"][label]) for image, label in zip(images, true, strict=True)]
     assert metrics["test/loss"] == pytest.approx(np.mean(losses), rel=1e-4)
-
-
-def test_transforms_are_not_fitted_to_other_data_than_the_runs(
-    insects: Path, other_order: Path, tmp_path: Path
-) -> None:
-    own, other = (data_of(root, eval_transforms=[ZCAWhitening(num_images=8)]) for root in (insects, other_order))
-    (tmp_path / "run.json").write_text(json.dumps({"data": describe_data(own)}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        match_data(own, resume_of(run=tmp_path), {})
-    message = rf"data that a\.ckpt was trained on \({insects}\), because ZCAWhitening is fitted .* got {other_order}\."
-    with pytest.raises(RunError, match=message):
-        match_data(other, resume_of(run=tmp_path), {})
-    with pytest.warns(UserWarning, match=r"ZCAWhitening is fitted to .* unknown whether a\.ckpt was trained on them"):
-        match_data(other, resume_of(), {})
 
 
 def test_weights_without_their_run_have_their_classes_too(insects_run: Path, other_order: Path, tmp_path: Path) -> None:
