@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from datamodules.errors import DataError, first_few
 from datamodules.loading.dataset import ImageDataset, map_pixels
@@ -22,7 +21,7 @@ from datamodules.preparation.prepare_folder import prepare
 from datamodules.preparation.statistics import divisors
 from datamodules.reading.decode import Resize
 from datamodules.transforms.batch import BatchTransform
-from datamodules.transforms.image import ImageTransform, check_output, compose, transformed_white
+from datamodules.transforms.image import ImageTransform, Transform, check_output, compose, transformed_white
 from datamodules.transforms.normalize import NOT_NORMALIZED, BatchPipeline, Normalization, Normalize, find_normalization
 
 
@@ -192,7 +191,7 @@ class ImageDataModule(LightningDataModule, ABC):
             )
         self._matched = class_names, (mean, std)
 
-    def transform_of(self, split: str) -> Callable[[Tensor], Tensor] | None:
+    def transform_of(self, split: str) -> Transform | None:
         """Return the per-image transforms of train, val or test, or None if there are none."""
         transforms = self.train_transforms if split == "train" else self.eval_transforms
         return compose(transforms) if transforms else None

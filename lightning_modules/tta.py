@@ -38,10 +38,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the most probable class of each image, int64 ``(N,)``; of equally probable ones, the lowest index.
-
-    It compares float32 probabilities, which ``predict`` writes, because different logits may have equal probabilities.
-    """
+    """Return the most probable class of each image, int64 ``(N,)``; of equal float32 probabilities, the first."""
     return probabilities(logits).argmax(1)
 
 

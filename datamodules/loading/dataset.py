@@ -1,7 +1,8 @@
 """Load images by position, from image files or from decoded pixels."""
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import paths_of, read_images
-from datamodules.transforms.image import seeded
+from datamodules.transforms.image import Transform, seeded
 
 
+@dataclasses.dataclass(eq=False)
 class ImageDataset(Dataset):
     """The images of an index file.
 
@@ -33,41 +35,27 @@ class ImageDataset(Dataset):
         skip_unreadable: Leave files that cannot be read out of a batch.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        entries: Sequence[Entry],
-        size: int,
-        resize: Resize | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | None = None,
-        rows: Tensor | None = None,
-        cache: Path | None = None,
-        skip_unreadable: bool = False,
-    ) -> None:
-        self.root = root
+    root: Path
+    entries: dataclasses.InitVar[Sequence[Entry]]
+    size: int
+    resize: Resize | None = None
+    transform: Transform | None = None
+    pixels: Tensor | None = None
+    rows: Tensor | None = None
+    cache: Path | None = None
+    skip_unreadable: bool = False
+
+    def __post_init__(self, entries: Sequence[Entry]) -> None:
         self.files = [file for file, _ in entries]
         self.targets = torch.tensor([label for _, label in entries], dtype=torch.int64)
-        self.size = size
-        self.resize = resize
-        self.transform = transform
-        self.pixels = pixels
-        self.rows = torch.arange(len(entries)) if rows is None else rows
-        self.cache = cache
-        self.skip_unreadable = skip_unreadable
 
     @classmethod
     def of(
-        cls,
-        prepared: Prepared,
-        split: str,
-        class_names: Sequence[str],
-        transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | None = None,
+        cls, prepared: Prepared, split: str, names: Sequence[str], transform: Transform | None, pixels: Tensor | None
     ) -> "ImageDataset":
-        """Return the images of a split, with labels that are positions in ``class_names``; ``pixels`` map the cache."""
+        """Return the images of a split, with labels that are positions in ``names``; ``pixels`` map the cache."""
         folder = prepared.folder
-        label_of = [class_names.index(name) for name in prepared.class_names]
+        label_of = [names.index(name) for name in prepared.class_names]
         entries = [(file, label_of[label]) for file, label in prepared.entries[split]]
         row_of = {file: row for row, file in enumerate(prepared.files)}
         rows = torch.tensor([row_of[file] for file, _ in entries])
@@ -75,11 +63,7 @@ class ImageDataset(Dataset):
 
     @classmethod
     def of_files(
-        cls,
-        files: Sequence[str],
-        size: int,
-        resize: Resize = "crop",
-        transform: Callable[[Tensor], Tensor] | None = None,
+        cls, files: Sequence[str], size: int, resize: Resize = "crop", transform: Transform | None = None
     ) -> "ImageDataset":
         """Return image files whose targets are their positions; those that cannot be read are left out of a batch."""
         entries = [(file, position) for position, file in enumerate(files)]
@@ -119,8 +103,8 @@ class ImageDataset(Dataset):
         if self.pixels is None and self.cache is not None:  # in a spawned worker
             self.pixels = map_pixels(self.cache)
         if self.pixels is not None:
-            images = self.pixels.index_select(0, self.rows.index_select(0, positions))
-            return images, self.targets.index_select(0, positions)
+            rows = positions if self.rows is None else self.rows.index_select(0, positions)
+            return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
         errors: dict[int, DataError] | None = {} if self.skip_unreadable else None
         images = torch.from_numpy(read_images(self.paths(positions), self.size, self.resize, errors))
         if errors:
@@ -135,9 +119,9 @@ class ImageDataset(Dataset):
     def to_device(self, device: torch.device) -> None:
         """Copy the decoded images of this dataset to a device, and load them from there."""
         assert self.pixels is not None, "only decoded images can be moved to a device"
-        self.pixels = self.pixels.index_select(0, self.rows).to(device)
-        self.rows, self.targets = torch.arange(len(self), device=device), self.targets.to(device)
-        self.cache = None
+        pixels = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
+        self.pixels, self.rows, self.cache = pixels.to(device), None, None
+        self.targets = self.targets.to(device)
 
 
 def map_pixels(path: Path) -> Tensor:

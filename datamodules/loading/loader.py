@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +13,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from datamodules.errors import DataError
 from datamodules.loading.dataset import ImageDataset
-from datamodules.transforms.batch import Batch, BatchContext
-
-Transform = Callable[[Tensor, Tensor, BatchContext], Batch]
+from datamodules.transforms.batch import Batch, BatchContext, BatchTransform
 
 
 def seeds_of(count: int, *key: int) -> list[int]:
@@ -34,7 +32,7 @@ class ImageLoader:
         dataset: The images. Decoded images without a transform are loaded by this process, others by ``num_workers``.
         batch_size: Images in a batch, on each device. Without ``drop_last``, images are distributed evenly over the
             batches: 130 images with a batch size of 128 give two batches of 65.
-        transform: Called with images, targets and ``BatchContext``; returns the network's input and the targets.
+        transform: Returns the network's input and the targets.
         device: Device of the batches.
         shuffle: Whether to reshuffle the images in every epoch.
         balanced: Whether shuffled images are drawn with replacement, all classes equally often.
@@ -50,7 +48,7 @@ class ImageLoader:
 
     dataset: ImageDataset
     batch_size: int
-    transform: Transform
+    transform: BatchTransform
     device: torch.device
     shuffle: bool = False
     balanced: bool = False

@@ -18,20 +18,12 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class BatchContext:
-    """Random state and metadata for a transform of a batch: the same context gives the same batch in every run.
+    """Random state and metadata for a transform of a batch: the same context gives the same batch in every run."""
 
-    Args:
-        generator: Generator seeded for this batch, on the images' device.
-        epoch: Epoch, counted from 0.
-        positions: Positions of the images in the dataset, int64 ``(N,)`` on their device.
-        seed: Seed of the run.
-        num_classes: Number of labels.
-    """
-
-    generator: torch.Generator
-    epoch: int
-    positions: Tensor
-    seed: int
+    generator: torch.Generator  # seeded for this batch, on the images' device
+    epoch: int  # from 0
+    positions: Tensor  # of the images in the dataset, int64 (N,), on their device
+    seed: int  # of the run
     num_classes: int
 
 

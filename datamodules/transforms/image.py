@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jsonargparse.typing import register_type
+from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms as v1
@@ -19,6 +20,7 @@ from datamodules.errors import DataError
 
 # Callable would accept the same, but with nn.Module first, jsonargparse's errors name the class path
 ImageTransform = nn.Module | Callable[[Any], Any]
+Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) to an image tensor, or a stack of views
 
 # v2.RandomRotation and v2.RandomAffine have `degrees: Number`, which jsonargparse parses but saves as
 # "Unable to serialize instance 10": the config.yaml of a run could not be read again
@@ -27,7 +29,7 @@ register_type(Number, lambda value: value, float, type_check=isinstance)
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
-def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
+def compose(transforms: Sequence[ImageTransform]) -> Transform:
     """Compose transforms into one that applies them in order and returns an image tensor.
 
     It can be pickled if they can. It takes uint8 ``(3, H, W)`` and returns uint8 or float32 ``(3, H, W)``: a PIL image
@@ -81,26 +83,21 @@ def _describe(value: Any) -> str:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and torch (on the CPU), and restore their random states on exit."""
-    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
+    with isolate_rng(include_cuda=False):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
-def transformed_white(transform: Callable[[Tensor], Tensor] | None, size: int) -> Tensor:
+def transformed_white(transform: Transform | None, size: int) -> Tensor:
     """Return a white image of ``size`` pixels after per-image transforms, or a stack of views of it."""
     white = torch.full((3, size, size), 255, dtype=torch.uint8)
     with seeded(0):
         return white if transform is None else transform(white)
 
 
-def check_output(transform: Callable[[Tensor], Tensor] | None, size: int, normalize: bool, views: bool) -> None:
+def check_output(transform: Transform | None, size: int, normalize: bool, views: bool) -> None:
     """Transform a white image.
 
     Raises:

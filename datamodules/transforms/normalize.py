@@ -17,12 +17,7 @@ NOT_NORMALIZED: Normalization = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
 
 
 class Normalize:
-    """Subtract mean and divide by standard deviation.
-
-    Args:
-        mean: Mean of R, G and B, on the scale of 0 to 1.
-        std: Standard deviation of R, G and B, on the scale of 0 to 1.
-    """
+    """Subtract the mean and divide by the standard deviation of R, G and B, both on the scale of 0 to 1."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = mean
@@ -59,10 +54,7 @@ class BatchPipeline:
 def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normalize: bool) -> Normalization:
     """Return mean and standard deviation of torchvision's Normalize in per-image transforms, 0 and 1 without one.
 
-    Args:
-        train: Transforms of training images.
-        evaluation: Transforms of validation and test images.
-        normalize: Whether batches are normalised after them.
+    ``normalize`` is whether batches are normalised after them.
 
     Raises:
         DataError: Images would be normalised twice, or differently in training and evaluation.

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_modules.base import ImageModule
-from lightning_modules.losses import check_reduction, per_image
+from lightning_modules.losses import per_image
 
 
 class Autoencoder(ImageModule):
@@ -16,8 +16,7 @@ class Autoencoder(ImageModule):
 
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which are ignored; in validation and test
     also ``(N, V, 3, H, W)``, where each view counts as an image. Logs ``train/loss``, ``val/loss``, ``test/loss``
-    (means over an epoch and all devices) and ``train/loss_step``. There is no accuracy, so a recipe needs
-    ``checkpoint: {monitor: val/loss, mode: min}``.
+    (means over an epoch and all devices) and ``train/loss_step``. Without accuracy, set ``--checkpoint.monitor``.
 
     Args:
         code_size: First argument of the network, whose output is an image.
@@ -36,26 +35,22 @@ class Autoencoder(ImageModule):
         if self.output_shape != shape:
             raise MisconfigurationException(
                 f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
-                f"{self.output_shape}. Use lightning_modules.extras.autoencoder.ConvAutoencoder, with a multiple of 8 "
-                "for --data.image_size, or a similar network."
+                f"{self.output_shape}. Use ConvAutoencoder, with a multiple of 8 for --data.image_size."
             )
-        check_reduction(self.loss)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss, mean_loss = self._compare(batch[0])
-        self.log_training(len(batch[0]), loss=mean_loss)
+        loss, mean = self._compare(batch[0])
+        self.log_training(len(batch[0]), loss=mean)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of validation images."""
-        _, mean_loss = self._compare(batch[0])
-        self.log_mean("val/loss", mean_loss, len(batch[0]), prog_bar=True)
+        self.log_mean("val/loss", self._compare(batch[0])[1], len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of test images."""
-        _, mean_loss = self._compare(batch[0])
-        self.log_mean("test/loss", mean_loss, len(batch[0]))
+        self.log_mean("test/loss", self._compare(batch[0])[1], len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the reconstructed images of a batch, from 0 to 1."""
@@ -92,8 +87,7 @@ class ConvAutoencoder(nn.Module):
             *(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(features, code_size)),
         )
-        # a kernel size that is a multiple of the stride covers each pixel equally often: no checkerboard artefacts
-        self.decoder = nn.Sequential(
+        self.decoder = nn.Sequential(  # a kernel of twice the stride covers all pixels equally: no checkerboard pattern
             *(nn.Linear(code_size, features), nn.ReLU(), nn.Unflatten(1, innermost)),
             *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), nn.ReLU()),
             *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU()),

@@ -30,11 +30,8 @@ class MetricLearner(ImageModule):
         loss: ``TripletMarginLoss`` (the default), ``MarginRankingLoss`` (ranks a triplet's distance to the negative
             above that to the positive; set a margin, because its default is 0), ``HingeEmbeddingLoss`` (on the distance
             of a pair) or ``CosineEmbeddingLoss``. Its mean is trained on, whatever its reduction.
-        miner: Triplets for a loss on triplets. "semi_hard": each image with a random one of its class and the nearest
-            of another class that is further away (Schroff et al., 2015, "FaceNet"). "batch_hard": each image with the
-            furthest image of its class and the nearest of another class in the batch (Hermans et al., 2017, "In defense
-            of the triplet loss"), for pretrained weights, because embeddings of random weights may collapse. A loss on
-            pairs takes all pairs.
+        miner: Triplets for a loss on triplets, see ``miners``: "semi_hard", or "batch_hard" for pretrained weights,
+            because embeddings of random weights may collapse. A loss on pairs takes all pairs.
         distance: "cosine" scales embeddings to length 1, so that distances and neighbours depend only on angles;
             "euclidean" does not change them.
         **kwargs: See ``ImageModule``.

@@ -13,6 +13,8 @@ def all_pairs(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's triplet with the furthest image of its class and the nearest of another class.
 
+    Hermans et al., 2017, "In defense of the triplet loss for person re-identification".
+
     Args:
         distances: Distances between all images of a batch, ``(N, N)``.
         targets: Class of each image, int64 ``(N,)``.
@@ -30,7 +32,8 @@ def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tens
 def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's triplet with a random image of its class and the nearest negative that is further away.
 
-    If no negative is further away, the furthest is used. Arguments and results are those of ``batch_hard``.
+    If no negative is further away, the furthest is used. Arguments and results are those of ``batch_hard``. After
+    Schroff et al., 2015, "FaceNet: a unified embedding for face recognition and clustering".
     """
     positive, negative = _positives_and_negatives(targets)
     positives = torch.rand_like(distances).masked_fill(~positive, -1).argmax(1, keepdim=True)

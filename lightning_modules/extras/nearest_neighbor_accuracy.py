@@ -23,7 +23,6 @@ class NearestNeighborAccuracy(Metric):
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, targets: Tensor) -> None:
-        """Add the embeddings of a batch."""
         self.embeddings.append(embeddings.detach().float())
         self.targets.append(targets)
 

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lightning_modules.networks.library import ZooNetwork
 from lightning_modules.optim.build import unwrap
 
 LIBRARIES = ("torchvision.models", "timm")
@@ -15,17 +16,12 @@ LIBRARIES = ("torchvision.models", "timm")
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
     """Call a network's class with its width, and with the image size if it has such an argument.
 
-    Raises:
-        MisconfigurationException: It is a library's network whose first argument is not the number of classes.
+    A network of torchvision or timm whose first argument is not the number of classes is built by ``ZooNetwork``.
     """
     factory, arguments = unwrap(network)
     parameters = inspect.signature(factory).parameters
     if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
-        path = f"{factory.__module__}.{factory.__name__}"
-        raise MisconfigurationException(
-            f"Expected a network whose first argument is the number of classes, but got {path}. Use --model.network "
-            f"lightning_modules.networks.ZooNetwork --model.network.function {path}"
-        )
+        return ZooNetwork(width, f"{factory.__module__}.{factory.__name__}", image_size, arguments=arguments)
     if arguments.get("image_size") is None and "image_size" in parameters:
         return network(width, image_size=image_size)
     return network(width)

@@ -26,7 +26,6 @@ class ZooNetwork(nn.Module):
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         function: Import path, such as ``torchvision.models.vgg16_bn`` or, if timm is installed,
             ``timm.models.resnet18``.
         image_size: H and W in pixels, set by the module that builds the network; 32 by default. It is also passed to a

@@ -92,7 +92,6 @@ class ResNet(nn.Module):
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         depth: Number of layers with weights, as the paper counts them.
     """
 

@@ -23,9 +23,7 @@ class LoadError(Exception):
 
 
 def load_safely(file: str | Path) -> Any:
-    """Load the content of a ``torch.save`` or .safetensors file on the CPU.
-
-    It is loaded with ``weights_only``, which supports tensors and plain values, and calls nothing.
+    """Load the tensors and plain values of a ``torch.save`` or .safetensors file on the CPU, without calling anything.
 
     Raises:
         LoadError: The file is missing, empty, damaged or of another format, or loading it would run code.

@@ -63,19 +63,15 @@ def test_networks_shrink_images_between_their_stages_only() -> None:
     for depth in (18, 20, 50):
         network = ResNet(7, depth)
         assert [shape[-1] for shape in shapes(network, network.stages)][:-1] == [32, 16, 8, 4][: len(network.stages)]
+    x = torch.randn(1, 16, 8, 8)
+    out = ResNet(10, 20).stages[1][0].shortcut(x)
+    assert torch.equal(out[:, :16], x[:, :, ::2, ::2])
+    assert not out[:, 16:].any()  # new channels are zeros
     wide = WideResNet(7, depth=16, widen_factor=1)
     stages = [(16, 32, 32)] * 2 + [(32, 16, 16)] * 2 + [(64, 8, 8)] * 2
     assert shapes(wide, wide.blocks) == [*stages, (7,)]
     nin = NiN(7)
     assert shapes(nin, (nin.block1, nin.block2, nin.block3)) == [(96, 32, 32), (192, 16, 16), (7, 8, 8), (7,)]
-
-
-def test_shortcut_pads_new_channels_with_zeros() -> None:
-    block = ResNet(10, 20).stages[1][0]
-    x = torch.randn(1, 16, 8, 8)
-    out = block.shortcut(x)
-    assert torch.equal(out[:, :16], x[:, :, ::2, ::2])
-    assert not out[:, 16:].any()
 
 
 @pytest.mark.parametrize("network", [SoftmaxRegression, MLP, Recurrent])
@@ -86,12 +82,9 @@ def test_image_size_comes_from_the_data(
     assert network(10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_wide_resnet_rejects_an_impossible_depth() -> None:
+def test_wide_resnet_activates_before_its_convolutions_and_not_after_them() -> None:
     with pytest.raises(MisconfigurationException, match=r"6n \+ 4.*but got 20"):
         WideResNet(10, depth=20)
-
-
-def test_wide_resnet_activates_before_its_convolutions_and_not_after_them() -> None:
     first, second = WideResNet(10, depth=16, widen_factor=2).eval().blocks[:2]
     x = torch.randn(2, 32, 8, 8)
     nn.init.zeros_(second.conv2.weight)
