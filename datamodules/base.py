@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from datamodules.errors import DataError, first_few
 from datamodules.loading.dataset import ImageDataset, map_pixels
-from datamodules.loading.file_dataset import FileDataset
-from datamodules.loading.loader import ImageLoader, Transform
+from datamodules.loading.loader import ImageLoader
 from datamodules.preparation.describe import DataFolder, Prepared
 from datamodules.preparation.index import Entries
 from datamodules.preparation.prepare_folder import prepare
+from datamodules.preparation.statistics import divisors
 from datamodules.reading.decode import Resize
 from datamodules.transforms.batch import BatchTransform
-from datamodules.transforms.image import ImageTransform
-from datamodules.transforms.pipeline import Pipeline
+from datamodules.transforms.image import ImageTransform, Transform, check_output, compose, transformed_white
+from datamodules.transforms.normalize import NOT_NORMALIZED, BatchPipeline, Normalization, Normalize, find_normalization
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -30,8 +30,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
     with targets int64 ``(N,)``, or float ``(N, num_classes)`` after a mixing transform. A seed determines the batches,
-    regardless of the number of workers and of where the pixels are stored. One process prepares everything on first use
-    while the others wait.
+    regardless of the number of workers and of where the pixels are stored. One process prepares all on first use.
 
     Args:
         root: Data folder: index files, ``dataset.json``, cache, and usually the images.
@@ -42,7 +41,8 @@ class ImageDataModule(LightningDataModule, ABC):
         resize: How images are resized: "crop" takes the centre square, "pad" adds black borders, "squash" ignores the
             aspect ratio.
         cache: Where decoded images are cached: "disk" memory-maps a file that the first run writes, "device" copies the
-            pixels to the training device (on a CPU: into memory), "none" reads every file in every epoch.
+            pixels to the training device (on a CPU: into memory) unless there are per-image transforms, "none" reads
+            every file in every epoch.
         train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8
             ``(3, H, W)``, applied in this order.
         eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
@@ -81,11 +81,6 @@ class ImageDataModule(LightningDataModule, ABC):
         overwrite_split: bool = False,
     ) -> None:
         super().__init__()
-        if cache == "device" and train_transforms:
-            raise DataError(
-                "Expected no --data.train_transforms with --data.cache device, because they work on the CPU: use "
-                "--data.batch_transforms (datamodules.transforms.batch), or --data.cache disk."
-            )
         self.root = Path(root)
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -93,15 +88,15 @@ class ImageDataModule(LightningDataModule, ABC):
         self.folder = DataFolder(self.root, image_size, resize, cache != "none", on_bad_image == "skip", folds, fold)
         self.train_transforms = train_transforms or []
         self.eval_transforms = eval_transforms or []
+        self.batch_transforms = batch_transforms or []
         self.normalize = normalize
-        self.pipeline = Pipeline(self.train_transforms, self.eval_transforms, batch_transforms or [], normalize)
         self.sampler = sampler
         self.drop_last = drop_last
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.overwrite_split = overwrite_split
+        self._own_normalization = find_normalization(self.train_transforms, self.eval_transforms, normalize)
+        self._matched: tuple[list[str] | None, Normalization] | None = None  # see match
         self._prepared: Prepared | None = None
-        self._pixels: Tensor | None = None
-        self._names: list[str] | None = None  # see match
 
     # Overridden by subclasses: where the images come from, and how they are split
 
@@ -143,14 +138,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.prepared.digest
 
     @property
-    def index_digest(self) -> str:
-        """SHA-256 of the same without the pixels."""
-        return self.prepared.index_digest
-
-    @property
     def class_names(self) -> list[str]:
         """Class name of each label in the batches."""
-        return self._names or self.prepared.class_names
+        return (self._matched and self._matched[0]) or self.prepared.class_names
 
     @property
     def num_classes(self) -> int:
@@ -165,41 +155,46 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels of the images that the module receives."""
-        return self.pipeline.output_size(self.prepared)
+        return transformed_white(self.transform_of("test"), self.prepared.size).shape[-1]
 
     @property
     def mean(self) -> list[float]:
         """Mean of R, G and B with which batches, or else ``eval_transforms``, normalise images of 0 to 1."""
-        return self.pipeline.normalization(self.prepared)[0]
+        return self._normalization[0]
 
     @property
     def std(self) -> list[float]:
         """Standard deviation of R, G and B, see ``mean``; 1 for a constant channel."""
-        return self.pipeline.normalization(self.prepared)[1]
+        return self._normalization[1]
+
+    @property
+    def _normalization(self) -> Normalization:
+        if self._matched is not None:
+            return self._matched[1]
+        if self.normalize:
+            return self.prepared.stats.mean, divisors(self.prepared.stats.std)
+        return self._own_normalization
 
     def match(self, class_names: list[str] | None, mean: list[float], std: list[float]) -> None:
         """Adapt the batches to a network that was trained on other data: use its labels, and its mean and std.
 
-        ``class_names`` is None if the network accepts images of any class.
+        ``class_names``, which include those of the data, is None if the network accepts images of any class.
 
         Raises:
-            DataError: The network does not know the class of an image, or images are normalised in another way.
+            DataError: ``eval_transforms`` normalise images in another way.
         """
-        if class_names and (unknown := set(self.prepared.class_names).difference(class_names)):
-            raise DataError(f"Expected classes in {self.root} that the network knows, but got {min(unknown)}.")
-        self.pipeline.match(self.prepared, (mean, std))
-        self._names = class_names
+        own = self._own_normalization
+        if not self.normalize and not np.allclose(own, (mean, std), atol=1e-3):
+            raise DataError(
+                f"Expected images with mean {mean} and std {std}, as the checkpoint was trained, but with "
+                f"--data.normalize false, --data.eval_transforms normalise by {own[0]} and {own[1]}."
+            )
+        self._matched = class_names, (mean, std)
 
-    def inference_dataset(self, files: Sequence[str], trained_size: int) -> FileDataset:
-        """Return a dataset of any image files, resized and transformed like test images.
-
-        It needs the images of the data folder if a transform is fitted to them, or if transforms are used and
-        ``image_size`` is None. ``trained_size`` is the side of the images that the network was trained with.
-        """
-        size = self.folder.size or (self.prepared.size if self.eval_transforms else trained_size)
-        if any(hasattr(transform, "fit") for transform in self.eval_transforms):
-            self.pipeline.fit(self.prepared)
-        return FileDataset(files, size, self.folder.resize or "crop", self.pipeline.of_image("test"))
+    def transform_of(self, split: str) -> Transform | None:
+        """Return the per-image transforms of train, val or test, or None if there are none."""
+        transforms = self.train_transforms if split == "train" else self.eval_transforms
+        return compose(transforms) if transforms else None
 
     # Lightning's hooks, in the order in which they are called
 
@@ -209,18 +204,16 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Open the decoded images, and create the datasets that ``stage`` needs."""
-        if self._pixels is None and self.prepared.cache is not None and not self.prepared.cache.exists():
+        if self.prepared.cache is not None and not self.prepared.cache.exists():
             self._prepared = None  # the cache was deleted after prepare_data
         prepared = self.prepared
-        self.pipeline.fit(prepared, training=stage == "fit")
-        if self._pixels is None and prepared.cache is not None:
-            self._pixels = map_pixels(prepared.cache)
+        pixels = None if prepared.cache is None else map_pixels(prepared.cache)
         self.datasets = {}
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
-            transform = self.pipeline.of_image(split)
-            self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, self._pixels)
+            transform = self.transform_of(split)
+            check_output(transform, prepared.size, self.normalize, views=split != "train")
+            self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, pixels)
         if stage == "fit":
-            self.pipeline.check(prepared, self.num_classes)
             numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())
             info = f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
             for line in [info, *prepared.stats.contrast_notes()]:
@@ -230,21 +223,22 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return shuffled, augmented batches."""
         shuffle = self.trainer is None or not getattr(self.trainer, "overfit_batches", 0)
         options = {"shuffle": shuffle, "balanced": self.sampler == "balanced", "drop_last": self.drop_last}
-        return self._loader("train", self.pipeline.augment, transform_unaugmented=self.pipeline.normalized, **options)
+        return self._loader("train", self.batch_transforms, **options)
 
     def val_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``val.txt``."""
-        return self._loader("val", self.pipeline.normalized)
+        return self._loader("val", [])
 
     def test_dataloader(self) -> ImageLoader:
         """Return batches in the order of ``test.txt``."""
-        return self._loader("test", self.pipeline.normalized)
+        return self._loader("test", [])
 
-    def _loader(self, stage: str, transform: Transform, **options: Any) -> ImageLoader:
-        dataset, trainer = self.datasets[stage], self.trainer
+    def _loader(self, split: str, transforms: Sequence[BatchTransform], **options: Any) -> ImageLoader:
+        dataset, trainer = self.datasets[split], self.trainer
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         ranks = {} if trainer is None else {"rank": trainer.global_rank, "world_size": trainer.world_size}
         if self.cache == "device" and dataset.transform is None:
             dataset.to_device(device)
+        normalize = Normalize(*(self._normalization if self.normalize else NOT_NORMALIZED))
         options |= {"num_workers": self.num_workers, "seed": self.seed, "num_classes": self.num_classes, **ranks}
-        return ImageLoader(dataset, self.batch_size, transform, device, **options)
+        return ImageLoader(dataset, self.batch_size, BatchPipeline(transforms, normalize), device, **options)

@@ -11,21 +11,14 @@ def shard(network: nn.Module, mesh: DeviceMesh, compiled: bool) -> None:
     A layer is a child with parameters; for a Sequential, each of its children, recursively.
 
     Raises:
-        MisconfigurationException: The mesh uses tensor parallelism, which the networks do not support, or the network
-            is compiled.
+        MisconfigurationException: The mesh uses tensor parallelism, or the network is compiled.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard  # takes a second to import
 
-    if compiled:
-        raise MisconfigurationException(
-            "Expected --model.compile false with ModelParallelStrategy, because a compiled network would have only a "
-            "part of its weights."
-        )
-    if mesh["tensor_parallel"].size() > 1:
-        raise MisconfigurationException(
-            "Expected ModelParallelStrategy with tensor_parallel_size: 1 and data_parallel_size: the number of "
-            f"devices, but got {mesh['tensor_parallel'].size()} and {mesh['data_parallel'].size()}."
-        )
+    if compiled:  # it would have only a part of its weights
+        raise MisconfigurationException("Expected --model.compile false with ModelParallelStrategy.")
+    if (size := mesh["tensor_parallel"].size()) > 1:
+        raise MisconfigurationException(f"Expected ModelParallelStrategy with tensor_parallel_size 1, but got {size}.")
     if isinstance(network, FSDPModule):  # sharded by an earlier fit
         return
 

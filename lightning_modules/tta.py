@@ -28,7 +28,7 @@ def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: 
         views = [(weight * share, view) for weight, whole in views for share, view in MAKERS[kind](whole)]
     logits = [network(view) for _, view in views]
     dtype = torch.promote_types(logits[0].dtype, torch.float32)  # bfloat16 means are often equal
-    weighted = (weight * view_logits.to(dtype) for (weight, _), view_logits in zip(views, logits, strict=True))
+    weighted = (weight * each.to(dtype) for (weight, _), each in zip(views, logits, strict=True))
     return functools.reduce(torch.add, weighted)
 
 
@@ -38,10 +38,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Return the most probable class of each image, int64 ``(N,)``; of equally probable ones, the lowest index.
-
-    It compares float32 probabilities, which ``predict`` writes, because different logits may have equal probabilities.
-    """
+    """Return the most probable class of each image, int64 ``(N,)``; of equal float32 probabilities, the first."""
     return probabilities(logits).argmax(1)
 
 
@@ -66,8 +63,5 @@ def crops(images: Tensor) -> list[tuple[float, Tensor]]:
     return [(0.2, F.interpolate(part, size=(size, size), mode="bilinear")) for part in parts]
 
 
-MAKERS: dict[View, Callable[[Tensor], list[tuple[float, Tensor]]]] = {
-    "flip": flip,
-    "translate": translate,
-    "crops": crops,
-}
+MAKERS: dict[View, Callable[[Tensor], list[tuple[float, Tensor]]]]
+MAKERS = {"flip": flip, "translate": translate, "crops": crops}

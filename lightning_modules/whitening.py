@@ -1,5 +1,7 @@
 """Fit the first layer of a network to training images."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -13,17 +15,18 @@ class Whitening(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         network = pl_module.network
         if not getattr(network, "whitened", False):  # of a network such as Airbench
-            network.whiten(training_images(trainer).to(pl_module.device))  # type: ignore[operator, union-attr]  # for mypy, Tensors
+            network.whiten(training_images(trainer, pl_module).to(pl_module.device))  # type: ignore[operator, union-attr]  # for mypy, Tensors
 
 
-def training_images(trainer: Trainer) -> Tensor:
+def training_images(trainer: Trainer, pl_module: Any) -> Tensor:
     """Return about 5,000 normalised training images on the host, the same in every process."""
-    loader = trainer.train_dataloader
-    if callable(unaugmented := getattr(loader, "unaugmented", None)):  # without batch augmentation, in full size
-        images = unaugmented(IMAGES)
+    loader: Any = trainer.train_dataloader
+    dataset: Any = getattr(loader, "dataset", None)
+    if callable(load := getattr(dataset, "load", None)):  # evenly spaced, without augmentation
+        images = pl_module.normalize(load(torch.arange(0, len(dataset), -(-len(dataset) // IMAGES)))[0])
     else:
         batches: list[Tensor] = []
-        for batch in loader:  # type: ignore[union-attr]  # there is one in training
+        for batch in loader:
             batches.append(batch[0])
             if sum(map(len, batches)) >= IMAGES:
                 break

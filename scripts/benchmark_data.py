@@ -151,7 +151,7 @@ def check_workers(root: Path) -> str:
             loader = module.train_dataloader()
             digest = 0
             for epoch in range(2):
-                loader.sampler.set_epoch(epoch)
+                loader.set_epoch(epoch)
                 for images, targets in loader:
                     digest = hash((digest, images.numpy().tobytes(), targets.numpy().tobytes()))
             digests.add(digest)

@@ -123,7 +123,7 @@ def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int,
     stopwatch = Stopwatch(steps)
     for epoch in range(epochs):
         stopwatch.epoch()
-        loader.sampler.set_epoch(epoch)
+        loader.set_epoch(epoch)
         for i, (images, targets) in enumerate(islice(loader, steps)):
             stopwatch.batch(i)
             if recipe.channels_last:

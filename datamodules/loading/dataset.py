@@ -1,7 +1,8 @@
-"""Load the images of an index file by position, from image files or from decoded pixels."""
+"""Load images by position, from image files or from decoded pixels."""
 
+import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import paths_of, read_images
-from datamodules.transforms.image import seeded
+from datamodules.transforms.image import Transform, seeded
 
 
+@dataclasses.dataclass(eq=False)
 class ImageDataset(Dataset):
     """The images of an index file.
 
@@ -28,59 +30,48 @@ class ImageDataset(Dataset):
         resize: How images of another size are resized; None if another size is an error.
         transform: Applied to each image, uint8 ``(3, H, W)``, after loading.
         pixels: Decoded images, uint8 ``(M, 3, H, W)``; if None, image files are read.
-        rows: Row of each entry in ``pixels``; by default, entries and rows are in the same order.
+        rows: Row of each entry in ``pixels``, int64 ``(N,)``; by default, entries and rows are in the same order.
         cache: The ``.npy`` file that ``pixels`` map, if they do.
+        skip_unreadable: Leave files that cannot be read out of a batch.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        entries: Sequence[Entry],
-        size: int,
-        resize: Resize | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | None = None,
-        rows: Tensor | None = None,
-        cache: Path | None = None,
-    ) -> None:
-        self.root = root
+    root: Path
+    entries: dataclasses.InitVar[Sequence[Entry]]
+    size: int
+    resize: Resize | None = None
+    transform: Transform | None = None
+    pixels: Tensor | None = None
+    rows: Tensor | None = None
+    cache: Path | None = None
+    skip_unreadable: bool = False
+
+    def __post_init__(self, entries: Sequence[Entry]) -> None:
         self.files = [file for file, _ in entries]
-        self.paths = paths_of(root, self.files) if pixels is None else None
-        self.size = size
-        self.resize = resize
-        self.transform = transform
-        self.pixels = pixels
-        self.rows = rows
-        self.cache = cache
         self.targets = torch.tensor([label for _, label in entries], dtype=torch.int64)
 
     @classmethod
     def of(
-        cls,
-        prepared: Prepared,
-        stage: str,
-        class_names: Sequence[str],
-        transform: Callable[[Tensor], Tensor] | None = None,
-        pixels: Tensor | None = None,
+        cls, prepared: Prepared, split: str, names: Sequence[str], transform: Transform | None, pixels: Tensor | None
     ) -> "ImageDataset":
-        """Return the images of a stage, with labels that are positions in ``class_names``; ``pixels`` map the cache."""
-        label_of = [class_names.index(name) for name in prepared.class_names]
-        entries = [(file, label_of[label]) for file, label in prepared.entries[stage]]
-        rows = None
-        if pixels is not None:
-            row_of = {file: row for row, file in enumerate(prepared.files)}
-            rows = torch.tensor([row_of[file] for file, _ in entries])
+        """Return the images of a split, with labels that are positions in ``names``; ``pixels`` map the cache."""
         folder = prepared.folder
+        label_of = [names.index(name) for name in prepared.class_names]
+        entries = [(file, label_of[label]) for file, label in prepared.entries[split]]
+        row_of = {file: row for row, file in enumerate(prepared.files)}
+        rows = torch.tensor([row_of[file] for file, _ in entries])
         return cls(folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache)
+
+    @classmethod
+    def of_files(
+        cls, files: Sequence[str], size: int, resize: Resize = "crop", transform: Transform | None = None
+    ) -> "ImageDataset":
+        """Return image files whose targets are their positions; those that cannot be read are left out of a batch."""
+        entries = [(file, position) for position, file in enumerate(files)]
+        return cls(Path(), entries, size, resize, transform, skip_unreadable=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """Exclude mapped pixels, which a spawned worker maps again: pickling would copy them all."""
         return self.__dict__ if self.cache is None else {**self.__dict__, "pixels": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self.cache is not None:
-            self.pixels = map_pixels(self.cache)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -97,35 +88,40 @@ class ImageDataset(Dataset):
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
 
         Raises:
-            DataError: A file is missing or not an image, or the transform returns images of several sizes.
+            DataError: A file is missing or not an image, or the transform fails.
         """
         seed, positions = batch
         images, targets = self.load(positions)
-        if self.transform is None:
+        if self.transform is None or not len(images):
             return images, targets
         with seeded(seed):
-            transformed = [self.transform(image) for image in images]
-        if len(shapes := {tuple(image.shape) for image in transformed}) > 1:
-            raise DataError(f"Expected transforms that return images of one size, but got {sorted(shapes)}.")
-        return torch.stack(transformed), targets
-
-    def to_device(self, device: torch.device) -> None:
-        """Copy the decoded images of this dataset to a device, and load them from there."""
-        assert self.pixels is not None, "only decoded images can be moved to a device"
-        own = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
-        self.pixels, self.rows, self.targets = own.to(device), None, self.targets.to(device)
-        self.cache = None
+            return torch.stack([self.transform(image) for image in images]), targets
 
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return images before transforms, uint8 ``(N, 3, H, W)``, and targets, int64 ``(N,)``."""
         positions = positions.to(self.targets.device)
-        targets = self.targets.index_select(0, positions)
-        if self.paths is not None:
-            chosen = [self.paths[position] for position in positions.tolist()]
-            return torch.from_numpy(read_images(chosen, self.size, self.resize)), targets
-        assert self.pixels is not None
-        rows = positions if self.rows is None else self.rows.index_select(0, positions)
-        return self.pixels.index_select(0, rows), targets
+        if self.pixels is None and self.cache is not None:  # in a spawned worker
+            self.pixels = map_pixels(self.cache)
+        if self.pixels is not None:
+            rows = positions if self.rows is None else self.rows.index_select(0, positions)
+            return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
+        errors: dict[int, DataError] | None = {} if self.skip_unreadable else None
+        images = torch.from_numpy(read_images(self.paths(positions), self.size, self.resize, errors))
+        if errors:
+            readable = [place for place in range(len(positions)) if place not in errors]
+            images, positions = images[readable], positions[readable]
+        return images, self.targets.index_select(0, positions)
+
+    def paths(self, positions: Tensor) -> list[str]:
+        """Return the paths of images."""
+        return paths_of(self.root, [self.files[position] for position in positions.tolist()])
+
+    def to_device(self, device: torch.device) -> None:
+        """Copy the decoded images of this dataset to a device, and load them from there."""
+        assert self.pixels is not None, "only decoded images can be moved to a device"
+        pixels = self.pixels if self.rows is None else self.pixels.index_select(0, self.rows)
+        self.pixels, self.rows, self.cache = pixels.to(device), None, None
+        self.targets = self.targets.to(device)
 
 
 def map_pixels(path: Path) -> Tensor:

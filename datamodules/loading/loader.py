@@ -1,66 +1,24 @@
-"""A data loader whose order depends only on seed and epoch, with images in memory, on the accelerator or in files."""
+"""A data loader whose batches depend only on seed and epoch, with images in memory, on the accelerator or in files."""
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler, get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from datamodules.errors import DataError
 from datamodules.loading.dataset import ImageDataset
-from datamodules.reading.read_images import paths_of
-from datamodules.transforms.batch import Batch, BatchContext
-
-Transform = Callable[[Tensor, Tensor, BatchContext], Batch]
+from datamodules.transforms.batch import Batch, BatchContext, BatchTransform
 
 
-class EpochSampler(SequentialSampler):
-    """Sample the images of an epoch as a function of seed and epoch.
-
-    The order is drawn on the CPU, so it does not depend on the training device. It is a SequentialSampler, because
-    Lightning's ``overfit_batches`` replaces loaders with another one.
-
-    Args:
-        size: Number of images.
-        seed: Seed of the run.
-        shuffle: Whether the order is random; otherwise, it is that of the dataset in every epoch.
-        weights: Sampling weight of each image, float ``(size,)``; shuffled images are then drawn with replacement, as
-            by torch's ``WeightedRandomSampler``.
-    """
-
-    def __init__(self, size: int, seed: int, shuffle: bool = True, weights: Tensor | None = None) -> None:
-        super().__init__(range(size))
-        self.size = size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.weights = weights
-        self.epoch = 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.draw().tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def draw(self) -> Tensor:
-        """Return the positions of the images, int64 ``(size,)``."""
-        if not self.shuffle:
-            return torch.arange(self.size)
-        generator = torch.Generator().manual_seed(int(seeds_of(1, self.seed, self.epoch)[0]))
-        if self.weights is None:
-            return torch.randperm(self.size, generator=generator)
-        return torch.multinomial(self.weights, self.size, replacement=True, generator=generator)
-
-
-def seeds_of(count: int, *key: int) -> np.ndarray:
-    """Return non-negative seeds, int64 ``(count,)``, that are independent of those of any other key."""
-    return (np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)).astype(np.int64)
+def seeds_of(count: int, *key: int) -> list[int]:
+    """Return ``count`` non-negative seeds of 63 bits that are independent of those of any other key."""
+    return (np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)).tolist()
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,12 +32,12 @@ class ImageLoader:
         dataset: The images. Decoded images without a transform are loaded by this process, others by ``num_workers``.
         batch_size: Images in a batch, on each device. Without ``drop_last``, images are distributed evenly over the
             batches: 130 images with a batch size of 128 give two batches of 65.
-        transform: Called with images, targets and ``BatchContext``; returns the network's input and the targets.
+        transform: Returns the network's input and the targets.
         device: Device of the batches.
-        transform_unaugmented: ``transform`` without augmentation.
         shuffle: Whether to reshuffle the images in every epoch.
         balanced: Whether shuffled images are drawn with replacement, all classes equally often.
-        drop_last: Whether to drop an incomplete last batch. With ``shuffle``, other images are dropped in every epoch.
+        drop_last: Whether to drop an incomplete last batch, unless it is the only one. With ``shuffle``, other images
+            are dropped in every epoch.
         seed: Seed of shuffling and augmentation.
         num_classes: Number of classes, for mixing transforms.
         rank: Global rank of this process, one of ``world_size``.
@@ -90,9 +48,8 @@ class ImageLoader:
 
     dataset: ImageDataset
     batch_size: int
-    transform: Transform
+    transform: BatchTransform
     device: torch.device
-    transform_unaugmented: Transform | None = None
     shuffle: bool = False
     balanced: bool = False
     drop_last: bool = False
@@ -108,67 +65,63 @@ class ImageLoader:
                 f"Expected at least one image for each of {self.world_size} devices, but got {len(self.dataset)}. Use "
                 "fewer --trainer.devices or more images."
             )
-        targets = self.dataset.targets.cpu()
-        weights = (1 / torch.bincount(targets).double())[targets] if self.balanced else None
-        # Lightning calls set_epoch on the attribute of this name
-        self.sampler = EpochSampler(len(self.dataset), self.seed, self.shuffle, weights)
-        if self.drop_last and len(self.dataset) < self._global_batch:
-            self.drop_last = False
-            rank_zero_info(f"All {len(self.dataset)} training images form one batch of less than {self._global_batch}.")
-        self.batch_sampler = None  # Lightning expects this attribute next to a sampler
+        self.global_batch = self.batch_size * self.world_size
+        # where Lightning finds set_epoch; for `overfit_batches`, it would replace a loader with an attribute `sampler`
+        self.batch_sampler = SimpleNamespace(sampler=self)
+        self.epoch = 0
         self._done = 0  # number of batches of this epoch yielded so far
         self._resume: dict[str, int] = {}
-        self._plan: list[tuple[int, Tensor]] = []
+        self._plan: list[tuple[int, Tensor]] = []  # of the workers
         self._workers: DataLoader | None = None
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        whole, rest = divmod(len(self.dataset), self._global_batch)
-        # every process needs an image in every batch
-        return whole if self.drop_last else min(whole + (rest > 0), len(self.dataset) // self.world_size)
+        whole, rest = divmod(len(self.dataset), self.global_batch)
+        if self.drop_last and whole:
+            return whole
+        return min(whole + (rest > 0), len(self.dataset) // self.world_size)  # every process needs an image in each
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self.sampler.epoch
-        order = self._positions()
-        on_device = order if self.device.type == "cpu" else order.to(self.device, non_blocking=True)
-        steps = len(self)
-        parts = [self._part(step) for step in range(steps)]
-        seeds = seeds_of(steps, self.seed, epoch, self.rank + 1).tolist()
-        first = self._resume.pop("batch", 0) if self._resume.get("epoch") == epoch else 0
+        epoch, plan = self.epoch, self.plan()
+        first = self._resume.get("batch", 0) if self._resume.get("epoch") == epoch else 0
         self._resume = {}
-        indices = on_device if self.dataset.targets.device == self.device else order  # else the host would block
-        plan = [(seed, indices[part]) for seed, part in zip(seeds[first:], parts[first:], strict=True)]
-        for step, (images, targets) in enumerate(self._fetch(plan), start=first):
-            self._done = step + 1
-            yield self._transform(self.transform, images, targets, seeds[step], epoch, on_device[parts[step]])
+        batches = zip(plan[first:], self._load(plan[first:]), strict=True)
+        for done, ((seed, positions), (images, targets)) in enumerate(batches, first + 1):
+            self._done = done
+            yield self._transform(images, targets, seed, epoch, positions)
 
-    def render(self, positions: Tensor, epoch: int, augment: bool = True) -> Batch:
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def plan(self) -> list[tuple[int, Tensor]]:
+        """Return seed and positions of each batch of this process: a function of seed, epoch and rank.
+
+        The order of the images is drawn on the CPU, so it does not depend on the training device.
+        """
+        order = self._order()
+        steps = len(self)
+        used = min(steps * self.global_batch, len(order)) if self.drop_last else len(order)
+        plan = []
+        for step, seed in enumerate(seeds_of(steps, self.seed, self.epoch, self.rank + 1)):
+            low, high = used * step // steps, used * (step + 1) // steps
+            start, stop = (low + (high - low) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            plan.append((seed, order[start:stop]))
+        return plan
+
+    def render(self, positions: Tensor, epoch: int) -> Batch:
         """Return the images at some positions, int64 ``(N,)``, as the network receives them in an epoch from 0."""
-        transform = self.transform if augment else self.transform_unaugmented or self.transform
-        seed = int(seeds_of(1, self.seed, epoch, 0)[0])
-        images, targets = self.dataset.__getitems__((seed, positions))
-        return self._transform(transform, images, targets, seed, epoch, positions.to(self.device))
-
-    def unaugmented(self, count: int) -> Tensor:
-        """Return about ``count`` evenly spaced images without batch augmentation, for statistics."""
-        return self.render(torch.arange(0, len(self.dataset), -(-len(self.dataset) // count)), 0, augment=False)[0]
+        (seed,) = seeds_of(1, self.seed, epoch, 0)
+        return self._transform(*self.dataset.__getitems__((seed, positions)), seed, epoch, positions)
 
     def paths(self, batch: int) -> list[str]:
         """Return the file of each image in this process's part of a batch of the current epoch."""
-        positions = self._positions()[self._part(batch)].tolist()
-        return paths_of(self.dataset.root, [self.dataset.files[position] for position in positions])
+        return self.dataset.paths(self.plan()[batch][1])
 
     def state_dict(self) -> dict[str, int]:
         """Return the position within the epoch, for a checkpoint."""
-        state = {
-            "seed": self.seed,
-            "epoch": self.sampler.epoch,
-            "batch": self._done,
-            "batch_size": self.batch_size,
-            "batches": len(self),
-            "world_size": self.world_size,
-            "images": len(self.dataset),
-        }
+        sizes = {"batch_size": self.batch_size, "world_size": self.world_size, "images": len(self.dataset)}
+        state = {"seed": self.seed, "epoch": self.epoch, "batch": self._done, "batches": len(self), **sizes}
         # convert jsonargparse's PositiveInt to int, because loading with weights_only rejects other classes
         return {key: int(value) for key, value in state.items()}
 
@@ -180,50 +133,47 @@ class ImageLoader:
         Raises:
             DataError: The checkpoint was saved within an epoch with another global batch size or other images.
         """
-        current = self.state_dict()
-        same_batch = state["batch_size"] * state["world_size"] == current["batch_size"] * current["world_size"]
-        keys = ("images", "batches") if same_batch else ("images", "batch_size", "world_size")
-        changed = [key for key in keys if state[key] != current[key]]
-        if changed and 0 < state["batch"] < state["batches"]:
+        before, now = (
+            f"{each['images']} images in {each['batches']} batches of {each['batch_size'] * each['world_size']}"
+            for each in (state, self.state_dict())
+        )
+        if before != now and 0 < state["batch"] < state["batches"]:
             raise DataError(
-                f"Expected {' and '.join(f'{key} {state[key]}' for key in changed)} as in the checkpoint, which was "
-                f"saved within an epoch, but got {' and '.join(str(current[key]) for key in changed)}. Resume with the "
-                "same, or from a checkpoint saved at the end of an epoch."
+                f"Expected {before} on all devices as in the checkpoint, which was saved within an epoch, but got "
+                f"{now}. Resume with the same, or from a checkpoint saved at the end of an epoch."
             )
         self._resume, self._done = dict(state), state["batch"]
         self.seed = state["seed"]
-        self.sampler.seed = state["seed"]
 
-    def _transform(
-        self, transform: Transform, images: Tensor, targets: Tensor, seed: int, epoch: int, positions: Tensor
-    ) -> Batch:
+    def _order(self) -> Tensor:
+        """Return the positions of all images in the order of the epoch, int64 ``(N,)``, where the targets are."""
+        size, targets = len(self.dataset), self.dataset.targets
+        generator = torch.Generator().manual_seed(*seeds_of(1, self.seed, self.epoch))
+        if not self.shuffle:
+            order = torch.arange(size)
+        elif self.balanced:
+            classes = targets.cpu()
+            weights = (1 / torch.bincount(classes).double())[classes]
+            order = torch.multinomial(weights, size, replacement=True, generator=generator)
+        else:
+            order = torch.randperm(size, generator=generator)
+        return order if targets.device.type == "cpu" else self._move(order)
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        """Return a tensor on the device; from pinned memory, so that the host does not wait for the copy."""
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _transform(self, images: Tensor, targets: Tensor, seed: int, epoch: int, positions: Tensor) -> Batch:
+        images, targets, positions = map(self._move, (images, targets, positions))
         generator = torch.Generator(self.device).manual_seed(seed)
-        images, targets = (tensor.to(self.device, non_blocking=True) for tensor in (images, targets))
-        return transform(images, targets, BatchContext(generator, epoch, positions, self.seed, self.num_classes))
+        return self.transform(images, targets, BatchContext(generator, epoch, positions, self.seed, self.num_classes))
 
-    def _part(self, step: int) -> slice:
-        """Return the slice of the epoch's positions that forms this process's part of a batch."""
-        steps = len(self)
-        shown = steps * self._global_batch if self.drop_last else len(self.dataset)
-        low, high = shown * step // steps, shown * (step + 1) // steps
-        each = high - low
-        return slice(low + each * self.rank // self.world_size, low + each * (self.rank + 1) // self.world_size)
-
-    @property
-    def _global_batch(self) -> int:
-        return self.batch_size * self.world_size
-
-    def _positions(self) -> Tensor:
-        positions = self.sampler.draw()
-        return positions.pin_memory() if self.device.type == "cuda" else positions
-
-    def _fetch(self, plan: Sequence[tuple[int, Tensor]]) -> Iterator[Batch]:
+    def _load(self, plan: list[tuple[int, Tensor]]) -> Iterator[Batch]:
         """Yield images and targets of each batch of a plan."""
         if self.dataset.pixels is not None and self.dataset.transform is None:
-            pin = self.device.type == "cuda" and self.dataset.targets.device.type == "cpu"
-            for batch in plan:
-                images, targets = self.dataset.__getitems__(batch)
-                yield (images.pin_memory(), targets.pin_memory()) if pin else (images, targets)
+            yield from map(self.dataset.__getitems__, plan)
             return
         self._plan[:] = plan
         if self._workers is None:
@@ -261,10 +211,9 @@ def _shared(batch: Any) -> Any:
             for tensor in batch:
                 tensor.share_memory_()
         except RuntimeError as error:
-            size = sum(tensor.nbytes for tensor in batch) / 1e6
             raise DataError(
-                f"Expected enough shared memory (/dev/shm) for batches of {size:.3g} MB from workers, but got: "
-                f"{str(error).rpartition(': ')[2]}. Increase it (docker run --shm-size 2g), use --data.num_workers 0 "
-                "or a smaller --data.batch_size."
+                f"Expected shared memory (/dev/shm) for batches of {sum(each.nbytes for each in batch) / 1e6:.3g} MB "
+                f"from workers, but got: {str(error).rpartition(': ')[2]}. Increase it (docker run --shm-size 2g), use "
+                "--data.num_workers 0 or a smaller --data.batch_size."
             ) from error
     return batch

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import SHOWN, DataError, ImageError, first_few
@@ -18,7 +17,7 @@ from datamodules.preparation.index import STAGES, Entries, count_labels, digest_
 from datamodules.preparation.split import fold_of
 from datamodules.preparation.statistics import Sums, channel_mean_std
 from datamodules.reading.decode import Resize, read_rgb
-from datamodules.reading.read_images import paths_of, read_images
+from datamodules.reading.read_images import paths_of
 
 
 @dataclasses.dataclass
@@ -115,12 +114,6 @@ class Prepared(NamedTuple):
     def digest(self) -> str:
         """SHA-256 of ``index_digest`` and the pixels of train, val and test."""
         return hashlib.sha256(f"{self.index_digest} {self.stats.digest}".encode()).hexdigest()
-
-    def training_images(self, count: int) -> np.ndarray:
-        """Return about ``count`` evenly spaced training images, uint8 ``(N, 3, size, size)``."""
-        entries = self.entries["train"]
-        files = [file for file, _ in entries[:: -(-len(entries) // count)]]
-        return read_images(paths_of(self.folder.images, files), self.size, self.folder.resize)
 
 
 def side_of(path: str) -> int:

@@ -18,27 +18,20 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class BatchContext:
-    """Random state and metadata for a transform of a batch: the same context gives the same batch in every run.
+    """Random state and metadata for a transform of a batch: the same context gives the same batch in every run."""
 
-    Args:
-        generator: Generator seeded for this batch, on the images' device.
-        epoch: Epoch, counted from 0.
-        positions: Positions of the images in the dataset, int64 ``(N,)`` on their device.
-        seed: Seed of the run.
-        num_classes: Number of labels.
-    """
-
-    generator: torch.Generator
-    epoch: int
-    positions: Tensor
-    seed: int
+    generator: torch.Generator  # seeded for this batch, on the images' device
+    epoch: int  # from 0
+    positions: Tensor  # of the images in the dataset, int64 (N,), on their device
+    seed: int  # of the run
     num_classes: int
 
 
 class BatchTransform(Protocol):
-    """A transform of a batch.
+    """A transform of a batch, which keeps the scale of its images because they are normalised after it.
 
-    Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``.
+    Images are uint8 or float ``(N, C, H, W)`` on any scale, targets int64 ``(N,)`` or float ``(N, num_classes)``. The
+    result has the same shapes and types, unless its docstring names others.
     """
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch: ...
@@ -67,7 +60,11 @@ class RandomCrop:
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return the crops, ``(N, C, size, size)``."""
-        padded = self._pad(images)
+        padding = [self.padding] * 4
+        if self.padding_mode == "zeros":
+            padded = F.pad(images, padding)
+        else:  # reflect mode does not support uint8 on the CPU
+            padded = F.pad(images.float(), padding, "reflect").to(images.dtype)
         height, width = images.shape[-2:] if self.size is None else (self.size, self.size)
         top = _integers(padded.shape[-2] - height + 1, padded, draw)
         left = _integers(padded.shape[-1] - width + 1, padded, draw)
@@ -75,22 +72,16 @@ class RandomCrop:
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         return windows[torch.arange(len(images), device=images.device), :, top, left], targets
 
-    def _pad(self, images: Tensor) -> Tensor:
-        if self.padding_mode == "zeros":
-            return F.pad(images, [self.padding] * 4)
-        # reflect mode does not support uint8 on the CPU
-        return F.pad(images.float(), [self.padding] * 4, "reflect").to(images.dtype)
-
 
 class RandomHorizontalFlip:
     """Flip images horizontally, each with probability ``p``."""
 
     def __init__(self, p: ClosedUnitInterval = 0.5) -> None:
-        self.p = float(ClosedUnitInterval(p))  # raises ValueError in Python, as a config does
+        self.p = p
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
-        return _flip(images, torch.rand(len(images), generator=draw.generator, device=images.device) < self.p), targets
+        chosen = torch.rand(len(images), generator=draw.generator, device=images.device) < self.p
+        return _flip(images, chosen), targets
 
 
 class AlternatingFlip:
@@ -101,7 +92,6 @@ class AlternatingFlip:
     """
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
         return _flip(images, (_hash(draw.positions, draw.seed) + draw.epoch) % 2 == 0), targets
 
 
@@ -117,11 +107,10 @@ class Cutout:
     """
 
     def __init__(self, size: PositiveInt, fill: float = 0) -> None:
-        self.size = int(PositiveInt(size))
+        self.size = size
         self.fill = fill
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        """Return images of the same shape."""
         height, width = images.shape[-2:]
         top = _integers(height - self.size + 1, images, draw)
         left = _integers(width - self.size + 1, images, draw)
@@ -139,13 +128,12 @@ class MixUp:
     """
 
     def __init__(self, alpha: PositiveFloat = 0.2) -> None:
-        self.alpha = float(PositiveFloat(alpha))
+        self.alpha = alpha
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return float images on the same scale and float targets ``(N, num_classes)``."""
         share = _shares(self.alpha, images, draw)
-        images = images if images.is_floating_point() else images.float()
-        return _blend(images, share), _blend(_soft(targets, draw.num_classes), share)
+        return _blend(images.float(), share), _blend(_soft(targets, draw.num_classes), share)
 
 
 class CutMix:
@@ -160,7 +148,7 @@ class CutMix:
     """
 
     def __init__(self, alpha: PositiveFloat = 1.0) -> None:
-        self.alpha = float(PositiveFloat(alpha))
+        self.alpha = alpha
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         """Return images of the same shape and dtype and float targets ``(N, num_classes)``."""

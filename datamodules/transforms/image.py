@@ -1,4 +1,4 @@
-"""Per-image transforms: their type in configs, composition, normalisation checks and whitening."""
+"""Transforms of single images: their type in configs, composition and check."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt, register_type
+from jsonargparse.typing import register_type
+from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms as v1
@@ -19,15 +20,16 @@ from datamodules.errors import DataError
 
 # Callable would accept the same, but with nn.Module first, jsonargparse's errors name the class path
 ImageTransform = nn.Module | Callable[[Any], Any]
+Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) to an image tensor, or a stack of views
 
 # v2.RandomRotation and v2.RandomAffine have `degrees: Number`, which jsonargparse parses but saves as
 # "Unable to serialize instance 10": the config.yaml of a run could not be read again
 register_type(Number, lambda value: value, float, type_check=isinstance)
 
-PIXELS = (torch.uint8, torch.float32)
+TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
-def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
+def compose(transforms: Sequence[ImageTransform]) -> Transform:
     """Compose transforms into one that applies them in order and returns an image tensor.
 
     It can be pickled if they can. It takes uint8 ``(3, H, W)`` and returns uint8 or float32 ``(3, H, W)``: a PIL image
@@ -39,171 +41,77 @@ def compose(transforms: Sequence[ImageTransform]) -> Callable[[Tensor], Tensor]:
 
     The composed transform raises DataError if one of them fails, or if the last one does not return an image.
     """
-    return partial(_apply, [_ToTensor() if type(each) is v1.ToTensor else each for each in transforms])
+    return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms])
 
 
-def normalization(transform: Callable[[Tensor], Tensor], size: int) -> tuple[list[float], list[float]] | None:
-    """Return the mean and standard deviation with which transforms normalise: 0 and 1 if they do not.
-
-    Returns None if they change colours in another way.
-
-    Args:
-        transform: Takes uint8 ``(3, H, W)``.
-        size: Side of the images in pixels.
-    """
-    colours = torch.tensor([[0, 0, 0], [255, 255, 255], [51, 102, 204]], dtype=torch.uint8)
-    with seeded(0):
-        black, white, colour = (_most_pixels(transform(each.view(3, 1, 1).repeat(1, size, size))) for each in colours)
-    std = 1 / (white - black)
-    mean = -black * std
-    linear = torch.allclose(colour, (colours[2] / 255 - mean) / std, atol=1e-3)
-    return (mean.tolist(), std.tolist()) if linear else None
-
-
-def inner_transforms(transform: Any) -> Sequence[Any]:
-    """Return the transforms inside a torchvision container or a Sequential."""
-    if isinstance(transform, nn.Sequential):
-        return list(transform)
-    return getattr(transform, "transforms", ()) if type(transform).__module__.startswith("torchvision.") else ()
-
-
-class ZCAWhitening:
-    """Decorrelate the pixels of images: map uint8 or float ``(3, H, W)`` to float32 of mean 0, almost uncorrelated.
-
-    Subtracts the mean image and multiplies by ``W = U (S + epsilon)^(-1/2) U^T``, where ``U S U^T`` is the covariance
-    of the training images on the scale of 0 to 1; of all whitening matrices, this one changes the images least.
-    Sources: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, appendix A; Pal and Sudeep,
-    "Preprocessing for Image Classification by Convolutional Neural Networks", 2016, for epsilon.
-
-    The output is already centred, so use ``--data.normalize false``, and apply it in training and evaluation. All
-    images must have the size of those it was fitted to; put crops after it. At 32 x 32 the matrix takes 38 MB and an
-    image 1.5 ms.
-
-    Args:
-        epsilon: Added to every variance, so that noise in directions of little variance is not amplified.
-        num_images: Number of training images for ``fit``; fewer than ``3 H W`` leave some directions without an
-            estimate.
-    """
-
-    def __init__(self, epsilon: PositiveFloat = 0.1, num_images: PositiveInt = 10_000) -> None:
-        self.epsilon = epsilon
-        self.num_images = num_images
-        self._linear: v2.LinearTransformation | None = None
-
-    def fit(self, images: Tensor) -> None:
-        """Estimate mean and covariance of training images: 15 s on one core for 10,000 of 32 x 32.
-
-        Args:
-            images: uint8 ``(N, 3, H, W)``.
-
-        Raises:
-            DataError: There are fewer than two images, or they have another shape or dtype.
-        """
-        if images.dtype != torch.uint8 or images.dim() != 4 or len(images) < 2:
-            raise DataError(f"Expected at least two training images, uint8 (N, 3, H, W), but got {_describe(images)}.")
-        pixels = images.flatten(1).double().div_(255)
-        mean = pixels.mean(0)
-        pixels -= mean
-        count, size = pixels.shape
-        if count < size:  # use the smaller Gram matrix; all other directions have no variance
-            variances, vectors = torch.linalg.eigh(pixels @ pixels.T / count)
-            seen = variances > variances[-1] * 1e-12
-            variances = variances[seen]
-            vectors = pixels.T @ vectors[:, seen] / (variances * count).sqrt()
-        else:
-            variances, vectors = torch.linalg.eigh(pixels.T @ pixels / count)
-        unseen = self.epsilon**-0.5
-        scales = (variances.clamp(min=0) + self.epsilon).rsqrt() - unseen
-        matrix = (vectors * scales) @ vectors.T + unseen * torch.eye(size, dtype=torch.float64)
-        self._linear = v2.LinearTransformation(matrix.float(), mean.float())
-
-    def __call__(self, image: Tensor) -> Tensor:
-        if self._linear is None:
-            raise DataError("Expected a ZCAWhitening fitted to training images, but fit(images) was not called.")
-        return self._linear(v2.functional.to_dtype(image, torch.float32, scale=True))
-
-
-class _ToTensor(v1.ToTensor):
-    """``ToTensor`` that also accepts tensors, because images are already tensors here."""
-
-    def __call__(self, pic: Any) -> Tensor:
-        if isinstance(pic, Tensor):
-            return v2.functional.to_dtype(pic, torch.float32, scale=True)
-        return super().__call__(pic)
-
-
-def _apply(transforms: Sequence[ImageTransform], image: Any, start: int = 0) -> Tensor:
-    for position in range(start, len(transforms)):
-        transform = transforms[position]
+def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
+    for number, transform in enumerate(transforms, 1):
         try:
             result = transform(image)
         except Exception as error:  # a custom transform can raise any exception
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{_name(transform)} failed on {_describe(image)}: {reason}") from error
-        if isinstance(result, (tuple, list)):
-            views = [_apply(transforms, view, position + 1) for view in result]
-            if len({view.shape for view in views}) != 1:
-                got = ", ".join(map(_describe, views)) or "nothing"
-                raise DataError(f"Expected views of one shape from {_name(transform)}, but got {got}.")
+            name, reason = getattr(transform, "__name__", type(transform).__name__), " ".join(str(error).split())
+            raise DataError(f"{name} failed on {_describe(image)}: {reason or type(error).__name__}") from error
+        if isinstance(result, tuple | list):
+            views = [_apply(transforms[number:], view) for view in result]
             return torch.stack(views).flatten(0, -4)  # views of views become one dimension
         image = result
-    if type(image) is Tensor and image.dtype in PIXELS and image.dim() == 3 and len(image) == 3:
-        return image  # the usual case; saves the 10 us of _as_pixels
-    return _as_pixels(image, _name(transforms[-1]) if transforms else "the dataset")
+    if type(image) is Tensor and image.dtype in (torch.uint8, torch.float32) and image.dim() == 3 and len(image) == 3:
+        return image  # the usual case; saves 10 us
+    return _as_tensor(image)
 
 
-def _as_pixels(image: Any, source: str) -> Tensor:
-    pixels = image
-    if isinstance(pixels, Image.Image):
-        # converting 32-bit integers or floats would clip them
-        pixels = np.array(pixels if pixels.mode.startswith(("I", "F")) else pixels.convert("RGB"))
-    if isinstance(pixels, np.ndarray) and pixels.ndim in (2, 3) and pixels.dtype.kind in "uf":
-        pixels = v2.functional.to_image(np.ascontiguousarray(pixels))  # torch does not support negative strides
-    if (
-        not isinstance(pixels, Tensor)
-        or not (pixels.dtype == torch.uint8 or pixels.is_floating_point())
-        or pixels.dim() not in (3, 4)
-        or pixels.shape[-3] not in (1, 3)
-    ):
+def _as_tensor(image: Any) -> Tensor:
+    """Return an image of any kind as a tensor of three channels."""
+    if isinstance(image, Image.Image | np.ndarray):
+        image = v2.functional.to_image(np.array(image))
+    is_image = isinstance(image, Tensor) and image.dim() in (3, 4) and image.shape[-3] in (1, 3)
+    if not is_image or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise DataError(
-            "Expected a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a list of them, but got "
-            f"{_describe(image)} from {source}."
+            "Expected transforms that return a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a "
+            f"list of them, but got {_describe(image)}."
         )
-    pixels = pixels.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
+    pixels = image.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
     if pixels.is_floating_point():
         pixels = pixels.float()
     return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
 
 
-def _most_pixels(image: Tensor) -> Tensor:
-    """Return the median of each channel, float ``(3,)`` with white as 1, of an image or its first view."""
-    scaled = image / 255 if image.dtype == torch.uint8 else image
-    return scaled.reshape(-1, 3, image.shape[-2] * image.shape[-1])[0].median(1).values
-
-
-def _name(transform: ImageTransform) -> str:
-    """Return the name of a function, or else of the class."""
-    return getattr(transform, "__name__", type(transform).__name__.lstrip("_"))
-
-
 def _describe(value: Any) -> str:
-    if isinstance(value, Image.Image):
-        return f"PIL image {value.mode} {value.size}"
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{type(value).__name__} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    return type(value).__name__
+    return f"{type(value).__name__} {getattr(value, 'dtype', '')} {tuple(getattr(value, 'shape', ()))}"
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed Python, NumPy and torch (on the CPU), and restore their random states on exit."""
-    states: tuple[Any, Any, Tensor] = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-    try:
+    with isolate_rng(include_cuda=False):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+
+
+def transformed_white(transform: Transform | None, size: int) -> Tensor:
+    """Return a white image of ``size`` pixels after per-image transforms, or a stack of views of it."""
+    white = torch.full((3, size, size), 255, dtype=torch.uint8)
+    with seeded(0):
+        return white if transform is None else transform(white)
+
+
+def check_output(transform: Transform | None, size: int, normalize: bool, views: bool) -> None:
+    """Transform a white image.
+
+    Raises:
+        DataError: The transform fails, or returns several views without ``views``, or floats of 0 to 255, which
+            ``normalize`` would scale like floats of 0 to 1.
+    """
+    white = transformed_white(transform, size)
+    if white.ndim != 3 and not views:
+        raise DataError(
+            f"Expected --data.train_transforms that return one view per image, but got {tuple(white.shape)}. Use "
+            "transforms with several views, such as FiveCrop, only in --data.eval_transforms."
+        )
+    if normalize and white.is_floating_point() and white.max() > 10:  # more than a normalised 1
+        raise DataError(
+            f"Expected floats of 0 to 1 from per-image transforms, but white becomes {white.max():.3g}. Set `scale: "
+            "true` of ToDtype, or use --data.normalize false."
+        )

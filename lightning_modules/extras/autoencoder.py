@@ -10,26 +10,22 @@ from torch import Tensor, nn
 from lightning_modules.base import ImageModule
 from lightning_modules.losses import per_image
 
-PIXEL_LOSSES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss)
-
 
 class Autoencoder(ImageModule):
     """A network that reconstructs images through a code; the loss compares images from 0 to 1, before normalisation.
 
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which are ignored; in validation and test
     also ``(N, V, 3, H, W)``, where each view counts as an image. Logs ``train/loss``, ``val/loss``, ``test/loss``
-    (means over an epoch and all devices) and ``train/loss_step``. There is no accuracy, so a recipe needs
-    ``checkpoint: {monitor: val/loss, mode: min}``.
+    (means over an epoch and all devices) and ``train/loss_step``. Without accuracy, set ``--checkpoint.monitor``.
 
     Args:
         code_size: First argument of the network, whose output is an image.
-        loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss``, or a custom loss;
-            called with the reconstructed and the true images, both float32 ``(N, 3, H, W)``.
+        loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss`` or another loss of
+            the reconstructed and the true images, both float32 ``(N, 3, H, W)``.
         **kwargs: See ``ImageModule``.
 
     Raises:
-        MisconfigurationException: The network's output does not have the shape of its input, or the loss does not
-            compare images.
+        MisconfigurationException: The network's output does not have the shape of its input.
     """
 
     def __init__(self, code_size: PositiveInt = 128, loss: nn.Module | None = None, **kwargs: Any) -> None:
@@ -39,29 +35,22 @@ class Autoencoder(ImageModule):
         if self.output_shape != shape:
             raise MisconfigurationException(
                 f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
-                f"{self.output_shape}. Use lightning_modules.extras.autoencoder.ConvAutoencoder or a similar network."
-            )
-        if type(self.loss).__module__ == nn.MSELoss.__module__ and not isinstance(self.loss, PIXEL_LOSSES):
-            raise MisconfigurationException(
-                f"Expected a loss that compares images ({', '.join(cls.__name__ for cls in PIXEL_LOSSES)}) at "
-                f"--model.loss of Autoencoder, but got {type(self.loss).__name__}."
+                f"{self.output_shape}. Use ConvAutoencoder, with a multiple of 8 for --data.image_size."
             )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
-        loss, mean_loss = self._compare(batch[0])
-        self.log_training(len(batch[0]), loss=mean_loss)
+        loss, mean = self._compare(batch[0])
+        self.log_training(len(batch[0]), loss=mean)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of validation images."""
-        _, mean_loss = self._compare(batch[0])
-        self.log_mean("val/loss", mean_loss, len(batch[0]), prog_bar=True)
+        self.log_mean("val/loss", self._compare(batch[0])[1], len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Evaluate a batch of test images."""
-        _, mean_loss = self._compare(batch[0])
-        self.log_mean("test/loss", mean_loss, len(batch[0]))
+        self.log_mean("test/loss", self._compare(batch[0])[1], len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the reconstructed images of a batch, from 0 to 1."""
@@ -85,19 +74,11 @@ class ConvAutoencoder(nn.Module):
         code_size: Size of the code of an image.
         width: Channels of the outermost convolutions; each further inward has twice as many.
         image_size: H and W in pixels, a multiple of 8, set by the module that builds the network; 32 by default.
-
-    Raises:
-        MisconfigurationException: The image size is not a multiple of 8.
     """
 
     def __init__(self, code_size: int, width: PositiveInt = 32, image_size: int | None = None) -> None:
         super().__init__()
         size = image_size or 32
-        if size % 8:
-            raise MisconfigurationException(
-                f"Expected images with a side that is a multiple of 8 for ConvAutoencoder, but got {size}. Set "
-                "--data.image_size."
-            )
         innermost = (4 * width, size // 8, size // 8)
         features = 4 * width * (size // 8) ** 2
         self.encoder = nn.Sequential(
@@ -106,8 +87,7 @@ class ConvAutoencoder(nn.Module):
             *(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(features, code_size)),
         )
-        # a kernel size that is a multiple of the stride covers each pixel equally often: no checkerboard artefacts
-        self.decoder = nn.Sequential(
+        self.decoder = nn.Sequential(  # a kernel of twice the stride covers all pixels equally: no checkerboard pattern
             *(nn.Linear(code_size, features), nn.ReLU(), nn.Unflatten(1, innermost)),
             *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), nn.ReLU()),
             *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU()),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lightning_modules.classifier import ImageClassifier
 from lightning_modules.losses import per_image
-from lightning_modules.weights.pretrained import LIMIT
-from lightning_modules.weights.safe_load import LoadError, load_safely
+from lightning_modules.weights.pretrained import some
+from lightning_modules.weights.safe_load import load_safely
 
 
 class Distiller(ImageClassifier):
@@ -42,24 +42,26 @@ class Distiller(ImageClassifier):
         self._teacher: list[ImageClassifier] = []  # in a list, so that it is not registered as a submodule
 
     def check_files(self) -> None:
-        """Load the teacher.
+        """Load the teacher, in eval mode and without gradients; the command line calls this before training.
 
         Raises:
             MisconfigurationException: It cannot be loaded, or its classes or image size differ.
         """
-        teacher = load_teacher(self.teacher)
-        size, names, own_names = teacher.hparams["image_size"], set(teacher.class_names), set(self.class_names)
-        if names != own_names:  # name only the classes that differ
+        try:
+            load_safely(self.teacher)  # for its error messages: torch's advice is to load the file unsafely
+            teacher = ImageClassifier.load_from_checkpoint(self.teacher, map_location="cpu", weights_only=True)
+        except Exception as error:  # loading another file can raise almost any exception
             raise MisconfigurationException(
-                f"Expected a --model.teacher with class_names {sorted(own_names - names)[:LIMIT]}, but {self.teacher} "
-                f"has {sorted(names - own_names)[:LIMIT]} instead."
-            )
-        if size != self.hparams["image_size"]:
+                f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {self.teacher} "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        size, differing = teacher.hparams["image_size"], {*teacher.class_names} ^ {*self.class_names}
+        if differing or size != self.hparams["image_size"]:
             raise MisconfigurationException(
-                f"Expected a --model.teacher with image_size {self.hparams['image_size']}, but {self.teacher} has "
-                f"{size}."
+                f"Expected a --model.teacher with the classes of the data and image_size {self.hparams['image_size']}, "
+                f"but {self.teacher} has image_size {size}, and other classes: {some(sorted(differing)) or 'none'}."
             )
-        self._teacher[:] = [teacher]
+        self._teacher[:] = [teacher.eval().requires_grad_(False)]
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -83,21 +85,3 @@ class Distiller(ImageClassifier):
                 answers = answers[:, [teacher.class_names.index(name) for name in self.class_names]]
         student = (logits.float() / self.temperature).log_softmax(1)
         return self.divergence(student, (answers.float() / self.temperature).softmax(1)) * self.temperature**2
-
-
-def load_teacher(file: str) -> ImageClassifier:
-    """Load the classifier of a checkpoint, in eval mode and without gradients.
-
-    Raises:
-        MisconfigurationException: The file is missing or not a checkpoint of a classifier.
-    """
-    try:
-        load_safely(file)  # for its error messages: torch's advice is to load the file unsafely
-        teacher = ImageClassifier.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # loading another file can raise almost any exception
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MisconfigurationException(
-            f"Expected a checkpoint of an ImageClassifier at --model.teacher, but {file} "
-            f"{reason if isinstance(error, LoadError) else f'cannot be loaded: {reason}'}. Use a checkpoint of `fit`."
-        ) from error
-    return teacher.eval().requires_grad_(False)

@@ -23,32 +23,28 @@ class MetricLearner(ImageModule):
     Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``; in validation and
     test also ``(N, V, 3, H, W)``, views of one image each, whose embeddings are averaged. Logs ``train/loss`` and
     ``train/loss_step`` (per pair or triplet), and ``val/acc`` and ``test/acc``: the fraction of images whose nearest
-    neighbour has the same class. There is no ``val/loss``, because it would depend on the order of the images: a batch
-    of one class has no triplets.
+    neighbour has the same class. There is no ``val/loss``, because it would depend on the order of the images.
 
     Args:
         embedding_size: First argument of the network, and width of its output.
         loss: ``TripletMarginLoss`` (the default), ``MarginRankingLoss`` (ranks a triplet's distance to the negative
             above that to the positive; set a margin, because its default is 0), ``HingeEmbeddingLoss`` (on the distance
-            of a pair) or ``CosineEmbeddingLoss``.
-        miner: "all_pairs" for a loss on pairs. For a loss on triplets, "batch_hard": each image with the furthest image
-            of its class and the nearest of another class in the batch (Hermans et al., 2017, "In defense of the triplet
-            loss"), for pretrained weights, because embeddings of random weights may collapse; or "semi_hard": each
-            image with a random one of its class and the nearest of another class that is further away (Schroff et al.,
-            2015, "FaceNet"). By default "all_pairs" or "semi_hard", depending on the loss.
+            of a pair) or ``CosineEmbeddingLoss``. Its mean is trained on, whatever its reduction.
+        miner: Triplets for a loss on triplets, see ``miners``: "semi_hard", or "batch_hard" for pretrained weights,
+            because embeddings of random weights may collapse. A loss on pairs takes all pairs.
         distance: "cosine" scales embeddings to length 1, so that distances and neighbours depend only on angles;
             "euclidean" does not change them.
         **kwargs: See ``ImageModule``.
 
     Raises:
-        MisconfigurationException: The output is not an embedding of ``embedding_size``, or loss and miner do not match.
+        MisconfigurationException: The output is not an embedding of ``embedding_size``, or the loss is another one.
     """
 
     def __init__(
         self,
         embedding_size: PositiveInt = 64,
         loss: nn.Module | None = None,
-        miner: Literal["all_pairs", "batch_hard", "semi_hard"] | None = None,
+        miner: Literal["batch_hard", "semi_hard"] = "semi_hard",
         distance: Literal["cosine", "euclidean"] = "cosine",
         **kwargs: Any,
     ) -> None:
@@ -56,14 +52,17 @@ class MetricLearner(ImageModule):
         if self.output_shape != (1, embedding_size):
             raise MisconfigurationException(
                 f"Expected a network that returns an embedding (1, {embedding_size}) for an image, but "
-                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must set the width of "
-                "its output."
+                f"{type(self.network).__name__} returns {self.output_shape}. Its first argument must set that width."
             )
-        self.loss = loss or nn.TripletMarginLoss()
-        self.miner = check_loss(self.loss, miner)
-        each: Any = copy.copy(self.loss)
-        each.reduction = "none"  # to mask images without a valid triplet
-        self._each_loss: list[nn.Module] = [each]  # in a list, so that it is not registered as a submodule
+        self.loss: Any = copy.copy(loss or nn.TripletMarginLoss())
+        if not isinstance(self.loss, PAIR_LOSSES + TRIPLET_LOSSES):
+            names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
+            raise MisconfigurationException(
+                f"Expected a loss on embeddings ({names}) at --model.loss, but got {type(self.loss).__name__}. For "
+                "losses on logits, use lightning_modules.ImageClassifier."
+            )
+        self.loss.reduction = "none"  # to mask images without a valid triplet
+        self.mine_triplets = batch_hard if miner == "batch_hard" else semi_hard
         self.distance = distance
         self.val_acc, self.test_acc = NearestNeighborAccuracy(), NearestNeighborAccuracy()
 
@@ -72,17 +71,17 @@ class MetricLearner(ImageModule):
         return self._scale(super().forward(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of the pairs or triplets of a batch."""
+        """Return the mean loss of the pairs or triplets of a batch."""
         images, targets = batch
         if targets.is_floating_point():
             raise MisconfigurationException(
-                "Expected targets of one class for MetricLearner, but got mixed ones. Remove MixUp and CutMix from "
-                "--data.batch_transforms."
+                "Expected targets of one class for MetricLearner. Remove MixUp and CutMix from --data.batch_transforms."
             )
-        total, count = self.mined_loss(self(images).float(), targets)
-        mean = total / count.clamp(min=1)  # a batch may have no triplet; a check would synchronise
+        losses, valid = self.mined_losses(self(images).float(), targets)
+        count = valid.sum()
+        mean = (losses * valid).sum() / count.clamp(min=1)  # a batch may have no triplet; a check would synchronise
         self.log_training(count, loss=mean.detach())
-        return total if self.loss.reduction == "sum" else mean
+        return mean
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Collect the embeddings of a batch of validation images."""
@@ -98,33 +97,26 @@ class MetricLearner(ImageModule):
         """Return the embeddings of a batch of images."""
         return self._embed(batch[0])
 
-    def mined_loss(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the losses of the mined pairs or triplets of a batch, and their number, as scalars.
+    def mined_losses(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses of the mined pairs or triplets of a batch, and which of them are valid, both ``(P,)``.
 
         Args:
             embeddings: Float ``(N, embedding_size)``.
             targets: Class of each, int64 ``(N,)``.
         """
-        loss = self._each_loss[0]
-        if isinstance(loss, PAIR_LOSSES):
+        if isinstance(self.loss, PAIR_LOSSES):
             first, second, signs = all_pairs(targets)
             pair = embeddings[first], embeddings[second]
-            if isinstance(loss, nn.CosineEmbeddingLoss):
-                losses = loss(*pair, signs)
-            else:
-                losses = loss(F.pairwise_distance(*pair), signs)
-            return losses.sum(), torch.full((), len(losses), device=losses.device)  # a copy would synchronise
-
-        mine_triplets = batch_hard if self.miner == "batch_hard" else semi_hard
+            is_cosine = isinstance(self.loss, nn.CosineEmbeddingLoss)
+            losses = self.loss(*pair, signs) if is_cosine else self.loss(F.pairwise_distance(*pair), signs)
+            return losses, torch.ones_like(losses, dtype=torch.bool)
         distances = torch.cdist(embeddings.detach(), embeddings.detach())
-        *triplets, valid = mine_triplets(distances, targets)
-        anchors, positives, negatives = (embeddings[indices] for indices in triplets)
-        if isinstance(loss, nn.MarginRankingLoss):
-            near, far = F.pairwise_distance(anchors, positives), F.pairwise_distance(anchors, negatives)
-            losses = loss(far, near, torch.ones_like(far))
-        else:
-            losses = loss(anchors, positives, negatives)
-        return (losses * valid).sum(), valid.sum()
+        *indices, valid = self.mine_triplets(distances, targets)
+        positives, negatives = (embeddings[each] for each in indices)
+        if isinstance(self.loss, nn.MarginRankingLoss):
+            near, far = F.pairwise_distance(embeddings, positives), F.pairwise_distance(embeddings, negatives)
+            return self.loss(far, near, torch.ones_like(far)), valid
+        return self.loss(embeddings, positives, negatives), valid
 
     def _embed(self, images: Tensor) -> Tensor:
         """Return the embeddings of images, averaged over views if there are several."""
@@ -134,18 +126,3 @@ class MetricLearner(ImageModule):
 
     def _scale(self, embeddings: Tensor) -> Tensor:
         return F.normalize(embeddings) if self.distance == "cosine" else embeddings
-
-
-def check_loss(loss: nn.Module, miner: str | None) -> str:
-    """Return the miner for a loss; raise MisconfigurationException if they do not match."""
-    name = type(loss).__name__
-    if not isinstance(loss, PAIR_LOSSES + TRIPLET_LOSSES):
-        names = ", ".join(cls.__name__ for cls in PAIR_LOSSES + TRIPLET_LOSSES)
-        raise MisconfigurationException(
-            f"Expected a loss on embeddings ({names}) at --model.loss of MetricLearner, but got {name}. For losses on "
-            "logits, use lightning_modules.ImageClassifier."
-        )
-    miners = ("all_pairs",) if isinstance(loss, PAIR_LOSSES) else ("semi_hard", "batch_hard")
-    if miner not in (None, *miners):
-        raise MisconfigurationException(f"Expected --model.miner {' or '.join(miners)} for {name}, but got {miner}.")
-    return miner or miners[0]

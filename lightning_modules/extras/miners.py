@@ -10,42 +10,38 @@ def all_pairs(targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return first, second, 2 * (targets[first] == targets[second]).long() - 1
 
 
-def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def batch_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's triplet with the furthest image of its class and the nearest of another class.
+
+    Hermans et al., 2017, "In defense of the triplet loss for person re-identification".
 
     Args:
         distances: Distances between all images of a batch, ``(N, N)``.
         targets: Class of each image, int64 ``(N,)``.
 
     Returns:
-        Indices of anchors, positives and negatives, and a mask of valid triplets, bool, each ``(N,)``: the shapes do
-        not depend on the targets, to avoid synchronisation.
+        Indices of the positive and the negative of each image, and a mask of valid triplets, bool, each ``(N,)``: the
+        shapes do not depend on the targets, to avoid synchronisation.
     """
     positive, negative = _positives_and_negatives(targets)
-    return (
-        torch.arange(len(targets), device=targets.device),
-        distances.masked_fill(~positive, -1).argmax(1),
-        distances.masked_fill(~negative, torch.inf).argmin(1),
-        positive.any(1) & negative.any(1),
-    )
+    furthest = distances.masked_fill(~positive, -1).argmax(1)
+    nearest = distances.masked_fill(~negative, torch.inf).argmin(1)
+    return furthest, nearest, positive.any(1) & negative.any(1)
 
 
-def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def semi_hard(distances: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's triplet with a random image of its class and the nearest negative that is further away.
 
-    If no negative is further away, the furthest is used. Arguments and results are those of ``batch_hard``.
+    If no negative is further away, the furthest is used. Arguments and results are those of ``batch_hard``. After
+    Schroff et al., 2015, "FaceNet: a unified embedding for face recognition and clustering".
     """
     positive, negative = _positives_and_negatives(targets)
     positives = torch.rand_like(distances).masked_fill(~positive, -1).argmax(1, keepdim=True)
     further = negative & (distances > distances.gather(1, positives))
     nearest = distances.masked_fill(~further, torch.inf).argmin(1)
     furthest = distances.masked_fill(~negative, -1).argmax(1)
-    return (
-        torch.arange(len(targets), device=targets.device),
-        positives.squeeze(1),
-        torch.where(further.any(1), nearest, furthest),
-        positive.any(1) & negative.any(1),
-    )
+    negatives = torch.where(further.any(1), nearest, furthest)
+    return positives.squeeze(1), negatives, positive.any(1) & negative.any(1)
 
 
 def _positives_and_negatives(targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ class NearestNeighborAccuracy(Metric):
     ``update`` takes embeddings, float ``(N, D)``, and targets, int64 ``(N,)``.
     """
 
-    full_state_update = False
     embeddings: list[Tensor]
     targets: list[Tensor]
 
@@ -24,7 +23,6 @@ class NearestNeighborAccuracy(Metric):
         self.add_state("targets", [], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, targets: Tensor) -> None:
-        """Add the embeddings of a batch."""
         self.embeddings.append(embeddings.detach().float())
         self.targets.append(targets)
 

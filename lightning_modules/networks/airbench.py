@@ -40,7 +40,6 @@ class Airbench(nn.Module):
     Input: float ``(N, 3, H, W)``, sides of 16 or more. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         widths: Number of channels in each block.
         scale: Factor on the logits; by default 1 / the last width. The head's initial weights compensate for another
             one, so that it changes how fast the head learns, but not the initial logits.

@@ -1,33 +1,27 @@
 """Build networks from the class or function in a config."""
 
 import inspect
-import sys
 from collections.abc import Callable
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lightning_modules.networks.library import ZooNetwork
 from lightning_modules.optim.build import unwrap
 
-LIBRARIES = ("torchvision.models", "timm.models", "timm")
+LIBRARIES = ("torchvision.models", "timm")
 
 
 def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
     """Call a network's class with its width, and with the image size if it has such an argument.
 
-    Raises:
-        MisconfigurationException: It is a library's network whose first argument is not the number of classes.
+    A network of torchvision or timm whose first argument is not the number of classes is built by ``ZooNetwork``.
     """
     factory, arguments = unwrap(network)
     parameters = inspect.signature(factory).parameters
     if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
-        roots = (root for root in LIBRARIES if getattr(sys.modules.get(root), factory.__name__, None) is factory)
-        path = f"{next(roots, factory.__module__)}.{factory.__name__}"
-        raise MisconfigurationException(
-            f"Expected a network whose first argument is the number of classes, but got {path}. Use --model.network "
-            f"lightning_modules.networks.ZooNetwork --model.network.function {path}"
-        )
+        return ZooNetwork(width, f"{factory.__module__}.{factory.__name__}", image_size, arguments=arguments)
     if arguments.get("image_size") is None and "image_size" in parameters:
         return network(width, image_size=image_size)
     return network(width)
@@ -40,15 +34,14 @@ def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
         MisconfigurationException: It does not accept these images, or its output is not a tensor.
     """
     training = [module for module in network.modules() if module.training]
-    network.eval()
     try:
         with torch.no_grad():
-            output = network(images)
+            output = network.eval()(images)
     except Exception as error:  # a network can raise any exception
         size = images.shape[-1]
         raise MisconfigurationException(
-            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set a suitable "
-            "--data.image_size, or use another network."
+            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set --data.image_size, "
+            "or use another network."
         ) from error
     for module in training:
         module.training = True

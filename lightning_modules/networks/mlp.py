@@ -11,7 +11,6 @@ class MLP(nn.Sequential):
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         hidden: Number of units in each hidden layer.
         dropout: Probability that a hidden unit is dropped in training.
         image_size: H and W in pixels, set by the module that builds the network; 32 by default.
@@ -38,7 +37,6 @@ class SoftmaxRegression(nn.Module):
     Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         image_size: H and W in pixels, set by the module that builds the network; 32 by default.
     """
 

@@ -30,7 +30,6 @@ class NiN(nn.Module):
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         dropout: Probability that an element of a map is dropped after each pooling in training.
     """
 

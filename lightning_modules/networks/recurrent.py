@@ -13,7 +13,6 @@ class Recurrent(nn.Module):
     Input: float ``(N, 3, H, W)`` with fixed W. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         cell: Gated recurrent unit (Cho et al., 2014), long short-term memory (Hochreiter and Schmidhuber, 1997) or
             plain recurrence with tanh.
         hidden_size: Number of units in each layer and direction.

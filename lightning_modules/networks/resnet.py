@@ -1,6 +1,7 @@
 """Residual networks for 32x32 images, after He et al., 2015, "Deep residual learning for image recognition"."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,12 +73,7 @@ class Bottleneck(nn.Module):
 
 
 def stage(
-    block: type[BasicBlock] | type[Bottleneck],
-    shortcut: type[PadShortcut] | type[ProjectionShortcut],
-    in_channels: int,
-    width: int,
-    stride: int,
-    blocks: int,
+    block: Any, shortcut: Callable[..., nn.Module], in_channels: int, width: int, stride: int, blocks: int
 ) -> nn.Sequential:
     """Return ``blocks`` blocks of one width; the first changes the resolution and the number of channels."""
     out_channels = width * block.expansion
@@ -96,20 +92,16 @@ class ResNet(nn.Module):
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         depth: Number of layers with weights, as the paper counts them.
     """
 
     def __init__(self, num_classes: int, depth: Literal[18, 20, 32, 34, 44, 50, 56, 110] = 18) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
-        if depth in (18, 34, 50):
-            shortcut: type[PadShortcut] | type[ProjectionShortcut] = ProjectionShortcut
-            widths: tuple[int, ...] = (64, 128, 256, 512)
-            blocks: tuple[int, ...] = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
-        else:
-            shortcut, widths, blocks = PadShortcut, (16, 32, 64), ((depth - 2) // 6,) * 3
-
+        for_imagenet = depth in (18, 34, 50)
+        shortcut = ProjectionShortcut if for_imagenet else PadShortcut
+        widths = (64, 128, 256, 512) if for_imagenet else (16, 32, 64)
+        blocks = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3]}.get(depth, [(depth - 2) // 6] * 3)
         self.stem = nn.Sequential(conv(3, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU())
         stages = []
         in_channels = widths[0]

@@ -31,7 +31,6 @@ class WideResNet(nn.Module):
     Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
-        num_classes: Number of logits.
         depth: Number of layers with weights, 6n + 4, as the paper counts them.
         widen_factor: Factor on the number of channels.
         dropout: Probability that an element is dropped between the convolutions of a block in training.

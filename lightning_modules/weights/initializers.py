@@ -40,7 +40,7 @@ class Initializer:
         layer: Shell pattern (``*``, ``?``, ``[...]``) of the layer's class or one of its bases, such as "Conv2d".
         pattern: Shell pattern of names as in ``network.named_parameters()``, such as "*.bias".
         arguments: Arguments of that function, such as ``{std: 0.01}``. ``gain`` may also be a nonlinearity for
-            ``torch.nn.init.calculate_gain``, such as "relu"; "leaky_relu" can be combined with ``negative_slope``.
+            ``torch.nn.init.calculate_gain``, such as "relu".
     """
 
     method: Method
@@ -59,11 +59,8 @@ class Initializer:
     def values(self, shape: torch.Size) -> Tensor:
         """Return initial values, float32, of a shape."""
         arguments: dict[str, Any] = dict(self.arguments)
-        if isinstance(gain := arguments.get("gain"), str):
-            slope = arguments.pop("negative_slope", None) if gain == "leaky_relu" else None
-            arguments["gain"] = nn.init.calculate_gain(gain, slope)  # type: ignore[arg-type]  # it validates the name
-        if not 0 <= arguments.get("sparsity", 0) <= 1:  # torch would set all to zero, or use a negative index
-            raise ValueError("sparsity is a fraction from 0 to 1")
+        if isinstance(arguments.get("gain"), str):
+            arguments["gain"] = nn.init.calculate_gain(arguments["gain"])
         fill: Callable[..., Tensor] = getattr(nn.init, f"{self.method}_")
         return fill(torch.empty(shape), **arguments)
 
@@ -80,11 +77,9 @@ def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
             try:
                 values = rule.values(parameter.shape)
             except Exception as error:  # torch.nn.init raises various exceptions for wrong shapes and values
-                why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
                 raise MisconfigurationException(
-                    f"Expected a method of {OPTION} that can fill {name} of shape "
-                    f"{tuple(parameter.shape)}, but got {rule}: {why}. Narrow its layer or pattern, or change its "
-                    "arguments."
+                    f"Expected a method of {OPTION} that can fill {name} of shape {tuple(parameter.shape)}, but got "
+                    f"{rule}: {' '.join(str(error).split())}"
                 ) from error
             with torch.no_grad():
                 parameter.copy_(values)  # computed separately, to be independent of dtype, device and memory format

@@ -1,9 +1,10 @@
 """Load weights into a network, and report which tensors match."""
 
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich import print as rich_print
@@ -39,8 +40,6 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
     comparison = compare(current, weights, prefix)
     matches = comparison["loaded"]
     title = f"{len(matches)} of the network's {len(current)} tensors loaded from {file}"
-    if prefix:
-        title += f", without the prefix {prefix!r}"
     if not matches or (whole and len(matches) < len(current)):
         del comparison["loaded"]
         raise MisconfigurationException(
@@ -57,38 +56,26 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
 class LoadPretrained(Callback):
     """Load the file ``pretrained`` of the module into its network once, unless a checkpoint replaces the weights."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._load(trainer, pl_module, whole=False)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._load(trainer, pl_module, whole=True)
-
-    on_test_start = on_predict_start = on_validation_start
-
-    def _load(self, trainer: Trainer, pl_module: Any, whole: bool) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if pl_module.pretrained is not None and trainer.ckpt_path is None:
+            whole = trainer.state.fn != TrainerFn.FITTING
             load_pretrained(pl_module.network, pl_module.pretrained, whole)
             pl_module.pretrained = None
 
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
 
 def compare(own: dict[str, Any], loaded: dict[str, Any], prefix: str = "") -> dict[str, list[str]]:
-    """Compare a network's state_dict with a loaded one; return the names of tensors by result.
-
-    Args:
-        own: State_dict of the network.
-        loaded: Loaded state_dict, with any values.
-        prefix: Prefix of the names in ``loaded`` that belong to the network.
-    """
-    inner = {name.removeprefix(prefix): _shape(value) for name, value in loaded.items() if name.startswith(prefix)}
-    shapes = {name: _shape(value) for name, value in own.items()}
-    both = [name for name in own if name in inner]
+    """Compare a network's state_dict with a loaded one, whose names have a prefix; return the names by result."""
+    shapes, others = ({name: _shape(value) for name, value in weights.items()} for weights in (own, loaded))
+    both = [name for name in own if f"{prefix}{name}" in loaded]
+    equal = [name for name in both if shapes[name] == others[f"{prefix}{name}"]]
+    used = {f"{prefix}{name}" for name in both}
     return {
-        "loaded": [name for name in both if inner[name] == shapes[name]],
-        "mismatched": [f"{name} is {inner[name]}, not {shapes[name]}" for name in both if inner[name] != shapes[name]],
-        "missing in the file": [name for name in own if name not in inner],
-        "unexpected in the file": [
-            name for name in loaded if not name.startswith(prefix) or name.removeprefix(prefix) not in own
-        ],
+        "loaded": equal,
+        "mismatched": [f"{name} is {others[prefix + name]}, not {shapes[name]}" for name in both if name not in equal],
+        "missing in the file": [name for name in own if name not in both],
+        "unexpected in the file": [name for name in loaded if name not in used],
     }
 
 
@@ -121,11 +108,11 @@ def read_state_dict(file: str) -> dict[str, Any]:
 
 
 def _prefix(loaded: dict[str, Any], own: dict[str, Any]) -> str:
-    """Return the prefix, of nested wrappers, without which most names match; of equally good ones, the shortest."""
+    """Return the prefix of wrappers without which most names match; of equally good ones, the shortest."""
     prefixes = {""}
     for name in loaded:
-        wrappers = list(takewhile(WRAPPERS.__contains__, name.split(".")))
-        prefixes |= {"".join(f"{wrapper}." for wrapper in wrappers[: depth + 1]) for depth in range(len(wrappers))}
+        wrappers = takewhile(WRAPPERS.__contains__, name.split("."))
+        prefixes.update(accumulate(f"{wrapper}." for wrapper in wrappers))
     return max(sorted(prefixes, key=len), key=lambda prefix: sum(f"{prefix}{name}" in loaded for name in own))
 
 

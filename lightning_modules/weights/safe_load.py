@@ -1,19 +1,18 @@
 """Read a file of weights without running code in it, or raise a short reason."""
 
 import importlib.util
+import json
 import re
 import sysconfig
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-# packages of networks, losses, optimizers and schedules
-HARMLESS = (
+HARMLESS = (  # packages of networks, losses, optimizers and schedules
     *("lightning_modules.", "torch.nn.", "torch.optim.", "torchvision.models.", "timm.models."),
     *("lightning.pytorch.cli.instantiate_module", "lightning.pytorch.cli.ReduceLROnPlateau"),
 )
@@ -24,9 +23,7 @@ class LoadError(Exception):
 
 
 def load_safely(file: str | Path) -> Any:
-    """Load the content of a ``torch.save`` or .safetensors file on the CPU.
-
-    It is loaded with ``weights_only``, which supports tensors and plain values, and calls nothing.
+    """Load the tensors and plain values of a ``torch.save`` or .safetensors file on the CPU, without calling anything.
 
     Raises:
         LoadError: The file is missing, empty, damaged or of another format, or loading it would run code.
@@ -52,17 +49,10 @@ def check_names(checkpoint: Any) -> None:
     """
     saved = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
     hyperparameters = {key: value for key, value in (saved or {}).items() if key != "class_names"}
-    for path in _strings(hyperparameters):
-        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path) and not path.startswith(HARMLESS) and _installed(path):
+    text = json.dumps(hyperparameters, default=str, ensure_ascii=False)
+    for path in re.findall(r'"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)"', text):
+        if not path.startswith(HARMLESS) and _installed(path):
             raise LoadError(f"calls {path}, which is not known to be a part of a network")
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
 
 
 def _installed(path: str) -> bool:
@@ -80,8 +70,6 @@ def _check_archive(file: Path) -> None:
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
-        if any("/code/" in name for name in archive.namelist()):  # TorchScript is compressed
-            raise ValueError("TorchScript archive")
         if sum(member.file_size for member in archive.infolist()) > file.stat().st_size:  # torch.save does not compress
             raise ValueError("it would unpack to more bytes than it has")
         if member := archive.testzip():
@@ -94,17 +82,13 @@ def _reason(file: Path, error: Exception) -> str:
         with file.open("rb") as stream:
             start = stream.read(100).strip()
     except OSError as problem:
-        return "is a folder" if isinstance(problem, IsADirectoryError) else f"cannot be read ({problem.strerror})"
+        return f"cannot be read ({problem.strerror})"
     if not start:
         return "is empty"
     if start.startswith(b"<"):
         return "is a web page"
-    text = str(error)
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
     if match := re.search(r"Unsupported global: GLOBAL (\S+)", text):
         return f"needs code of {match[1]} to be run, like a pickled network or optimizer"
-    if match := re.search(r"TorchScript archive|legacy \.tar format", text):
-        return f"has a format that cannot be loaded safely ({match[0]})"
-    if match := re.search(r"Unsupported operand \d+|Unsupported class \S+", text):
-        text = match[0]
-    first = text.strip().partition("\n")[0].partition(". ")[0]
+    first = text.partition("\n")[0].partition(". ")[0]
     return f"is damaged or of another kind ({first or type(error).__name__})"

@@ -1,4 +1,4 @@
-"""Match a DataModule to the checkpoint that a command loads: classes, normalisation and fitted transforms."""
+"""Match a DataModule to the checkpoint that a command loads: classes and normalisation."""
 
 from typing import Any
 
@@ -9,8 +9,6 @@ from lightning_modules import ImageClassifier
 from lightning_modules.weights.pretrained import some
 from project.errors import RunError
 from project.resume.resume import WEIGHTS, Resume
-from project.runs import record
-from project.runs.metrics import same_data
 
 
 def trained_data(resume: Resume, module_class: type | None) -> dict[str, Any]:
@@ -29,7 +27,8 @@ def trained_data(resume: Resume, module_class: type | None) -> dict[str, Any]:
 
 def describe_data(data: LightningDataModule) -> dict[str, Any]:
     """Return class, root and digests of a DataModule, for run.json and results.json."""
-    digests = {name: getattr(data, name, None) for name in ("digest", "index_digest")}
+    prepared = getattr(data, "prepared", None)
+    digests = {name: getattr(prepared, name, None) for name in ("digest", "index_digest")}
     return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
 
 
@@ -42,11 +41,9 @@ def match_data(data: LightningDataModule, resume: Resume, trained: dict[str, Any
         trained: Result of ``trained_data``.
 
     Raises:
-        DataError: --data.normalize contradicts the checkpoint.
-        RunError: The data has other classes, or its transforms are fitted to other images.
+        DataError: The data's own normalisation contradicts the checkpoint.
+        RunError: The data has other classes.
     """
-    if resume.file is not None:
-        _check_fitted(data, resume)
     if not trained:
         return
     if trained["class_names"] is not None:
@@ -81,25 +78,4 @@ def _check_classes(data: LightningDataModule, resume: Resume, known: list[str]) 
         raise RunError(
             f"Expected a checkpoint with the classes of the data in the same order, but {file} has another order. "
             f"Add the same class_names to {type(data).__name__}, or a method match like that of ImageDataModule."
-        )
-
-
-def _check_fitted(data: LightningDataModule, resume: Resume) -> None:
-    """Check that transforms are fitted to the images that the checkpoint was trained on."""
-    options = ("train_transforms", "eval_transforms")
-    transforms = [transform for option in options for transform in getattr(data, option, None) or []]
-    fitted = next((type(transform).__name__ for transform in transforms if hasattr(transform, "fit")), None)
-    if fitted is None:
-        return
-    described, of_run = describe_data(data), (record.read(resume.run).get("data") if resume.run else None) or {}
-    if not of_run.get("digest"):
-        rank_zero_warn(
-            f"{fitted} is fitted to the training images of {described['root']}. It is unknown whether {resume.file} "
-            "was trained on them, because its run has no run.json that records the data."
-        )
-    elif not same_data(of_run, described):
-        raise RunError(
-            f"Expected the data that {resume.file} was trained on ({of_run['root']}), because {fitted} is fitted to "
-            f"its training images, but got {described['root']}. Set --data.root to the data of the run. To classify "
-            "other images, use `predict`, which fits to the data of the run."
         )

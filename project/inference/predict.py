@@ -6,17 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
 from datamodules import ImageDataModule
-from datamodules.loading.file_dataset import FileDataset
+from datamodules.errors import DataError, ImageError
+from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.loader import ImageLoader
-from datamodules.transforms.image import normalization
-from datamodules.transforms.normalize import Normalize
-from datamodules.transforms.pipeline import NOT_NORMALIZED
+from datamodules.reading.read_images import read_images
+from datamodules.transforms.normalize import NOT_NORMALIZED, BatchPipeline, Normalize
 from lightning_modules import ImageClassifier
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 from project.cli.data_options import data_parser, parse_data
@@ -31,7 +30,7 @@ NOT_FINITE = "has no probabilities: the output of the network is NaN or Inf"
 class Reader(NamedTuple):
     """Dataset and settings with which a run reads images."""
 
-    dataset: FileDataset
+    dataset: ImageDataset
     batch_size: int
     num_workers: int
     seed: int
@@ -78,12 +77,12 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
 
     Raises:
-        DataError: The data of the run is missing or invalid, and its transforms are fitted to it.
+        DataError: The data of the run is missing or invalid, and the size of its images is not configured.
     """
     size = classifier.hparams["image_size"]
     normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
     if run is None:
-        return Reader(FileDataset(files, size), 128, 0, 0, None, normalize)
+        return Reader(ImageDataset.of_files(files, size), 128, 0, 0, None, normalize)
     config = load_config(run)
     seed = json.dumps(config.get("seed_everything", 0))
     options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
@@ -91,12 +90,12 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
     if not isinstance(data, ImageDataModule):  # the user's own, whose way of reading files is unknown
-        return Reader(FileDataset(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
+        return Reader(ImageDataset.of_files(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
     if not data.normalize:  # the transforms normalise, if any
         normalize = Normalize(*NOT_NORMALIZED)
-    return Reader(
-        data.inference_dataset(files, size), data.batch_size, data.num_workers, data.seed, precision, normalize
-    )
+    size = data.folder.size or (data.prepared.size if data.eval_transforms else size)
+    dataset = ImageDataset.of_files(files, size, data.folder.resize or "crop", data.transform_of("test"))
+    return Reader(dataset, data.batch_size, data.num_workers, data.seed, precision, normalize)
 
 
 def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
@@ -106,15 +105,16 @@ def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
         RunError: The transforms of the run convert images to floats in another way.
     """
     transform, size = reader.dataset.transform, reader.dataset.size
-    if transform is None or transform(torch.zeros(3, size, size, dtype=torch.uint8)).dtype == torch.uint8:
+    if transform is None:
         return
-    first = normalization(transform, size)
-    second = reader.normalize
-    if first is not None:
-        mean = [m + s * value for m, s, value in zip(*first, second.mean, strict=True)]
-        std = [s * value for s, value in zip(first[1], second.std, strict=True)]
-        if np.allclose([mean, std], [classifier.hparams["mean"], classifier.hparams["std"]], atol=1e-3):
-            return
+    colours = torch.tensor([[0, 102, 255], [255, 51, 0]], dtype=torch.uint8).view(2, 3, 1, 1)
+    images = torch.stack([transform(colour.repeat(1, size, size)) for colour in colours])
+    if images.dtype == torch.uint8:
+        return
+    centres = reader.normalize(images, 1)[..., images.shape[-2] // 2, images.shape[-1] // 2]
+    first_views = centres.flatten(1)[:, :3]
+    if torch.allclose(first_views, classifier.normalize(colours).flatten(1), atol=0.01):
+        return
     raise RunError(
         "Expected --data.eval_transforms that keep images uint8, or normalise them by the mean and std of the "
         "checkpoint, but those of the run convert images in another way. Use `predict` instead."
@@ -138,7 +138,7 @@ def predict_files(
     loader = ImageLoader(
         dataset,
         batch_size,
-        lambda images, positions, _: (reader.normalize(images, 255 if images.dtype == torch.uint8 else 1), positions),
+        BatchPipeline([], reader.normalize),
         fabric.device,
         num_workers=reader.num_workers if len(dataset) > batch_size else 0,  # starting workers takes time
         seed=reader.seed,
@@ -153,4 +153,12 @@ def predict_files(
             del unread[position]
             yield dataset.files[position], shares.tolist() if shares.isfinite().all() else NOT_FINITE
     for position in unread:
-        yield dataset.files[position], dataset.problem(position) or CHANGED
+        yield dataset.files[position], _problem(dataset, position)
+
+
+def _problem(dataset: ImageDataset, position: int) -> str:
+    """Return why a file could not be read."""
+    errors: dict[int, DataError] = {}
+    read_images(dataset.paths(torch.tensor([position])), dataset.size, dataset.resize, errors)
+    error = errors.get(0)
+    return error.reason if isinstance(error, ImageError) else str(error or CHANGED)

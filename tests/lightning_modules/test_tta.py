@@ -48,13 +48,8 @@ def test_crops_of_a_constant_image_are_that_image_and_of_others_are_not(images: 
     torch.testing.assert_close(mean_over_views(network, constant, ["crops"]), network(constant))
     network.seen.clear()
     mean_over_views(network, images, ["crops"])
-    corners = [
-        view[:, :, 0 if top else -1, 0 if left else -1]
-        for view, top, left in zip(network.seen[1:], (1, 1, 0, 0), (1, 0, 1, 0), strict=True)
-    ]
-    whole = [images[:, :, 0 if top else -1, 0 if left else -1] for top, left in ((1, 1), (1, 0), (0, 1), (0, 0))]
-    for corner, pixel in zip(corners, whole, strict=True):
-        torch.testing.assert_close(corner, pixel)
+    for view, (y, x) in zip(network.seen[1:], ((0, 0), (0, -1), (-1, 0), (-1, -1)), strict=True):
+        torch.testing.assert_close(view[:, :, y, x], images[:, :, y, x])
 
 
 def test_kinds_are_combined_with_one_another_and_with_views_of_the_data(images: Tensor) -> None:
@@ -67,7 +62,7 @@ def test_kinds_are_combined_with_one_another_and_with_views_of_the_data(images: 
     torch.testing.assert_close(views, mean_over_views(network, 1.5 * images, ["flip"]))
 
 
-def test_test_and_predict_use_views_and_validation_does_not(make_classifier: Make, images: Tensor) -> None:
+def test_test_predict_and_classify_use_views_and_validation_does_not(make_classifier: Make, images: Tensor) -> None:
     module = make_classifier(network=Linear, image_size=8, tta=["flip"])
     loader = DataLoader(TensorDataset(images, torch.arange(4)), 4)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -79,13 +74,9 @@ def test_test_and_predict_use_views_and_validation_does_not(make_classifier: Mak
     assert loss == pytest.approx(nn.functional.cross_entropy(expected, torch.arange(4)).item(), abs=1e-6)
     (probabilities,) = trainer.predict(module, loader)
     torch.testing.assert_close(probabilities, expected.softmax(1))
-
-
-def test_classify_uses_the_views_that_the_test_was_made_with(make_classifier: Make) -> None:
-    module = make_classifier(network=Linear, image_size=8, tta=["flip"]).eval()
     raw = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     expected = mean_over_views(module, module.normalize(raw), ["flip"]).softmax(1)
-    torch.testing.assert_close(module.classify(raw), expected)
+    torch.testing.assert_close(module.eval().classify(raw), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -93,7 +84,7 @@ def test_classify_uses_the_views_that_the_test_was_made_with(make_classifier: Ma
 def test_of_equally_probable_classes_the_first_is_predicted(
     predict: Callable[[Tensor], Tensor], dtype: torch.dtype
 ) -> None:
-    for classes in (2, 3, 10, 17, 100, 1000):
+    for classes in (2, 17, 1000):
         logits = torch.randn(64, classes, generator=torch.Generator().manual_seed(classes)).round().to(dtype)
         first = [row.index(max(row)) for row in probabilities(logits).tolist()]
         assert predict(logits).tolist() == first

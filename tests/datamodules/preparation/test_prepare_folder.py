@@ -62,7 +62,7 @@ def test_the_digest_covers_the_pixels_of_every_stage(root: Path, stage: str) -> 
     (copy / stage / "cat/0.png").write_bytes(WHITE)
     after = prepared(copy)
     assert after.digest != before.digest
-    assert (after.index_digest == before.index_digest) == (stage != "train")
+    assert (after.prepared.index_digest == before.prepared.index_digest) == (stage != "train")
 
 
 @pytest.mark.parametrize("change", ["edited", "added", "removed"])

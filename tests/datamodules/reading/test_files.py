@@ -2,12 +2,9 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from datamodules.loading.file_dataset import FileDataset
 from datamodules.reading.files import find_files
-from datamodules.transforms.image import compose
 
 
 def save(path: Path, size: tuple[int, int] = (40, 30), colour: str = "red") -> str:
@@ -58,33 +55,3 @@ def test_paths_without_a_file_are_reported(tmp_path: Path) -> None:
     assert found.problems == dict(zip(names, reasons, strict=True))
     within = find_files([str(tmp_path)])
     assert set(within.problems) == set(names[:2])
-
-
-def test_batch_holds_what_can_be_read_and_problems_have_reasons(tmp_path: Path) -> None:
-    good = [save(tmp_path / f"{colour}.png", colour=colour) for colour in ("red", "blue")]
-    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
-    empty.touch()
-    text.write_text("no image")
-    dataset = FileDataset([str(empty), good[0], str(text), good[1], str(tmp_path / "gone.png")], 8)
-    images, positions = dataset.__getitems__((0, torch.arange(5)))
-    assert positions.tolist() == [1, 3]
-    assert images[:, :, 0, 0].tolist() == [[255, 0, 0], [0, 0, 255]]
-    assert images.shape == (2, 3, 8, 8)
-    assert dataset.problem(0) == "is not a readable image (it is empty: 0 bytes)"
-    assert dataset.problem(1) is None
-    assert dataset.problem(4) == "is missing"
-    images, positions = dataset.__getitems__((0, torch.tensor([0, 2])))
-    assert len(images) == len(positions) == 0
-
-
-def no_red(image: torch.Tensor) -> torch.Tensor:
-    if image[0].any():
-        raise ValueError("red")
-    return image
-
-
-def test_image_that_a_transform_fails_on_is_missing_in_its_batch(tmp_path: Path) -> None:
-    files = [save(tmp_path / f"{colour}.png", colour=colour) for colour in ("red", "blue")]
-    dataset = FileDataset(files, 8, transform=compose([no_red]))
-    assert dataset.__getitems__((0, torch.arange(2)))[1].tolist() == [1]
-    assert dataset.problem(0) == "no_red failed on Tensor uint8 (3, 8, 8): red"

@@ -57,7 +57,6 @@ def logged(module: Autoencoder, step: str, images: Tensor) -> dict[str, Any]:
         # half of the pixels are black, half are white, and all are reconstructed as 0.25
         (nn.MSELoss(), (0.25**2 + 0.75**2) / 2),
         (nn.L1Loss(), (0.25 + 0.75) / 2),
-        (nn.SmoothL1Loss(beta=0.5), (0.25**2 + (0.75 - 0.25)) / 2),
         (nn.BCELoss(), (-log(0.75) - log(0.25)) / 2),
         (nn.L1Loss(reduction="sum"), (0.25 + 0.75) / 2 * 3 * 32 * 32),  # per image
     ],
@@ -86,8 +85,7 @@ def test_sum_is_trained_on_and_logged_per_image(make: Make) -> None:
 
 
 def test_each_view_is_an_image_of_its_own(make: Make) -> None:
-    module = make()
-    views = torch.randn(2, 5, 3, 32, 32)
+    module, views = make(), torch.randn(2, 5, 3, 32, 32)
     whole = logged(module, "test_step", views.flatten(0, 1))["test/loss"]
     torch.testing.assert_close(logged(module, "test_step", views)["test/loss"], whole)
     assert module.predict_step((views, torch.zeros(2)), 0).shape == (10, 3, 32, 32)
@@ -97,8 +95,7 @@ def test_each_view_is_an_image_of_its_own(make: Make) -> None:
     ("changes", "message"),
     [
         ({"network": LeNet}, r"reconstructs an image \(1, 3, 32, 32\), but LeNet returns \(1, 128\)"),
-        ({"loss": nn.CrossEntropyLoss()}, "compares images.*MSELoss.*got CrossEntropyLoss"),
-        ({"network": ConvAutoencoder, "image_size": 28}, "multiple of 8 for ConvAutoencoder, but got 28"),
+        ({"network": ConvAutoencoder, "image_size": 28}, r"ConvAutoencoder returns \(1, 3, 24, 24\).* a multiple of 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Make, changes: dict[str, Any], message: str) -> None:
@@ -106,14 +103,12 @@ def test_what_does_not_fit_is_refused(make: Make, changes: dict[str, Any], messa
         make(**changes)
 
 
-@pytest.mark.parametrize("size", [32, 48])
-def test_network_makes_images_from_0_to_1_of_a_code(size: int) -> None:
-    network = ConvAutoencoder(16, width=4, image_size=size)
-    images = 100 * torch.randn(2, 3, size, size)
+def test_network_makes_images_from_0_to_1_of_a_code() -> None:
+    network = ConvAutoencoder(16, width=4, image_size=48)
+    images = 100 * torch.randn(2, 3, 48, 48)
     assert network.encoder(images).shape == (2, 16)
-    reconstructed = network(images)
-    assert reconstructed.shape == images.shape
-    assert 0 <= reconstructed.min() < reconstructed.max() <= 1
+    assert network(images).shape == images.shape
+    assert 0 <= network(images).min() < network(images).max() <= 1
 
 
 def test_command_keeps_the_checkpoint_of_the_lowest_loss(fast: list[str], tmp_path: Path) -> None:

@@ -72,11 +72,6 @@ def test_loss_is_the_weighted_sum_computed_by_hand(make: Callable[..., Distiller
     assert loss_of(module) == pytest.approx(0.1 * cross_entropy + 0.9 * 2**2 * divergence, rel=1e-5)
 
 
-def test_teacher_with_equal_probabilities_adds_nothing(make: Callable[..., Distiller]) -> None:
-    module = make(Says(3, (1.0, 1.0, 1.0 + log(2))), alpha=1.0)
-    assert loss_of(module) == pytest.approx(0, abs=1e-6)
-
-
 def test_classes_of_the_teacher_are_mapped_by_name(make: Callable[..., Distiller]) -> None:
     answers = {"a": log(16), "b": 0.0, "c": log(4)}
     same = loss_of(make(Says(3, tuple(answers.values()))))
@@ -99,23 +94,21 @@ def student(teacher: Path, **changes: list[str]) -> Distiller:
     return Distiller(network=network, optimizer=OPTIMIZER, teacher=str(teacher), **data)
 
 
-@pytest.mark.parametrize("content", [None, b"", {"weight": torch.zeros(1)}])
-def test_teacher_that_is_no_checkpoint_is_refused(content: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exists", [False, True])
+def test_teacher_that_is_no_checkpoint_is_refused(exists: bool, tmp_path: Path) -> None:
     file = tmp_path / "teacher.ckpt"
-    if isinstance(content, bytes):
-        file.write_bytes(content)
-    elif content is not None:
-        torch.save(content, file)
+    if exists:
+        torch.save({"weight": torch.zeros(1)}, file)
     with pytest.raises(MisconfigurationException, match=r"Expected a checkpoint.*--model\.teacher.*teacher\.ckpt"):
         student(file).check_files()
 
 
 def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
     teacher = finished_run / "checkpoints" / "best.ckpt"
-    with pytest.raises(MisconfigurationException, match=r"with class_names \['a', 'b', 'c'\].*has \['0', '1'"):
-        student(teacher).check_files()
-    with pytest.raises(MisconfigurationException, match=r"with class_names \['x'\], but .* has \['2'\] instead"):
+    with pytest.raises(MisconfigurationException, match=r"image_size 32, and other classes: 2, x\."):
         student(teacher, class_names=[*"987654310", "x"]).check_files()
+    with pytest.raises(MisconfigurationException, match=r"image_size 16, but .* has image_size 32, .*: none\."):
+        student(teacher, class_names=[*"9876543210"], image_size=16).check_files()
 
 
 def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
@@ -133,28 +126,3 @@ def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
     assert trained.state_dict().keys() == plain.state_dict().keys()
     main(["test", "--run", str(run), "--trainer.enable_progress_bar=false"])
     assert "test/acc" in measured(next(run.glob("test/*")))
-
-
-class Touch:
-    """Create a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = str(file)
-
-    def __reduce__(self) -> Any:
-        return open, (self.file, "w")
-
-
-@pytest.mark.parametrize("file", ["no.ckpt", "evil.ckpt"])
-def test_teacher_that_cannot_be_loaded_is_reported_in_one_line_and_leaves_no_run(
-    file: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.save({"state_dict": Touch(tmp_path / "trace")}, tmp_path / "evil.ckpt")
-    options = [f"--runs_dir={tmp_path}/runs", f"--model.teacher={tmp_path}/{file}"]
-    with pytest.raises(SystemExit, match="2"):
-        main(["fit", "--config=configs/distill.yaml", *fast[2:], *options])
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert f"--model.teacher, but {tmp_path}/{file}" in err
-    assert not (tmp_path / "trace").exists()
-    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_modules.networks import LeNet, ResNet
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
 
-COURSE = """
+RULES = """
 - {pattern: "*.bias", method: constant, arguments: {val: 0}}
 - {layer: Conv2d, method: xavier_normal}
 - {layer: BatchNorm2d, method: constant, arguments: {val: 1}}
@@ -26,63 +26,44 @@ def from_yaml(text: str) -> list[Initializer]:
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments", "of_torch"),
+    ("method", "arguments", "changes"),
     [
         ("xavier_normal", {}, {}),
-        ("xavier_normal", {"gain": 3}, {"gain": 3}),
         ("xavier_normal", {"gain": "tanh"}, {"gain": 5 / 3}),
         ("xavier_uniform", {"gain": "leaky_relu"}, {"gain": math.sqrt(2 / 1.0001)}),
-        ("xavier_normal", {"gain": "leaky_relu", "negative_slope": 1}, {"gain": 1}),
-        *(
-            (method, each, each)
-            for method, each in (
-                ("kaiming_normal", {"nonlinearity": "relu", "mode": "fan_out"}),
-                ("kaiming_uniform", {"a": math.sqrt(5)}),
-                ("uniform", {"a": -0.5, "b": 0.25}),
-                ("normal", {"mean": 2, "std": 0.01}),
-                ("trunc_normal", {"std": 0.02, "a": -0.04, "b": 0.04}),
-                ("constant", {"val": 3}),
-                ("eye", {}),
-                ("orthogonal", {"gain": 2}),
-                ("sparse", {"sparsity": 0.25, "std": 0.5}),
-            )
-        ),
+        ("kaiming_normal", {"nonlinearity": "relu", "mode": "fan_out"}, {}),
+        ("trunc_normal", {"std": 0.02, "a": -0.04, "b": 0.04}, {}),
+        ("constant", {"val": 3}, {}),
+        ("orthogonal", {"gain": 2}, {}),
+        ("sparse", {"sparsity": 0.25, "std": 0.5}, {}),
     ],
 )
-def test_values_are_those_of_torchs_function(method: Any, arguments: dict[str, Any], of_torch: dict[str, Any]) -> None:
+def test_values_are_those_of_torchs_function(method: Any, arguments: dict[str, Any], changes: dict[str, Any]) -> None:
     layer, expected = nn.Linear(20, 50), torch.empty(50, 20)
     torch.manual_seed(0)
     initialize(layer, [Initializer(method, pattern="weight", arguments=arguments)])
     torch.manual_seed(0)
-    getattr(nn.init, f"{method}_")(expected, **of_torch)
+    getattr(nn.init, f"{method}_")(expected, **(arguments | changes))
     torch.testing.assert_close(layer.weight.detach(), expected)
 
 
-def test_dirac_convolution_is_the_identity() -> None:
-    layer = nn.Conv2d(6, 6, 3, padding=1, groups=2, bias=False)
-    initialize(layer, [Initializer("dirac", arguments={"groups": 2})])
-    images = torch.randn(2, 6, 8, 8)
-    assert torch.equal(layer(images), images)
-
-
-def test_the_courses_initialisation_is_four_lines() -> None:
+def test_rules_from_yaml_initialise_a_network() -> None:
     torch.manual_seed(0)
     network = ResNet(10, 20)
-    initialize(network, from_yaml(COURSE))
-    for layer in network.modules():
-        if getattr(layer, "bias", None) is not None:
-            assert (layer.bias == 0).all()
-        if isinstance(layer, nn.BatchNorm2d):
-            assert (layer.weight == 1).all()
-        if isinstance(layer, nn.Conv2d):
-            std = math.sqrt(2 / (layer.weight[0].numel() + layer.weight[:, 0].numel()))
-            assert layer.weight.std().item() == pytest.approx(std, rel=0.15)
-        if isinstance(layer, nn.Linear):
-            assert layer.weight.std().item() == pytest.approx(0.01, rel=0.15)
+    initialize(network, from_yaml(RULES))
+    assert not network.fc.bias.any()
+    assert (network.stem[1].weight == 1).all()
+    weight = network.stages[2][1].conv1.weight
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (2 * weight[0].numel())), rel=0.05)
+    assert network.fc.weight.std().item() == pytest.approx(0.01, rel=0.15)
 
 
 def test_first_matching_rule_wins_and_the_rest_stay_bit_for_bit() -> None:
+    class MyLinear(nn.Linear):
+        pass
+
     network = LeNet(10)
+    network.fc2 = MyLinear(120, 84)  # layers match by the classes that they inherit from, too
     before = {name: value.clone() for name, value in network.state_dict().items()}
     rules = [
         Initializer("constant", pattern="fc3.bias", arguments={"val": 3}),
@@ -93,16 +74,6 @@ def test_first_matching_rule_wins_and_the_rest_stay_bit_for_bit() -> None:
     for name, value in network.state_dict().items():
         expected = {"fc3.bias": 3, "fc2.bias": 2, "fc1.bias": 2}.get(name, 1 if name.startswith("conv") else None)
         assert torch.equal(value, before[name] if expected is None else torch.full_like(value, expected)), name
-
-
-def test_layer_is_found_by_a_class_that_it_inherits_from() -> None:
-    class MyConv(nn.Conv2d):
-        pass
-
-    network = nn.Sequential(MyConv(1, 1, 3), nn.Linear(1, 1))
-    initialize(network, [Initializer("constant", layer="Conv2d", arguments={"val": 7})])
-    assert (network[0].weight == 7).all()
-    assert (network[1].weight != 7).all()
 
 
 def test_values_depend_only_on_the_seed_and_not_on_memory_format_or_dtype() -> None:
@@ -127,22 +98,12 @@ def test_values_depend_only_on_the_seed_and_not_on_memory_format_or_dtype() -> N
     ("rules", "message"),
     [
         ([Initializer("eye", layer="Conv2d")], r"fill conv1\.weight of shape \(6, 3, 5, 5\), but got eye\(\)"),
-        ([Initializer("sparse", layer="Conv2d", arguments={"sparsity": 0.5})], r"conv1\.weight of .*sparse\(sparsity"),
         ([Initializer("xavier_normal", pattern="fc1.bias")], r"fc1\.bias of shape \(120,\).*fewer than 2 dimensions"),
-        ([Initializer("dirac", layer="Linear")], r"fc1\.weight of shape \(120, 400\)"),
-        ([Initializer("dirac", pattern="conv1.weight", arguments={"groups": 4})], "divisible by groups"),
         ([Initializer("normal", arguments={"std": -1})], r"normal\(std=-1\).*std >= 0"),
-        ([Initializer("sparse", layer="Linear", arguments={"sparsity": 1.5})], "fraction from 0 to 1"),
         ([Initializer("xavier_normal", layer="Conv2d", arguments={"gain": "gelu"})], "nonlinearity gelu"),
         ([Initializer("xavier_normal", layer="Conv2d", arguments={"std": 1})], "unexpected keyword argument 'std'"),
-        ([Initializer("normal", arguments={"negative_slope": 0.1})], "negative_slope"),
         ([Initializer("constant")], "missing 1 required positional argument: 'val'"),
-        ([Initializer("normal", arguments={"std": "wide"})], r"normal\(std=wide\)"),
-        (
-            [Initializer("normal", layer="Conv3d")],
-            r"rule 1 of .*it matches none.*are Conv2d, Linear",
-        ),
-        ([Initializer("normal", pattern="fc4.*")], r"'fc4\.\*'.*it matches none.*fc"),
+        ([Initializer("normal", layer="Conv3d")], r"rule 1 of .*it matches none.*are Conv2d, Linear"),
         ([Initializer("normal"), Initializer("normal", pattern="fc3.*")], r"'fc3\.\*'.*earlier rules match all"),
     ],
 )

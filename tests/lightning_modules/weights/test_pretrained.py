@@ -1,20 +1,14 @@
-import argparse
 import io
-import pickle
-import tarfile
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save, save_file
 from torch import nn
 
-from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet
 from lightning_modules.weights.pretrained import load_pretrained
 from project.__main__ import main
@@ -34,45 +28,24 @@ def saved(state: object, **options: object) -> bytes:
     return file.getvalue()
 
 
-def rows(out: str) -> dict[str, tuple[int, str]]:
-    """Return the printed table: number and names of the tensors of each kind."""
-    table: dict[str, tuple[int, str]] = {}
-    for line in out.splitlines():
-        cells = [cell.strip() for cell in line.split("│")[1:-1]]
-        if len(cells) != 3:
-            continue  # a line of another table
-        if cells[0]:
-            what = cells[0]
-            table[what] = (int(cells[1]), cells[2])
-        else:
-            table[what] = (table[what][0], f"{table[what][1]} {cells[2]}")
-    return table
-
-
 WRAPS = {
-    "plain": lambda state: state,
     "Lightning": lambda state: {"state_dict": renamed(state, "network."), "epoch": 3},
     "compiled Lightning": lambda state: {"state_dict": renamed(state, "network._orig_mod.")},
     "another LightningModule": lambda state: {"state_dict": renamed(state, "model.") | {"loss.w": torch.ones(1)}},
     "DataParallel": lambda state: renamed(state, "module."),
-    "compiled in DataParallel": lambda state: renamed(state, "module._orig_mod."),
     "average": lambda state: {"n_averaged": torch.tensor(3)} | renamed(state, "module."),
     "PyTorch's tutorial": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
-    "torchvision's references": lambda state: {"model": state, "args": {"lr": 0.1}},
     "other repositories": lambda state: {"net": renamed(state, "module."), "acc": 93.0},
     "parameters": lambda state: {name: nn.Parameter(value) for name, value in state.items()},
-    "half precision": lambda state: {name: value.half() for name, value in state.items()},
 }
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
-def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_dict_is_loaded_from_any_wrapper(tmp_path: Path, wrap) -> None:
     source, target = LeNet(10), LeNet(10)
-    source.load_state_dict({name: value.half().float() for name, value in source.state_dict().items()})
     torch.save(wrap(source.state_dict()), tmp_path / "net.pkl")
     load_pretrained(target, str(tmp_path / "net.pkl"), whole=True)
     assert equal(source, target)
-    assert rows(capsys.readouterr().out)["loaded"][0] == 10
 
 
 @pytest.mark.parametrize(("suffix", "zipped"), [("pkl", True), ("pth.tar", False), ("safetensors", None)])
@@ -108,24 +81,18 @@ def test_two_networks_in_a_file_are_not_confused(tmp_path: Path) -> None:
 def test_matching_tensors_are_loaded_and_others_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, target = LeNet(100), LeNet(10)
+    target, state = LeNet(10), LeNet(100).state_dict()
     before = {name: value.clone() for name, value in target.state_dict().items()}
-    state = source.state_dict()
     del state["conv1.bias"]
     others = {f"extra{i}": torch.zeros(1) for i in range(9)}
     torch.save(state | {"fc2.bias": 0.5, "epoch": 3} | others, tmp_path / "net.pkl")
     load_pretrained(target, str(tmp_path / "net.pkl"))
-    out = capsys.readouterr().out
-    assert "6 of the network's 10 tensors loaded from" in " ".join(out.split())
-    assert rows(out) == {
-        "loaded": (6, "conv1.weight, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight"),
-        "mismatched": (
-            3,
-            "fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is (100,), not (10,)",
-        ),
-        "missing in the file": (1, "conv1.bias"),
-        "unexpected in the file": (10, f"epoch, {', '.join(list(others)[:7])}, and 2 more"),
-    }
+    out = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "6 of the network's 10 tensors loaded from" in out
+    assert "loaded 6 conv1.weight, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight" in out
+    assert "mismatched 3 fc2.bias is float, not (84,), fc3.weight is (100, 84), not (10, 84), fc3.bias is" in out
+    assert "missing in the file 1 conv1.bias" in out
+    assert f"unexpected in the file 10 epoch, {', '.join(list(others)[:7])}, and 2 more" in out
     for name, value in target.state_dict().items():
         left = name in ("conv1.bias", "fc2.bias", "fc3.weight", "fc3.bias")
         assert torch.equal(value, before[name] if left else state[name])
@@ -147,17 +114,6 @@ STATE = LeNet(10).state_dict()
 SAVED, LEGACY, SAFE = saved(STATE), saved(STATE, _use_new_zipfile_serialization=False), save(STATE)
 
 
-def archive(kind: str) -> bytes:
-    file = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(file, "w") as zipped:
-            zipped.writestr("a.txt", "text")
-    else:
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("storages"))
-    return file.getvalue()
-
-
 def torchscript() -> bytes:
     with warnings.catch_warnings(action="ignore"):  # about the deprecated format
         return torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)).save_to_buffer()
@@ -173,26 +129,15 @@ NO_WEIGHTS = {
     "empty": ("net.pkl", b"", "is empty"),
     "web page": ("net.pkl", b"\n<!DOCTYPE html><html></html>", "is a web page"),
     "text": ("net.pkl", b"version https://git-lfs.github.com/spec/v1", "damaged or of another kind"),
-    "pickle without torch.save": ("net.pkl", pickle.dumps(STATE, protocol=2), "needs code of torch.storage"),
-    "pickle of protocol 4": ("net.pkl", saved(STATE, pickle_protocol=4), "of another kind"),
     "truncated": ("net.pth", SAVED[: len(SAVED) // 2], "is damaged .*failed finding central directory"),
     "flipped byte": ("net.pth", flipped(SAVED), "is damaged .*wrong checksum"),
     "truncated legacy": ("net.pth", LEGACY[:-9], "is damaged .*unexpected EOF"),
-    "zip": ("net.pth", archive("zip"), "damaged or of another kind"),
-    "tar": ("net.pth", archive("tar"), r"cannot be loaded safely \(legacy \.tar format\)"),
-    "TorchScript": ("net.pt", torchscript(), r"cannot be loaded safely \(TorchScript archive\)"),
+    "TorchScript": ("net.pt", torchscript(), "is damaged or of another kind"),
     "whole network": ("net.pt", saved(LeNet(10)), r"needs code of lightning_modules\.networks\.lenet\.LeNet"),
-    "checkpoint with objects": (
-        "net.ckpt",
-        saved({"state_dict": STATE, "hyper_parameters": {"args": argparse.Namespace(lr=1)}}),
-        r"needs code of argparse\.Namespace",
-    ),
     "list": ("net.pt", saved([1, 2]), "holds a list"),
     "optimizer": ("net.pt", saved({"state": {0: torch.zeros(1)}, "param_groups": []}), "holds state, param_groups"),
-    "numbered": ("net.pt", saved({0: torch.zeros(1)}), "holds a dict"),
     "nothing": ("net.pt", saved({}), "holds nothing"),
     "truncated safetensors": ("net.safetensors", SAFE[:-9], "is damaged .*deserializing header"),
-    "another kind with that suffix": ("net.safetensors", SAVED, "of another kind .*deserializing header"),
     "safetensors without that suffix": ("net.pt", SAFE, "damaged or of another kind"),
 }
 
@@ -211,18 +156,13 @@ def test_file_without_a_state_dict_is_reported_in_one_line(
     assert not recwarn.list
 
 
-def test_weights_of_an_older_checkpoint_are_not_replaced_by_the_file_that_it_names(
-    make_classifier: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_weights_of_a_checkpoint_replace_those_of_a_file(
+    make_classifier: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer, file = Trainer(accelerator="cpu", logger=False), tmp_path / "old.ckpt"
-    trainer.strategy.connect(make_classifier())
-    trainer.save_checkpoint(file)
-    checkpoint = torch.load(file, weights_only=False)
-    checkpoint["hyper_parameters"]["pretrained"] = "lenet.pkl"
-    torch.save(checkpoint, file)
-    module = ImageClassifier.load_from_checkpoint(file, weights_only=False)
-    assert module.pretrained is None
+    module = make_classifier(pretrained="lenet.pkl")
     assert "pretrained" not in module.hparams
+    module.on_load_checkpoint({})
+    assert module.pretrained is None
     assert "lenet.pkl is not loaded, because the weights of the checkpoint replace it." in caplog.messages
 
 
@@ -242,7 +182,7 @@ def test_recipe_uses_published_weights_and_reports_a_missing_file(
     source = LeNet(10)
     torch.save(source.state_dict(), "lenet.pkl")
     trainer = main(args).trainer
-    assert rows(capsys.readouterr().out)["loaded"][0] == 10
+    assert "10 of the network's 10 tensors loaded from lenet.pkl" in capsys.readouterr().out
     peaks = {group["name"]: group["max_lr"] for group in trainer.optimizers[0].param_groups}
     assert peaks["fc3"] == pytest.approx(10 * peaks["default"])
     moved = (trainer.model.network.fc2.weight - source.fc2.weight).abs().max()

@@ -311,7 +311,6 @@ def test_fast_dev_run_and_no_checkpoints_succeed(fast: list[str], tmp_path: Path
 
 
 BASE = ["--config=configs/resnet.yaml"]
-LIBRARY = "--model.network lightning_modules.networks.ZooNetwork --model.network.function {}\n"
 TYPOS = [
     (["--trainer.max_epoch=3"], "got 'trainer.max_epoch'. Did you mean max_epochs?"),
     (["--model.optimiser.lr=3"], "Did you mean optimizer?"),
@@ -356,24 +355,6 @@ def test_mistake_is_one_line_with_the_closest_valid_name(
 
 
 WEIGHTED = ["--model.loss=torch.nn.CrossEntropyLoss", "--model.loss.weight=[1,2,1,1,1,1,1,1,1,0.5]"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model.network=torchvision.models.resnet18"], LIBRARY.format("torchvision.models.resnet18")),
-        (["--model.network=torchvision.models.SqueezeNet"], LIBRARY.format("torchvision.models.SqueezeNet")),
-        (["--model.network=timm.models.resnet18"], LIBRARY.format("timm.models.resnet18")),
-    ],
-)
-def test_module_that_does_not_match_the_classes_is_one_line_with_advice(
-    options: list[str], message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}"], capsys)
-    assert code == 2
-    assert err.count("\n") == 1, err
-    assert message in err
-    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_classes_are_saved_as_numbers(fast: list[str], tmp_path: Path) -> None:

@@ -138,11 +138,11 @@ def test_command_exports_the_best_checkpoint_and_reports_the_check(
 def test_a_run_whose_transforms_convert_to_floats_is_not_exported(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overlay = tmp_path / "whitened.yaml"
-    whitening = "{class_path: datamodules.transforms.ZCAWhitening, init_args: {num_images: 50}}"
+    overlay = tmp_path / "floats.yaml"
+    to_float = "{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32}}"  # of 0 to 255
     overlay.write_text(
         "data:\n  init_args:\n    normalize: false\n"
-        f"    train_transforms: [{whitening}]\n    eval_transforms: [{whitening}]\n"
+        f"    train_transforms: [{to_float}]\n    eval_transforms: [{to_float}]\n"
     )
     run = main(["fit", *fast, f"--config={overlay}", *QUICK, f"--runs_dir={tmp_path / 'runs'}"]).run_dir
     with pytest.raises(SystemExit, match="2"):
