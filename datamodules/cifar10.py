@@ -13,7 +13,7 @@ from datamodules.preparation.cifar10_archive import ARCHIVE, BATCHES, CLASS_NAME
 from datamodules.preparation.download import download, md5_of
 from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import Fractions, check_fractions, divide
-from datamodules.preparation.write_pngs import convert, find_missing, list_converted, read_source, verify
+from datamodules.preparation.write_pngs import convert, find_missing, list_converted, read_source
 
 ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
@@ -33,7 +33,6 @@ class CIFAR10DataModule(ImageDataModule):
             testing; "tutorial" splits the 10,000 test images 8:1:1 and ignores the training images; three fractions,
             such as ``[0.8, 0.1, 0.1]``, split all 60,000.
         split_seed: Seed of the split.
-        png_compression: zlib level of the PNG files: 0 is fastest and takes no more blocks on disk than 9, at 32x32.
         **kwargs: See ``ImageDataModule``.
     """
 
@@ -43,14 +42,12 @@ class CIFAR10DataModule(ImageDataModule):
         archive: str | None = None,
         split: Literal["official", "tutorial"] | Fractions = "official",
         split_seed: int = 666,
-        png_compression: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
         self.archive = None if archive is None else Path(archive)
         self.split = split
         self.split_seed = split_seed
-        self.png_compression = png_compression
         self.subsets = ("test",) if split == "tutorial" else ("train", "test")
         if isinstance(split, tuple):
             check_fractions(split)
@@ -69,9 +66,8 @@ class CIFAR10DataModule(ImageDataModule):
             return
         archive = self._find_archive()
         source = {"name": "CIFAR-10", "archive": archive.name, **md5_facts(archive)}
-        total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
         batches = read_batches(archive, missing)
-        convert(batches, self.root / "images", CLASS_NAMES, total, source, self.png_compression)
+        convert(batches, self.root / "images", CLASS_NAMES, source)
         if not source["official"]:
             rank_zero_info(f"The MD5 of {archive} is not the official one: its pixels may differ from CIFAR-10's.")
 
@@ -90,11 +86,6 @@ class CIFAR10DataModule(ImageDataModule):
 
     def source(self) -> dict[str, Any]:
         return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
-
-    def verify(self) -> None:
-        """Compare every PNG file with its checksum."""
-        for subset in self.subsets:
-            verify(self.root / "images", subset)
 
     # Helpers
 

@@ -33,27 +33,23 @@ def find_files(paths: Iterable[str]) -> FileList:
     def note(error: OSError) -> None:
         result.problems[error.filename] = f"cannot be read ({error.strerror})"
 
-    def add(path: str) -> None:
-        if os.path.isfile(path):
-            result.files.append(path)
-        else:  # opening a pipe would block until something writes to it
-            result.problems[path] = "is a broken link" if os.path.islink(path) else "is neither a file nor a folder"
-
     for path in paths:
-        matches = [path]
-        if not os.path.lexists(path):
-            matches = sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else []
-            if not matches:
+        found = [path]
+        if not os.path.lexists(path):  # a file of this name takes precedence over a pattern
+            found = sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else []
+            if not found:
                 result.problems[path] = "matches no file" if glob.has_magic(path) else "is missing"
-        for match in matches:
-            if not os.path.isdir(match):
-                add(match)
-                continue
-            for file in (os.path.join(parent, name) for parent, names in walk(match, note) for name in names):
-                if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
-                    add(file)
-                else:
-                    result.passed_over.append(file)
+        for place in found:
+            files = [place]
+            if os.path.isdir(place):
+                inside = [os.path.join(parent, name) for parent, names in walk(place, note) for name in names]
+                files = [file for file in inside if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
+                result.passed_over.extend(sorted({*inside} - {*files}))
+            for file in files:
+                if os.path.isfile(file):
+                    result.files.append(file)
+                else:  # opening a pipe would block until something writes to it
+                    result.problems[file] = "is no file, or a broken link"
     return result._replace(files=list(dict.fromkeys(result.files)))
 
 

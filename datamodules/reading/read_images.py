@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.reading.decode import Resize, read_square
+from datamodules.reading.decode import Resize, read_rgb
 from datamodules.reading.png import MAX_FILE, decode_pngs
 
 
@@ -37,7 +37,7 @@ def read_images(
     for position, path in enumerate(paths):
         lost = None if losses is None else losses.setdefault(position, [])
         try:
-            pixels = read_square(path, None if resize is None else size, resize or "crop", lost)
+            pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost)
             if pixels.shape[:2] != (size, size):
                 raise DataError(
                     f"Expected images of {size}x{size} pixels like the first, but {path} has {pixels.shape[1]}x"
@@ -60,15 +60,13 @@ def paths_of(root: Path, files: Sequence[str]) -> list[str]:
 def _read_own(paths: Sequence[str]) -> np.ndarray | None:
     """Return the pixels of files that ``encode_pngs`` wrote, uint8 ``(N, H, W, 3)``, or None if any is another file."""
     contents = []
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             file = os.open(path, os.O_RDONLY)  # three times as fast as open()
-        except OSError:
-            return None  # the general decoder reports the problem
-        try:
-            contents.append(os.read(file, MAX_FILE + 1))
-        except OSError:
-            return None
-        finally:
-            os.close(file)
+            try:
+                contents.append(os.read(file, MAX_FILE + 1))
+            finally:
+                os.close(file)
+    except OSError:
+        return None  # the general decoder reports the problem
     return decode_pngs(contents) if contents else None

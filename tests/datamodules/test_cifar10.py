@@ -60,17 +60,14 @@ def test_official_split_never_changes_between_versions(prepared: CIFAR10DataModu
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
     labels = [7 * i % 10 for i in range(50_000)]  # as many as in the real dataset
     train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
-    assert [digest_of(text_of(part).encode())[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
+    assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial", png_compression=9)
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial")
     counts = {stage: set(by_class.values()) for stage, by_class in data.prepared.counts.items()}
     assert counts == {"train": {8}, "val": {1}, "test": {1}}
     assert not (data.root / "images/train").exists()
-    with Image.open(next(data.root.rglob("*.png"))) as image:
-        image.load()
-    data.verify()
 
 
 def test_mean_and_std_are_of_the_training_images(prepared: CIFAR10DataModule) -> None:
@@ -80,31 +77,23 @@ def test_mean_and_std_are_of_the_training_images(prepared: CIFAR10DataModule) ->
     np.testing.assert_allclose(prepared.std, pixels.std(0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("place", ["data", "."])
+@pytest.mark.parametrize("place", ["data", ".", "downloads"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_archive_is_found_in_the_root_or_its_parent(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
+def test_archive_is_found_in_the_root_its_parent_or_the_given_folder(
+    archive: Path, tmp_path: Path, place: str, packed: bool
+) -> None:
     folder = tmp_path / place
     folder.mkdir(exist_ok=True)
+    given = str(folder) if place == "downloads" else None
+    module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=given)
+    if given:
+        with pytest.raises(DataError, match=r"but .*downloads is neither .* Download it from https.*Folder"):
+            module.prepare_data()
     if packed:
         shutil.copy(archive, folder / CIFAR10.filename)
     else:
         shutil.unpack_archive(archive, folder, **EXTRACT)
-    assert len(CIFAR10DataModule(root=str(tmp_path / "data")).class_names) == 10
-
-
-def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_path: Path) -> None:
-    shutil.unpack_archive(archive, tmp_path / "downloads", **EXTRACT)
-    assert (tmp_path / "downloads" / FOLDER).is_dir()
-    assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
-
-
-def test_folder_that_holds_the_archive_is_accepted_and_another_one_is_named(archive: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(folder))
-    with pytest.raises(DataError, match=r"but .*downloads is neither .* Download it from https.*Folder"):
-        module.prepare_data()
-    shutil.copy(archive, folder / CIFAR10.filename)
+        assert (folder / FOLDER).is_dir()
     assert module.num_classes == 10
 
 
@@ -165,7 +154,7 @@ def test_another_split_is_refused_until_it_is_asked_for(prepared: CIFAR10DataMod
         "test": {12},
     }
     (Path(copy) / FILE).unlink()  # it names the split of the index files
-    with pytest.raises(DataError, match=r"but the images are divided in another way.*overwrite_split true"):
+    with pytest.raises(DataError, match=r"but dataset\.json is missing.*overwrite_split true"):
         CIFAR10DataModule(root=copy).prepare_data()
     assert CIFAR10DataModule(root=copy, overwrite_split=True).digest == prepared.digest
 
@@ -195,10 +184,3 @@ def test_identical_images_on_both_sides_of_a_split_are_counted_and_named(
         np.testing.assert_array_equal(image, other)
     assert f"{BATCH} images are in more than one of train, val and test" in caplog.text
     assert identical[0][0] in caplog.text
-
-
-def test_damaged_files_are_named_with_a_remedy(copy: str) -> None:
-    path = next((Path(copy) / "images/test").rglob("*.png"))
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=rf"images/test as they were written, but 1 are not: .*{path.name} was changed"):
-        CIFAR10DataModule(root=copy).verify()
