@@ -16,7 +16,7 @@ from datamodules.preparation.index import STAGES, Entries, index_path
 from datamodules.preparation.layout import divide_folder
 from datamodules.preparation.prepare_folder import CLASSES, GIVEN
 from datamodules.preparation.split import Fractions, check_fractions
-from datamodules.reading.files import walk
+from datamodules.reading.files import relative_files
 
 FRACTIONS, SPLIT_SEED = (0.8, 0.1, 0.1), 666  # defaults of a new split
 
@@ -89,7 +89,8 @@ class FolderDataModule(ImageDataModule):
     def prepared(self) -> Prepared:
         """The prepared images; see ``prepare_data``."""
         if self._prepared is None:
-            self._check_images()
+            if not self.images.is_dir():
+                raise DataError(f"Expected a folder of images, but {self.images} does not exist, or is a file.")
             prepared = super().prepared
             if prepared.split != GIVEN:
                 self._report_unused(prepared)
@@ -97,20 +98,11 @@ class FolderDataModule(ImageDataModule):
 
     # Helpers
 
-    def _check_images(self) -> None:
-        if not self.images.is_dir():
-            raise DataError(
-                f"Expected a folder of images at --data.{'root' if self.images == self.root else 'images'}, but "
-                f"{self.images} {'is a file' if self.images.exists() else 'does not exist'}."
-            )
-
     def _report_unused(self, prepared: Prepared) -> None:
         """Report files that are in no index file: new images, images outside class folders, and other files."""
         used = set(prepared.files)
-        files = (os.path.join(parent, name) for parent, names in walk(self.images) for name in names)
-        others = (Path(file).relative_to(self.images).as_posix() for file in files if not file.endswith(".txt"))
-        unused = [file for file in others if file not in used]
-        if unused:
+        unused = [file for file in relative_files(self.images, self.images) if file not in used]
+        if unused := [file for file in unused if not file.endswith(".txt")]:
             rank_zero_info(
                 f"{len(unused)} files in {self.images} are not used, for example {unused[0]}. Images in class folders "
                 "are added by --data.overwrite_split true; others can only be classified, by `predict`."
@@ -121,12 +113,9 @@ def read_classes(path: Path) -> list[str]:
     """Return the names in a file, one per line.
 
     Raises:
-        DataError: It is not UTF-8, or has a name twice.
+        DataError: It has a name twice.
     """
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"Expected UTF-8 in {path}, but got {error}. Save it as UTF-8.") from error
+    lines = path.read_text("utf-8-sig", errors="replace").split("\n")
     names = [line.strip() for line in lines if line.strip()]
     if twice := {name for name in names if names.count(name) > 1}:
         raise DataError(f"Expected each name once in {path}, but got {twice.pop()!r} again.")

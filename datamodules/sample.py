@@ -11,7 +11,6 @@ from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import divide
 from datamodules.preparation.write_pngs import ImageBatch, convert, find_missing, list_converted
 
-SIZE = 32  # pixels
 FRACTIONS = (0.7, 0.1, 0.2)
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -44,10 +43,9 @@ class SampleDataModule(ImageDataModule):
 
         digits = load_digits()
         grey = (digits.images * (255 / 16)).round().astype(np.uint8)  # 17 levels in the source
-        large = [Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for image in grey]
+        large = [Image.fromarray(image).resize((32, 32), Image.Resampling.BILINEAR) for image in grey]
         pixels = np.stack([np.array(image.convert("RGB")) for image in large])
-        batch = ImageBatch("all", 0, pixels, digits.target)
-        convert([batch], self.root / "images", CLASS_NAMES, self.source())
+        convert([ImageBatch("all", 0, pixels, digits.target)], self.root / "images", CLASS_NAMES, self.source())
 
     def make_split(self) -> Entries:
         """Split the digits, stratified by class."""

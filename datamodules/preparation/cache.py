@@ -69,13 +69,8 @@ def is_cached(path: Path, count: int, size: int) -> bool:
 def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, keep_at: Path | None) -> Scan:
     """Read all images once, with one thread per core.
 
-    Args:
-        root: Folder to which the files are relative.
-        files: Paths.
-        size: Side of the decoded images in pixels.
-        resize: How images of another size are resized.
-        keep_at: File in which to cache the pixels, uint8 ``(N, 3, size, size)``, instead of earlier ones of this size;
-            None for no cache. Unreadable images are black.
+    Their pixels, uint8 ``(N, 3, size, size)``, are cached in ``keep_at`` instead of earlier ones of this size, unless
+    it is None. Unreadable images are black.
     """
     paths = paths_of(root, files)
     sums, digests = np.empty((len(paths), 2, 3), np.int64), [b""] * len(paths)
@@ -113,15 +108,13 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = f"{path.stem.rpartition('_')[0]}_*"
-    for killed in path.parent.glob(f"{kind}.partial"):
-        killed.unlink()
     try:
         with write_atomically(path, durable=True) as partial, partial.open("wb") as file:
             yield file
     except OSError as error:
         error.filename = error.filename or path
         raise
-    for old in path.parent.glob(kind):  # processes that have mapped them can still read them
+    kind = f"{path.stem.rpartition('_')[0]}_*"
+    for old in path.parent.glob(kind):  # also of killed processes; those that have mapped it can still read it
         if old != path:
             old.unlink()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atomic_files import write_atomically
-from datamodules.preparation.statistics import constant_channels
+from datamodules.preparation.statistics import LEAST_STD
 from datamodules.reading.decode import LOSSES
 
 FILE = "dataset.json"
@@ -30,7 +30,7 @@ class PixelStats:
 
     def contrast_notes(self) -> list[str]:
         """Return one line that names the constant channels, or no line if there are none."""
-        names = ", ".join(constant_channels(self.std))
+        names = ", ".join(name for name, std in zip("RGB", self.std, strict=True) if std < LEAST_STD)
         problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
         return [problem] if names else []
 
@@ -48,10 +48,7 @@ class DatasetInfo:
 
 
 def load_description(folder: Path) -> DatasetInfo | None:
-    """Return the content of ``dataset.json``, or None if it is missing or damaged.
-
-    Statistics of an earlier version that lacks some are left out, so that they are gathered again.
-    """
+    """Return the content of ``dataset.json`` without statistics of earlier versions; None if missing or damaged."""
     fields = {field.name for field in dataclasses.fields(PixelStats)}
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))

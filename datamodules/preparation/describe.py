@@ -22,11 +22,7 @@ from datamodules.reading.read_images import paths_of, read_images
 
 @dataclasses.dataclass
 class DataFolder:
-    """Where the files of a dataset are, and how its images are read.
-
-    Raises:
-        DataError: ``fold`` is not below ``folds``.
-    """
+    """Where the files of a dataset are, and how its images are read."""
 
     path: Path  # folder of ``dataset.json`` and the cache
     size: int | None  # side in pixels to which images are resized; None if they all have that of the first image
@@ -98,11 +94,7 @@ class Prepared(NamedTuple):
 
 
 def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Prepared | None:
-    """Return the images that ``dataset.json`` describes, or None if one has changed or the cache is missing.
-
-    Raises:
-        DataError: An image is unreadable, and ``folder.skip`` is False.
-    """
+    """Return the images that ``dataset.json`` describes, or None if one has changed or the cache is missing."""
     files = files_of(listed)
     size = find_size(folder, files)
     stats = info.pixels.get(folder.key(size))
@@ -127,11 +119,7 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
 
 
 def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -> tuple[str, PixelStats]:
-    """Read all images once, cache them decoded, and return the key and value of their statistics.
-
-    Raises:
-        DataError: The entries or an image are invalid.
-    """
+    """Read all images once, cache them decoded, and return the key and value of their statistics."""
     entries = folder.divide(listed, seed)
     check_complete(folder, entries, names, {})
     files = files_of(listed)
@@ -143,7 +131,11 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     check_complete(folder, entries, names, result.unreadable)
     row_of = {file: row for row, file in enumerate(files)}
     mean, std = channel_mean_std(result.sums[[row_of[file] for file, _ in entries["train"]]], size**2)
-    identical = find_identical(entries, dict(zip(files, result.digests, strict=True)))
+    groups: dict[bytes, list[tuple[str, str]]] = defaultdict(list)  # of identical images
+    for stage, file in [(stage, file) for stage, part in entries.items() for file, _ in part]:
+        groups[result.digests[row_of[file]]].append((stage, file))
+    across = [group for group in groups.values() if len({stage for stage, _ in group}) > 1]
+    identical = [[file for _, file in group] for group in across]
     if identical:
         rank_zero_info(
             f"{len(identical)} images are in more than one of train, val and test (identical pixels at {size}x{size}), "
@@ -166,25 +158,13 @@ def find_size(folder: DataFolder, files: list[str]) -> int:
     (path,) = paths_of(folder.images, files[:1])
     height, width, _ = read_rgb(path).shape
     if height != width:
-        raise DataError(
-            f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size to resize all "
-            "images."
-        )
+        raise DataError(f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size.")
     return height
 
 
 def without(entries: Entries, unreadable: dict[str, str]) -> Entries:
     """Return entries without those of unreadable files."""
     return {stage: [entry for entry in part if entry[0] not in unreadable] for stage, part in entries.items()}
-
-
-def find_identical(entries: Entries, digests: dict[str, bytes]) -> list[list[str]]:
-    """Return groups of files with identical pixels that are in more than one stage."""
-    groups: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    for stage, part in entries.items():
-        for file, _ in part:
-            groups[digests[file]].append((stage, file))
-    return [[file for _, file in group] for group in groups.values() if len({stage for stage, _ in group}) > 1]
 
 
 def check_complete(folder: DataFolder, entries: Entries, names: list[str], unreadable: dict[str, str]) -> None:
@@ -197,7 +177,7 @@ def check_complete(folder: DataFolder, entries: Entries, names: list[str], unrea
         first = f" First problem: {next(iter(unreadable.values()))}" if unreadable else ""
         raise DataError(
             f"Expected readable images in train, val and test, and of each class in train, but got none of "
-            f"{first_few(empty)}. Labels count from 0 without gaps: add images, or remove the class.{first}"
+            f"{first_few(empty)}. Add images, or remove the class: labels count from 0 without gaps.{first}"
         )
     if len(names) < 2:
         raise DataError(f"Expected at least two classes in {folder.images}, but got {', '.join(names)}.")

@@ -21,8 +21,8 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def download(url: str, target: Path, md5: str, size: int) -> None:
-    """Download ``url`` of ``size`` bytes to ``target``, which appears only when it is complete and its MD5 matches.
+def download(url: str, target: Path, md5: str) -> None:
+    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 matches.
 
     Raises:
         DataError: The site cannot be reached, the connection breaks, or the file is another one.
@@ -32,7 +32,7 @@ def download(url: str, target: Path, md5: str, size: int) -> None:
         with write_atomically(target) as partial:
             with (
                 urllib.request.urlopen(url, timeout=TIMEOUT) as response,
-                wrap_file(response, size, description=f"Downloading {target.name}") as source,
+                wrap_file(response, response.length or 0, description=f"Downloading {target.name}") as source,
                 partial.open("wb") as file,
             ):
                 shutil.copyfileobj(source, file)

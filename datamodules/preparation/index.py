@@ -29,10 +29,8 @@ def check_names(entries: Iterable[Entry]) -> None:
     """Raise DataError if an index file cannot hold the path of an entry."""
     for file, _ in entries:
         if UNSAFE.search(file):
-            raise DataError(
-                "Expected file names in UTF-8 without backslashes, line ends and spaces at either end, but got "
-                f"{file!r}. Rename the file."
-            )
+            wanted = "file names in UTF-8 without backslashes, line ends and spaces at either end"
+            raise DataError(f"Expected {wanted}, but got {file!r}. Rename the file.")
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
@@ -51,9 +49,8 @@ def read_index(path: Path) -> list[Entry]:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        got = f"the byte {content[error.start]:#04x}"
-        raise DataError(f"{path}:{number}: Expected UTF-8, but got {got}. Save the file as UTF-8.") from error
+        number, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise DataError(f"{path}:{number}: Expected UTF-8, but got the byte {byte:#04x}. Save it as UTF-8.") from error
     entries: list[Entry] = []
     numbers: dict[str, int] = {}  # line of each path
     for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
@@ -68,10 +65,8 @@ def read_index(path: Path) -> list[Entry]:
             )
         file, label = match.groups()
         if numbers.setdefault(file, number) != number:
-            raise DataError(
-                f"{path}:{number}: Expected each path once, but {file[:200]!r} is also in line {numbers[file]}. Delete "
-                "one of the two lines."
-            )
+            got = f"{file[:200]!r} is also in line {numbers[file]}"
+            raise DataError(f"{path}:{number}: Expected each path once, but {got}. Delete one of the lines.")
         entries.append((file, int(label)))
     return entries
 
@@ -87,16 +82,10 @@ def text_of(entries: Iterable[Entry]) -> bytes:
 
 
 def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:
-    """Return the number of entries of each class.
-
-    Raises:
-        DataError: A label is outside the classes.
-    """
+    """Return the number of entries of each class; raise DataError for a label outside the classes."""
     counts = dict.fromkeys(class_names, 0)
     for file, label in entries:
         if not 0 <= label < len(class_names):
-            raise DataError(
-                f"Expected labels from 0 to {len(class_names) - 1}, but got {label} for {file}. Correct its line."
-            )
+            raise DataError(f"Expected labels from 0 to {len(class_names) - 1}, but got {label} for {file}.")
         counts[class_names[label]] += 1
     return counts

@@ -9,8 +9,7 @@ from pathlib import Path
 from datamodules.errors import DataError, first_few
 from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import divide
-from datamodules.reading.decode import IMAGE_SUFFIXES
-from datamodules.reading.files import is_data, walk
+from datamodules.reading.files import is_data, is_image, relative_files
 
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # in train2017, asl_train, PublicTest
 STAGE_WORD = re.compile(
@@ -23,10 +22,7 @@ NEUTRAL = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", 
 def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
     """Split the images of a folder into "train", "val" and "test", by its folders or else by fractions.
 
-    Args:
-        root: Folder to which paths are relative.
-        fractions: Fractions of train, val and test. A folder of val or test has all its images; train is divided.
-        seed: Seed of the split.
+    A folder of val or test gives all its images; a stage without a folder is split off from train.
 
     Raises:
         DataError: There are no class folders, a class is empty or unknown in train, or stages are ambiguous.
@@ -39,9 +35,9 @@ def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
             if name not in names:
                 raise DataError(
                     f"Expected the classes of {folders['train']} ({', '.join(names)}) in {folder} too, but got {name}. "
-                    "Rename this folder to a class of train, or move it away."
+                    "Rename it, or move it away."
                 )
-            files = image_files(folder / name, root)
+            files = list(filter(is_image, relative_files(folder / name, root)))
             if not files:
                 raise DataError(
                     f"Expected images in {folder / name}, but got no file with the suffix of an image, such as .png. "
@@ -57,11 +53,7 @@ def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
 
 
 def find_stages(root: Path) -> dict[str, Path]:
-    """Return the folder that holds the class folders of train, and those of val and test if they exist.
-
-    Raises:
-        DataError: There are no class folders, or their stages are ambiguous.
-    """
+    """Return the folder that holds the class folders of train, and those of val and test if they exist."""
     top = unwrap(root)
     names = class_folders(top)
     only_train = top != root and top.name.lower() == "train" and "train" not in names  # then all folders are classes
@@ -129,12 +121,3 @@ def class_folders(folder: Path) -> list[str]:
     """Return the class folders in a folder, sorted, without hidden ones and those of other programs."""
     with os.scandir(folder) as places:
         return sorted(place.name for place in places if place.is_dir() and is_data(place.name))
-
-
-def image_files(folder: Path, root: Path) -> list[str]:
-    """Return the image files in a folder and its subfolders, as sorted paths relative to ``root``."""
-    files = []
-    for parent, names in walk(folder):
-        relative = Path(parent).relative_to(root).as_posix()
-        files += [f"{relative}/{name}" for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-    return sorted(files)

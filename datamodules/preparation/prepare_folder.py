@@ -43,8 +43,8 @@ class Source(Protocol):
 def prepare(data: Source) -> Prepared:
     """Return the images of a data module, after creating everything that is missing or outdated.
 
-    Safe to call from several processes at once, and again after a kill at any moment. A new split is described by
-    ``dataset.json`` before its index files are written: they are complete when their digests are those in it.
+    Safe to call from several processes at once, and again after a kill at any moment: ``dataset.json`` holds the
+    digests of the index files, and is written before those of a new split, after the old ones were set aside.
 
     Raises:
         DataError: The images are not available, or index files with other split settings exist.
@@ -66,9 +66,8 @@ def prepare(data: Source) -> Prepared:
             lock.release()
     except OSError as error:
         raise DataError(
-            f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs free space and "
-            "permission to read and write. Provide them, or change --data.root (and set --data.images, for a folder of "
-            "images), and run the command again."
+            f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs space and "
+            "permission to read and write: provide them, or change --data.root (and set --data.images to your images)."
         ) from error
 
 
@@ -86,13 +85,13 @@ def create(data: Source) -> Prepared:
     folder = data.folder
     data.prepare_images()
     info = load_description(folder.path)
-    settings, entries, is_new = choose_split(data, info)
-    digests = index_digests(folder.index, entries if is_new else {})
+    settings, entries, new = choose_split(data, info)
+    digests = index_digests(folder.index, new)
     known = info.pixels if info is not None and info.digests == digests else {}  # of other sizes and folds
     prepared = None
     if info is not None and known and info.split == settings:
         prepared = find_prepared(folder, info, entries)
-    elif info is not None and not is_new:
+    elif info is not None and not new:
         rank_zero_info(f"The index files of {folder.index} were edited. Reading all images again.")
     if info is None or prepared is None:
         names = list(data.find_class_names(entries))
@@ -103,21 +102,41 @@ def create(data: Source) -> Prepared:
         prepared = find_prepared(folder, info, entries)
     if prepared is None:
         raise DataError(f"The images in {folder.images} were changed while they were read. Run the command again.")
-    if is_new:
-        set_aside(folder.index, entries)
+    for path, text in ((index_path(folder.index, stage), text_of(part)) for stage, part in new.items()):
+        if path.is_file() and path.read_bytes() != text:  # it may have been edited
+            path.replace(path.with_name(f"{path.name}.old"))
     write_description(folder.path, dataclasses.replace(info, counts=prepared.counts))
-    if is_new:
-        for stage, part in entries.items():
-            write_index(index_path(folder.index, stage), part)
+    for stage, part in new.items():
+        write_index(index_path(folder.index, stage), part)
     return prepared
 
 
-def index_digests(folder: Path, new: Entries) -> dict[str, str]:
-    """Return the digest of each index file, of the folder or new, and of ``classes.txt``, by its name."""
-    paths = [*(index_path(folder, stage) for stage in STAGES), folder / CLASSES]
-    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
-    contents |= {index_path(folder, stage).name: text_of(part) for stage, part in new.items()}
-    return {path.name: digest_of(contents[path.name]) for path in paths if path.name in contents}
+def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, Entries]:
+    """Return the settings and entries of the split, and those of its index files that are to be written: all or none.
+
+    Complete index files without ``dataset.json`` are the user's, because this project writes that first.
+    """
+    folder = data.folder
+    paths = {stage: index_path(folder.index, stage) for stage in STAGES}
+    existing = {stage: path for stage, path in paths.items() if path.is_file()}
+    if existing == paths and not data.overwrite_split:
+        settings = GIVEN if info is None else info.split
+        check_settings(data, settings)
+        return settings, {stage: read_index(path) for stage, path in paths.items()}, {}
+    if folder.index != folder.path:
+        raise DataError(
+            f"Expected train.txt, val.txt and test.txt in {folder.index}, which define the split, and no "
+            "--data.overwrite_split, because nothing is written there. Add the missing ones, or move all away."
+        )
+    entries = data.make_split()
+    for stage, part in entries.items():
+        check_names(part)
+        if stage in existing and not data.overwrite_split and read_index(existing[stage]) != part:
+            raise DataError(
+                f"Expected train.txt, val.txt and test.txt in {folder.index}, but got only {', '.join(existing)}. "
+                "Restore the others, or split the images again with --data.overwrite_split true."
+            )
+    return data.split_settings, entries, entries
 
 
 def check_settings(data: Source, found: dict[str, Any]) -> None:
@@ -130,40 +149,9 @@ def check_settings(data: Source, found: dict[str, Any]) -> None:
         )
 
 
-def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, bool]:
-    """Return the settings and entries of the split that index files define, or else of a new one, and which it is.
-
-    Complete index files without ``dataset.json`` are the user's, because this project writes that first.
-
-    Raises:
-        DataError: Index files were created with other settings, or some are missing.
-    """
-    folder = data.folder
-    paths = {stage: index_path(folder.index, stage) for stage in STAGES}
-    existing = {stage: path for stage, path in paths.items() if path.is_file()}
-    if existing == paths and not data.overwrite_split:
-        settings = GIVEN if info is None else info.split
-        check_settings(data, settings)
-        return settings, {stage: read_index(path) for stage, path in paths.items()}, False
-    if folder.index != folder.path:
-        raise DataError(
-            f"Expected train.txt, val.txt and test.txt in {folder.index}, which define the split, and no "
-            "--data.overwrite_split, because nothing is written there. Add the missing ones, or move all away."
-        )
-    entries = data.make_split()
-    for stage, part in entries.items():
-        check_names(part)
-        if stage in existing and not data.overwrite_split and read_index(existing[stage]) != part:
-            missing = next(path for path in paths.values() if not path.is_file())
-            raise DataError(
-                f"Expected index files of one split in {folder.index}, but {missing.name} is missing. Restore it, "
-                "or split the images again with --data.overwrite_split true."
-            )
-    return data.split_settings, entries, True
-
-
-def set_aside(folder: Path, entries: Entries) -> None:
-    """Rename index files with other entries, which may have been edited, to ``train.txt.old`` and so on."""
-    for path, part in ((index_path(folder, stage), part) for stage, part in entries.items()):
-        if path.is_file() and path.read_bytes() != text_of(part):
-            path.replace(path.with_name(f"{path.name}.old"))
+def index_digests(folder: Path, new: Entries) -> dict[str, str]:
+    """Return the digest of each index file, of the folder or new, and of ``classes.txt``, by its name."""
+    paths = [*(index_path(folder, stage) for stage in STAGES), folder / CLASSES]
+    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    contents |= {index_path(folder, stage).name: text_of(part) for stage, part in new.items()}
+    return {path.name: digest_of(contents[path.name]) for path in paths if path.name in contents}

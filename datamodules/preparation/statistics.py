@@ -35,11 +35,6 @@ def channel_mean_std(sums: np.ndarray, pixels: int) -> tuple[list[float], list[f
     return mean, std
 
 
-def constant_channels(std: Sequence[float]) -> list[str]:
-    """Return which of R, G and B are constant, or almost constant, by their standard deviations."""
-    return [name for name, value in zip("RGB", std, strict=True) if value < LEAST_STD]
-
-
 def divisors(std: Sequence[float]) -> list[float]:
     """Return standard deviations to divide by: 1 for a constant channel, whose noise would be amplified."""
     return [value if value >= LEAST_STD else 1.0 for value in std]

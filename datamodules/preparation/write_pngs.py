@@ -43,7 +43,7 @@ def list_converted(images: Path, subset: str) -> list[Entry]:
 
 
 def read_source(images: Path, subset: str) -> dict[str, Any]:
-    """Return the source of the images that was passed to ``convert``."""
+    """Return the origin of the images of a subset."""
     return json.loads((images / subset / SOURCE).read_text())
 
 
@@ -58,11 +58,7 @@ def convert(batches: Iterable[ImageBatch], images: Path, class_names: Sequence[s
     Files are written next to the target, and each subset is renamed at the end: after a kill at any moment, each is
     either complete or missing, and the next call starts from scratch. A folder that exists is not changed.
 
-    Args:
-        batches: Images; those of a subset in any order.
-        images: Parent folder of the subsets.
-        class_names: Name of each label, used as the name of its folder.
-        source: Origin of the images, see ``read_source``.
+    ``source``, the origin of the images, is written next to them.
     """
     partial = images.with_name(images.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.reading.decode import IMAGE_SUFFIXES
@@ -43,8 +44,8 @@ def find_files(paths: Iterable[str]) -> FileList:
             files = [place]
             if os.path.isdir(place):
                 inside = [os.path.join(parent, name) for parent, names in walk(place, note) for name in names]
-                files = [file for file in inside if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES]
-                result.passed_over.extend(sorted({*inside} - {*files}))
+                files = list(filter(is_image, inside))
+                result.passed_over.extend(file for file in inside if not is_image(file))
             for file in files:
                 if os.path.isfile(file):
                     result.files.append(file)
@@ -65,6 +66,20 @@ def walk(
         seen.add(os.path.realpath(parent))
         inner[:] = sorted(name for name in inner if is_data(name) and os.path.realpath(f"{parent}/{name}") not in seen)
         yield parent, sorted(name for name in names if not name.startswith("."))
+
+
+def relative_files(folder: Path, root: Path) -> list[str]:
+    """Return the files in a folder and its subfolders, as sorted paths relative to ``root``."""
+    files = []
+    for parent, names in walk(folder):
+        start = Path(parent).relative_to(root).as_posix()
+        files += [name if start == "." else f"{start}/{name}" for name in names]
+    return sorted(files)
+
+
+def is_image(file: str) -> bool:
+    """Return whether a file has the suffix of an image."""
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_data(name: str) -> bool:

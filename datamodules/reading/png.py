@@ -1,8 +1,8 @@
 """Write and read plain PNG files, a batch at a time.
 
-A general encoder filters and compresses every row, which takes far more time than the rest of the work and saves no
-disk block for a small image. Here rows are stored uncompressed: a valid PNG (W3C, "Portable Network Graphics
-Specification", third edition) that any decoder reads, and whose pixels are at a known offset for this module's decoder.
+Filtering and compressing rows would take far more time than the rest of the work, and save no disk block for a small
+image. Here they are stored: any decoder reads the file (W3C, "Portable Network Graphics Specification", third edition),
+and this module's decoder finds the pixels at a known offset.
 """
 
 import struct

@@ -24,8 +24,8 @@ def read_images(
         paths: Image files. Those that ``encode_pngs`` wrote are read several times faster than others.
         size: Side of the result in pixels.
         resize: How images of another size are resized; None if another size is an error.
-        errors: If given, receives the position of each file that cannot be read, whose pixels are then black.
-        losses: If given, receives for each position the keys of ``decode.LOSSES`` that apply to the file.
+        errors: Receives the position of each file that cannot be read, whose pixels are then black.
+        losses: Receives for each position the keys of ``decode.LOSSES`` that apply to the file.
 
     Raises:
         DataError: A file is missing, not an image or of another size, and ``errors`` is None.
@@ -39,10 +39,8 @@ def read_images(
         try:
             pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost)
             if pixels.shape[:2] != (size, size):
-                raise DataError(
-                    f"Expected images of {size}x{size} pixels like the first, but {path} has {pixels.shape[1]}x"
-                    f"{pixels.shape[0]}. Set --data.image_size to resize all images."
-                )
+                got = f"{path} has {pixels.shape[1]}x{pixels.shape[0]}"
+                raise DataError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
             images[position] = pixels.transpose(2, 0, 1)
         except DataError as error:
             if errors is None:

@@ -125,13 +125,7 @@ def test_without_a_network_the_error_names_the_places_and_three_remedies(
     with pytest.raises(DataError) as error:
         CIFAR10DataModule(root=str(tmp_path / "data")).prepare_data()
     message = str(error.value)
-    for part in (
-        "data/cifar-10-batches-py",
-        "127.0.0.1:9",
-        f"Put {CIFAR10.filename} into",
-        "--data.archive",
-        "sample.yaml",
-    ):
+    for part in ("data/cifar-10-batches-py", "127.0.0.1:9", "put it into", "--data.archive", "sample.yaml"):
         assert part in message
     assert "\n" not in message
 

@@ -114,7 +114,7 @@ def test_hidden_files_other_files_and_folders_of_other_programs_are_passed_over(
         module = data(photos)
     assert module.class_names == ["dogs", "my cats"]
     assert sum(sums(module)) == 21
-    assert f"2 files in {photos} are not used, for example loose.png. Images in class folders are add" in caplog.text
+    assert f"2 files in {photos} are not used, for example dogs/movie.mp4. Images in class folders are add" in caplog.text
 
 
 @pytest.mark.parametrize(

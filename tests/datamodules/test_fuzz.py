@@ -1,6 +1,5 @@
 """Property tests: any bytes are either read as data or raise a DataError of one line."""
 
-import gzip
 import pickle
 import pickletools
 from collections.abc import Callable
@@ -100,16 +99,6 @@ def test_any_archive_is_its_images_or_an_error(tiny: Path, data: st.DataObject) 
     evil = tiny.with_name("evil.tar.gz")
     evil.write_bytes(data.draw(mutated(tiny.read_bytes())))
     assert tried(images, evil) in (None, images(tiny))  # gzip's checksum detects changes
-
-
-@settings(max_examples=130, deadline=None, derandomize=True)
-@given(data=st.data(), packed=st.booleans())
-def test_any_tar_file_is_images_or_an_error(tiny: Path, data: st.DataObject, packed: bool) -> None:
-    content = data.draw(mutated(gzip.decompress(tiny.read_bytes())))
-    evil = tiny.with_name("evil.tar")
-    evil.write_bytes(gzip.compress(content, 0) if packed else content)
-    result = tried(images, evil)
-    assert result is None or len(result) == len(BATCHES)
 
 
 LINE = st.tuples(

@@ -190,7 +190,7 @@ def test_index_files_without_a_description_are_the_users(root: Path) -> None:
     module = prepared(root)
     assert (module.prepared.split, module.class_counts) == ({"name": "given"}, [2, 1])
     (folder_of(root) / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"val\.txt is missing\. Restore it, or split the images again with --data\.ov"):
+    with pytest.raises(DataError, match=r"but got only train, test\. Restore the others, or split the images again"):
         prepared(root)
     assert prepared(root, overwrite_split=True).digest == before.digest
 
