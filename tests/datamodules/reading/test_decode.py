@@ -3,13 +3,12 @@ import runpy
 import struct
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageSequence
+from PIL import Image, ImageFile
 from torchvision.transforms import functional
 
 from datamodules.errors import DataError
@@ -109,12 +108,10 @@ def test_palette_is_looked_up(tmp_path: Path) -> None:
     image.putdata(indices.ravel().tolist())
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "one.png", transparency=3)
-    image.save(tmp_path / "one.gif", transparency=3)
     image.save(tmp_path / "many.png", transparency=bytes(range(0, 256, 16)))
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), palette[indices])
     one = np.where(np.arange(16)[:, None] == 3, 255, palette)
     np.testing.assert_array_equal(read_rgb(tmp_path / "one.png"), one[indices])
-    np.testing.assert_array_equal(read_rgb(tmp_path / "one.gif"), one[indices])
     many = over_white(palette, np.arange(0, 256, 16))
     assert_near(read_rgb(tmp_path / "many.png"), many[indices], 1)
 
@@ -135,27 +132,6 @@ def test_transparent_level_becomes_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb, np.where((CORNERS == (0, 255, 0)).all(-1, keepdims=True), 255, CORNERS))
     deep = read_rgb(write_png(tmp_path / "deep.png", RAMP, 0, chunk(b"tRNS", struct.pack(">H", 7 * 257))))
     np.testing.assert_array_equal(deep[..., 0], np.where(LEVELS == 7, 255, LEVELS))
-
-
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".tif", 0), (".jpg", 3)])  # CMYK JPEGs are inverted, as by Adobe
-def test_cmyk_has_its_colours(tmp_path: Path, suffix: str, tolerance: int) -> None:
-    inks = {
-        (0, 255, 255, 0): (255, 0, 0),
-        (255, 0, 255, 0): (0, 255, 0),
-        (0, 0, 0, 255): (0, 0, 0),
-        (0,) * 4: (255,) * 3,
-    }
-    image = Image.new("CMYK", (64, 16))
-    for column, ink in enumerate(inks):
-        image.paste(ink, (16 * column, 0, 16 * column + 16, 16))
-    image.save(tmp_path / f"a{suffix}")
-    assert_near(read_rgb(tmp_path / f"a{suffix}")[8, 8::16], np.array(list(inks.values())), tolerance)
-
-
-@pytest.mark.parametrize(("mode", "red"), [("YCbCr", (76, 85, 255)), ("LAB", (138, 209, 198))])
-def test_other_colour_spaces_become_rgb(tmp_path: Path, mode: str, red: tuple[int, int, int]) -> None:
-    Image.new(mode, (4, 4), red).save(tmp_path / "a.tif", compression="tiff_lzw")
-    assert_near(read_rgb(tmp_path / "a.tif"), np.full((4, 4, 3), (255, 0, 0)), 6)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
@@ -186,13 +162,8 @@ def test_floats_and_32_bits_are_refused(tmp_path: Path, values: np.ndarray, got:
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    for name, options in {
-        "a.png": {},
-        "a.tif": {},
-        "b.tif": {"compression": "tiff_lzw"},
-        "a.webp": {"lossless": True},
-        "a.jpg": {"quality": 100, "subsampling": 0},
-    }.items():
+    for name in ("a.png", "a.tif", "a.jpg"):
+        options = {"quality": 100, "subsampling": 0} if name == "a.jpg" else {}
         path = save(tmp_path / name, CORNERS, exif=exif(orientation), **options)
         assert_near(read_rgb(path), UPRIGHT[orientation](CORNERS), 3 if name == "a.jpg" else 0)
     late = save(tmp_path / "late.png", CORNERS)  # PNG may store EXIF after the pixels
@@ -209,31 +180,17 @@ def test_damaged_exif_is_no_obstacle(tmp_path: Path, suffix: str, damage: bytes)
     assert np.abs(read_rgb(path) - CORNERS.astype(float)).mean() < 30
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    path = tmp_path / f"a{suffix}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {}))
-    with Image.open(path) as image:
-        assert len(list(ImageSequence.Iterator(image))) == 3
-    np.testing.assert_array_equal(read_rgb(path), np.full((8, 8, 3), (255, 0, 0)))
-
-
 def transparent(alpha: int) -> Image.Image:
     return Image.fromarray(np.dstack([CORNERS, np.full((16, 24), alpha, np.uint8)]))
 
 
-def write_deep_tiff(path: Path, channels: int) -> None:
-    """Write an uncompressed TIFF with channels beyond red, green and blue whose meaning is not specified."""
-    pixels = noise(16, 16, channels).tobytes()
-    extra = channels - 3
-    size = 8 + 2 + 10 * 12 + 4
-    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, channels, size), (259, 3, 1, 1), (262, 3, 1, 2)]
-    tags += [(273, 4, 1, size + 2 * channels + 2 * extra), (277, 3, 1, channels), (278, 3, 1, 16)]
-    tags += [(279, 4, 1, len(pixels)), (338, 3, extra, 0 if extra <= 2 else size + 2 * channels)]
+def write_four_channels(path: Path) -> None:
+    """Write an uncompressed TIFF with a channel beyond red, green and blue whose meaning is not specified."""
+    pixels, size = noise(16, 16, 4).tobytes(), 8 + 2 + 10 * 12 + 4
+    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 4, size), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, size + 8)]
+    tags += [(277, 3, 1, 4), (278, 3, 1, 16), (279, 4, 1, len(pixels)), (338, 3, 1, 0)]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    depths = struct.pack(f"<{channels}H", *[8] * channels)
-    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + depths + bytes(2 * extra) + pixels)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + struct.pack("<4H", *[8] * 4) + pixels)
 
 
 def save_frames(path: Path) -> None:
@@ -244,18 +201,13 @@ def save_frames(path: Path) -> None:
     ("name", "write", "expected"),
     [
         ("a.png", lambda path: transparent(128).save(path), ["alpha"]),
-        ("a.webp", lambda path: transparent(128).save(path, lossless=True), ["alpha"]),
-        ("a.tif", lambda path: transparent(128).save(path, compression="tiff_lzw"), ["alpha"]),
         ("a.png", lambda path: transparent(128).convert("LA").save(path), ["alpha"]),
         ("a.png", lambda path: Image.fromarray(CORNERS).quantize(4).save(path, transparency=0), ["alpha"]),
         ("a.png", lambda path: transparent(255).save(path), []),  # opaque: nothing is lost
-        ("a.tif", lambda path: write_deep_tiff(path, 4), ["channels"]),
-        ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
+        ("a.tif", write_four_channels, ["channels"]),
         ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
         ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
         ("a.gif", save_frames, ["frames"]),
-        ("a.png", save_frames, ["frames"]),
-        ("a.webp", save_frames, ["frames"]),
         ("a.tif", save_frames, ["frames"]),
         ("a.mpo", save_frames, []),  # as from phones: the second frame is a preview
         ("a.jpg", lambda path: save(path, CORNERS, "CMYK"), []),
@@ -363,14 +315,6 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
     assert not warned
     assert all(message.isprintable() for message in messages)
     assert min(read, len(messages)) > 100
-
-
-def test_threads_read_at_once(tmp_path: Path) -> None:
-    paths = [save(tmp_path / f"{index}.jpg", photo(90 + index, 120), exif=exif(index % 8 + 1)) for index in range(16)]
-    alone = [read_rgb(path, 20, "pad") for path in paths]
-    with ThreadPoolExecutor(8) as pool:
-        for got, expected in zip(pool.map(lambda path: read_rgb(path, 20, "pad"), paths * 5), alone * 5, strict=True):
-            np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("shape", [(32, 47), (47, 32), (33, 32), (64, 96), (20, 30)])
