@@ -80,7 +80,12 @@ class FolderDataModule(ImageDataModule):
     def find_class_names(self, entries: Entries) -> Sequence[str]:
         """Return the names in ``classes.txt``, or else those of the folders that hold the images of each label."""
         path = self.folder.index / CLASSES
-        return read_classes(path) if path.is_file() else name_labels(entries)
+        if not path.is_file():
+            return name_labels(entries)
+        names = [line.strip() for line in path.read_text("utf-8-sig", "replace").split("\n") if line.strip()]
+        if len(set(names)) < len(names):
+            raise DataError(f"Expected each name once in {path}, but got {', '.join(names)}.")
+        return names
 
     def source(self) -> dict[str, Any]:
         return {"name": "folder", "images": str(self.images)}
@@ -104,22 +109,9 @@ class FolderDataModule(ImageDataModule):
         unused = [file for file in relative_files(self.images, self.images) if file not in used]
         if unused := [file for file in unused if not file.endswith(".txt")]:
             rank_zero_info(
-                f"{len(unused)} files in {self.images} are not used, for example {unused[0]}. Images in class folders "
-                "are added by --data.overwrite_split true; others can only be classified, by `predict`."
+                f"{len(unused)} files in {self.images} are not used, for example {unused[0]}: they are in no class "
+                "folder, no images, or new. --data.overwrite_split true adds new ones; `predict` classifies any image."
             )
-
-
-def read_classes(path: Path) -> list[str]:
-    """Return the names in a file, one per line.
-
-    Raises:
-        DataError: It has a name twice.
-    """
-    lines = path.read_text("utf-8-sig", errors="replace").split("\n")
-    names = [line.strip() for line in lines if line.strip()]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise DataError(f"Expected each name once in {path}, but got {twice.pop()!r} again.")
-    return names
 
 
 def name_labels(entries: Entries) -> list[str]:

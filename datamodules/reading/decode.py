@@ -26,7 +26,6 @@ _NOT_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 LOSSES = {
     "alpha": "have transparent parts, which are composited over white",
     "channels": "have channels beyond red, green, blue and alpha, which are dropped",
-    "depth": "have more than 8 bits per channel, which are scaled to 8",
     "frames": "have several frames or pages, of which only the first is used",
 }
 
@@ -61,10 +60,9 @@ def read_rgb(
             if image.format in _NOT_PICTURES:
                 raise UnidentifiedImageError
             drafted = None if size is None else image.draft(None, _draft_size(image, size, resize))
-            layout = str(image.tile)  # read it first, because loading clears it
             image.load()
             if losses is not None:
-                losses += _losses(image, layout)
+                losses += _losses(image)
             rgb = _to_rgb(image)
             if size is not None:
                 width, height = drafted[1][2:] if drafted else image.size
@@ -96,16 +94,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _losses(image: Image.Image, layout: str) -> Iterator[str]:
-    """Yield the keys of ``LOSSES`` that apply to a loaded image; ``layout`` describes how its file stores pixels."""
-    deep = image.mode[0] in "IF"
-    if image.has_transparency_data and (deep or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
+def _losses(image: Image.Image) -> Iterator[str]:
+    """Yield the keys of ``LOSSES`` that apply to a loaded image."""
+    if image.has_transparency_data and (image.mode[0] in "IF" or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
         yield "alpha"
     tags: Any = getattr(image, "tag_v2", {})  # of TIFF
     if tags.get(ExifTags.Base.SamplesPerPixel, 1) > len(image.getbands()):
         yield "channels"
-    if deep or ";16" in layout:
-        yield "depth"
     with suppress(Exception):  # a damaged second GIF frame; frames of MPO are previews, and of PSD layers
         if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
             yield "frames"

@@ -90,13 +90,9 @@ class RunsCode:
         RunsCode(os.system, "echo owned > {}"),
         RunsCode(subprocess.Popen, "{}"),
         RunsCode(eval, "__import__('pathlib').Path('{}').touch()"),
-        RunsCode(getattr, "x", "y"),
         RunsCode(np.load, "{}"),
         RunsCode(np.ndarray, (10**12,)),
-        RunsCode(np.ndarray, (8,), "O"),
-        RunsCode(np.dtype, "O"),
         RunsCode(np.dtype, [("a", "u1"), ("b", "O")]),
-        RunsCode(np.int64, 3),
     ],
     ids=lambda evil: evil.reduced[0].__name__,
 )
@@ -118,12 +114,10 @@ def test_pickle_with_code_next_to_its_images_is_refused(protocol: int) -> None:
         parse_batch(pickle.dumps(batch, protocol))
 
 
-SYSTEM = b"cos\nsystem\n"
 ENCODE = b"c_codecs\nencode\nq\x01"
 REFUSED = {
-    "GLOBAL": SYSTEM + b".",
+    "GLOBAL": b"cos\nsystem\n.",
     "GLOBAL within numpy": b"cnumpy.core.multiarray\nfromfile\n.",
-    "STACK_GLOBAL": b"\x8c\x08builtins\x8c\x04eval\x93.",
     "STACK_GLOBAL of a dotted name": b"\x8c\x05numpy\x8c\x15ndarray.__class__.mro\x93.",
     "REDUCE": b"\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
     "REDUCE of more pixels than bytes": (
@@ -132,18 +126,14 @@ REFUSED = {
     "REDUCE of another codec": ENCODE + b"X\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
     "INST": b"(\x8c\x02lsios\nsystem\n.",
     "OBJ": b"(cnumpy\nndarray\nK\x08o.",
-    "NEWOBJ": b"cnumpy\nndarray\nK\x08\x85\x81.",
     "EXT1": b"\x82\x01.",
     "PERSID": b"Pid\n.",
     "NEXT_BUFFER": b"\x97.",
     "BUILD of a function": ENCODE + b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.",
-    "BUILD with objects": EMPTY_ARRAY + b"(K\x01K\x01\x85" + DTYPE + b"\x89]Natb.",
     "BUILD with a dtype of objects": EMPTY_ARRAY + b"(K\x01K\x01\x85cnumpy\ndtype\nU\x01O\x85R\x89]Natb.",
     "BUILD with more pixels than bytes": ARRAY.replace(b"K\x01M\x00\x0c", b"K\x02M\x00\x0c") + b".",
     "item of a text": b"U\x01aK\x01a.",
     "missing memo": b"h\x01.",
-    "nothing": b"",
-    "no pickle": b"<html>404</html>",
     "text that is no latin1": ENCODE + b"\x8c\x03" + "名".encode() + b"\x8c\x06latin1\x86R.",
 }
 
@@ -167,12 +157,6 @@ HUNGRY = {
     "BINBYTES8": b"\x8e" + GIANT + b"x.",
     "LONG4": b"\x8b\xff\xff\xff\x7fx.",
     "FRAME": b"\x95" + GIANT + b"N",
-    "a text encoded again and again": b"".join(
-        (
-            *(ENCODE, b"X\x00\x00\x10\x00", b"x" * 2**20, b"q\x02X\x06\x00\x00\x00latin1q\x03"),
-            *(b"h\x01h\x02h\x03\x86R" * 2000, b"."),
-        )
-    ),
 }
 
 
@@ -192,12 +176,9 @@ def test_pickle_takes_no_more_memory_than_a_batch_has_use_for(content: bytes) ->
         ({b"data": np.zeros((100, 3071), np.uint8)}, r"'u1' \(100, 3071\) as `data` and 100 labels, but expected 'u1'"),
         ({b"data": np.zeros((100, 3072), np.float32)}, r"'f4' \(100, 3072\) as `data`"),
         ({b"data": np.zeros((100, 3072), object)}, r"'O8' \(100, 3072\) as `data`"),
-        ({b"data": b"none"}, "str as `data`, but expected an array of uint8"),
         ({b"data": None}, "NoneType as `data`"),
         ({b"labels": [0]}, r"'u1' \(100, 3072\) as `data` and 1 labels"),
-        ({b"labels": None}, "the label NoneType"),
         ({b"labels": [*[0] * 99, 10]}, "the label 10, but expected integers from 0 to 9"),
-        ({b"labels": [-1] * 100}, "the label -1"),
         ({b"labels": [True] * 100}, "the label bool"),
         ({b"labels": np.zeros(100, np.uint8)}, "the label list, str, but expected integers from 0 to 9"),
     ],
@@ -216,11 +197,6 @@ def folder(archive: Path, tmp_path: Path) -> Path:
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, **EXTRACT)
     return tmp_path / FOLDER
-
-
-def test_extracted_folder_is_read_like_the_archive(archive: Path, folder: Path) -> None:
-    for packed, extracted in zip(read_batches(archive), read_batches(folder), strict=True):
-        np.testing.assert_array_equal(packed.pixels, extracted.pixels)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1500, 200_000, -1])
@@ -259,8 +235,6 @@ def zipped() -> bytes:
     [
         (zipped(), "it is a zip file"),
         (b"<!DOCTYPE html>\n<html>Not found</html>", "it is no tar file"),
-        (b"", "it is no tar file"),
-        (batch_content(0), "it is no tar file"),
         (gzip.compress(batch_content(0)), "it is no tar file"),
     ],
 )
@@ -299,7 +273,7 @@ def test_missing_and_duplicate_batches_are_named(tmp_path: Path, contents: dict[
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_repacked_archive_is_read(folder: Path, tmp_path: Path, mode: Any) -> None:
+def test_repacked_archive_is_read_like_the_folder(folder: Path, tmp_path: Path, mode: Any) -> None:
     (folder / "batches.meta").write_bytes(b"not looked at")
     with tarfile.open(tmp_path / "a.tar", mode) as tar:
         tar.addfile(tarfile.TarInfo(f"./._{FOLDER}"))  # as macOS does

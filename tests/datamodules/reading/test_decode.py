@@ -205,8 +205,6 @@ def save_frames(path: Path) -> None:
         ("a.png", lambda path: Image.fromarray(CORNERS).quantize(4).save(path, transparency=0), ["alpha"]),
         ("a.png", lambda path: transparent(255).save(path), []),  # opaque: nothing is lost
         ("a.tif", write_four_channels, ["channels"]),
-        ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
-        ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
         ("a.gif", save_frames, ["frames"]),
         ("a.tif", save_frames, ["frames"]),
         ("a.mpo", save_frames, []),  # as from phones: the second frame is a preview
