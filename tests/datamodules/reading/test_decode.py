@@ -101,21 +101,6 @@ def test_lossless_formats_give_back_the_very_pixels(tmp_path: Path, suffix: str)
     assert got.flags.writeable  # torch.from_numpy warns about read-only arrays
 
 
-def test_palette_is_looked_up(tmp_path: Path) -> None:
-    palette, indices = noise(16, 3), noise(8, 9) % 16
-    image = Image.fromarray(indices).convert("P")
-    image.putpalette(palette.tobytes())
-    image.putdata(indices.ravel().tolist())
-    image.save(tmp_path / "a.png")
-    image.save(tmp_path / "one.png", transparency=3)
-    image.save(tmp_path / "many.png", transparency=bytes(range(0, 256, 16)))
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), palette[indices])
-    one = np.where(np.arange(16)[:, None] == 3, 255, palette)
-    np.testing.assert_array_equal(read_rgb(tmp_path / "one.png"), one[indices])
-    many = over_white(palette, np.arange(0, 256, 16))
-    assert_near(read_rgb(tmp_path / "many.png"), many[indices], 1)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_transparent_pixels_are_laid_over_white(tmp_path: Path, suffix: str) -> None:
     pixels = noise(16, 16, 4)
@@ -130,6 +115,9 @@ def test_transparent_level_becomes_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey[..., 0], np.where(LEVELS == 7, 255, LEVELS))
     rgb = read_rgb(save(tmp_path / "rgb.png", CORNERS, transparency=(0, 255, 0)))
     np.testing.assert_array_equal(rgb, np.where((CORNERS == (0, 255, 0)).all(-1, keepdims=True), 255, CORNERS))
+    palette = Image.fromarray(CORNERS).quantize(4)
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((20, 0)))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "palette.png"), rgb)
     deep = read_rgb(write_png(tmp_path / "deep.png", RAMP, 0, chunk(b"tRNS", struct.pack(">H", 7 * 257))))
     np.testing.assert_array_equal(deep[..., 0], np.where(LEVELS == 7, 255, LEVELS))
 
