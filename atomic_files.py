@@ -15,8 +15,7 @@ def write_atomically(path: Path, suffix: str = ".partial", durable: bool = False
     Args:
         path: The file; its folder must exist.
         suffix: End of the temporary name. Processes that may write the same file at the same time need distinct ones.
-        durable: Write to the disk before the renaming; otherwise, a power failure may leave the new name without the
-            content.
+        durable: Flush to the disk before renaming; otherwise, a power failure may leave an empty file.
     """
     partial = path.with_name(path.name + suffix)
     try:

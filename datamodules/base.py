@@ -120,9 +120,6 @@ class ImageDataModule(LightningDataModule, ABC):
         """Return where the images come from, for ``dataset.json``."""
         return {}
 
-    def verify(self) -> None:
-        """Raise DataError if an image on disk is damaged."""
-
     # Properties of the data; the first access prepares it
 
     @property

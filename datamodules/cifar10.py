@@ -13,9 +13,8 @@ from datamodules.preparation.cifar10_archive import ARCHIVE, BATCHES, CLASS_NAME
 from datamodules.preparation.download import download, md5_of
 from datamodules.preparation.index import STAGES, Entries
 from datamodules.preparation.split import Fractions, check_fractions, divide
-from datamodules.preparation.write_pngs import convert, find_missing, list_converted, read_source, verify
+from datamodules.preparation.write_pngs import convert, find_missing, list_converted, read_source
 
-ARCHIVE_BYTES = 170_498_071
 BATCH_MD5 = dict((*CIFAR10.train_list, *CIFAR10.test_list))
 
 
@@ -33,7 +32,6 @@ class CIFAR10DataModule(ImageDataModule):
             testing; "tutorial" splits the 10,000 test images 8:1:1 and ignores the training images; three fractions,
             such as ``[0.8, 0.1, 0.1]``, split all 60,000.
         split_seed: Seed of the split.
-        png_compression: zlib level of the PNG files: 0 is fastest and takes no more blocks on disk than 9, at 32x32.
         **kwargs: See ``ImageDataModule``.
     """
 
@@ -43,14 +41,12 @@ class CIFAR10DataModule(ImageDataModule):
         archive: str | None = None,
         split: Literal["official", "tutorial"] | Fractions = "official",
         split_seed: int = 666,
-        png_compression: Literal[0, 1, 2, 3, 4, 5, 6, 7, 8, 9] = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(root=root, **kwargs)
         self.archive = None if archive is None else Path(archive)
         self.split = split
         self.split_seed = split_seed
-        self.png_compression = png_compression
         self.subsets = ("test",) if split == "tutorial" else ("train", "test")
         if isinstance(split, tuple):
             check_fractions(split)
@@ -69,9 +65,7 @@ class CIFAR10DataModule(ImageDataModule):
             return
         archive = self._find_archive()
         source = {"name": "CIFAR-10", "archive": archive.name, **md5_facts(archive)}
-        total = sum(50_000 if subset == "train" else 10_000 for subset in missing)
-        batches = read_batches(archive, missing)
-        convert(batches, self.root / "images", CLASS_NAMES, total, source, self.png_compression)
+        convert(read_batches(archive, missing), self.root / "images", CLASS_NAMES, source)
         if not source["official"]:
             rank_zero_info(f"The MD5 of {archive} is not the official one: its pixels may differ from CIFAR-10's.")
 
@@ -91,43 +85,30 @@ class CIFAR10DataModule(ImageDataModule):
     def source(self) -> dict[str, Any]:
         return {subset: read_source(self.root / "images", subset) for subset in self.subsets}
 
-    def verify(self) -> None:
-        """Compare every PNG file with its checksum."""
-        for subset in self.subsets:
-            verify(self.root / "images", subset)
-
     # Helpers
 
     def _find_archive(self) -> Path:
         """Return the path of the archive, after downloading it if necessary."""
-        if self.archive is not None:
-            inside = (self.archive / name for name in (FOLDER, ARCHIVE))
-            archive = next((place for place in inside if place.exists()), self.archive)
-            if not archive.exists():
-                raise DataError(
-                    f"Expected {ARCHIVE} or the folder {FOLDER} at --data.archive, but {archive} does not exist. "
-                    f"Download it from {PAGE}; for other images, use --data datamodules.FolderDataModule."
-                )
-            return archive
-        places = [folder / name for folder in (self.root, self.root.parent) for name in (FOLDER, ARCHIVE)]
-        for place in places:
+        folders = (self.root, self.root.parent) if self.archive is None else (self.archive,)
+        places = [folder / name for folder in folders for name in (FOLDER, ARCHIVE)]
+        for place in (*places, *filter(None, [self.archive])):
             if place.exists():
                 return place
         try:
-            download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5, ARCHIVE_BYTES)
+            if self.archive is not None:
+                raise DataError(f"{self.archive} does not exist")
+            download(CIFAR10.url, self.root / ARCHIVE, CIFAR10.tgz_md5)
         except DataError as error:
             raise DataError(
-                f"Expected CIFAR-10 at one of {', '.join(map(str, places))}, but it is missing. {error}. Put "
-                f"{ARCHIVE} into {self.root}, give --data.archive PATH, or add --config configs/sample.yaml to train "
-                "on a small sample that needs no network."
+                f"Expected CIFAR-10 at one of {', '.join(map(str, places))}, but it is missing. {error}. Get {ARCHIVE} "
+                f"from {PAGE}, put it into {self.root} or give --data.archive PATH, or add --config "
+                "configs/sample.yaml to train on a small sample that needs no network."
             ) from error
         return self.root / ARCHIVE
 
 
 def md5_facts(archive: Path) -> dict[str, Any]:
     """Return the MD5 of an archive, or of each batch in a folder, and whether they are the official ones."""
-    if archive.is_dir():
-        checksums = {name: md5_of(archive / name) for name in BATCHES if (archive / name).is_file()}
-        return {"md5": checksums, "official": checksums == {name: BATCH_MD5[name] for name in BATCHES}}
-    md5 = md5_of(archive)
-    return {"md5": md5, "official": md5 == CIFAR10.tgz_md5}
+    expected = {name: BATCH_MD5[name] for name in BATCHES} if archive.is_dir() else {"": CIFAR10.tgz_md5}
+    md5 = {name: md5_of(archive / name) for name in expected if (archive / name).is_file()}
+    return {"md5": md5.get("", md5), "official": md5 == expected}

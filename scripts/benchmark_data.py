@@ -185,7 +185,7 @@ def main() -> None:
 
     rows: list[tuple[str, str, Callable[[], int]]] = [
         ("write PNG files", "imageio loop (10,000 images)", write(lambda at: imageio_loop(batches[0], at))),
-        ("write PNG files", "this project", write(lambda at: convert(batches, at, CLASS_NAMES, 60_000, {}))),
+        ("write PNG files", "this project", write(lambda at: convert(batches, at, CLASS_NAMES, {}))),
         ("write PNG files", "blobs of the same size, threads", write(lambda at: blobs(60_000, at))),
         ("write PNG files", "blobs of the same size, write_bytes", write(lambda at: plain_blobs(60_000, at))),
         ("first epoch", "ImageFolder, 2 workers", lambda: consume(usual)),

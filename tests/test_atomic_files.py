@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,3 @@ def test_a_temporary_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> 
     with write_atomically(tmp_path / "table.csv") as partial:
         partial.write_text("new")
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"table.csv": "new"}
-
-
-def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
-    with write_atomically(tmp_path / "table.csv") as partial:
-        partial.touch()
-    umask = os.umask(0)
-    os.umask(umask)
-    assert (tmp_path / "table.csv").stat().st_mode & 0o777 == 0o666 & ~umask

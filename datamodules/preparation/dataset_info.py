@@ -1,4 +1,4 @@
-"""Read and write ``dataset.json``, which describes the images that the index files list."""
+"""Read and write ``dataset.json``, the manifest of the images that the index files list."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from atomic_files import write_atomically
-from datamodules.preparation.statistics import constant_channels
+from datamodules.preparation.statistics import LEAST_STD
 from datamodules.reading.decode import LOSSES
 
 FILE = "dataset.json"
@@ -14,66 +14,41 @@ FILE = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class PixelStats:
-    """Statistics of all images at one size.
+    """Statistics of all images at one size."""
 
-    Attributes:
-        fingerprint: Fingerprint of the image files, see ``cache.fingerprint``.
-        mean: Mean of R, G and B over the training images, on the scale of 0 to 1.
-        std: Their standard deviation.
-        unreadable: Files that cannot be read, each with the reason.
-        identical: Groups of files with the same pixels in more than one of train, val and test.
-        losses: Keys of ``decode.LOSSES``, each with the number of affected images and the first of them.
-        digest: SHA-256 of the pixels of all images of train, val and test.
-    """
-
-    fingerprint: str
-    mean: list[float]
-    std: list[float]
-    unreadable: dict[str, str]
-    identical: list[list[str]]
-    losses: dict[str, list[Any]]
-    digest: str
+    fingerprint: str  # of the image files, see ``cache.fingerprint``
+    mean: list[float]  # of R, G and B over the training images, on the scale of 0 to 1
+    std: list[float]  # their standard deviation
+    unreadable: dict[str, str]  # files that cannot be read, each with the reason
+    identical: list[list[str]]  # groups of files with the same pixels in more than one of train, val and test
+    losses: dict[str, list[Any]]  # by key of ``decode.LOSSES``: number of affected images, and the first of them
+    digest: str  # SHA-256 of the pixels of all images of train, val and test
 
     def loss_notes(self) -> list[str]:
         """Return what decoding loses, one line for each kind of loss."""
-        return [
-            f"{count} images {what} (for example {first}): {done}."
-            for (count, first), (what, done) in ((self.losses[loss], LOSSES[loss]) for loss in self.losses)
-        ]
+        return [f"{count} images {LOSSES[loss]} (for example {first})." for loss, (count, first) in self.losses.items()]
 
     def contrast_notes(self) -> list[str]:
         """Return one line that names the constant channels, or no line if there are none."""
-        names = ", ".join(constant_channels(self.std))
+        names = ", ".join(name for name, std in zip("RGB", self.std, strict=True) if std < LEAST_STD)
         problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
         return [problem] if names else []
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """Description of a dataset for modules and readers.
+    """Content of ``dataset.json``."""
 
-    Attributes:
-        class_names: Name of each label.
-        counts: Number of images by stage and class.
-        split: Split settings of the index files.
-        source: Origin of the images.
-        digests: SHA-256 of each index file at the time of writing.
-        pixels: Statistics of the images by size, resize mode and fold, such as "32 crop" or "32 fold 0 of 5".
-    """
-
-    class_names: list[str]
-    counts: dict[str, dict[str, int]]
-    split: dict[str, Any]
-    source: dict[str, Any]
-    digests: dict[str, str]
-    pixels: dict[str, PixelStats]
+    class_names: list[str]  # of each label
+    counts: dict[str, dict[str, int]]  # number of images by stage and class
+    split: dict[str, Any]  # settings of the index files
+    source: dict[str, Any]  # origin of the images
+    digests: dict[str, str]  # SHA-256 of each index file
+    pixels: dict[str, PixelStats]  # by size, resize mode and fold, such as "32 crop" or "32 fold 0 of 5"
 
 
 def load_description(folder: Path) -> DatasetInfo | None:
-    """Return the content of ``dataset.json``, or None if it is missing or damaged.
-
-    Statistics of an earlier version that lacks some are left out, so that they are gathered again.
-    """
+    """Return the content of ``dataset.json`` without statistics of earlier versions; None if missing or damaged."""
     fields = {field.name for field in dataclasses.fields(PixelStats)}
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -86,5 +61,5 @@ def load_description(folder: Path) -> DatasetInfo | None:
 def write_description(folder: Path, description: DatasetInfo) -> None:
     """Write ``dataset.json``."""
     text = json.dumps(dataclasses.asdict(description), indent=2, ensure_ascii=False) + "\n"
-    with write_atomically(folder / FILE) as partial:
-        partial.write_bytes(text.encode())
+    with write_atomically(folder / FILE, durable=True) as partial:
+        partial.write_text(text, encoding="utf-8")

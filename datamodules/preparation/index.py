@@ -16,8 +16,8 @@ STAGES = ("train", "val", "test")
 Entry = tuple[str, int]  # path relative to the folder of the images with forward slashes, and label
 Entries = dict[str, list[Entry]]  # by stage
 
-LABEL = re.compile(r"[0-9]{1,6}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in a path: a lost line end, a third column, or a binary file
+LINE = re.compile(r"([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])\s+([0-9]{1,6})\s*")  # path and label
+UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ufeff\ud800-\udfff]|^\s|\s\Z|^\Z")  # in a path that would be read as another one
 
 
 def index_path(folder: Path, stage: str) -> Path:
@@ -25,43 +25,50 @@ def index_path(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.txt"
 
 
-def check_entries(path: Path, entries: list[Entry]) -> None:
-    """Check that entries can be written to an index file and read back unchanged.
-
-    Raises:
-        DataError: One would change, such as a path that ends in a space or contains a backslash.
-    """
-    if _is_read_back(entries):
-        return
-    for file, label in entries:
-        if not _is_read_back([(file, label)]):
-            raise DataError(
-                "Expected labels from 0 to 999999, and file names in UTF-8 without backslashes, line ends, and spaces "
-                f"at either end, for {path}, but got {file!r} with label {label!r}. Rename the file."
-            )
-    raise DataError(f"Expected each path once for {path}, but got one twice.")
+def check_names(entries: Iterable[Entry]) -> None:
+    """Raise DataError if an index file cannot hold the path of an entry."""
+    for file, _ in entries:
+        if UNSAFE.search(file):
+            wanted = "file names in UTF-8 without backslashes, line ends and spaces at either end"
+            raise DataError(f"Expected {wanted}, but got {file!r}. Rename the file.")
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file of entries that ``check_entries`` accepts."""
+    """Write an index file of entries that ``check_names`` accepts."""
     with write_atomically(path) as partial:
-        partial.write_bytes(text_of(entries).encode())
+        partial.write_bytes(text_of(entries))
 
 
 def read_index(path: Path) -> list[Entry]:
     """Return the entries of an index file, without checking that the images exist.
 
     Raises:
-        DataError: The file cannot be read, or a line has no path, no label, or the same path as another line.
+        DataError: The file is not UTF-8, or a line has no path, no label, or the same path as another line.
     """
+    content = path.read_bytes()
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"Expected an index file, but {path} cannot be read: {error.strerror}. Restore it, or delete dataset.json "
-            "and the other index files to create all again."
-        ) from error
-    return _parse(path, content)
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        number, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        raise DataError(f"{path}:{number}: Expected UTF-8, but got the byte {byte:#04x}. Save it as UTF-8.") from error
+    entries: list[Entry] = []
+    numbers: dict[str, int] = {}  # line of each path
+    for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
+        line = line.lstrip("\ufeff \t")  # concatenated UTF-8 files may have several byte order marks
+        if not line or line.isspace():
+            continue
+        match = LINE.fullmatch(line)
+        if match is None:
+            raise DataError(
+                f"{path}:{number}: Expected `relative/path.png label` with a label from 0 to 999999, but got "
+                f"{line.strip()[:200]!r}. Correct the line, or the name of the file."
+            )
+        file, label = match.groups()
+        if numbers.setdefault(file, number) != number:
+            got = f"{file[:200]!r} is also in line {numbers[file]}"
+            raise DataError(f"{path}:{number}: Expected each path once, but {got}. Delete one of the lines.")
+        entries.append((file, int(label)))
+    return entries
 
 
 def digest_of(content: bytes) -> str:
@@ -69,61 +76,16 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def text_of(entries: Iterable[Entry]) -> str:
+def text_of(entries: Iterable[Entry]) -> bytes:
     """Return the content of an index file with these entries."""
-    return "".join(f"{file} {label}\n" for file, label in entries)
+    return "".join(f"{file} {label}\n" for file, label in entries).encode()
 
 
 def count_labels(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:
-    """Return the number of entries of each class.
-
-    Raises:
-        DataError: A label is outside the classes.
-    """
+    """Return the number of entries of each class; raise DataError for a label outside the classes."""
     counts = dict.fromkeys(class_names, 0)
     for file, label in entries:
         if not 0 <= label < len(class_names):
-            raise DataError(
-                f"Expected labels from 0 to {len(class_names) - 1}, but got {label} for {file}. Correct its line."
-            )
+            raise DataError(f"Expected labels from 0 to {len(class_names) - 1}, but got {label} for {file}.")
         counts[class_names[label]] += 1
     return counts
-
-
-def _is_read_back(entries: list[Entry]) -> bool:
-    """Return whether entries can be written to an index file and read back unchanged."""
-    try:
-        return _parse(Path(), text_of(entries).encode()) == entries
-    except (DataError, UnicodeEncodeError):
-        return False
-
-
-def _parse(path: Path, content: bytes) -> list[Entry]:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        got = f"the byte {content[error.start]:#04x}"
-        raise DataError(f"{path}:{number}: Expected UTF-8, but got {got}. Save the file as UTF-8.") from error
-    entries: list[Entry] = []
-    numbers: dict[str, int] = {}  # line of each path
-    labels: dict[str, int] = {}  # parsed labels; most of the time goes into lines
-    for number, line in enumerate(text.replace("\\", "/").split("\n"), start=1):
-        words = line.lstrip("\ufeff \t").rsplit(None, 1)  # concatenated UTF-8 files may have several byte order marks
-        if not words:
-            continue
-        file, label = words[0], words[-1]
-        if label not in labels and LABEL.fullmatch(label):
-            labels[label] = int(label)
-        if len(words) < 2 or label not in labels or (not file.isprintable() and CONTROL.search(file)):
-            raise DataError(
-                f"{path}:{number}: Expected `relative/path.png label` with a label from 0 to 999999, but got "
-                f"{line.strip()[:200]!r}. Correct the line, or the name of the file."
-            )
-        if numbers.setdefault(file, number) != number:
-            raise DataError(
-                f"{path}:{number}: Expected each path once, but got {file[:200]!r} with label {label}, and in line "
-                f"{numbers[file]} with label {dict(entries)[file]}. Delete one of the two lines."
-            )
-        entries.append((file, labels[label]))
-    return entries

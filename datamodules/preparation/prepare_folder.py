@@ -1,25 +1,24 @@
 """Prepare the images, index files, ``dataset.json`` and cache of a data folder."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import DataError
-from datamodules.preparation.dataset_info import FILE, DatasetInfo, load_description, write_description
-from datamodules.preparation.describe import DataFolder, Prepared, describe, find_prepared, without
+from datamodules.preparation.dataset_info import DatasetInfo, load_description, write_description
+from datamodules.preparation.describe import DataFolder, Prepared, describe, find_prepared
 from datamodules.preparation.index import (
     STAGES,
     Entries,
-    check_entries,
-    count_labels,
+    check_names,
     digest_of,
     index_path,
     read_index,
+    text_of,
     write_index,
 )
 
@@ -41,42 +40,41 @@ class Source(Protocol):
     def source(self) -> dict[str, Any]: ...
 
 
-class Split(NamedTuple):
-    """The entries of the index files, and the settings that they were created with."""
-
-    settings: dict[str, Any]
-    entries: Entries
-    is_new: bool  # whether index files are missing or differ
-
-
 def prepare(data: Source) -> Prepared:
     """Return the images of a data module, after creating everything that is missing or outdated.
 
-    Safe to call from several processes at once, and again after a kill at any moment: each file appears when it is
-    complete, and ``dataset.json``, which names the digests of the index files, is written last.
+    Safe to call from several processes at once, and again after a kill at any moment: ``dataset.json`` holds the
+    digests of the index files, and is written before those of a new split, after the old ones were set aside.
 
     Raises:
         DataError: The images are not available, or index files with other split settings exist.
     """
     folder = data.folder
     try:
-        prepared = load(data)
-        if prepared is None:
-            with exclusive(folder.path):
-                prepared = load(data) or create(data)
-        return prepared
+        if prepared := load(data):
+            return prepared
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.path / ".lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            rank_zero_info(f"Another process is preparing {folder.path}. Waiting until it finishes.")
+            lock.acquire()
+        try:
+            return load(data) or create(data)
+        finally:
+            lock.release()
     except OSError as error:
         raise DataError(
-            f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs free space and "
-            "permission to read and write. Provide them, or change --data.root (and set --data.images, for a folder of "
-            "images), and run the command again. Incomplete files are not used."
+            f"{error.filename or folder.path}: {error.strerror or error}. Preparing {folder.path} needs space and "
+            "permission to read and write: provide them, or change --data.root (and set --data.images to your images)."
         ) from error
 
 
 def load(data: Source) -> Prepared | None:
     """Return the images, or None if anything has changed since they were prepared. Nothing is written."""
     folder, info = data.folder, load_description(data.folder.path)
-    if info is None or data.overwrite_split or info.digests != index_digests(folder.index):
+    if info is None or data.overwrite_split or info.digests != index_digests(folder.index, {}):
         return None
     check_settings(data, info.split)
     return find_prepared(folder, info, {stage: read_index(index_path(folder.index, stage)) for stage in STAGES})
@@ -87,124 +85,73 @@ def create(data: Source) -> Prepared:
     folder = data.folder
     data.prepare_images()
     info = load_description(folder.path)
-    split = choose_split(data, info)
-    known = {}  # statistics of other sizes
-    if info is not None and not split.is_new:
-        if info.digests != index_digests(folder.index):
-            rank_zero_info(f"The index files of {folder.index} were edited. Reading all images again.")
-        else:
-            known = info.pixels
-            if info.split == split.settings and (prepared := find_prepared(folder, info, split.entries)):
-                return prepared
-    for stage, part in split.entries.items() if split.is_new else ():
-        check_entries(index_path(folder.index, stage), part)
-    names = list(data.find_class_names(split.entries))
-    key, stats = describe(folder, split.entries, names, split.settings.get("seed", 0))
-    if split.is_new:
-        write_split(folder.index, split.entries)
-    readable = without(split.entries, stats.unreadable)
-    counts = {stage: count_labels(part, names) for stage, part in readable.items()}
-    digests = index_digests(folder.index)
-    info = DatasetInfo(names, counts, split.settings, data.source(), digests, {**known, key: stats})
-    write_description(folder.path, info)
-    for note in stats.loss_notes():
-        rank_zero_info(note)
-    prepared = find_prepared(folder, info, split.entries)
+    settings, entries, new = choose_split(data, info)
+    digests = index_digests(folder.index, new)
+    known = info.pixels if info is not None and info.digests == digests else {}  # of other sizes and folds
+    prepared = None
+    if info is not None and known and info.split == settings:
+        prepared = find_prepared(folder, info, entries)
+    elif info is not None and not new:
+        rank_zero_info(f"The index files of {folder.index} were edited. Reading all images again.")
+    if info is None or prepared is None:
+        names = list(data.find_class_names(entries))
+        key, stats = describe(folder, entries, names, settings.get("seed", 0))
+        info = DatasetInfo(names, {}, settings, data.source(), digests, known | {key: stats})
+        for note in stats.loss_notes():
+            rank_zero_info(note)
+        prepared = find_prepared(folder, info, entries)
     if prepared is None:
         raise DataError(f"The images in {folder.images} were changed while they were read. Run the command again.")
+    for path, text in ((index_path(folder.index, stage), text_of(part)) for stage, part in new.items()):
+        if path.is_file() and path.read_bytes() != text:  # it may have been edited
+            path.replace(path.with_name(f"{path.name}.old"))
+    write_description(folder.path, dataclasses.replace(info, counts=prepared.counts))
+    for stage, part in new.items():
+        write_index(index_path(folder.index, stage), part)
     return prepared
 
 
-def index_digests(folder: Path) -> dict[str, str]:
-    """Return the digest of each index file, and of ``classes.txt``, by its name."""
-    paths = [*(index_path(folder, stage) for stage in STAGES), folder / CLASSES]
-    return {path.name: digest_of(path.read_bytes()) for path in paths if path.is_file()}
+def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, Entries]:
+    """Return the settings and entries of the split, and those of its index files that are to be written: all or none.
+
+    Complete index files without ``dataset.json`` are the user's, because this project writes that first.
+    """
+    folder = data.folder
+    paths = {stage: index_path(folder.index, stage) for stage in STAGES}
+    existing = {stage: path for stage, path in paths.items() if path.is_file()}
+    if existing == paths and not data.overwrite_split:
+        settings = GIVEN if info is None else info.split
+        check_settings(data, settings)
+        return settings, {stage: read_index(path) for stage, path in paths.items()}, {}
+    if folder.index != folder.path:
+        raise DataError(
+            f"Expected train.txt, val.txt and test.txt in {folder.index}, which define the split, and no "
+            "--data.overwrite_split, because nothing is written there. Add the missing ones, or move all away."
+        )
+    entries = data.make_split()
+    for stage, part in entries.items():
+        check_names(part)
+        if stage in existing and not data.overwrite_split and read_index(existing[stage]) != part:
+            raise DataError(
+                f"Expected train.txt, val.txt and test.txt in {folder.index}, but got only {', '.join(existing)}. "
+                "Restore the others, or split the images again with --data.overwrite_split true."
+            )
+    return data.split_settings, entries, entries
 
 
 def check_settings(data: Source, found: dict[str, Any]) -> None:
     """Raise DataError if index files were created with other settings; those that were given may fit any settings."""
     if found != data.split_settings and not (found == GIVEN and data.folder.accepts_given):
-        got = "the images are divided in another way" if found == GIVEN else f"got {found}"
+        got = "dataset.json is missing" if found == GIVEN else f"got {found}"
         raise DataError(
             f"Expected index files in {data.folder.index} with the split {data.split_settings}, but {got}. Change "
             "--data.root, or write new index files with --data.overwrite_split true."
         )
 
 
-def choose_split(data: Source, info: DatasetInfo | None) -> Split:
-    """Return the split that index files define, or else a new one. Nothing is written.
-
-    Complete index files without ``dataset.json`` are the user's, unless they equal a new split: then this project was
-    interrupted before it wrote ``dataset.json``. Only some data modules accept the user's.
-
-    Raises:
-        DataError: Index files were created with other settings, or some are missing.
-    """
-    folder = data.folder.index
-    if data.overwrite_split:
-        own = data.make_split()
-        return Split(data.split_settings, own, is_new=bool(find_outdated(folder, own)))
-    existing = {stage: read_index(index_path(folder, stage)) for stage in STAGES if index_path(folder, stage).is_file()}
-    missing = [stage for stage in STAGES if stage not in existing]
-    if not missing and info is not None:
-        check_settings(data, info.split)
-        return Split(info.split, existing, is_new=False)
-    try:
-        own = data.make_split()
-    except DataError:
-        if missing or not data.folder.accepts_given:
-            raise
-        return Split(GIVEN, existing, is_new=False)
-    if all(entries == own[stage] for stage, entries in existing.items()):
-        return Split(data.split_settings, own, is_new=existing != own)
-    if missing:
-        raise DataError(
-            f"Expected {', '.join(f'{stage}.txt' for stage in STAGES)} in {folder}, but {missing[0]}.txt is missing. "
-            "Write it, or split the images again with --data.overwrite_split true."
-        )
-    check_settings(data, GIVEN)
-    return Split(GIVEN, existing, is_new=False)
-
-
-def find_outdated(folder: Path, entries: Entries) -> list[str]:
-    """Return the stages whose index files are missing, differ from the entries, or cannot be understood."""
-    outdated = []
-    for stage, of_stage in entries.items():
-        try:
-            same = read_index(index_path(folder, stage)) == of_stage
-        except DataError:
-            same = False
-        if not same:
-            outdated.append(stage)
-    return outdated
-
-
-def write_split(folder: Path, entries: Entries) -> None:
-    """Write the index files that are missing or differ; others, which may have been edited, become ``train.txt.old``.
-
-    ``dataset.json`` is deleted before and written afterwards: without it, the next preparation compares the entries.
-    All old files are renamed before the first new one is written, so that no kill leaves files of both splits.
-    """
-    (folder / FILE).unlink(missing_ok=True)
-    outdated = [index_path(folder, stage) for stage in find_outdated(folder, entries)]
-    for path in filter(Path.is_file, outdated):
-        backups = (path.with_name(f"{path.name}.old{number or ''}") for number in itertools.count())
-        path.rename(next(backup for backup in backups if not backup.exists()))
-    for path in outdated:
-        write_index(path, entries[path.stem])
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Create a folder, and hold its lock; wait while another process prepares it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        rank_zero_info(f"Another process is preparing {folder}. Waiting until it finishes.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def index_digests(folder: Path, new: Entries) -> dict[str, str]:
+    """Return the digest of each index file, of the folder or new, and of ``classes.txt``, by its name."""
+    paths = [*(index_path(folder, stage) for stage in STAGES), folder / CLASSES]
+    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    contents |= {index_path(folder, stage).name: text_of(part) for stage, part in new.items()}
+    return {path.name: digest_of(contents[path.name]) for path in paths if path.name in contents}

@@ -21,14 +21,9 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def divide(entries: Sequence[Entry], fractions: Sequence[float], seed: int) -> list[list[Entry]]:
-    """Split the entries of an index file, stratified by class.
+    """Split the entries of an index file into two or three parts, stratified by class.
 
     Entries are shuffled by Python's Mersenne Twister, whose results do not depend on the version of NumPy or torch.
-
-    Args:
-        entries: Paths and labels.
-        fractions: Fractions of two or three parts; they add up to 1.
-        seed: Seed of the shuffle within each class.
 
     Returns:
         A list for each fraction, in the order of ``entries``; every entry is in exactly one. Each part has its fraction
@@ -67,14 +62,8 @@ def _counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]
 def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Return the training and the held-out entries of one fold of a stratified k-fold cross-validation.
 
-    Every entry is held out in exactly one fold. Sizes of folds differ by at most one entry, in total and for each
-    class.
-
-    Args:
-        entries: Paths and labels.
-        folds: Number of folds.
-        fold: Index of the held-out fold, from 0.
-        seed: Seed of the shuffle within each class; the same for all folds.
+    Every entry is held out in exactly one fold, counted from 0, if ``seed`` is the same for all. Sizes of folds differ
+    by at most one entry, in total and for each class.
 
     Raises:
         DataError: There are fewer entries than folds.

@@ -8,12 +8,11 @@ from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from datamodules.errors import ImageError
 
 Resize = Literal["crop", "pad", "squash"]
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Pillow continues after its warnings (damaged EXIF, tags or animations, many pixels), which do not name the file.
 # They are ignored globally, because filters belong to the process: changing them per file would race between threads.
@@ -23,29 +22,12 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs, it a
 # vector formats that need Ghostscript or Windows, a video format, and containers that Pillow only identifies
 _NOT_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "IPTC"}
 
-# EXIF orientation -> operation that makes the image upright, as in ImageOps.exif_transpose
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# visible information that decoding loses, and how
+# visible information that decoding loses
 LOSSES = {
-    "alpha": ("have transparent parts", "these are composited over white"),
-    "channels": ("have channels beyond red, green, blue and alpha", "these are dropped"),
-    "depth": ("have more than 8 bits per channel", "they are scaled to 8"),
-    "frames": ("have several frames or pages", "only the first is used"),
-    "profile": ("have a colour profile other than sRGB", "it is not applied"),
+    "alpha": "have transparent parts, which are composited over white",
+    "channels": "have channels beyond red, green, blue and alpha, which are dropped",
+    "frames": "have several frames or pages, of which only the first is used",
 }
-
-# A large JPEG is decoded at a reduced scale ("draft mode"): 12 megapixels take 40 instead of 260 ms. At least this many
-# times the target size is decoded, because antialiasing needs pixels to average. Pillow's `thumbnail` uses 2 as well.
-_DRAFT_GAP = 2
 
 IMAGE_SUFFIXES = frozenset(  # lower case, with the dot; MPO is opened as JPEG
     suffix.lower()
@@ -54,7 +36,9 @@ IMAGE_SUFFIXES = frozenset(  # lower case, with the dot; MPO is opened as JPEG
 )
 
 
-def read_rgb(path: str | os.PathLike[str], losses: list[str] | None = None) -> np.ndarray:
+def read_rgb(
+    path: str | os.PathLike[str], size: int | None = None, resize: Resize = "crop", losses: list[str] | None = None
+) -> np.ndarray:
     """Return the pixels of an image file, uint8 ``(H, W, 3)``, writable, with its EXIF orientation applied.
 
     Transparent pixels are composited over white. Only the first of several frames or pages is read. Channels of 16 bits
@@ -62,60 +46,38 @@ def read_rgb(path: str | os.PathLike[str], losses: list[str] | None = None) -> n
 
     Args:
         path: Image file.
+        size: Side in pixels of the square to which the image is resized, by Pillow's antialiased bilinear filter, like
+            torchvision; pixels of an image of this size are unchanged. None: the image is not resized.
+        resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
+            to ``size`` and pad with black. ``"squash"``: resize both sides, ignoring the aspect ratio.
         losses: If given, receives the keys of ``LOSSES`` that apply to the file.
 
     Raises:
         ImageError: The file is missing, damaged or not an image, or has floats or 32 bits per channel.
-    """
-    return np.array(_read(path, losses=losses)[0])
-
-
-def read_square(
-    path: str | os.PathLike[str], size: int | None, resize: Resize, losses: list[str] | None = None
-) -> np.ndarray:
-    """Return the pixels of an image file, resized to a square, or ``read_rgb(path)`` if ``size`` is None.
-
-    Args:
-        path: Image file.
-        size: Side of the square in pixels. Pixels are scaled by Pillow's antialiased bilinear filter, like torchvision,
-            and those of an image of this size are returned unchanged.
-        resize: ``"crop"``: resize the shorter side to ``size`` and crop the centre. ``"pad"``: resize the longer side
-            to ``size`` and pad with black. ``"squash"``: resize both sides, ignoring the aspect ratio.
-        losses: See ``read_rgb``.
-    """
-    if size is None:
-        return read_rgb(path, losses)
-    return np.array(_fit(*_read(path, size, resize, losses), size, resize))
-
-
-def _read(
-    path: str | os.PathLike[str],
-    size: int | None = None,
-    resize: Resize = "crop",
-    losses: list[str] | None = None,
-) -> tuple[Image.Image, Box]:
-    """Return the upright RGB image of a file, at a reduced scale if it is much larger than ``size``, and its box.
-
-    The box is the part of the image that the picture covers: at a reduced scale, not all of the last row and column.
     """
     try:
         with Image.open(path) as image:
             if image.format in _NOT_PICTURES:
                 raise UnidentifiedImageError
             drafted = None if size is None else image.draft(None, _draft_size(image, size, resize))
-            layout = str(image.tile)  # read it first, because loading clears it
             image.load()
-            width, height = drafted[1][2:] if drafted else image.size
-            upright = _turned(_to_rgb(image), width, height, _orientation(image) if image.info else 1)
             if losses is not None:
-                losses += _losses(image, layout)
-            return upright
+                losses += _losses(image)
+            rgb = _to_rgb(image)
+            if size is not None:
+                width, height = drafted[1][2:] if drafted else image.size
+                rgb = _fit(rgb, width, height, size, resize)
+            with suppress(Exception):  # Pillow can raise any exception on damaged EXIF; the pixels are still valid
+                rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+                rgb = ImageOps.exif_transpose(rgb)
+            return np.array(rgb)
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
 
 
 def _draft_size(image: Image.Image, size: int, resize: Resize) -> tuple[int, int]:
-    least = size * _DRAFT_GAP
+    """Return the size at which a large JPEG is decoded at least: 12 megapixels take 40 instead of 260 ms."""
+    least = 2 * size  # antialiasing needs pixels to average; Pillow's `thumbnail` uses 2 as well
     if resize != "pad":
         return least, least
     return (least, 1) if image.width > image.height else (1, least)
@@ -132,30 +94,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _losses(image: Image.Image, layout: str) -> Iterator[str]:
-    """Yield the keys of ``LOSSES`` that apply to a loaded image; ``layout`` describes how its file stores pixels."""
-    deep = image.mode[0] in "IF"
-    if image.has_transparency_data and (deep or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
+def _losses(image: Image.Image) -> Iterator[str]:
+    """Yield the keys of ``LOSSES`` that apply to a loaded image."""
+    if image.has_transparency_data and (image.mode[0] in "IF" or np.asarray(image.convert("RGBA"))[..., 3].min() < 255):
         yield "alpha"
     tags: Any = getattr(image, "tag_v2", {})  # of TIFF
     if tags.get(ExifTags.Base.SamplesPerPixel, 1) > len(image.getbands()):
         yield "channels"
-    if deep or ";16" in layout:
-        yield "depth"
     with suppress(Exception):  # a damaged second GIF frame; frames of MPO are previews, and of PSD layers
         if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
             yield "frames"
-    profile = image.info.get("icc_profile") or b"sRGB"
-    if b"sRGB" not in profile and b"s\0R\0G\0B" not in profile:  # the name of the profile, in version 2 or 4
-        yield "profile"
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a grey image of 16 bits, because ``convert("RGB")`` would clip it to white.
-
-    Raises:
-        ValueError: It has floats or 32-bit integers, whose white level is unknown.
-    """
+    """Scale a grey image of 16 bits, because ``convert("RGB")`` would clip it to white."""
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these are scaled to 16 bits
         got = "floats" if image.mode == "F" else "32 bits"
         raise ValueError(f"expected 8 or 16 bits per channel, but got {got}: save it with 8 or 16 bits")
@@ -170,45 +122,25 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-        return orientation if orientation in _UPRIGHT else 1
-    except Exception:  # Pillow can raise any exception on damaged EXIF; the pixels are still valid
-        return 1
-
-
-def _turned(image: Image.Image, width: float, height: float, orientation: int) -> tuple[Image.Image, Box]:
-    """Return the upright image, and the box to which its upper left ``width`` x ``height`` pixels move."""
-    if orientation == 1:
-        return image, (0, 0, width, height)
-    image = image.transpose(_UPRIGHT[orientation])
-    if orientation >= 5:
-        width, height = height, width
-    left = image.width - width if orientation in (2, 3, 6, 7) else 0
-    top = image.height - height if orientation in (3, 4, 7, 8) else 0
-    return image, (left, top, left + width, top + height)
-
-
-def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image:
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
+def _fit(image: Image.Image, width: float, height: float, size: int, resize: Resize) -> Image.Image:
+    """Resize the upper left part of an image, which may be less than all of the last row and column, to a square."""
     bilinear = Image.Resampling.BILINEAR
     if width == height == size:
         return image
     if resize == "squash" or width == height:
-        return image.resize((size, size), bilinear, box)
+        return image.resize((size, size), bilinear, (0, 0, width, height))
     if resize == "pad":
         longer = max(width, height)
         inner = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
         square = Image.new("RGB", (size, size))
-        square.paste(image.resize(inner, bilinear, box), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        resized = image.resize(inner, bilinear, (0, 0, width, height))
+        square.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
         return square
     # Resize and crop in one step, because 1 x 5000 pixels would otherwise become a million wide before the crop. The
     # corner is at a whole pixel of the result, so that an image that needs no scaling keeps its pixels.
     shorter = min(width, height)
-    left += round((width - shorter) * size / (2 * shorter)) * shorter / size
-    top += round((height - shorter) * size / (2 * shorter)) * shorter / size
+    left = round((width - shorter) * size / (2 * shorter)) * shorter / size
+    top = round((height - shorter) * size / (2 * shorter)) * shorter / size
     return image.resize((size, size), bilinear, (left, top, left + shorter, top + shorter))
 
 
@@ -217,15 +149,12 @@ def _complaint(path: str | os.PathLike[str], error: Exception) -> ImageError:
     remedy = "Replace it, or remove it from the data."
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         reason, remedy = "is missing", "Restore it, or remove its line from the index file."
-    elif os.path.isdir(path):
-        reason = "is a folder, but an image was expected"
-    elif isinstance(error, PermissionError):
-        reason, remedy = "cannot be read: permission denied", "Change its permissions."
-    elif isinstance(error, UnidentifiedImageError):
-        damaged = "damaged, or not in an image format that Pillow can read"
-        reason = f"is not a readable image ({damaged if os.path.getsize(path) else 'it is empty: 0 bytes'})"
     else:
-        reason = f"is not a readable image ({printable(str(error)) or type(error).__name__})"
+        problem = getattr(error, "strerror", None) or printable(str(error)) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            empty = os.path.getsize(path) == 0
+            problem = "it is empty: 0 bytes" if empty else "damaged, or not in an image format that Pillow can read"
+        reason = f"is not a readable image ({problem})"
     complaint = ImageError(f"{printable(os.fsdecode(path))} {reason}. {remedy}")
     complaint.reason = reason
     return complaint

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.reading.decode import IMAGE_SUFFIXES
@@ -33,27 +34,23 @@ def find_files(paths: Iterable[str]) -> FileList:
     def note(error: OSError) -> None:
         result.problems[error.filename] = f"cannot be read ({error.strerror})"
 
-    def add(path: str) -> None:
-        if os.path.isfile(path):
-            result.files.append(path)
-        else:  # opening a pipe would block until something writes to it
-            result.problems[path] = "is a broken link" if os.path.islink(path) else "is neither a file nor a folder"
-
     for path in paths:
-        matches = [path]
-        if not os.path.lexists(path):
-            matches = sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else []
-            if not matches:
+        found = [path]
+        if not os.path.lexists(path):  # a file of this name takes precedence over a pattern
+            found = sorted(glob.glob(os.path.expanduser(path), recursive=True)) if glob.has_magic(path) else []
+            if not found:
                 result.problems[path] = "matches no file" if glob.has_magic(path) else "is missing"
-        for match in matches:
-            if not os.path.isdir(match):
-                add(match)
-                continue
-            for file in (os.path.join(parent, name) for parent, names in walk(match, note) for name in names):
-                if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
-                    add(file)
-                else:
-                    result.passed_over.append(file)
+        for place in found:
+            files = [place]
+            if os.path.isdir(place):
+                inside = [os.path.join(parent, name) for parent, names in walk(place, note) for name in names]
+                files = list(filter(is_image, inside))
+                result.passed_over.extend(file for file in inside if not is_image(file))
+            for file in files:
+                if os.path.isfile(file):
+                    result.files.append(file)
+                else:  # opening a pipe would block until something writes to it
+                    result.problems[file] = "is no file, or a broken link"
     return result._replace(files=list(dict.fromkeys(result.files)))
 
 
@@ -69,6 +66,20 @@ def walk(
         seen.add(os.path.realpath(parent))
         inner[:] = sorted(name for name in inner if is_data(name) and os.path.realpath(f"{parent}/{name}") not in seen)
         yield parent, sorted(name for name in names if not name.startswith("."))
+
+
+def relative_files(folder: Path, root: Path) -> list[str]:
+    """Return the files in a folder and its subfolders, as sorted paths relative to ``root``."""
+    files = []
+    for parent, names in walk(folder):
+        start = Path(parent).relative_to(root).as_posix()
+        files += [name if start == "." else f"{start}/{name}" for name in names]
+    return sorted(files)
+
+
+def is_image(file: str) -> bool:
+    """Return whether a file has the suffix of an image."""
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
 
 
 def is_data(name: str) -> bool:

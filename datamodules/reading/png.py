@@ -1,8 +1,8 @@
 """Write and read plain PNG files, a batch at a time.
 
-A general encoder filters and compresses every row, which takes far more time than the rest of the work and saves no
-disk block for a small image. Here rows are stored uncompressed: a valid PNG (W3C, "Portable Network Graphics
-Specification", third edition) that any decoder reads, and whose pixels are at a known offset for this module's decoder.
+Filtering and compressing rows would take far more time than the rest of the work, and save no disk block for a small
+image. Here they are stored: any decoder reads the file (W3C, "Portable Network Graphics Specification", third edition),
+and this module's decoder finds the pixels at a known offset.
 """
 
 import struct
@@ -19,36 +19,21 @@ END = 4 + 4 + 12  # bytes after the rows: Adler-32, the CRC of IDAT, and IEND
 MAX_FILE = PIXELS + MAX_STORED + END
 
 
-def encode_pngs(pixels: np.ndarray, compression: int = 0) -> list[bytes]:
-    """Encode RGB images as PNG files.
+def encode_pngs(pixels: np.ndarray) -> list[bytes]:
+    """Encode RGB images, uint8 ``(N, H, W, 3)``, as PNG files.
 
-    Without compression a 32x32 image takes 3,172 bytes, within one 4 KiB block of a file system.
-
-    Args:
-        pixels: uint8 ``(N, H, W, 3)``.
-        compression: zlib level, 0 (stored) to 9 (smallest).
+    A 32x32 image takes 3,172 bytes, within one 4 KiB block of a file system.
     """
     count, height, width, _ = pixels.shape
     rows = np.zeros((count, height, 1 + width * 3), np.uint8)  # a leading 0 in each row: filter type "none"
     rows[:, :, 1:] = pixels.reshape(count, height, -1)
-    stored = rows[0].nbytes
-    if compression > 0 or stored > MAX_STORED:
-        header, end = _header(height, width), _chunk(b"IEND", b"")
-        return [header + _chunk(b"IDAT", zlib.compress(image, compression)) + end for image in rows]
-    zlib_header, block_header = b"\x78\x01", struct.pack("<BHH", 1, stored, stored ^ 0xFFFF)
-    size = struct.pack(">I", len(zlib_header) + len(block_header) + stored + 4)
-    idat = b"IDAT" + zlib_header + block_header
-    start, checked, end = _header(height, width) + size + idat, zlib.crc32(idat), _chunk(b"IEND", b"")
-    files = []
-    for image in (row.data for row in rows.reshape(count, -1)):
-        adler = zlib.adler32(image).to_bytes(4)
-        crc = zlib.crc32(adler, zlib.crc32(image, checked)).to_bytes(4)
-        files.append(b"".join((start, image, adler, crc, end)))
-    return files
+    shape = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits per sample, RGB
+    start, end = SIGNATURE + _chunk(b"IHDR", shape), _chunk(b"IEND", b"")
+    return [start + _chunk(b"IDAT", zlib.compress(image, level=0)) + end for image in rows]
 
 
 def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
-    """Return the pixels of files that ``encode_pngs`` wrote without compression, or None if any file is another one.
+    """Return the pixels of files that ``encode_pngs`` wrote or None if any file is another one.
 
     It returns None for a damaged file as well, and a general decoder reports the problem.
 
@@ -68,10 +53,6 @@ def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
     rows = files[:, PIXELS : PIXELS + stored].reshape(-1, height, 1 + width * 3)
     pixels = rows[:, :, 1:].reshape(-1, height, width, 3)
     return pixels if encode_pngs(pixels) == list(contents) else None  # the same bytes, including all checksums
-
-
-def _header(height: int, width: int) -> bytes:
-    return SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))  # 8 bits per sample, RGB
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.reading.decode import Resize, read_square
+from datamodules.reading.decode import Resize, read_rgb
 from datamodules.reading.png import MAX_FILE, decode_pngs
 
 
@@ -24,8 +24,8 @@ def read_images(
         paths: Image files. Those that ``encode_pngs`` wrote are read several times faster than others.
         size: Side of the result in pixels.
         resize: How images of another size are resized; None if another size is an error.
-        errors: If given, receives the position of each file that cannot be read, whose pixels are then black.
-        losses: If given, receives for each position the keys of ``decode.LOSSES`` that apply to the file.
+        errors: Receives the position of each file that cannot be read, whose pixels are then black.
+        losses: Receives for each position the keys of ``decode.LOSSES`` that apply to the file.
 
     Raises:
         DataError: A file is missing, not an image or of another size, and ``errors`` is None.
@@ -37,12 +37,10 @@ def read_images(
     for position, path in enumerate(paths):
         lost = None if losses is None else losses.setdefault(position, [])
         try:
-            pixels = read_square(path, None if resize is None else size, resize or "crop", lost)
+            pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost)
             if pixels.shape[:2] != (size, size):
-                raise DataError(
-                    f"Expected images of {size}x{size} pixels like the first, but {path} has {pixels.shape[1]}x"
-                    f"{pixels.shape[0]}. Set --data.image_size to resize all images."
-                )
+                got = f"{path} has {pixels.shape[1]}x{pixels.shape[0]}"
+                raise DataError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
             images[position] = pixels.transpose(2, 0, 1)
         except DataError as error:
             if errors is None:
@@ -60,15 +58,13 @@ def paths_of(root: Path, files: Sequence[str]) -> list[str]:
 def _read_own(paths: Sequence[str]) -> np.ndarray | None:
     """Return the pixels of files that ``encode_pngs`` wrote, uint8 ``(N, H, W, 3)``, or None if any is another file."""
     contents = []
-    for path in paths:
-        try:
+    try:
+        for path in paths:
             file = os.open(path, os.O_RDONLY)  # three times as fast as open()
-        except OSError:
-            return None  # the general decoder reports the problem
-        try:
-            contents.append(os.read(file, MAX_FILE + 1))
-        except OSError:
-            return None
-        finally:
-            os.close(file)
+            try:
+                contents.append(os.read(file, MAX_FILE + 1))
+            finally:
+                os.close(file)
+    except OSError:
+        return None  # the general decoder reports the problem
     return decode_pngs(contents) if contents else None

@@ -15,35 +15,25 @@ SHOWN = 5  # number of groups of identical images to print
 
 
 def run(args: list[str]) -> "ImageDataModule":
-    """Prepare data; with ``--verify``, also check every image file.
+    """Prepare data.
 
     Raises:
-        SystemExit: The data cannot be prepared, or differs from what was written.
+        SystemExit: The data cannot be prepared.
     """
     from datamodules import ImageDataModule
-    from datamodules.preparation.dataset_info import FILE
     from project.cli.data_options import data_parser, parse_data
     from project.cli.error_handling import report_errors
     from project.errors import RunError
 
     with report_errors(["prepare", *args]):
-        parser = data_parser("prepare")
-        parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Check every image file.")
-        data, options = parse_data(parser, args)
+        data, _ = parse_data(data_parser("prepare"), args)
         if not isinstance(data, ImageDataModule):
             raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}: `fit` prepares it.")
-        was_prepared = (data.folder.path / FILE).is_file()
-        if options.verify and was_prepared:  # first, because preparation would treat damaged images as edited
-            data.verify()
         start = time.perf_counter()
         data.prepare_data()
         seconds = time.perf_counter() - start
         print_summary(data)
         print(f"{data.root}: ready after {seconds:.1f} s.")
-        if options.verify and not was_prepared:
-            data.verify()
-        if options.verify:
-            print("Verified: every image file is as it should be.")
         return data
 
 

@@ -13,7 +13,6 @@ from datamodules.preparation.cifar10_archive import BATCHES, FOLDER, read_batche
 from datamodules.preparation.dataset_info import FILE
 from datamodules.preparation.index import STAGES, digest_of, read_index, text_of
 from datamodules.preparation.split import divide
-from project.__main__ import main
 
 BATCH = 10 * PER_CLASS
 
@@ -60,51 +59,33 @@ def test_official_split_never_changes_between_versions(prepared: CIFAR10DataModu
     assert [digests[f"{stage}.txt"][:16] for stage in ("train", "val")] == ["217880905747d01c", "bc86998a6d578ebf"]
     labels = [7 * i % 10 for i in range(50_000)]  # as many as in the real dataset
     train, val = divide([(f"images/train/{i}.png", label) for i, label in enumerate(labels)], (0.9, 0.1), 666)
-    assert [digest_of(text_of(part).encode())[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
+    assert [digest_of(text_of(part))[:16] for part in (train, val)] == ["c5cc8e3a7ff6b108", "3fe1e8bd0b28c6b1"]
 
 
 def test_tutorial_split_divides_the_test_images_and_writes_no_others(archive: Path, tmp_path: Path) -> None:
-    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial", png_compression=9)
+    data = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive), split="tutorial")
     counts = {stage: set(by_class.values()) for stage, by_class in data.prepared.counts.items()}
     assert counts == {"train": {8}, "val": {1}, "test": {1}}
     assert not (data.root / "images/train").exists()
-    with Image.open(next(data.root.rglob("*.png"))) as image:
-        image.load()
-    data.verify()
 
 
-def test_mean_and_std_are_of_the_training_images(prepared: CIFAR10DataModule) -> None:
-    paths = [prepared.root / path for path, _ in read_index(prepared.root / "train.txt")]
-    pixels = np.concatenate([np.array(Image.open(path)).reshape(-1, 3) for path in paths]).astype(np.float64) / 255
-    np.testing.assert_allclose(prepared.mean, pixels.mean(0), rtol=1e-12)
-    np.testing.assert_allclose(prepared.std, pixels.std(0), rtol=1e-12)
-
-
-@pytest.mark.parametrize("place", ["data", "."])
+@pytest.mark.parametrize("place", ["data", ".", "downloads"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_archive_is_found_in_the_root_or_its_parent(archive: Path, tmp_path: Path, place: str, packed: bool) -> None:
+def test_archive_is_found_in_the_root_its_parent_or_the_given_folder(
+    archive: Path, tmp_path: Path, place: str, packed: bool
+) -> None:
     folder = tmp_path / place
     folder.mkdir(exist_ok=True)
+    given = str(folder) if place == "downloads" else None
+    module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=given)
+    if given:
+        with pytest.raises(DataError, match=r"but .*downloads is neither .* Download it from https.*Folder"):
+            module.prepare_data()
     if packed:
         shutil.copy(archive, folder / CIFAR10.filename)
     else:
         shutil.unpack_archive(archive, folder, **EXTRACT)
-    assert len(CIFAR10DataModule(root=str(tmp_path / "data")).class_names) == 10
-
-
-def test_folder_that_holds_the_extracted_folder_is_accepted(archive: Path, tmp_path: Path) -> None:
-    shutil.unpack_archive(archive, tmp_path / "downloads", **EXTRACT)
-    assert (tmp_path / "downloads" / FOLDER).is_dir()
-    assert CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(tmp_path / "downloads")).num_classes == 10
-
-
-def test_folder_that_holds_the_archive_is_accepted_and_another_one_is_named(archive: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    module = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(folder))
-    with pytest.raises(DataError, match=r"but .*downloads is neither .* Download it from https.*Folder"):
-        module.prepare_data()
-    shutil.copy(archive, folder / CIFAR10.filename)
+        assert (folder / FOLDER).is_dir()
     assert module.num_classes == 10
 
 
@@ -118,17 +99,6 @@ def test_unofficial_archive_is_reported_in_one_line(
     assert "not the official one" in messages[0]
 
 
-def test_file_of_another_kind_is_reported_in_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(1000))
-    options = ["--data=datamodules.CIFAR10DataModule", f"--data.root={tmp_path}", f"--data.archive={tmp_path}/a.zip"]
-    with caplog.at_level("INFO"), pytest.raises(SystemExit):
-        main(["prepare", *options])
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not caplog.messages
-
-
 def test_without_a_network_the_error_names_the_places_and_three_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,18 +106,9 @@ def test_without_a_network_the_error_names_the_places_and_three_remedies(
     with pytest.raises(DataError) as error:
         CIFAR10DataModule(root=str(tmp_path / "data")).prepare_data()
     message = str(error.value)
-    for part in (
-        "data/cifar-10-batches-py",
-        "127.0.0.1:9",
-        f"Put {CIFAR10.filename} into",
-        "--data.archive",
-        "sample.yaml",
-    ):
+    for part in ("data/cifar-10-batches-py", "127.0.0.1:9", "put it into", "--data.archive", "sample.yaml"):
         assert part in message
     assert "\n" not in message
-
-
-def test_missing_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.tar\.gz does not exist"):
         CIFAR10DataModule(root=str(tmp_path / "data"), archive="nowhere.tar.gz").prepare_data()
 
@@ -165,40 +126,6 @@ def test_another_split_is_refused_until_it_is_asked_for(prepared: CIFAR10DataMod
         "test": {12},
     }
     (Path(copy) / FILE).unlink()  # it names the split of the index files
-    with pytest.raises(DataError, match=r"but the images are divided in another way.*overwrite_split true"):
+    with pytest.raises(DataError, match=r"but dataset\.json is missing.*overwrite_split true"):
         CIFAR10DataModule(root=copy).prepare_data()
     assert CIFAR10DataModule(root=copy, overwrite_split=True).digest == prepared.digest
-
-
-def test_folds_hold_every_image_out_once_and_share_one_cache(copy: str) -> None:
-    held_out = []
-    for fold in range(5):
-        prepared = CIFAR10DataModule(root=copy, folds=5, fold=fold).prepared
-        assert prepared.counts["val"] == dict.fromkeys(prepared.class_names, PER_CLASS)
-        held_out += prepared.entries["val"]
-        assert all("images/test/" in path for path, _ in prepared.entries["test"])
-    assert len(set(held_out)) == len(held_out) == 5 * BATCH
-    assert len(list((Path(copy) / "cache").glob("*.npy"))) == 1
-    assert set(CIFAR10DataModule(root=copy).prepared.counts["val"].values()) == {PER_CLASS // 2}
-
-
-def test_identical_images_on_both_sides_of_a_split_are_counted_and_named(
-    contents: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    contents[f"{FOLDER}/test_batch"] = contents[f"{FOLDER}/data_batch_1"]
-    archive = write_archive(tmp_path / "twice.tar.gz", contents)
-    with caplog.at_level("INFO"):
-        identical = CIFAR10DataModule(root=str(tmp_path / "data"), archive=str(archive)).prepared.stats.identical
-    assert len(identical) == BATCH
-    for group in identical:
-        image, other = (np.array(Image.open(tmp_path / "data" / path)) for path in group)
-        np.testing.assert_array_equal(image, other)
-    assert f"{BATCH} images are in more than one of train, val and test" in caplog.text
-    assert identical[0][0] in caplog.text
-
-
-def test_damaged_files_are_named_with_a_remedy(copy: str) -> None:
-    path = next((Path(copy) / "images/test").rglob("*.png"))
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=rf"images/test as they were written, but 1 are not: .*{path.name} was changed"):
-        CIFAR10DataModule(root=copy).verify()

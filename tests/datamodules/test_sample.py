@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from datamodules import SampleDataModule
 from datamodules.preparation.index import read_index
 from datamodules.reading.decode import read_rgb
 
@@ -20,9 +19,3 @@ def test_every_digit_is_a_grey_rgb_image_with_its_label(sample_root: Path) -> No
         assert label == digits.target[index]
         small = pixels[:, :, 0].reshape(8, 4, 8, 4).mean((1, 3))
         assert np.corrcoef(small.ravel(), digits.images[index].ravel())[0, 1] > 0.95
-
-
-def test_description_is_at_hand_before_any_hook(sample_root: Path) -> None:
-    data = SampleDataModule(root=str(sample_root))
-    assert data.class_names == list("0123456789")
-    assert (data.num_classes, data.image_size) == (10, 32)

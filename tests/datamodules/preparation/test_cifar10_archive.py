@@ -1,7 +1,5 @@
-import bz2
 import gzip
 import io
-import lzma
 import os
 import pickle
 import subprocess
@@ -92,17 +90,13 @@ class RunsCode:
         RunsCode(os.system, "echo owned > {}"),
         RunsCode(subprocess.Popen, "{}"),
         RunsCode(eval, "__import__('pathlib').Path('{}').touch()"),
-        RunsCode(getattr, "x", "y"),
         RunsCode(np.load, "{}"),
         RunsCode(np.ndarray, (10**12,)),
-        RunsCode(np.ndarray, (8,), "O"),
-        RunsCode(np.dtype, "O"),
         RunsCode(np.dtype, [("a", "u1"), ("b", "O")]),
-        RunsCode(np.int64, 3),
     ],
     ids=lambda evil: evil.reduced[0].__name__,
 )
-@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_pickle_with_code_is_refused(tmp_path: Path, evil: RunsCode, protocol: int) -> None:
     mark = tmp_path / "owned"
     evil.reduced = (evil.reduced[0], tuple(a.format(mark) if isinstance(a, str) else a for a in evil.reduced[1]))
@@ -120,12 +114,10 @@ def test_pickle_with_code_next_to_its_images_is_refused(protocol: int) -> None:
         parse_batch(pickle.dumps(batch, protocol))
 
 
-SYSTEM = b"cos\nsystem\n"
 ENCODE = b"c_codecs\nencode\nq\x01"
 REFUSED = {
-    "GLOBAL": SYSTEM + b".",
+    "GLOBAL": b"cos\nsystem\n.",
     "GLOBAL within numpy": b"cnumpy.core.multiarray\nfromfile\n.",
-    "STACK_GLOBAL": b"\x8c\x08builtins\x8c\x04eval\x93.",
     "STACK_GLOBAL of a dotted name": b"\x8c\x05numpy\x8c\x15ndarray.__class__.mro\x93.",
     "REDUCE": b"\x8c\x02os\x8c\x06system\x93\x8c\x02ls\x85R.",
     "REDUCE of more pixels than bytes": (
@@ -134,18 +126,14 @@ REFUSED = {
     "REDUCE of another codec": ENCODE + b"X\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
     "INST": b"(\x8c\x02lsios\nsystem\n.",
     "OBJ": b"(cnumpy\nndarray\nK\x08o.",
-    "NEWOBJ": b"cnumpy\nndarray\nK\x08\x85\x81.",
     "EXT1": b"\x82\x01.",
     "PERSID": b"Pid\n.",
     "NEXT_BUFFER": b"\x97.",
     "BUILD of a function": ENCODE + b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.",
-    "BUILD with objects": EMPTY_ARRAY + b"(K\x01K\x01\x85" + DTYPE + b"\x89]Natb.",
     "BUILD with a dtype of objects": EMPTY_ARRAY + b"(K\x01K\x01\x85cnumpy\ndtype\nU\x01O\x85R\x89]Natb.",
     "BUILD with more pixels than bytes": ARRAY.replace(b"K\x01M\x00\x0c", b"K\x02M\x00\x0c") + b".",
     "item of a text": b"U\x01aK\x01a.",
     "missing memo": b"h\x01.",
-    "nothing": b"",
-    "no pickle": b"<html>404</html>",
     "text that is no latin1": ENCODE + b"\x8c\x03" + "名".encode() + b"\x8c\x06latin1\x86R.",
 }
 
@@ -169,12 +157,6 @@ HUNGRY = {
     "BINBYTES8": b"\x8e" + GIANT + b"x.",
     "LONG4": b"\x8b\xff\xff\xff\x7fx.",
     "FRAME": b"\x95" + GIANT + b"N",
-    "a text encoded again and again": b"".join(
-        (
-            *(ENCODE, b"X\x00\x00\x10\x00", b"x" * 2**20, b"q\x02X\x06\x00\x00\x00latin1q\x03"),
-            *(b"h\x01h\x02h\x03\x86R" * 2000, b"."),
-        )
-    ),
 }
 
 
@@ -191,23 +173,13 @@ def test_pickle_takes_no_more_memory_than_a_batch_has_use_for(content: bytes) ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {b"data": np.zeros((100, 3071), np.uint8)},
-            r"'u1' \(100, 3071\) as `data` and 100 labels, but expected 'u1' \(uint8\) of shape \(N, 3072\) and N",
-        ),
-        ({b"data": np.zeros((100, 3, 32, 32), np.uint8)}, r"'u1' \(100, 3, 32, 32\) as `data`"),
+        ({b"data": np.zeros((100, 3071), np.uint8)}, r"'u1' \(100, 3071\) as `data` and 100 labels, but expected 'u1'"),
         ({b"data": np.zeros((100, 3072), np.float32)}, r"'f4' \(100, 3072\) as `data`"),
-        ({b"data": np.zeros((100, 3072), np.int8)}, r"'i1' \(100, 3072\) as `data`"),
         ({b"data": np.zeros((100, 3072), object)}, r"'O8' \(100, 3072\) as `data`"),
-        ({b"data": b"none"}, "str as `data`, but expected an array of uint8"),
         ({b"data": None}, "NoneType as `data`"),
         ({b"labels": [0]}, r"'u1' \(100, 3072\) as `data` and 1 labels"),
-        ({b"labels": None}, "the label NoneType"),
         ({b"labels": [*[0] * 99, 10]}, "the label 10, but expected integers from 0 to 9"),
-        ({b"labels": [-1] * 100}, "the label -1"),
-        ({b"labels": [2**64] * 100}, "the label 18446744073709551616"),
         ({b"labels": [True] * 100}, "the label bool"),
-        ({b"labels": ["cat"] * 100}, "the label str"),
         ({b"labels": np.zeros(100, np.uint8)}, "the label list, str, but expected integers from 0 to 9"),
     ],
 )
@@ -215,12 +187,6 @@ def test_batch_that_is_not_as_expected_is_named(tmp_path: Path, changes: dict, m
     content = pickle.dumps(pickle.loads(batch_content(0)) | changes, protocol=2)
     with pytest.raises(DataError, match=rf"a\.tar\.gz: data_batch_3 holds {message}.*\. Get the archive again"):
         list(read_batches(write_archive(tmp_path / "a.tar.gz", {f"{FOLDER}/data_batch_3": content})))
-
-
-@pytest.mark.parametrize("batch", [[], {}, {b"data": PIXELS[:0], b"labels": []}, {b"labels": [1]}])
-def test_batch_without_images_is_refused(batch: Any) -> None:
-    with pytest.raises(DataError, match=r"holds .* but expected"):
-        parse_batch(pickle.dumps(batch, 4))
 
 
 # Extracted folders
@@ -233,12 +199,7 @@ def folder(archive: Path, tmp_path: Path) -> Path:
     return tmp_path / FOLDER
 
 
-def test_extracted_folder_is_read_like_the_archive(archive: Path, folder: Path) -> None:
-    for packed, extracted in zip(read_batches(archive), read_batches(folder), strict=True):
-        np.testing.assert_array_equal(packed.pixels, extracted.pixels)
-
-
-@pytest.mark.parametrize("size", [0, 1, 50, 500, 1500, 200_000, -2, -1])
+@pytest.mark.parametrize("size", [0, 1, 1500, 200_000, -1])
 def test_truncated_batch_of_a_folder_is_named(folder: Path, size: int) -> None:
     (folder / "data_batch_4").write_bytes((folder / "data_batch_4").read_bytes()[:size])
     with pytest.raises(DataError, match=rf"{FOLDER}: data_batch_4 is damaged \(.*\)\. Get the archive again"):
@@ -254,13 +215,6 @@ def test_batch_of_a_folder_that_is_far_too_large_is_not_read(folder: Path) -> No
 # Tar files
 
 
-def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """Return a header of a tar file with these values, regardless of the data that follows."""
-    info = tarfile.TarInfo(name)
-    info.size, info.type, info.linkname = size, kind, "/etc/passwd"
-    return info.tobuf(tarfile.GNU_FORMAT)[-tarfile.BLOCKSIZE :]
-
-
 def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
     content = archive.read_bytes()
     for size in (*range(1, len(content), len(content) // 10), *range(len(content) - 9, len(content))):
@@ -270,26 +224,18 @@ def test_archive_truncated_at_any_point_is_named(archive: Path) -> None:
 
 
 def zipped() -> bytes:
-    with zipfile.ZipFile(io.BytesIO(), "w") as file:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
         file.writestr(f"{FOLDER}/data_batch_1", batch_content(0))
-        assert file.fp is not None
-        file.fp.seek(0)
-        return file.fp.read()
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
         (zipped(), "it is a zip file"),
-        (b"<!DOCTYPE html>\n<html>Not found</html>", "it is a web page"),
-        (b"\n<html>Not found</html>" * 100, "it is a web page"),
-        (bz2.compress(bytes(1000)), "it is packed by bzip2"),
-        (lzma.compress(bytes(1000)), "it is packed by xz"),
-        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "it is a 7z file"),
-        (b"PAR1" + bytes(600), "it is a Parquet file"),
-        (b"\xff\xd8\xff\xe0" + bytes(600), "bad checksum"),
-        (batch_content(0), "invalid header"),
-        (gzip.compress(batch_content(0)), "invalid header"),
+        (b"<!DOCTYPE html>\n<html>Not found</html>", "it is no tar file"),
+        (gzip.compress(batch_content(0)), "it is no tar file"),
     ],
 )
 def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content: bytes, kind: str) -> None:
@@ -298,57 +244,38 @@ def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content
         list(read_batches(tmp_path / "a.tar.gz"))
     assert str(error.value) == (
         f"Expected cifar-10-python.tar.gz or the folder cifar-10-batches-py, but {tmp_path}/a.tar.gz is neither or "
-        f"cannot be read ({kind}). Download it from https://www.cs.toronto.edu/~kriz/cifar.html, or unpack the file if "
-        "it contains that folder; for other images, use --data datamodules.FolderDataModule."
+        f"cannot be read ({kind}). Download it from https://www.cs.toronto.edu/~kriz/cifar.html; for other images, use "
+        "--data datamodules.FolderDataModule."
     )
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
 @pytest.mark.parametrize(
-    ("members", "kind"),
+    ("name", "kind"),
     [
-        ({"cifar-100-python/train": MAX_BYTES + 1, "cifar-100-python/test": 9}, "it holds cifar-100-python/train"),
-        ({"cifar-100-python/meta": 9, "cifar-100-python/test": 9}, "it holds cifar-100-python/meta"),
-        ({"cifar-10-batches-bin/data_batch_1.bin": 9}, r"it holds cifar-10-batches-bin/data_batch_1\.bin"),
-        ({f"data/{FOLDER}/data_batch_1": 9, "data_batch_1": 9}, f"it holds data/{FOLDER}/data_batch_1"),
-        ({f"photos/{i}.png": 9 for i in range(60)}, r"it holds photos/0\.png"),
-        ({}, f"it has no {', '.join(BATCHES)}"),
+        ("cifar-100-python/train", "it holds cifar-100-python/train"),
+        ("photos/0.png", r"it holds photos/0\.png"),
+        (f"{FOLDER}/readme.html", f"it has no {', '.join(BATCHES)}"),
     ],
 )
-def test_archive_of_other_things_is_named_with_what_it_holds(
-    tmp_path: Path, members: dict[str, int], kind: str, mode: Any
-) -> None:
-    with tarfile.open(tmp_path / "a.tar", mode) as tar:
-        for name, size in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = size
-            tar.addfile(info, io.BytesIO(bytes(size)))
-    with pytest.raises(
-        DataError, match=rf"a\.tar is neither .*\({kind}\)\. Download it from https.*, or unpack"
-    ) as error:
-        list(read_batches(tmp_path / "a.tar"))
-    assert "elete" not in str(error.value)
+def test_archive_of_other_things_is_named_with_what_it_holds(tmp_path: Path, name: str, kind: str) -> None:
+    archive = write_archive(tmp_path / "a.tar", {name: b"x"})
+    with pytest.raises(DataError, match=rf"a\.tar is neither .*\({kind}\)\. Download it from https"):
+        list(read_batches(archive))
 
 
-def test_missing_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    del contents[f"{FOLDER}/data_batch_4"]
+def test_missing_and_duplicate_batches_are_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
+    contents[f"./{FOLDER}/data_batch_2"] = batch_content(9)
+    with pytest.raises(DataError, match=r"a\.tar\.gz .*\(it has data_batch_2 twice\)"):
+        list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
+    del contents[f"./{FOLDER}/data_batch_2"], contents[f"{FOLDER}/data_batch_4"]
     with pytest.raises(DataError, match=r"\(it has no data_batch_4\)"):
         list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
 
 
-def test_duplicate_batch_is_named(tmp_path: Path, contents: dict[str, bytes]) -> None:
-    contents[f"./{FOLDER}/data_batch_2"] = batch_content(9)
-    with pytest.raises(DataError, match=r"a\.tar\.gz .*\(it has data_batch_2 twice\)"):
-        list(read_batches(write_archive(tmp_path / "a.tar.gz", contents)))
-
-
-@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_repacked_archive_is_read(folder: Path, tmp_path: Path, kind: int, mode: Any) -> None:
+def test_repacked_archive_is_read_like_the_folder(folder: Path, tmp_path: Path, mode: Any) -> None:
     (folder / "batches.meta").write_bytes(b"not looked at")
-    if kind != tarfile.USTAR_FORMAT:
-        (folder / ("long name " * 20)).touch()
-    with tarfile.open(tmp_path / "a.tar", mode, format=kind) as tar:
+    with tarfile.open(tmp_path / "a.tar", mode) as tar:
         tar.addfile(tarfile.TarInfo(f"./._{FOLDER}"))  # as macOS does
         tar.add(folder.parent, ".", recursive=False)
         tar.add(folder, f"./{FOLDER}")
@@ -368,37 +295,18 @@ def test_tar_member_outside_the_archive_is_refused(tmp_path: Path, contents: dic
     assert not (tmp_path.parent / "outside").exists()
 
 
-@pytest.mark.parametrize("kind", [*b"123467SXVM", 0x80], ids=chr)
+@pytest.mark.parametrize("kind", [*b"12346", 0x80], ids=chr)
 def test_tar_member_that_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
-    archive = tmp_path / "evil.tar.gz"
-    archive.write_bytes(gzip.compress(header(f"{FOLDER}/data_batch_1", 0, bytes([kind]))))
-    with pytest.raises(DataError, match=r"its member .*data_batch_1 is a link, a device"):
-        list(read_batches(archive))
-
-
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-@pytest.mark.parametrize("size", [MAX_BYTES + 1, 2**40, -512])
-def test_tar_member_of_an_impossible_size_is_not_read(tmp_path: Path, kind: bytes, size: int) -> None:
-    archive = tmp_path / "evil.tar.gz"
-    archive.write_bytes(gzip.compress(header(f"{FOLDER}/data_batch_1", size, kind) + bytes(MAX_BYTES + 512), 1))
-    tracemalloc.start()
-    with pytest.raises(DataError, match=rf"its member .*data_batch_1 has {size} bytes, but expected at most"):
-        list(read_batches(archive))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1e6
-
-
-@pytest.mark.parametrize("extension", [b"", b"19 size=-1000000000\n", b"22 GNU.sparse.major=1\n", b"1" * 50_000])
-def test_tar_extensions_that_never_end_are_not_followed(tmp_path: Path, extension: bytes) -> None:
-    extension = extension.ljust(-(-len(extension) // 512) * 512, b"\0")
-    chain = header("x", len(extension), tarfile.XHDTYPE) + extension
-    (tmp_path / "evil.tar.gz").write_bytes(gzip.compress((chain + header(f"{FOLDER}/y")) * 300))
-    with pytest.raises(DataError, match=r"\(empty header\)"):
+    info = tarfile.TarInfo(f"{FOLDER}/data_batch_1")
+    info.type, info.linkname = bytes([kind]), "/etc/passwd"
+    (tmp_path / "evil.tar.gz").write_bytes(gzip.compress(info.tobuf() + bytes(1024)))
+    with pytest.raises(DataError, match=r"its member .*data_batch_1 is a link or a device|it has no data_batch_1"):
         list(read_batches(tmp_path / "evil.tar.gz"))
 
 
-def test_tar_with_data_after_its_end_is_refused(tmp_path: Path, archive: Path) -> None:
-    archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(MAX_BYTES), 1))
-    with pytest.raises(DataError, match="data follows its end"):
-        list(read_batches(archive))
+def test_tar_member_of_an_impossible_size_is_not_read(tmp_path: Path) -> None:
+    info = tarfile.TarInfo(f"{FOLDER}/data_batch_1")
+    info.size = 2**40
+    (tmp_path / "evil.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(DataError, match=rf"its member .*data_batch_1 is a link .*, or has more than {MAX_BYTES} bytes"):
+        list(read_batches(tmp_path / "evil.tar"))

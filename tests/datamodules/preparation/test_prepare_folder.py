@@ -46,11 +46,13 @@ def edit(path: Path, remove: str) -> None:
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if remove not in line))
 
 
-def test_a_second_start_reads_no_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepared(root)
+def test_a_second_start_reads_no_images_of_several_sizes_and_folds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = [{}, {"image_size": 4}, {"image_size": 4, "resize": "pad"}, {"folds": 2}]
+    first = [prepared(root, **options) for options in ways]
     monkeypatch.setattr("datamodules.preparation.describe.scan", refuse)
-    again = prepared(root)
-    assert (again.digest, again.mean) == (first.digest, first.mean)
+    again = [prepared(root, **options) for options in ways]
+    assert [(module.digest, module.mean) for module in again] == [(module.digest, module.mean) for module in first]
+    assert set(load_description(folder_of(root)).pixels) == {"8", "4 crop", "4 pad", "8 fold 0 of 2"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -135,14 +137,6 @@ def test_a_class_without_images_in_one_stage_is_reported_each_time(
         assert f"val of {folder_of(root)} has no images of 1 of 2 classes (dog). val metrics do not" in caplog.text
 
 
-def test_the_size_is_that_of_the_first_readable_image(root: Path) -> None:
-    (root / "test/cat/0.png").write_bytes(b"no image")
-    skipped = prepared(root, on_bad_image="skip").prepared
-    assert (skipped.size, list(skipped.stats.unreadable)) == (8, ["test/cat/0.png"])
-    with pytest.raises(DataError, match=r"test/cat/0\.png is not a readable image"):
-        prepared(root)
-
-
 def test_an_image_in_two_stages_is_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(root / "train/cat/0.png", root / "test/dog/1.png")
     with caplog.at_level("INFO"):
@@ -150,19 +144,10 @@ def test_an_image_in_two_stages_is_reported(root: Path, caplog: pytest.LogCaptur
     assert "1 images are in more than one of train, val and test (identical pixels at 8x8)" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("stage", "remove", "message"),
-    [
-        ("train", "dog", "but got none of dog"),
-        ("train", ".png", r"Expected images in each of train, val and test, but .*train\.txt lists none"),
-        ("val", ".png", r"but .*val\.txt lists none"),
-        ("test", ".png", r"but .*test\.txt lists none"),
-    ],
-)
-def test_a_stage_or_class_without_images_is_named(root: Path, stage: str, remove: str, message: str) -> None:
+def test_a_class_without_images_is_named(root: Path) -> None:
     prepared(root)
-    edit(folder_of(root) / f"{stage}.txt", remove)
-    with pytest.raises(DataError, match=message):
+    edit(folder_of(root) / "train.txt", "dog")
+    with pytest.raises(DataError, match=r"^Expected readable images .* but got none of dog\."):
         prepared(root)
 
 
@@ -189,21 +174,9 @@ def test_what_is_lost_is_written_again(root: Path, lost: str) -> None:
             del pixels["digest"]
         description.write_text(json.dumps(content))
     assert prepared(root).digest == before.digest
-    assert json.loads(description.read_text())["split"] == content["split"]
+    given = lost in ("dataset.json", "damaged")  # then index files are the user's
+    assert json.loads(description.read_text())["split"] == ({"name": "given"} if given else content["split"])
     assert len(list((folder_of(root) / "cache").iterdir())) == 1
-
-
-def test_statistics_of_several_sizes_are_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = [None, 4, 4]
-    first = [
-        prepared(root, image_size=size, resize=mode) for size, mode in zip(sizes, ("crop", "crop", "pad"), strict=True)
-    ]
-    monkeypatch.setattr("datamodules.preparation.describe.scan", refuse)
-    again = [
-        prepared(root, image_size=size, resize=mode) for size, mode in zip(sizes, ("crop", "crop", "pad"), strict=True)
-    ]
-    assert [module.digest for module in again] == [module.digest for module in first]
-    assert set(load_description(folder_of(root)).pixels) == {"8", "4 crop", "4 pad"}
 
 
 def test_index_files_without_a_description_are_the_users(root: Path) -> None:
@@ -213,7 +186,7 @@ def test_index_files_without_a_description_are_the_users(root: Path) -> None:
     module = prepared(root)
     assert (module.prepared.split, module.class_counts) == ({"name": "given"}, [2, 1])
     (folder_of(root) / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"val\.txt is missing\. Write it, or split the images again with --data\.ov"):
+    with pytest.raises(DataError, match=r"but got only train, test\. Restore the others, or split the images again"):
         prepared(root)
     assert prepared(root, overwrite_split=True).digest == before.digest
 

@@ -3,39 +3,38 @@ import runpy
 import struct
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageSequence
+from PIL import Image, ImageFile
 from torchvision.transforms import functional
 
 from datamodules.errors import DataError
 from datamodules.reading import decode
-from datamodules.reading.decode import Resize, read_rgb, read_square
+from datamodules.reading.decode import Resize, read_rgb
 
 RESIZES = get_args(Resize)
 RAMP = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)  # every 8-bit level, as 16 bits
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 CORNERS = np.zeros((16, 24, 3), np.uint8)  # a different colour in three of the corners
 CORNERS[:8, :8], CORNERS[:8, 16:], CORNERS[8:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-UPRIGHT = {  # orientation -> the stored pixels as they appear upright
-    1: CORNERS,
-    2: CORNERS[:, ::-1],
-    3: CORNERS[::-1, ::-1],
-    4: CORNERS[::-1],
-    5: CORNERS.transpose(1, 0, 2),
-    6: np.rot90(CORNERS, -1),
-    7: CORNERS.transpose(1, 0, 2)[::-1, ::-1],
-    8: np.rot90(CORNERS),
+UPRIGHT = {  # orientation -> how stored pixels are turned upright
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
+    8: np.rot90,
 }
 
 
 def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
     """Resize decoded pixels as ``read_square`` does."""
-    return np.array(decode._fit(Image.fromarray(pixels), (0, 0, pixels.shape[1], pixels.shape[0]), size, resize))
+    return np.array(decode._fit(Image.fromarray(pixels), pixels.shape[1], pixels.shape[0], size, resize))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -102,27 +101,6 @@ def test_lossless_formats_give_back_the_very_pixels(tmp_path: Path, suffix: str)
     assert got.flags.writeable  # torch.from_numpy warns about read-only arrays
 
 
-def test_grey_becomes_rgb(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_rgb(save(tmp_path / "a.png", LEVELS)), np.stack([LEVELS] * 3, -1))
-
-
-def test_palette_is_looked_up(tmp_path: Path) -> None:
-    palette, indices = noise(16, 3), noise(8, 9) % 16
-    image = Image.fromarray(indices).convert("P")
-    image.putpalette(palette.tobytes())
-    image.putdata(indices.ravel().tolist())
-    image.save(tmp_path / "a.png")
-    image.save(tmp_path / "one.png", transparency=3)
-    image.save(tmp_path / "one.gif", transparency=3)
-    image.save(tmp_path / "many.png", transparency=bytes(range(0, 256, 16)))
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), palette[indices])
-    one = np.where(np.arange(16)[:, None] == 3, 255, palette)
-    np.testing.assert_array_equal(read_rgb(tmp_path / "one.png"), one[indices])
-    np.testing.assert_array_equal(read_rgb(tmp_path / "one.gif"), one[indices])
-    many = over_white(palette, np.arange(0, 256, 16))
-    assert_near(read_rgb(tmp_path / "many.png"), many[indices], 1)
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
 def test_transparent_pixels_are_laid_over_white(tmp_path: Path, suffix: str) -> None:
     pixels = noise(16, 16, 4)
@@ -137,29 +115,11 @@ def test_transparent_level_becomes_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey[..., 0], np.where(LEVELS == 7, 255, LEVELS))
     rgb = read_rgb(save(tmp_path / "rgb.png", CORNERS, transparency=(0, 255, 0)))
     np.testing.assert_array_equal(rgb, np.where((CORNERS == (0, 255, 0)).all(-1, keepdims=True), 255, CORNERS))
+    palette = Image.fromarray(CORNERS).quantize(4)
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((20, 0)))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "palette.png"), rgb)
     deep = read_rgb(write_png(tmp_path / "deep.png", RAMP, 0, chunk(b"tRNS", struct.pack(">H", 7 * 257))))
     np.testing.assert_array_equal(deep[..., 0], np.where(LEVELS == 7, 255, LEVELS))
-
-
-@pytest.mark.parametrize(("suffix", "tolerance"), [(".tif", 0), (".jpg", 3)])  # CMYK JPEGs are inverted, as by Adobe
-def test_cmyk_has_its_colours(tmp_path: Path, suffix: str, tolerance: int) -> None:
-    inks = {
-        (0, 255, 255, 0): (255, 0, 0),
-        (255, 0, 255, 0): (0, 255, 0),
-        (0, 0, 0, 255): (0, 0, 0),
-        (0,) * 4: (255,) * 3,
-    }
-    image = Image.new("CMYK", (64, 16))
-    for column, ink in enumerate(inks):
-        image.paste(ink, (16 * column, 0, 16 * column + 16, 16))
-    image.save(tmp_path / f"a{suffix}")
-    assert_near(read_rgb(tmp_path / f"a{suffix}")[8, 8::16], np.array(list(inks.values())), tolerance)
-
-
-@pytest.mark.parametrize(("mode", "red"), [("YCbCr", (76, 85, 255)), ("LAB", (138, 209, 198))])
-def test_other_colour_spaces_become_rgb(tmp_path: Path, mode: str, red: tuple[int, int, int]) -> None:
-    Image.new(mode, (4, 4), red).save(tmp_path / "a.tif", compression="tiff_lzw")
-    assert_near(read_rgb(tmp_path / "a.tif"), np.full((4, 4, 3), (255, 0, 0)), 6)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".jp2"])
@@ -190,19 +150,14 @@ def test_floats_and_32_bits_are_refused(tmp_path: Path, values: np.ndarray, got:
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    for name, options in {
-        "a.png": {},
-        "a.tif": {},
-        "b.tif": {"compression": "tiff_lzw"},
-        "a.webp": {"lossless": True},
-        "a.jpg": {"quality": 100, "subsampling": 0},
-    }.items():
+    for name in ("a.png", "a.tif", "a.jpg"):
+        options = {"quality": 100, "subsampling": 0} if name == "a.jpg" else {}
         path = save(tmp_path / name, CORNERS, exif=exif(orientation), **options)
-        assert_near(read_rgb(path), UPRIGHT[orientation], 3 if name == "a.jpg" else 0)
+        assert_near(read_rgb(path), UPRIGHT[orientation](CORNERS), 3 if name == "a.jpg" else 0)
     late = save(tmp_path / "late.png", CORNERS)  # PNG may store EXIF after the pixels
     content = late.read_bytes()
     late.write_bytes(content[:-12] + chunk(b"eXIf", exif(orientation).tobytes()[6:]) + content[-12:])
-    np.testing.assert_array_equal(read_rgb(late), UPRIGHT[orientation])
+    np.testing.assert_array_equal(read_rgb(late), UPRIGHT[orientation](CORNERS))
 
 
 @pytest.mark.parametrize("damage", [b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03", b""])
@@ -213,31 +168,17 @@ def test_damaged_exif_is_no_obstacle(tmp_path: Path, suffix: str, damage: bytes)
     assert np.abs(read_rgb(path) - CORNERS.astype(float)).mean() < 30
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
-    path = tmp_path / f"a{suffix}"
-    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == ".webp" else {}))
-    with Image.open(path) as image:
-        assert len(list(ImageSequence.Iterator(image))) == 3
-    np.testing.assert_array_equal(read_rgb(path), np.full((8, 8, 3), (255, 0, 0)))
-
-
 def transparent(alpha: int) -> Image.Image:
     return Image.fromarray(np.dstack([CORNERS, np.full((16, 24), alpha, np.uint8)]))
 
 
-def write_deep_tiff(path: Path, channels: int) -> None:
-    """Write an uncompressed TIFF with channels beyond red, green and blue whose meaning is not specified."""
-    pixels = noise(16, 16, channels).tobytes()
-    extra = channels - 3
-    size = 8 + 2 + 10 * 12 + 4
-    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, channels, size), (259, 3, 1, 1), (262, 3, 1, 2)]
-    tags += [(273, 4, 1, size + 2 * channels + 2 * extra), (277, 3, 1, channels), (278, 3, 1, 16)]
-    tags += [(279, 4, 1, len(pixels)), (338, 3, extra, 0 if extra <= 2 else size + 2 * channels)]
+def write_four_channels(path: Path) -> None:
+    """Write an uncompressed TIFF with a channel beyond red, green and blue whose meaning is not specified."""
+    pixels, size = noise(16, 16, 4).tobytes(), 8 + 2 + 10 * 12 + 4
+    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 4, size), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, size + 8)]
+    tags += [(277, 3, 1, 4), (278, 3, 1, 16), (279, 4, 1, len(pixels)), (338, 3, 1, 0)]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    depths = struct.pack(f"<{channels}H", *[8] * channels)
-    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + depths + bytes(2 * extra) + pixels)
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, 10) + entries + bytes(4) + struct.pack("<4H", *[8] * 4) + pixels)
 
 
 def save_frames(path: Path) -> None:
@@ -248,31 +189,22 @@ def save_frames(path: Path) -> None:
     ("name", "write", "expected"),
     [
         ("a.png", lambda path: transparent(128).save(path), ["alpha"]),
-        ("a.webp", lambda path: transparent(128).save(path, lossless=True), ["alpha"]),
-        ("a.tif", lambda path: transparent(128).save(path, compression="tiff_lzw"), ["alpha"]),
         ("a.png", lambda path: transparent(128).convert("LA").save(path), ["alpha"]),
         ("a.png", lambda path: Image.fromarray(CORNERS).quantize(4).save(path, transparency=0), ["alpha"]),
         ("a.png", lambda path: transparent(255).save(path), []),  # opaque: nothing is lost
-        ("a.tif", lambda path: write_deep_tiff(path, 4), ["channels"]),
-        ("a.tif", lambda path: write_deep_tiff(path, 6), ["channels"]),
-        ("a.png", lambda path: Image.fromarray(RAMP).save(path), ["depth"]),
-        ("a.png", lambda path: write_png(path, np.dstack([RAMP] * 3), 2), ["depth"]),
+        ("a.tif", write_four_channels, ["channels"]),
         ("a.gif", save_frames, ["frames"]),
-        ("a.png", save_frames, ["frames"]),
-        ("a.webp", save_frames, ["frames"]),
         ("a.tif", save_frames, ["frames"]),
         ("a.mpo", save_frames, []),  # as from phones: the second frame is a preview
-        ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... D\0i\0s\0p\0l\0a\0y\0 \0P\0003"), ["profile"]),
-        ("a.jpg", lambda path: save(path, CORNERS, icc_profile=b"... sRGB IEC61966-2.1"), []),
         ("a.jpg", lambda path: save(path, CORNERS, "CMYK"), []),
         ("a.bmp", lambda path: save(path, CORNERS), []),
     ],
 )
 def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, expected: list[str]) -> None:
     write(tmp_path / name)
-    for read in (read_rgb, lambda path, losses: read_square(path, 8, "crop", losses)):
+    for size in (None, 8):
         losses: list[str] = []
-        read(tmp_path / name, losses)
+        read_rgb(tmp_path / name, size, losses=losses)
         assert losses == expected
 
 
@@ -285,34 +217,21 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         read_rgb(tmp_path / "file" / "a.png")
 
 
-def test_forbidden_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:  # the tests may run as root, who can read any file
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(DataError, match=r"a\.png cannot be read: permission denied\. Change its permissions"):
-        read_rgb(tmp_path / "a.png")
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "it is empty: 0 bytes"),
         (b"no image", "damaged, or not in an image format that Pillow can read"),
-        (
-            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-            "damaged, or not in an image format that Pillow can read",
-        ),
-        (b"\x89PNG\r\n\x1a\n broken", "damaged, or not in an image format that Pillow can read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "damaged, or not in an image format"),
         (b"P5\n2 2\n\x01\n", ""),
+        (None, "Is a directory"),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(
-        DataError, match=rf"a\.png is not a readable image \({reason}.*\)\. Replace it, or remove"
-    ) as caught:
-        read_rgb(tmp_path / "a.png")
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    path = tmp_path / "a.png"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.png is not a readable image \({reason}.*\)\. Replace it, or") as caught:
+        read_rgb(path)
     assert str(caught.value).isprintable()
 
 
@@ -326,7 +245,7 @@ def test_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
         with pytest.raises(DataError, match=r"a\.\w+ is not a readable image"):
             read_rgb(path)
         with pytest.raises(DataError, match=r"a\.\w+ is not a readable image"):
-            read_square(path, 8, "crop")
+            read_rgb(path, 8, "crop")
 
 
 def test_decompression_bomb_is_named(tmp_path: Path) -> None:
@@ -373,9 +292,7 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
                 content[rng.integers(min(len(content), rng.choice([60, 10**6])))] = rng.integers(256)
             (damaged := tmp_path / f"damaged{path.suffix}").write_bytes(content)
             try:
-                pixels = (
-                    module["read_rgb"](damaged) if turn % 2 else module["read_square"](damaged, 8, RESIZES[turn % 3])
-                )
+                pixels = module["read_rgb"](damaged, [8, None][turn % 2], RESIZES[turn % 3])
             except DataError as error:
                 messages.append(str(error))
             else:
@@ -384,16 +301,6 @@ def test_damage_of_any_kind_gives_pixels_or_a_data_error(tmp_path: Path, monkeyp
     assert not warned
     assert all(message.isprintable() for message in messages)
     assert min(read, len(messages)) > 100
-
-
-def test_threads_read_at_once(tmp_path: Path) -> None:
-    paths = [save(tmp_path / f"{index}.jpg", photo(90 + index, 120), exif=exif(index % 8 + 1)) for index in range(16)]
-    alone = [read_square(path, 20, "pad") for path in paths]
-    with ThreadPoolExecutor(8) as pool:
-        for got, expected in zip(
-            pool.map(lambda path: read_square(path, 20, "pad"), paths * 5), alone * 5, strict=True
-        ):
-            np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("shape", [(32, 47), (47, 32), (33, 32), (64, 96), (20, 30)])
@@ -422,28 +329,26 @@ def test_extreme_proportions_fit(shape: tuple[int, int], resize: Resize) -> None
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_reading_at_a_size_is_reading_and_fitting(tmp_path: Path, resize: Resize, orientation: int) -> None:
-    path = save(tmp_path / "a.png", photo(41, 64), exif=exif(orientation))
-    np.testing.assert_array_equal(read_square(path, 32, resize), fit(read_rgb(path), 32, resize))
-    np.testing.assert_array_equal(read_square(path, None, resize), read_rgb(path))
-
-
-@pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_large_jpeg_is_read_nearly_as_if_decoded_in_full(tmp_path: Path, resize: Resize, orientation: int) -> None:
-    path = save(tmp_path / "a.jpg", photo(603, 805), exif=exif(orientation), quality=90)
+def test_reading_at_a_size_is_reading_and_fitting(tmp_path: Path, resize: Resize, orientation: int) -> None:
+    pixels = photo(41, 64)
+    path = save(tmp_path / "a.png", pixels, exif=exif(orientation))
+    np.testing.assert_array_equal(read_rgb(path, 32, resize), UPRIGHT[orientation](fit(pixels, 32, resize)))
+    large = save(tmp_path / "a.jpg", photo(603, 805), exif=exif(orientation), quality=90)
+    with Image.open(large) as image:
+        whole = np.array(image)
     for size in (32, 75, 100):  # decoded at an eighth, a quarter (padded: a half), a half
-        assert max(decode._read(path, size, resize)[0].size) < 500
-        difference = np.abs(read_square(path, size, resize) - fit(read_rgb(path), size, resize).astype(float))
-        assert difference.mean() < 0.6
+        expected = UPRIGHT[orientation](fit(whole, size, resize))
+        difference = np.abs(read_rgb(large, size, resize) - expected.astype(float))
+        assert 0 < difference.mean() < 0.6
         assert np.percentile(difference, 99) < 4
 
 
-def test_long_jpeg_is_decoded_large_enough(tmp_path: Path) -> None:
+def test_jpeg_is_decoded_at_a_reduced_scale_if_that_is_large_enough(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", photo(40, 2000))
-    assert decode._read(path, 32, "crop")[0].size == (2000, 40)
-    assert decode._read(path, 32, "pad")[0].size == (250, 5)
+    for resize, shape in (("crop", (0, 0, 2000, 40)), ("pad", (0, 0, 250, 5))):
+        with Image.open(path) as image:
+            assert image.draft(None, decode._draft_size(image, 32, resize))[1] == shape
 
 
 def test_suffixes_are_of_pictures_that_can_be_read() -> None:

@@ -3,40 +3,33 @@ import struct
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torchvision.io import decode_image
 
 from datamodules.reading.png import decode_pngs, encode_pngs
+
+SIZES = [(32, 32), (1, 1), (5, 7), (100, 120)]
 
 
 def random_images(count: int, height: int = 32, width: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-@pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision's decoder is deprecated, but still works
-@pytest.mark.parametrize("compression", [0, 1, 9])
-@pytest.mark.parametrize("size", [(32, 32), (1, 1), (5, 7), (300, 200)])
-def test_every_decoder_gets_back_the_very_pixels(size: tuple[int, int], compression: int) -> None:
+@pytest.mark.parametrize("size", [*SIZES, (300, 200)])
+def test_every_decoder_gets_back_the_very_pixels(size: tuple[int, int]) -> None:
     images = random_images(2, *size)
-    for pixels, content in zip(images, encode_pngs(images, compression), strict=True):
+    contents = encode_pngs(images)
+    for pixels, content in zip(images, contents, strict=True):
         with Image.open(io.BytesIO(content)) as image:
             image.verify()
         with Image.open(io.BytesIO(content)) as image:
             assert (image.format, image.mode) == ("PNG", "RGB")
             np.testing.assert_array_equal(np.array(image), pixels)
-        decoded = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        np.testing.assert_array_equal(decoded.permute(1, 2, 0).numpy(), pixels)
+    if size in SIZES:
+        np.testing.assert_array_equal(decode_pngs(contents), images)
 
 
 def test_a_stored_image_of_cifar_10_fits_a_block() -> None:
     assert len(encode_pngs(np.zeros((1, 32, 32, 3), np.uint8))[0]) == 3172
-
-
-@pytest.mark.parametrize("size", [(32, 32), (1, 1), (5, 7), (100, 120)])
-def test_own_files_are_read_back(size: tuple[int, int]) -> None:
-    images = random_images(3, *size)
-    np.testing.assert_array_equal(decode_pngs(encode_pngs(images)), images)
 
 
 def test_any_other_file_is_left_to_a_general_decoder() -> None:
@@ -51,13 +44,11 @@ def test_any_other_file_is_left_to_a_general_decoder() -> None:
     for width, height in ((0, 0), (0, 5), (5, 0)):
         assert decode_pngs([bytes(16) + struct.pack(">II", width, height) + bytes(44 + height)]) is None
     assert decode_pngs([own[0], encode_pngs(random_images(1, 8, 8))[0]]) is None
-    assert decode_pngs(encode_pngs(images, 6)) is None
     assert decode_pngs(encode_pngs(random_images(1, 300, 200))) is None
 
 
 def test_every_flipped_bit_is_noticed() -> None:
-    images = random_images(1, 5, 7)
-    content = encode_pngs(images)[0]
+    content = encode_pngs(random_images(1, 5, 7))[0]
     for position in range(len(content) - 12):  # IEND does not affect the pixels
         for bit in (1, 128):
             damaged = bytearray(content)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from datamodules.preparation.index import read_index
-from datamodules.reading.decode import read_rgb, read_square
+from datamodules.reading.decode import read_rgb
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.commands.predict import NAMES, Results
@@ -192,7 +192,7 @@ def test_images_are_resized_like_the_runs_data_even_if_it_is_missing(fast: list[
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[1], found[2])
     module = ImageClassifier.load_from_checkpoint(run / "checkpoints/best.ckpt").eval()
-    pixels = torch.from_numpy(read_square(tmp_path / "upright.png", 32, "pad")).permute(2, 0, 1)
+    pixels = torch.from_numpy(read_rgb(tmp_path / "upright.png", 32, "pad")).permute(2, 0, 1)
     assert torch.allclose(found[0], module.classify(pixels[None])[0], atol=1e-6)
 
 
