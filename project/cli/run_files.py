@@ -21,9 +21,10 @@ from project.resume.resume import Resume
 from project.resume.signals import Stopped
 from project.runs import record
 from project.runs.config import CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, differences, load_config
-from project.runs.folders import create_folder, name_of, times_tested, working_directory
+from project.runs.folders import create_folder, name_of, working_directory
 from project.runs.metrics import same_data
 from project.runs.options import OF_STARTING
+from project.runs.results import STAGES, times_tested
 from project.runs.summary import shell_command
 
 
@@ -141,7 +142,7 @@ class RunFiles(Callback):
             print(f"\nStopped{position}. Resume:  {command}", file=sys.stderr)
 
     def write_results(self, metrics: dict[str, Any]) -> None:
-        """Write results.json of a validation or test: metrics, checkpoint and data."""
+        """Write results.json of a validation or test: metrics, checkpoint and data, from which results are read."""
         if not is_rank_zero():
             return
         resume = self._resume
@@ -151,6 +152,7 @@ class RunFiles(Callback):
             "epoch": resume.epoch,
             "step": resume.step,
             "data": describe_data(self._data),
+            "limit_batches": self._config.trainer[f"limit_{STAGES[resume.command]}_batches"],
             **({"times_tested": times_tested(self.run_dir) + 1} if resume.command == "test" else {}),
             "metrics": {name: float(value) for name, value in metrics.items()},
         }

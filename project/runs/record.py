@@ -1,8 +1,7 @@
 """Read and write ``run.json``: command line, versions, hardware and final state of a run. Imports no torch.
 
 A process that trains holds a lock on its run directory, which the operating system releases when the process exits. A
-run whose state is "running" but whose lock is free was killed. If the file system does not support locks, a run is
-running if its process ID exists on this machine.
+run whose state is "running" but whose lock is free was killed.
 """
 
 import json
@@ -28,7 +27,6 @@ ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between 
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
 MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
 
-
 _locks: dict[Path, BaseFileLock] = {}  # of the runs that this process trains
 
 
@@ -48,14 +46,15 @@ def is_own(run: Path) -> bool:
 
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
-    info = read(run)
-    state = str(info.get("state", ""))
-    if state != "running" or is_own(run):
-        return state
-    is_running = is_locked(run / LOCK)
-    if is_running is None:
-        is_running = info.get("host") == platform.node() and _process_exists(info.get("pid"))
-    return state if is_running else "killed"
+    state = str(read(run).get("state", ""))
+    return state if state != "running" or is_own(run) or is_locked(run / LOCK) else "killed"
+
+
+def started_at(run: Path) -> datetime | None:
+    """Return when a run was started first, or None if ``run.json`` cannot be read."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(str(read(run).get("started")))
+    return None
 
 
 def seconds(run: Path) -> float:
@@ -80,10 +79,7 @@ def check_not_running(run: Path) -> None:
     """
     if state_of(run) == "running":
         info = read(run)
-        raise RunError(
-            f"Expected a run that is not running, but {run} is running as process {info.get('pid')} on "
-            f"{info.get('host')}. Stop that process, or wait until it exits."
-        )
+        raise RunError(f"Expected a run that is not running, but process {info['pid']} on {info['host']} trains {run}.")
 
 
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
@@ -103,11 +99,11 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     try:
         lock = acquire(run / LOCK)
     except Timeout as error:
-        raise RunError(f"Expected a run that is not running, but another process trains {run}. Stop it.") from error
+        raise RunError(f"Expected a run that is not running, but another process trains {run}.") from error
     _locks[run.resolve()] = lock
     before, timestamp = read(run), _timestamp()
     git, diff = read_code()
-    facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
+    facts |= {"versions": _versions(), "git": git}
     own = {name: facts.pop(name) for name in ENVIRONMENT if name in facts}
     first = {name: before[name] for name in ENVIRONMENT if name in before} if before else own
     info = {
@@ -158,17 +154,6 @@ def processor() -> dict[str, Any]:
     return {"cpu": match[1] if match else platform.processor() or platform.machine(), "cores": cores}
 
 
-def _process_exists(pid: Any) -> bool:
-    """Return whether a process ID exists on this machine."""
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:  # of another user
-        return True
-    except (OSError, TypeError, ValueError):  # no such process, or not a number
-        return False
-    return True
-
-
 def _write(run: Path, info: dict[str, Any]) -> None:
     with write_atomically(run / FILE, durable=True) as partial:
         partial.write_text(json.dumps(info, indent=2) + "\n")
@@ -179,7 +164,7 @@ def _timestamp() -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # for example, a torch that was built without metadata
             versions[name] = metadata.version(name)

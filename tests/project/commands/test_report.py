@@ -382,9 +382,7 @@ def test_report_imports_no_torch(run: Path) -> None:
 def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished_run: Path, tmp_path: Path) -> None:
     page = Page(write_report(finished_run, output=tmp_path / "report.html").read_text())
     assert "LeNet on SampleDataModule." in page.text
-    assert re.search(
-        r"Training finished 2 of 2 planned epochs, .* Checkpoint epoch \d checkpoints/best.ckpt", page.text
-    )
+    assert re.search(r"Training finished 2 of 2 planned epochs, .* Checkpoint checkpoints/best.ckpt", page.text)
     alts = " ".join(image["alt"] for image in page.all("img"))
     for words in (
         "Feature maps of",

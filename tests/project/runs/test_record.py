@@ -11,7 +11,7 @@ import torch
 
 from project.runs import git as uncommitted
 from project.runs import record
-from project.runs.results import read_results
+from project.runs.repeats import read_results
 
 STARTED = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
@@ -89,7 +89,7 @@ def test_two_edits_of_one_commit_are_not_the_same_code(file: str, code: Path, tm
     for run, width in zip(runs, (2, 2, 3), strict=True):
         (code / file).write_text(f"width = {width}\n")
         start(run)
-    first, same, other = (result.circumstances["git"] for result in read_results(tmp_path / "runs")[0])
+    first, same, other = (result.environment["git"] for result in read_results(tmp_path / "runs")[0])
     assert first == same != other
 
 
@@ -104,8 +104,8 @@ def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path
     assert second["resumed"][1]["hardware"] == {"cpu": "b"}
     assert b"+width = 2" in (run / "uncommitted_2.diff").read_bytes()
     (result,) = read_results(tmp_path / "runs")[0]
-    assert result.circumstances["hardware"] == '{"cpu": "a"}\n{"cpu": "b"}'
-    assert len(result.circumstances["git"].splitlines()) == 2
+    assert result.environment["hardware"] == '{"cpu": "a"}\n{"cpu": "b"}'
+    assert len(result.environment["git"].splitlines()) == 2
 
 
 def write_killed(run: Path, **fields: Any) -> Path:
