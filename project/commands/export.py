@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
-from project.inference.formats import INCLUDED, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
+
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}  # of each format
+# transforms that an exported file includes
+INCLUDED = ("ToTensor", "PILToTensor", "ToImage", "ToPureTensor", "ToDtype", "ConvertImageDtype", "Normalize")
 
 
 def run(args: list[str]) -> Path:
@@ -31,8 +34,6 @@ def run(args: list[str]) -> Path:
     options = parser.parse_args(args)
     with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.format == "onnx":
-            check_packages()
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)

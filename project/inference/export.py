@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from atomic_files import write_atomically
 from lightning_modules import ImageClassifier
 from lightning_modules.tta import mean_over_views, probabilities
 from project.errors import RunError, shortened
-from project.inference.formats import SUFFIXES
 
 TOLERANCE = 1e-4  # of a probability; a different order of summation changes it by about 1e-6
 BATCHES = (1, 2, 7, 30)  # batch sizes that a file is checked with
 INPUT, OUTPUT = "images", "probabilities"
+DYNAMIC = {INPUT: {0: torch.export.Dim.DYNAMIC}}  # any number of images
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
 
 
 class Probabilities(nn.Module):
@@ -54,13 +56,16 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
         path: The file. It is written under another name, checked, and renamed.
 
     Raises:
-        RunError: The network cannot be exported to this format, or its probabilities differ by more than TOLERANCE.
+        RunError: The network cannot be exported to this format, its probabilities differ by more than TOLERANCE, or a
+            package is missing.
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__
     images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
+    if kind == "onnx" and (missing := [package for package in PACKAGES if find_spec(package) is None]):
+        raise RunError(f"Expected {', '.join(missing)} for --format onnx. Use pip install {' '.join(missing)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path, f".partial{SUFFIXES[kind]}") as partial:  # torch.export expects its suffix
+    with write_atomically(path, ".partial.pt2") as partial:  # the suffix that torch.export expects
         try:
             with _quiet():
                 WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
@@ -68,10 +73,9 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
         except OSError:
             raise
         except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
-            others = " or ".join(other for other in WRITERS if other != kind)
             raise RunError(
                 f"Expected a network that {kind} supports, but {name} cannot be exported ({shortened(_root(error))}). "
-                f"Try --format {others}."
+                "Try another --format."
             ) from error
         if not difference <= TOLERANCE:  # also true for NaN
             raise RunError(
@@ -107,25 +111,17 @@ def greatest_difference(classifier: ImageClassifier, exported: Callable[[Tensor]
     return torch.stack(differences).max().item()
 
 
-# Writers: arguments are a module, example images (2, 3, H, W), metadata, and the path
-
-
 def _write_torch_export(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
-    program = torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: torch.export.Dim.DYNAMIC}})
+    program = torch.export.export(module, (images,), dynamic_shapes=DYNAMIC)
     torch.export.save(program, path, extra_files=facts)
-
-
-def _write_torchscript(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
-    torch.jit.save(torch.jit.trace(module, images, check_trace=False), path, _extra_files=facts)
 
 
 def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
     program = torch.onnx.export(
-        module,
-        (images,),
+        *(module, (images,)),
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: torch.export.Dim.DYNAMIC}},
+        dynamic_shapes=DYNAMIC,
         dynamo=True,
         verbose=False,
     )
@@ -134,18 +130,8 @@ def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], pa
     program.save(path, external_data=False)
 
 
-WRITERS = {"torch_export": _write_torch_export, "torchscript": _write_torchscript, "onnx": _write_onnx}
-
-
-# Readers: each opens a file, and returns a function from images to probabilities
-
-
 def _read_torch_export(path: Path) -> Callable[[Tensor], Any]:
     return torch.export.load(path).module()
-
-
-def _read_torchscript(path: Path) -> Callable[[Tensor], Any]:
-    return torch.jit.load(path)
 
 
 def _read_onnx(path: Path) -> Callable[[Tensor], Any]:
@@ -155,15 +141,15 @@ def _read_onnx(path: Path) -> Callable[[Tensor], Any]:
     return lambda images: session.run([OUTPUT], {INPUT: images.numpy()})[0]
 
 
-READERS = {"torch_export": _read_torch_export, "torchscript": _read_torchscript, "onnx": _read_onnx}
+# arguments of a writer: a module, example images (2, 3, H, W), metadata and the path
+WRITERS = {"torch_export": _write_torch_export, "onnx": _write_onnx}
+READERS = {"torch_export": _read_torch_export, "onnx": _read_onnx}  # each returns a function of images
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore warnings about deprecated TorchScript, torch internals, and traced constants, which the check covers."""
+    """Ignore warnings about torch's internals."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # a value is traced as a constant
         warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")  # of nn.RNN
         warnings.filterwarnings("ignore", message="_check_is_size will be removed", category=FutureWarning)
         yield
