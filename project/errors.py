@@ -10,7 +10,7 @@ class RunError(Exception):
 
 
 class DiskFullError(Exception):
-    """The disk is full. The message states the space that is needed, and where."""
+    """The disk is full."""
 
 
 class UsageError(Exception):

@@ -149,7 +149,7 @@ class CLI(LightningCLI):
         config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, [*always, self.stopper])
-        use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
+        use_atomic_io(trainer, self.resume.file, self.resume.take_checkpoint())
         return trainer
 
     def fit(self, **kwargs: Any) -> None:

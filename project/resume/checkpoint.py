@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from atomic_files import write_atomically
@@ -51,12 +50,6 @@ class Checkpoint(ModelCheckpoint):
         if self._own and trainer.is_global_zero:
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if not trainer.is_last_batch and batches % state["accumulated"]:
-            rank_zero_warn(
-                f"{trainer.ckpt_path} was written within an optimizer step, whose gradients it does not hold, so the "
-                "resumed run will not be exactly the same as an uninterrupted one."
-            )
         key = "trainer.accumulate_grad_batches"
         if not trainer.is_last_batch and setting(self.settings or {}, key) == setting(state["settings"] or {}, key):
             # a callback may have set it at the start of the epoch

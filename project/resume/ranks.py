@@ -53,19 +53,8 @@ def follow_rank_zero() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def is_loss_of_another(error: BaseException) -> bool:
-    """Return whether an error only reports that another rank exited."""
-    return world_size() > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))
-
-
 def leave_at_once(code: int) -> None:
     """Exit without the cleanup of collectives, which would wait for other ranks. Takes effect when Python exits."""
-    if world_size() == 1:
-        return
-
-    def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    atexit.register(leave)
+    if world_size() > 1:
+        atexit.register(os._exit, code)
+        atexit.register(sys.stdout.flush)  # called first

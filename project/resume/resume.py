@@ -1,11 +1,9 @@
 """What fit, validate and test start from: which run, which checkpoint, and which settings have changed."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
@@ -15,7 +13,6 @@ from lightning_modules.weights.pretrained import compare, in_words, read_state_d
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import RunError
 from project.resume.checkpoint import KEY
-from project.resume.ranks import started_by_lightning
 from project.runs import record
 from project.runs.command_line import option_of, split_options
 from project.runs.config import BEST, CONFIG, LAST, differences, load_config, setting
@@ -24,8 +21,7 @@ from project.runs.metrics import digest_of
 from project.runs.options import OF_LENGTH, OF_STARTING
 
 FACTS = ("epoch", "global_step", "hyper_parameters")
-RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero selected
-ADVICE = "Use one that `fit` wrote, such as RUN/checkpoints/last.ckpt"
+OF_TRAINER = ("loops", "optimizer_states", "lr_schedulers")  # what resuming needs
 WEIGHTS = "To load only its weights, use --model.pretrained instead of --ckpt_path"
 
 
@@ -34,8 +30,7 @@ def expand_run(args: Sequence[str]) -> list[str]:
 
     ``fit`` resumes from last.ckpt; if it is missing, from best.ckpt, or else from scratch. Other commands use
     best.ckpt. With ``--run auto``, ``fit`` resumes the latest run of the same command line that is neither running nor
-    finished, with the config files as they are now, and starts a new run if there is none. Processes that Lightning
-    launches use the run of the process that launched them.
+    finished, with the config files as they are now, and starts a new run if there is none.
 
     Raises:
         RunError: The run does not exist, or a command other than ``fit`` needs its best checkpoint and finds none.
@@ -47,16 +42,12 @@ def expand_run(args: Sequence[str]) -> list[str]:
             raise RunError(f"Expected a value for --{option}, but got none.")
     name, checkpoint, runs_dir = options.get("run"), options.get("ckpt_path"), Path(options.get("runs_dir") or "runs")
     is_fit, run = command == "fit", None
-    if is_fit and name is not None and started_by_lightning() and RUN_VARIABLE in os.environ:
-        run = Path(os.environ[RUN_VARIABLE]) if os.environ[RUN_VARIABLE] else None  # a newer run may exist now
-    elif is_fit and name == "auto":
+    if is_fit and name == "auto":
         run = _latest_of(args, runs_dir)
     elif name is not None:
         run = find_run(name, runs_dir)
     elif not is_fit and checkpoint is not None and "config" not in options:
         run = run_of_checkpoint(Path(checkpoint))
-    if is_fit and name is not None:
-        os.environ[RUN_VARIABLE] = str(run or "")
     others: list[str] = []
     for group in groups:
         own = 0 if option_of(group)[0] != "run" else 1 if "=" in group[0] else 2  # --run and its value
@@ -73,10 +64,7 @@ def expand_run(args: Sequence[str]) -> list[str]:
 def _latest_of(command: Sequence[str], runs_dir: Path) -> Path | None:
     """Return the latest run of a command line that is neither running nor finished."""
     for run in reversed(all_runs(runs_dir)):
-        info = record.read(run)
-        if not info:  # for example, lost by the disk
-            print(f"Skipped {run}: its {record.FILE} cannot be read. To resume it, use --run {run}")
-        elif info.get("command") == list(command) and record.state_of(run) not in ("running", "finished"):
+        if record.read(run).get("command") == list(command) and record.state_of(run) not in ("running", "finished"):
             return run
     return None
 
@@ -113,24 +101,23 @@ class Resume:
         self.changes: list[tuple[str, str, str]] = []
         self.file: str | None = config.ckpt_path
         self.digest: str | None = None
-        if self.is_resumed:
-            self._check_run()
-        if self.file is not None:
-            self._set_digest()
-            self.checkpoint = _read_checkpoint(self.file, command == "fit", config.weights_only is not False)
-            if self.run is None and command != "fit":
-                self.run = run_of_checkpoint(Path(self.file))
-        elif command != "fit":
-            self.file = config.get("model.init_args.pretrained")
-            if self.file is None:
-                raise RunError(
-                    f"Expected weights to {command}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
-                    "--model.pretrained FILE."
-                )
-            self._set_digest()
-            self.checkpoint = _facts_of_weights(self.file)
         if command == "fit":
+            if self.run is not None:
+                record.check_not_running(self.run)
+            if self.file is not None:
+                self.checkpoint = _read_checkpoint(self.file, True, config.weights_only is not False)
             self._compare()
+            return
+        self.file = config.ckpt_path or config.get("model.init_args.pretrained")
+        if self.file is None:
+            raise RunError(f"Expected weights to {command}. Set --run, --ckpt_path or --model.pretrained.")
+        if Path(self.file).is_file():  # before its content is read: a training may replace it
+            self.digest = digest_of(Path(self.file))
+        if config.ckpt_path is None:
+            self.checkpoint = _facts_of_weights(self.file)
+            return
+        self.checkpoint = _read_checkpoint(self.file, False, config.weights_only is not False)
+        self.run = self.run or run_of_checkpoint(Path(self.file))
 
     @property
     def state(self) -> dict[str, Any]:
@@ -152,17 +139,6 @@ class Resume:
         """Number of optimizer steps before the checkpoint was written."""
         return self.checkpoint.get("global_step")
 
-    def _check_run(self) -> None:
-        assert self.run is not None
-        if not (self.run / CONFIG).is_file():
-            raise RunError(f"Expected a run directory with {CONFIG} at --run, but got {self.run}.")
-        record.check_not_running(self.run)
-
-    def _set_digest(self) -> None:
-        """Set ``digest``, before the content is read: results must not seem to be of a file that replaced it."""
-        if self.command != "fit" and self.file is not None and Path(self.file).is_file():
-            self.digest = digest_of(Path(self.file))
-
     def _compare(self) -> None:
         """Set ``changes``, and check that the run can be resumed with them."""
         before = self.state.get("settings") or (load_config(self.run) if self.run is not None else None)
@@ -172,8 +148,8 @@ class Resume:
         for key, old, new in self.changes:
             if key == "seed_everything" and self.file is not None:
                 raise RunError(
-                    f"Expected --seed_everything {old} as before, but got {new}. Random states are restored from the "
-                    "checkpoint. To use another seed, start a new run."
+                    f"Expected --seed_everything {old} as before, because random states are restored, but got {new}. "
+                    "Start a new run."
                 )
         if self.run is None or record.state_of(self.run) != "finished":
             return
@@ -181,10 +157,9 @@ class Resume:
         is_longer = any(new > old for old, new in zip(*limits, strict=True))
         others = ("trainer.callbacks", "callbacks.", "trainer.max_time")
         if not is_longer and not any(key.startswith(others) for key, *_ in self.changes):
-            epochs, steps = limits[0]
             raise RunError(
-                f"Expected an unfinished run, but {self.run} is finished: max_epochs {epochs:g}, max_steps {steps:g}. "
-                "To resume it, increase --trainer.max_epochs or max_steps."
+                f"Expected an unfinished run, but {self.run} is finished. To resume it, increase --trainer.max_epochs "
+                "or max_steps."
             )
 
     def check_module(self, module: LightningModule) -> None:
@@ -238,12 +213,9 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
     """Return the content of a checkpoint.
 
     Raises:
-        RunError: The file is missing or damaged, contains code, or is not from this version of Lightning; or training
-            would resume from it, and it holds only weights.
+        RunError: The file is missing or damaged, contains code, or is not a checkpoint of Lightning; or training would
+            resume from it, and it holds only weights.
     """
-    if not Path(file).is_file():
-        what = "is a directory" if Path(file).is_dir() else "does not exist"
-        raise RunError(f"Expected a checkpoint at --ckpt_path, but {file} {what}.")
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
     try:
         if weights_only:
@@ -252,17 +224,11 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
             rank_zero_warn(f"--weights_only false executes any code in {file}. Use it only with files that you trust.")
             loaded = torch.load(file, map_location="cpu", weights_only=False)
     except LoadError as error:
-        best = Path(file).with_name(BEST.name)
-        advice = f", or resume from --ckpt_path {best}" if Path(file).name == LAST.name and best.is_file() else ""
-        advice += ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
-        raise RunError(f"{expected} {error}. {ADVICE}{advice}.") from error
-    if not isinstance(loaded, dict):
-        raise RunError(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
-    version, current = str(loaded.get("pytorch-lightning_version", "")), lightning.pytorch.__version__
-    if not isinstance(loaded.get("state_dict"), dict) or not version:
-        raise RunError(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
-    if version.partition(".")[0] != current.partition(".")[0]:
-        raise RunError(f"{expected} was written by Lightning {version[:20]}, and this is {current}. {WEIGHTS}.")
-    if is_fit and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
-        raise RunError(f"{expected} holds only weights, without the optimizer state that resuming needs. {WEIGHTS}.")
+        needs_code = "needs code" in str(error)
+        advice = ", or --weights_only false for a file of your own" if needs_code else ""
+        raise RunError(f"{expected} {error}. Use RUN/checkpoints/last.ckpt or best.ckpt{advice}.") from error
+    needed = ("state_dict", "pytorch-lightning_version", *(OF_TRAINER if is_fit else ()))
+    missing = [key for key in needed if not isinstance(loaded, dict) or key not in loaded]
+    if missing:
+        raise RunError(f"{expected} has no {', '.join(missing)}. {WEIGHTS}.")
     return loaded
