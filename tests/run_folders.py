@@ -5,7 +5,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def write_run(
         csv.writer(file).writerows([header, *rows])
     if info:
         with suppress(ValueError):  # a name chosen by the user
-            info = {"started": datetime.strptime(folder.name[:19], TIME).astimezone().isoformat()} | info
+            info = {"started": datetime.strptime(folder.name[:19], TIME).astimezone(UTC).isoformat()} | info
         (folder / record.FILE).write_text(json.dumps(info))
     return folder
 

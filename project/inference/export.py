@@ -2,9 +2,7 @@
 
 import copy
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,9 +65,8 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path, ".partial.pt2") as partial:  # the suffix that torch.export expects
         try:
-            with _quiet():
-                WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
-                difference = greatest_difference(classifier, READERS[kind](partial), images)
+            WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
+            difference = greatest_difference(classifier, READERS[kind](partial), images)
         except OSError:
             raise
         except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
@@ -146,17 +143,6 @@ WRITERS = {"torch_export": _write_torch_export, "onnx": _write_onnx}
 READERS = {"torch_export": _read_torch_export, "onnx": _read_onnx}  # each returns a function of images
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore warnings about torch's internals."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")  # of nn.RNN
-        warnings.filterwarnings("ignore", message="_check_is_size will be removed", category=FutureWarning)
-        yield
-
-
 def _root(error: BaseException) -> BaseException:
     """Return the root cause of an exporter's error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    return error if error.__cause__ is None else _root(error.__cause__)

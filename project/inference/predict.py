@@ -97,17 +97,12 @@ def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
     transform, size = reader.dataset.transform, reader.dataset.size
     if transform is None or transform(torch.zeros(3, size, size, dtype=torch.uint8)).dtype == torch.uint8:
         return
-    first = normalization(transform, size)
-    second = reader.normalize
-    if first is not None:
-        mean = [m + s * value for m, s, value in zip(*first, second.mean, strict=True)]
-        std = [s * value for s, value in zip(first[1], second.std, strict=True)]
-        if np.allclose([mean, std], [classifier.hparams["mean"], classifier.hparams["std"]], atol=1e-3):
-            return
-    raise RunError(
-        "Expected --data.eval_transforms that keep images uint8, or normalise them by the mean and std of the "
-        "checkpoint, but those of the run convert images in another way. Use `predict` instead."
-    )
+    found = normalization(lambda image: reader.normalize(transform(image), 1), size)
+    if found is None or not np.allclose(found, [classifier.hparams["mean"], classifier.hparams["std"]], atol=1e-3):
+        raise RunError(
+            "Expected --data.eval_transforms that keep images uint8, or normalise them by the mean and std of the "
+            "checkpoint, but those of the run convert images in another way. Use `predict` instead."
+        )
 
 
 def predict_files(

@@ -8,19 +8,19 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_modules.base import ImageModule
-from lightning_modules.weights.pretrained import compare, in_words, read_state_dict
+from lightning_modules.weights.pretrained import read_state_dict
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import RunError
 from project.resume.checkpoint import KEY
 from project.runs import record
 from project.runs.command_line import option_of, split_options
-from project.runs.config import BEST, CONFIG, LAST, differences, load_config, setting
+from project.runs.config import BEST, CONFIG, LAST, differences, load_config
 from project.runs.folders import all_runs, best_checkpoint, find_run, run_of_checkpoint
 from project.runs.metrics import digest_of
-from project.runs.options import OF_LENGTH, OF_STARTING
+from project.runs.options import OF_STARTING
 
 FACTS = ("epoch", "global_step", "hyper_parameters")
+EXTENDING = ("trainer.max_", "trainer.callbacks", "callbacks.")  # settings with which a finished run may be resumed
 OF_TRAINER = ("loops", "optimizer_states", "lr_schedulers")  # what resuming needs
 WEIGHTS = "To load only its weights, use --model.pretrained instead of --ckpt_path"
 
@@ -82,8 +82,11 @@ class Resume:
         is_resumed: Whether ``fit`` continues in ``run``.
         file: The checkpoint; for ``validate`` and ``test``, it may also be a file of pretrained weights. None if
             training starts from scratch or from pretrained weights.
-        checkpoint: Content of the checkpoint, which is read once; for pretrained weights, only what describes them.
         digest: Digest of ``file`` for ``validate`` and ``test``, during which a training may replace it.
+        epoch: Epoch of the checkpoint, from 1.
+        step: Number of optimizer steps before the checkpoint was written.
+        hyper_parameters: Arguments of the module that the checkpoint was trained with.
+        state: What ``Checkpoint`` saved about the run; {} for a checkpoint of another program.
         settings: Settings of the run, without options that apply only to this start.
         changes: (dotted key, old value, new value) of each setting that differs from the one that the checkpoint was
             trained with. The run's config may differ from both, because it records starts that wrote no checkpoint.
@@ -97,107 +100,66 @@ class Resume:
         self.run = Path(config.run) if config.run is not None else None
         self.is_resumed = command == "fit" and self.run is not None
         self.settings = {key: value for key, value in settings.items() if key not in OF_STARTING}
-        self.checkpoint: dict[str, Any] = {}
-        self.changes: list[tuple[str, str, str]] = []
         self.file: str | None = config.ckpt_path
         self.digest: str | None = None
-        if command == "fit":
-            if self.run is not None:
-                record.check_not_running(self.run)
-            if self.file is not None:
-                self.checkpoint = _read_checkpoint(self.file, True, config.weights_only is not False)
-            self._compare()
-            return
-        self.file = config.ckpt_path or config.get("model.init_args.pretrained")
-        if self.file is None:
-            raise RunError(f"Expected weights to {command}. Set --run, --ckpt_path or --model.pretrained.")
-        if Path(self.file).is_file():  # before its content is read: a training may replace it
-            self.digest = digest_of(Path(self.file))
-        if config.ckpt_path is None:
-            self.checkpoint = _facts_of_weights(self.file)
-            return
-        self.checkpoint = _read_checkpoint(self.file, False, config.weights_only is not False)
-        self.run = self.run or run_of_checkpoint(Path(self.file))
+        if self.run is not None and self.is_resumed:
+            record.check_not_running(self.run)
+        if command != "fit":
+            self.file = self.file or config.get("model.init_args.pretrained")
+            if self.file is None:
+                raise RunError(f"Expected weights to {command}. Set --run, --ckpt_path or --model.pretrained.")
+            if Path(self.file).is_file():  # before its content is read: a training may replace it
+                self.digest = digest_of(Path(self.file))
+        content: dict[str, Any] = {}
+        if config.ckpt_path is not None:
+            content = _read_checkpoint(config.ckpt_path, command == "fit", config.weights_only is not False)
+            if command != "fit":
+                self.run = self.run or run_of_checkpoint(Path(config.ckpt_path))
+        elif self.file is not None:
+            content = _facts_of_weights(self.file)
+        self.epoch: int | None = content["epoch"] + 1 if "epoch" in content else None
+        self.step: int | None = content.get("global_step")
+        self.hyper_parameters: dict[str, Any] = content.get("hyper_parameters") or {}
+        self.state: dict[str, Any] = content.get(KEY) or {}
+        self._content = content
+        self.changes = self._compare() if command == "fit" else []
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """What ``Checkpoint`` saved about the run; {} for a checkpoint of another program."""
-        return self.checkpoint.get(KEY) or {}
-
-    @property
-    def hyper_parameters(self) -> dict[str, Any]:
-        """Arguments of the module that the checkpoint was trained with."""
-        return self.checkpoint.get("hyper_parameters") or {}
-
-    @property
-    def epoch(self) -> int | None:
-        """Epoch of the checkpoint, from 1."""
-        return self.checkpoint["epoch"] + 1 if "epoch" in self.checkpoint else None
-
-    @property
-    def step(self) -> int | None:
-        """Number of optimizer steps before the checkpoint was written."""
-        return self.checkpoint.get("global_step")
-
-    def _compare(self) -> None:
-        """Set ``changes``, and check that the run can be resumed with them."""
+    def _compare(self) -> list[tuple[str, str, str]]:
+        """Return ``changes``, after checking that the run can be resumed with them."""
         before = self.state.get("settings") or (load_config(self.run) if self.run is not None else None)
         if before is None:  # a new run, or a checkpoint without settings
-            return
-        self.changes = [change for change in differences(before, self.settings) if change[0] not in OF_STARTING]
-        for key, old, new in self.changes:
+            return []
+        changes = [change for change in differences(before, self.settings) if change[0] not in OF_STARTING]
+        for key, old, new in changes:
             if key == "seed_everything" and self.file is not None:
                 raise RunError(
                     f"Expected --seed_everything {old} as before, because random states are restored, but got {new}. "
                     "Start a new run."
                 )
-        if self.run is None or record.state_of(self.run) != "finished":
-            return
-        limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, self.settings)]
-        is_longer = any(new > old for old, new in zip(*limits, strict=True))
-        others = ("trainer.callbacks", "callbacks.", "trainer.max_time")
-        if not is_longer and not any(key.startswith(others) for key, *_ in self.changes):
+        is_finished = self.run is not None and record.state_of(self.run) == "finished"
+        if is_finished and not any(key.startswith(EXTENDING) for key, *_ in changes):
             raise RunError(
                 f"Expected an unfinished run, but {self.run} is finished. To resume it, increase --trainer.max_epochs "
                 "or max_steps."
             )
+        return changes
 
     def check_module(self, module: LightningModule) -> None:
-        """Check that the checkpoint, or the pretrained weights, are of the network of the module.
+        """Check the files of weights that the module will load, before a run directory exists.
 
         Raises:
-            RunError: They are not: torch's own error lists every tensor.
-            MisconfigurationException: A file that the module needs is invalid.
+            MisconfigurationException: A file is invalid.
         """
         pretrained = getattr(module, "pretrained", None)
-        if "state_dict" not in self.checkpoint and pretrained is not None:
+        if "state_dict" not in self._content and pretrained is not None:
             read_state_dict(pretrained)
-        if isinstance(module, ImageModule) and "state_dict" in self.checkpoint:
-            self._check_network(module)
         if self.command == "fit" and callable(check_files := getattr(module, "check_files", None)):
             check_files()
 
     def take_checkpoint(self) -> dict[str, Any]:
-        """Return the content of the checkpoint for the trainer, and keep only what describes it."""
-        content = self.checkpoint
-        self.checkpoint = {key: content[key] for key in (*FACTS, KEY) if key in content}
+        """Return the content of the checkpoint for the trainer; it is read once, and not kept."""
+        content, self._content = self._content, {}
         return content
-
-    def _check_network(self, module: ImageModule) -> None:
-        weights = {key: value for key, value in self.checkpoint["state_dict"].items() if key.startswith("network.")}
-        comparison = compare(module.network.state_dict(), weights, "network.")
-        del comparison["loaded"]
-        if any(comparison.values()):
-            raise RunError(
-                f"Expected a checkpoint of the config's network at --ckpt_path, but {self.file} is of another network: "
-                f"{in_words(comparison)}. Use the config that it was trained with, or --model.pretrained to load the "
-                "tensors that match."
-            )
-
-
-def _limit(config: dict[str, Any], key: str) -> float:
-    value = setting(config, key)
-    return float("inf") if value in (None, -1) else float(value)
 
 
 def _facts_of_weights(file: str) -> dict[str, Any]:

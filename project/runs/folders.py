@@ -45,11 +45,10 @@ def all_runs(runs_dir: Path) -> list[Path]:
     return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
 
 
-def by_start(run: Path) -> tuple[float, list[int], str]:
+def by_start(run: Path) -> tuple[str, list[int], str]:
     """Return a key that sorts runs by their start."""
-    start = record.started_at(run)
     numbers = [int(number) for number in re.findall(r"\d+", run.name)]
-    return (0.0 if start is None else start.timestamp()), numbers, str(run)
+    return str(record.read(run).get("started", "")), numbers, str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:

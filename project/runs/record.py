@@ -25,7 +25,6 @@ from project.runs.lock import acquire, is_locked
 FILE, LOCK = "run.json", ".lock"
 ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
-MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
 
 _locks: dict[Path, BaseFileLock] = {}  # of the runs that this process trains
 
@@ -50,13 +49,6 @@ def state_of(run: Path) -> str:
     return state if state != "running" or is_own(run) or is_locked(run / LOCK) else "killed"
 
 
-def started_at(run: Path) -> datetime | None:
-    """Return when a run was started first, or None if ``run.json`` cannot be read."""
-    with suppress(ValueError):
-        return datetime.fromisoformat(str(read(run).get("started")))
-    return None
-
-
 def seconds(run: Path) -> float:
     """Return the training time of a run, summed over all starts.
 
@@ -65,8 +57,7 @@ def seconds(run: Path) -> float:
     info = read(run)
     total = info.get("seconds", 0.0)
     if info.get("state") == "running" and "started" in info:
-        at = (info.get("resumed") or [{"at": info["started"]}])[-1]["at"]
-        start = datetime.fromisoformat(at).timestamp()
+        start = datetime.fromisoformat([{"at": info["started"]}, *info.get("resumed", [])][-1]["at"]).timestamp()
         total += max([start, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - start
     return round(total, 1)
 
@@ -122,7 +113,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     digest = (before.get("git") or {}).get("diff_sha256")
     if git and git.get("diff_sha256", digest) != digest:
         number = f"_{1 + len(info['resumed'])}" if before else ""
-        (run / f"uncommitted{number}.diff").write_bytes(diff[:MOST_DIFF])
+        (run / f"uncommitted{number}.diff").write_bytes(diff)
     _write(run, info)
 
 

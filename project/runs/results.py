@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import dataclass, field
-from datetime import UTC
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,9 +128,8 @@ def _other_data(run: Path, results: dict[str, Any]) -> str:
 
 
 def _read_record(run: Path, result: Result) -> None:
-    info, start = record.read(run), record.started_at(run)
-    result.state = record.state_of(run)
-    result.started = None if start is None else start.astimezone(UTC).isoformat()
+    info = record.read(run)
+    result.state, result.started = record.state_of(run), info.get("started")
     result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(info, "data.digest")
     starts = [info, *info.get("resumed", [])]  # later starts hold only what differs from the first

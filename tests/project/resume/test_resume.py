@@ -501,11 +501,12 @@ def test_changed_images_are_reported(run: Path, sample_root: Path) -> None:
         main(["fit", "--run", str(run), LONGER])
 
 
-def test_the_number_of_tests_of_a_run_is_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for times in (1, 2):
-        output = main(["test", "--run", str(run)]).output_dir
-        results = json.loads((output / "results.json").read_text())
-        assert results["times_tested"] == times
-        assert results["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
-        assert 0 <= results["metrics"]["test/acc"] <= 1
-    assert "test 2 of this run: do not select models by it" in capsys.readouterr().out
+def test_results_of_a_test_and_the_number_of_tests_are_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        output = main(["test", "--run", str(run), "--trainer.limit_test_batches=2"]).output_dir
+    results = json.loads((output / "results.json").read_text())
+    assert results["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
+    assert (results["epoch"], results["limit_batches"]) == (1, 2)
+    assert 0 <= results["metrics"]["test/acc"] <= 1
+    out = capsys.readouterr().out
+    assert "of epoch 1, on part of the images (limit_test_batches 2); test 2 of this run: do not select" in out

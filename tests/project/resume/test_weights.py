@@ -33,12 +33,6 @@ def of_three_classes(good: dict[str, Any], folder: Path) -> dict[str, Any]:
     return good
 
 
-def of_other_layers(good: dict[str, Any], folder: Path) -> dict[str, Any]:
-    weight = good["state_dict"].pop("network.fc3.weight")
-    good["state_dict"]["network.head.weight"] = weight
-    return good
-
-
 def without(key: str) -> Callable:
     return lambda good, folder: {name: value for name, value in good.items() if name != key}
 
@@ -54,10 +48,6 @@ WRONG = {
     "another number of classes": (
         of_three_classes,
         r"has no 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Rename the classes",
-    ),
-    "other layers": (
-        of_other_layers,
-        r"another network: 1 missing in the file \(fc3\.weight\); 1 unexpected in the file \(network\.head\.weight\)",
     ),
 }
 
