@@ -28,7 +28,7 @@ from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, print_
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
-from project.resume.checkpoint_io import report_full_disk, use_atomic_io
+from project.resume.checkpoint_io import use_atomic_io
 from project.resume.override_settings import overrides
 from project.resume.ranks import follow_rank_zero, is_rank_zero
 from project.resume.resume import Resume, expand_run
@@ -151,11 +151,6 @@ class CLI(LightningCLI):
         trainer = super()._instantiate_trainer(config, [*always, self.stopper])
         use_atomic_io(trainer, self.resume.file, self.resume.take_checkpoint())
         return trainer
-
-    def fit(self, **kwargs: Any) -> None:
-        """Train. Lightning calls this method instead of ``Trainer.fit``."""
-        with report_full_disk(self.run_dir):
-            self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
         """Test if asked to, print the results, and write the report."""

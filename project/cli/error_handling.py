@@ -12,11 +12,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import datamodules
 from callbacks.finite_loss import NotFiniteError
 from project.cli.error_messages import one_line, parser_message, root_cause, short_traceback
-from project.errors import DiskFullError, RunError, UsageError, debugging, shortened
+from project.errors import RunError, UsageError, debugging, shortened
 from project.resume.ranks import leave_at_once, rank, world_size
 from project.resume.signals import Stopped
 
-USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
+USER_ERRORS = (datamodules.DataError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
 # messages of Lightning's about the command line: validation after the end of an epoch, torchrun with other devices
 LIGHTNING = "`val_check_interval`|does not match the world size"

@@ -83,17 +83,10 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
 
 
 def varied_images(count: int, size: int) -> Tensor:
-    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness and brightness.
-
-    Most networks predict the same class for every image of pure noise.
-    """
+    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness."""
     generator = torch.Generator().manual_seed(0)
-    images = []
-    for i in range(count):
-        side = min(2 ** (i % 6), size)
-        values = torch.rand(1, 3, side, side, generator=generator) ** (4, 0.25, 0.25, 1)[i % 4]
-        images.append((F.interpolate(values, size=(size, size)) * 255).round().to(torch.uint8))
-    return torch.cat(images)
+    blocks = [torch.rand(1, 3, 2 ** (i % 6), 2 ** (i % 6), generator=generator) for i in range(count)]
+    return torch.cat([F.interpolate(block * 255, size=(size, size)).to(torch.uint8) for block in blocks])
 
 
 def greatest_difference(classifier: ImageClassifier, exported: Callable[[Tensor], Any], images: Tensor) -> float:

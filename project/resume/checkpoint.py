@@ -139,14 +139,10 @@ class Checkpoint(ModelCheckpoint):
         if not self._own:
             return
         assert self.dirpath is not None
-        folder = Path(self.dirpath)
-
-        def here(path: str) -> str:
-            return str(folder / Path(path).name) if path else path
-
-        best_k_models = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        moved = {"dirpath": self.dirpath, "best_k_models": best_k_models}
-        moved |= {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        folder, keys = Path(self.dirpath), ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved: dict[str, Any] = {key: str(folder / Path(path).name) for key in keys if (path := state_dict[key])}
+        moved["best_k_models"] = {str(folder / Path(path).name): x for path, x in state_dict["best_k_models"].items()}
+        moved["dirpath"] = self.dirpath
         super().load_state_dict(state_dict | moved)
 
     def _complete_last(self, checkpoint: Path) -> None:

@@ -1,10 +1,7 @@
-"""Write checkpoints atomically, and report the last good checkpoint when the disk is full."""
+"""Write checkpoints atomically."""
 
-import errno
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from atomic_files import write_atomically
-from project.errors import DiskFullError
-from project.runs.config import BEST, LAST
-from project.runs.summary import shell_command
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file size limit
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,19 +29,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._loaded = {file: content} if file and content else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Save to a file; URLs such as s3:// are left to Lightning.
-
-        Raises:
-            OSError: The disk is full, for example. The previous file at ``path`` is unchanged.
-        """
+        """Save to a file, which is unchanged if the disk is full; URLs such as s3:// are left to Lightning."""
         if "://" in os.fspath(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         content = io.BytesIO()  # when writing to a file, torch reports a full disk as an internal error
         torch.save(checkpoint, content)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(Path(path), durable=True) as partial:
-            partial.write_bytes(content.getbuffer())
+        try:
+            with write_atomically(Path(path), durable=True) as partial:
+                partial.write_bytes(content.getbuffer())
+        except OSError as error:  # that of a full disk has no file name
+            error.filename = os.fspath(path)
+            raise
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -65,27 +57,3 @@ def use_atomic_io(trainer: Trainer, file: str | None = None, content: dict[str, 
     """Set AtomicCheckpointIO, with these arguments, in a trainer without a CheckpointIO of the user."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO(file, content)
-
-
-@contextmanager
-def report_full_disk(run: Path) -> Iterator[None]:
-    """Turn any error that a full disk caused into a DiskFullError that names the last good checkpoint.
-
-    Raises:
-        DiskFullError: The disk is full.
-    """
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error  # loggers and torch wrap the OSError of a full disk
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
-            cause = cause.__context__
-        if cause is None:
-            raise
-        last = next((file for file in (run / LAST, run / BEST) if file.is_file()), None)
-        if last is None:
-            advice = "there is no checkpoint yet. Free disk space and start again."
-        else:  # each checkpoint is complete
-            resume = shell_command("project", "fit", "--run", run)
-            advice = f"the last good checkpoint is {last}. Free disk space and resume:  {resume}"
-        raise DiskFullError(f"Expected disk space in {run}, but the disk is full; {advice}") from error

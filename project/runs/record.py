@@ -4,10 +4,12 @@ A process that trains holds a lock on its run directory, which the operating sys
 run whose state is "running" but whose lock is free was killed.
 """
 
+import fcntl
 import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,12 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from atomic_files import write_atomically
 from project.errors import RunError
 from project.runs.git import read_code
-from project.runs.lock import acquire, is_locked
 
 FILE, LOCK = "run.json", ".lock"
 ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between starts of a run
@@ -46,7 +47,7 @@ def is_own(run: Path) -> bool:
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
     state = str(read(run).get("state", ""))
-    return state if state != "running" or is_own(run) or is_locked(run / LOCK) else "killed"
+    return state if state != "running" or is_own(run) or _is_locked(run) else "killed"
 
 
 def seconds(run: Path) -> float:
@@ -87,11 +88,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     Raises:
         RunError: Another process trains the run.
     """
-    try:
-        lock = acquire(run / LOCK)
-    except Timeout as error:
-        raise RunError(f"Expected a run that is not running, but another process trains {run}.") from error
-    _locks[run.resolve()] = lock
+    _locks[run.resolve()] = _acquire(run)
     before, timestamp = read(run), _timestamp()
     git, diff = read_code()
     facts |= {"versions": _versions(), "git": git}
@@ -143,6 +140,31 @@ def processor() -> dict[str, Any]:
         match = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cpu": match[1] if match else platform.processor() or platform.machine(), "cores": cores}
+
+
+def _acquire(run: Path) -> BaseFileLock:
+    """Lock a run directory; warn if its file system does not support locks."""
+    lock = FileLock(run / LOCK, timeout=1, poll_interval=0.02, fallback_to_soft=False)  # _is_locked takes a moment
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"Expected a run that is not running, but another process trains {run}.") from error
+    except OSError as error:
+        if error.filename is not None:  # the file cannot be opened
+            raise
+        only = "Make sure that only one process trains it: others consider it killed."
+        warnings.warn(f"{run} cannot be locked ({error.strerror}). {only}", stacklevel=3)  # Lustre without -o flock
+    return lock
+
+
+def _is_locked(run: Path) -> bool:
+    """Return whether a process holds the lock; False if locks are not supported, or the file cannot be read."""
+    try:
+        with (run / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several processes may check at once
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def _write(run: Path, info: dict[str, Any]) -> None:

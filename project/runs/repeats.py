@@ -17,7 +17,6 @@ class Repeats:
     """Mean and sample standard deviation (n - 1) over runs that differ only in their seed."""
 
     name: str  # the latest of the runs
-    config: str
     data: str | None
     root: str | None
     digest: str | None
@@ -78,7 +77,7 @@ def _summary(group: list[Result]) -> Repeats:
     left_out["of the same seed"] -= len(included)
     left_out["tested with other images or weights"] = sum(result.test_note is not None for result in included)
     return Repeats(
-        *(last.name, last.config, last.data, last.root, last.digest, last.metric),
+        *(last.name, last.data, last.root, last.digest, last.metric),
         n=len(included),
         seeds=[result.seed for result in included],
         val_mean=mean(values),

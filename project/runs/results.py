@@ -21,7 +21,6 @@ class Result:
     """Results and settings of a run, from its files. Unknown values are None or ""."""
 
     name: str  # run directory, relative to runs_dir
-    config: str  # name of the configs
     state: str = ""  # see project.runs.record.state_of
     started: str | None = None  # start in UTC, as ISO 8601
     minutes: float | None = None  # training time, summed over all starts
@@ -60,7 +59,7 @@ class Evaluation(NamedTuple):
 
 def read_result(run: Path) -> tuple[Result, list[str]]:
     """Return the results of a run, and messages about files that cannot be read."""
-    result, problems = Result(f"{run.absolute().parent.name}/{run.absolute().name}", run.absolute().parent.name), []
+    result, problems = Result("/".join(run.absolute().parts[-2:])), []
     for read in (_read_record, _read_config, _read_metrics, _read_tests):
         try:
             read(run, result)
@@ -80,11 +79,6 @@ def tests_of(run: Path) -> list[Evaluation]:
     """
     tests = [test for folder in run.glob("test/*") if (test := read_evaluation(folder))]
     return sorted(tests, key=lambda test: (not test.is_old, test.is_usual, test.folder.name))
-
-
-def times_tested(run: Path) -> int:
-    """Return the number of tests of a run."""
-    return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))
 
 
 def read_evaluation(output: Path) -> Evaluation | None:
@@ -170,9 +164,9 @@ def _best_validation(rows: list[dict[str, float]], metric: str, monitor: str, mo
 
 
 def _read_tests(run: Path, result: Result) -> None:
-    result.tests = times_tested(run)
-    tests = [test for test in tests_of(run) if result.metric in (None, test.metric)]
-    if not tests:
+    tests = tests_of(run)
+    result.tests = len(tests)
+    if not tests or result.metric not in (None, tests[-1].metric):
         return
     _, result.metric, value, epoch, description, is_usual, is_old = tests[-1]
     if is_old:

@@ -101,15 +101,6 @@ def test_network_that_a_format_does_not_support_is_an_error_and_leaves_the_older
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
 
-def test_images_for_the_check_vary(make_classifier: Callable[..., ImageClassifier]) -> None:
-    images = varied_images(40, 32)
-    assert images.dtype == torch.uint8
-    assert images.shape == (40, 3, 32, 32)
-    spreads = images.float().std((1, 2, 3))
-    assert spreads.min() < 40 < 70 < spreads.max()
-    assert torch.equal(images, varied_images(40, 32))
-
-
 @pytest.fixture(scope="module")
 def exported(finished_run: Path) -> tuple[list[Path], str]:
     """Return a file of a run in each format, and the output of the commands."""

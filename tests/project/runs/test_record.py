@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from project.runs import git as uncommitted
 from project.runs import record
@@ -130,3 +133,26 @@ def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
     results, _ = read_results(tmp_path)
     assert [(result.state, result.minutes) for result in results] == [("killed", 10), ("killed", 7), ("killed", 1)]
     assert start(killed)["seconds"] == 11 * 60
+
+
+def test_a_run_is_killed_if_no_process_holds_its_lock(tmp_path: Path) -> None:
+    record._write(tmp_path, {"state": "running"})
+    assert record.state_of(tmp_path) == "killed"
+    with FileLock(tmp_path / record.LOCK):
+        assert record.state_of(tmp_path) == "running"
+    with (tmp_path / record.LOCK).open() as check:  # another process checks it, too
+        fcntl.flock(check, fcntl.LOCK_SH)
+        assert record.state_of(tmp_path) == "killed"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_reported(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*args: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(no locks here\). Make sure that only one process"):
+        record.begin(tmp_path, ["fit"])
+    assert record.state_of(tmp_path) == "running"
+    record._locks.pop(tmp_path.resolve()).release()  # as in another process
+    assert record.state_of(tmp_path) == "killed"

@@ -35,7 +35,7 @@ def test_result_is_read_from_the_files_of_a_run(tmp_path: Path) -> None:
     write_test(run, 0.625, "2026-11-22_00-00-00_2")
     (run / "test/2026-11-22_00-00-01").mkdir()  # was killed
     (result,) = results_of(tmp_path)
-    assert (result.name, result.config, result.state) == ("lenet/2026-11-21_10-00-00", "lenet", "finished")
+    assert (result.name, result.state) == ("lenet/2026-11-21_10-00-00", "finished")
     assert (result.started, result.minutes, result.digest) == (started, 1.5, "d1")
     assert (result.data, result.root, result.seed) == ("datamodules.SampleDataModule", "data/sample", 4)
     assert (result.epochs, result.planned_epochs) == (3, 3)
