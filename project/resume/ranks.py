@@ -30,17 +30,12 @@ def is_rank_zero() -> bool:
     return rank() == 0 and all(os.environ.get(name, "0") == "0" for name in VARIABLES)
 
 
-def started_by_lightning() -> bool:
-    """Return whether Lightning launched this process from another rank."""
-    return "RANK" not in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
-
-
 def follow_rank_zero() -> None:
     """End this process soon after rank zero exits, if Lightning launched it.
 
     Otherwise, it would wait in a collective until the timeout: half an hour, by default.
     """
-    if not started_by_lightning():
+    if "RANK" in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":  # launched by torchrun, or not at all
         return
     parent = os.getppid()
 

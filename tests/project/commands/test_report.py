@@ -336,7 +336,7 @@ def test_two_runs_are_shown_side_by_side(run: Path, capsys: pytest.CaptureFixtur
     page = Page(path.read_text())
     for words in ("3 of 3 planned", "4 of 5 planned", "seed_everything 4 7 differs between repeats"):
         assert words in page.text
-    assert "trainer.callbacks.callbacks.FeatureMaps.init_args.num_images 4 7" in page.text
+    assert "trainer.callbacks.0.init_args.num_images 4 7" in page.text
     assert "epochs trained 3 4 +1" in page.text
     assert [f"{name}: " in page.charts["Accuracy"] for name in ("A train", "A val", "B train", "B val")] == [True] * 4
     assert len(page.all("img")) == 2 * (len(PICTURES) - len(REPEATED) + MISTAKES)

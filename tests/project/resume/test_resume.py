@@ -235,16 +235,6 @@ def test_another_optimizer_starts_without_momentum_of_the_previous_one(run: Path
     assert optimizer.param_groups[0]["lr"] == 0.001
 
 
-def test_auto_starts_a_run_or_resumes_an_unfinished_one(fast: list[str], tmp_path: Path) -> None:
-    command = ["fit", *fast, "--callbacks=false", stop(15, signal.SIGTERM), "--run", "auto", f"--runs_dir={tmp_path}"]
-    with pytest.raises(SystemExit, match="143"):
-        main(list(command))
-    (run,) = tmp_path.glob("lenet/*")
-    assert main(list(command)).run_dir == run
-    assert record.state_of(run) == "finished"
-    assert expand_run(command) == [arg for arg in command if arg not in ("--run", "auto")]  # a new run
-
-
 def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -284,10 +274,7 @@ LONGER = "--trainer.max_epochs=2"
     [
         ([LONGER, "--trainer.accelerator=gpu"], "No supported gpu backend found!"),
         ([LONGER, "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
-        (
-            [LONGER, "--seed_everything=5"],
-            "Expected --seed_everything 0 as before, because",
-        ),
+        ([LONGER, "--seed_everything=5"], "Expected --seed_everything 0 as before"),
         (["--model.optimizer.lr=0.5"], "To resume it, increase --trainer.max_epochs"),
         ([LONGER, "--model.class_weights=balanced"], "error: Expected a checkpoint of this module, but got Error(s)"),
         ([LONGER, fail(-1)], "not today"),
@@ -305,11 +292,10 @@ def test_a_start_that_fails_leaves_the_run_unchanged(
     assert record.state_of(run) == "finished"
 
 
-@pytest.mark.parametrize("change", ["--trainer.accelerator=gpu", fail(-1)])
 def test_a_new_run_that_fails_before_training_leaves_no_directory(
-    fast: list[str], change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_of(["fit", *fast, "--callbacks=false", change, f"--runs_dir={tmp_path}/runs"], capsys)
+    stop_of(["fit", *fast, "--callbacks=false", fail(-1), f"--runs_dir={tmp_path}/runs"], capsys)
     assert not list(tmp_path.glob("runs/*/*"))
 
 
@@ -425,29 +411,11 @@ def test_an_interrupted_test_is_repeated_when_the_run_is_resumed(fast: list[str]
     assert rows(run)[-1]["step"] == "23"
 
 
-def test_unsafe_loading_resumes_with_an_object_of_the_user(run: Path) -> None:
-    torch.save(torch.load(run / LAST, weights_only=True) | {"mine": Path("object")}, run / LAST)
-    with pytest.warns(UserWarning, match="weights_only"):
-        again = main(["fit", "--run", str(run), LONGER, "--weights_only=false"])
-    assert again.trainer.global_step == 24
-    assert [row["step"] for row in rows(run) if "val/loss" in row] == ["11", "23"]
-
-
-def test_rows_exist_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_after_the_checkpoint_are_removed_and_later_ones_appended(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
     table.write_text('"a, ""b""",step\n1,0\n2,1\n3,2\n')  # a class name may contain a comma
-    seen = []
-
-    def replace(*pair: Any) -> None:
-        seen.append(table.read_text())
-        os.rename(*pair)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", replace)
-        patched.setattr(os, "remove", None)
-        logger = CSVLogger(tmp_path, name="", version="")
-        truncate(open_table(logger), 2)
-    assert len(seen) == 1
+    logger = CSVLogger(tmp_path, name="", version="")
+    truncate(open_table(logger), 2)
     assert table.read_text() == '"a, ""b""",step\n1,0\n2,1\n'
     logger.log_metrics({'a, "b"': 4, "c": 5}, 2)
     logger.save()
@@ -459,12 +427,6 @@ def test_only_the_run_option_and_its_value_are_replaced(run: Path) -> None:
         assert expand_run(["fit", *option, "-h"]) == [
             *("fit", "--config", f"{run}/config.yaml", "-h", "--ckpt_path", str(run / LAST), "--run", str(run))
         ]
-
-
-@pytest.mark.parametrize("name", ["last", "nowhere", "."])
-def test_a_name_that_is_not_a_run_never_starts_one(name: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="Expected a run"):
-        expand_run(["fit", "--config=configs/lenet.yaml", "--run", name, f"--runs_dir={tmp_path}"])
 
 
 def test_a_run_that_is_running_is_not_started_twice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ def test_state_says_whether_training_was_stopped(
     assert facts_of(run)[2][1] in ("finished", "stopped early")  # fit itself writes the report
     record.end(run, state, 1.0, "no memory" if state == "failed" else None)
     assert facts_of(run)[2] == ("Training", *shown)
-
-
-def test_run_of_another_process_is_running_or_was_killed(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a" / TIME, epochs=2)
-    (run / record.FILE).write_text(f'{{"state": "running", "pid": {os.getppid()}}}')
-    (run / record.LOCK).touch()
-    assert facts_of(run)[2][1] == "killed"
 
 
 def test_facts_of_a_run_have_the_results(tmp_path: Path) -> None:

@@ -56,11 +56,6 @@ def test_a_run_records_versions_git_and_hardware(finished_run: Path) -> None:
     assert info["seconds"] > 0
 
 
-def test_a_package_without_metadata_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "PACKAGES", ("torch", "no-such-package"))
-    assert list(start(tmp_path / "a")["versions"]) == ["python", "torch"]
-
-
 def test_the_code_is_restored_from_the_commit_and_the_patch(code: Path, tmp_path: Path) -> None:
     commit = git(code, "rev-parse", "HEAD").strip()
     clean = start(tmp_path / "clean")
