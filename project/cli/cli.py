@@ -117,9 +117,8 @@ class CLI(LightningCLI):
         """Do nothing: Lightning would override options with the checkpoint's values."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Check module and data, then create the directory of the command and a trainer that writes to it."""
+        """Match the data to the checkpoint, then create the command's directory and a trainer that writes to it."""
         config = self.config[self.subcommand]
-        self.resume.check_module(self.model)
         match_data(self.datamodule, self.resume, self.trained)
         self.files = RunFiles(config, self.text, self.command, self.resume, self.datamodule)
         self.run_dir, self.output_dir = self.files.run_dir, self.files.output_dir

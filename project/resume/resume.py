@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_modules.weights.pretrained import read_state_dict
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import RunError
 from project.resume.checkpoint import KEY
@@ -144,18 +142,6 @@ class Resume:
             )
         return changes
 
-    def check_module(self, module: LightningModule) -> None:
-        """Check the files of weights that the module will load, before a run directory exists.
-
-        Raises:
-            MisconfigurationException: A file is invalid.
-        """
-        pretrained = getattr(module, "pretrained", None)
-        if "state_dict" not in self._content and pretrained is not None:
-            read_state_dict(pretrained)
-        if self.command == "fit" and callable(check_files := getattr(module, "check_files", None)):
-            check_files()
-
     def take_checkpoint(self) -> dict[str, Any]:
         """Return the content of the checkpoint for the trainer; it is read once, and not kept."""
         content, self._content = self._content, {}
@@ -166,7 +152,7 @@ def _facts_of_weights(file: str) -> dict[str, Any]:
     """Return epoch, step and hyperparameters of a file of weights that is a checkpoint of Lightning, or else {}."""
     try:
         loaded = load_safely(file)
-    except LoadError:  # read_state_dict reports it
+    except LoadError:  # load_pretrained reports it
         return {}
     return {key: loaded[key] for key in FACTS} if isinstance(loaded, dict) and {*FACTS} <= loaded.keys() else {}
 

@@ -9,7 +9,6 @@ from project.runs.metrics import PER_EPOCH, format_metric, read_metrics
 from project.runs.results import Result
 
 WORDS = {"acc": "accuracy", "loss": "loss"}
-MOST_CHANGES = 4  # of settings
 MOST_ARGUMENTS = 3  # of a network
 NOTHING = "\N{EN DASH}"
 
@@ -76,10 +75,7 @@ def changes(run: Path) -> str:
         for file, before, after in zip(earlier, configs, configs[1:], strict=False)  # each config and the next one
         for key, old, new in differences(before, after)
     ]
-    if not changed:
-        return ""
-    more = f" and {len(changed) - MOST_CHANGES} more" if len(changed) > MOST_CHANGES else ""
-    return f"Settings changed when the run was resumed: {', '.join(changed[:MOST_CHANGES])}{more}."
+    return f"Settings changed when the run was resumed: {', '.join(changed)}." if changed else ""
 
 
 def _class(config: dict[str, Any], key: str, arguments: bool = False) -> str:
