@@ -9,10 +9,6 @@ class RunError(Exception):
     """A command cannot run: a setting is invalid, or a run or file that it needs is missing, invalid or in use."""
 
 
-class DiskFullError(Exception):
-    """The disk is full. The message states the space that is needed, and where."""
-
-
 class UsageError(Exception):
     """The command line or a config cannot be parsed.
 

@@ -35,7 +35,7 @@ from measure import fit, hardware, now
 
 from atomic_files import write_atomically
 from project.runs.folders import name_of
-from project.runs.metrics import best_validation
+from project.runs.results import read_result
 
 ROOT = Path(__file__).parents[1]
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
@@ -145,7 +145,7 @@ def train(seed: int, args: list[str], clock: Clock) -> Row:
     cli = fit([*args, f"--seed_everything={seed}", "--test_after_fit=true"], clock)
     if not clock.rows:
         raise SystemExit("error: Expected a validation to select the checkpoint by, but found none.")
-    best = best_validation(cli.run_dir)
+    best, _ = read_result(cli.run_dir)
     (tested,) = cli.run_dir.glob("test/*/metrics.csv")
     network = cli.model.network
     return {
@@ -153,8 +153,8 @@ def train(seed: int, args: list[str], clock: Clock) -> Row:
         "epochs": cli.trainer.current_epoch,
         "training_minutes": round(clock.training / 60, 5),
         "images_per_second": round(clock.images / clock.training, 1),
-        "checkpoint_epoch": int(best["epoch"]) + 1,
-        "val_acc": best["val"],
+        "checkpoint_epoch": best.val_epoch,
+        "val_acc": best.val,
         "test_acc": float(read_rows(tested)[-1]["test/acc"]),
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

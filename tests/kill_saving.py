@@ -38,7 +38,7 @@ def train(folder: Path) -> None:
     )
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(accelerator="cpu", max_epochs=3, callbacks=[checkpoint], **quiet)
-    use_atomic_io(trainer, None)
+    use_atomic_io(trainer)
     trainer.fit(Rises(), torch.utils.data.DataLoader(torch.ones(2, 4)))
 
 

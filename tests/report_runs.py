@@ -131,9 +131,12 @@ def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.ra
 
 def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00", epoch: int = 2) -> Path:
     """Write the files of the command test."""
-    folder = write_config(run / "test" / time, weights=f"{run}/checkpoints/best.ckpt")
+    weights = f"{run}/checkpoints/best.ckpt"
+    folder = write_config(run / "test" / time, weights=weights)
     write_metrics(folder, [{"epoch": 0, "step": 0, "test/acc": accuracy}])
-    (folder / RESULTS).write_text(json.dumps({"epoch": epoch, "metrics": {"test/acc": accuracy}}))
+    (folder / RESULTS).write_text(
+        json.dumps({"checkpoint": weights, "epoch": epoch, "metrics": {"test/acc": accuracy}})
+    )
     write_tables(folder, "test", CLASSES, np.random.default_rng(0))
     write_picture(folder, "roc/test", epoch)
     return folder

@@ -5,7 +5,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,10 @@ from project.runs.metrics import digest_of
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
-trainer: {{max_epochs: 3, limit_test_batches: {limit}}}
+trainer: {{max_epochs: 3}}
 model: {{class_path: lightning_modules.ImageClassifier, init_args: {{lr: {lr}, pretrained: null}}}}
 data: {{class_path: datamodules.SampleDataModule, init_args: {{root: {root}}}}}
 runs_dir: {folder}
-ckpt_path: {weights}
 """
 
 
@@ -39,37 +38,30 @@ def write_run(
     directory, unless ``info`` has another.
     """
     folder.mkdir(parents=True)
-    config = CONFIG.format(seed=seed, lr=lr, root=root, folder=folder.parents[1], limit="null", weights="null")
+    config = CONFIG.format(seed=seed, lr=lr, root=root, folder=folder.parents[1])
     (folder / "config.yaml").write_text(config)
     rows: list[list[object]] = []
     for epoch, val in enumerate(vals):
         rows += [["", 0.1, 9, "", "", ""], [epoch, "", 9, "", 2.5, ""]]  # a step: learning rate, loss
         rows += [[epoch, "", 10, "", "", val], [epoch, "", 10, 0.9, "", ""]]
-    _write(folder / "metrics.csv", ["epoch", "lr", "step", f"train/{metric}", "train/loss_step", f"val/{metric}"], rows)
+    header = ["epoch", "lr", "step", f"train/{metric}", "train/loss_step", f"val/{metric}"]
+    with (folder / "metrics.csv").open("w", newline="") as file:  # line ends as in CSVLogger
+        csv.writer(file).writerows([header, *rows])
     if info:
         with suppress(ValueError):  # a name chosen by the user
-            info = {"started": datetime.strptime(folder.name[:19], TIME).astimezone().isoformat()} | info
+            info = {"started": datetime.strptime(folder.name[:19], TIME).astimezone(UTC).isoformat()} | info
         (folder / record.FILE).write_text(json.dumps(info))
     return folder
 
 
 def write_test(
-    run: Path,
-    value: float,
-    time: str = "2026-11-22_00-00-00",
-    metric: str = "acc",
-    weights: str = "",
-    limit: str = "null",
-    **results: Any,
+    run: Path, value: float, time: str = "2026-11-22_00-00-00", metric: str = "acc", weights: str = "", **results: Any
 ) -> Path:
-    """Write the files of a test, by default of the best checkpoint. ``results`` are added to results.json."""
+    """Write results.json of a test, by default of the best checkpoint, with the fields ``results``."""
     folder = run / "test" / time
     folder.mkdir(parents=True)
-    weights = weights or f"{run}/checkpoints/best.ckpt"
-    config = CONFIG.format(seed=0, lr=0.1, root="data/sample", folder="runs", limit=limit, weights=weights)
-    (folder / "config.yaml").write_text(config)
-    _write(folder / "metrics.csv", ["epoch", "step", f"test/{metric}", 'test/acc/"a, b"'], [[0, 0, value, 0.5]])
-    (folder / RESULTS).write_text(json.dumps({"metrics": {f"test/{metric}": value}} | results))
+    content = {"checkpoint": weights or f"{run}/{BEST}", "metrics": {'test/acc/"a, b"': 0.5, f"test/{metric}": value}}
+    (folder / RESULTS).write_text(json.dumps(content | results))
     return folder
 
 
@@ -80,8 +72,3 @@ def write_best(run: Path, epoch: int) -> dict[str, Any]:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", str(epoch))
     return {"checkpoint_digest": digest_of(file), "epoch": epoch}
-
-
-def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="") as file:  # line ends as in CSVLogger
-        csv.writer(file).writerows([header, *rows])

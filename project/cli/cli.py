@@ -28,7 +28,7 @@ from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, print_
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
-from project.resume.checkpoint_io import report_full_disk, use_atomic_io
+from project.resume.checkpoint_io import use_atomic_io
 from project.resume.override_settings import overrides
 from project.resume.ranks import follow_rank_zero, is_rank_zero
 from project.resume.resume import Resume, expand_run
@@ -117,9 +117,8 @@ class CLI(LightningCLI):
         """Do nothing: Lightning would override options with the checkpoint's values."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Check module and data, then create the directory of the command and a trainer that writes to it."""
+        """Match the data to the checkpoint, then create the command's directory and a trainer that writes to it."""
         config = self.config[self.subcommand]
-        self.resume.check_module(self.model)
         match_data(self.datamodule, self.resume, self.trained)
         self.files = RunFiles(config, self.text, self.command, self.resume, self.datamodule)
         self.run_dir, self.output_dir = self.files.run_dir, self.files.output_dir
@@ -149,13 +148,8 @@ class CLI(LightningCLI):
         config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
         trainer = super()._instantiate_trainer(config, [*always, self.stopper])
-        use_atomic_io(trainer, config["plugins"], self.resume.file, self.resume.take_checkpoint())
+        use_atomic_io(trainer, self.resume.file, self.resume.take_checkpoint())
         return trainer
-
-    def fit(self, **kwargs: Any) -> None:
-        """Train. Lightning calls this method instead of ``Trainer.fit``."""
-        with report_full_disk(self.run_dir):
-            self.trainer.fit(**kwargs)
 
     def after_fit(self) -> None:
         """Test if asked to, print the results, and write the report."""

@@ -12,11 +12,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import datamodules
 from callbacks.finite_loss import NotFiniteError
 from project.cli.error_messages import one_line, parser_message, root_cause, short_traceback
-from project.errors import DiskFullError, RunError, UsageError, debugging, shortened
-from project.resume.ranks import is_loss_of_another, leave_at_once, rank, world_size
+from project.errors import RunError, UsageError, debugging, shortened
+from project.resume.ranks import leave_at_once, rank, world_size
 from project.resume.signals import Stopped
 
-USER_ERRORS = (datamodules.DataError, DiskFullError, MisconfigurationException, NotFiniteError, RunError, OSError)
+USER_ERRORS = (datamodules.DataError, MisconfigurationException, NotFiniteError, RunError, OSError)
 
 # messages of Lightning's about the command line: validation after the end of an epoch, torchrun with other devices
 LIGHTNING = "`val_check_interval`|does not match the world size"
@@ -88,9 +88,6 @@ def message_of(error: BaseException, args: list[str]) -> tuple[str, int]:
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):  # such as of the loss
         advice = "Use the settings that it was trained with, or --model.pretrained to load only the network"
         return f"error: Expected a checkpoint of this module, but got {shortened(error)} {advice}.", 2
-    if is_loss_of_another(error):
-        reason = "Its error is above or below; if there is none, it may have run out of memory"
-        return f"error: Another rank exited. {reason}. This rank reports: {text}", 1
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid"):
         advice = "It may have run out of memory. Reduce --data.num_workers or --data.batch_size"
         return f"error: {text.strip(' .')}. {advice}.", 1

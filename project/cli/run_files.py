@@ -15,15 +15,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from atomic_files import write_atomically
 from project.cli.match_data import describe_data
+from project.errors import shortened
 from project.resume.csv_logger import Table, open_table, truncate
 from project.resume.ranks import is_rank_zero
 from project.resume.resume import Resume
 from project.resume.signals import Stopped
 from project.runs import record
-from project.runs.config import CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, differences, load_config
-from project.runs.folders import create_folder, name_of, times_tested, working_directory
+from project.runs.config import CONFIG, PREVIOUS_CONFIGS, RESULTS, differences, load_config
+from project.runs.folders import create_folder, name_of, working_directory
 from project.runs.metrics import same_data
 from project.runs.options import OF_STARTING
+from project.runs.results import STAGES
 from project.runs.summary import shell_command
 
 
@@ -65,9 +67,8 @@ class RunFiles(Callback):
 
     def loggers(self) -> list[CSVLogger | TensorBoardLogger]:
         """Return loggers that append to the files of a resumed run."""
-        step = None
-        if self._resume.is_resumed:  # images of a validation are logged with the step of the checkpoint
-            step = 0 if self._resume.step is None else self._resume.step + 1
+        # images of a validation are logged with the step of the checkpoint
+        step = (self._resume.step or -1) + 1 if self._resume.is_resumed else None
         table = CSVLogger(self.output_dir, name="", version="")
         if is_rank_zero():
             self._table = open_table(table)
@@ -111,8 +112,7 @@ class RunFiles(Callback):
         known = before.get("data") or {}
         if "digest" in known and not same_data(known, data):
             rank_zero_warn(
-                f"The images or their split have changed since {run} was started, so its metrics are not comparable. "
-                "Start a new run, unless the change is intended."
+                f"The images or their split have changed since {run} was started. Start a new run, if you can."
             )
         if resume.is_resumed and resume.file is None:
             print(f"{run} has no checkpoint yet. Training starts from scratch.")
@@ -128,30 +128,26 @@ class RunFiles(Callback):
         """Write the final state of a training to run.json, or remove the directory of a new run that did not begin."""
         if not is_rank_zero() or self._resume.command != "fit":
             return
-        reason = None if error is None else " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        reason = None if error is None else f"{type(error).__name__}: {shortened(error)}"
         with suppress(OSError):  # the disk may be full
             if self._has_begun:
                 record.end(self.run_dir, state, time.monotonic() - self._start, reason)
             elif not self._resume.is_resumed:
                 shutil.rmtree(self.run_dir)
         if isinstance(error, Stopped) and (self.run_dir / CONFIG).is_file():
-            last = self.run_dir / LAST
-            position = f"; the last checkpoint is {last}" if last.is_file() else ", before the first checkpoint"
-            command = shell_command("project", "fit", "--run", self.run_dir)
-            print(f"\nStopped{position}. Resume:  {command}", file=sys.stderr)
+            print(f"\nStopped. Resume:  {shell_command('project', 'fit', '--run', self.run_dir)}", file=sys.stderr)
 
     def write_results(self, metrics: dict[str, Any]) -> None:
-        """Write results.json of a validation or test: metrics, checkpoint and data."""
+        """Write results.json of a validation or test: metrics, checkpoint and data, from which results are read."""
         if not is_rank_zero():
             return
-        resume = self._resume
         results = {
-            "checkpoint": resume.file,
-            "checkpoint_digest": resume.digest,
-            "epoch": resume.epoch,
-            "step": resume.step,
+            "checkpoint": self._resume.file,
+            "checkpoint_digest": self._resume.digest,
+            "epoch": self._resume.epoch,
+            "step": self._resume.step,
             "data": describe_data(self._data),
-            **({"times_tested": times_tested(self.run_dir) + 1} if resume.command == "test" else {}),
+            "limit_batches": self._config.trainer[f"limit_{STAGES[self._resume.command]}_batches"],
             "metrics": {name: float(value) for name, value in metrics.items()},
         }
         self._write(RESULTS, json.dumps(results, indent=2) + "\n")

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
-from project.inference.formats import INCLUDED, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
+
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}  # of each format
 
 
 def run(args: list[str]) -> Path:
@@ -21,29 +22,20 @@ def run(args: list[str]) -> Path:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="A new file. Default: export/model.* in the run directory."
     )
-    parser.add_argument(
-        "--tta",
-        type=str.lower,
-        choices=("true", "false"),
-        default="true",
-        help="Average over the views of model.tta. Default: true.",
-    )
     options = parser.parse_args(args)
     with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.format == "onnx":
-            check_packages()
         home = folder or checkpoint.parent
         path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
         check_new(path)
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["export", *args]):
-        export(folder, checkpoint, options.format, path, options.tta == "true")
+        export(folder, checkpoint, options.format, path)
     return path
 
 
-def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, tta: bool) -> None:
+def export(folder: Path | None, checkpoint: Path, kind: str, path: Path) -> None:
     """Export a checkpoint, and print the inputs and outputs of the file."""
     from project.inference.export import BATCHES, INPUT, OUTPUT, TOLERANCE, export_classifier
     from project.inference.predict import check_exportable, load_classifier, reader_of
@@ -53,8 +45,6 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, tta: bo
     if transforms:
         check_exportable(reader_of(folder, classifier, []), classifier)
     views, size, count = classifier.tta, classifier.hparams["image_size"], len(classifier.class_names)
-    if not tta:
-        classifier.tta = []
     difference = export_classifier(classifier, kind, path)
     print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
@@ -62,8 +52,8 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path, tta: bo
     print(f"Takes        {INPUT}: uint8 (N, 3, {size}, {size}), RGB, N >= 1")
     print(f"Returns      {OUTPUT}: float32 (N, {count})")
     if views:
-        print(f"Views        {', '.join(views)}: {'averaged in the file' if tta else 'left out'}")
-    names = [entry["class_path"].rpartition(".")[2] for entry in transforms or []]
-    if others := [name for name in names if name not in INCLUDED]:
-        print(f"Not included {', '.join(others)} of --data.eval_transforms: apply them to the images first")
+        print(f"Views        {', '.join(views)}: averaged in the file")
+    if transforms:
+        names = ", ".join(entry["class_path"].rpartition(".")[2] for entry in transforms)
+        print(f"Transforms   {names} are not included, except normalisation: apply them to the images first")
     print("To load      see docs/export.md: the class names are in the file")

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +39,9 @@ def run(args: list[str]) -> Path:
     options = parser.parse_args(args)
     with report_run_errors():
         folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.output is not None:
-            check_output(options.output)
+        for name in NAMES if options.output is not None else ():
+            if (options.output / name).exists():
+                raise RunError(f"Expected a directory without results at --output, but {options.output} has {name}.")
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["predict", *args]):
@@ -76,40 +76,28 @@ def predict(
         transient=True,
         disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
     )
-    is_old = output is not None and output.exists()
+    images: list[dict[str, Any]] = []
+    skipped = []
+    for file, answer in itertools.chain(inputs.problems.items(), answers):
+        if isinstance(answer, str):
+            print(f"skipped: {printable(file)} {answer}", file=sys.stderr, flush=True)
+            skipped.append({"file": file, "reason": answer})
+            continue
+        best = sorted(range(len(names)), key=answer.__getitem__, reverse=True)
+        probabilities = [float(f"{share:.9g}") for share in answer]  # enough digits for every float32
+        images.append({"file": file, "predicted": names[best[0]], "probabilities": probabilities})
+        words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
+        print(f"{'  '.join(words)}  {printable(file)}", flush=True)
+    if not images:
+        raise RunError(f"Expected images, but of {len(skipped)} files none can be read.{passed_over}")
     target = output or create_folder((folder or checkpoint.parent) / "predict")
-    with Results(target, checkpoint, names, is_old) as results:
-        for file, answer in itertools.chain(inputs.problems.items(), answers):
-            if isinstance(answer, str):
-                print(f"skipped: {printable(file)} {answer}", file=sys.stderr, flush=True)
-                results.skipped.append({"file": file, "reason": answer})
-                continue
-            best = sorted(range(len(names)), key=answer.__getitem__, reverse=True)
-            results.write(file, names[best[0]], answer)
-            words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
-            print_line(f"{'  '.join(words)}  {printable(file)}")
-        if not results.count:
-            skipped = len(results.skipped)
-            raise RunError(f"Expected images, but of {skipped} files none can be read.{passed_over} Use other files.")
-    print_line(f"\nPredicted    {results.count} images by {checkpoint}{passed_over}")
-    if results.skipped:
-        print_line(f"Skipped      {len(results.skipped)} files; the reasons are in {NAMES[1]}")
-    print_line(f"Predictions  {results.folder / NAMES[0]} and {NAMES[1]}")
-    return results.folder
-
-
-def check_output(folder: Path) -> None:
-    """Check that an output directory holds no predictions.
-
-    Raises:
-        RunError: It holds some, or is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"Expected a directory at --output, but {folder} is a file.")
-    if existing := [name for name in NAMES if (folder / name).exists()]:
-        raise RunError(
-            f"Expected a directory without results at --output, but {folder} has {existing[0]}. Use another one."
-        )
+    content = {"checkpoint": str(checkpoint), "class_names": names, "images": images, "skipped": skipped}
+    write_results(target, content)
+    print(f"\nPredicted    {len(images)} images by {checkpoint}{passed_over}")
+    if skipped:
+        print(f"Skipped      {len(skipped)} files; the reasons are in {NAMES[1]}")
+    print(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
+    return target
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
@@ -121,49 +109,19 @@ def expand(paths: Iterable[str]) -> Iterator[str]:
             yield path
 
 
-class Results(AbstractContextManager):
-    """Write predictions as CSV and JSON into a directory; both files exist only after success.
+def write_results(folder: Path, content: dict[str, Any]) -> None:
+    """Write predictions as CSV and JSON.
 
     File names that are not UTF-8 are escaped with backslashes in the CSV, and with surrogates in the JSON, as
-    ``os.fsencode`` accepts them. The directory is removed after an error, unless ``is_old``.
+    ``os.fsencode`` accepts them.
     """
-
-    def __init__(self, folder: Path, checkpoint: Path, class_names: Sequence[str], is_old: bool = False) -> None:
-        self.folder, self._is_old = folder, is_old
-        self.skipped: list[dict[str, str]] = []
-        self.count = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as files:
-            suffix = f".{os.getpid()}.partial"  # another process may write to this directory
-            csv_path, json_path = (files.enter_context(write_atomically(folder / name, suffix)) for name in NAMES)
-            table = csv_path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-            self._rows = csv.writer(files.enter_context(table))
-            self._json = files.enter_context(json_path.open("w", encoding="utf-8"))
-            self._files = files.pop_all()
-        self._rows.writerow(["path", "predicted", "confidence", *class_names])
-        head = json.dumps({"checkpoint": str(checkpoint), "class_names": list(class_names)})
-        self._json.write(f'{head[:-1]}, "images": [')
-
-    def write(self, file: str, predicted: str, probabilities: list[float]) -> None:
-        """Add an image."""
-        digits = [f"{share:.9g}" for share in probabilities]  # enough for every float32
-        self._rows.writerow([file, predicted, max(digits, key=float), *digits])
-        image = {"file": file, "predicted": predicted, "probabilities": list(map(float, digits))}
-        self._json.write(f"{',' if self.count else ''}\n{json.dumps(image)}")
-        self.count += 1
-
-    def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._json.write(f'\n], "skipped": {json.dumps(self.skipped, indent=0)}}}\n')
-        self._files.__exit__(*error)
-        if error[0] is not None and not self._is_old:
-            with suppress(OSError):  # the directory was not empty
-                self.folder.rmdir()
-
-
-def print_line(line: str) -> None:
-    """Print a line; ignore it if the reader of a pipe exited, such as ``head``."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [["path", "predicted", "confidence", *content["class_names"]]]
+    rows += [[x["file"], x["predicted"], max(x["probabilities"]), *x["probabilities"]] for x in content["images"]]
+    with (
+        write_atomically(folder / NAMES[0]) as partial,
+        partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file).writerows(rows)
+    with write_atomically(folder / NAMES[1]) as partial:
+        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")

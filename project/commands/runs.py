@@ -15,11 +15,12 @@ from project.runs import record
 from project.runs.config import MISSING, differences, load_config
 from project.runs.folders import find_run
 from project.runs.metrics import format_metric
-from project.runs.outcome import NOTHING, changes, compare, sentence
+from project.runs.outcome import NOTHING, changes, compare, subject
 from project.runs.record import ENVIRONMENT
-from project.runs.results import Repeats, Result, read_result, read_results, repeats
+from project.runs.repeats import Repeats, read_results, repeats
+from project.runs.results import Result, read_result
 
-INNER = ("settings", "circumstances")  # fields of a Result that identify repeats
+INNER = ("settings", "environment")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
 MEANS = [field.name for field in fields(Repeats)]
 RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state")
@@ -86,7 +87,7 @@ def _compare(args: list[str]) -> list[Any]:
         a, b = (find_run(name, Path(options.runs_dir)) for name in (options.a, options.b))
         of_runs = [(run, read_result(run)[0]) for run in (a, b)]
         for name, (run, result) in zip("AB", of_runs, strict=True):
-            lines = [f"{name}  {run}", sentence(run, result), changes(run)]
+            lines = [f"{name}  {run}", subject(result.settings), result.test_note, changes(run)]
             print("\n   ".join(filter(None, lines)), end="\n\n")
         if settings := differences(load_config(a), load_config(b)):
             print_table("Settings that differ", ("setting", "A", "B"), settings)

@@ -2,9 +2,8 @@
 
 import copy
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from atomic_files import write_atomically
 from lightning_modules import ImageClassifier
 from lightning_modules.tta import mean_over_views, probabilities
 from project.errors import RunError, shortened
-from project.inference.formats import SUFFIXES
 
 TOLERANCE = 1e-4  # of a probability; a different order of summation changes it by about 1e-6
 BATCHES = (1, 2, 7, 30)  # batch sizes that a file is checked with
 INPUT, OUTPUT = "images", "probabilities"
+DYNAMIC = {INPUT: {0: torch.export.Dim.DYNAMIC}}  # any number of images
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
 
 
 class Probabilities(nn.Module):
@@ -54,24 +54,25 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
         path: The file. It is written under another name, checked, and renamed.
 
     Raises:
-        RunError: The network cannot be exported to this format, or its probabilities differ by more than TOLERANCE.
+        RunError: The network cannot be exported to this format, its probabilities differ by more than TOLERANCE, or a
+            package is missing.
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__
     images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
+    if kind == "onnx" and (missing := [package for package in PACKAGES if find_spec(package) is None]):
+        raise RunError(f"Expected {', '.join(missing)} for --format onnx. Use pip install {' '.join(missing)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path, f".partial{SUFFIXES[kind]}") as partial:  # torch.export expects its suffix
+    with write_atomically(path, ".partial.pt2") as partial:  # the suffix that torch.export expects
         try:
-            with _quiet():
-                WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
-                difference = greatest_difference(classifier, READERS[kind](partial), images)
+            WRITERS[kind](Probabilities(classifier).eval(), images[:2], facts, partial)
+            difference = greatest_difference(classifier, READERS[kind](partial), images)
         except OSError:
             raise
         except Exception as error:  # torch and the runtimes raise many exceptions for unsupported networks
-            others = " or ".join(other for other in WRITERS if other != kind)
             raise RunError(
                 f"Expected a network that {kind} supports, but {name} cannot be exported ({shortened(_root(error))}). "
-                f"Try --format {others}."
+                "Try another --format."
             ) from error
         if not difference <= TOLERANCE:  # also true for NaN
             raise RunError(
@@ -82,17 +83,10 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
 
 
 def varied_images(count: int, size: int) -> Tensor:
-    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness and brightness.
-
-    Most networks predict the same class for every image of pure noise.
-    """
+    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness."""
     generator = torch.Generator().manual_seed(0)
-    images = []
-    for i in range(count):
-        side = min(2 ** (i % 6), size)
-        values = torch.rand(1, 3, side, side, generator=generator) ** (4, 0.25, 0.25, 1)[i % 4]
-        images.append((F.interpolate(values, size=(size, size)) * 255).round().to(torch.uint8))
-    return torch.cat(images)
+    blocks = [torch.rand(1, 3, 2 ** (i % 6), 2 ** (i % 6), generator=generator) for i in range(count)]
+    return torch.cat([F.interpolate(block * 255, size=(size, size)).to(torch.uint8) for block in blocks])
 
 
 def greatest_difference(classifier: ImageClassifier, exported: Callable[[Tensor], Any], images: Tensor) -> float:
@@ -107,25 +101,17 @@ def greatest_difference(classifier: ImageClassifier, exported: Callable[[Tensor]
     return torch.stack(differences).max().item()
 
 
-# Writers: arguments are a module, example images (2, 3, H, W), metadata, and the path
-
-
 def _write_torch_export(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
-    program = torch.export.export(module, (images,), dynamic_shapes={INPUT: {0: torch.export.Dim.DYNAMIC}})
+    program = torch.export.export(module, (images,), dynamic_shapes=DYNAMIC)
     torch.export.save(program, path, extra_files=facts)
-
-
-def _write_torchscript(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
-    torch.jit.save(torch.jit.trace(module, images, check_trace=False), path, _extra_files=facts)
 
 
 def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], path: Path) -> None:
     program = torch.onnx.export(
-        module,
-        (images,),
+        *(module, (images,)),
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes={INPUT: {0: torch.export.Dim.DYNAMIC}},
+        dynamic_shapes=DYNAMIC,
         dynamo=True,
         verbose=False,
     )
@@ -134,18 +120,8 @@ def _write_onnx(module: Probabilities, images: Tensor, facts: dict[str, str], pa
     program.save(path, external_data=False)
 
 
-WRITERS = {"torch_export": _write_torch_export, "torchscript": _write_torchscript, "onnx": _write_onnx}
-
-
-# Readers: each opens a file, and returns a function from images to probabilities
-
-
 def _read_torch_export(path: Path) -> Callable[[Tensor], Any]:
     return torch.export.load(path).module()
-
-
-def _read_torchscript(path: Path) -> Callable[[Tensor], Any]:
-    return torch.jit.load(path)
 
 
 def _read_onnx(path: Path) -> Callable[[Tensor], Any]:
@@ -155,22 +131,11 @@ def _read_onnx(path: Path) -> Callable[[Tensor], Any]:
     return lambda images: session.run([OUTPUT], {INPUT: images.numpy()})[0]
 
 
-READERS = {"torch_export": _read_torch_export, "torchscript": _read_torchscript, "onnx": _read_onnx}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ignore warnings about deprecated TorchScript, torch internals, and traced constants, which the check covers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # a value is traced as a constant
-        warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")  # of nn.RNN
-        warnings.filterwarnings("ignore", message="_check_is_size will be removed", category=FutureWarning)
-        yield
+# arguments of a writer: a module, example images (2, 3, H, W), metadata and the path
+WRITERS = {"torch_export": _write_torch_export, "onnx": _write_onnx}
+READERS = {"torch_export": _read_torch_export, "onnx": _read_onnx}  # each returns a function of images
 
 
 def _root(error: BaseException) -> BaseException:
     """Return the root cause of an exporter's error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    return error if error.__cause__ is None else _root(error.__cause__)

@@ -20,10 +20,9 @@ from lightning_modules import ImageClassifier
 from lightning_modules.weights.safe_load import LoadError, check_names, load_safely
 from project.cli.data_options import data_parser, parse_data
 from project.errors import RunError, shortened
-from project.runs.config import CONFIG, load_config, setting
+from project.runs.config import load_config, setting
 from project.runs.folders import paths_from_here
 
-CHANGED = "could be read only at the second attempt: it is being changed"
 NOT_FINITE = "has no probabilities: the output of the network is NaN or Inf"
 
 
@@ -45,29 +44,19 @@ def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
         RunError: The config cannot be read, or the file is not a checkpoint of an ImageClassifier.
     """
     name = None if run is None else setting(load_config(run), "model.class_path")
-    if run is not None and not isinstance(name, str):
-        raise RunError(f"Expected model.class_path in {run / CONFIG}, but got {name}. Use another --run.")
     try:
-        if name is not None:  # jsonargparse finds a user's class only after its module is imported
+        if isinstance(name, str):  # jsonargparse finds a user's class only after its module is imported
             importlib.import_module(name.rpartition(".")[0])
         loaded = load_safely(checkpoint)  # for its message: torch's suggests to load the file unsafely
         if run is None:  # a run directory is trusted
             check_names(loaded)
         module = LightningModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    except LoadError as error:
-        raise RunError(
-            f"Expected the checkpoint of a run, but {checkpoint} {error}. Use one that `fit` wrote in a run directory: "
-            "--run DIRECTORY."
-        ) from error
     except Exception as error:  # an invalid file may raise almost any exception
-        raise RunError(
-            f"Expected the checkpoint of a run, but {checkpoint} cannot be loaded: {shortened(error)}"
-        ) from error
+        reason = str(error) if isinstance(error, LoadError) else f"cannot be loaded: {shortened(error)}"
+        raise RunError(f"Expected the checkpoint of a run, but {checkpoint} {reason}") from error
     if not isinstance(module, ImageClassifier):
-        raise RunError(
-            f"Expected the checkpoint of an ImageClassifier, but {checkpoint} is of {type(module).__name__}, which "
-            "predicts no classes. Use another --run."
-        )
+        kind = type(module).__name__
+        raise RunError(f"Expected the checkpoint of an ImageClassifier, but {checkpoint} is of {kind}.")
     return module.eval()
 
 
@@ -161,4 +150,4 @@ def _problem(dataset: ImageDataset, position: int) -> str:
     errors: dict[int, DataError] = {}
     read_images(dataset.paths(torch.tensor([position])), dataset.size, dataset.resize, errors)
     error = errors.get(0)
-    return error.reason if isinstance(error, ImageError) else str(error or CHANGED)
+    return error.reason if isinstance(error, ImageError) else str(error or "is being changed")

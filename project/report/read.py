@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from project.runs.config import load_config
-from project.runs.folders import tests_of
-from project.runs.metrics import METRICS, PER_EPOCH, circumstances
-from project.runs.results import Result, read_result
+from project.runs.metrics import METRICS, PER_EPOCH
+from project.runs.results import Result, read_result, tests_of
 
 QUANTILES = ("minimum", "16%", "median", "84%", "maximum")  # columns of distributions.csv
 LIMIT = 2_000_000  # bytes of all pictures of a run; 2.7 MB in base64
@@ -146,6 +145,6 @@ def read_run(folder: Path) -> Run:
     """
     run = Run(folder, load_config(folder), read_result(folder)[0])
     for test in tests_of(folder):
-        if (test / METRICS).is_file() and not circumstances(test).is_old:
-            run.test = Run(test, load_config(test), run.result)
+        if not test.is_old:
+            run.test = Run(test.folder, load_config(test.folder), run.result)
     return run

@@ -8,11 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from atomic_files import write_atomically
-from project.errors import RunError
 from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
 from project.resume.signals import is_within_step
@@ -51,12 +49,6 @@ class Checkpoint(ModelCheckpoint):
         if self._own and trainer.is_global_zero:
             self._complete_last(Path(str(trainer.ckpt_path)))
         self._set_progress(trainer)
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if not trainer.is_last_batch and batches % state["accumulated"]:
-            rank_zero_warn(
-                f"{trainer.ckpt_path} was written within an optimizer step, whose gradients it does not hold, so the "
-                "resumed run will not be exactly the same as an uninterrupted one."
-            )
         key = "trainer.accumulate_grad_batches"
         if not trainer.is_last_batch and setting(self.settings or {}, key) == setting(state["settings"] or {}, key):
             # a callback may have set it at the start of the epoch
@@ -147,14 +139,10 @@ class Checkpoint(ModelCheckpoint):
         if not self._own:
             return
         assert self.dirpath is not None
-        folder = Path(self.dirpath)
-
-        def here(path: str) -> str:
-            return str(folder / Path(path).name) if path else path
-
-        best_k_models = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        moved = {"dirpath": self.dirpath, "best_k_models": best_k_models}
-        moved |= {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        folder, keys = Path(self.dirpath), ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved: dict[str, Any] = {key: str(folder / Path(path).name) for key in keys if (path := state_dict[key])}
+        moved["best_k_models"] = {str(folder / Path(path).name): x for path, x in state_dict["best_k_models"].items()}
+        moved["dirpath"] = self.dirpath
         super().load_state_dict(state_dict | moved)
 
     def _complete_last(self, checkpoint: Path) -> None:
@@ -174,11 +162,6 @@ class Checkpoint(ModelCheckpoint):
             if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
                 # otherwise, Lightning would train one more batch before the epoch ends
                 loop.val_loop._has_run = self._epoch_complete = True
-        elif progress.ready > batches:
-            raise RunError(
-                f"Expected at least {progress.ready} batches in an epoch, because the checkpoint was written after "
-                f"them, but got {batches}. Use the --trainer.limit_train_batches of the checkpoint."
-            )
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
         self.write_last(trainer)  # Lightning would save the state after the end of the epoch

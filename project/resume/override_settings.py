@@ -35,7 +35,7 @@ class OverrideSettings(Callback):
     def __init__(self, forget_moments: bool, length_only: bool) -> None:
         self._forget_moments = forget_moments
         self._length_only = length_only
-        self._checkpoint_groups: list[tuple[str, int]] = []  # name and number of parameters of each
+        self._checkpoint_groups: list[str] = []  # names
         self._settings: list[dict[str, Any]] = []  # of each group of the config
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class OverrideSettings(Callback):
         if len(states) != 1:
             return  # a custom training loop
         checkpoint["lr_schedulers"] = []
-        self._checkpoint_groups = _sizes(states[0]["param_groups"])
+        self._checkpoint_groups = _names(states[0]["param_groups"])
         if self._forget_moments:
             states[0]["state"] = {}
 
@@ -60,15 +60,11 @@ class OverrideSettings(Callback):
             return
         groups = trainer.optimizers[0].param_groups
         self._settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-        if self._checkpoint_groups and _sizes(groups) != self._checkpoint_groups:
-            before, after = (
-                ", ".join(f"{name} ({count})" for name, count in sizes)
-                for sizes in (self._checkpoint_groups, _sizes(groups))
-            )
+        if self._checkpoint_groups and _names(groups) != self._checkpoint_groups:
+            before, after = (", ".join(names) for names in (self._checkpoint_groups, _names(groups)))
             raise MisconfigurationException(
-                f"Expected param groups as in the checkpoint, whose momentum belongs to them: {before} (number of "
-                f"parameters), but got {after}. Restore --model.param_groups, no_decay and layer_decay, or "
-                "start a new run with --model.pretrained and the checkpoint."
+                f"Expected param groups as in the checkpoint, with their momentum ({before}), but got {after}. "
+                "Restore --model.param_groups, no_decay and layer_decay, or start a new run with --model.pretrained."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,5 +81,5 @@ class OverrideSettings(Callback):
                     pl_module.lr_scheduler_step(config.scheduler, None)
 
 
-def _sizes(groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    return [(str(group.get("name")), len(group["params"])) for group in groups]
+def _names(groups: list[dict[str, Any]]) -> list[str]:
+    return [str(group.get("name")) for group in groups]

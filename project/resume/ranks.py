@@ -30,17 +30,12 @@ def is_rank_zero() -> bool:
     return rank() == 0 and all(os.environ.get(name, "0") == "0" for name in VARIABLES)
 
 
-def started_by_lightning() -> bool:
-    """Return whether Lightning launched this process from another rank."""
-    return "RANK" not in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
-
-
 def follow_rank_zero() -> None:
     """End this process soon after rank zero exits, if Lightning launched it.
 
     Otherwise, it would wait in a collective until the timeout: half an hour, by default.
     """
-    if not started_by_lightning():
+    if "RANK" in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":  # launched by torchrun, or not at all
         return
     parent = os.getppid()
 
@@ -53,19 +48,8 @@ def follow_rank_zero() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def is_loss_of_another(error: BaseException) -> bool:
-    """Return whether an error only reports that another rank exited."""
-    return world_size() > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error))
-
-
 def leave_at_once(code: int) -> None:
     """Exit without the cleanup of collectives, which would wait for other ranks. Takes effect when Python exits."""
-    if world_size() == 1:
-        return
-
-    def leave() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    atexit.register(leave)
+    if world_size() > 1:
+        atexit.register(os._exit, code)
+        atexit.register(sys.stdout.flush)  # called first

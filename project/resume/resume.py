@@ -1,31 +1,25 @@
 """What fit, validate and test start from: which run, which checkpoint, and which settings have changed."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_modules.base import ImageModule
-from lightning_modules.weights.pretrained import compare, in_words, read_state_dict
 from lightning_modules.weights.safe_load import LoadError, load_safely
 from project.errors import RunError
 from project.resume.checkpoint import KEY
-from project.resume.ranks import started_by_lightning
 from project.runs import record
 from project.runs.command_line import option_of, split_options
-from project.runs.config import BEST, CONFIG, LAST, differences, load_config, setting
+from project.runs.config import BEST, CONFIG, LAST, differences, load_config
 from project.runs.folders import all_runs, best_checkpoint, find_run, run_of_checkpoint
 from project.runs.metrics import digest_of
-from project.runs.options import OF_LENGTH, OF_STARTING
+from project.runs.options import OF_STARTING
 
 FACTS = ("epoch", "global_step", "hyper_parameters")
-RUN_VARIABLE = "PROJECT_RUN"  # environment variable: the run that rank zero selected
-ADVICE = "Use one that `fit` wrote, such as RUN/checkpoints/last.ckpt"
+EXTENDING = ("trainer.max_", "trainer.callbacks", "callbacks.")  # settings with which a finished run may be resumed
+OF_TRAINER = ("loops", "optimizer_states", "lr_schedulers")  # what resuming needs
 WEIGHTS = "To load only its weights, use --model.pretrained instead of --ckpt_path"
 
 
@@ -34,8 +28,7 @@ def expand_run(args: Sequence[str]) -> list[str]:
 
     ``fit`` resumes from last.ckpt; if it is missing, from best.ckpt, or else from scratch. Other commands use
     best.ckpt. With ``--run auto``, ``fit`` resumes the latest run of the same command line that is neither running nor
-    finished, with the config files as they are now, and starts a new run if there is none. Processes that Lightning
-    launches use the run of the process that launched them.
+    finished, with the config files as they are now, and starts a new run if there is none.
 
     Raises:
         RunError: The run does not exist, or a command other than ``fit`` needs its best checkpoint and finds none.
@@ -47,16 +40,12 @@ def expand_run(args: Sequence[str]) -> list[str]:
             raise RunError(f"Expected a value for --{option}, but got none.")
     name, checkpoint, runs_dir = options.get("run"), options.get("ckpt_path"), Path(options.get("runs_dir") or "runs")
     is_fit, run = command == "fit", None
-    if is_fit and name is not None and started_by_lightning() and RUN_VARIABLE in os.environ:
-        run = Path(os.environ[RUN_VARIABLE]) if os.environ[RUN_VARIABLE] else None  # a newer run may exist now
-    elif is_fit and name == "auto":
+    if is_fit and name == "auto":
         run = _latest_of(args, runs_dir)
     elif name is not None:
         run = find_run(name, runs_dir)
     elif not is_fit and checkpoint is not None and "config" not in options:
         run = run_of_checkpoint(Path(checkpoint))
-    if is_fit and name is not None:
-        os.environ[RUN_VARIABLE] = str(run or "")
     others: list[str] = []
     for group in groups:
         own = 0 if option_of(group)[0] != "run" else 1 if "=" in group[0] else 2  # --run and its value
@@ -73,10 +62,7 @@ def expand_run(args: Sequence[str]) -> list[str]:
 def _latest_of(command: Sequence[str], runs_dir: Path) -> Path | None:
     """Return the latest run of a command line that is neither running nor finished."""
     for run in reversed(all_runs(runs_dir)):
-        info = record.read(run)
-        if not info:  # for example, lost by the disk
-            print(f"Skipped {run}: its {record.FILE} cannot be read. To resume it, use --run {run}")
-        elif info.get("command") == list(command) and record.state_of(run) not in ("running", "finished"):
+        if record.read(run).get("command") == list(command) and record.state_of(run) not in ("running", "finished"):
             return run
     return None
 
@@ -94,8 +80,11 @@ class Resume:
         is_resumed: Whether ``fit`` continues in ``run``.
         file: The checkpoint; for ``validate`` and ``test``, it may also be a file of pretrained weights. None if
             training starts from scratch or from pretrained weights.
-        checkpoint: Content of the checkpoint, which is read once; for pretrained weights, only what describes them.
         digest: Digest of ``file`` for ``validate`` and ``test``, during which a training may replace it.
+        epoch: Epoch of the checkpoint, from 1.
+        step: Number of optimizer steps before the checkpoint was written.
+        hyper_parameters: Arguments of the module that the checkpoint was trained with.
+        state: What ``Checkpoint`` saved about the run; {} for a checkpoint of another program.
         settings: Settings of the run, without options that apply only to this start.
         changes: (dotted key, old value, new value) of each setting that differs from the one that the checkpoint was
             trained with. The run's config may differ from both, because it records starts that wrote no checkpoint.
@@ -109,127 +98,61 @@ class Resume:
         self.run = Path(config.run) if config.run is not None else None
         self.is_resumed = command == "fit" and self.run is not None
         self.settings = {key: value for key, value in settings.items() if key not in OF_STARTING}
-        self.checkpoint: dict[str, Any] = {}
-        self.changes: list[tuple[str, str, str]] = []
         self.file: str | None = config.ckpt_path
         self.digest: str | None = None
-        if self.is_resumed:
-            self._check_run()
-        if self.file is not None:
-            self._set_digest()
-            self.checkpoint = _read_checkpoint(self.file, command == "fit", config.weights_only is not False)
-            if self.run is None and command != "fit":
-                self.run = run_of_checkpoint(Path(self.file))
-        elif command != "fit":
-            self.file = config.get("model.init_args.pretrained")
+        if self.run is not None and self.is_resumed:
+            record.check_not_running(self.run)
+        if command != "fit":
+            self.file = self.file or config.get("model.init_args.pretrained")
             if self.file is None:
-                raise RunError(
-                    f"Expected weights to {command}. Set --run last, best or DIRECTORY, --ckpt_path FILE or "
-                    "--model.pretrained FILE."
-                )
-            self._set_digest()
-            self.checkpoint = _facts_of_weights(self.file)
-        if command == "fit":
-            self._compare()
+                raise RunError(f"Expected weights to {command}. Set --run, --ckpt_path or --model.pretrained.")
+            if Path(self.file).is_file():  # before its content is read: a training may replace it
+                self.digest = digest_of(Path(self.file))
+        content: dict[str, Any] = {}
+        if config.ckpt_path is not None:
+            content = _read_checkpoint(config.ckpt_path, command == "fit", config.weights_only is not False)
+            if command != "fit":
+                self.run = self.run or run_of_checkpoint(Path(config.ckpt_path))
+        elif self.file is not None:
+            content = _facts_of_weights(self.file)
+        self.epoch: int | None = content["epoch"] + 1 if "epoch" in content else None
+        self.step: int | None = content.get("global_step")
+        self.hyper_parameters: dict[str, Any] = content.get("hyper_parameters") or {}
+        self.state: dict[str, Any] = content.get(KEY) or {}
+        self._content = content
+        self.changes = self._compare() if command == "fit" else []
 
-    @property
-    def state(self) -> dict[str, Any]:
-        """What ``Checkpoint`` saved about the run; {} for a checkpoint of another program."""
-        return self.checkpoint.get(KEY) or {}
-
-    @property
-    def hyper_parameters(self) -> dict[str, Any]:
-        """Arguments of the module that the checkpoint was trained with."""
-        return self.checkpoint.get("hyper_parameters") or {}
-
-    @property
-    def epoch(self) -> int | None:
-        """Epoch of the checkpoint, from 1."""
-        return self.checkpoint["epoch"] + 1 if "epoch" in self.checkpoint else None
-
-    @property
-    def step(self) -> int | None:
-        """Number of optimizer steps before the checkpoint was written."""
-        return self.checkpoint.get("global_step")
-
-    def _check_run(self) -> None:
-        assert self.run is not None
-        if not (self.run / CONFIG).is_file():
-            raise RunError(f"Expected a run directory with {CONFIG} at --run, but got {self.run}.")
-        record.check_not_running(self.run)
-
-    def _set_digest(self) -> None:
-        """Set ``digest``, before the content is read: results must not seem to be of a file that replaced it."""
-        if self.command != "fit" and self.file is not None and Path(self.file).is_file():
-            self.digest = digest_of(Path(self.file))
-
-    def _compare(self) -> None:
-        """Set ``changes``, and check that the run can be resumed with them."""
+    def _compare(self) -> list[tuple[str, str, str]]:
+        """Return ``changes``, after checking that the run can be resumed with them."""
         before = self.state.get("settings") or (load_config(self.run) if self.run is not None else None)
         if before is None:  # a new run, or a checkpoint without settings
-            return
-        self.changes = [change for change in differences(before, self.settings) if change[0] not in OF_STARTING]
-        for key, old, new in self.changes:
+            return []
+        changes = [change for change in differences(before, self.settings) if change[0] not in OF_STARTING]
+        for key, old, new in changes:
             if key == "seed_everything" and self.file is not None:
                 raise RunError(
-                    f"Expected --seed_everything {old} as before, but got {new}. Random states are restored from the "
-                    "checkpoint. To use another seed, start a new run."
+                    f"Expected --seed_everything {old} as before, because random states are restored, but got {new}. "
+                    "Start a new run."
                 )
-        if self.run is None or record.state_of(self.run) != "finished":
-            return
-        limits = [[_limit(config, key) for key in OF_LENGTH[:2]] for config in (before, self.settings)]
-        is_longer = any(new > old for old, new in zip(*limits, strict=True))
-        others = ("trainer.callbacks", "callbacks.", "trainer.max_time")
-        if not is_longer and not any(key.startswith(others) for key, *_ in self.changes):
-            epochs, steps = limits[0]
+        is_finished = self.run is not None and record.state_of(self.run) == "finished"
+        if is_finished and not any(key.startswith(EXTENDING) for key, *_ in changes):
             raise RunError(
-                f"Expected an unfinished run, but {self.run} is finished: max_epochs {epochs:g}, max_steps {steps:g}. "
-                "To resume it, increase --trainer.max_epochs or max_steps."
+                f"Expected an unfinished run, but {self.run} is finished. To resume it, increase --trainer.max_epochs "
+                "or max_steps."
             )
-
-    def check_module(self, module: LightningModule) -> None:
-        """Check that the checkpoint, or the pretrained weights, are of the network of the module.
-
-        Raises:
-            RunError: They are not: torch's own error lists every tensor.
-            MisconfigurationException: A file that the module needs is invalid.
-        """
-        pretrained = getattr(module, "pretrained", None)
-        if "state_dict" not in self.checkpoint and pretrained is not None:
-            read_state_dict(pretrained)
-        if isinstance(module, ImageModule) and "state_dict" in self.checkpoint:
-            self._check_network(module)
-        if self.command == "fit" and callable(check_files := getattr(module, "check_files", None)):
-            check_files()
+        return changes
 
     def take_checkpoint(self) -> dict[str, Any]:
-        """Return the content of the checkpoint for the trainer, and keep only what describes it."""
-        content = self.checkpoint
-        self.checkpoint = {key: content[key] for key in (*FACTS, KEY) if key in content}
+        """Return the content of the checkpoint for the trainer; it is read once, and not kept."""
+        content, self._content = self._content, {}
         return content
-
-    def _check_network(self, module: ImageModule) -> None:
-        weights = {key: value for key, value in self.checkpoint["state_dict"].items() if key.startswith("network.")}
-        comparison = compare(module.network.state_dict(), weights, "network.")
-        del comparison["loaded"]
-        if any(comparison.values()):
-            raise RunError(
-                f"Expected a checkpoint of the config's network at --ckpt_path, but {self.file} is of another network: "
-                f"{in_words(comparison)}. Use the config that it was trained with, or --model.pretrained to load the "
-                "tensors that match."
-            )
-
-
-def _limit(config: dict[str, Any], key: str) -> float:
-    value = setting(config, key)
-    return float("inf") if value in (None, -1) else float(value)
 
 
 def _facts_of_weights(file: str) -> dict[str, Any]:
     """Return epoch, step and hyperparameters of a file of weights that is a checkpoint of Lightning, or else {}."""
     try:
         loaded = load_safely(file)
-    except LoadError:  # read_state_dict reports it
+    except LoadError:  # load_pretrained reports it
         return {}
     return {key: loaded[key] for key in FACTS} if isinstance(loaded, dict) and {*FACTS} <= loaded.keys() else {}
 
@@ -238,12 +161,9 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
     """Return the content of a checkpoint.
 
     Raises:
-        RunError: The file is missing or damaged, contains code, or is not from this version of Lightning; or training
-            would resume from it, and it holds only weights.
+        RunError: The file is missing or damaged, contains code, or is not a checkpoint of Lightning; or training would
+            resume from it, and it holds only weights.
     """
-    if not Path(file).is_file():
-        what = "is a directory" if Path(file).is_dir() else "does not exist"
-        raise RunError(f"Expected a checkpoint at --ckpt_path, but {file} {what}.")
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
     try:
         if weights_only:
@@ -252,17 +172,11 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
             rank_zero_warn(f"--weights_only false executes any code in {file}. Use it only with files that you trust.")
             loaded = torch.load(file, map_location="cpu", weights_only=False)
     except LoadError as error:
-        best = Path(file).with_name(BEST.name)
-        advice = f", or resume from --ckpt_path {best}" if Path(file).name == LAST.name and best.is_file() else ""
-        advice += ", or --weights_only false for a file of your own" if "needs code" in str(error) else ""
-        raise RunError(f"{expected} {error}. {ADVICE}{advice}.") from error
-    if not isinstance(loaded, dict):
-        raise RunError(f"{expected} holds a {type(loaded).__name__}. {ADVICE}.")
-    version, current = str(loaded.get("pytorch-lightning_version", "")), lightning.pytorch.__version__
-    if not isinstance(loaded.get("state_dict"), dict) or not version:
-        raise RunError(f"{expected} was not written by Lightning. {ADVICE}. {WEIGHTS}.")
-    if version.partition(".")[0] != current.partition(".")[0]:
-        raise RunError(f"{expected} was written by Lightning {version[:20]}, and this is {current}. {WEIGHTS}.")
-    if is_fit and not {"loops", "optimizer_states", "lr_schedulers"} <= loaded.keys():
-        raise RunError(f"{expected} holds only weights, without the optimizer state that resuming needs. {WEIGHTS}.")
+        needs_code = "needs code" in str(error)
+        advice = ", or --weights_only false for a file of your own" if needs_code else ""
+        raise RunError(f"{expected} {error}. Use RUN/checkpoints/last.ckpt or best.ckpt{advice}.") from error
+    needed = ("state_dict", "pytorch-lightning_version", *(OF_TRAINER if is_fit else ()))
+    missing = [key for key in needed if not isinstance(loaded, dict) or key not in loaded]
+    if missing:
+        raise RunError(f"{expected} has no {', '.join(missing)}. {WEIGHTS}.")
     return loaded

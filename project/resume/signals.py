@@ -1,5 +1,6 @@
 """Handle Ctrl-C, SIGTERM and SIGHUP: stop training after the current step with a checkpoint, other commands at once."""
 
+import errno
 import os
 import signal
 import sys
@@ -11,7 +12,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.finite_loss import NotFiniteError
-from project.errors import DiskFullError
 from project.resume.ranks import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -60,8 +60,9 @@ class GracefulShutdown(Callback):
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # no checkpoint was written
         # also for other exceptions: the signal may have ended a DataLoader worker first
-        if self.number is not None and error is not None and not isinstance(error, DiskFullError | NotFiniteError):
+        if self.number is not None and error is not None and not is_full and not isinstance(error, NotFiniteError):
             raise Stopped(self.number) from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,7 +17,6 @@ STRING, FLOAT, DATE, MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "f
 EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")  # a string in PyYAML without a point and a sign
 Keys = tuple[str, ...]
 MISSING = "(not in this config)"
-UNORDERED = "trainer.callbacks"  # a list whose order is ignored: resuming with --trainer.callbacks+= appends to it
 EXPECTED = {
     "runs_dir": "path of the runs",
     "run": "path of the runs",
@@ -140,33 +139,17 @@ def nested(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of a config.
-
-    The key of a class in a list contains its class path instead of its index. The value of the list is the list of its
-    class paths.
-    """
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        seen: dict[str, int] = {}
-        if prefix != UNORDERED and any("class_path" in item for item in value if isinstance(item, dict)):
-            yield prefix, [item.get("class_path", item) if isinstance(item, dict) else item for item in value]
-        for i, item in enumerate(value):
-            name = str(item.get("class_path", i)) if isinstance(item, dict) else str(i)
-            seen[name] = seen.get(name, 0) + 1
-            yield from flatten(item, f"{prefix}.{name}" + (f"#{seen[name]}" if seen[name] > 1 else ""))
-    else:
+    """Yield dotted keys and values of a config; the key of a mapping in a list contains its index."""
+    has_keys = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    if not value or not has_keys:
         yield prefix, value
+        return
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return (dotted key, first value, second value) of each setting in which two configs differ."""
     a, b = dict(flatten(first)), dict(flatten(second))
-    keys = dict.fromkeys([*a, *b])
-    pairs = ((key, _shown(a, key), _shown(b, key)) for key in keys)
+    pairs = [(key, str(a.get(key, MISSING)), str(b.get(key, MISSING))) for key in dict.fromkeys([*a, *b])]
     return [(key, left, right) for key, left, right in pairs if left != right]
-
-
-def _shown(config: dict[str, Any], key: str) -> str:
-    return str(config[key]) if key in config else MISSING

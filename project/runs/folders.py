@@ -3,17 +3,15 @@
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import BEST, CONFIG, RESULTS, load_config, setting
-from project.runs.metrics import best_validation, circumstances
+from project.runs.config import BEST, CONFIG, load_config, setting
 from project.runs.options import PATHS
+from project.runs.results import read_result
 
 REPORT = "report.html"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of run directories
@@ -47,20 +45,10 @@ def all_runs(runs_dir: Path) -> list[Path]:
     return sorted((config.parent for config in runs_dir.glob(f"*/*/{CONFIG}")), key=by_start)
 
 
-def started_at(run: Path) -> datetime | None:
-    """Return the start of a run by ``run.json``, or by the name of the directory; None if neither has it."""
-    with suppress(ValueError):  # no run.json
-        return datetime.fromisoformat(str(record.read(run).get("started")))
-    with suppress(ValueError):  # renamed by the user
-        return datetime.strptime(run.name[:19], TIME).astimezone()
-    return None
-
-
-def by_start(run: Path) -> tuple[float, list[int], str]:
+def by_start(run: Path) -> tuple[str, list[int], str]:
     """Return a key that sorts runs by their start."""
-    start = started_at(run)
     numbers = [int(number) for number in re.findall(r"\d+", run.name)]
-    return (0.0 if start is None else start.timestamp()), numbers, str(run)
+    return str(record.read(run).get("started", "")), numbers, str(run)
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
@@ -77,15 +65,13 @@ def find_run(name: str, runs_dir: Path) -> Path:
     runs = all_runs(runs_dir)
     if name == "last":
         if not runs:
-            raise RunError(f"Expected a run in {runs_dir} for `last`, but found none. Start one with `fit`.")
+            raise RunError(f"Expected a run in {runs_dir} for `last`, but found none.")
         return runs[-1]
     if name == "best":
-        accuracies = {run: best["val"] for run in runs if (best := best_validation(run))}
+        results = {run: read_result(run)[0] for run in runs}
+        accuracies = {run: x.val for run, x in results.items() if x.metric == "acc" and x.val is not None}
         if not accuracies:
-            raise RunError(
-                f"Expected a run with a validation accuracy in {runs_dir} for `best`, but found none. "
-                "Start one with `fit`."
-            )
+            raise RunError(f"Expected a run with a validation accuracy in {runs_dir} for `best`, but found none.")
         return max(accuracies, key=lambda run: accuracies[run])  # the first if equal
     folder = Path(name)
     if (folder / CONFIG).is_file():
@@ -94,9 +80,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise RunError(
-            f"Expected the name of one run, but {name} matches {', '.join(map(str, matches))}. Use a longer name."
-        )
+        raise RunError(f"Expected the name of one run, but {name} matches {', '.join(map(str, matches))}.")
     names = {label: str(run) for run in runs for label in (run.name, f"{run.parent.name}/{run.name}", str(run))}
     names |= {"last": "`last`", "best": "`best`"}
     near = dict.fromkeys(names[label] for label in get_close_matches(name, names))
@@ -169,29 +153,7 @@ def best_checkpoint(run: Path) -> Path:
     """
     if not (run / BEST).is_file():
         raise RunError(
-            f"Expected {run / BEST}, but it does not exist: the run ended before its first validation, or saves no "
-            "checkpoints. Use another --run, or --ckpt_path."
+            f"Expected {run / BEST}, which is written after the first validation, but it does not exist. Use another "
+            "--run, or --ckpt_path."
         )
     return run / BEST
-
-
-def tests_of(run: Path) -> list[Path]:
-    """Return the directories of the tests of a run; the one to report is last.
-
-    Tests of the present best checkpoint on all of the run's data come after others, and later tests after earlier ones.
-
-    Raises:
-        RunError: The config of a test is not YAML.
-        OSError: A file of a test cannot be read.
-    """
-
-    def order(test: Path) -> Any:
-        setup = circumstances(test)
-        return not setup.is_old, setup.is_usual, by_start(test)
-
-    return sorted({file.parent for file in run.glob(f"test/*/{CONFIG}")}, key=order)
-
-
-def times_tested(run: Path) -> int:
-    """Return the number of tests of a run."""
-    return sum(1 for _ in run.glob(f"test/*/{RESULTS}"))

@@ -1,16 +1,14 @@
 """Describe the results of a run as facts and numbers, and compare those of two. Imports no torch."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 from project.runs import record
 from project.runs.config import BEST, CONFIG, LAST, PREVIOUS_CONFIGS, differences, load_config, setting
-from project.runs.metrics import PER_EPOCH, format_metric, moment_of, read_metrics
+from project.runs.metrics import PER_EPOCH, format_metric, read_metrics
 from project.runs.results import Result
 
 WORDS = {"acc": "accuracy", "loss": "loss"}
-MOST_CHANGES = 4  # of settings
 MOST_ARGUMENTS = 3  # of a network
 NOTHING = "\N{EN DASH}"
 
@@ -23,45 +21,33 @@ def subject(config: dict[str, Any]) -> str:
 
 def facts(run: Path, result: Result) -> list[tuple[str, str, str]]:
     """Return (name, value, remark) of validation, test, training and checkpoint of a run."""
-    validation, checkpoint = ("none yet", ""), ("none", "")
+    validation = ("none yet", "")
     if result.val is not None and result.metric is not None:
-        validation = (
-            format_metric(result.val, result.metric),
-            f"best {WORDS[result.metric]} at epoch {result.val_epoch}",
-        )
-    if file := next((file for file in (BEST, LAST) if (run / file).is_file()), None):
-        moment = moment_of(run / file)
-        checkpoint = (f"epoch {moment.epoch + 1}" if moment else "epoch unknown", str(file))
+        remark = f"best {WORDS[result.metric]} at epoch {result.val_epoch}"
+        validation = (format_metric(result.val, result.metric), remark)
+    checkpoint = next((str(file) for file in (BEST, LAST) if (run / file).is_file()), "none")
     return [
         ("Validation", *validation),
         ("Test", *_test(result)),
         ("Training", *_training(run, result)),
-        ("Checkpoint", *checkpoint),
+        ("Checkpoint", checkpoint, ""),
     ]
-
-
-def sentence(run: Path, result: Result) -> str:
-    """Return network, data, and the facts of a run as one sentence."""
-    texts = (
-        f"{name.lower()} {value}" + (f" ({remark})" if remark else "") for name, value, remark in facts(run, result)
-    )
-    return f"{subject(load_config(run))}: {', '.join(texts)}."
 
 
 def numbers(run: Path, result: Result) -> dict[str, tuple[float, str]]:
     """Return the results of a run by name, each with the metric that defines its format."""
-    values: dict[str, tuple[float | None, str]] = {"epochs trained": (result.epochs, "")}
-    if result.metric is not None:
-        values[f"best validation {WORDS[result.metric]}"] = (result.val, result.metric)
-        values["at epoch"] = (result.val_epoch, "")
+    metric = result.metric or ""
     tags = (*PER_EPOCH, "time/images_per_second")
     last = {tag: row[tag] for row in read_metrics(run, tags) for tag in tags if tag in row}
+    values = {
+        "epochs trained": (result.epochs, ""),
+        f"best validation {WORDS.get(metric)}": (result.val, metric),
+        "at epoch": (result.val_epoch, ""),
+    }
     for tag in PER_EPOCH:
-        stage, metric = tag.split("/")
-        words = "training" if stage == "train" else "validation"
-        values[f"last {words} {WORDS[metric]}"] = (last.get(tag), metric)
-    if result.metric is not None and result.test_note is None:
-        values[f"test {WORDS[result.metric]}"] = (result.test, result.metric)
+        stage, name = tag.replace("train/", "training/").replace("val/", "validation/").split("/")
+        values[f"last {stage} {WORDS[name]}"] = (last.get(tag), name)
+    values[f"test {WORDS.get(metric)}"] = (result.test if result.test_note is None else None, metric)
     values["minutes"] = (result.minutes, "")
     values["images per second, last epoch"] = (last.get("time/images_per_second"), "")
     return {name: (float(value), metric) for name, (value, metric) in values.items() if value is not None}
@@ -72,13 +58,11 @@ def compare(a: tuple[Path, Result], b: tuple[Path, Result]) -> list[list[str]]:
     left, right = numbers(*a), numbers(*b)
     rows = []
     for name in dict.fromkeys([*left, *right]):
-        shown = [format_metric(*values[name]) if name in values else NOTHING for values in (left, right)]
-        difference = right[name][0] - left[name][0] if name in left and name in right else math.nan
-        sign = "+" if difference > 0 else ""
-        metric = (left.get(name) or right[name])[1]
-        rows.append(
-            [name, *shown, f"{sign}{format_metric(difference, metric)}" if difference == difference else NOTHING]
-        )
+        cells = [format_metric(*values[name]) if name in values else NOTHING for values in (left, right)]
+        if name in left and name in right:
+            difference = right[name][0] - left[name][0]
+            cells.append(("+" if difference > 0 else "") + format_metric(difference, left[name][1]))
+        rows.append([name, *cells, NOTHING][:4])
     return rows
 
 
@@ -91,13 +75,7 @@ def changes(run: Path) -> str:
         for file, before, after in zip(earlier, configs, configs[1:], strict=False)  # each config and the next one
         for key, old, new in differences(before, after)
     ]
-    if not changed:
-        return ""
-    more = f" and {len(changed) - MOST_CHANGES} more" if len(changed) > MOST_CHANGES else ""
-    return (
-        f"Settings changed when the run was resumed: {', '.join(changed[:MOST_CHANGES])}{more}. The last are shown; "
-        f"{PREVIOUS_CONFIGS}/ has the earlier ones."
-    )
+    return f"Settings changed when the run was resumed: {', '.join(changed)}." if changed else ""
 
 
 def _class(config: dict[str, Any], key: str, arguments: bool = False) -> str:
@@ -122,13 +100,13 @@ def _test(result: Result) -> tuple[str, str]:
 
 def _training(run: Path, result: Result) -> tuple[str, str]:
     """Return the state of a run, and its progress, time and error."""
-    config, state, epochs = load_config(run), result.state or "state not recorded", result.epochs or 0
+    state, epochs = result.state or "state not recorded", result.epochs or 0
     if state == "running" and record.is_own(run):  # the process that trained writes the report
         state = "finished"
-    steps = setting(config, "trainer.max_steps") or -1
+    steps = setting(result.settings, "trainer.max_steps") or -1
     if state == "finished" and steps < 0 and 0 < epochs < (result.planned_epochs or 0):
         state = "stopped early"
-    planned = f" of {result.planned_epochs} planned" if result.planned_epochs is not None else ""
+    planned = "" if result.planned_epochs is None else f" of {result.planned_epochs} planned"
     remarks = [f"{epochs}{planned} epochs" + (f" of {steps} planned steps" if steps >= 0 else "")]
     if result.minutes:
         remarks.append(f"{result.minutes:.1f} minutes" if result.minutes >= 1 else "less than a minute")

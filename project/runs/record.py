@@ -1,14 +1,15 @@
 """Read and write ``run.json``: command line, versions, hardware and final state of a run. Imports no torch.
 
 A process that trains holds a lock on its run directory, which the operating system releases when the process exits. A
-run whose state is "running" but whose lock is free was killed. If the file system does not support locks, a run is
-running if its process ID exists on this machine.
+run whose state is "running" but whose lock is free was killed.
 """
 
+import fcntl
 import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,18 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from atomic_files import write_atomically
 from project.errors import RunError
 from project.runs.git import read_code
-from project.runs.lock import acquire, is_locked
 
 FILE, LOCK = "run.json", ".lock"
 ENVIRONMENT = ("git", "versions", "hardware")  # fields that may differ between starts of a run
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "numpy", "pillow")
-MOST_DIFF = 10_000_000  # bytes; a larger diff is not a change to the code
-
 
 _locks: dict[Path, BaseFileLock] = {}  # of the runs that this process trains
 
@@ -48,14 +46,8 @@ def is_own(run: Path) -> bool:
 
 def state_of(run: Path) -> str:
     """Return "running", "finished", "failed", "interrupted", "killed", or "" without ``run.json``."""
-    info = read(run)
-    state = str(info.get("state", ""))
-    if state != "running" or is_own(run):
-        return state
-    is_running = is_locked(run / LOCK)
-    if is_running is None:
-        is_running = info.get("host") == platform.node() and _process_exists(info.get("pid"))
-    return state if is_running else "killed"
+    state = str(read(run).get("state", ""))
+    return state if state != "running" or is_own(run) or _is_locked(run) else "killed"
 
 
 def seconds(run: Path) -> float:
@@ -66,8 +58,7 @@ def seconds(run: Path) -> float:
     info = read(run)
     total = info.get("seconds", 0.0)
     if info.get("state") == "running" and "started" in info:
-        at = (info.get("resumed") or [{"at": info["started"]}])[-1]["at"]
-        start = datetime.fromisoformat(at).timestamp()
+        start = datetime.fromisoformat([{"at": info["started"]}, *info.get("resumed", [])][-1]["at"]).timestamp()
         total += max([start, *(file.stat().st_mtime for file in run.glob("checkpoints/*.ckpt"))]) - start
     return round(total, 1)
 
@@ -80,10 +71,7 @@ def check_not_running(run: Path) -> None:
     """
     if state_of(run) == "running":
         info = read(run)
-        raise RunError(
-            f"Expected a run that is not running, but {run} is running as process {info.get('pid')} on "
-            f"{info.get('host')}. Stop that process, or wait until it exits."
-        )
+        raise RunError(f"Expected a run that is not running, but process {info['pid']} on {info['host']} trains {run}.")
 
 
 def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
@@ -100,14 +88,10 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     Raises:
         RunError: Another process trains the run.
     """
-    try:
-        lock = acquire(run / LOCK)
-    except Timeout as error:
-        raise RunError(f"Expected a run that is not running, but another process trains {run}. Stop it.") from error
-    _locks[run.resolve()] = lock
+    _locks[run.resolve()] = _acquire(run)
     before, timestamp = read(run), _timestamp()
     git, diff = read_code()
-    facts |= {"versions": {"python": platform.python_version(), **_versions()}, "git": git}
+    facts |= {"versions": _versions(), "git": git}
     own = {name: facts.pop(name) for name in ENVIRONMENT if name in facts}
     first = {name: before[name] for name in ENVIRONMENT if name in before} if before else own
     info = {
@@ -126,7 +110,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     digest = (before.get("git") or {}).get("diff_sha256")
     if git and git.get("diff_sha256", digest) != digest:
         number = f"_{1 + len(info['resumed'])}" if before else ""
-        (run / f"uncommitted{number}.diff").write_bytes(diff[:MOST_DIFF])
+        (run / f"uncommitted{number}.diff").write_bytes(diff)
     _write(run, info)
 
 
@@ -158,15 +142,29 @@ def processor() -> dict[str, Any]:
     return {"cpu": match[1] if match else platform.processor() or platform.machine(), "cores": cores}
 
 
-def _process_exists(pid: Any) -> bool:
-    """Return whether a process ID exists on this machine."""
+def _acquire(run: Path) -> BaseFileLock:
+    """Lock a run directory; warn if its file system does not support locks."""
+    lock = FileLock(run / LOCK, timeout=1, poll_interval=0.02, fallback_to_soft=False)  # _is_locked takes a moment
     try:
-        os.kill(int(pid), 0)
-    except PermissionError:  # of another user
-        return True
-    except (OSError, TypeError, ValueError):  # no such process, or not a number
-        return False
-    return True
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(f"Expected a run that is not running, but another process trains {run}.") from error
+    except OSError as error:
+        if error.filename is not None:  # the file cannot be opened
+            raise
+        only = "Make sure that only one process trains it: others consider it killed."
+        warnings.warn(f"{run} cannot be locked ({error.strerror}). {only}", stacklevel=3)  # Lustre without -o flock
+    return lock
+
+
+def _is_locked(run: Path) -> bool:
+    """Return whether a process holds the lock; False if locks are not supported, or the file cannot be read."""
+    try:
+        with (run / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several processes may check at once
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def _write(run: Path, info: dict[str, Any]) -> None:
@@ -179,7 +177,7 @@ def _timestamp() -> str:
 
 
 def _versions() -> dict[str, str]:
-    versions = {}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):  # for example, a torch that was built without metadata
             versions[name] = metadata.version(name)

@@ -1,30 +1,19 @@
-"""Collect the results of all runs, and mean and std over runs that differ only in their seed. Imports no torch."""
+"""Read the results of a run from its directory. Imports no torch."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
-from datetime import UTC
+from operator import itemgetter
 from pathlib import Path
-from statistics import mean, stdev
+from typing import Any, NamedTuple
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import BEST, CONFIG, EXPECTED, PREVIOUS_CONFIGS, flatten, load_config, setting
-from project.runs.folders import all_runs, started_at, tests_of, times_tested
-from project.runs.metrics import (
-    METRICS,
-    PER_EPOCH,
-    age_text,
-    best_of,
-    format_metric,
-    measurement,
-    moment_of,
-    monitor_of,
-    read_metrics,
-    setup_text,
-)
-from project.runs.record import ENVIRONMENT
+from project.runs.config import BEST, PREVIOUS_CONFIGS, RESULTS, load_config, setting
+from project.runs.metrics import PER_EPOCH, digest_of, format_metric, read_metrics, same_data
+
+STAGES = {"validate": "val", "test": "test"}  # command: stage
+METRIC_NAMES = ("acc", "loss")  # of results: the first that a run has
 
 
 @dataclass
@@ -32,7 +21,6 @@ class Result:
     """Results and settings of a run, from its files. Unknown values are None or ""."""
 
     name: str  # run directory, relative to runs_dir
-    config: str  # name of the configs
     state: str = ""  # see project.runs.record.state_of
     started: str | None = None  # start in UTC, as ISO 8601
     minutes: float | None = None  # training time, summed over all starts
@@ -42,181 +30,149 @@ class Result:
     seed: int | None = None
     epochs: int | None = None  # finished
     planned_epochs: int | None = None  # trainer.max_epochs
-    metric: str | None = None  # of val and test: "acc", or "loss" for a run without accuracy
-    val: float | None = None  # validation of the best checkpoint
+    metric: str | None = None  # of train, val and test: "acc", or "loss" for a run without accuracy
+    train: float | None = None  # at the step of the best validation
+    val: float | None = None  # validation with the best value of --checkpoint.monitor
     val_epoch: int | None = None  # of that validation, from 1
     # the latest test of the best checkpoint on all images of the data, or else the latest test; None if best.ckpt is
     # newer than the test
     test: float | None = None
     tests: int = 0  # number of tests
-    test_weights: str | None = None  # the checkpoint that was tested
-    test_epoch: int | None = None  # epoch of that checkpoint, from 1
-    test_limit: float | None = None  # number or share of the batches; None if all
-    test_data: str | None = None  # root and digest of the data, if it differs from the run's
+    test_epoch: int | None = None  # epoch of the tested checkpoint, from 1
     test_note: str | None = None  # how the test differs from one of the best checkpoint on all images of the run's data
     changed: bool = False  # whether the run was resumed with other settings
-    settings: str = field(default="", repr=False)  # settings that repeats of the run share
-    circumstances: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def is_finished(self) -> bool:
-        """Return whether the run is finished; without run.json, whether all epochs are."""
-        return self.state == "finished" or (
-            not self.state and self.epochs is not None and self.epochs == self.planned_epochs
-        )
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)  # the config
+    environment: dict[str, str] = field(default_factory=dict, repr=False)  # git, versions and hardware of all starts
 
 
-@dataclass
-class Repeats:
-    """Mean and sample standard deviation (n - 1) over runs that differ only in their seed."""
+class Evaluation(NamedTuple):
+    """Result of a validation or test."""
 
-    name: str  # the latest of the runs
-    config: str
-    data: str | None
-    root: str | None
-    digest: str | None
-    metric: str | None
-    n: int  # number of finished runs, one per seed
-    seeds: list[int | None]
-    val_mean: float
-    val_std: float
-    test_n: int  # number of these runs with a test of the best checkpoint on all images
-    test_mean: float | None
-    test_std: float | None
-    minutes_mean: float | None
-    # excluded: unfinished or changed runs with these settings, earlier runs of a seed, other tests
-    left_out: list[str]
-    differ: list[str]  # what differs besides the seed: "git", "versions", "hardware"
-
-
-def read_results(runs_dir: Path) -> tuple[list[Result], list[str]]:
-    """Return the results of all runs, in the order of their start, and messages about files that cannot be read."""
-    results, problems = [], []
-    for run in all_runs(runs_dir):
-        result, of_run = read_result(run)
-        results.append(result)
-        problems += of_run
-    return results, problems
+    folder: Path
+    metric: str  # "acc" or "loss"
+    value: float
+    epoch: int | None  # of the weights, from 1; None if unknown
+    description: str  # the weights, and the images unless they are all of the run's data
+    is_usual: bool  # whether it used the run's present best.ckpt, and all images of the run's data
+    is_old: bool  # whether it used a best.ckpt that was replaced afterwards
 
 
 def read_result(run: Path) -> tuple[Result, list[str]]:
     """Return the results of a run, and messages about files that cannot be read."""
-    result, problems = Result(f"{run.absolute().parent.name}/{run.absolute().name}", run.absolute().parent.name), []
+    result, problems = Result("/".join(run.absolute().parts[-2:])), []
     for read in (_read_record, _read_config, _read_metrics, _read_tests):
         try:
             read(run, result)
         except (RunError, OSError) as error:
             problems.append(str(error))
-        except (TypeError, ValueError) as error:  # values that were edited
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # damaged, or edited
             problems.append(
                 f"Expected the files of {run} as `fit` wrote them, but got {type(error).__name__}: {error}."
             )
     return result, problems
 
 
-def repeats(results: Sequence[Result]) -> list[Repeats]:
-    """Return a summary of all settings that have finished runs with two or more seeds.
+def tests_of(run: Path) -> list[Evaluation]:
+    """Return the finished tests of a run; the one to report is last.
 
-    Data is the same if its digest is, or its directory if run.json has no digest.
+    Tests of the present best checkpoint on all of the run's data come after others, and later tests after earlier ones.
     """
-    groups: dict[tuple[str, str | None], list[Result]] = {}
-    for result in results:
-        if result.settings:
-            groups.setdefault((result.settings, result.digest or result.root), []).append(result)
-    return [_summary(group) for group in groups.values() if len(_included(group)) > 1]
+    tests = [test for folder in run.glob("test/*") if (test := read_evaluation(folder))]
+    return sorted(tests, key=lambda test: (not test.is_old, test.is_usual, test.folder.name))
 
 
-def _included(group: list[Result]) -> list[Result]:
-    """Return the latest finished run of each seed; runs without a seed count separately."""
-    finished = [result for result in group if result.is_finished and result.val is not None and not result.changed]
-    return list({result.name if result.seed is None else result.seed: result for result in finished}.values())
+def read_evaluation(output: Path) -> Evaluation | None:
+    """Return the result of a validation or test from its results.json; None if it has none.
+
+    It belongs to the checkpoint with the recorded digest.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    file, run, stage = output / RESULTS, output.parents[1], STAGES[output.parent.name]
+    if not file.is_file():  # the command is still running, or was killed
+        return None
+    try:
+        results = json.loads(file.read_text())
+    except ValueError as error:
+        raise RunError(f"Expected JSON in {file}, but got: {error}.") from error
+    values = {metric: results["metrics"].get(f"{stage}/{metric}") for metric in METRIC_NAMES}
+    metric = next((metric for metric in METRIC_NAMES if values[metric] is not None), None)
+    if metric is None:
+        return None
+    weights, epoch, limit = results["checkpoint"], results.get("epoch"), results.get("limit_batches")
+    is_named_best = Path(weights).parts[-3:] == (run.name, *BEST.parts)
+    is_best = is_named_best  # best.ckpt was removed
+    if (run / BEST).is_file():
+        is_best = results.get("checkpoint_digest") == digest_of(run / BEST)
+    other_data = _other_data(run, results)
+    description = weights if epoch is None else f"{weights} of epoch {epoch}"
+    description += f", on other data than the run's: {other_data}" if other_data else ""
+    description += "" if limit is None else f", on part of the images (limit_{stage}_batches {limit})"
+    is_usual = is_best and not other_data and limit is None
+    return Evaluation(output, metric, values[metric], epoch, description, is_usual, is_named_best and not is_best)
 
 
-def _summary(group: list[Result]) -> Repeats:
-    included = _included(group)
-    last = max(included, key=group.index)
-    tests = [result.test for result in included if result.test is not None and result.test_note is None]
-    minutes = [result.minutes for result in included if result.minutes is not None]
-    left_out = Counter(map(_exclusion, group))
-    left_out["of the same seed"] -= len(included)
-    left_out["tested with other images or weights"] = sum(result.test is not None for result in included) - len(tests)
-    left_out["tested before best.ckpt"] = sum(
-        result.test is None and result.test_note is not None for result in included
-    )
-    values = [result.val for result in included if result.val is not None]
-    return Repeats(
-        *(last.name, last.config, last.data, last.root, last.digest, last.metric),
-        n=len(included),
-        seeds=[result.seed for result in included],
-        val_mean=mean(values),
-        val_std=stdev(values),
-        test_n=len(tests),
-        test_mean=mean(tests) if tests else None,
-        test_std=stdev(tests) if len(tests) > 1 else None,
-        minutes_mean=mean(minutes) if len(minutes) == len(included) else None,
-        left_out=[f"{number} {what}" for what, number in left_out.items() if number],
-        differ=[name for name in ENVIRONMENT if len({result.circumstances.get(name) for result in included}) > 1],
-    )
-
-
-def _exclusion(result: Result) -> str:
-    if not result.is_finished:
-        return result.state or "unfinished"
-    if result.changed:
-        return "resumed with other settings"
-    return "without validation" if result.val is None else "of the same seed"
+def _other_data(run: Path, results: dict[str, Any]) -> str:
+    """Return root and digest of the data of a validation or test, or "" if it is the run's data, or unknown."""
+    data, of_run = results.get("data") or {}, record.read(run).get("data") or {}
+    root, digest = data.get("root", ""), data.get("digest")
+    same = same_data(data, of_run) if digest and of_run.get("digest") else root == of_run.get("root", root)
+    return "" if same else f"{root} ({digest[:8]})" if digest else root
 
 
 def _read_record(run: Path, result: Result) -> None:
     info = record.read(run)
-    result.state = record.state_of(run)
-    start = started_at(run)
-    result.started = None if start is None else start.astimezone(UTC).isoformat()
+    result.state, result.started = record.state_of(run), info.get("started")
     result.minutes = record.seconds(run) / 60 or None  # 0 before the first checkpoint
     result.digest = setting(info, "data.digest")
     starts = [info, *info.get("resumed", [])]  # later starts hold only what differs from the first
-    for name in ENVIRONMENT:
+    for name in record.ENVIRONMENT:
         values = [json.dumps(start[name], sort_keys=True) for start in starts if name in start]
-        result.circumstances[name] = "\n".join(dict.fromkeys(values))
+        result.environment[name] = "\n".join(dict.fromkeys(values))
 
 
 def _read_config(run: Path, result: Result) -> None:
-    config = load_config(run)
+    result.settings = config = load_config(run)
     result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
     result.seed = None if seed is False else seed
     result.planned_epochs = None if epochs == -1 else epochs
     result.changed = (run / PREVIOUS_CONFIGS).is_dir()
-    if config:
-        result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
 
 
 def _read_metrics(run: Path, result: Result) -> None:
-    monitor, mode = monitor_of(run)
-    rows = read_metrics(run, (*PER_EPOCH, monitor))
-    for tag in PER_EPOCH[::-1]:
-        epochs = [row["epoch"] for row in rows if tag in row]
-        result.epochs = int(max(epochs)) + 1 if epochs else result.epochs
-    moment = moment_of(run / BEST)
-    for metric in ("acc", "loss"):
-        if best := best_of(rows, metric, monitor, mode, moment):
-            result.metric, result.val, result.val_epoch = metric, best["val"], int(best["epoch"]) + 1
+    monitor, mode = (str(setting(result.settings, f"checkpoint.{key}")) for key in ("monitor", "mode"))
+    steps: dict[tuple[float, float], dict[str, float]] = {}  # validation and training log the end of an epoch apart
+    for row in read_metrics(run, (*PER_EPOCH, monitor)):
+        steps.setdefault((row["epoch"], row["step"]), {}).update(row)
+    epochs = {tag: [row["epoch"] for row in steps.values() if tag in row] for tag in PER_EPOCH}
+    result.epochs = next((int(max(epochs[tag])) + 1 for tag in PER_EPOCH if epochs[tag]), None)
+    for metric in METRIC_NAMES:
+        if best := _best_validation(list(steps.values()), metric, monitor, mode):
+            result.metric, result.train, result.val = metric, best.get(f"train/{metric}"), best[f"val/{metric}"]
+            result.val_epoch = int(best["epoch"]) + 1
             return
 
 
+def _best_validation(rows: list[dict[str, float]], metric: str, monitor: str, mode: str) -> dict[str, float] | None:
+    """Return the row with the best value of ``monitor``, or else of ``val/<metric>``; NaN and Inf are ignored."""
+    validations = [row for row in rows if math.isfinite(row.get(f"val/{metric}", math.nan))]
+    if monitored := [row for row in validations if math.isfinite(row.get(monitor, math.nan))]:
+        return (max if mode == "max" else min)(monitored, key=itemgetter(monitor))  # the first if equal
+    return (max if metric == "acc" else min)(validations, key=itemgetter(f"val/{metric}"), default=None)
+
+
 def _read_tests(run: Path, result: Result) -> None:
-    result.tests = times_tested(run)
-    for file in run.glob(f"test/*/{METRICS}"):
-        if not (file.parent / CONFIG).is_file():
-            raise RunError(f"Expected {file.parent / CONFIG}, but it does not exist.")
-    measurements = filter(None, map(measurement, tests_of(run)))
-    if not (matching := [test for test in measurements if result.metric in (None, test.metric)]):
+    tests = tests_of(run)
+    result.tests = len(tests)
+    if not tests or result.metric not in (None, tests[-1].metric):
         return
-    metric, value, setup = matching[-1]
-    result.metric = metric
-    if setup.is_old:
-        result.test_note = f"{age_text(setup)} (older result: {format_metric(value, metric)})"
-        return
-    result.test, result.test_note = value, None if setup.is_usual else f"tested with {setup_text(setup)}"
-    result.test_weights, result.test_epoch, result.test_limit = setup.weights, setup.epoch, setup.limit
-    result.test_data = setup.other_data or None
+    _, result.metric, value, epoch, description, is_usual, is_old = tests[-1]
+    if is_old:
+        tested = "an unknown checkpoint" if epoch is None else f"epoch {epoch}"
+        older = format_metric(value, result.metric)
+        result.test_note = f"tested at {tested}; best.ckpt is newer (older result: {older})"
+    else:
+        result.test, result.test_epoch = value, epoch
+        result.test_note = None if is_usual else f"tested with {description}"

@@ -4,13 +4,12 @@ import os
 import shlex
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from project.errors import RunError
 from project.runs.config import BEST
-from project.runs.folders import REPORT, tests_of, times_tested
-from project.runs.metrics import age_text, best_validation, circumstances, format_metric, measurement_text
+from project.runs.folders import REPORT
+from project.runs.metrics import format_metric
+from project.runs.results import STAGES, read_evaluation, read_result
 
 
 def summary(run: Path, output: Path) -> str:
@@ -20,21 +19,20 @@ def summary(run: Path, output: Path) -> str:
         run: Run directory.
         output: Directory that the command wrote to: the run directory, or that of a validation or test.
     """
-    lines = [f"Run          {run}"]
-    metric = "acc" if best_validation(run) else "loss"  # for example, an autoencoder
-    best = best_validation(run, metric)
-    words = ", ".join(f"{stage} {format_metric(best[stage], metric)}" for stage in ("train", "val") if stage in best)
-    if words:
-        what = "Accuracy    " if metric == "acc" else "Loss        "
-        lines.append(f"{what} {words} (best validation, epoch {best['epoch'] + 1:.0f})")
-    if output != run and (words := measurement_text(output)):
-        tested = times_tested(run) if output.parent.name == "test" else 0
-        times = f"; test {tested} of this run: do not select models by it" if tested > 1 else ""
-        lines.append(f"Measured     {words}{times}")
-    elif output == run:
-        with suppress(RunError, OSError):  # a damaged test
-            if (tests := tests_of(run)) and (setup := circumstances(tests[-1])).is_old:
-                lines.append(f"Measured     {age_text(setup)}")
+    lines, (result, _) = [f"Run          {run}"], read_result(run)
+    if result.val is not None and result.metric is not None:
+        title = "Accuracy" if result.metric == "acc" else "Loss"  # for example, of an autoencoder
+        train = "" if result.train is None else f"train {format_metric(result.train, result.metric)}, "
+        val = format_metric(result.val, result.metric)
+        lines.append(f"{title:12} {train}val {val} (best validation, epoch {result.val_epoch})")
+    if output == run and result.test is None and result.test_note is not None:  # of an older best.ckpt
+        lines.append(f"Measured     {result.test_note}")
+    if output != run and (evaluation := read_evaluation(output)) is not None:
+        kind = "" if evaluation.metric == "acc" else "loss "
+        value = format_metric(evaluation.value, evaluation.metric)
+        line = f"Measured     {STAGES[output.parent.name]} {kind}{value} by {evaluation.description}"
+        repeated = output.parent.name == "test" and result.tests > 1
+        lines.append(line + (f"; test {result.tests} of this run: do not select models by it" if repeated else ""))
     if (run / REPORT).is_file():
         lines.append(f"Report       {run / REPORT}")
     lines.append(f"TensorBoard  {shell_command('tensorboard.main', '--logdir', run)}")
@@ -45,12 +43,9 @@ def summary(run: Path, output: Path) -> str:
 
 def shell_command(module: str, *args: str | Path) -> str:
     """Return a shell command that runs a module with this Python; arguments are quoted."""
-    return f"{_python()} -m {module} {shlex.join(map(str, args))}"
-
-
-def _python() -> str:
     python = shutil.which("python")
-    if python and Path(python).absolute() == Path(sys.executable).absolute():
-        return "python"
-    executable = os.path.relpath(sys.executable)
-    return shlex.quote(sys.executable if executable.startswith("..") else executable)
+    name = "python"
+    if python is None or Path(python).absolute() != Path(sys.executable).absolute():
+        relative = os.path.relpath(sys.executable)
+        name = shlex.quote(sys.executable if relative.startswith("..") else relative)
+    return f"{name} -m {module} {shlex.join(map(str, args))}"

@@ -27,7 +27,7 @@ def test_a_plain_data_module_works_for_every_command(tmp_path: Path, capsys: pyt
     with (output / "predictions.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
     assert main(["report", str(run)])
-    assert main(["export", f"--run={run}", "--format=torchscript", f"--output={tmp_path / 'model.ts'}"])
+    assert main(["export", f"--run={run}", "--format=torch_export", f"--output={tmp_path / 'model.pt2'}"])
     preview = main(["preview", *data, "--images=2", "--epochs=2", f"--output={tmp_path / 'preview.png'}"])
     with Image.open(preview) as image:
         assert min(image.size) > 100

@@ -126,3 +126,28 @@ def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
     assert trained.state_dict().keys() == plain.state_dict().keys()
     main(["test", "--run", str(run), "--trainer.enable_progress_bar=false"])
     assert "test/acc" in measured(next(run.glob("test/*")))
+
+
+class Touch:
+    """Create a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = str(file)
+
+    def __reduce__(self) -> Any:
+        return open, (self.file, "w")
+
+
+@pytest.mark.parametrize("file", ["no.ckpt", "evil.ckpt"])
+def test_teacher_that_cannot_be_loaded_is_reported_in_one_line_and_leaves_no_run(
+    file: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": Touch(tmp_path / "trace")}, tmp_path / "evil.ckpt")
+    options = [f"--runs_dir={tmp_path}/runs", f"--model.teacher={tmp_path}/{file}"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["fit", "--config=configs/distill.yaml", *fast[2:], *options])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"--model.teacher, but {tmp_path}/{file}" in err
+    assert not (tmp_path / "trace").exists()
+    assert not list((tmp_path / "runs").glob("*/*"))

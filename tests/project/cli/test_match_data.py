@@ -105,7 +105,7 @@ def test_a_test_names_its_checkpoint_and_does_not_apply_to_a_newer_one(insects_r
     assert (results["epoch"], results["step"]) == (saved["epoch"] + 1, saved["global_step"])
     assert "best.ckpt is newer" not in summary(run, run)
     torch.save(saved | {"epoch": 8}, best)
-    assert f"Measured     tested at epoch {saved['epoch'] + 1}; best.ckpt is newer\n" in summary(run, run)
+    assert f"Measured     tested at epoch {saved['epoch'] + 1}; best.ckpt is newer" in summary(run, run)
     assert outcome("test", run)["epoch"] == 9
     assert "best.ckpt is newer" not in summary(run, run)
 

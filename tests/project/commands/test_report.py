@@ -336,7 +336,7 @@ def test_two_runs_are_shown_side_by_side(run: Path, capsys: pytest.CaptureFixtur
     page = Page(path.read_text())
     for words in ("3 of 3 planned", "4 of 5 planned", "seed_everything 4 7 differs between repeats"):
         assert words in page.text
-    assert "trainer.callbacks.callbacks.FeatureMaps.init_args.num_images 4 7" in page.text
+    assert "trainer.callbacks.0.init_args.num_images 4 7" in page.text
     assert "epochs trained 3 4 +1" in page.text
     assert [f"{name}: " in page.charts["Accuracy"] for name in ("A train", "A val", "B train", "B val")] == [True] * 4
     assert len(page.all("img")) == 2 * (len(PICTURES) - len(REPEATED) + MISTAKES)
@@ -382,9 +382,7 @@ def test_report_imports_no_torch(run: Path) -> None:
 def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished_run: Path, tmp_path: Path) -> None:
     page = Page(write_report(finished_run, output=tmp_path / "report.html").read_text())
     assert "LeNet on SampleDataModule." in page.text
-    assert re.search(
-        r"Training finished 2 of 2 planned epochs, .* Checkpoint epoch \d checkpoints/best.ckpt", page.text
-    )
+    assert re.search(r"Training finished 2 of 2 planned epochs, .* Checkpoint checkpoints/best.ckpt", page.text)
     alts = " ".join(image["alt"] for image in page.all("img"))
     for words in (
         "Feature maps of",

@@ -1,22 +1,17 @@
-import errno
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
-from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from command_line import stop_of
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import TorchCheckpointIO
 
-from lightning_modules import ImageClassifier
-from project.__main__ import main
-from project.errors import DiskFullError
-from project.resume.checkpoint_io import AtomicCheckpointIO, report_full_disk, use_atomic_io
+from project.resume.checkpoint_io import AtomicCheckpointIO, use_atomic_io
 
 ROOT = Path(__file__).parents[3]
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -43,22 +38,11 @@ class Own(TorchCheckpointIO):
     """A CheckpointIO of the user."""
 
 
-@pytest.mark.parametrize(
-    ("plugins", "kinds"),
-    [
-        (None, (AtomicCheckpointIO, None)),
-        (TorchCheckpointIO(), (TorchCheckpointIO, None)),
-        ([Own()], (Own, None)),
-        ([AsyncCheckpointIO()], (AsyncCheckpointIO, AtomicCheckpointIO)),
-        ([AsyncCheckpointIO(Own())], (AsyncCheckpointIO, Own)),
-    ],
-)
-def test_plugin_of_the_user_is_used(plugins: object, kinds: tuple[type, type | None]) -> None:
+@pytest.mark.parametrize(("plugins", "kind"), [(None, AtomicCheckpointIO), ([Own()], Own)])
+def test_plugin_of_the_user_is_used(plugins: list[Own] | None, kind: type) -> None:
     trainer = Trainer(accelerator="cpu", plugins=plugins, **QUIET)
-    use_atomic_io(trainer, plugins)
-    current = trainer.strategy.checkpoint_io
-    assert type(current) is kinds[0]
-    assert kinds[1] is None or type(current.checkpoint_io) is kinds[1]
+    use_atomic_io(trainer)
+    assert type(trainer.strategy.checkpoint_io) is kind
 
 
 @pytest.mark.slow
@@ -72,125 +56,27 @@ def test_killed_at_any_moment_each_checkpoint_is_complete_and_none_is_lost(tmp_p
     assert int(done.stdout.split()[-2]) >= 12  # opening and renaming each of two files in three epochs
 
 
-FILLS = """
-import resource
-from pathlib import Path
+class LimitFileSize(Callback):
+    """Limit the size of files in the second epoch: writing a checkpoint fails as on a full disk."""
 
-from lightning.pytorch import Callback
-
-class Fills(Callback):
-    def __init__(self, folder: str, left: int):
-        self.folder, self.left = folder, left
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch != 1:
-            return
-        if not self.folder:  # no disk to fill
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.left, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-            return
-        with (Path(self.folder) / "filling").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                file.truncate(max(0, file.tell() - self.left))
-        if not self.left:
-            trainer.logger.experiment.add_text("long", "x" * 100_000)
-            trainer.logger.experiment.flush()
-"""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@pytest.fixture
-def limits() -> Iterator[None]:
-    """Restore the limit on the size of files."""
+def test_full_disk_costs_no_checkpoint_and_is_reported_in_one_line(
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--callbacks=false", "--trainer.callbacks=[test_checkpoint_io.LimitFileSize]", f"--runs_dir={tmp_path}"]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return the mount point of a file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
-    if sys.platform != "linux" or not shutil.which("mount"):
-        pytest.skip("needs Linux to mount a small file system")
-    if (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
-        pytest.skip(f"may not mount a small file system: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
-def fill(
-    tmp_path: Path, fast: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable:
-    """Return a function that trains until the disk is full, and returns exit code, stderr and the run directory."""
-    (tmp_path / "filling.py").write_text(FILLS)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "filling", raising=False)
-
-    def train(runs: Path, folder: str, left: int, *options: str) -> tuple[int, str, Path]:
-        callback = f'[{{class_path: filling.Fills, init_args: {{folder: "{folder}", left: {left}}}}}]'
-        args = [
-            *fast,
-            "--callbacks=false",
-            f"--trainer.callbacks={callback}",
-            "--trainer.max_epochs=3",
-            f"--runs_dir={runs}",
-            *options,
-        ]
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", *args])
-        (run,) = (runs / "lenet").iterdir()
-        return stop.value.code, capsys.readouterr().err, run
-
-    return train
-
-
-def check_full_disk(code: int, err: str, run: Path, room: str) -> None:
-    """Check that a full disk in the second epoch is reported in one line, and the first epoch is intact."""
-    last = run / "checkpoints/last.ckpt"
+    try:
+        code, err = stop_of(["fit", *fast, *options], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (folder,) = tmp_path.glob("lenet/*/checkpoints")
     assert code == 2
-    line = err.splitlines()[-1]
-    assert re.match(rf"error: Expected disk space {room}, but the disk is full; ", line), line
-    assert f"; the last good checkpoint is {last}. Free disk space and resume:  " in line
-    assert line.endswith(f" -m project fit --run {run}")
+    assert re.match(rf"error: \[Errno \d+\] File too large: '{folder}/\w+.ckpt'", err.splitlines()[-1])
     assert "Traceback" not in err
-    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
-    for name in ("best.ckpt", "last.ckpt"):
-        assert torch.load(last.parent / name, weights_only=True)["epoch"] == 0
-        ImageClassifier.load_from_checkpoint(last.parent / name)
-
-
-def test_full_disk_costs_no_checkpoint_and_is_reported_in_one_line(small_disk: Path, fill: Callable) -> None:
-    code, err, run = fill(small_disk, str(small_disk), 200_000)
-    check_full_disk(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_full_disk_in_a_logger_is_reported_in_the_same_line(small_disk: Path, fill: Callable) -> None:
-    code, err, run = fill(small_disk, str(small_disk), 0)
-    check_full_disk(code, err, run, f"in {run}")
-
-
-@pytest.mark.usefixtures("limits")
-def test_file_size_limit_is_reported_as_a_full_disk(tmp_path: Path, fill: Callable) -> None:
-    code, err, run = fill(tmp_path / "runs", "", 200_000)
-    check_full_disk(code, err, run, rf"for 0\.5\d+ MB in {run}/checkpoints")
-
-
-def test_full_disk_prints_the_command_to_resume_a_run_with_any_name(tmp_path: Path) -> None:
-    run = tmp_path / "my runs"
-    AtomicCheckpointIO().save_checkpoint({"global_step": 1, "epoch": 0}, run / "checkpoints/last.ckpt")
-    with pytest.raises(DiskFullError, match=f" -m project fit --run '{run}'$"), report_full_disk(run):
-        raise OSError(errno.ENOSPC, "full")
-
-
-@pytest.mark.usefixtures("limits")
-def test_full_disk_before_the_first_checkpoint_is_reported(tmp_path: Path) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    with pytest.raises(DiskFullError, match=f"for 4 MB in {tmp_path}"):
-        AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, tmp_path / "last.ckpt")
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    for file in folder.iterdir():
+        assert torch.load(file, weights_only=True)["epoch"] == 0

@@ -73,5 +73,5 @@ def test_a_plateau_keeps_its_state_if_only_the_length_changes(length_only: bool,
 
 def test_other_groups_than_in_the_checkpoint_are_rejected(fit: Callable[..., list]) -> None:
     fit(1, save="after validation")
-    with pytest.raises(MisconfigurationException, match=r"default \(10\) \(number .*got fc3 \(2\), default \(8\)"):
+    with pytest.raises(MisconfigurationException, match=r"momentum \(default\), but got fc3, default"):
         fit(2, OverrideSettings(False, False), param_groups=[ParamGroup("fc3.*", lr=1)])

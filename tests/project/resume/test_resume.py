@@ -136,7 +136,7 @@ def test_a_run_resumes_in_its_directory(run: Path, two_epochs: Path, capsys: pyt
     assert len(list((run / "previous_configs").glob("*/config.yaml"))) == 1
     code, err = stop_of(["fit", "--run", str(run)], capsys)
     assert code == 2
-    assert f"{run} is finished: max_epochs 2, max_steps inf. To resume it, increase" in err
+    assert f"{run} is finished. To resume it, increase" in err
 
 
 STEP_LR = "--model.lr_scheduler={class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 1}}"
@@ -235,18 +235,8 @@ def test_another_optimizer_starts_without_momentum_of_the_previous_one(run: Path
     assert optimizer.param_groups[0]["lr"] == 0.001
 
 
-def test_auto_starts_a_run_or_resumes_an_unfinished_one(fast: list[str], tmp_path: Path) -> None:
-    command = ["fit", *fast, "--callbacks=false", stop(15, signal.SIGTERM), "--run", "auto", f"--runs_dir={tmp_path}"]
-    with pytest.raises(SystemExit, match="143"):
-        main(list(command))
-    (run,) = tmp_path.glob("lenet/*")
-    assert main(list(command)).run_dir == run
-    assert record.state_of(run) == "finished"
-    assert expand_run(command) == [arg for arg in command if arg not in ("--run", "auto")]  # a new run
-
-
 def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
-    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("model:\n  init_args:\n    optimizer:\n      init_args:\n        lr: 0.3\n")
@@ -260,13 +250,7 @@ def test_auto_takes_the_latest_unfinished_run_and_the_files_as_they_are_now(
         text = "" if content is None else json.dumps(record.read(first) | content)
         (second / record.FILE).write_text(text)
         assert expand_run(command)[-2:] == ["--run", str(latest)]
-    assert capsys.readouterr().out.startswith(f"Skipped {second}: its run.json cannot be read.")
-    with monkeypatch.context() as patched:  # a process that Lightning launches uses the run that rank zero selected
-        patched.setenv("PROJECT_RUN", str(second))
-        patched.setenv("LOCAL_RANK", "1")
-        shutil.rmtree(second)
-        assert expand_run(command)[-2:] == ["--run", str(second)]
-
+    shutil.rmtree(second)
     mine.write_text(mine.read_text().replace("0.3", "0.001"))
     code, _ = stop_of(list(command), capsys)
     assert code == 1
@@ -290,7 +274,7 @@ LONGER = "--trainer.max_epochs=2"
     [
         ([LONGER, "--trainer.accelerator=gpu"], "No supported gpu backend found!"),
         ([LONGER, "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
-        ([LONGER, "--seed_everything=5"], "Expected --seed_everything 0 as before, but got 5"),
+        ([LONGER, "--seed_everything=5"], "Expected --seed_everything 0 as before"),
         (["--model.optimizer.lr=0.5"], "To resume it, increase --trainer.max_epochs"),
         ([LONGER, "--model.class_weights=balanced"], "error: Expected a checkpoint of this module, but got Error(s)"),
         ([LONGER, fail(-1)], "not today"),
@@ -308,11 +292,10 @@ def test_a_start_that_fails_leaves_the_run_unchanged(
     assert record.state_of(run) == "finished"
 
 
-@pytest.mark.parametrize("change", ["--trainer.accelerator=gpu", fail(-1)])
 def test_a_new_run_that_fails_before_training_leaves_no_directory(
-    fast: list[str], change: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stop_of(["fit", *fast, "--callbacks=false", change, f"--runs_dir={tmp_path}/runs"], capsys)
+    stop_of(["fit", *fast, "--callbacks=false", fail(-1), f"--runs_dir={tmp_path}/runs"], capsys)
     assert not list(tmp_path.glob("runs/*/*"))
 
 
@@ -321,16 +304,6 @@ def test_the_last_checkpoint_is_that_of_the_last_step(fast: list[str], two_epoch
     assert torch.load(run / LAST, weights_only=True)["global_step"] == 20
     main(["fit", "--run", str(run), "--trainer.max_steps=24"])
     assert equal(run, two_epochs)
-
-
-def test_a_checkpoint_within_an_optimizer_step_is_resumed_with_a_warning(fast: list[str], tmp_path: Path) -> None:
-    options = ["--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=3", "--trainer.max_epochs=1"]
-    with pytest.raises(SystemExit):
-        main(["fit", *fast, *CONSTANT, *options, fail(2), f"--runs_dir={tmp_path}"])
-    (run,) = tmp_path.glob("lenet/*")
-    assert not (run / LAST).exists()
-    with pytest.warns(UserWarning, match=r"best\.ckpt was written within an optimizer step"):
-        main(["fit", "--run", str(run), "--trainer.callbacks=null"])
 
 
 def test_a_checkpoint_of_another_run_does_not_affect_the_best_of_the_new_one(
@@ -438,29 +411,11 @@ def test_an_interrupted_test_is_repeated_when_the_run_is_resumed(fast: list[str]
     assert rows(run)[-1]["step"] == "23"
 
 
-def test_unsafe_loading_resumes_with_an_object_of_the_user(run: Path) -> None:
-    torch.save(torch.load(run / LAST, weights_only=True) | {"mine": Path("object")}, run / LAST)
-    with pytest.warns(UserWarning, match="weights_only"):
-        again = main(["fit", "--run", str(run), LONGER, "--weights_only=false"])
-    assert again.trainer.global_step == 24
-    assert [row["step"] for row in rows(run) if "val/loss" in row] == ["11", "23"]
-
-
-def test_rows_exist_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_after_the_checkpoint_are_removed_and_later_ones_appended(tmp_path: Path) -> None:
     table = tmp_path / "metrics.csv"
     table.write_text('"a, ""b""",step\n1,0\n2,1\n3,2\n')  # a class name may contain a comma
-    seen = []
-
-    def replace(*pair: Any) -> None:
-        seen.append(table.read_text())
-        os.rename(*pair)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", replace)
-        patched.setattr(os, "remove", None)
-        logger = CSVLogger(tmp_path, name="", version="")
-        truncate(open_table(logger), 2)
-    assert len(seen) == 1
+    logger = CSVLogger(tmp_path, name="", version="")
+    truncate(open_table(logger), 2)
     assert table.read_text() == '"a, ""b""",step\n1,0\n2,1\n'
     logger.log_metrics({'a, "b"': 4, "c": 5}, 2)
     logger.save()
@@ -474,12 +429,6 @@ def test_only_the_run_option_and_its_value_are_replaced(run: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("name", ["last", "nowhere", "."])
-def test_a_name_that_is_not_a_run_never_starts_one(name: str, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="Expected a run"):
-        expand_run(["fit", "--config=configs/lenet.yaml", "--run", name, f"--runs_dir={tmp_path}"])
-
-
 def test_a_run_that_is_running_is_not_started_twice(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     auto = ["fit", "--run", "auto", f"--runs_dir={run.parents[1]}"]
     (run / record.FILE).write_text(json.dumps(record.read(run) | {"state": "running", "pid": 77, "command": auto}))
@@ -490,7 +439,7 @@ def test_a_run_that_is_running_is_not_started_twice(run: Path, capsys: pytest.Ca
         assert expand_run(auto) == ["fit", f"--runs_dir={run.parents[1]}"]  # a new run
         code, err = stop_of(["fit", "--run", str(run), LONGER], capsys)
         assert code == 2
-        assert f"Expected a run that is not running, but {run} is running as process 77" in err
+        assert "Expected a run that is not running, but process 77 on " in err
         with pytest.raises(RunError, match="another process trains"):
             record.begin(run, ["fit"])
     assert (run / "config.yaml").read_bytes() == before
@@ -514,11 +463,12 @@ def test_changed_images_are_reported(run: Path, sample_root: Path) -> None:
         main(["fit", "--run", str(run), LONGER])
 
 
-def test_the_number_of_tests_of_a_run_is_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for times in (1, 2):
-        output = main(["test", "--run", str(run)]).output_dir
-        results = json.loads((output / "results.json").read_text())
-        assert results["times_tested"] == times
-        assert results["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
-        assert 0 <= results["metrics"]["test/acc"] <= 1
-    assert "test 2 of this run: do not select models by it" in capsys.readouterr().out
+def test_results_of_a_test_and_the_number_of_tests_are_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        output = main(["test", "--run", str(run), "--trainer.limit_test_batches=2"]).output_dir
+    results = json.loads((output / "results.json").read_text())
+    assert results["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
+    assert (results["epoch"], results["limit_batches"]) == (1, 2)
+    assert 0 <= results["metrics"]["test/acc"] <= 1
+    out = capsys.readouterr().out
+    assert "of epoch 1, on part of the images (limit_test_batches 2); test 2 of this run: do not select" in out

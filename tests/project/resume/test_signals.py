@@ -76,12 +76,10 @@ def test_a_signal_ends_a_validation(number: int) -> None:
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_lightning_does_not_report_sigterm_for_any_signal(number: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_lightning_does_not_report_sigterm_for_ctrl_c(caplog: pytest.LogCaptureFixture) -> None:
     stopper = GracefulShutdown()
-    with caplog.at_level(logging.INFO), pytest.raises(SystemExit) as info, report_errors(["fit"]), stopper:
-        trainer(stopper, SignalAt(number, 2)).fit(BoringModel())
-    assert info.value.code == 128 + number
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit, match="130"), report_errors(["fit"]), stopper:
+        trainer(stopper, SignalAt(signal.SIGINT, 2)).fit(BoringModel())
     assert "Received SIGTERM" not in caplog.text
 
 

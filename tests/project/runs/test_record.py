@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -8,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from project.runs import git as uncommitted
 from project.runs import record
-from project.runs.results import read_results
+from project.runs.repeats import read_results
 
 STARTED = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
@@ -53,11 +56,6 @@ def test_a_run_records_versions_git_and_hardware(finished_run: Path) -> None:
     assert info["seconds"] > 0
 
 
-def test_a_package_without_metadata_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "PACKAGES", ("torch", "no-such-package"))
-    assert list(start(tmp_path / "a")["versions"]) == ["python", "torch"]
-
-
 def test_the_code_is_restored_from_the_commit_and_the_patch(code: Path, tmp_path: Path) -> None:
     commit = git(code, "rev-parse", "HEAD").strip()
     clean = start(tmp_path / "clean")
@@ -89,7 +87,7 @@ def test_two_edits_of_one_commit_are_not_the_same_code(file: str, code: Path, tm
     for run, width in zip(runs, (2, 2, 3), strict=True):
         (code / file).write_text(f"width = {width}\n")
         start(run)
-    first, same, other = (result.circumstances["git"] for result in read_results(tmp_path / "runs")[0])
+    first, same, other = (result.environment["git"] for result in read_results(tmp_path / "runs")[0])
     assert first == same != other
 
 
@@ -104,8 +102,8 @@ def test_a_resumed_run_retains_the_facts_of_its_first_start(code: Path, tmp_path
     assert second["resumed"][1]["hardware"] == {"cpu": "b"}
     assert b"+width = 2" in (run / "uncommitted_2.diff").read_bytes()
     (result,) = read_results(tmp_path / "runs")[0]
-    assert result.circumstances["hardware"] == '{"cpu": "a"}\n{"cpu": "b"}'
-    assert len(result.circumstances["git"].splitlines()) == 2
+    assert result.environment["hardware"] == '{"cpu": "a"}\n{"cpu": "b"}'
+    assert len(result.environment["git"].splitlines()) == 2
 
 
 def write_killed(run: Path, **fields: Any) -> Path:
@@ -130,3 +128,26 @@ def test_a_killed_start_counts_to_its_last_checkpoint(tmp_path: Path) -> None:
     results, _ = read_results(tmp_path)
     assert [(result.state, result.minutes) for result in results] == [("killed", 10), ("killed", 7), ("killed", 1)]
     assert start(killed)["seconds"] == 11 * 60
+
+
+def test_a_run_is_killed_if_no_process_holds_its_lock(tmp_path: Path) -> None:
+    record._write(tmp_path, {"state": "running"})
+    assert record.state_of(tmp_path) == "killed"
+    with FileLock(tmp_path / record.LOCK):
+        assert record.state_of(tmp_path) == "running"
+    with (tmp_path / record.LOCK).open() as check:  # another process checks it, too
+        fcntl.flock(check, fcntl.LOCK_SH)
+        assert record.state_of(tmp_path) == "killed"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_reported(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*args: object) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(no locks here\). Make sure that only one process"):
+        record.begin(tmp_path, ["fit"])
+    assert record.state_of(tmp_path) == "running"
+    record._locks.pop(tmp_path.resolve()).release()  # as in another process
+    assert record.state_of(tmp_path) == "killed"

@@ -3,13 +3,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
+from run_folders import write_test
 
 from project.errors import RunError
 from project.resume.resume import expand_run
-from project.runs.config import BEST
 from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
-from project.runs.metrics import best_validation, moment_of
 from project.runs.summary import shell_command, summary
 
 
@@ -25,25 +23,14 @@ def test_directories_created_in_one_second_are_distinct(tmp_path: Path) -> None:
     assert all(folder.is_dir() for folder in folders)
 
 
-def test_last_is_the_run_started_last_whatever_its_config(tmp_path: Path) -> None:
+def test_last_is_the_run_started_last_whatever_its_name(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="found none"):
         find_run("last", tmp_path)
-    for name in (
-        "b/2026-01-02_03-04-05",
-        "a/2026-01-02_03-04-05_2",
-        "a/2026-01-02_03-04-05_10",
-        "z/2025-12-31_23-59-59",
-    ):
-        make_run(tmp_path / name)
+    starts = {"a/lr_3000": 1, "z/2026-01-01_03-04-05": 1, "b/2026-01-02_03-04-05_2": 2, "a/2026-01-02_03-04-05_10": 2}
+    for name, day in starts.items():
+        (make_run(tmp_path / name) / "run.json").write_text(f'{{"started": "2026-01-0{day}T03:04:05+00:00"}}')
     (tmp_path / "a/2027-01-01_00-00-00/test").mkdir(parents=True)  # a test of weights without a run
     assert find_run("last", tmp_path) == tmp_path / "a/2026-01-02_03-04-05_10"
-
-
-def test_last_is_found_by_the_record_of_a_renamed_run(tmp_path: Path) -> None:
-    for name, day in (("a/lr_3000", 1), ("b/2026-01-02_03-04-05", 2)):
-        make_run(tmp_path / name)
-        (tmp_path / name / "run.json").write_text(f'{{"started": "2026-01-0{day}T00:00:00+00:00"}}')
-    assert find_run("last", tmp_path) == tmp_path / "b/2026-01-02_03-04-05"
 
 
 def write_accuracies(run: Path, *accuracies: float) -> Path:
@@ -53,11 +40,11 @@ def write_accuracies(run: Path, *accuracies: float) -> Path:
 
 
 def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but found none"):
+    with pytest.raises(RunError, match="for `best`, but found none"):
         find_run("best", tmp_path)
     make_run(tmp_path / "a/2026-01-01_00-00-00")
     (make_run(tmp_path / "a/2026-01-02_00-00-00") / "metrics.csv").write_text("epoch,step,val/loss\n0,9,99.0\n")
-    with pytest.raises(RunError, match=r"validation accuracy in .* for `best`, but found none"):
+    with pytest.raises(RunError, match="for `best`, but found none"):
         find_run("best", tmp_path)
     write_accuracies(make_run(tmp_path / "b/2026-01-03_00-00-00"), float("nan"), 0.8)
     best = write_accuracies(make_run(tmp_path / "z/2026-01-04_00-00-00"), 0.9, 0.1)
@@ -113,102 +100,48 @@ def test_runs_are_named_for_their_configs(configs: list[str], name: str) -> None
     assert name_of(configs) == name
 
 
-def test_results_are_printed_with_their_weights(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    test = run / "test/2026-01-03_00-00-00"
-    test.mkdir(parents=True)
-    (test / "metrics.csv").write_text("epoch,step,test/acc\n2,30,0.7\n")
-    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
-    assert "Measured     test 70.00% by last.ckpt\n" in summary(run, test)
-    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: 2}\n")
-    assert "test 70.00% by last.ckpt, on part of the images (limit_test_batches 2)\n" in summary(run, test)
-
-
-METRICS = """epoch,step,train/acc,val/acc,test/acc
-0,10,,0.5,
-0,10,0.4,,
-1,20,,0.75,
-1,20,0.8,,
-2,30,,0.75,
-2,30,0.9,,
+METRICS = """epoch,step,train/acc,val/acc
+0,10,,0.5
+0,10,0.4,
+1,20,,0.75
+1,20,0.8,
 """
-
-
-@pytest.mark.parametrize(
-    ("monitor", "mode", "epoch", "val"),
-    [
-        ("val/loss", "min", 2, 0.6),
-        ("val/loss", "max", 0, 0.5),
-        ("train/loss", "min", 1, 0.75),
-        ("val/f1", "max", 1, 0.75),
-    ],
-)
-def test_the_best_validation_is_that_of_the_best_checkpoint(
-    monitor: str, mode: str, epoch: int, val: float, tmp_path: Path
-) -> None:
-    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    (run / "config.yaml").write_text(f"checkpoint: {{monitor: {monitor}, mode: {mode}}}")
-    rows = ["0,10,,0.5,0.9", "0,10,0.4,,", "1,20,,0.75,0.8", "1,20,0.2,,", "2,30,,0.6,0.7", "2,30,0.3,,"]
-    (run / "metrics.csv").write_text("\n".join(["epoch,step,train/loss,val/acc,val/loss", *rows, ""]))
-    assert best_validation(run) == {"epoch": epoch, "val": val}
-
-
-@pytest.mark.parametrize(
-    ("step", "epoch", "val"), [(10, 0, 0.5), (11, 0, 0.5), (20, 1, 0.75), (300, 1, 0.75), (5, 0, 0.5)]
-)
-def test_the_best_validation_is_the_last_one_before_best_ckpt_was_written(
-    step: int, epoch: int, val: float, tmp_path: Path
-) -> None:
-    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    (run / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", "0,10,0.5", "1,20,0.75", "2,30,0.9", ""]))
-    loops = {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": step}}}
-    torch.save(
-        {"epoch": epoch, "global_step": 2 * step, "state_dict": {"w": torch.ones(2)}, "loops": loops}, run / BEST
-    )
-    assert moment_of(run / BEST) == (epoch, step)
-    assert best_validation(run) == {"epoch": epoch, "val": val}
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", None])
-def test_without_a_checkpoint_that_can_be_read_the_best_value_decides(content: bytes | None, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    write_accuracies(run, 0.5, 0.75, 0.7)
-    if content is None:  # not a checkpoint of Lightning
-        torch.save({"epoch": 2, "model": {}}, run / BEST)
-    else:
-        (run / BEST).write_bytes(content)
-    assert best_validation(run) == {"epoch": 1, "val": 0.75}
 
 
 def test_summary_is_read_from_the_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    assert best_validation(run) == {}
     assert "Accuracy" not in summary(run, run)
     (run / "metrics.csv").write_text(METRICS)
-    assert best_validation(run) == {"epoch": 1, "val": 0.75, "train": 0.8}
     (run / "checkpoints/best.ckpt").touch()
     text = summary(run, run)
-    assert "train 80.00%, val 75.00% (best validation, epoch 2)\n" in text
+    assert "\nAccuracy     train 80.00%, val 75.00% (best validation, epoch 2)\n" in text
     assert "Measured" not in text
     assert f"-m tensorboard.main --logdir {run}" in text
     assert f"-m project test --run {run}" in text
+    (run / "metrics.csv").write_text(METRICS.replace("acc", "loss"))
+    assert "\nLoss         train 0.4, val 0.5 (best validation, epoch 1)\n" in summary(run, run)
+
+
+@pytest.mark.parametrize(
+    ("metric", "results", "line"),
+    [
+        ("acc", {}, "test 70.00% by last.ckpt"),
+        ("loss", {}, "test loss 0.7 by last.ckpt"),
+        ("acc", {"limit_batches": 2}, "test 70.00% by last.ckpt, on part of the images (limit_test_batches 2)"),
+    ],
+)
+def test_results_are_printed_with_their_weights(
+    metric: str, results: dict[str, int], line: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
+    test = write_test(run, 0.7, metric=metric, weights="last.ckpt", **results)
+    assert f"\nMeasured     {line}\n" in summary(run, test)
 
 
 def test_next_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
     file = tmp_path / "my $runs.json"
     file.write_text("{}")
     assert subprocess.check_output(shell_command("json.tool", file), shell=True) == b"{}\n"
-
-
-def test_summary_of_a_run_without_accuracies_has_its_losses(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "a/2026-01-02_03-04-05")
-    (run / "metrics.csv").write_text(METRICS.replace("acc", "loss"))
-    assert "Loss         train 0.4, val 0.5 (best validation, epoch 1)\n" in summary(run, run)
-    test = run / "test/2026-01-03_00-00-00"
-    test.mkdir(parents=True)
-    (test / "metrics.csv").write_text("epoch,step,test/loss\n2,30,0.04321\n")
-    (test / "config.yaml").write_text("ckpt_path: last.ckpt\ntrainer: {limit_test_batches: null}\n")
-    assert "Measured     test loss 0.04321 by last.ckpt\n" in summary(run, test)
 
 
 def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
