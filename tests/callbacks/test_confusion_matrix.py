@@ -48,7 +48,7 @@ class Fixed(LightningModule):
     class_names = ("cat", "dog")
 
     def test_step(self, batch, batch_idx):
-        return {"preds": batch[0]}
+        return {"preds": batch[0], "logits": torch.zeros(len(batch[0]), 2)}
 
 
 def test_all_batches_are_counted_and_the_picture_is_in_the_folder(tmp_path: Path) -> None:
@@ -57,4 +57,4 @@ def test_all_batches_are_counted_and_the_picture_is_in_the_folder(tmp_path: Path
     Trainer(callbacks=[ConfusionMatrix()], **options).test(Fixed(), data, verbose=False)
     table = (tmp_path / "confusion_matrix_test.csv").read_text().split()
     assert table[-2:] == ["cat,1,1", "dog,1,2"]
-    assert (tmp_path / "confusion_matrix_test.png").stat().st_size > 1000
+    assert (tmp_path / "pictures/confusion_matrix/test/epoch_0001.png").stat().st_size > 1000

@@ -36,7 +36,7 @@ def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> 
 
 def test_run_directory_holds_config_record_metrics_and_checkpoints(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()}
-    assert {"config.yaml", "checkpoints", "metrics.csv", "confusion_matrix_val.png"} <= names
+    assert {"config.yaml", "checkpoints", "metrics.csv", "confusion_matrix_val.csv"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert finished_run.parent.name == "lenet"
