@@ -36,19 +36,18 @@ class TerminateOnNaN(Callback):
 
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
-        self._reported = False
         self._losses: list[tuple[int, Tensor]] = []  # steps and losses since the last check
         self._batch: Any = None
+        self._reported = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if not self._reported:
-            self._losses.append((trainer.global_step, loss.detach()))
-            interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
-            if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:
-                self._check_losses(trainer, pl_module)
+        self._losses.append((trainer.global_step, loss.detach()))
+        interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
+        if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:
+            self._check_losses(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._batch is None or trainer.state.fn != TrainerFn.FITTING:  # before the first step, or no training
@@ -74,14 +73,13 @@ class TerminateOnNaN(Callback):
         if self._reported:
             return
         self._reported = True
-        groups = enumerate(trainer.optimizers[0].param_groups)
-        rates = ", ".join(f"{group.get('name', i)} {group['lr']:.4g}" for i, group in groups)
-        # with a sharded network, all processes would have to search
-        place = "" if isinstance(trainer.strategy, SHARDED) else where_it_begins(pl_module, self._batch)
-        text = (
-            f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}. "
-            f"Learning rates: {rates}. {place}"
-        )
+        rates = [
+            f"{group.get('name', i)} {group['lr']:.4g}" for i, group in enumerate(trainer.optimizers[0].param_groups)
+        ]
+        text = f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}."
+        text = f"{text} Learning rates: {', '.join(rates)}."
+        if not isinstance(trainer.strategy, SHARDED):  # the search would need all processes
+            text = f"{text} {where_it_begins(pl_module, self._batch)}"
         if self.action == "warn":
             rank_zero_warn(text)
             return
@@ -92,12 +90,7 @@ class TerminateOnNaN(Callback):
 
 
 def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
-    """Return a sentence that names the first layers, in the order of the forward pass, with non-finite values.
-
-    Args:
-        pl_module: Module whose ``network`` is run again in eval mode; its state does not change.
-        batch: Images, or a tuple whose first item is the images.
-    """
+    """Return a sentence that names the first layers with non-finite values, after running the images of a batch."""
     network = network_of(pl_module)
     tensors = [*network.named_parameters(), *network.named_buffers()]
     if names := [name for name, tensor in tensors if not tensor.isfinite().all()]:

@@ -29,23 +29,17 @@ class ConvolutionKernels(DrawingCallback):
 
     Args:
         every_n_epochs: See ``DrawingCallback``; the video has every epoch, or 100 to 199 of them.
-        max_outputs: Maximum number of output channels of a layer to draw, from the first.
-        max_inputs: Maximum number of input channels of a layer to draw, from the first.
+        max_channels: Maximum numbers of input and of output channels of a layer to draw, from the first.
         max_layers: Maximum number of layers to draw, spread over the depth.
     """
 
     needs_network = True
 
     def __init__(
-        self,
-        every_n_epochs: PositiveInt = 5,
-        max_outputs: PositiveInt = 32,
-        max_inputs: PositiveInt = 32,
-        max_layers: PositiveInt = 24,
+        self, every_n_epochs: PositiveInt = 5, max_channels: PositiveInt = 32, max_layers: PositiveInt = 24
     ) -> None:
         super().__init__(every_n_epochs)
-        self.max_outputs = max_outputs
-        self.max_inputs = max_inputs
+        self.max_channels = max_channels
         self.max_layers = max_layers
         self._frames: dict[int, Tensor] = {}  # kernels of the first convolution by epoch, as grey levels, uint8
 
@@ -56,7 +50,7 @@ class ConvolutionKernels(DrawingCallback):
         layers = {} if self.silent else find_layers(pl_module, most=self.max_layers if due else 1)
         # slice after scaling, so that grey and white are the same for all kernels, but before the transfer
         weights = {name: symmetric(layer.weight) for name, layer in layers.items()}
-        shades = to_cpu({name: each[: self.max_outputs, : self.max_inputs] for name, each in weights.items()})
+        shades = to_cpu({name: each[: self.max_channels, : self.max_channels] for name, each in weights.items()})
         if shades and trainer.current_epoch % max((trainer.max_epochs or 0) // MOST_FRAMES, 1) == 0:
             first = next(iter(shades.values()))
             self._frames[trainer.current_epoch + 1] = (first * 255).round().byte()
