@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from watching import all_callbacks, decode, events, fit
 
-from callbacks import FeatureMaps, GradCAM, Histograms
+from callbacks import FeatureMaps, GradCAM
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, ResNet
 
@@ -85,30 +85,6 @@ def test_every_documented_tag_is_written_every_nth_and_the_last_epoch(run: tuple
     assert files <= {path.name for path in folder.iterdir()}
 
 
-class Spy(Callback):
-    """Record the gradients of the second of three steps before clipping, and its updates."""
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step == 1:
-            self.gradient = pl_module.network.fc3.weight.grad.clone()
-            self.weight = pl_module.network.fc3.weight.detach().clone()
-
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        if trainer.global_step == 2:
-            self.update = pl_module.network.fc3.weight.detach() - self.weight
-
-
-def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Path) -> None:
-    spy = Spy()
-    fit(make_classifier(), tmp_path, [spy, Histograms()], epochs=1, gradient_clip_val=1e-6)
-    reader = events(tmp_path)
-    for tag, values in (("gradients", spy.gradient), ("weights", spy.weight), ("updates", spy.update)):
-        histogram = reader.Histograms(f"{tag}/fc3.weight")[0].histogram_value
-        assert histogram.num == values.numel()
-        assert (histogram.min, histogram.max) == (values.min().item(), values.max().item())
-    assert spy.gradient.abs().max() > 1e-5
-
-
 def test_kernels_are_drawn_unchanged(run: tuple[ImageClassifier, Path, Count]) -> None:
     module, folder, _ = run
     image = events(folder).Images("kernels/conv1")[-1]
@@ -154,37 +130,28 @@ def test_no_hook_is_registered_during_training_or_left_after_it(run: tuple[Image
     assert hooks(module) == 0
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-def test_no_hook_is_left_after_an_error_within_a_layer(
-    make_classifier: Make, tmp_path: Path, error: BaseException
-) -> None:
-    module = make_classifier()
-    seen = []
+def test_no_hook_is_left_after_an_error_within_a_layer(make_classifier: Make, tmp_path: Path) -> None:
+    module, seen = make_classifier(), []
 
     class Breaks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if hooks(module):
                 seen.append(hooks(module))
-                raise error
+                raise RuntimeError("broken")
             return x
 
     module.network.pool2 = nn.Sequential(module.network.pool2, Breaks())
-    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+    with pytest.raises(RuntimeError, match="broken"):
         fit(module, tmp_path, [FeatureMaps(["conv1", "conv2"])])
     assert seen == [2]
     assert hooks(module) == 0
 
 
-@pytest.mark.parametrize(
-    ("layer", "message"), [("conv9", "'conv9' to match .*conv1"), ("fc3", r"'fc3' returns \(4, 10\)")]
-)
-def test_layer_that_cannot_be_drawn_is_named_before_training(
-    make_classifier: Make, tmp_path: Path, layer: str, message: str
-) -> None:
+def test_layer_that_cannot_be_drawn_is_named_before_training(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     before = module.network.fc3.weight.clone()
-    with pytest.raises(MisconfigurationException, match=message):
-        fit(module, tmp_path, [FeatureMaps([layer])])
+    with pytest.raises(MisconfigurationException, match=r"'fc3' returns \(4, 10\)"):
+        fit(module, tmp_path, [FeatureMaps(["fc3"])])
     assert torch.equal(module.network.fc3.weight, before)
 
 

@@ -11,7 +11,6 @@ from watching import NO_TRAINER, decode, events, fit
 from callbacks import GradCAM
 from callbacks.grad_cam import overlay
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import MLP
 
 Make = Callable[..., ImageClassifier]
 
@@ -70,12 +69,6 @@ def test_images_maps_and_captions_are_arranged(make_classifier: Make, tmp_path: 
     data = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     expected = make_classifier().denormalize(data)[0] * 255
     torch.testing.assert_close(picture[:, 6:102, 6:102][:, ::3, ::3], expected, atol=0.51, rtol=0)
-
-
-def test_network_without_convolutions_is_skipped(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="GradCAM logs nothing, because the network has no layer for it"):
-        fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=1)
-    assert events(tmp_path).Tags()["images"] == []
 
 
 def test_layer_without_a_map_is_named(make_classifier: Make, tmp_path: Path) -> None:

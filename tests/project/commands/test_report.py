@@ -204,16 +204,11 @@ def test_pictures_that_would_make_the_page_large_are_left_out_with_a_note(
         assert f"Pixels of {tag} (left out to limit the size of this page: pictures/{tag}/epoch_0003.png)" in page.text
 
 
-def test_run_of_an_earlier_version_says_where_its_pictures_are(begun: Path) -> None:
-    assert (
-        f"no pictures in {begun}/pictures. If its callbacks drew some, TensorBoard shows them." in page_of(begun).text
-    )
-
-
 def test_run_that_just_started_has_an_outcome_and_its_origin_only(begun: Path) -> None:
     page = page_of(begun)
     assert "Validation none yet Test not tested Training state not recorded 0 of 3 planned epochs" in page.text
     assert [section["id"] for section in page.all("section")] == ["outcome", "origin"]
+    assert f"no pictures in {begun}/pictures. If its callbacks drew some, TensorBoard shows them." in page.text
     (begun / "config.yaml").write_text("")
     assert "An unknown network on unknown data" in page_of(begun).text
 
@@ -332,33 +327,16 @@ def test_two_runs_are_shown_side_by_side(run: Path, capsys: pytest.CaptureFixtur
     assert "The two configs are the same." in Page(write_report(run, run).read_text()).text
 
 
-def test_report_is_the_same_each_time(run: Path) -> None:
-    assert write_report(run).read_bytes() == write_report(run).read_bytes()
-    assert not list(run.glob("*.partial"))
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["nowhere"], "Expected a run directory"),
-        (["last"], "but found none"),
-        ([], "the following arguments are required: RUN"),
-        (["last", "--outptu=x"], "--outptu=x"),
-        (["begun"], "Expected YAML in "),
-    ],
-)
+@pytest.mark.parametrize(("name", "words"), [("nowhere", "Expected a run directory"), ("begun", "Expected YAML in ")])
 def test_mistake_is_reported_in_one_line(
-    args: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if args == ["begun"]:
-        (write_config(tmp_path / "a/begun") / "config.yaml").write_text("a: [")
-    with pytest.raises(SystemExit) as stop:
-        main(["report", *args, *([f"--runs_dir={tmp_path}"] if args else [])])
-    assert stop.value.code == 2
+    (write_config(tmp_path / "a/begun") / "config.yaml").write_text("a: [")
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", name, f"--runs_dir={tmp_path}"])
     err = capsys.readouterr().err
-    assert err.startswith("error: Expected")
+    assert err.startswith(f"error: {words}")
     assert err.count("\n") == 1
-    assert words in err
 
 
 @pytest.mark.slow
@@ -371,27 +349,15 @@ def test_report_imports_no_torch(run: Path) -> None:
 def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished_run: Path, tmp_path: Path) -> None:
     page = Page(write_report(finished_run, output=tmp_path / "report.html").read_text())
     assert "LeNet on SampleDataModule." in page.text
-    assert re.search(
-        r"Training finished 2 of 2 planned epochs, .* Checkpoint epoch \d checkpoints/best.ckpt", page.text
-    )
+    result = r"Training finished 2 of 2 planned epochs, .* Checkpoint epoch \d checkpoints/best.ckpt"
+    assert re.search(result, page.text)
     alts = " ".join(image["alt"] for image in page.all("img"))
-    for words in (
-        "Feature maps of",
-        "Grad-CAM at",
-        "Augmented training images",
-        "Kernels of",
-        "roc/val: One class vs. rest, epoch 2",
-    ):
+    for words in ("Feature maps of", "Grad-CAM at", "Kernels of", "Most confident of", "roc/val: One class vs. rest"):
         assert words in alts
     assert {"Loss", "Learning rate", "conv1.weight", "right"} <= set(page.charts)
     info = record.read(finished_run)
-    known = (
-        "python -m project fit --config",
-        info["git"]["commit"],
-        info["hardware"]["cpu"],
-        info["versions"]["torch"],
-    )
-    for words in (*known, f"--config {finished_run}/config.yaml"):
+    known = (info["git"]["commit"], info["hardware"]["cpu"], info["versions"]["torch"])
+    for words in (*known, "python -m project fit --config", f"--config {finished_run}/config.yaml"):
         assert str(words) in page.text, words
 
 
