@@ -69,16 +69,10 @@ class TopMistakes(PredictionCallback):
     def gather(self, trainer: Trainer, pl_module: LightningModule, loader: Any) -> tuple[Any, ...]:
         worst = to_cpu(self._worst | {"images": denormalized(pl_module, self._worst["images"])})
         paths: Any = getattr(loader, "paths", lambda batch_idx: defaultdict(str))
-        places = torch.stack([worst["batches"], worst["places"]], 1).int().tolist()
-        rows = zip(
-            worst["confidences"].tolist(),
-            worst["losses"].tolist(),
-            worst["targets"].int().tolist(),
-            worst["preds"].int().tolist(),
-            [str(paths(batch_idx)[place]) for batch_idx, place in places],
-            worst["images"],
-            strict=True,
-        )
+        numbers = [worst[name].tolist() for name in ("confidences", "losses")]
+        true, predicted, *places = (worst[name].int().tolist() for name in ("targets", "preds", "batches", "places"))
+        files = [str(paths(batch_idx)[place]) for batch_idx, place in zip(*places, strict=True)]
+        rows = zip(*numbers, true, predicted, files, worst["images"], strict=True)
         mistakes = [Mistake(*row) for row in rows if row[0] >= 0]
         ranks = from_all_ranks(mistakes, trainer.world_size)
         return (sorted(chain(*ranks), key=lambda mistake: -mistake.confidence)[: self.count],)

@@ -124,10 +124,7 @@ def _path(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _words(line: Line, metric: str) -> str:
-    """Return the first, last, lowest and highest value of a line."""
-    finite = np.isfinite(line.y)
-    if not finite.any():
-        return f"{line.name}: never finite."
-    x, y = line.x[finite], line.y[finite]
-    first, last, least, most = (f"{format_metric(y[i], metric)} at {x[i]:.4g}" for i in (0, -1, y.argmin(), y.argmax()))
-    return f"{line.name}: {first}, {last}; lowest {least}, highest {most}."
+    """Return the first and the last value of a line."""
+    ends = np.flatnonzero(np.isfinite(line.y))[[0, -1]] if np.isfinite(line.y).any() else ()
+    values = [f"{format_metric(line.y[i], metric)} at {line.x[i]:.4g}" for i in ends]
+    return f"{line.name}: {' to '.join(values) or 'never finite'}."

@@ -46,12 +46,9 @@ OPEN, FOLDED = 3, 6  # charts of a kind of distributions
 
 
 def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:
-    """Write the report of a run, or of two side by side, and return its path.
+    """Write the report of a run directory, or of two side by side, and return its path.
 
-    Args:
-        run: Run directory.
-        other: Another run directory to compare with.
-        output: The file. Default: report.html in ``run``, or report_with_<run>.html in ``other``.
+    Without ``output``, it is report.html in ``run``, or report_with_<run>.html in ``other``.
 
     Raises:
         RunError: A config is not YAML.

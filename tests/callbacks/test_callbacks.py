@@ -104,8 +104,7 @@ def test_kernels_are_drawn_unchanged(run: tuple[ImageClassifier, Path, Count]) -
 def test_feature_maps_are_next_to_the_denormalised_input(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], max_channels=6, images=[0, 5])], epochs=1)
-    image = events(tmp_path).Images("feature_maps/conv1")[0]
-    picture = decode(image)
+    picture = decode(events(tmp_path).Images("feature_maps/conv1")[0])
     side, gap = 64, 2
     assert picture.shape[2] == gap + 7 * (side + gap)
     images = next(iter(trainer.val_dataloaders))[0]
@@ -113,15 +112,12 @@ def test_feature_maps_are_next_to_the_denormalised_input(make_classifier: Make, 
     np.testing.assert_allclose(drawn.numpy(), module.denormalize(images)[0].numpy() * 255, atol=0.51)
     with torch.no_grad():
         channel = module.eval().network.conv1(images)[5, 4]
-    top = gap + 2 * (side + gap)  # the first image has two rows
-    drawn = picture[0, top : top + side, gap + 5 * (side + gap) :][:, :side]
-    below = picture[0, top + side + gap :][:side, gap + 5 * (side + gap) :][:, :side]
-    negative = (channel < 0)[14, 14].item()
-    assert negative == (below[33, 33] == 0).item()  # after the activation
-    bright, dark = channel.flatten().argmax().item(), channel.flatten().argmin().item()
-    for position, shade in ((bright, 255), (dark, 0)):
-        row, column = position // 28, position % 28
-        assert drawn[int((row + 0.5) * 64 / 28), int((column + 0.5) * 64 / 28)] == shade
+    top, left = gap + 2 * (side + gap), gap + 5 * (side + gap)  # the first image has two rows
+    maps, active = (picture[0, start : start + side, left : left + side] for start in (top, top + side + gap))
+    for position, shade in ((channel.argmax(), 255), (channel.argmin(), 0)):
+        row, column = (int((index + 0.5) * 64 / 28) for index in divmod(position.item(), 28))
+        assert maps[row, column] == shade
+    assert (channel < 0)[14, 14].item() == (active[33, 33] == 0).item()  # after the activation
 
 
 def test_no_hook_is_registered_during_training_or_left_after_it(run: tuple[ImageClassifier, Path, Count]) -> None:

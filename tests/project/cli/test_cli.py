@@ -90,7 +90,7 @@ def test_last_run_is_evaluated_with_its_best_checkpoint(finished_run: Path, comm
     assert cli.output_dir.parent == finished_run / command
     assert cli.config[command].ckpt_path == str(finished_run / "checkpoints/best.ckpt")
     stage = {"validate": "val", "test": "test"}[command]
-    assert (cli.output_dir / f"confusion_matrix_{stage}.png").is_file()
+    assert (cli.output_dir / f"confusion_matrix_{stage}.csv").is_file()
     if command == "validate":
         best = max(float(row["val/acc"]) for row in rows(finished_run) if row["val/acc"])
         assert float(rows(cli.output_dir)[-1]["val/acc"]) == pytest.approx(best)
