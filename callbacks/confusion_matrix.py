@@ -4,15 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
-from torchvision.transforms.v2.functional import to_pil_image
 
-from callbacks.base.log import LogSnapshot, write_csv
+from callbacks.base.log import LogSnapshot
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_figures
-from callbacks.tools.layers import names_of
-from callbacks.tools.pictures import rendered
+from callbacks.tools.layers import evenly
 
 MOST_NUMBERS = 20  # maximum number of classes with numbers in the cells; with more, they are not readable
 
@@ -20,37 +17,22 @@ MOST_NUMBERS = 20  # maximum number of classes with numbers in the cells; with m
 class ConfusionMatrix(PredictionCallback):
     """Draw the confusion matrix at the end of validation and test.
 
-    Needs a module whose ``validation_step`` and ``test_step`` return a dict with ``preds``, int64 ``(N,)``, and that
-    has ``class_names``.
-
     Tags: ``confusion_matrix/val`` and ``confusion_matrix/test`` (number of images; rows are true classes, columns
     predicted classes; recall in percent at the end of a row, precision at the end of a column, a dash for a class
     without images), ``confusion_matrix_normalised/val`` and ``.../test`` (percent of the images of a row). The latest
-    matrix is also written to ``confusion_matrix_val.png`` and ``confusion_matrix_val.csv``, ``..._test.png`` and
-    ``..._test.csv`` in the run directory.
-
-    Args:
-        every_n_epochs: Draw in every n-th epoch and the last planned one.
+    numbers are also in ``confusion_matrix_val.csv`` and ``confusion_matrix_test.csv`` in the run directory.
     """
 
-    def on_predictions(
-        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
-    ) -> None:
-        names = names_of(pl_module, int(max(predictions.targets.max(), predictions.preds.max())) + 1)
-        pairs = predictions.targets * len(names) + predictions.preds
-        counts = torch.bincount(pairs, minlength=len(names) ** 2).view(len(names), len(names)).numpy()
-        self.draw_later(trainer, stage, names, counts)
-
-    def draw(self, log: LogSnapshot, stage: str, names: list[str], counts: np.ndarray) -> None:
+    def draw(self, log: LogSnapshot, stage: str, predictions: Predictions) -> None:
+        names, size = predictions.class_names, len(predictions.class_names)
+        pairs = predictions.targets * size + predictions.preds
+        counts = torch.bincount(pairs, minlength=size**2).view(size, size).numpy()
         figure = draw_confusion_matrix(counts, names, log.moment)
-        picture = rendered(figure)
-        log.image(f"confusion_matrix/{stage}", picture)
-        log.folder.mkdir(parents=True, exist_ok=True)
-        to_pil_image(picture).save(log.folder / f"confusion_matrix_{stage}.png")
+        log.figure(f"confusion_matrix/{stage}", figure)
         in_percent(figure, counts)
-        log.image(f"confusion_matrix_normalised/{stage}", rendered(figure))
+        log.figure(f"confusion_matrix_normalised/{stage}", figure)
         rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
-        write_csv(log.folder / f"confusion_matrix_{stage}.csv", [[r"true \ predicted", *names], *rows])
+        log.table(f"confusion_matrix_{stage}.csv", [r"true \ predicted", *names], rows)
 
 
 def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment: str = "") -> Figure:
@@ -61,8 +43,7 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
         class_names: Name of each class.
         moment: Epoch and kind of weights, for the title.
     """
-    size = len(class_names)
-    names = np.array(names_in_figures(class_names))
+    size, names = len(class_names), names_in_figures(class_names)
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
     with np.errstate(invalid="ignore"):  # classes without images
         recall, precision = right / true, np.where(true > 0, right / predicted, np.nan)
@@ -74,19 +55,15 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
     title = f"{right.sum() / max(counts.sum(), 1):.2%} of {counts.sum():,} right" + (f", {moment}" if moment else "")
     axes.set(xlabel="predicted", ylabel="true", title=title)
-    if size <= MOST_NUMBERS:
-        ticks = np.arange(size)
-        for row, column in np.ndindex(size, size):
-            colour = "white" if shades[row, column] > 0.5 else "black" if counts[row, column] else "lightgrey"
-            axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
-    else:
-        ticks = np.linspace(0, size - 1, MOST_NUMBERS).round().astype(int)
-    axes.set_xticks(ticks, names[ticks], rotation=45, ha="right")
-    axes.set_yticks(ticks, names[ticks])
-    right_axis = axes.secondary_yaxis("right")
+    for row, column in np.ndindex(counts.shape) if size <= MOST_NUMBERS else ():
+        colour = "white" if shades[row, column] > 0.5 else "black" if counts[row, column] else "lightgrey"
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
+    ticks = evenly(range(size), MOST_NUMBERS)
+    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=45, ha="right")
+    axes.set_yticks(ticks, [names[tick] for tick in ticks])
+    right_axis, top_axis = axes.secondary_yaxis("right"), axes.secondary_xaxis("top")
     right_axis.set_yticks(ticks, [in_words(recall[tick]) for tick in ticks])
     right_axis.set_ylabel("recall")
-    top_axis = axes.secondary_xaxis("top")
     top_axis.set_xticks(ticks, [in_words(precision[tick]) for tick in ticks], rotation=45, ha="left")
     top_axis.set_xlabel("precision")
     return figure

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from callbacks.base.images import ImageCallback, Selection
+from callbacks.base.images import ImageCallback
 from callbacks.base.log import LogSnapshot
-from callbacks.tools.layers import check_maps, convolutions, denormalized, forward, hooked, matching_layers
+from callbacks.tools.layers import check_maps, denormalized, forward, hooked
 from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
 from callbacks.tools.transfer import to_cpu
 
 SIDE = 64  # side of an image or map, in pixels
-DEFAULT_LAYERS = 4
 # activations that a network may call as a module, as a function or as a tensor method
 ACTIVATIONS = {"relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh"}
 ACTIVATIONS |= {"sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "rrelu"}
@@ -40,25 +39,21 @@ class FeatureMaps(ImageCallback):
         MisconfigurationException: A pattern matches no layer, or a layer whose output is not ``(N, C, H, W)``.
     """
 
+    layer_types = nn.Conv2d
+    most_layers = 4
+
     def __init__(self, layers: Sequence[str] | None = None, max_channels: PositiveInt = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.layers = layers
         self.max_channels = max_channels
 
-    def find_layers(self, pl_module: LightningModule) -> dict[str, nn.Module]:
-        if self.layers is None:
-            return convolutions(pl_module, DEFAULT_LAYERS)
-        return matching_layers(pl_module, self.layers, self)
-
-    def collect(self, trainer: Trainer, pl_module: LightningModule, selection: Selection) -> tuple[Any, ...] | None:
-        if not (layers := self.find_layers(pl_module)):
-            return None
-        outputs = Outputs(self.max_channels)
+    def collect(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> tuple[Any, ...]:
+        layers, outputs = self.find_layers(pl_module), Outputs(self.max_channels)
         with hooked(layers, outputs.keep), outputs:
-            forward(trainer, pl_module, selection.images)
-        maps = {f"after {name}": output for name, output in outputs.after.items() if output.ndim == 4}
-        maps |= {f"before {name}": check_maps(outputs.before.get(name), name, self) for name in layers}
-        return (list(layers), to_cpu(maps | {"images": denormalized(pl_module, selection.images)}))
+            forward(trainer, pl_module, images)
+        maps = {f"before {name}": check_maps(outputs.before.get(name), name) for name in layers}
+        maps |= {f"after {name}": output for name, output in outputs.after.items() if output.ndim == 4}
+        return (list(layers), to_cpu(maps | {"images": denormalized(pl_module, images)}))
 
     def draw(self, log: LogSnapshot, layers: list[str], maps: dict[str, Tensor]) -> None:
         images = enlarge(maps["images"], SIDE)
@@ -67,8 +62,9 @@ class FeatureMaps(ImageCallback):
             if f"after {name}" in maps:
                 rows.append(row(torch.full_like(images, BACKGROUND), maps[f"after {name}"]))
                 content += "; below each, the same after the activation"
-            cells = torch.stack(rows, 1).flatten(0, 1)  # (images * rows, 1 + channels, 3, H, W)
-            log.image(f"feature_maps/{name}", grid(cells), f"Feature maps of {name}, {log.moment}: {content}")
+            cells = torch.stack(rows, 1)  # (images, rows of each, 1 + channels, 3, H, W)
+            picture = grid(cells.flatten(0, 2), columns=cells.shape[2])
+            log.image(f"feature_maps/{name}", picture, f"Feature maps of {name}, {log.moment}: {content}")
 
 
 class Outputs(TorchFunctionMode):

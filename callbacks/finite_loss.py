@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from callbacks.base.drawing import SHARDED
-from callbacks.tools.layers import hooked, network_of
+from callbacks.tools.layers import first_of, hooked, network_of
 
 CHECK_INTERVAL = 50  # steps between checks on a device if nothing is logged
 
@@ -35,35 +36,24 @@ class TerminateOnNaN(Callback):
 
     def __init__(self, action: Literal["stop", "warn"] = "stop") -> None:
         self.action = action
-        self._reported = False
         self._losses: list[tuple[int, Tensor]] = []  # steps and losses since the last check
         self._batch: Any = None
-        self._last_step = -1  # of the last check of weights
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reported = False
-        self._losses.clear()
-        self._last_step = -1
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self._reported:
-            return
         self._losses.append((trainer.global_step, loss.detach()))
         interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
         if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:
             self._check_losses(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # the last step may have made weights NaN although its loss was finite
-        if trainer.sanity_checking or self._reported or self._batch is None:
+        if self._batch is None or trainer.state.fn != TrainerFn.FITTING:  # before the first step, or no training
             return
         self._check_losses(trainer, pl_module)
-        if self._reported or trainer.global_step == self._last_step:
-            return
-        self._last_step = trainer.global_step
+        # the last step may have made weights NaN although its loss was finite
         if not get_total_norm([parameter.detach() for parameter in pl_module.parameters()]).isfinite():
             self._report(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
 
@@ -72,49 +62,39 @@ class TerminateOnNaN(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.on_validation_start(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._batch = None
-
     def _check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._losses:
-            return
-        values = torch.stack([loss.float().mean() for _, loss in self._losses]).tolist()
-        for (step, _), value in zip(self._losses, values, strict=True):
+        losses, self._losses = self._losses, []
+        values = torch.stack([loss.float().mean() for _, loss in losses]).tolist() if losses else []
+        for (step, _), value in zip(losses, values, strict=True):
             if not math.isfinite(value):
                 self._report(trainer, pl_module, f"the loss {value}", step)
-                break
-        self._losses.clear()
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, what: str, step: int) -> None:
+        if self._reported:
+            return
         self._reported = True
-        groups = enumerate(trainer.optimizers[0].param_groups)
-        rates = ", ".join(f"{group.get('name', i)} {group['lr']:.4g}" for i, group in groups)
-        text = (
-            f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}. "
-            f"Learning rates: {rates}."
-        )
-        if not isinstance(trainer.strategy, SHARDED):  # the check would need all processes
+        rates = [
+            f"{group.get('name', i)} {group['lr']:.4g}" for i, group in enumerate(trainer.optimizers[0].param_groups)
+        ]
+        text = f"Expected a finite loss and weights, but got {what} in epoch {trainer.current_epoch + 1}, step {step}."
+        text = f"{text} Learning rates: {', '.join(rates)}."
+        if not isinstance(trainer.strategy, SHARDED):  # the search would need all processes
             text = f"{text} {where_it_begins(pl_module, self._batch)}"
-        if self.action == "stop":
-            raise NotFiniteError(
-                f"{text} No checkpoint contains it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val "
-                "1 or a warmup may help; to continue anyway, add callbacks.TerminateOnNaN with `action: warn` to "
-                "trainer.callbacks."
-            )
-        rank_zero_warn(text)
+        if self.action == "warn":
+            rank_zero_warn(text)
+            return
+        raise NotFiniteError(
+            f"{text} No checkpoint contains it. A smaller --model.optimizer.lr, --trainer.gradient_clip_val 1 or a "
+            "warmup may help. To continue anyway, add TerminateOnNaN with `action: warn` to trainer.callbacks."
+        )
 
 
 def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
-    """Return a sentence that names the first layers, in the order of the forward pass, with non-finite values.
-
-    Args:
-        pl_module: Module whose ``network`` is run again in eval mode; its state does not change.
-        batch: Images, or a tuple whose first item is the images.
-    """
+    """Return a sentence that names the first layers with non-finite values, after running the images of a batch."""
     network = network_of(pl_module)
     tensors = [*network.named_parameters(), *network.named_buffers()]
     if names := [name for name, tensor in tensors if not tensor.isfinite().all()]:
-        return f"NaN or infinite values are in {_some(names)}, caused by the gradients of that step or an earlier one."
+        return f"NaN or infinite values are in {first_of(names)}, caused by gradients of that step or an earlier one."
     outputs: list[str] = []
 
     def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -122,19 +102,12 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
             outputs.append(name or type(module).__name__)
 
     layers = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
-    modes = {module: module.training for module in pl_module.modules()}
-    try:
-        pl_module.eval()
-        with torch.no_grad(), hooked(layers, keep):
-            pl_module(batch[0] if isinstance(batch, list | tuple) else batch)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    training = [module for module in pl_module.modules() if module.training]
+    pl_module.eval()
+    with torch.no_grad(), hooked(layers, keep):
+        pl_module(batch[0] if isinstance(batch, list | tuple) else batch)
+    for module in training:
+        module.training = True
     if outputs:
-        return f"All weights are finite, but the outputs of {_some(outputs)} are not for the images of the last batch."
-    return "All weights and layer outputs are finite for the images of the last batch; only the loss is not."
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{', '.join(names[:3])}{more}"
+        return f"All weights are finite, but the outputs of {first_of(outputs)} are not for the images of that batch."
+    return "All weights and layer outputs are finite for the images of that batch; only the loss is not."

@@ -1,83 +1,62 @@
 """Settings and results of a run for TensorBoard's HPARAMS and TEXT tabs."""
 
-import math
+from pathlib import Path
+from typing import Any
 
-import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.base.drawing import DrawingCallback
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import network_of
 
 
-class Hyperparameters(DrawingCallback):
-    """Log the resolved config, and the main settings of a run with its best validation metrics.
+class Hyperparameters(Callback):
+    """Log the resolved config, and at the end of a fit the main settings with the best validation metrics.
 
     Tags: ``config`` (text: the run's config.yaml). Scalars at the end of a fit: ``hp/<metric>``, the best value of the
     metric that the checkpoint monitors, such as ``hp/val/acc``; ``hp/val/loss``, the last value; and ``hp/epochs``.
     HPARAMS shows them with the settings.
     """
 
-    required_media = ("texts", "HPARAMS")
-
-    def __init__(self) -> None:
-        super().__init__()
-
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.draw_later(trainer, describe(trainer, pl_module), self._metrics(trainer))
+        config = Path(trainer.default_root_dir, "config.yaml")
+        if config.is_file():
+            LogSnapshot(trainer).text("config", f"```yaml\n{config.read_text()}\n```")
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.draw_later(trainer, {}, self._metrics(trainer))
-
-    def draw(self, log: LogSnapshot, settings: dict[str, str | float], metrics: dict[str, float]) -> None:
-        if settings:
-            config = log.folder / "config.yaml"
-            text = config.read_text() if config.is_file() else yaml.safe_dump(settings)
-            log.text("config", f"```yaml\n{text}\n```")
-        for writer in log.writers:
-            assert writer.file_writer is not None
-            if settings:
-                for summary in hparams(settings, dict.fromkeys(metrics, 0.0)):
-                    writer.file_writer.add_summary(summary)
-                continue
-            for name, value in metrics.items():
-                if math.isfinite(value):
-                    writer.add_scalar(name, value, log.step)
-
-    def _metrics(self, trainer: Trainer) -> dict[str, float]:
-        """Return the current metrics, NaN if not yet known."""
-        metrics = {"hp/val/loss": float(trainer.callback_metrics.get("val/loss", math.nan))}
+        metrics = {"hp/epochs": float(trainer.current_epoch)}
+        if (loss := trainer.callback_metrics.get("val/loss")) is not None:
+            metrics["hp/val/loss"] = float(loss)
         checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
-            score = checkpoint.best_model_score
-            metrics[f"hp/{checkpoint.monitor}"] = math.nan if score is None else float(score)
-        return metrics | {"hp/epochs": float(trainer.current_epoch)}
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_score is not None:
+            metrics[f"hp/{checkpoint.monitor}"] = float(checkpoint.best_model_score)
+        log = LogSnapshot(trainer)
+        for writer in log.writers:
+            for summary in hparams(describe(trainer, pl_module), metrics):
+                writer.file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, log.step)
 
 
 def describe(trainer: Trainer, pl_module: LightningModule) -> dict[str, str | float]:
     """Return the main settings of a run as numbers and strings for HPARAMS."""
-    network = network_of(pl_module)
-    settings: dict[str, str | float] = {
+    network, loss = network_of(pl_module), getattr(pl_module, "loss", None)
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set elsewhere in Lightning
+    settings: dict[str, Any] = {
         "network": type(network).__name__,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "loss": loss and type(getattr(loss, "loss", loss)).__name__,
         "precision": str(trainer.precision),
-        "max_epochs": trainer.max_epochs or 0,
+        "max_epochs": trainer.max_epochs,
         "devices": trainer.world_size,
+        "batch_size": getattr(data, "batch_size", None),
+        "image_size": getattr(data, "image_size", None),
     }
-    if (loss := getattr(pl_module, "loss", None)) is not None:
-        settings["loss"] = type(getattr(loss, "loss", loss)).__name__
     for optimizer in trainer.optimizers:
         settings["optimizer"] = type(optimizer).__name__
-        for name in ("lr", "initial_lr", "momentum", "weight_decay", "betas", "nesterov"):
-            if (value := optimizer.defaults.get(name)) is not None:
-                settings[name] = value if isinstance(value, int | float) else str(value)
-    for name in ("batch_size", "image_size"):
-        value = getattr(trainer.datamodule, name, None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        if isinstance(value, int):
-            settings[name] = int(value)
-    return settings
+        settings |= {name: optimizer.defaults.get(name) for name in ("lr", "momentum", "weight_decay")}
+    return {name: value for name, value in settings.items() if isinstance(value, str | int | float)}

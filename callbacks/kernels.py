@@ -10,11 +10,11 @@ from torch import Tensor
 
 from callbacks.base.drawing import DrawingCallback
 from callbacks.base.log import LogSnapshot
-from callbacks.tools.layers import convolutions
-from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric, wrap
+from callbacks.tools.layers import find_layers
+from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric
 from callbacks.tools.transfer import to_cpu
 
-MOST_FRAMES = 200  # frames of the video; when there are more, every other one is dropped
+MOST_FRAMES = 100  # of the video, if max_epochs is known; with more epochs, it has every n-th
 
 
 class ConvolutionKernels(DrawingCallback):
@@ -28,54 +28,39 @@ class ConvolutionKernels(DrawingCallback):
     cell per output channel); at the end of training ``kernels_video/<layer>``, the first convolution epoch by epoch.
 
     Args:
-        every_n_epochs: Draw in every n-th epoch and the last planned one; the video has every epoch, or 100 to 200 of
-            them.
-        max_outputs: Maximum number of output channels of a layer to draw, from the first.
-        max_inputs: Maximum number of input channels of a layer to draw, from the first.
+        every_n_epochs: See ``DrawingCallback``; the video has every epoch, or 100 to 199 of them.
+        max_channels: Maximum numbers of input and of output channels of a layer to draw, from the first.
         max_layers: Maximum number of layers to draw, spread over the depth.
     """
 
-    required_media = ("images", "videos")
     needs_network = True
 
     def __init__(
-        self,
-        every_n_epochs: PositiveInt = 5,
-        max_outputs: PositiveInt = 32,
-        max_inputs: PositiveInt = 32,
-        max_layers: PositiveInt = 24,
+        self, every_n_epochs: PositiveInt = 5, max_channels: PositiveInt = 32, max_layers: PositiveInt = 24
     ) -> None:
         super().__init__(every_n_epochs)
-        self.max_outputs = max_outputs
-        self.max_inputs = max_inputs
+        self.max_channels = max_channels
         self.max_layers = max_layers
-        self._first = ""
         self._frames: dict[int, Tensor] = {}  # kernels of the first convolution by epoch, as grey levels, uint8
 
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.sharded:
-            return
-        layers = convolutions(pl_module, self.max_layers if self.due(trainer) else 1)
-        weights: dict[str, Any] = {name: layer.weight for name, layer in layers.items()}
-        if not weights:
-            return
+        due = self.due(trainer)
+        layers = {} if self.silent else find_layers(pl_module, most=self.max_layers if due else 1)
         # slice after scaling, so that grey and white are the same for all kernels, but before the transfer
-        parts = {name: symmetric(weight)[: self.max_outputs, : self.max_inputs] for name, weight in weights.items()}
-        shades = to_cpu(parts)
-        self._first = next(iter(shades))
-        if len(self._frames) >= MOST_FRAMES:
-            self._frames = dict(list(self._frames.items())[::2])
-        self._frames[trainer.current_epoch + 1] = (shades[self._first] * 255).round().byte()
-        if self.due(trainer):
-            coloured = {name for name in shades if weights[name].shape[1] == 3 <= self.max_inputs}
-            self.draw_later(trainer, shades, coloured)
+        weights = {name: symmetric(layer.weight) for name, layer in layers.items()}
+        shades = to_cpu({name: each[: self.max_channels, : self.max_channels] for name, each in weights.items()})
+        if shades and trainer.current_epoch % max((trainer.max_epochs or 0) // MOST_FRAMES, 1) == 0:
+            first = next(iter(shades.values()))
+            self._frames[trainer.current_epoch + 1] = (first * 255).round().byte()
+        if due:
+            self.draw_later(trainer, shades)
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if len(self._frames) > 1:
-            self.draw_later(trainer, {}, set(), dict(self._frames))
+            self.draw_later(trainer, {}, next(iter(find_layers(pl_module))), dict(self._frames))
 
     def state_dict(self) -> dict[str, Any]:
         return {"frames": self._frames}
@@ -84,24 +69,24 @@ class ConvolutionKernels(DrawingCallback):
         self._frames = dict(state_dict["frames"])
 
     def draw(
-        self, log: LogSnapshot, shades: dict[str, Tensor], coloured: set[str], frames: dict[int, Tensor] | None = None
+        self, log: LogSnapshot, layers: dict[str, Tensor], first: str = "", frames: dict[int, Tensor] | None = None
     ) -> None:
-        for name, layer in shades.items():
-            cells = enlarge(layer, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
+        for name, shades in layers.items():
+            cells = enlarge(shades, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
             caption = f"Kernels of {name}, {log.moment}: grey is 0"
-            log.image(f"kernels/{name}", grid(cells), f"{caption}; one row per output, one column per input")
-            blocks = torch.stack([grid(wrap(channel)) for channel in cells]) / 255
-            log.image(f"kernels_split/{name}", grid(wrap(blocks), gap=8), f"{caption}; one block per output channel")
-            if name in coloured:
-                log.image(f"kernels_colour/{name}", _in_colour(layer), f"{caption}; red, green and blue are the inputs")
+            rows = grid(cells.flatten(0, 1), columns=shades.shape[1])
+            log.image(f"kernels/{name}", rows, f"{caption}; one row per output, one column per input")
+            blocks = torch.stack([grid(channel) for channel in cells]) / 255
+            log.image(f"kernels_split/{name}", grid(blocks, gap=8), f"{caption}; one block per output channel")
+            if shades.shape[1] == 3:
+                log.image(f"kernels_colour/{name}", coloured(shades), f"{caption}; red, green and blue are the inputs")
         if frames:
-            video = []
-            for epoch, shades_then in frames.items():
-                layer = shades_then / 255
-                kernels = layer if layer.shape[1] == 3 else layer[:, :1].expand(-1, 3, -1, -1)  # or the first input
-                video.append(add_caption(_in_colour(kernels), f"Kernels of {self._first}, epoch {epoch}"))
-            log.video(f"kernels_video/{self._first}", video)
+            captions = (f"Kernels of {first}, epoch {epoch}" for epoch in frames)
+            pictures = (coloured(frame / 255) for frame in frames.values())
+            log.video(f"kernels_video/{first}", list(map(add_caption, pictures, captions)))
 
 
-def _in_colour(layer: Tensor) -> Tensor:
-    return grid(wrap(enlarge(layer, 2 * CELL)))
+def coloured(shades: Tensor) -> Tensor:
+    """Return the kernels of a layer, ``(outputs, inputs, H, W)``, in colour, or else those of the first input."""
+    kernels = shades if shades.shape[1] == 3 else shades[:, :1].expand(-1, 3, -1, -1)
+    return grid(enlarge(kernels, 2 * CELL))

@@ -19,7 +19,6 @@ class NetworkGraph(DrawingCallback):
     warns and logs nothing. Writes TensorBoard's graph, but no tags.
     """
 
-    required_media = ("graphs",)
     needs_network = True
 
     def __init__(self) -> None:
@@ -27,15 +26,13 @@ class NetworkGraph(DrawingCallback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.sharded:
-            return
         example = pl_module.example_input_array
         if not isinstance(example, Tensor):
-            rank_zero_warn("NetworkGraph needs a module with an example_input_array, but it has none. It logs nothing.")
-            return
-        # copy, because training changes the weights while a deep network is traced, which takes seconds
-        network = copy.deepcopy(network_of(pl_module)).cpu().float().eval()
-        self.draw_later(trainer, network, example.detach().cpu().float())
+            rank_zero_warn("NetworkGraph logs nothing, because the module has no example_input_array.")
+        elif not self.silent:
+            # copy, because training changes the weights while a deep network is traced, which takes seconds
+            network = copy.deepcopy(network_of(pl_module)).cpu().float().eval()
+            self.draw_later(trainer, network, example.detach().cpu().float())
 
     def draw(self, log: LogSnapshot, network: nn.Module, example: Tensor) -> None:
         for writer in log.writers:

@@ -2,7 +2,6 @@
 
 import torch
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_roc
@@ -10,13 +9,10 @@ from torchmetrics.functional.classification import binary_roc
 from callbacks.base.log import LogSnapshot
 from callbacks.base.predictions import PredictionCallback, Predictions
 from callbacks.tools.fonts import names_in_figures
-from callbacks.tools.layers import names_of
 
 
 class PRROCCurves(PredictionCallback):
     """Draw the one-vs-rest PR curve and ROC curve of each class at the end of validation and test.
-
-    Needs a module whose ``validation_step`` and ``test_step`` return ``preds`` and ``logits``.
 
     Tags: ``pr/<class>`` (TensorBoard's PR curve of each class that has images), ``pr/right_or_wrong`` (the PR curve of
     confidence as a predictor of correct predictions), ``roc/val`` and ``roc/test`` (all ROC curves in one image, each
@@ -24,32 +20,21 @@ class PRROCCurves(PredictionCallback):
 
     Args:
         max_classes: Maximum number of classes to draw, from the first; at most 100.
-        every_n_epochs: Draw in every n-th epoch and the last planned one.
     """
-
-    required_media = ("images", "PR curves")
-    required_outputs = ("preds", "logits")
 
     def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt = 5) -> None:
         super().__init__(every_n_epochs)
         self.max_classes = max_classes
 
-    def on_predictions(
-        self, trainer: Trainer, pl_module: LightningModule, stage: str, predictions: Predictions
-    ) -> None:
-        self.draw_later(trainer, stage, names_of(pl_module, predictions.probabilities.shape[1]), predictions)
-
-    def draw(self, log: LogSnapshot, stage: str, names: list[str], predictions: Predictions) -> None:
+    def draw(self, log: LogSnapshot, stage: str, predictions: Predictions) -> None:
         probabilities = predictions.probabilities[:, : self.max_classes].nan_to_num(0)
-        names = names[: probabilities.shape[1]]
-        curves = {
-            f"pr/{name}": (predictions.targets == number, probabilities[:, number]) for number, name in enumerate(names)
-        }
-        curves["pr/right_or_wrong"] = (predictions.preds == predictions.targets, predictions.confidences.nan_to_num(0))
+        names, targets = predictions.class_names[: probabilities.shape[1]], predictions.targets
+        curves = {f"pr/{name}": (targets == i, probabilities[:, i]) for i, name in enumerate(names)}
+        curves["pr/right_or_wrong"] = (predictions.preds == targets, predictions.confidences.nan_to_num(0))
         for tag, (positive, confidences) in curves.items():
             for writer in log.writers if positive.any() else ():
                 writer.add_pr_curve(tag, positive, confidences, log.step)
-        log.figure(f"roc/{stage}", draw_roc(probabilities, predictions.targets, names, log.moment))
+        log.figure(f"roc/{stage}", draw_roc(probabilities, targets, names, log.moment))
 
 
 def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: str) -> Figure:
@@ -59,10 +44,10 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
         positive = targets == number
         if positive.any() and not positive.all():
             false, true, _ = binary_roc(probabilities[:, number], positive.long())
-            curves.append((false.numpy(), true.numpy(), float(torch.trapezoid(true, false)), name))
+            curves.append((float(torch.trapezoid(true, false)), name, false.numpy(), true.numpy()))
     figure = Figure(figsize=(5, 5), layout="constrained", dpi=100)
     axes = figure.subplots()
-    for number, (x, y, area, name) in enumerate(sorted(curves, key=lambda curve: curve[2])):
+    for number, (area, name, x, y) in enumerate(sorted(curves, key=lambda curve: curve[0])):
         style = ("-", "--", ":", "-.")[number // 10 % 4]
         axes.plot(x, y, style, label=f"{name} {area:.3f}".lstrip("_"), linewidth=1.2)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")

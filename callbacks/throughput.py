@@ -17,12 +17,8 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._start: float | None = None  # start of the epoch; None if training resumed within it
-        self._validation_start = 0.0
-        self._validating = 0.0
+        self._validation_start = self._validating = 0.0
         self._images = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start, self._validating, self._images = time.perf_counter(), 0.0, 0
@@ -33,24 +29,22 @@ class Throughput(Callback):
         self._images += len(batch[0])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validation_start = self._now(pl_module)
+        self._validation_start = _now(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validating += self._now(pl_module) - self._validation_start
+        self._validating += _now(pl_module) - self._validation_start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._start is None or not self._images:
-            return
-        seconds = self._now(pl_module) - self._start - self._validating
-        values = {
-            "time/train_seconds": seconds,
-            "time/val_seconds": self._validating,
-            "time/images_per_second": self._images * trainer.world_size / max(seconds, 1e-9),
-        }
-        pl_module.log_dict(values, sync_dist=True)
+        if self._start is not None:
+            seconds = _now(pl_module) - self._start - self._validating
+            rate = self._images * trainer.world_size / max(seconds, 1e-9)
+            times = {"train_seconds": seconds, "val_seconds": self._validating, "images_per_second": rate}
+            pl_module.log_dict({f"time/{name}": value for name, value in times.items()}, sync_dist=True)
+        self._start = None
 
-    def _now(self, pl_module: LightningModule) -> float:
-        """Return the time in seconds after synchronising with the device; called three times per epoch."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
-        return time.perf_counter()
+
+def _now(pl_module: LightningModule) -> float:
+    """Return the time in seconds after synchronising with the device; called three times per epoch."""
+    if pl_module.device.type == "cuda":
+        torch.cuda.synchronize(pl_module.device)
+    return time.perf_counter()

@@ -21,7 +21,7 @@ class TrainingBatch(DrawingCallback):
 
     Args:
         count: Maximum number of images to draw, from the first.
-        every_n_epochs: Draw in every n-th epoch, and in the first and the last planned one.
+        every_n_epochs: See ``DrawingCallback``; it also draws in the first epoch.
     """
 
     def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 10) -> None:

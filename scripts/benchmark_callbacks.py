@@ -56,9 +56,8 @@ def resnet18(device: torch.device) -> tuple[LightningModule, dict[str, Tensor]]:
 
 def log_gathered(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:
     """Log histograms as ``callbacks.Histograms`` does, without its thread."""
-    for tag, statistics_of in gather(tensors).items():
-        if statistics_of.histogram is not None:
-            writer.add_histogram_raw(tag, **statistics_of.histogram._asdict(), global_step=step)
+    for tag, histogram in gather(tensors).items():
+        writer.add_histogram_raw(tag, *histogram[:-1], global_step=step)
 
 
 def log_each(writer: SummaryWriter, tensors: dict[str, Tensor], step: int) -> None:

@@ -125,8 +125,6 @@ def write_tables(folder: Path, stage: str, classes: Sequence[str], random: np.ra
     _write(folder / f"confusion_matrix_{stage}.csv", [r"true \ predicted", *classes], matrix)
     mistakes = [[f"val/{classes[1]}/{i}.png", classes[1], classes[0], 0.99 - i / 100, 4.5] for i in range(30)]
     _write(folder / f"mistakes_{stage}.csv", ["path", "true", "predicted", "confidence", "loss"], mistakes)
-    pixels = random.integers(0, 256, (len(mistakes) * 8, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / f"mistakes_{stage}.png")
 
 
 def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00-00", epoch: int = 2) -> Path:
@@ -138,7 +136,7 @@ def write_test(run: Path, accuracy: float = 0.625, time: str = "2026-11-21_12-00
         json.dumps({"checkpoint": weights, "epoch": epoch, "metrics": {"test/acc": accuracy}})
     )
     write_tables(folder, "test", CLASSES, np.random.default_rng(0))
-    write_picture(folder, "roc/test", epoch)
+    write_picture(folder, "roc/test", epoch, caption="Pixels of roc/test")
     return folder
 
 

@@ -34,6 +34,7 @@ from callbacks import (
     TopMistakes,
     TrainingBatch,
 )
+from callbacks.base.log import LogSnapshot
 
 # the attributes of a trainer that callbacks use to run the network
 NO_TRAINER: Any = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
@@ -63,6 +64,15 @@ def fit(
     trainer = Trainer(max_epochs=epochs, callbacks=list(callbacks), **(settings | options))
     trainer.fit(module, loader, loader, ckpt_path=ckpt_path, weights_only=False)
     return trainer
+
+
+def snapshot(folder: Path, epoch: int = 1, *loggers: Any) -> LogSnapshot:
+    """Return what callbacks draw with in an epoch of a trainer that has some loggers."""
+    trainer: Any = SimpleNamespace(
+        loggers=loggers, global_step=9, optimizers=[], current_epoch=epoch - 1, state=SimpleNamespace(fn=None)
+    )
+    trainer.default_root_dir, trainer.fast_dev_run = str(folder), False
+    return LogSnapshot(trainer)
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -1,25 +1,24 @@
 """The base class of callbacks that draw: their schedule, and a background thread for drawing during training."""
 
 import math
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Semaphore
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.base.log import LogSnapshot
+from callbacks.tools import warn_once
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-IN_FILES = ("images", "videos", "histograms")  # media that are also written to the run directory
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
 
 
@@ -32,31 +31,23 @@ class DrawingCallback(Callback):
     epoch. An exception in ``draw`` becomes a warning, and training continues.
 
     Args:
-        every_n_epochs: Run in every n-th epoch.
+        every_n_epochs: Run in every n-th epoch and the last planned one.
     """
 
-    required_media: tuple[str, ...] = ("images",)  # what it logs; anything not in ``IN_FILES`` needs TensorBoard
-    needs_network = False  # whether the callback needs the whole network in one process; it is disabled for shards
+    needs_network = False  # whether it needs the whole network in one process
     needs_classifier = False  # whether the command line switches it off for modules other than ImageClassifier
-    sharded = False
+    silent = False  # whether it logs nothing in this run
 
     def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
-        media = " and ".join(kind for kind in self.required_media if kind not in IN_FILES)
-        trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning; it logs nothing
-        if media and not trial and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-            rank_zero_warn(f"{type(self).__name__} logs {media} only to TensorBoard, but the loggers are: {names}.")
-        self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-        callbacks = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        if self.sharded and self is callbacks[0]:
-            rank_zero_warn(
+        self.silent = self.needs_network and isinstance(trainer.strategy, SHARDED)
+        if self.silent:
+            callbacks = [item for item in trainer.callbacks if getattr(item, "needs_network", False)]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            warn_once(
                 f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one process "
-                f"and log nothing: {', '.join(type(each).__name__ for each in callbacks)}."
+                f"and log nothing: {', '.join(type(item).__name__ for item in callbacks)}."
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -70,7 +61,7 @@ class DrawingCallback(Callback):
 
     def due(self, trainer: Trainer) -> bool:
         """Return whether the callback runs now: always in ``validate`` and ``test``, never in the sanity check."""
-        if trainer.sanity_checking or self.sharded:
+        if trainer.sanity_checking or self.silent:
             return False
         if trainer.state.fn != TrainerFn.FITTING or trainer.should_stop:
             return True
@@ -107,29 +98,28 @@ class _Thread:
         # with more OpenMP threads here, those of training would wait longer for each other
         count = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "drawing", torch.set_num_threads, (1,))
-        self._pool.submit(torch.get_num_threads).result()
+        self._latest: Future = self._pool.submit(torch.get_num_threads)
+        self._latest.result()
         torch.set_num_threads(count)  # the setting applies to that thread and to threads that start later
-        self._waiting: deque[tuple[str, Future]] = deque()
+        self._free = Semaphore(MOST_WAITING)
 
     def submit(self, name: str, draw: Callable[..., None], *args: Any) -> None:
-        while self._waiting and (self._waiting[0][1].done() or len(self._waiting) >= MOST_WAITING):
-            self._collect()
-        self._waiting.append((name, self._pool.submit(draw, *args)))
+        self._free.acquire()
+        self._latest = self._pool.submit(self._draw, name, draw, *args)
 
     def finish(self, at_once: bool = False) -> None:
         """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
-        cancelled = [entry for entry in self._waiting if at_once and entry[1].cancel()]
-        if cancelled:
-            rank_zero_warn(f"{len(cancelled)} queued drawings were cancelled, because the run was interrupted.")
-        self._waiting = deque(entry for entry in self._waiting if entry not in cancelled)
-        while self._waiting:
-            self._collect()
-        self._pool.shutdown()
+        if at_once and self._latest.cancel():
+            rank_zero_warn("Queued drawings were cancelled, because the run was interrupted.")
+        self._pool.shutdown(cancel_futures=at_once)
 
-    def _collect(self) -> None:
-        name, future = self._waiting.popleft()
-        if error := future.exception():
+    def _draw(self, name: str, draw: Callable[..., None], *args: Any) -> None:
+        try:
+            draw(*args)
+        except Exception as error:
             rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training continues.")
+        finally:
+            self._free.release()
 
 
 _threads: WeakKeyDictionary[Trainer, _Thread] = WeakKeyDictionary()

@@ -2,11 +2,11 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,37 +19,41 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from atomic_files import write_atomically
-from callbacks.tools.histogram import Histogram
+from callbacks.tools import warn_once
+from callbacks.tools.histogram import QUANTILES, Histogram
 from callbacks.tools.pictures import add_caption, rendered
 
 NEWEST = 5  # images of a tag that are kept in pictures/; TensorBoard has all
-QUANTILES = {"minimum": 0.0, "16%": 0.1587, "median": 0.5, "84%": 0.8413, "maximum": 1.0}  # a standard deviation
 
 
 class LogSnapshot:
     """The loggers of a trainer with step and epoch at one moment; later changes of the trainer do not affect it.
 
     Attributes:
-        writers: TensorBoard's writers, for media that only TensorBoard supports.
         step: Number of optimizer steps so far; with several optimizers, counted as Lightning does for scalars.
         epoch: Epoch, counted from 1; in ``validate`` and ``test``, that of the checkpoint.
-        weights: "averaged weights" if a ``WeightAveraging`` callback has swapped them in, or "trained weights"; empty
-            without such a callback.
+        moment: The epoch, and with a ``WeightAveraging`` callback the kind of weights, as text for a caption.
         folder: Run directory.
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self.writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        self._writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         self._others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]  # Weights & Biases, ...
         self.step = trainer.global_step // max(len(trainer.optimizers), 1)
         self.epoch = trainer.current_epoch + 1
-        self.weights = weights_shown(trainer)
+        self.moment = f"epoch {self.epoch}"
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if fitting and any(isinstance(item, WeightAveraging) for item in trainer.callbacks):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            self.moment += ", averaged weights" if trainer.validating else ", trained weights"
         self.folder = Path(trainer.default_root_dir)
+        self._is_trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set elsewhere in Lightning; it has no loggers
 
     @property
-    def moment(self) -> str:
-        """Epoch and kind of weights, as text for a caption."""
-        return f"epoch {self.epoch}" + (f", {self.weights}" if self.weights else "")
+    def writers(self) -> list[Any]:
+        """TensorBoard's writers, for media that are logged nowhere else."""
+        if not self._writers and not self._is_trial:
+            warn_once("Without a TensorBoardLogger, graphs, curves, embeddings, HPARAMS and texts are not logged.")
+        return self._writers
 
     def image(self, tag: str, image: Tensor, caption: str = "") -> None:
         """Log an image, uint8 ``(3, H, W)``, with a caption, and write it to ``pictures/<tag>/epoch_0003.png``.
@@ -73,9 +77,11 @@ class LogSnapshot:
 
     def histogram(self, tag: str, histogram: Histogram) -> None:
         """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
-        for writer in self.writers:
-            writer.add_histogram_raw(tag, **histogram._asdict(), global_step=self.step)
-        values = [f"{value:.6g}" for value in (histogram.rms, *quantiles(histogram))]
+        if not histogram.num:
+            return
+        for writer in self._writers:
+            writer.add_histogram_raw(tag, *histogram[:-1], global_step=self.step)
+        values = [f"{value:.6g}" for value in (histogram.rms, *histogram.quantiles)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "distributions.csv").open("a", newline="") as file:
             rows = csv.writer(file)
@@ -87,6 +93,16 @@ class LogSnapshot:
         """Log a text to TensorBoard."""
         for writer in self.writers:
             writer.add_text(tag, markdown, self.step)
+
+    def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file to the run directory, with NaN as an empty cell."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(self.folder / name) as partial, partial.open("w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(header)
+            lines.writerows(
+                [formatted(cell, ".6f") if isinstance(cell, float) else cell for cell in row] for row in rows
+            )
 
     def _write_image(self, tag: str, image: Tensor, description: str) -> None:
         picture, info = to_pil_image(image), PngInfo()
@@ -109,33 +125,11 @@ class LogSnapshot:
             partial.write_bytes(encoded.getvalue())
         width, height = picture.size
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
-        for writer in self.writers:
+        for writer in self._writers:
             assert writer.file_writer is not None
             writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), self.step)
 
 
-def quantiles(histogram: Histogram) -> list[float]:
-    """Return the quantiles of a histogram at ``QUANTILES``, assuming that values are uniform within a bucket."""
-    limits, counts = np.array(histogram.bucket_limits), np.array(histogram.bucket_counts, float)
-    edges = np.clip([histogram.min, *limits], histogram.min, histogram.max)
-    below = np.concatenate([[0.0], np.cumsum(counts)])
-    filled = counts > 0
-    # two points per bucket, because the next bucket may start elsewhere after empty ones are removed
-    values = np.stack([edges[:-1][filled], edges[1:][filled]], 1).ravel()
-    ranks = np.stack([below[:-1][filled], below[1:][filled]], 1).ravel()
-    return np.interp(np.array(list(QUANTILES.values())) * below[-1], ranks, values).tolist()
-
-
-def write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(file) as partial, partial.open("w", newline="") as lines:
-        csv.writer(lines).writerows(rows)
-
-
-def weights_shown(trainer: Trainer) -> str:
-    """Return which weights the module has now, as text; empty without a ``WeightAveraging`` callback."""
-    fitting = trainer.state.fn == TrainerFn.FITTING
-    if not fitting or not any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        return ""
-    return "averaged weights" if trainer.validating else "trained weights"
+def formatted(value: float, spec: str) -> str:
+    """Return a number as text, "" for NaN."""
+    return "" if math.isnan(value) else format(value, spec)

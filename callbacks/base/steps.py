@@ -9,10 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from callbacks.base.drawing import DrawingCallback
-from callbacks.tools.histogram import TensorStatistics, gather_later
+from callbacks.tools.histogram import Histogram, gather_later
 from callbacks.tools.layers import network_of
-
-StatisticsByName = dict[str, TensorStatistics]
 
 
 class Step:
@@ -20,62 +18,49 @@ class Step:
 
     Tensors on a device are counted there immediately and transferred on first access. Tensors on the CPU are copied and
     counted on first access, in the drawing thread. Neither blocks training.
+
+    Attributes:
+        number: Number of the step, from 0.
+        dimensions: Number of dimensions of each parameter.
+        weights: Returns the histograms of the weights before the step.
+        gradients: Returns those of the gradients of the whole step: accumulated, unscaled, before clipping.
+        updates: Returns those of the changes by the step of weights that have a gradient.
     """
 
     @torch.no_grad()
     def __init__(self, number: int, pl_module: LightningModule) -> None:
-        self.number = number  # from 0
+        self.number = number
         self._parameters = dict(network_of(pl_module).named_parameters())
         self.dimensions = {name: parameter.ndim for name, parameter in self._parameters.items()}
         self._before = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
         self._moving = list(gradients)
         copies = {name: grad.clone() if grad.device.type == "cpu" else grad for name, grad in gradients.items()}
-        self._weights, self._gradients = gather_later(self._before), gather_later(copies)
-        self._updates: Callable[[], StatisticsByName] | None = None
+        self.weights, self.gradients = gather_later(self._before), gather_later(copies)
+        self.updates: Callable[[], dict[str, Histogram]] = gather_later({})
 
     @torch.no_grad()
     def finish(self) -> None:
         """Compute the updates after the step; only the first call has an effect."""
-        if self._updates is None:
+        if self._before:
             updates = {name: self._parameters[name].detach() - self._before[name] for name in self._moving}
-            self._updates = gather_later(updates)
+            self.updates = gather_later(updates)
             self._parameters, self._before = {}, {}
-
-    @property
-    def weights(self) -> StatisticsByName:
-        """Statistics of the weights before the step."""
-        return self._weights()
-
-    @property
-    def gradients(self) -> StatisticsByName:
-        """Statistics of the gradients of the whole step: accumulated, unscaled, before clipping."""
-        return self._gradients()
-
-    @property
-    def updates(self) -> StatisticsByName:
-        """Statistics of the changes by the step of weights that have a gradient."""
-        return {} if self._updates is None else self._updates()
 
 
 class StepCallback(DrawingCallback):
-    """Use the statistics of one step per epoch; subclasses override ``draw``, or ``on_step``.
+    """Use the statistics of one step per epoch; subclasses override ``draw(log, step)``.
 
     It is the middle step, because at the end of an epoch schedules have often reduced the learning rate to zero. A
-    second copy of the weights is held during that step. By default, ``on_step`` passes the step to ``draw``.
+    second copy of the weights is held during that step.
     """
 
-    required_media = ("histograms",)
     needs_network = True
     _waiting = False
     _step: Step | None = None
 
-    def on_step(self, trainer: Trainer, step: Step) -> None:
-        """Process a step; called on rank zero."""
-        self.draw_later(trainer, step)
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._waiting = trainer.is_global_zero and not self.sharded and self.due(trainer)
+        self._waiting = trainer.is_global_zero and self.due(trainer)
 
     on_train_start = on_train_epoch_start  # an epoch within which a run resumes does not call on_train_epoch_start
 
@@ -86,10 +71,9 @@ class StepCallback(DrawingCallback):
         if not (past_middle or trainer.is_last_batch or trainer.global_step + 1 == trainer.max_steps):
             return
         self._waiting = False
-        current = _steps.get(trainer)
-        if current is None or current.number != trainer.global_step:
-            current = _steps[trainer] = Step(trainer.global_step, pl_module)
-        self._step = current
+        self._step = _steps.get(trainer)
+        if self._step is None or self._step.number != trainer.global_step:
+            self._step = _steps[trainer] = Step(trainer.global_step, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,7 +83,7 @@ class StepCallback(DrawingCallback):
         step, self._step = self._step, None
         _steps.pop(trainer, None)  # all callbacks have a reference by now; another one would keep its copies in memory
         step.finish()
-        self.on_step(trainer, step)
+        self.draw_later(trainer, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._step = None

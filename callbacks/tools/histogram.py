@@ -1,6 +1,6 @@
-"""Compute histograms and statistics of many tensors with one transfer from their device to the CPU."""
+"""Compute histograms of many tensors with one transfer from their device to the CPU."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ FIRST, LAST = (127 - 40) << 3, (127 + 64) << 3
 EDGES = (np.arange(FIRST, LAST + 1, dtype=np.int32) << DROPPED).view(np.float32).astype(float)
 LIMITS = np.array([*-EDGES[::-1], *EDGES, np.finfo(np.float64).max])  # upper edge of each bucket
 CHUNK = 1 << 20  # values that are counted at a time, which limits the memory for intermediate results
+QUANTILES = {"minimum": 0.0, "16%": 0.1587, "median": 0.5, "84%": 0.8413, "maximum": 1.0}  # a standard deviation
 
 
 class Histogram(NamedTuple):
-    """Counts in buckets; the fields are the arguments of ``SummaryWriter.add_histogram_raw``."""
+    """Histogram of the finite values of a tensor; NaN, and empty, if it has none."""
 
     min: float
     max: float
@@ -27,66 +28,48 @@ class Histogram(NamedTuple):
     sum_squares: float
     bucket_limits: list[float]  # upper edge of each bucket
     bucket_counts: list[int]
-
-    @property
-    def rms(self) -> float:
-        """Root mean square."""
-        return (self.sum_squares / self.num) ** 0.5
-
-
-class TensorStatistics(NamedTuple):
-    """Statistics of one tensor."""
-
-    histogram: Histogram | None  # of the finite values; None if there are none
     nonfinite: int  # number of NaN and infinite values
 
     @property
     def rms(self) -> float:
-        """Root mean square of the finite values; NaN if there are none."""
-        return self.histogram.rms if self.histogram else float("nan")
+        """Root mean square."""
+        return (self.sum_squares / self.num) ** 0.5 if self.num else float("nan")
+
+    @property
+    def quantiles(self) -> list[float]:
+        """The ``QUANTILES``, if values are uniform within a bucket."""
+        edges = np.clip([self.min, *self.bucket_limits], self.min, self.max)
+        ranks = np.cumsum([0, *self.bucket_counts])
+        return np.interp(np.array(list(QUANTILES.values())) * self.num, ranks, edges).tolist()
 
 
-def gather(tensors: Mapping[str, Tensor]) -> dict[str, TensorStatistics]:
-    """Return the histogram and the number of non-finite values of each tensor, with one transfer."""
-    return unpack(tensors, count(tensors.values()))
+def gather(tensors: Mapping[str, Tensor]) -> dict[str, Histogram]:
+    """Return the histogram of each tensor, with one transfer."""
+    return unpack({name: count(tensor) for name, tensor in tensors.items()})
 
 
-def gather_later(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, TensorStatistics]]:
+def gather_later(tensors: Mapping[str, Tensor]) -> Callable[[], dict[str, Histogram]]:
     """Return a function that waits for the result of ``gather`` and returns it; it may be called in any thread.
 
     A device starts counting immediately. Tensors on the CPU are counted when the function is called, and must not
     change until then.
     """
-    names, values = list(tensors), list(tensors.values())
-    if all(tensor.device.type == "cpu" for tensor in values):
-        return cache(lambda: unpack(names, count(values)))
-    rows = count(values)
-    return cache(lambda: unpack(names, rows))
+    if all(tensor.device.type == "cpu" for tensor in tensors.values()):
+        return cache(lambda: gather(tensors))
+    counts = {name: count(tensor) for name, tensor in tensors.items()}
+    return cache(lambda: unpack(counts))
 
 
 @torch.no_grad()
-def count(tensors: Iterable[Tensor]) -> Tensor:
-    """Count the values of tensors on their device, without waiting for it.
+def count(tensor: Tensor) -> Tensor:
+    """Count the values of a tensor on its device, without waiting for it.
 
     Returns:
-        Float64 ``(len(tensors), len(LIMITS) + 5)``, for ``unpack``: counts in the buckets; then minimum, maximum, sum
-        and sum of squares of the finite values, and the number of other values. It is on the device, except for Apple's
-        GPUs, which do not support float64.
+        Float64 ``(len(LIMITS) + 5,)``, for ``unpack``: counts in the buckets; then minimum, maximum, sum and sum of
+        squares of the finite values, and the number of other values. It is on the device, except for Apple's GPUs,
+        which do not support float64.
     """
-    rows = [_row(tensor.cpu() if tensor.device.type == "mps" else tensor) for tensor in tensors]
-    return torch.stack(rows) if rows else torch.empty(0, 0)
-
-
-def unpack(names: Iterable[str], rows: Tensor) -> dict[str, TensorStatistics]:
-    """Transfer the result of ``count`` and return the statistics by the names of the tensors."""
-    return {
-        name: TensorStatistics(_histogram(row[:-5], *row[-5:-1].tolist()), int(row[-1]))
-        for name, row in zip(names, rows.cpu().numpy(), strict=True)
-    }
-
-
-def _row(tensor: Tensor) -> Tensor:
-    values = tensor.detach().float().flatten()
+    values = (tensor.cpu() if tensor.device.type == "mps" else tensor).float().flatten()
     counts = torch.zeros(len(LIMITS) + 5, dtype=torch.double, device=values.device)
     if not len(values):
         return counts
@@ -107,6 +90,14 @@ def _row(tensor: Tensor) -> Tensor:
     return counts
 
 
+def unpack(counts: Mapping[str, Tensor]) -> dict[str, Histogram]:
+    """Transfer the results of ``count`` in one copy and return the histograms."""
+    if not counts:
+        return {}
+    rows = torch.stack(list(counts.values())).cpu().numpy()
+    return {name: _histogram(row[:-5], *row[-5:].tolist()) for name, row in zip(counts, rows, strict=True)}
+
+
 def _bucket(values: Tensor) -> Tensor:
     """Return the bucket of each finite float32: its bit pattern, without the sign, sorts like its magnitude."""
     bits = values.view(torch.int32)
@@ -115,12 +106,9 @@ def _bucket(values: Tensor) -> Tensor:
     return distance.mul_(sign).add_(len(EDGES)).long()
 
 
-def _histogram(counts: np.ndarray, *moments: float) -> Histogram | None:
+def _histogram(counts: np.ndarray, low: float, high: float, total: float, squares: float, other: float) -> Histogram:
     filled = counts.nonzero()[0]
-    if len(filled) == 0:
-        return None
-    minimum, maximum, total, squares = moments
     # TensorBoard draws from the previous limit, so an empty bucket is put first
-    shown = slice(max(filled[0] - 1, 0), filled[-1] + 1)
-    limits, shown_counts = LIMITS[shown].tolist(), counts[shown].astype(int).tolist()
-    return Histogram(minimum, maximum, int(counts.sum()), total, squares, limits, shown_counts)
+    shown = slice(max(filled[0] - 1, 0), filled[-1] + 1) if len(filled) else slice(0)
+    buckets = LIMITS[shown].tolist(), counts[shown].astype(int).tolist()
+    return Histogram(low, high, int(counts.sum()), total, squares, *buckets, int(other))

@@ -14,14 +14,57 @@ from torch import Tensor, nn
 
 from callbacks.tools.pictures import min_max
 
+Layers = dict[str, Any]  # modules by name
+
 
 def network_of(module: nn.Module) -> nn.Module:
     """Return a LightningModule's ``network``, or the module itself; tags are the names within it."""
     return getattr(module, "network", module)
 
 
+def find_layers(
+    module: nn.Module, patterns: Sequence[str] | None = None, types: Any = nn.Conv2d, most: int | None = None
+) -> Layers:
+    """Return layers of the network by name, from the first to the last.
+
+    Args:
+        module: Module whose network is searched.
+        patterns: Shell patterns of names, such as "stages.*.conv2".
+        types: Types of the layers if there are no patterns.
+        most: Maximum number of layers of these types, spread evenly.
+
+    Raises:
+        MisconfigurationException: A pattern matches no layer.
+    """
+    layers = {name: layer for name, layer in network_of(module).named_modules() if name}
+    if patterns is None:
+        names = [name for name, layer in layers.items() if isinstance(layer, types)]
+        return {name: layers[name] for name in evenly(names, most or len(names))}
+    for pattern in patterns:
+        if not fnmatch.filter(layers, pattern):
+            near = get_close_matches(pattern, layers, 5, cutoff=0.3) or list(layers)[:5]
+            raise MisconfigurationException(
+                f"Expected {pattern!r} to match a layer of the network, but it matches none of its {len(layers)}. "
+                f"Among them are {', '.join(near)}."
+            )
+    matches = {name for pattern in patterns for name in fnmatch.filter(layers, pattern)}
+    return {name: layer for name, layer in layers.items() if name in matches}
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """Return ``most`` of the items, spread evenly from the first to the last, or all if there are fewer."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in torch.linspace(0, len(items) - 1, most).round().int().tolist()]
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names as text, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 @contextmanager
-def hooked(layers: dict[str, nn.Module], keep: Any) -> Iterator[None]:
+def hooked(layers: Layers, keep: Any) -> Iterator[None]:
     """Call ``keep(name, module, args, output)`` after the forward pass of layers; removes its hooks on exit."""
     handles = []
     try:
@@ -47,54 +90,12 @@ def predicted_classes(logits: Tensor) -> Tensor:
     return logits.float().softmax(1).argmax(1)
 
 
-def check_logits(pl_module: LightningModule, output: Tensor, owner: object) -> None:
-    """Raise MisconfigurationException unless the output of a module consists of logits, ``(N, classes)``."""
-    if output.ndim != 2 or output.shape[1] != len(names_of(pl_module, output.shape[1])):
-        raise MisconfigurationException(
-            f"Expected a module that returns logits (N, classes), one for each of its class names, for "
-            f"{type(owner).__name__}, but got {tuple(output.shape)}. Switch it off with --callbacks.NAME false."
-        )
-
-
-def check_maps(output: Any, layer: str, owner: object) -> Tensor:
+def check_maps(output: Any, layer: str) -> Tensor:
     """Return the output of a layer; raise MisconfigurationException unless it is ``(N, C, H, W)``."""
-    if isinstance(output, Tensor) and output.ndim == 4:
+    shape = tuple(getattr(output, "shape", ()))
+    if len(shape) == 4:
         return output
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise MisconfigurationException(
-        f"Expected layer {layer!r} of {type(owner).__name__} to return maps (N, C, H, W), but got {got}. Set another "
-        "layer."
-    )
-
-
-def matching_layers(pl_module: LightningModule, patterns: Sequence[str], owner: object) -> dict[str, nn.Module]:
-    """Return the layers of the network whose names match any of the shell patterns, such as "stages.*.conv2".
-
-    Raises:
-        MisconfigurationException: A pattern matches no layer.
-    """
-    modules = {name: module for name, module in network_of(pl_module).named_modules() if name}
-    layers: dict[str, nn.Module] = {}
-    for pattern in patterns:
-        matching = {name: module for name, module in modules.items() if fnmatch.fnmatchcase(name, pattern)}
-        if not matching:
-            near = get_close_matches(pattern, modules, 5, cutoff=0.3) or list(modules)[:5]
-            raise MisconfigurationException(
-                f"Expected layers {pattern!r} of {type(owner).__name__} to match a layer of the network, but it "
-                f"matches none of its {len(modules)}. Among them are {', '.join(near)}."
-            )
-        layers |= matching
-    return layers
-
-
-def convolutions(pl_module: LightningModule, count: int | None = None) -> dict[str, nn.Module]:
-    """Return the 2-D convolutions of the network, or ``count`` of them, spread evenly from the first to the last."""
-    modules = network_of(pl_module).named_modules()
-    layers: dict[str, nn.Module] = {name: module for name, module in modules if isinstance(module, nn.Conv2d)}
-    if count is None or len(layers) <= count:
-        return layers
-    names = list(layers)
-    return {names[i]: layers[names[i]] for i in torch.linspace(0, len(names) - 1, count).round().int().tolist()}
+    raise MisconfigurationException(f"Expected a layer that returns maps (N, C, H, W), but {layer!r} returns {shape}.")
 
 
 def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:

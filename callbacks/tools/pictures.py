@@ -1,6 +1,7 @@
 """Arrange tensors as images: grids of grey or coloured cells, with text."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from callbacks.tools.fonts import cut_middle, drawable, font
+from callbacks.tools.fonts import font, shortened
 
 BACKGROUND = 0.35  # grey between cells, distinct from black and white
 CELL = 24  # minimum side of a cell in pixels, so that it is recognisable on a screen
 LINE = 16  # height of a line of text in pixels
+LETTER = 8  # width of a wide letter in pixels
 NARROWEST = 260  # minimum width of an image with a caption in pixels
 
 
@@ -37,49 +41,40 @@ def enlarge(images: Tensor, size: int) -> Tensor:
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
-def wrap(cells: Tensor) -> Tensor:
-    """Arrange ``(N, 3, H, W)`` as ``(rows, columns, 3, H, W)``, as square as possible, with empty cells at the end."""
-    columns = math.ceil(len(cells) ** 0.5)
-    padding = (0, 0, 0, 0, 0, 0, 0, -len(cells) % columns)
-    return torch.nn.functional.pad(cells, padding, value=BACKGROUND).unflatten(0, (-1, columns))
-
-
-def grid(cells: Tensor, gap: int = 2) -> Tensor:
-    """Arrange cells in rows and columns.
+def grid(cells: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Arrange cells in rows; like torchvision's ``make_grid``, but without a loop over the cells.
 
     Args:
-        cells: ``(rows, columns, 3, H, W)`` from 0 to 1.
+        cells: ``(N, 3, H, W)`` from 0 to 1.
+        columns: Cells in a row; by default, the grid is as square as possible.
         gap: Pixels between cells and at the border.
 
     Returns:
         uint8 ``(3, height, width)``.
     """
-    rows, columns, _, height, width = cells.shape
-    framed = torch.full((rows, columns, 3, height + gap, width + gap), BACKGROUND, device=cells.device)
-    framed[..., gap:, gap:] = cells
-    picture = framed.permute(2, 0, 3, 1, 4).reshape(3, rows * (height + gap), columns * (width + gap))
-    picture = torch.nn.functional.pad(picture, (0, gap, 0, gap), value=BACKGROUND)
+    columns = columns or math.ceil(len(cells) ** 0.5)
+    padding = (gap, 0, gap, 0, 0, 0, 0, -len(cells) % columns)
+    framed = F.pad(cells, padding, value=BACKGROUND).unflatten(0, (-1, columns))  # (rows, columns, 3, H, W)
+    picture = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    picture = F.pad(picture, (0, gap, 0, gap), value=BACKGROUND)
     return (picture.clamp(0, 1) * 255).round().byte()
 
 
 def add_caption(picture: Tensor, text: str) -> Tensor:
     """Return an image, uint8 ``(3, H, W)``, with a caption in black on white below it, wrapped to its width."""
-    _, height, width = picture.shape
-    lines, wide = [""], max(width, NARROWEST)
-    for word in drawable(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font().getlength(longer) > wide - 4:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    strip = Image.new("RGB", (wide, LINE * len(lines) + 4), "white")
-    draw = ImageDraw.Draw(strip)
+    height, width = picture.shape[-2:]
+    wide = max(width, NARROWEST)
+    lines = textwrap.wrap(text, wide // LETTER)
+    canvas = Image.new("RGB", (wide, height + LINE * len(lines) + 4), "white")
+    canvas.paste(to_pil_image(picture))
+    write(canvas, lines, 3, height + 1)
+    return pil_to_tensor(canvas)
+
+
+def write(canvas: Image.Image, lines: Sequence[str], left: int, top: int) -> None:
+    """Write lines of black text into an image."""
     for number, line in enumerate(lines):
-        draw.text((3, LINE * number + 1), line, "black", font())
-    result = torch.full((3, height + strip.height, wide), 255, dtype=torch.uint8)
-    result[:, :height, :width] = picture
-    result[:, height:] = torch.from_numpy(np.array(strip)).permute(2, 0, 1)
-    return result
+        ImageDraw.Draw(canvas).text((left, top + LINE * number), line, "black", font())
 
 
 def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, side: int = 96) -> Tensor:
@@ -94,21 +89,15 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]], columns: int = 6, s
     Returns:
         uint8 ``(3, height, width)``.
     """
-    images = enlarge(images, side)
-    height, width = images.shape[-2:]
-    lines, columns = max(map(len, captions)), min(columns, len(images))
-    cell_height, cell_width = height + LINE * lines + 6, width + 6
-    rows = -(-len(images) // columns)
-    picture = Image.new("RGB", (columns * cell_width + 6, rows * cell_height + 6), "white")
-    draw = ImageDraw.Draw(picture)
-    for number, (image, words) in enumerate(zip(images, captions, strict=True)):
-        left, top = 6 + number % columns * cell_width, 6 + number // columns * cell_height
-        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        picture.paste(Image.fromarray(pixels), (left, top))
-        for line, text in enumerate(words):
-            caption = shortened(drawable(text), width)
-            draw.text((left, top + height + LINE * line), caption, "black", font())
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    images = (enlarge(images, side).clamp(0, 1) * 255).round().byte()
+    columns, (height, width) = min(columns, len(images)), images.shape[-2:]
+    down, across = height + LINE * max(map(len, captions)) + 6, width + 6
+    canvas = Image.new("RGB", (columns * across + 6, -(-len(images) // columns) * down + 6), "white")
+    for number, (image, lines) in enumerate(zip(images, captions, strict=True)):
+        left, top = 6 + number % columns * across, 6 + number // columns * down
+        canvas.paste(to_pil_image(image), (left, top))
+        write(canvas, [shortened(line, width) for line in lines], left, top + height)
+    return pil_to_tensor(canvas)
 
 
 def rendered(figure: Figure) -> Tensor:
@@ -116,14 +105,3 @@ def rendered(figure: Figure) -> Tensor:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return torch.from_numpy(np.array(canvas.buffer_rgba())[..., :3]).permute(2, 0, 1)
-
-
-def shortened(text: str, width: int) -> str:
-    """Shorten a text to a width in pixels by an ellipsis in the middle, because its end may be a number."""
-    text = " ".join(text.split())
-    if font().getlength(text) <= width:
-        return text
-    length = len(text)
-    while length and font().getlength(cut_middle(text, length)) > width:
-        length -= 1
-    return cut_middle(text, length)

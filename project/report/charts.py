@@ -1,7 +1,7 @@
 """Lay out charts as SVG paths and ticks, with a description and a table of the values. Imports no torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -9,12 +9,11 @@ import numpy as np
 from project.report.read import QUANTILES, Run
 from project.runs.metrics import format_metric
 
-WIDTH, HEIGHT = 360, 210  # CSS pixels: a phone's width, so that text is not scaled there
-LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 10  # margins
+LEFT, RIGHT, TOP, BOTTOM = 60, 342, 10, 168  # plot area, in CSS pixels of 360 x 210, a phone's width
 MOST_ROWS = 60  # of a table of values
-STEPS = (1, 2, 2.5, 5, 10)  # between ticks, times a power of ten
 
 T = TypeVar("T")
+Ticks = list[tuple[float, float]]  # pixel and value
 
 
 class Line(NamedTuple):
@@ -23,7 +22,7 @@ class Line(NamedTuple):
     name: str
     x: np.ndarray
     y: np.ndarray
-    style: int
+    style: int = 0
     run: int = 0
 
 
@@ -49,27 +48,23 @@ def line_of(run: Run, tag: str, unit: str, name: str, style: int = 0, number: in
 
 def line_chart(title: str, lines: Sequence[Line], xlabel: str, metric: str = "") -> Chart:
     """Return a chart of lines; ``metric`` is "acc" for shares, which are printed in percent."""
-    positions = sorted({float(x) for line in lines for x in line.x})
+    x, xticks = axis([line.x for line in lines], LEFT, RIGHT, most=6, whole=True)
+    y, yticks = axis([line.y for line in lines], BOTTOM, TOP, most=4, edge=0.05)
+    positions = sorted({float(value) for line in lines for value in line.x})
     shown = spread_evenly(positions, MOST_ROWS)
     cut = f" ({len(shown)} of {len(positions)} rows)" if len(shown) < len(positions) else ""
     values = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in lines]
-    x, y = _scales(lines)
     return Chart(
         title,
         xlabel,
-        f"{title}, by {xlabel}. {' '.join(_words(line, xlabel, metric) for line in lines)}",
-        [(x(value), f"{value:g}") for value in x.ticks(6, whole=True)],
-        [(y(value), f"{100 * value:.4g}%" if metric == "acc" else _tick(value)) for value in y.ticks(4)],
-        [(_path(line, x, y), line) for line in lines],
+        f"{title}, by {xlabel}. {' '.join(_words(line, metric) for line in lines)}",
+        [(pixel, f"{value:g}") for pixel, value in xticks],
+        [(pixel, f"{100 * value:.4g}%" if metric == "acc" else _tick(value)) for pixel, value in yticks],
+        [(_path(x(line.x), y(line.y)), line) for line in lines],
         [note for line in lines if (note := not_finite(line, xlabel))],
         [f"{xlabel}{cut}", *(line.name for line in lines)],
         [[f"{x:.4g}", *(format_metric(each[x], metric) if x in each else "" for each in values)] for x in shown],
     )
-
-
-def _tick(value: float) -> str:
-    """Return a number in at most seven characters, which fit beside an axis."""
-    return f"{value / 1000:.4g}k" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def distribution_chart(title: str, quantiles: dict[int, list[float]]) -> Chart:
@@ -77,6 +72,26 @@ def distribution_chart(title: str, quantiles: dict[int, list[float]]) -> Chart:
     epochs, values = np.array(list(quantiles), float), np.array(list(quantiles.values()))
     columns = zip(QUANTILES, values.T, (5, 1, 0, 1, 5), strict=True)
     return line_chart(title, [Line(name, epochs, column, style) for name, column, style in columns], "epoch")
+
+
+def axis(
+    lines: Sequence[np.ndarray], start: float, end: float, most: int, edge: float = 0, whole: bool = False
+) -> tuple[Callable[[np.ndarray], np.ndarray], Ticks]:
+    """Return the function from values to pixels between start and end, and about ``most`` ticks at round values."""
+    values = np.concatenate(lines)
+    values = values[np.isfinite(values)] if np.isfinite(values).any() else np.array([0.0, 1.0])
+    low, high = values.min(), values.max()
+    margin = edge * (high - low) if high > low else 0.5 * abs(high) or 0.5
+    low, high = low - margin, high + margin
+    power = 10 ** math.floor(math.log10((high - low) / most))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * most >= high - low)
+    step = math.ceil(step) if whole else step
+
+    def pixels(values: np.ndarray) -> np.ndarray:
+        return start + (values - low) / (high - low) * (end - start)
+
+    ticks = np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
+    return pixels, list(zip(pixels(ticks).tolist(), ticks.tolist(), strict=True))
 
 
 def not_finite(line: Line, xlabel: str) -> str:
@@ -91,57 +106,25 @@ def not_finite(line: Line, xlabel: str) -> str:
 
 def spread_evenly(items: Sequence[T], most: int) -> list[T]:
     """Return all items, or ``most`` of them, evenly spaced from the first to the last."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]
 
 
-class _Scale(NamedTuple):
-    """Map values from ``low`` to ``high`` to pixels from ``start`` to ``end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self, most: int, whole: bool = False) -> list[float]:
-        """Return about ``most`` round values, or whole ones."""
-        power = 10 ** math.floor(math.log10((self.high - self.low) / most))
-        step = next(step for factor in STEPS if (step := factor * power) * most >= self.high - self.low)
-        step = math.ceil(step) if whole else step
-        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+def _tick(value: float) -> str:
+    """Return a number in at most seven characters, which fit beside an axis."""
+    return f"{value / 1000:.4g}k" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _scales(lines: Sequence[Line]) -> tuple[_Scale, _Scale]:
-    ranges = []
-    for values in (np.concatenate([line.x for line in lines]), np.concatenate([line.y for line in lines])):
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-        margin = 0.5 * abs(high) or 0.5 if high == low else 0.0
-        ranges.append((low - margin, high + margin))
-    (left, right), (low, high) = ranges
-    edge = 0.05 * (high - low)
-    return _Scale(left, right, LEFT, WIDTH - RIGHT), _Scale(low - edge, high + edge, HEIGHT - BOTTOM, TOP)
-
-
-def _path(line: Line, x: _Scale, y: _Scale) -> str:
+def _path(x: np.ndarray, y: np.ndarray) -> str:
     """Return the path of a line with a gap at values that are not finite; a single point is drawn as a dot."""
-    path, is_open = "", False
-    for a, b in zip(line.x.tolist(), line.y.tolist(), strict=True):
-        if math.isfinite(b):
-            path += f"{'L' if is_open else 'M'}{x(a):.1f} {y(b):.1f}" + ("" if is_open else "h0")
-        is_open = math.isfinite(b)
+    path, command = "", "M"
+    for a, b in zip(x.tolist(), y.tolist(), strict=True):
+        path += f"{command}{a:.1f} {b:.1f}{'h0' if command == 'M' else ''}" if math.isfinite(b) else ""
+        command = "L" if math.isfinite(b) else "M"
     return path
 
 
-def _words(line: Line, xlabel: str, metric: str) -> str:
-    """Return the first, last, lowest and highest value of a line."""
-    finite = np.isfinite(line.y)
-    if not finite.any():
-        return f"{line.name}: never finite."
-    x, y = line.x[finite], line.y[finite]
-    first, last, least, most = (f"{format_metric(y[i], metric)} at {x[i]:.4g}" for i in (0, -1, y.argmin(), y.argmax()))
-    return f"{line.name}: {first}, {last}; lowest {least}, highest {most}."
+def _words(line: Line, metric: str) -> str:
+    """Return the first and the last value of a line."""
+    ends = np.flatnonzero(np.isfinite(line.y))[[0, -1]] if np.isfinite(line.y).any() else ()
+    values = [f"{format_metric(line.y[i], metric)} at {line.x[i]:.4g}" for i in ends]
+    return f"{line.name}: {' to '.join(values) or 'never finite'}."

@@ -19,36 +19,36 @@ from project.runs.config import CONFIG, EXPECTED, PREVIOUS_CONFIGS, differences,
 from project.runs.folders import REPORT
 from project.runs.outcome import changes, compare, facts, subject
 
-SECTIONS: dict[str, tuple[str, list[str]]] = {  # title and kinds of pictures of the macros of sections.html, in order
-    "outcome": ("Outcome", []),
-    "curves": ("Learning curves", []),
-    "confusion": ("Confusion matrix", ["confusion_matrix", "confusion_matrix_normalised"]),
-    "mistakes": ("Most confident mistakes", []),
-    "attention": ("Grad-CAM and occlusion", ["grad_cam", "occlusion"]),
-    "classes": ("Classes", ["roc"]),
-    "kernels": ("Kernels", ["kernels_colour", "kernels", "kernels_video"]),
-    "maps": ("Feature maps", ["feature_maps"]),
-    "distributions": ("Distributions over time", []),
-    "flow": ("Gradient flow", ["gradient_flow"]),
-    "more": ("More pictures and scalars", []),  # pictures of all other kinds
-    "origin": ("What produced it", []),
+SECTIONS: dict[str, tuple[str, list[str], list[str]]] = {  # title; kinds of pictures that are shown, and folded
+    "outcome": ("Outcome", [], []),
+    "curves": ("Learning curves", [], []),
+    "confusion": ("Confusion matrix", [], ["confusion_matrix"]),
+    "mistakes": ("Most confident mistakes", ["mistakes"], []),
+    "attention": ("Grad-CAM and occlusion", ["grad_cam", "occlusion"], []),
+    "classes": ("Classes", ["roc"], []),
+    "kernels": ("Kernels", ["kernels_colour"], ["kernels", "kernels_video"]),
+    "maps": ("Feature maps", ["feature_maps"], []),
+    "distributions": ("Distributions over time", [], []),
+    "flow": ("Gradient flow", ["gradient_flow"], []),
+    "more": ("More pictures and scalars", [], []),  # pictures of all other kinds
+    "origin": ("What produced it", [], []),
 }
-CURVES = {  # scalars of each chart
-    "Loss": ["train/loss", "val/loss"],
-    "Accuracy": ["train/acc", "val/acc"],
-    "Loss of single training steps": ["train/loss_step"],
+CURVES = {  # charts of scalars, by a pattern of their names
+    "Loss": "(train|val)/loss",
+    "Accuracy": "(train|val)/acc",
+    "Loss of single training steps": "train/loss_step",
+    "Learning rate": "lr-(?!.*-(momentum|weight_decay)$).*",  # of LearningRateMonitor
+    "Momentum": "lr-.*-momentum",
+    "Weight decay": "lr-.*-weight_decay",
 }
 MOST_LINES, MOST_CHARTS, MOST_WARNINGS = 6, 12, 8  # of a chart: as many as colours; of other scalars; of NaN and Inf
 OPEN, FOLDED = 3, 6  # charts of a kind of distributions
 
 
 def write_report(run: Path, other: Path | None = None, output: Path | None = None) -> Path:
-    """Write the report of a run, or of two side by side, and return its path.
+    """Write the report of a run directory, or of two side by side, and return its path.
 
-    Args:
-        run: Run directory.
-        other: Another run directory to compare with.
-        output: The file. Default: report.html in ``run``, or report_with_<run>.html in ``other``.
+    Without ``output``, it is report.html in ``run``, or report_with_<run>.html in ``other``.
 
     Raises:
         RunError: A config is not YAML.
@@ -69,10 +69,10 @@ def render(runs: Sequence[Run]) -> str:
     names = [f"{letter}: {run.result.name}" for letter, run in zip("AB", runs, strict=False)]
     names = names if len(runs) == 2 else [runs[0].result.name]
     macros: Any = _templates().get_template("sections.html").make_module({"names": names})
-    contents = {name: str(getattr(macros, name)(runs)).strip() for name in SECTIONS}
-    sections = [(name, title, contents[name]) for name, (title, _) in SECTIONS.items() if contents[name]]
+    sections = {name: str(macros.section(name, runs, *kinds)).strip() for name, (_, *kinds) in SECTIONS.items()}
     title = f"Run{'s' if len(runs) > 1 else ''} {' and '.join(names)}"
-    return _templates().get_template("page.html").render(title=title, sections=sections)
+    shown = [(name, SECTIONS[name][0], content) for name, content in sections.items() if content]
+    return _templates().get_template("page.html").render(title=title, sections=shown)
 
 
 @cache
@@ -80,8 +80,8 @@ def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     functions = (facts, subject, warnings, scalar_charts, distribution_charts, compared, config_texts, origin_table)
-    own_kinds = {name: kinds for name, (_, kinds) in SECTIONS.items()}
-    templates.globals |= {each.__name__: each for each in functions} | {"of_stage": tables, "own_kinds": own_kinds}
+    templates.globals |= {each.__name__: each for each in (*functions, tables.confusions, tables.table_of)}
+    templates.globals["known"] = [kind for _, shown, folded in SECTIONS.values() for kind in shown + folded]
     return templates
 
 
@@ -94,32 +94,26 @@ def warnings(run: Run) -> list[str]:
 
 
 def scalar_charts(runs: Sequence[Run], section: str) -> list[Chart]:
-    """Return the charts of scalars in a section: "curves", or "more" for those without a chart there."""
-    tags = list(dict.fromkeys(tag for run in runs for tag in run.scalars))
-    rates = [tag for tag in tags if tag.startswith("lr-")]  # of LearningRateMonitor
-    others = {"Momentum": "-momentum", "Weight decay": "-weight_decay"}
-    groups = {title: [tag for tag in rates if tag.endswith(end)] for title, end in others.items()}
-    groups = {"Learning rate": [tag for tag in rates if not tag.endswith(tuple(others.values()))]} | groups
-    known = {tag for of_chart in CURVES.values() for tag in of_chart} | {"epoch", *rates}
-    rest = {tag: [tag] for tag in tags if tag not in known}
-    charts = CURVES | groups if section == "curves" else dict(list(rest.items())[:MOST_CHARTS])
-    drawn = [chart for title, of_chart in charts.items() if (chart := _chart(runs, title, of_chart))]
-    if section == "more" and len(rest) > MOST_CHARTS:
-        drawn[-1].notes.append(f"{len(rest) - MOST_CHARTS} more scalars are in metrics.csv.")
+    """Return the charts of scalars in a section: "curves" for those of ``CURVES``, "more" for one of each other."""
+    charts: dict[str, list[str]] = {title: [] for title in CURVES}
+    for tag in sorted({tag for run in runs for tag in run.scalars} - {"epoch"}):
+        title = next((title for title, pattern in CURVES.items() if re.fullmatch(pattern, tag)), tag)
+        charts.setdefault(title, []).append(tag)
+    titles = [title for title, tags in charts.items() if tags and (title in CURVES) == (section == "curves")]
+    drawn = [_chart(runs, title, charts[title]) for title in titles[:MOST_CHARTS]]
+    if len(titles) > MOST_CHARTS:
+        drawn[-1].notes.append(f"{len(titles) - MOST_CHARTS} more scalars are in metrics.csv.")
     return drawn
 
 
-def _chart(runs: Sequence[Run], title: str, tags: Sequence[str]) -> Chart | None:
-    lines = []
+def _chart(runs: Sequence[Run], title: str, tags: Sequence[str]) -> Chart:
     unit = "epoch" if all(run.epoch_ends for run in runs if run.scalars) else "step"  # the same for all lines
+    lines = []
     for i, run in enumerate(runs):
         for style, tag in enumerate(tags[:MOST_LINES]):
-            name = tag.partition("/")[0] if len(tags) == 2 else title
-            name = re.sub("^lr-|-momentum$|-weight_decay$", "", tag) if tag.startswith("lr-") else name
             if tag in run.scalars:
+                name = re.sub("^lr-|-momentum$|-weight_decay$|/(loss|acc)$", "", tag) if title in CURVES else title
                 lines.append(line_of(run, tag, unit, name if len(runs) == 1 else f"{'AB'[i]} {name}", style, i))
-    if not lines:
-        return None
     chart = line_chart(title, lines, unit, "acc" if title == "Accuracy" or "/acc" in title else "")
     if len(tags) > MOST_LINES:
         chart.notes.append(f"{len(tags) - MOST_LINES} more are in metrics.csv, such as {tags[-1]}.")

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +16,8 @@ from project.runs.metrics import METRICS, PER_EPOCH
 from project.runs.results import Result, read_result, tests_of
 
 QUANTILES = ("minimum", "16%", "median", "84%", "maximum")  # columns of distributions.csv
+SHOWN_OTHERWISE = ("kernels_split", "confusion_matrix_normalised")  # kinds of pictures
 LIMIT = 2_000_000  # bytes of all pictures of a run; 2.7 MB in base64
-SHOWN_OTHERWISE = ("mistakes", "kernels_split")  # kinds of pictures
 
 
 class Picture(NamedTuple):
@@ -27,13 +26,7 @@ class Picture(NamedTuple):
     caption: str
     width: int
     height: int
-    data: str  # data URL
-
-
-def embedded(image: Image.Image, content: bytes, caption: str) -> Picture:
-    """Return a picture from an image, PNG or GIF, and the content of its file."""
-    kind = "gif" if image.format == "GIF" else "png"
-    return Picture(caption, *image.size, f"data:image/{kind};base64,{base64.b64encode(content).decode()}")
+    data: str  # data URL, "" if it is left out
 
 
 @dataclass
@@ -79,9 +72,9 @@ class Run:
     def epochs(self, steps: np.ndarray) -> np.ndarray:
         """Convert steps ``(N,)`` to epochs, float ``(N,)``: 1.0 is the last step of the first epoch."""
         known = sorted((step, epoch) for epoch, step in self.epoch_ends.items())
-        x, y = np.array([(-1, 0), *known], float).T  # step 0 is the first of epoch 1
-        rate = (y[-1] - y[-2]) / max(x[-1] - x[-2], 1)
-        return np.where(steps > x[-1], y[-1] + (steps - x[-1]) * rate, np.interp(steps, x, y))
+        ends = np.array([(-1, 0), *known], float)  # step 0 is the first of epoch 1
+        later = ends[-1] + 1000 * (ends[-1] - ends[-2])  # an epoch that is not finished is like the last one
+        return np.interp(steps, *np.vstack([ends, later]).T)
 
     @cached_property
     def distributions(self) -> dict[str, dict[int, list[float]]]:
@@ -105,27 +98,27 @@ class Run:
         return dict(sorted(files.items(), key=lambda item: item[1].stat().st_mtime_ns))
 
     @cached_property
-    def pictures(self) -> tuple[dict[str, list[Picture]], list[Path]]:
-        """Pictures by kind, the first part of the tag, and the files that are left out to limit the size of the page.
+    def pictures(self) -> dict[str, list[Picture]]:
+        """Pictures of the run and its test by kind, the first part of the tag; without data beyond ``LIMIT``.
 
-        The caption of a picture is the description in its file, or else tag and epoch.
+        The caption of a picture is the description in its file, or else its path.
         """
         kinds: dict[str, list[Picture]] = {}
-        left_out, free = [], LIMIT
-        files = {tag: file for run, _ in self.stages for tag, file in run.files.items()}
+        free, files = LIMIT, {tag: file for run, _ in self.stages for tag, file in run.files.items()}
         for tag in sorted(files, key=lambda tag: tag.startswith("kernels")):  # each layer has several
             file, (kind, _, layer) = files[tag], tag.partition("/")
             if kind in SHOWN_OTHERWISE or (kind == "kernels" and f"kernels_colour/{layer}" in files):
                 continue
-            if (size := file.stat().st_size) > free:
-                left_out.append(file.relative_to(self.folder))
-                continue
-            free -= size
+            content, path = file.read_bytes(), file.relative_to(self.folder)
             with Image.open(file) as image:
-                epoch = re.sub("epoch_0*", ", epoch ", file.stem) if file.stem.startswith("epoch_") else ""
-                caption = image.info.get("Description") or f"{tag.replace('_', ' ')}{epoch}"
-                kinds.setdefault(kind, []).append(embedded(image, file.read_bytes(), caption))
-        return kinds, left_out
+                caption, data = image.info.get("Description") or str(path), ""
+                if len(content) <= free:
+                    free -= len(content)
+                    data = f"data:image/{file.suffix[1:]};base64,{base64.b64encode(content).decode()}"
+                else:
+                    caption += f" (left out to limit the size of this page: {path})"
+                kinds.setdefault(kind, []).append(Picture(caption, *image.size, data))
+        return kinds
 
     def table(self, name: str) -> list[dict[str, str]]:
         """Return the complete rows of a CSV file in the directory; an empty list if it does not exist."""

@@ -1,19 +1,14 @@
-"""Tables of classes and confusions, and images of mistakes, from the files of a run or test. Imports no torch."""
+"""Tables of classes and confusions from the files of a run or test. Imports no torch."""
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image
+from project.report.read import Run
 
-from project.report.read import Picture, Run, embedded
-
-WORDS = {"val": "validation", "test": "test"}
 SHARES = ("recall", "precision", "f1", "confidence")  # columns
 MOST_CLASSES = 20  # a larger matrix of numbers is not legible
 MOST_ROWS = 50
 MOST_CONFUSIONS = 10
-SIDE = 96  # maximum side of the image of a mistake, pixels
 LETTERS = 16  # of a class name above a column of the matrix; the rows have the whole names
 LONGEST = 3  # letters of class names that are written from left to right above a column
 NOTHING = "\N{EN DASH}"
@@ -39,52 +34,36 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def mistakes(run: Run, stage: str) -> list[Picture]:
-    """Return the images of the most confident mistakes."""
-    file, rows = run.folder / f"mistakes_{stage}.png", run.table(f"mistakes_{stage}.csv")
-    if not rows or not file.exists():
-        return []
-    pictures = []
-    with Image.open(file) as column:  # the images, one below the other
-        height = column.height // len(rows)
-        for i, row in enumerate(rows):
-            cell, content = column.crop((0, i * height, column.width, (i + 1) * height)), io.BytesIO()
-            cell.thumbnail((SIDE, SIDE))
-            cell.save(content, "PNG")
-            sure = f"{float(row['confidence']):.0%}".replace("%", "\N{NO-BREAK SPACE}%")
-            caption = f"true: {row['true']}, predicted: {row['predicted']} {sure}"
-            pictures.append(embedded(cell, content.getvalue(), caption))
-    return pictures
-
-
-def confusions(run: Run, stage: str) -> list[Table]:
+def confusions(run: Run, stage: str, what: str) -> list[Table]:
     """Return the confusion matrix, if it has at most MOST_CLASSES classes, and the most frequent confusions."""
     file = f"confusion_matrix_{stage}.csv"
-    rows = [list(row.values()) for row in run.table(file)]
-    if not rows:
+    names, counts = [], []
+    for row in run.table(file):
+        name, *cells = row.values()
+        names.append(name)
+        counts.append([int(cell) for cell in cells])
+    if not names:
         return []
-    names = [row[0] for row in rows]
-    counts = [[int(float(cell)) for cell in row[1:]] for row in rows]
-    totals = [max(sum(row), 1) for row in counts]
-    shares = [[count / total for count in row] for row, total in zip(counts, totals, strict=True)]
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     pairs = [(count, i, j) for i, row in enumerate(counts) for j, count in enumerate(row) if i != j and count]
     pairs.sort(key=lambda pair: -pair[0])  # stable: by class if equal
     frequent: list[list[Cell]] = [
         [f"{names[i]} → {names[j]}", f"{count}", Bar(f"{shares[i][j]:.1%}", shares[i][j])]
         for count, i, j in pairs[:MOST_CONFUSIONS]
     ]
-    caption, header = f"Most frequent confusions, {WORDS[stage]} images", ["true → predicted", "images", "of the class"]
+    header = ["true → predicted", "images", "of the class"]
+    note = f"A matrix of {len(names)} classes is too large for this page. It is in {file}."
+    confusions = Table(f"Most frequent confusions, {what}", header, frequent)
     if len(names) > MOST_CLASSES:
-        note = f"A matrix of {len(names)} classes is too large for this page. It is in {file}."
-        return [Table(caption, header, frequent, note=note)]
-    cells: list[list[Cell]] = [
+        return [confusions._replace(note=note)]
+    rows: list[list[Cell]] = [
         [name, *map(Bar, map(str, row), part), f"{part[i]:.1%}" if any(row) else NOTHING]
         for i, (name, row, part) in enumerate(zip(names, counts, shares, strict=True))
     ]
     short = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in names]
     kind = "matrix upright" if max(map(len, names)) > LONGEST else "matrix"
-    what = f"Number of {WORDS[stage]} images; rows: true class, columns: predicted class"
-    return [Table(what, ["true \\ predicted", *short, "recall"], cells, kind), Table(caption, header, frequent)]
+    caption = f"Number of {what}; rows: true class, columns: predicted class"
+    return [Table(caption, ["true \\ predicted", *short, "recall"], rows, kind), confusions]
 
 
 def table_of(run: Run, file: str, caption: str, kind: str = "") -> list[Table]:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from watching import all_callbacks, decode, events, fit
 
-from callbacks import FeatureMaps, GradCAM, Histograms
+from callbacks import FeatureMaps, GradCAM
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, ResNet
 
@@ -74,40 +74,15 @@ def test_every_documented_tag_is_written_every_nth_and_the_last_epoch(run: tuple
     for tag in ("gradient_flow", *(tag for tag in tags["histograms"] if tag.split("/")[0] in ("weights", "updates"))):
         steps = reader.Images(tag) if tag == "gradient_flow" else reader.Histograms(tag)
         assert [event.step for event in steps] == [5, 8], tag  # after the middle step of each epoch
-    texts = {"config/text_summary", "class_report/val/text_summary"}
-    assert set(tags["tensors"]) == texts | {"custom_scalars__config__"} | {
+    assert set(tags["tensors"]) == {"class_report/val/text_summary", "custom_scalars__config__"} | {
         f"pr/{name}" for name in (*module.class_names, "right_or_wrong")
     }
     times = {"time/train_seconds", "time/val_seconds", "time/images_per_second"}
     assert times | {"hp/val/loss", "hp/epochs"} <= set(tags["scalars"])
     assert tags["graph"]
     assert len(list(folder.rglob("*tfevents*"))) == 1
-    files = {"confusion_matrix_val.png", "confusion_matrix_val.csv", "class_report_val.csv", "mistakes_val.csv"}
+    files = {"confusion_matrix_val.csv", "class_report_val.csv", "mistakes_val.csv"}
     assert files <= {path.name for path in folder.iterdir()}
-
-
-class Spy(Callback):
-    """Record the gradients of the second of three steps before clipping, and its updates."""
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        if trainer.global_step == 1:
-            self.gradient = pl_module.network.fc3.weight.grad.clone()
-            self.weight = pl_module.network.fc3.weight.detach().clone()
-
-    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        if trainer.global_step == 2:
-            self.update = pl_module.network.fc3.weight.detach() - self.weight
-
-
-def test_gradients_are_those_before_clipping(make_classifier: Make, tmp_path: Path) -> None:
-    spy = Spy()
-    fit(make_classifier(), tmp_path, [spy, Histograms()], epochs=1, gradient_clip_val=1e-6)
-    reader = events(tmp_path)
-    for tag, values in (("gradients", spy.gradient), ("weights", spy.weight), ("updates", spy.update)):
-        histogram = reader.Histograms(f"{tag}/fc3.weight")[0].histogram_value
-        assert histogram.num == values.numel()
-        assert (histogram.min, histogram.max) == (values.min().item(), values.max().item())
-    assert spy.gradient.abs().max() > 1e-5
 
 
 def test_kernels_are_drawn_unchanged(run: tuple[ImageClassifier, Path, Count]) -> None:
@@ -129,8 +104,7 @@ def test_kernels_are_drawn_unchanged(run: tuple[ImageClassifier, Path, Count]) -
 def test_feature_maps_are_next_to_the_denormalised_input(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     trainer = fit(module, tmp_path, [FeatureMaps(["conv1"], max_channels=6, images=[0, 5])], epochs=1)
-    image = events(tmp_path).Images("feature_maps/conv1")[0]
-    picture = decode(image)
+    picture = decode(events(tmp_path).Images("feature_maps/conv1")[0])
     side, gap = 64, 2
     assert picture.shape[2] == gap + 7 * (side + gap)
     images = next(iter(trainer.val_dataloaders))[0]
@@ -138,15 +112,12 @@ def test_feature_maps_are_next_to_the_denormalised_input(make_classifier: Make, 
     np.testing.assert_allclose(drawn.numpy(), module.denormalize(images)[0].numpy() * 255, atol=0.51)
     with torch.no_grad():
         channel = module.eval().network.conv1(images)[5, 4]
-    top = gap + 2 * (side + gap)  # the first image has two rows
-    drawn = picture[0, top : top + side, gap + 5 * (side + gap) :][:, :side]
-    below = picture[0, top + side + gap :][:side, gap + 5 * (side + gap) :][:, :side]
-    negative = (channel < 0)[14, 14].item()
-    assert negative == (below[33, 33] == 0).item()  # after the activation
-    bright, dark = channel.flatten().argmax().item(), channel.flatten().argmin().item()
-    for position, shade in ((bright, 255), (dark, 0)):
-        row, column = position // 28, position % 28
-        assert drawn[int((row + 0.5) * 64 / 28), int((column + 0.5) * 64 / 28)] == shade
+    top, left = gap + 2 * (side + gap), gap + 5 * (side + gap)  # the first image has two rows
+    maps, active = (picture[0, start : start + side, left : left + side] for start in (top, top + side + gap))
+    for position, shade in ((channel.argmax(), 255), (channel.argmin(), 0)):
+        row, column = (int((index + 0.5) * 64 / 28) for index in divmod(position.item(), 28))
+        assert maps[row, column] == shade
+    assert (channel < 0)[14, 14].item() == (active[33, 33] == 0).item()  # after the activation
 
 
 def test_no_hook_is_registered_during_training_or_left_after_it(run: tuple[ImageClassifier, Path, Count]) -> None:
@@ -155,35 +126,28 @@ def test_no_hook_is_registered_during_training_or_left_after_it(run: tuple[Image
     assert hooks(module) == 0
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()], ids=["exception", "interrupt"])
-def test_no_hook_is_left_after_an_error_within_a_layer(
-    make_classifier: Make, tmp_path: Path, error: BaseException
-) -> None:
-    module = make_classifier()
-    seen = []
+def test_no_hook_is_left_after_an_error_within_a_layer(make_classifier: Make, tmp_path: Path) -> None:
+    module, seen = make_classifier(), []
 
     class Breaks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if hooks(module):
                 seen.append(hooks(module))
-                raise error
+                raise RuntimeError("broken")
             return x
 
     module.network.pool2 = nn.Sequential(module.network.pool2, Breaks())
-    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+    with pytest.raises(RuntimeError, match="broken"):
         fit(module, tmp_path, [FeatureMaps(["conv1", "conv2"])])
     assert seen == [2]
     assert hooks(module) == 0
 
 
-@pytest.mark.parametrize(("layer", "message"), [("conv9", "'conv9' of .*conv1"), ("fc3", r"'fc3' of .* got \(4, 10\)")])
-def test_layer_that_cannot_be_drawn_is_named_before_training(
-    make_classifier: Make, tmp_path: Path, layer: str, message: str
-) -> None:
+def test_layer_that_cannot_be_drawn_is_named_before_training(make_classifier: Make, tmp_path: Path) -> None:
     module = make_classifier()
     before = module.network.fc3.weight.clone()
-    with pytest.raises(MisconfigurationException, match=message):
-        fit(module, tmp_path, [FeatureMaps([layer])])
+    with pytest.raises(MisconfigurationException, match=r"'fc3' returns \(4, 10\)"):
+        fit(module, tmp_path, [FeatureMaps(["fc3"])])
     assert torch.equal(module.network.fc3.weight, before)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import precision_recall_fscore_support
+from watching import snapshot
 
 from callbacks.base.predictions import Predictions
 from callbacks.class_report import ClassReport, Row, markdown, report
@@ -56,17 +57,9 @@ def test_table_of_a_thousand_classes_is_truncated_with_a_note() -> None:
 
 
 def test_file_has_every_class_in_order(tmp_path: Path) -> None:
-    class FakeLog:
-        folder, moment = tmp_path / "run", "epoch 1"
-
-        def text(self, tag: str, words: str) -> None:
-            self.logged = tag, words
-
-    log = FakeLog()
-    predictions = Predictions(
-        torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2]), torch.ones(3), torch.ones(3), torch.ones(3, 3)
-    )
-    ClassReport().draw(log, "val", ["x", "y", "z"], predictions)
+    log = snapshot(tmp_path / "run")
+    tensors = torch.tensor([0, 0, 2]), torch.tensor([0, 2, 2]), torch.ones(3), torch.ones(3), torch.ones(3, 3)
+    ClassReport().draw(log, "val", Predictions(["x", "y", "z"], *tensors))
     with (tmp_path / "run/class_report_val.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -75,4 +68,3 @@ def test_file_has_every_class_in_order(tmp_path: Path) -> None:
         ["y", "0", "", "", "", ""],
         ["z", "1", "1.000000", "0.500000", "0.666667", "1.000000"],
     ]
-    assert log.logged[0] == "class_report/val"

@@ -2,12 +2,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from watching import NO_TRAINER, fit
 
+import callbacks.embeddings
 from callbacks import Embeddings
-from callbacks.base.images import Selection
 from lightning_modules import ImageClassifier
 from lightning_modules.networks import LeNet, NiN
 
@@ -50,20 +51,20 @@ def test_network_without_a_linear_layer_shows_its_output(make_classifier: Make, 
 def test_an_output_without_logits_is_not_a_prediction(make_classifier: Make) -> None:
     module = make_classifier()
     module.network = LeNet(64)  # returns embeddings instead of logits
-    gathered, names = Embeddings().collect(
-        NO_TRAINER, module, Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
-    )
+    gathered, names = Embeddings().collect(NO_TRAINER, module, torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
     assert gathered["preds"].tolist() == [-1, -1]
     assert names == module.class_names
 
 
 @torch.no_grad()
-def test_batches_are_no_larger_than_in_validation(make_classifier: Make) -> None:
+def test_images_run_through_the_network_in_batches(make_classifier: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     module, sizes = make_classifier().eval(), []
     images, targets = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
     module.network.conv1.register_forward_hook(lambda layer, args, output: sizes.append(len(output)))
-    parts, whole = (Embeddings().collect(NO_TRAINER, module, Selection(images, targets, size))[0] for size in (8, 20))
-    assert sizes == [8, 8, 4, 20]
+    whole, _ = Embeddings().collect(NO_TRAINER, module, images, targets)
+    monkeypatch.setattr(callbacks.embeddings, "BATCH", 8)
+    parts, _ = Embeddings().collect(NO_TRAINER, module, images, targets)
+    assert sizes == [20, 8, 8, 4]
     assert parts["vectors"].shape == (20, 84)
     for name, values in whole.items():
         torch.testing.assert_close(parts[name], values)

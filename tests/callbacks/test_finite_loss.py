@@ -73,15 +73,6 @@ def test_the_warning_comes_once_and_training_continues(make_classifier: Make, tm
     assert sum("Expected a finite loss" in str(warning.message) for warning in warned) == 1
 
 
-def test_weights_are_checked_once_per_step(
-    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    norms: list[torch.Tensor] = []
-    monkeypatch.setattr("callbacks.finite_loss.get_total_norm", lambda weights: norms.append(weights) or torch.ones(1))
-    fit(make_classifier(), tmp_path, [TerminateOnNaN()], epochs=2, enable_checkpointing=True)
-    assert len(norms) == 2
-
-
 def test_where_it_begins_is_the_first_layer(make_classifier: Make) -> None:
     module = make_classifier()
     images = torch.zeros(2, 3, 32, 32)

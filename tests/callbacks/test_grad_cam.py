@@ -8,34 +8,32 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from watching import NO_TRAINER, decode, events, fit
 
-from callbacks import GradCAM, OcclusionSensitivity
-from callbacks.base.images import Selection
+from callbacks import GradCAM
 from callbacks.grad_cam import overlay
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import MLP, LeNet
 
 Make = Callable[..., ImageClassifier]
 
 
 class Corner(nn.Module):
-    """Predict class 3 for bright pixels in the upper left with a frozen layer; another layer has no effect."""
+    """Predict class 3 for bright pixels in the upper left with a frozen layer."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 2, 1, bias=False)
-        self.side = nn.Conv2d(3, 1, 1)
         self.rest = nn.Linear(2, num_classes)
         self.conv.weight.requires_grad_(False).fill_(1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.conv(images)
-        self.side(images)
         return self.rest(0 * maps.mean((2, 3))) + maps[:, 0, :16, :16].mean((1, 2))[:, None] * torch.eye(10)[3]
 
 
-def weigh(module: ImageClassifier, images: torch.Tensor, targets: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
-    layer = module.network.get_submodule(name)
-    return GradCAM()._weigh(NO_TRAINER, module, Selection(images, targets, 3), name, layer)
+def collect(
+    module: ImageClassifier, images: torch.Tensor, targets: torch.Tensor, layer: str
+) -> dict[str, torch.Tensor]:
+    _, tensors, _ = GradCAM(layer).collect(NO_TRAINER, module, images, targets)
+    return tensors
 
 
 def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
@@ -43,13 +41,13 @@ def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
     module = make_classifier().eval()
     images, targets = torch.randn(3, 3, 32, 32), torch.tensor([1, 5, 9])
     with torch.inference_mode():
-        tensors = SimpleNamespace(**weigh(module, images, targets, "conv2"))
+        tensors = SimpleNamespace(**collect(module, images, targets, "conv2"))
     network = module.network
     activations = network.conv2(network.pool1(network.conv1(images).relu())).detach().requires_grad_()
     x = network.pool2(activations.relu()).flatten(1)
     logits = network.fc3(network.fc2(network.fc1(x).relu()).relu())
     for column, chosen in enumerate((targets, logits.argmax(1))):
-        assert torch.equal(tensors.classes[:, column], chosen)
+        assert torch.equal(tensors.classes[:, column], chosen.float())
         torch.testing.assert_close(tensors.shares[:, column], logits.softmax(1).gather(1, chosen[:, None])[:, 0])
         (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), activations, retain_graph=True)
         expected = (gradient.mean((2, 3))[:, :, None, None] * activations).sum(1).relu()
@@ -60,7 +58,7 @@ def test_map_is_that_of_the_paper(make_classifier: Make) -> None:
 def test_a_frozen_layer_has_a_map(make_classifier: Make) -> None:
     images = torch.zeros(1, 3, 32, 32)
     images[..., 4:8, 4:8] = 1
-    maps = weigh(make_classifier(network=Corner).eval(), images, torch.tensor([3]), "conv")["maps"]
+    maps = collect(make_classifier(network=Corner).eval(), images, torch.tensor([3]), "conv")["maps"]
     assert maps[0, 0, 4:8, 4:8].min() > 0
     assert maps[0, 0].sum() == pytest.approx(maps[0, 0, 4:8, 4:8].sum().item())
 
@@ -73,36 +71,9 @@ def test_images_maps_and_captions_are_arranged(make_classifier: Make, tmp_path: 
     torch.testing.assert_close(picture[:, 6:102, 6:102][:, ::3, ::3], expected, atol=0.51, rtol=0)
 
 
-def test_network_without_convolutions_is_skipped(make_classifier: Make, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="GradCAM needs a convolution, but the network has none") as warned:
-        fit(make_classifier(network=MLP), tmp_path, [GradCAM()], epochs=2)
-    assert sum("GradCAM needs" in str(warning.message) for warning in warned) == 1
-    assert events(tmp_path).Tags()["images"] == []
-
-
-@pytest.mark.parametrize(
-    ("network", "layer", "message"),
-    [
-        (LeNet, "conv3", "'conv3' of GradCAM .* conv2"),
-        (LeNet, "fc1", r"'fc1' of GradCAM to return maps .* got \(6, 120\)"),
-        (Corner, "side", "do not"),
-    ],
-)
-def test_layer_without_a_map_is_named(
-    make_classifier: Make, tmp_path: Path, network: type[nn.Module], layer: str, message: str
-) -> None:
-    with pytest.raises(MisconfigurationException, match=message):
-        fit(make_classifier(network=network), tmp_path, [GradCAM(layer)])
-
-
-def test_an_output_that_is_not_of_logits_is_refused(make_classifier: Make) -> None:
-    module = make_classifier()
-    module.network = LeNet(64)  # returns embeddings instead of logits
-    selection = Selection(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]), 2)
-    for callback in (GradCAM(), OcclusionSensitivity()):
-        name = type(callback).__name__
-        with pytest.raises(MisconfigurationException, match=rf"logits .* for {name}, but got \(2, 64\)"):
-            callback.collect(NO_TRAINER, module, selection)
+def test_layer_without_a_map_is_named(make_classifier: Make, tmp_path: Path) -> None:
+    with pytest.raises(MisconfigurationException, match=r"returns maps .* 'fc1' returns \(6, 120\)"):
+        fit(make_classifier(), tmp_path, [GradCAM("fc1")])
 
 
 def test_overlay_is_red_where_the_map_is_largest() -> None:

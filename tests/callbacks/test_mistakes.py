@@ -50,9 +50,10 @@ def test_most_confident_mistakes_of_all_batches_come_first(make_classifier: Make
     losses = nn.functional.cross_entropy(logits, targets, reduction="none")
     assert [float(row["loss"]) for row in mistakes] == pytest.approx([losses[i].item() for i in order], abs=1e-5)
     assert {row["path"] for row in mistakes} == {""}  # this loader has no files
-    column = pil_to_tensor(Image.open(tmp_path / "mistakes_val.png"))  # the images in the order of the rows
-    shown = torch.cat([denormalized(trainer.lightning_module, images[[i]])[0] for i in order], 1)
-    assert torch.equal(column, (shown.clamp(0, 1) * 255).byte())
+    sheet = pil_to_tensor(Image.open(tmp_path / "pictures/mistakes/val/epoch_0001.png"))[:, 6:102]
+    for i, left in zip(order[:4], range(6, 414, 102), strict=True):  # four in a row, each pixel three times as large
+        expected = denormalized(trainer.lightning_module, images[[i]])[0].clamp(0, 1) * 255
+        assert torch.equal(sheet[:, ::3, left : left + 96 : 3], expected.round().byte())
     histograms = {
         name: events(tmp_path).Histograms(f"confidence/{name}")[0].histogram_value for name in ("right", "wrong")
     }

@@ -1,7 +1,7 @@
 import csv
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 from PIL import Image
-from watching import decode, events, fit
+from watching import decode, events, fit, snapshot
 
-from callbacks import Histograms, NetworkGraph, TrainingBatch
-from callbacks.base.log import QUANTILES, LogSnapshot, quantiles, write_csv
-from callbacks.tools.histogram import gather
+from callbacks import Histograms, LearningCurves, NetworkGraph, TrainingBatch
+from callbacks.tools import warn_once
+from callbacks.tools.histogram import QUANTILES, gather
 from lightning_modules import ImageClassifier
 
 Make = Callable[..., ImageClassifier]
@@ -30,15 +30,6 @@ class Album(CSVLogger):
 
     def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
         self.pictures[key] = images[0]
-
-
-def snapshot(folder: Path, epoch: int = 1, *loggers: Any) -> LogSnapshot:
-    """Return what callbacks draw with in an epoch of a trainer that has some loggers."""
-    trainer: Any = SimpleNamespace(
-        loggers=loggers, global_step=9, optimizers=[], current_epoch=epoch - 1, state=SimpleNamespace(fn=None)
-    )
-    trainer.default_root_dir = str(folder)
-    return LogSnapshot(trainer)
 
 
 def names(folder: Path) -> list[str]:
@@ -77,8 +68,7 @@ def test_video_is_one_file(tmp_path: Path) -> None:
 
 def test_quantiles_of_histograms_are_appended(tmp_path: Path) -> None:
     values = torch.randn(20_000, generator=torch.Generator().manual_seed(0)) * 2 + 3
-    histogram = gather({"a": values})["a"].histogram
-    assert histogram is not None
+    histogram = gather({"a": values})["a"]
     for epoch in (1, 2):
         snapshot(tmp_path, epoch).histogram("weights/a", histogram)
     with (tmp_path / "distributions.csv").open(newline="") as file:
@@ -91,8 +81,8 @@ def test_quantiles_of_histograms_are_appended(tmp_path: Path) -> None:
 
 
 def test_quantiles_of_few_values_lie_in_their_buckets() -> None:
-    assert quantiles(gather({"a": torch.full((7,), 5.0)})["a"].histogram) == [5] * 5
-    low, *middle, high = quantiles(gather({"a": torch.tensor([0.0, 1, 1, 1, 9])})["a"].histogram)
+    assert gather({"a": torch.full((7,), 5.0)})["a"].quantiles == [5] * 5
+    low, *middle, high = gather({"a": torch.tensor([0.0, 1, 1, 1, 9])})["a"].quantiles
     assert (low, high) == (0, 9)
     assert middle[1:2] == [pytest.approx(1, rel=0.1)]
 
@@ -100,22 +90,23 @@ def test_quantiles_of_few_values_lie_in_their_buckets() -> None:
 def test_only_media_without_a_file_need_tensorboard(
     make_classifier: Make, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    watching = [Histograms(), TrainingBatch(every_n_epochs=1), NetworkGraph()]
+    warn_once.cache_clear()
+    watching = [Histograms(), TrainingBatch(every_n_epochs=1), NetworkGraph(), LearningCurves()]
     fit(make_classifier(), tmp_path, watching, epochs=1, logger=CSVLogger(tmp_path))
     messages = [str(warning.message) for warning in recwarn if "TensorBoard" in str(warning.message)]
-    assert messages == ["NetworkGraph logs graphs only to TensorBoard, but the loggers are: CSVLogger."]
+    assert messages == ["Without a TensorBoardLogger, graphs, curves, embeddings, HPARAMS and texts are not logged."]
     assert names(tmp_path / "pictures/training_batch") == ["epoch_0001.png"]
     assert "weights/conv1.weight,1," in (tmp_path / "distributions.csv").read_text()
 
 
 def test_a_table_is_complete_or_missing(tmp_path: Path) -> None:
-    file = tmp_path / "run/table.csv"
-    write_csv(file, [["a", 1], ["b, c", 2]])
+    log = snapshot(tmp_path / "run")
+    log.table("table.csv", ["name", "count", "share"], [["a", 1, 0.5], ["b, c", 2, math.nan]])
 
     def broken() -> Iterator[Any]:
         yield ["new"]
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        write_csv(file, broken())
-    assert file.read_text() == 'a,1\n"b, c",2\n'
+        log.table("table.csv", ["name"], broken())
+    assert (tmp_path / "run/table.csv").read_text() == 'name,count,share\na,1,0.500000\n"b, c",2,\n'

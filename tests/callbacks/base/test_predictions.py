@@ -31,12 +31,12 @@ def test_module_without_predictions_is_refused_before_training(
     module = make_classifier()
     before = module.network.fc3.weight.clone()
     monkeypatch.setattr(module, "validation_step", lambda batch, batch_idx: None)
-    with pytest.raises(MisconfigurationException, match="dict with `preds` for ConfusionMatrix, but got NoneType"):
+    with pytest.raises(MisconfigurationException, match=r"a dict with `preds` and `logits` .* for ConfusionMatrix"):
         fit(module, tmp_path, [ConfusionMatrix(every_n_epochs=5)], epochs=9)
     assert torch.equal(module.network.fc3.weight, before)
 
 
 def test_probabilities_of_classes_that_are_not_stored_take_no_memory() -> None:
     collector, classes = Collector(), torch.zeros(4, dtype=torch.long)
-    collector.take(nn.Module(), {"preds": classes, "logits": torch.randn(4, 1000)}, classes, 0)
-    assert collector.batches[0].probabilities.untyped_storage().nbytes() == 4 * MOST_COLUMNS * 4
+    batch = collector.take(nn.Module(), {"preds": classes, "logits": torch.randn(4, 1000)}, classes, 0)
+    assert batch["probabilities"].untyped_storage().nbytes() == 4 * MOST_COLUMNS * 4
