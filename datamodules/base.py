@@ -143,11 +143,6 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.prepared.digest
 
     @property
-    def index_digest(self) -> str:
-        """SHA-256 of the same without the pixels."""
-        return self.prepared.index_digest
-
-    @property
     def class_names(self) -> list[str]:
         """Class name of each label in the batches."""
         return self._names or self.prepared.class_names

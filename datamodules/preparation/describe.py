@@ -105,16 +105,11 @@ class Prepared(NamedTuple):
         return {stage: count_labels(part, self.class_names) for stage, part in self.entries.items()}
 
     @property
-    def index_digest(self) -> str:
-        """SHA-256 of the index files, the class names, and mean and std of the training images."""
-        key = dataclasses.replace(self.folder, folds=None).key(self.size)
-        text = json.dumps([self.digests, self.class_names, key, self.stats.mean, self.stats.std])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
     def digest(self) -> str:
-        """SHA-256 of ``index_digest`` and the pixels of train, val and test."""
-        return hashlib.sha256(f"{self.index_digest} {self.stats.digest}".encode()).hexdigest()
+        """SHA-256 of index files, class names, mean and std, and of the pixels of train, val and test."""
+        key = dataclasses.replace(self.folder, folds=None).key(self.size)
+        facts = [self.digests, self.class_names, key, self.stats.mean, self.stats.std, self.stats.digest]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def training_images(self, count: int) -> np.ndarray:
         """Return about ``count`` evenly spaced training images, uint8 ``(N, 3, size, size)``."""

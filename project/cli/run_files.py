@@ -21,8 +21,7 @@ from project.resume.resume import Resume
 from project.resume.signals import Stopped
 from project.runs import record
 from project.runs.config import CONFIG, LAST, PREVIOUS_CONFIGS, RESULTS, differences, load_config
-from project.runs.folders import create_folder, name_of, times_tested, working_directory
-from project.runs.metrics import same_data
+from project.runs.folders import create_folder, name_of, times_tested
 from project.runs.options import OF_STARTING
 from project.runs.summary import shell_command
 
@@ -98,7 +97,7 @@ class RunFiles(Callback):
         record.begin(
             run,
             self._command,
-            working_directory=before.get("working_directory") if resume.is_resumed else working_directory(run),
+            working_directory=before.get("working_directory") if resume.is_resumed else str(Path.cwd()),
             seed=self._config.seed_everything,
             hardware={
                 **record.processor(),
@@ -109,7 +108,7 @@ class RunFiles(Callback):
         )
         self._has_begun = True
         known = before.get("data") or {}
-        if "digest" in known and not same_data(known, data):
+        if "digest" in known and known["digest"] != data["digest"]:
             rank_zero_warn(
                 f"The images or their split have changed since {run} was started, so its metrics are not comparable. "
                 "Start a new run, unless the change is intended."

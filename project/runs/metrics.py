@@ -189,22 +189,11 @@ def digest_of(checkpoint: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def same_data(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Return whether two records of data, from run.json or results.json, are of the same data.
-
-    A record of an earlier version has the ``index_digest`` as its ``digest``, and is compared by that alone.
-    """
-    if first.get("digest") == second.get("digest"):
-        return True
-    pairs = [(first.get("digest"), second.get("index_digest")), (first.get("index_digest"), second.get("digest"))]
-    return any(digest and digest == index_digest for digest, index_digest in pairs)
-
-
 def _other_data(run: Path, results: dict[str, Any]) -> str:
     """Return root and digest of the data of a validation or test, or "" if it is the run's data, or unknown."""
     data, of_run = results.get("data") or {}, record.read(run).get("data") or {}
     root, digest = data.get("root", ""), data.get("digest")
-    same = same_data(data, of_run) if digest and of_run.get("digest") else root == of_run.get("root", root)
+    same = digest == of_run["digest"] if digest and of_run.get("digest") else root == of_run.get("root", root)
     return "" if same else f"{root} ({digest[:8]})" if digest else root
 
 

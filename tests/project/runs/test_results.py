@@ -8,7 +8,6 @@ from run_folders import write_best, write_run, write_test
 
 from project.runs import record
 from project.runs.folders import times_tested
-from project.runs.metrics import same_data
 from project.runs.results import Result, read_results, repeats
 
 RECORD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
@@ -207,11 +206,3 @@ def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path
     (summary,) = repeats(results_of(tmp_path))
     assert (summary.n, summary.test_n, summary.test_mean) == (5, 2, pytest.approx(0.6))
     assert summary.left_out == ["3 tested with other images or weights"]
-
-
-def test_data_recorded_without_pixels_is_compared_without_them() -> None:
-    listed, pixels = {"digest": "d1"}, {"digest": "e1", "index_digest": "d1"}
-    assert same_data(listed, pixels)
-    assert same_data(pixels, listed)
-    assert not same_data(pixels, {"digest": "e2", "index_digest": "d1"})
-    assert not same_data(listed, {"digest": "d2"})
