@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
+from project.commands.light_parser import LightParser, check_new, numbered
 from project.inference.formats import INCLUDED, SUFFIXES, check_packages
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
@@ -29,13 +29,12 @@ def run(args: list[str]) -> Path:
         help="Average over the views of model.tta. Default: true.",
     )
     options = parser.parse_args(args)
-    with report_run_errors():
-        folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.format == "onnx":
-            check_packages()
-        home = folder or checkpoint.parent
-        path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
-        check_new(path)
+    folder, checkpoint = find_checkpoint(options.run, options.runs_dir, options.ckpt_path)
+    if options.format == "onnx":
+        check_packages()
+    home = folder or checkpoint.parent
+    path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
+    check_new(path)
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["export", *args]):

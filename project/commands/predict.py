@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
+
 from atomic_files import write_atomically
-from project.commands.light_parser import LightParser, positive, report_run_errors
+from project.commands.light_parser import LightParser
 from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
 
@@ -32,16 +34,15 @@ def run(args: list[str]) -> Path:
         help="Image file, folder, glob in quotes, or - to read paths from stdin. Images of another size or shape are "
         "resized like the data of the run (--data.resize): by default, the central square is cropped.",
     )
-    parser.add_argument("--top", type=positive, default=3, help="Number of classes to print for each image.")
-    parser.add_argument("--batch_size", type=positive, help="Images per batch. Default: that of the run.")
+    parser.add_argument("--top", type=PositiveInt, default=3, help="Number of classes to print for each image.")
+    parser.add_argument("--batch_size", type=PositiveInt, help="Images per batch. Default: that of the run.")
     parser.add_argument(
         "--output", type=Path, help="Output directory without results. Default: predict/<time> in the run directory."
     )
     options = parser.parse_args(args)
-    with report_run_errors():
-        folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        if options.output is not None:
-            check_output(options.output)
+    folder, checkpoint = find_checkpoint(options.run, options.runs_dir, options.ckpt_path)
+    if options.output is not None:
+        check_output(options.output)
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["predict", *args]):

@@ -3,7 +3,6 @@
 import time
 from typing import TYPE_CHECKING
 
-import yaml
 from rich import print as rich_print
 from rich.markup import escape
 from rich.table import Table
@@ -32,17 +31,15 @@ def run(args: list[str]) -> "ImageDataModule":
         data, options = parse_data(parser, args)
         if not isinstance(data, ImageDataModule):
             raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}: `fit` prepares it.")
-        was_prepared = (data.folder.path / FILE).is_file()
-        if options.verify and was_prepared:  # first, because preparation would treat damaged images as edited
+        if options.verify and (data.folder.path / FILE).is_file():  # preparation would treat damaged images as edited
             data.verify()
         start = time.perf_counter()
         data.prepare_data()
         seconds = time.perf_counter() - start
         print_summary(data)
         print(f"{data.root}: ready after {seconds:.1f} s.")
-        if options.verify and not was_prepared:
-            data.verify()
         if options.verify:
+            data.verify()
             print("Verified: every image file is as it should be.")
         return data
 
@@ -63,9 +60,8 @@ def print_summary(data: "ImageDataModule") -> None:
     table.add_row("all", *(str(sum(of_class.values())) for of_class in counts.values()))
     rich_print(table)
 
-    used = {"mean": stats.mean, "std": divisors(stats.std)}
-    numbers = {name: [round(value, 4) for value in values] for name, values in used.items()}
-    print(yaml.safe_dump(numbers, default_flow_style=None), end="")
+    for name, values in (("mean", stats.mean), ("std", divisors(stats.std))):
+        print(f"{name}: {[round(value, 4) for value in values]}")
     print(f"size: {prepared.size}  # pixels, {data.folder.resize or 'not resized'}")
     print(f"Split: {prepared.split}, in {data.folder.index}")
     print(f"Identical images in more than one of train, val and test: {len(stats.identical)}")

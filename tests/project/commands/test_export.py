@@ -212,7 +212,7 @@ def test_mistakes_are_reported_in_one_line(
         (["--format=onnx"], "error: Expected a run. Set --run last"),
         (
             [run, "--format=onnx", f"--output={tmp_path}"],
-            f"error: Expected a file at --output, but {tmp_path} is a directory",
+            f"error: Expected a new file at --output, but {tmp_path} exists",
         ),
     ):
         code, lines = stop_of(["export", *args], capsys)

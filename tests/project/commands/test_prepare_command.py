@@ -67,7 +67,7 @@ def test_verify_reads_every_image_of_a_folder(tmp_path: Path, capsys: pytest.Cap
     [
         ([], "Expected a value for data"),
         (["--data=datamodules.FolderDataModule", "--data.root=nowhere"], "nowhere does not exist"),
-        (["--config=configs/resnet.yaml", "--verfy"], "Did you mean --verify?"),
+        (["--config=configs/resnet.yaml", "--verfy"], "`python -m project prepare --help` lists the options."),
     ],
 )
 def test_mistakes_are_reported_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
