@@ -2,14 +2,17 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from project.commands.light_parser import LightParser
-from project.commands.table import print_table
 from project.runs import record
 from project.runs.config import MISSING, differences, load_config
 from project.runs.folders import find_run
@@ -21,6 +24,7 @@ from project.runs.results import Repeats, Result, read_result, read_results, rep
 INNER = ("settings", "circumstances")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
 RESULT = ("name", "data", "seed", "epochs", "val", "test", "minutes", "state")
+NUMBERS = ("seed", "epochs", "val", "test", "minutes", "n")  # columns
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
 
 
@@ -51,7 +55,7 @@ def run(args: list[str]) -> list[Any]:
         print(json.dumps(list(map(_plain, rows)), indent=2, allow_nan=False))
         return rows
     if listed and not options.seeds:
-        print_table("", RESULT, list(map(_result_cells, listed)))
+        _print_table("", RESULT, list(map(_result_cells, listed)))
         for result in listed:
             if result.test_note is not None:
                 print(f"* {result.name}: {result.test_note}.")
@@ -72,15 +76,30 @@ def _compare(args: list[str]) -> list[Any]:
         lines = [f"{name}  {run}", sentence(run, result), changes(run)]
         print("\n   ".join(filter(None, lines)), end="\n\n")
     if settings := differences(load_config(a), load_config(b)):
-        print_table("Settings that differ", ("setting", "A", "B"), settings)
+        _print_table("Settings that differ", ("setting", "A", "B"), settings)
     else:
         print("The two configs are the same.")
     if environment := differences(_environment(a), _environment(b)):
         rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
-        print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
+        _print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
     outcome = compare(*of_runs)
-    print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
+    _print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
+
+
+def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without its empty columns; in a file or a pipe, its width is not limited."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(width=10_000 if wide else None, markup=False, highlight=False, emoji=False)
+    table = Table(box=None, pad_edge=False)
+    columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
+    for name in columns:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    if title:
+        console.print(title)
+    console.print(table)
 
 
 def _environment(run: Path) -> dict[str, Any]:
@@ -127,7 +146,7 @@ def _result_cells(result: Result) -> list[str]:
 
 def _print_means(means: Sequence[Repeats]) -> None:
     title = "Mean ± sample std (n - 1) of runs that differ only in their seed"
-    print_table(title, MEAN, list(map(_mean_cells, means)))
+    _print_table(title, MEAN, list(map(_mean_cells, means)))
     for summary in means:
         notes = [f"left out {', '.join(summary.left_out)}"] if summary.left_out else []
         notes += [f"not the same {', '.join(summary.differ)}"] if summary.differ else []

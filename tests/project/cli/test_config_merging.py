@@ -95,11 +95,6 @@ def test_arguments_of_a_common_base_class_remain(
     assert changed["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.1
 
 
-def test_a_new_data_class_has_its_own_root(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = parse(capsys, f"--config={finished_run}/config.yaml", "--data=datamodules.CIFAR10DataModule")
-    assert config["data"]["init_args"]["root"] == "data/cifar10"  # the config has the sample's
-
-
 @pytest.mark.parametrize("on_command_line", [False, True])
 def test_list_items_inherit_nothing_from_the_replaced_list(
     on_command_line: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from command_line import stop_of
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule
 
-from callbacks import EMA, FeatureMaps, GradCAM, Histograms, Throughput
+from callbacks import EMA, FeatureMaps, GradCAM, Histograms
 from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.cli import named_callbacks
@@ -97,13 +97,6 @@ def test_ones_own_callback_needs_a_file_and_an_entry(parse: Any, fast: list[str]
     assert sum(type(item) is Marker for item in run.trainer.callbacks) == 1
     resumed = main(["fit", "--run", str(run.run_dir), "--trainer.max_epochs=2"])  # its config.yaml has the entry
     assert sum(type(item) is Marker for item in resumed.trainer.callbacks) == 1
-
-
-def test_a_callback_under_the_same_name_replaces_the_default(fast: list[str], tmp_path: Path) -> None:
-    options = ["--callbacks=false", "--callbacks.histograms=callbacks.Throughput", "--trainer.max_epochs=1"]
-    trainer = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).trainer
-    assert sum(type(item) is Throughput for item in trainer.callbacks) == 1
-    assert not any(type(item) is Histograms for item in trainer.callbacks)
 
 
 def test_a_callback_in_the_list_of_the_trainer_replaces_the_default(

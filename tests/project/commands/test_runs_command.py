@@ -90,7 +90,7 @@ def test_json_holds_exact_values(runs_dir: Path, printed: Printed) -> None:
     rows = json.loads(printed("--json"), parse_constant=pytest.fail)
     assert [row["val"] for row in rows] == [0.75, 0.65, 0.25, 1 / 3]
     assert [row["tests"] for row in rows] == [2, 0, 1, 0]
-    assert [row["test"] for row in rows] == [0.625, None, "NaN", None]
+    assert [row["test"] for row in rows] == [0.625, None, "nan", None]
 
 
 def test_seeds_are_printed_as_table_and_json(runs_dir: Path, printed: Printed) -> None:
