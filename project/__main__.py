@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from project import COMMANDS, EXTRA_COMMANDS, __version__
-from project.errors import did_you_mean
+from project.errors import RunError, debugging, did_you_mean
 from project.runs.command_line import expand_homes
 
 HELP = """\
@@ -23,7 +23,6 @@ commands:
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
   report    write report.html of a run, or of two side by side: python -m project report last
   runs      list all runs, or compare two:     python -m project runs [compare last best]
-  export-scalars  write a run's curves as JSON: python -m project export-scalars last
   predict   classify images:                   python -m project predict --run last cat.png photos/
   export    write a classifier that runs without this project: python -m project export --run last --format onnx
 
@@ -68,12 +67,17 @@ def main(args: Sequence[str] | None = None) -> Any:
         raise SystemExit(2)
     try:
         if args[0] in EXTRA_COMMANDS:
-            return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
+            return importlib.import_module(f"project.commands.{args[0]}").run(args[1:])
         if "torch" not in sys.modules and sys.stdout.isatty():
             print("Loading PyTorch Lightning, which takes some seconds ...", flush=True)
         from project.cli.cli import run
 
         return run(args)
+    except (RunError, OSError) as error:  # of commands that import no torch; the others report their own errors
+        if debugging():
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     except KeyboardInterrupt:  # for example, while torch is imported
         print("\nInterrupted. Incomplete results were discarded. Run the command again.", file=sys.stderr)
         raise SystemExit(130) from None

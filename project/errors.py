@@ -1,7 +1,7 @@
 """Exceptions that the command line reports in one line, and helpers to format them. Imports no torch."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -10,13 +10,7 @@ class RunError(Exception):
 
 
 class UsageError(Exception):
-    """The command line or a config cannot be parsed.
-
-    Attributes:
-        options: Names of all options, except those of classes.
-    """
-
-    options: Collection[str] = ()
+    """The command line or a config cannot be parsed."""
 
 
 def shortened(error: BaseException, length: int = 300) -> str:

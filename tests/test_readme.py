@@ -244,19 +244,5 @@ def test_figures_of_the_quick_start_are_those_of_the_recipes() -> None:
     assert [figure for figure in figures if figure not in measured] == []
 
 
-def test_every_folder_of_the_tree_exists() -> None:
-    folders = re.findall(r"^(\w+)/ {2,}", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
-    assert len(folders) == 8
-    for folder in folders:
-        assert (ROOT / folder).is_dir(), folder
-
-
-def test_no_sentence_is_on_two_pages() -> None:
-    text = re.sub(r"^(?:```.*?^```|\|.*?$|#.*?$)", "", TEXT, flags=re.DOTALL | re.MULTILINE)
-    sentences = re.split(r"(?<=[.:])\s|\n\n", re.sub(r"(?<!\n)\n(?!\n)", " ", text))
-    long = [sentence for sentence in sentences if len(sentence) > 40]
-    assert [sentence for sentence in set(long) if long.count(sentence) > 1] == []
-
-
 def test_the_readme_stays_short() -> None:
     assert README.count("\n") <= 190

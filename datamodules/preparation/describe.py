@@ -74,16 +74,11 @@ class Prepared(NamedTuple):
         return {stage: count_labels(part, self.class_names) for stage, part in self.entries.items()}
 
     @property
-    def index_digest(self) -> str:
-        """SHA-256 of the index files, the class names, and mean and std of the training images."""
-        key = dataclasses.replace(self.folder, folds=None).key(self.size)
-        text = json.dumps([self.digests, self.class_names, key, self.stats.mean, self.stats.std])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
     def digest(self) -> str:
-        """SHA-256 of ``index_digest`` and the pixels of train, val and test."""
-        return hashlib.sha256(f"{self.index_digest} {self.stats.digest}".encode()).hexdigest()
+        """SHA-256 of index files, class names, mean and std, and of the pixels of train, val and test."""
+        key = dataclasses.replace(self.folder, folds=None).key(self.size)
+        facts = [self.digests, self.class_names, key, self.stats.mean, self.stats.std, self.stats.digest]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Prepared | None:
@@ -137,6 +132,17 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     losses = {loss: [len(affected), affected[0]] for loss, affected in result.losses.items()}
     digest = hashlib.sha256(b"".join(result.digests)).hexdigest()
     return folder.key(size), PixelStats(key, mean, std, result.unreadable, identical, losses, digest)
+
+
+def verify(prepared: Prepared) -> None:
+    """Read all image files again; raise DataError if their pixels are not those that ``dataset.json`` describes."""
+    folder = prepared.folder
+    result = scan(folder.images, prepared.files, prepared.size, folder.resize, None)
+    if hashlib.sha256(b"".join(result.digests)).hexdigest() != prepared.stats.digest:
+        raise DataError(
+            f"Expected the pixels that {folder.path / FILE} describes, but image files in {folder.images} have changed "
+            "without a new time of modification. Restore them, or delete dataset.json to describe them again."
+        )
 
 
 def files_of(entries: Entries) -> list[str]:

@@ -15,16 +15,15 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 import callbacks
 from callbacks.finite_loss import TerminateOnNaN
 from project import COMMANDS
-from project.cli.check_config import check_config, class_of
-from project.cli.devices import Devices
+from project.cli.check_config import check_config
 from project.cli.error_handling import report_errors
 from project.cli.match_data import match_data, trained_data
 from project.cli.monitors import MonitorCheck
-from project.cli.named_callbacks import callback_names, with_named
+from project.cli.named_callbacks import callback_names, expand_callbacks, with_named
 from project.cli.options import PARSERS, add_options
 from project.cli.overhead import NoProfiler, set_hook_names_directly
-from project.cli.parser import Parser, parse_given, text_to_save
-from project.cli.progress import DurationOnCPU, NetworkSummary, Progress, print_metrics
+from project.cli.parser import Parser, parse, text_to_save
+from project.cli.progress import NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
 from project.errors import debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
@@ -52,7 +51,7 @@ def run(args: list[str]) -> "CLI":
         torch.set_float32_matmul_precision("high")
         set_hook_names_directly()
         command = list(args)
-        args[:] = expand_run(args)
+        args[:] = expand_callbacks(expand_run(args))
         return CLI(
             LightningModule,
             LightningDataModule,
@@ -106,12 +105,12 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, check what types cannot express, and read the checkpoint."""
-        self.config = parser.parse_args(args)
+        self.config = parse(parser, args)
         config = self.config[command := self.config.subcommand]
-        check_config(command, config, given=lambda: parse_given(parser, args)[command])
+        check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
         self.text = text_to_save(self._parser(command), command, config)
         self.resume = Resume(command, config, read_yaml(self.text))
-        self.trained = trained_data(self.resume, class_of(config.model))
+        self.trained = trained_data(self.resume, config.model.class_path)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would override options with the checkpoint's values."""
@@ -133,7 +132,8 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.dirpath, callback.settings = str(self.run_dir / BEST.parent), self.resume.settings
-        given = with_named(config["callbacks"], self.config_init[self.subcommand].get("callbacks"))
+        named = self.config_init[self.subcommand].get("callbacks")
+        given = with_named(config["callbacks"], named, self.model)
         if config["logger"] is False:  # Lightning would raise
             given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
@@ -143,7 +143,7 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
-        always = [*always, Devices(), DurationOnCPU(), *overrides(self.resume)]
+        always = [*always, *overrides(self.resume)]
         # the first three run before all other callbacks
         config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
@@ -196,17 +196,14 @@ class CLI(LightningCLI):
     def _finish(self, report: bool) -> None:
         """Write the report, and print the summary. A report that fails must not fail a finished run."""
         config = self.config[self.subcommand]
-        report = (
-            report and config.report and not config.trainer.fast_dev_run and find_spec("project.report") is not None
-        )
-        if report and (self.run_dir / CONFIG).is_file():  # a test of weights outside a run directory has none
+        if find_spec("project.report") is None or config.trainer.fast_dev_run or not (self.run_dir / CONFIG).is_file():
+            report = False  # a test of weights outside a run directory has no config
+        if report and config.report:
             try:
                 importlib.import_module("project.report").write_report(self.run_dir)
             except Exception as error:  # the files of the run are complete
                 if debugging():
                     raise
-                how = f"run `report {self.run_dir}` with PROJECT_DEBUG=1"
-                rank_zero_warn(
-                    f"No report was written ({type(error).__name__}: {shortened(error)}). To see why, {how}."
-                )
+                how = f"To see why, run `report {self.run_dir}` with PROJECT_DEBUG=1"
+                rank_zero_warn(f"No report was written ({type(error).__name__}: {shortened(error)}). {how}.")
         print(f"\n{summary(self.run_dir, self.output_dir)}", flush=True)

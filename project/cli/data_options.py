@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules  # noqa: F401
-from project.cli.parser import Parser
+from project.cli.parser import Parser, parse
 from project.runs.options import IGNORED
 
 
@@ -30,7 +30,7 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, An
         UsageError: The command line cannot be parsed.
         ValueError: The seed is out of range.
     """
-    options = parser.parse_args(args)
+    options = parse(parser, args)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     # only data: the ignored classes are not instantiated

@@ -6,26 +6,28 @@ import re
 import site
 import sysconfig
 import traceback
-from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
-from lightning.pytorch import Callback
 
 import callbacks
 import datamodules
 import lightning_modules
 import lightning_modules.networks
 from project.cli.unknown_options import UNKNOWN_KEY, unknown_option
-from project.errors import did_you_mean
+from project.errors import did_you_mean, shortened
 from project.runs.command_line import config_files
 from project.runs.config import read_yaml
 
 INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), *site.getsitepackages(), "<frozen"})
 PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 CLASS_ERROR = r"class_path '(\S+?)'|a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
-LONGEST = 300  # characters of a message of jsonargparse's
+WRONG_TYPE = (  # type and value
+    r"Not of type (\w+): (\S+) does not",
+    r"Expected an? ([^\n]+?)\. Got value: ([^\n]+)",
+    r"Subtypes: \[([^\n]+)\].*?Given value: (?:NestedArg\(.*val=)?([^\n]+?)\)?(?:\n|$)",
+)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -44,82 +46,52 @@ def one_line(error: BaseException) -> str:
     return f"{message}{place}"
 
 
-def callback_hook(error: BaseException) -> str | None:
-    """Return the callback and hook that an error came from, such as "GradientNorm.on_train_start"."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, Callback) and hasattr(Callback, frame.f_code.co_name):
-            return f"{type(owner).__name__}.{frame.f_code.co_name}"
-    return None
-
-
 def short_traceback(error: BaseException) -> str:
     """Return the frames of a traceback outside installed packages, and the error."""
-    lines = traceback.format_list(_own_frames(error))
+    frames = "".join(traceback.format_list(_own_frames(error)))
     reason = "".join(traceback.format_exception_only(error)).strip()
-    hook = callback_hook(error)
-    error_line = f"error: {f'in callback {hook}: ' if hook else ''}{reason}"
-    return f"{''.join(lines)}{error_line}\nFrames of installed packages are hidden. To show them, set PROJECT_DEBUG=1."
+    return f"{frames}error: {reason}\nFrames of installed packages are hidden. To show them, set PROJECT_DEBUG=1."
 
 
-def parser_message(message: str, args: list[str], options: Collection[str] = ()) -> str:
+def parser_message(message: str, args: list[str]) -> str:
     """Return an error message of jsonargparse in one line, with the closest valid name.
 
     Args:
         message: The message.
         args: Command line that it is about.
-        options: Names of all options, except those of classes.
     """
     if match := re.search(r"Expected each key once.*", message):  # in a file that a config names
         return match[0]
     if re.search(UNKNOWN_KEY, message):
-        return unknown_option(message, args, options)
+        return unknown_option(message, args)
     if re.search(r"arguments are required: \w+\.(data|model)", message):
         if args[0] == "fit":
-            if config_files(args):
-                return (
-                    "Expected a recipe, but got no model or data. Put the --config of a recipe, such as "
-                    "configs/resnet.yaml, before that of an overlay."
-                )
-            return "Expected a recipe, but got no model and data. Add --config configs/resnet.yaml."
-        return (
-            f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE and --ckpt_path FILE."
-        )
+            return (
+                "Expected a recipe, but got no model or data. Put --config configs/resnet.yaml, or another recipe, "
+                "before all overlays."
+            )
+        return f"Expected weights to {args[0]}. Set --run last, best or DIRECTORY, or --config FILE --ckpt_path FILE."
     if match := re.search(CLASS_ERROR, message):
         path = match[1] or match[2] or f"{match[3]}.{match[4]}"
         if problem := _class_problem(path):
             return problem
     if match := re.search(r"File does not exist: '(.+?)'", message):
-        return _missing_file(Path(match[1]))
+        file = Path(os.path.relpath(match[1]))
+        hint = did_you_mean(file.name, [other.name for other in file.parent.glob("*")], f"{file.parent}/{{}}")
+        return f"Expected a file, but {file} does not exist.{hint}"
     if re.search("Problems parsing config|Unexpected config", message) and (problem := _yaml_problem(args)):
         return problem
     keys = re.findall(r'Parser key "(.+?)":', message)  # from the outermost to the innermost
     if match := re.search(r"arguments are required: ([\w.]+)", message):
-        return _required(match[1], message, keys)
+        owner = f" in {'.'.join(keys)}" if keys else ""
+        return f"Expected a value for {match[1]}{owner}, but got none."
     inner = message.rpartition('Parser key "')[2]
-    if keys and (match := re.search(r"Not of type \w+: (\S+) does not .*restriction v(\S+)", inner)):
-        return f"Expected {keys[-1]} {match[2]}, but got {match[1]}."
-    types = re.search(r"Subtypes: \[(.+)\]|Expected an? (.+?)\. Got value|Not of type (\w+)", inner)
-    value = re.search(r"(?:Given|Got) value: (?:NestedArg\(.*val=(.*)\)|(.*))", inner)
-    if keys and types and value:
-        names = re.sub(r"<class '(.+?)'>", r"\1", types[types.lastindex or 0]).replace(", NoneType", "")
-        got = (value[1] or value[2]).strip("'")
-        return f"Expected {re.sub(r'[a-z_]+[.]', '', names)} for {keys[-1]}, but got {got}."
-    text = " ".join(message.split())
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-
-
-def _required(name: str, message: str, keys: list[str]) -> str:
-    """Return a message with the option that sets a required argument of a class."""
-    inner = re.search(rf"(\w+)=Namespace\(class_path='[\w.]+', init_args=Namespace\({name}=None", message)
-    option = ".".join([*keys, *([inner[1]] if inner and inner[1] not in keys else []), name])
-    return f"Expected a value for {name}, but got none. Add --{option} VALUE, or `{name}: VALUE` to the config."
-
-
-def _missing_file(file: Path) -> str:
-    file = Path(os.path.relpath(file))
-    hint = did_you_mean(file.name, [other.name for other in file.parent.glob("*")], f"{file.parent}/{{}}")
-    return f"Expected a file, but {file} does not exist.{hint}"
+    for pattern in WRONG_TYPE:
+        if keys and (match := re.search(pattern, inner, re.DOTALL)):
+            kind = re.sub(r"<class '(.+?)'>", r"\1", match[1]).replace(", NoneType", "")
+            value = match[2].strip("'")
+            return f"Expected {re.sub(r'[a-z_]+[.]', '', kind)} for {keys[-1]}, but got {value}."
+    return shortened(ValueError(message))
 
 
 def _yaml_problem(args: list[str]) -> str | None:

@@ -1,5 +1,6 @@
 """Match a DataModule to the checkpoint that a command loads: classes and normalisation."""
 
+import importlib
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -11,8 +12,12 @@ from project.errors import RunError
 from project.resume.resume import WEIGHTS, Resume
 
 
-def trained_data(resume: Resume, module_class: type | None) -> dict[str, Any]:
+def trained_data(resume: Resume, class_path: str) -> dict[str, Any]:
     """Return properties of the data that the checkpoint was trained on.
+
+    Args:
+        resume: The checkpoint.
+        class_path: Import path of the module's class.
 
     Returns:
         "class_names", "class_counts", "mean" and "std"; the first two are None if the module is not a classifier,
@@ -21,15 +26,16 @@ def trained_data(resume: Resume, module_class: type | None) -> dict[str, Any]:
     saved = {name: resume.hyper_parameters.get(name) for name in ("class_names", "class_counts", "mean", "std")}
     if not all(isinstance(saved[name], list) for name in ("class_names", "mean", "std")):
         return {}
-    is_classifier = module_class is not None and issubclass(module_class, ImageClassifier)
-    return saved if is_classifier else saved | {"class_names": None, "class_counts": None}
+    module, _, name = class_path.rpartition(".")
+    if issubclass(getattr(importlib.import_module(module), name), ImageClassifier):
+        return saved
+    return saved | {"class_names": None, "class_counts": None}
 
 
 def describe_data(data: LightningDataModule) -> dict[str, Any]:
-    """Return class, root and digests of a DataModule, for run.json and results.json."""
-    prepared = getattr(data, "prepared", None)
-    digests = {name: getattr(prepared, name, None) for name in ("digest", "index_digest")}
-    return {"class": type(data).__name__, "root": str(getattr(data, "root", "")), **digests}
+    """Return class, root and digest of a DataModule, for run.json and results.json."""
+    root, digest = str(getattr(data, "root", "")), getattr(getattr(data, "prepared", None), "digest", None)
+    return {"class": type(data).__name__, "root": root, "digest": digest}
 
 
 def match_data(data: LightningDataModule, resume: Resume, trained: dict[str, Any]) -> None:
@@ -62,20 +68,17 @@ def _check_classes(data: LightningDataModule, resume: Resume, known: list[str]) 
     """
     file, is_fit = resume.file, resume.command == "fit"
     classes = list(getattr(data, "class_names", known))
-    unknown = [name for name in classes if name not in known]
     missing = [name for name in known if name not in classes]
-    if unknown:
+    if unknown := [name for name in classes if name not in known]:
         lack = f" (and the data has no {some(missing)})" if missing else ""
         raise RunError(
             f"Expected a checkpoint with the classes of the data, but {file} has no {some(unknown)}{lack}. Rename the "
             f"classes (folders, or classes.txt), or use another checkpoint.{f' {WEIGHTS}.' if is_fit else ''}"
         )
     if is_fit and missing:
-        raise RunError(
-            f"Expected training data with all classes of {file}, but it has no {some(missing)}. Add images of them."
-        )
+        raise RunError(f"Expected training data with all classes of {file}, but it has no {some(missing)}.")
     if not hasattr(data, "match") and classes != known:
         raise RunError(
-            f"Expected a checkpoint with the classes of the data in the same order, but {file} has another order. "
-            f"Add the same class_names to {type(data).__name__}, or a method match like that of ImageDataModule."
+            f"Expected the classes of the data in the order of {file}, but got another. Reorder class_names of "
+            f"{type(data).__name__}, or add a method match like that of ImageDataModule."
         )

@@ -42,10 +42,7 @@ def is_of_validation(metric: str) -> bool:
 class MonitorCheck(Callback):
     """Check in the sanity check, or else in the first validation, that monitored validation metrics are logged.
 
-    Lightning checks them, and all others, only when they are read, after an epoch.
-
-    Raises:
-        MisconfigurationException: A metric of validation that a callback or a schedule monitors is not logged.
+    Lightning checks them, and all others, only after an epoch.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,36 +4,31 @@
 class in ``callbacks.yaml``; ``--callbacks false`` sets every name to false.
 """
 
-import copy
 import json
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_modules import ImageClassifier
 from project.errors import RunError
-from project.runs.command_line import is_class, option_of, split_options
+from project.runs.command_line import option_of, split_options
 from project.runs.config import CONFIG, read_yaml
 
 DEFAULTS = Path(__file__).parents[2] / "configs" / "callbacks.yaml"
 
 
-@cache
-def _defaults() -> dict[str, Any]:
+def default_callbacks() -> dict[str, Any]:
+    """Return the content of ``configs/callbacks.yaml``, as classes with arguments by name; {} without the file."""
     if not DEFAULTS.is_file():
         return {}
     entries = (read_yaml(DEFAULTS.read_text(encoding="utf-8"), str(DEFAULTS)) or {}).get("callbacks") or {}
     return {name: {"class_path": entry} if isinstance(entry, str) else entry for name, entry in entries.items()}
-
-
-def default_callbacks() -> dict[str, Any]:
-    """Return the content of ``configs/callbacks.yaml``, as classes with arguments by name; {} without the file."""
-    return copy.deepcopy(_defaults())
 
 
 def callback_names(args: Sequence[str]) -> list[str]:
@@ -41,14 +36,15 @@ def callback_names(args: Sequence[str]) -> list[str]:
 
     The config of a run also has the names of callbacks that are off.
     """
-    names = dict.fromkeys(_defaults())
+    names = dict.fromkeys(default_callbacks())
     for option, value in map(option_of, split_options(args)):
         group, _, name = option.partition(".")
-        if option == "config" and isinstance(section := _section(value), dict):
-            is_of_run = os.path.basename(value or "") == CONFIG
-            names |= dict.fromkeys(name for name, entry in section.items() if is_of_run or _has_class(entry))
-        elif group == "callbacks" and name and "." not in name and _has_class(_read(value)):
-            names[name] = None
+        section = _section(value) if option == "config" else {name: _read(value)} if group == "callbacks" else None
+        is_of_run = option == "config" and os.path.basename(value or "") == CONFIG
+        for key, entry in section.items() if isinstance(section, dict) else ():
+            has_class = isinstance(entry, str) or (isinstance(entry, dict) and "class_path" in entry)
+            if key and "." not in key and (has_class or is_of_run):  # others are misspelled
+                names[key] = None
     return list(names)
 
 
@@ -58,7 +54,7 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
     Raises:
         RunError: ``--callbacks`` has another value.
     """
-    all_off = [f"--callbacks.{name}=false" for name in callback_names(args)]
+    defaults, all_off = default_callbacks(), [f"--callbacks.{name}=false" for name in callback_names(args)]
     expanded: list[str] = []
     for group in split_options(args):
         option, value = option_of(group)
@@ -70,24 +66,31 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
                     f"{value or 'no value'}."
                 )
             group = all_off
-        elif option != name and name in _defaults() and _read(value) is True:
-            group = [f"--{option}={json.dumps(_defaults()[name])}"]
+        elif option != name and name in defaults and _read(value) is True:
+            group = [f"--{option}={json.dumps(defaults[name])}"]
         expanded += [*group, *(all_off if option == "config" and _section(value) is False else [])]
     return expanded
 
 
-def with_named(listed: Any, named: Namespace | None) -> list[Callback]:
+def with_named(listed: Any, named: Namespace | None, module: LightningModule) -> list[Callback]:
     """Return the callbacks of ``callbacks`` and of ``trainer.callbacks``, which replace the default of their class.
+
+    Named callbacks that need a classifier are left out, and reported, if the module is none.
 
     Args:
         listed: A list of callbacks, a single one, or None.
         named: Callbacks by name; those that are off are False or None. None without names.
+        module: The module to train.
     """
     others = [item for item in (listed if isinstance(listed, list) else [listed]) if item is not None]
-    classes = {type(item) for item in others}
-    entries = vars(named or Namespace())
-    replaced = {name for name in _defaults() if type(entries.get(name)) in classes}
-    return [item for name, item in entries.items() if isinstance(item, Callback) and name not in replaced] + others
+    entries = {name: item for name, item in vars(named or Namespace()).items() if isinstance(item, Callback)}
+    replaced = {name for name in default_callbacks() if type(entries.get(name)) in map(type, others)}
+    off = set()
+    if not isinstance(module, ImageClassifier):
+        off = {name for name, item in entries.items() if getattr(item, "needs_classifier", False)}
+    if off:
+        rank_zero_info(f"Off, because {type(module).__name__} is not an ImageClassifier: {', '.join(sorted(off))}.")
+    return [item for name, item in entries.items() if name not in replaced | off] + others
 
 
 def resolve_callbacks(config: Any) -> None:
@@ -97,16 +100,9 @@ def resolve_callbacks(config: Any) -> None:
     """
     section = config.get("callbacks") if isinstance(config, dict) else None
     if isinstance(section, dict):
-        for name, entry in section.items():
-            if entry is True and name in _defaults():
-                section[name] = default_callbacks()[name]
+        section |= {name: entry for name, entry in default_callbacks().items() if section.get(name) is True}
     elif isinstance(config, dict) and section in (None, False):
         config.pop("callbacks", None)
-
-
-def _has_class(value: Any) -> bool:
-    """Return whether a value is a class, or a mapping with a class; another name is a misspelled default."""
-    return is_class(value) if isinstance(value, str) else isinstance(value, dict) and "class_path" in value
 
 
 def _section(config: str | None) -> Any:

@@ -11,9 +11,9 @@ from project.cli.named_callbacks import default_callbacks
 from project.cli.parser import LINKED
 from project.resume.checkpoint import Checkpoint
 
-HELP = "Options of the model, the data, callbacks, the run (such as --config), checkpoints and the Trainer, in order."
 USAGE = "python -m project {} [--config FILE ...] [--option VALUE ...]"
-PARSERS = {name: {"usage": USAGE.format(name), "description": HELP} for name in COMMANDS}
+ORDER = "Options of the model and the data, then of the run, callbacks, checkpoints and the Trainer."
+PARSERS = {name: {"usage": USAGE.format(name), "description": ORDER} for name in COMMANDS}
 
 
 def add_options(
@@ -47,9 +47,9 @@ def add_options(
         "--callbacks.NAME.help CLASS lists arguments, and --callbacks false switches all off. Names: "
         f"{', '.join(callbacks)}.",
     )
+    defaults = default_callbacks()
     for name in callbacks:
-        kind, default = Callback | Literal[False] | None, default_callbacks().get(name)
-        group.add_argument(f"--callbacks.{name}", type=kind, default=default)
+        group.add_argument(f"--callbacks.{name}", type=Callback | Literal[False] | None, default=defaults.get(name))
     group._group_actions.clear()  # the help has one paragraph for all; jsonargparse saves no hidden options
     parser.add_lightning_class_args(Checkpoint, "checkpoint")
     parser.set_defaults(
@@ -62,6 +62,9 @@ def add_options(
             "checkpoint.enable_version_counter": False,
         }
     )
+    trainer = parser.groups["trainer"]
+    # the help ends with the longest group
+    parser._action_groups = sorted(parser._action_groups, key=lambda group: group is trainer)
     for name in LINKED:
 
         def prefer_trained(value: Any, name: str = name) -> Any:

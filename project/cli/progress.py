@@ -4,11 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
 from rich import print as rich_print
 from rich.table import Table
@@ -18,7 +17,6 @@ from torch import Tensor
 from project.runs.metrics import format_metric
 
 SECONDS = 0.1  # between two updates
-LONG_MINUTES = 30.0  # from here on, training on a CPU is called long
 
 
 @rank_zero_only
@@ -35,7 +33,7 @@ def print_metrics(of_loaders: Sequence[Mapping[str, float]], verbose: bool = Tru
 
 
 class NetworkSummary(ModelSummary):
-    """Print name, number of parameters and operations of the network instead of a table of all modules."""
+    """Print name, parameters and operations of the network instead of a table, and the images of an optimizer step."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         summary = summarize(pl_module)  # by all processes, among which the network may be divided
@@ -45,6 +43,13 @@ class NetworkSummary(ModelSummary):
         frozen = "" if trained == total else f", {total - trained:,} of them frozen"
         flops = f"; {get_human_readable_count(summary.total_flops)} FLOPs for an image" if summary.total_flops else ""
         print(f"{type(getattr(pl_module, 'network', pl_module)).__name__}: {total:,} parameters{frozen}{flops}")
+        devices, batches = trainer.world_size, trainer.accumulate_grad_batches
+        images = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if devices * batches > 1 and isinstance(images, int):
+            print(
+                f"A step takes {devices * batches * images:,} images: {images} x {devices} (devices) x {batches} "
+                f"(accumulate_grad_batches). Learning rates: --model.scale_lr {getattr(pl_module, 'scale_lr', 'none')}."
+            )
 
 
 class Progress(RichProgressBar):
@@ -82,25 +87,3 @@ class Progress(RichProgressBar):
         planned = self.trainer.max_epochs
         epochs = f"/{planned}" if planned is not None and planned > 0 else ""
         return f"{f'Epoch {current_epoch + 1}{epochs}':{len(self.validation_description)}}"
-
-
-class DurationOnCPU(Callback):
-    """Print how long training takes on a CPU, after 20 steps or 10 seconds, if that is more than half an hour."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._steps, self._done = -1, not isinstance(trainer.accelerator, CPUAccelerator)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._steps += 1
-        timestamp = time.monotonic()
-        if self._steps == 0:  # takes longer than the others
-            self._start = timestamp
-        elif not self._done and (self._steps == 20 or timestamp - self._start > 10):
-            self._done, step = True, (timestamp - self._start) / self._steps
-            left = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches * step / 60
-            if LONG_MINUTES < left < float("inf"):
-                epoch = trainer.num_training_batches * step / 60
-                rank_zero_info(
-                    f"An epoch takes about {epoch:.1f} minutes on this CPU, all epochs {left / 60:.1f} hours. Try "
-                    "--config configs/lenet.yaml (minutes) or configs/airbench_cpu.yaml."
-                )

@@ -22,8 +22,7 @@ from project.resume.resume import Resume
 from project.resume.signals import Stopped
 from project.runs import record
 from project.runs.config import CONFIG, PREVIOUS_CONFIGS, RESULTS, differences, load_config
-from project.runs.folders import create_folder, name_of, working_directory
-from project.runs.metrics import same_data
+from project.runs.folders import create_folder, name_of
 from project.runs.options import OF_STARTING
 from project.runs.results import STAGES
 from project.runs.summary import shell_command
@@ -99,7 +98,7 @@ class RunFiles(Callback):
         record.begin(
             run,
             self._command,
-            working_directory=before.get("working_directory") if resume.is_resumed else working_directory(run),
+            working_directory=before.get("working_directory") if resume.is_resumed else str(Path.cwd()),
             seed=self._config.seed_everything,
             hardware={
                 **record.processor(),
@@ -110,7 +109,7 @@ class RunFiles(Callback):
         )
         self._has_begun = True
         known = before.get("data") or {}
-        if "digest" in known and not same_data(known, data):
+        if "digest" in known and known["digest"] != data["digest"]:
             rank_zero_warn(
                 f"The images or their split have changed since {run} was started. Start a new run, if you can."
             )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, numbered, report_run_errors
+from project.commands.light_parser import LightParser, check_new, numbered
 from project.runs.config import load_config, setting
 from project.runs.folders import find_checkpoint
 
@@ -23,11 +23,10 @@ def run(args: list[str]) -> Path:
         "--output", type=Path, metavar="FILE", help="A new file. Default: export/model.* in the run directory."
     )
     options = parser.parse_args(args)
-    with report_run_errors():
-        folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        home = folder or checkpoint.parent
-        path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
-        check_new(path)
+    folder, checkpoint = find_checkpoint(options.run, options.runs_dir, options.ckpt_path)
+    home = folder or checkpoint.parent
+    path: Path = options.output or numbered(home / "export" / f"model{SUFFIXES[options.format]}")
+    check_new(path)
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["export", *args]):

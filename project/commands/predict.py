@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import PositiveInt
+
 from atomic_files import write_atomically
-from project.commands.light_parser import LightParser, positive, report_run_errors
+from project.commands.light_parser import LightParser
 from project.errors import RunError
 from project.runs.folders import create_folder, find_checkpoint
 
@@ -31,17 +33,16 @@ def run(args: list[str]) -> Path:
         help="Image file, folder, glob in quotes, or - to read paths from stdin. Images of another size or shape are "
         "resized like the data of the run (--data.resize): by default, the central square is cropped.",
     )
-    parser.add_argument("--top", type=positive, default=3, help="Number of classes to print for each image.")
-    parser.add_argument("--batch_size", type=positive, help="Images per batch. Default: that of the run.")
+    parser.add_argument("--top", type=PositiveInt, default=3, help="Number of classes to print for each image.")
+    parser.add_argument("--batch_size", type=PositiveInt, help="Images per batch. Default: that of the run.")
     parser.add_argument(
         "--output", type=Path, help="Output directory without results. Default: predict/<time> in the run directory."
     )
     options = parser.parse_args(args)
-    with report_run_errors():
-        folder, checkpoint = find_checkpoint(options.run, Path(options.runs_dir), options.ckpt_path)
-        for name in NAMES if options.output is not None else ():
-            if (options.output / name).exists():
-                raise RunError(f"Expected a directory without results at --output, but {options.output} has {name}.")
+    folder, checkpoint = find_checkpoint(options.run, options.runs_dir, options.ckpt_path)
+    for name in NAMES if options.output is not None else ():
+        if (options.output / name).exists():
+            raise RunError(f"Expected a directory without results at --output, but {options.output} has {name}.")
     from project.cli.error_handling import report_errors  # importing torch takes seconds
 
     with report_errors(["predict", *args]):

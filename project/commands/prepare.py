@@ -3,7 +3,6 @@
 import time
 from typing import TYPE_CHECKING
 
-import yaml
 from rich import print as rich_print
 from rich.markup import escape
 from rich.table import Table
@@ -21,12 +20,15 @@ def run(args: list[str]) -> "ImageDataModule":
         SystemExit: The data cannot be prepared.
     """
     from datamodules import ImageDataModule
+    from datamodules.preparation.describe import verify
     from project.cli.data_options import data_parser, parse_data
     from project.cli.error_handling import report_errors
     from project.errors import RunError
 
     with report_errors(["prepare", *args]):
-        data, _ = parse_data(data_parser("prepare"), args)
+        parser = data_parser("prepare")
+        parser.add_argument("--verify", type=bool, nargs="?", const=True, default=False, help="Read every image again.")
+        data, options = parse_data(parser, args)
         if not isinstance(data, ImageDataModule):
             raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}: `fit` prepares it.")
         start = time.perf_counter()
@@ -34,6 +36,9 @@ def run(args: list[str]) -> "ImageDataModule":
         seconds = time.perf_counter() - start
         print_summary(data)
         print(f"{data.root}: ready after {seconds:.1f} s.")
+        if options.verify:
+            verify(data.prepared)
+            print("Verified: every image file has the pixels that dataset.json describes.")
         return data
 
 
@@ -53,9 +58,8 @@ def print_summary(data: "ImageDataModule") -> None:
     table.add_row("all", *(str(sum(of_class.values())) for of_class in counts.values()))
     rich_print(table)
 
-    used = {"mean": stats.mean, "std": divisors(stats.std)}
-    numbers = {name: [round(value, 4) for value in values] for name, values in used.items()}
-    print(yaml.safe_dump(numbers, default_flow_style=None), end="")
+    for name, values in (("mean", stats.mean), ("std", divisors(stats.std))):
+        print(f"{name}: {[round(value, 4) for value in values]}")
     print(f"size: {prepared.size}  # pixels, {data.folder.resize or 'not resized'}")
     print(f"Split: {prepared.split}, in {data.folder.index}")
     print(f"Identical images in more than one of train, val and test: {len(stats.identical)}")

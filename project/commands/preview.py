@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from jsonargparse.typing import PositiveInt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from project.commands.light_parser import check_new, numbered
 
@@ -29,15 +28,14 @@ def run(args: list[str]) -> Path:
         parser.add_argument("--images", type=PositiveInt, default=8, help="Number of images, one per row.")
         parser.add_argument("--epochs", type=PositiveInt, default=8, help="Number of epochs, one per column.")
         parser.add_argument(
-            "--output", type=str | None, default=None, help="A new PNG file. Default: preview.png in the data folder."
+            "--output", type=str | None, help="A new PNG file. Default: preview.png in the data folder."
         )
         data, options = parse_data(parser, args)
-        if options.output is not None:
-            check_new(Path(options.output))
+        folder = data.folder.path if isinstance(data, ImageDataModule) else Path()
+        path = numbered(folder / "preview.png") if options.output is None else Path(options.output)
+        check_new(path)
         data.prepare_data()
         data.setup("fit")
-        folder = data.folder.path if isinstance(data, ImageDataModule) else Path()
-        path = Path(options.output) if options.output is not None else numbered(folder / "preview.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(data, options.images, options.epochs).savefig(path)
         print(f"Preview: {path}")
@@ -47,7 +45,7 @@ def run(args: list[str]) -> Path:
 def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
     """Return a figure with a training image and its augmented version in each epoch per row.
 
-    For a DataModule that is no ImageDataModule, whose images cannot be chosen, it shows the first images of each epoch.
+    For a DataModule that is no ImageDataModule, it shows the first images of each epoch.
     """
     import torch
 
@@ -68,10 +66,7 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
         columns, names = {}, [""] * len(batches[0])
     columns |= {f"epoch {epoch}": (batch.cpu() * std + mean).clamp(0, 1) for epoch, batch in enumerate(batches)}
 
-    figure = Figure(
-        figsize=(1.1 * len(columns) + 1.2, 1.1 * len(names) + 0.5),
-        layout=ConstrainedLayoutEngine(wspace=0.02, hspace=0.02),
-    )
+    figure = Figure(figsize=(1.1 * len(columns) + 1.2, 1.1 * len(names) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for column, (title, batch) in enumerate(columns.items()):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from project.commands.light_parser import LightParser, check_new, report_run_errors
+from project.commands.light_parser import LightParser, check_new
 from project.report import write_report
 from project.runs.folders import find_run
 
@@ -11,9 +11,9 @@ def run(args: list[str]) -> Path:
     """Write the report and return its path.
 
     Raises:
-        SystemExit: The run does not exist.
+        RunError: The run does not exist.
     """
-    parser = LightParser("report", "Write the results of a run, or of two side by side, as one HTML file.")
+    parser = LightParser("report", "Write the results of a run, or of two side by side, as one HTML file.", ("run",))
     parser.add_argument("other", metavar="RUN2", nargs="?", help="Another run to compare with.")
     parser.add_argument(
         "--output",
@@ -21,10 +21,9 @@ def run(args: list[str]) -> Path:
         help="A new HTML file. Default: report.html in the run directory, or report_with_<run>.html in that of RUN2.",
     )
     options = parser.parse_args(args)
-    with report_run_errors():
-        runs = [find_run(name, Path(options.runs_dir)) for name in (options.run, options.other) if name is not None]
-        if options.output is not None:
-            check_new(options.output)
-        path = write_report(runs[0], runs[1] if len(runs) == 2 else None, options.output)
+    run, other = (name and find_run(name, options.runs_dir) for name in (options.run, options.other))
+    if options.output is not None:
+        check_new(options.output)
+    path = write_report(run, other, options.output)
     print(f"Report: {path}")
     return path

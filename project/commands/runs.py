@@ -1,16 +1,18 @@
 """``runs``: list all runs, mean and std over seeds, or the differences between two runs."""
 
-import csv
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from project.commands.light_parser import LightParser, json_number, report_run_errors
-from project.commands.table import print_table
+from rich.console import Console
+from rich.table import Table
+
+from project.commands.light_parser import LightParser
 from project.runs import record
 from project.runs.config import MISSING, differences, load_config
 from project.runs.folders import find_run
@@ -22,93 +24,93 @@ from project.runs.results import Result, read_result
 
 INNER = ("settings", "environment")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
-MEANS = [field.name for field in fields(Repeats)]
-RESULT = ("name", "data", "root", "seed", "epochs", "val", "test", "minutes", "started", "state")
+RESULT = ("name", "data", "seed", "epochs", "val", "test", "minutes", "state")
+NUMBERS = ("seed", "epochs", "val", "test", "minutes", "n")  # columns
 MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
-# columns to drop on a narrow terminal; a run's name contains its start
-FIRST_TO_GO = ("started", "root", "data", "minutes", "seeds", "epochs")
 
 
 def run(args: list[str]) -> list[Any]:
     """Print all runs, or the differences between two, and return the rows.
 
     Raises:
-        SystemExit: The command line is invalid, or a run to compare does not exist.
+        RunError: A run to compare does not exist.
     """
     if "compare" in args:
         return _compare([arg for arg in args if arg != "compare"])
-    parser = LightParser("runs", "List all runs. `runs compare A B` prints the differences between two runs.", ())
-    parser.add_argument(
-        "--seeds", action="store_true", help="Only mean and std over runs that differ only in their seed."
-    )
+    parser = LightParser("runs", "List all runs. `runs compare A B` prints the differences between two runs.")
+    parser.add_argument("--seeds", action="store_true", help="Only mean and std over seeds.")
     parser.add_argument("--sort", metavar="COLUMN", choices=COLUMNS, help=f"Default: by start. {', '.join(COLUMNS)}.")
     parser.add_argument("--reverse", action="store_true", help="Latest or highest first.")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="Print all fields as JSON.")
-    form.add_argument("--csv", action="store_true", help="Print all fields as CSV.")
+    parser.add_argument("--json", action="store_true", help="Print all fields as JSON.")
     options = parser.parse_args(args)
-    with report_run_errors():
-        results, problems = read_results(Path(options.runs_dir))
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        if not results:
-            missing = "" if Path(options.runs_dir).is_dir() else ", which does not exist"
-            start = "python -m project fit --config configs/resnet.yaml"
-            print(f"No runs in {options.runs_dir}/*/*{missing}. Start one: {start}", file=sys.stderr)
-        listed = _ordered(results, options.sort, options.reverse)
-        means = _ordered(repeats(results), options.sort, options.reverse)
-        rows, columns = (means, MEANS) if options.seeds else (listed, COLUMNS)
-        if options.json:
-            print(json.dumps([_plain(row, columns) for row in rows], indent=2, allow_nan=False))
-        elif options.csv:
-            writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                cells = {
-                    name: "; ".join(map(str, x)) if isinstance(x, list) else x
-                    for name, x in _plain(row, columns).items()
-                }
-                writer.writerow(cells)
-        else:
-            if listed and not options.seeds:
-                _print_results(listed)
-                print(end="\n" if means else "")
-            if means:
-                _print_means(means)
-            elif results and options.seeds:
-                print("No settings have finished runs with two or more seeds. Use fit --seed_everything 1, 2, ...")
+    results, problems = read_results(options.runs_dir)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not results:
+        missing = "" if options.runs_dir.is_dir() else ", which does not exist"
+        start = "python -m project fit --config configs/resnet.yaml"
+        print(f"No runs in {options.runs_dir}/*/*{missing}. Start one: {start}", file=sys.stderr)
+    listed, means = (_ordered(rows, options.sort, options.reverse) for rows in (results, repeats(results)))
+    rows = means if options.seeds else listed
+    if options.json:
+        print(json.dumps(list(map(_plain, rows)), indent=2, allow_nan=False))
+        return rows
+    if listed and not options.seeds:
+        _print_table("", RESULT, list(map(_result_cells, listed)))
+        for result in listed:
+            if result.test_note is not None:
+                print(f"* {result.name}: {result.test_note}.")
+        print(end="\n" if means else "")
+    if means:
+        _print_means(means)
+    elif results and options.seeds:
+        print("No settings have finished runs with two or more seeds. Use fit --seed_everything 1, 2, ...")
     return rows
 
 
 def _compare(args: list[str]) -> list[Any]:
     parser = LightParser("runs compare", "Print the differences between two runs.", ("a", "b"))
     options = parser.parse_args(args)
-    with report_run_errors():
-        a, b = (find_run(name, Path(options.runs_dir)) for name in (options.a, options.b))
-        of_runs = [(run, read_result(run)[0]) for run in (a, b)]
-        for name, (run, result) in zip("AB", of_runs, strict=True):
-            lines = [f"{name}  {run}", subject(result.settings), result.test_note, changes(run)]
-            print("\n   ".join(filter(None, lines)), end="\n\n")
-        if settings := differences(load_config(a), load_config(b)):
-            print_table("Settings that differ", ("setting", "A", "B"), settings)
-        else:
-            print("The two configs are the same.")
-        if environment := differences(_environment(a), _environment(b)):
-            rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
-            print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
-        outcome = compare(*of_runs)
-        print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
+    a, b = (find_run(name, options.runs_dir) for name in (options.a, options.b))
+    of_runs = [(run, read_result(run)[0]) for run in (a, b)]
+    for name, (run, result) in zip("AB", of_runs, strict=True):
+        lines = [f"{name}  {run}", subject(result.settings), result.test_note, changes(run)]
+        print("\n   ".join(filter(None, lines)), end="\n\n")
+    if settings := differences(load_config(a), load_config(b)):
+        _print_table("Settings that differ", ("setting", "A", "B"), settings)
+    else:
+        print("The two configs are the same.")
+    if environment := differences(_environment(a), _environment(b)):
+        rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
+        _print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
+    outcome = compare(*of_runs)
+    _print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
+
+
+def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table without its empty columns; in a file or a pipe, its width is not limited."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(width=10_000 if wide else None, markup=False, highlight=False, emoji=False)
+    table = Table(box=None, pad_edge=False)
+    columns = {name: cells for name, *cells in zip(header, *rows, strict=True) if any(cells)}
+    for name in columns:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    if title:
+        console.print(title)
+    console.print(table)
 
 
 def _environment(run: Path) -> dict[str, Any]:
     """Return what run.json records besides the config; ``seconds`` includes all starts, with their setup."""
     info = record.read(run)
-    fields_of_run = {"state": record.state_of(run), "seconds": record.seconds(run)}
-    fields_of_run |= {name: info.get(name) for name in ("data", *ENVIRONMENT)}
+    environment = {"state": record.state_of(run), "seconds": record.seconds(run)}
+    environment |= {name: info.get(name) for name in ("data", *ENVIRONMENT)}
     for number, start in enumerate(info.get("resumed", []), 2):
-        fields_of_run[f"start {number}"] = {name: start[name] for name in ENVIRONMENT if name in start}
-    return {name: value for name, value in fields_of_run.items() if value}
+        environment[f"start {number}"] = {name: start[name] for name in ENVIRONMENT if name in start}
+    return {name: value for name, value in environment.items() if value}
 
 
 def _ordered(rows: Sequence[Any], column: str | None, reverse: bool) -> list[Any]:
@@ -121,16 +123,10 @@ def _ordered(rows: Sequence[Any], column: str | None, reverse: bool) -> list[Any
     return [row for _, row in known] + [row for value, row in values if value in (None, "")]
 
 
-def _plain(row: Result | Repeats, columns: Sequence[str]) -> dict[str, Any]:
-    values = asdict(row)
-    return {name: json_number(value) if isinstance(value := values[name], float) else value for name in columns}
-
-
-def _print_results(results: Sequence[Result]) -> None:
-    print_table("", RESULT, list(map(_result_cells, results)), FIRST_TO_GO)
-    for result in results:
-        if result.test_note is not None:
-            print(f"* {result.name}: {result.test_note}.")
+def _plain(row: Result | Repeats) -> dict[str, Any]:
+    """Return the fields of a row for JSON, which has no NaN and Inf: they become strings that ``float`` parses."""
+    values = {name: value for name, value in asdict(row).items() if name not in INNER}
+    return {name: str(x) if isinstance(x, float) and not math.isfinite(x) else x for name, x in values.items()}
 
 
 def _result_cells(result: Result) -> list[str]:
@@ -140,20 +136,18 @@ def _result_cells(result: Result) -> list[str]:
     return [
         result.name,
         _class(result.data),
-        result.root or "",
         "" if result.seed is None else str(result.seed),
         epochs if result.planned_epochs is None else f"{epochs}/{result.planned_epochs}",
         _score(result.val, result.metric),
         test if result.test_note is None else f"{test}*",
         _minutes(result.minutes),
-        datetime.fromisoformat(result.started).astimezone().strftime("%Y-%m-%d %H:%M") if result.started else "",
         result.state,
     ]
 
 
 def _print_means(means: Sequence[Repeats]) -> None:
     title = "Mean ± sample std (n - 1) of runs that differ only in their seed"
-    print_table(title, MEAN, list(map(_mean_cells, means)), FIRST_TO_GO)
+    _print_table(title, MEAN, list(map(_mean_cells, means)))
     for summary in means:
         notes = [f"left out {', '.join(summary.left_out)}"] if summary.left_out else []
         notes += [f"not the same {', '.join(summary.differ)}"] if summary.differ else []

@@ -21,7 +21,7 @@ from lightning_modules.weights.safe_load import LoadError, check_names, load_saf
 from project.cli.data_options import data_parser, parse_data
 from project.errors import RunError, shortened
 from project.runs.config import load_config, setting
-from project.runs.folders import paths_from_here
+from project.runs.folders import check_data_folder
 
 NOT_FINITE = "has no probabilities: the output of the network is NaN or Inf"
 
@@ -75,11 +75,12 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     config = load_config(run)
     seed = json.dumps(config.get("seed_everything", 0))
     options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
-    options += [f"--{key}={path}" for key, path in paths_from_here(run).items() if key.startswith("data.")]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
     if not isinstance(data, ImageDataModule):  # the user's own, whose way of reading files is unknown
         return Reader(ImageDataset.of_files(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
+    if data.eval_transforms and data.folder.size is None:  # their size is that of the run's images
+        check_data_folder(run, setting(config, "data.init_args") or {})
     if not data.normalize:  # the transforms normalise, if any
         normalize = Normalize(*NOT_NORMALIZED)
     size = data.folder.size or (data.prepared.size if data.eval_transforms else size)

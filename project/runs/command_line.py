@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HOME = re.compile(r"~[\w.-]*(/|$)")
-CLASS = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def expand_home(text: str) -> str:
@@ -18,11 +17,6 @@ def expand_homes(args: Sequence[str]) -> list[str]:
     """Return a command line with ``~`` expanded, which shells do not do in ``--option=~/path``."""
     parts = (arg.partition("=") if arg.startswith("-") else ("", "", arg) for arg in args)
     return [f"{option}{equals}{expand_home(value)}" for option, equals, value in parts]
-
-
-def is_class(text: str) -> bool:
-    """Return whether the value of an option may be a class."""
-    return CLASS.fullmatch(text) is not None and text.lower() not in ("true", "false", "null", "none")
 
 
 def split_options(args: Sequence[str]) -> list[list[str]]:
@@ -47,24 +41,3 @@ def config_files(args: Sequence[str]) -> list[Path]:
     options = map(option_of, split_options(args))
     values = [value for name, value in options if name == "config" and value is not None]
     return [Path(value) for value in values if os.path.isfile(value)]  # Path.is_file raises for a long text
-
-
-def classes_first(args: Sequence[str]) -> list[str]:
-    """Return a command line in which each class precedes its arguments, which the new class would otherwise drop.
-
-    ``--model.optimizer.lr 0.001 --model.optimizer AdamW`` means the same as in the other order. No option is moved
-    across a config.
-    """
-    ordered: list[tuple[list[str], list[str]]] = []  # components of an option's name, the option with its values
-    start = 0  # after the last config
-    for group in split_options(args):
-        name, value = option_of(group)
-        parts = [part for part in name.split(".") if part not in ("init_args", "class_path")]
-        place = len(ordered)
-        if name == "config":
-            start = place + 1
-        elif value is not None and is_class(value):
-            places = (i for i in range(start, place) if ordered[i][0][: len(parts)] == parts != ordered[i][0])
-            place = next(places, place)
-        ordered.insert(place, (parts, group))
-    return [arg for _, group in ordered for arg in group]

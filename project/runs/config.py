@@ -126,18 +126,6 @@ def setting(config: dict[str, Any], key: str) -> Any:
     return value
 
 
-def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a nested config from dotted keys and their values."""
-    config: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, name = key.split(".")
-        inner = config
-        for part in parents:
-            inner = inner.setdefault(part, {})
-        inner[name] = value
-    return config
-
-
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values of a config; the key of a mapping in a list contains its index."""
     has_keys = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))

@@ -2,15 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import BEST, CONFIG, load_config, setting
-from project.runs.options import PATHS
+from project.runs.config import BEST, CONFIG
 from project.runs.results import read_result
 
 REPORT = "report.html"
@@ -97,34 +97,26 @@ def run_of_checkpoint(checkpoint: Path) -> Path | None:
     return Path(os.path.relpath(folder)) if (folder / CONFIG).is_file() else None
 
 
-def working_directory(run: Path) -> str:
-    """Return the working directory for run.json: relative to a run directory within it, or else absolute.
+def check_data_folder(run: Path, data: Mapping[str, Any]) -> None:
+    """Check that a run's data exists, if its path is relative and the run was started in another directory.
 
-    A project can thus be moved or copied together with its runs.
+    Args:
+        run: Run directory.
+        data: Arguments of the DataModule.
+
+    Raises:
+        RunError: It does not exist, and would be downloaded or prepared again.
     """
-    folder, run_folder = Path.cwd().resolve(), run.resolve()
-    return os.path.relpath(folder, run_folder) if run_folder.is_relative_to(folder) else str(folder)
-
-
-def paths_from_here(run: Path) -> dict[str, str]:
-    """Return the relative paths in a run's config as absolute paths by key, if the run had another working directory.
-
-    These are ``PATHS``, and the arguments of the module that are files with a suffix. A path that exists only relative
-    to the present working directory is left out.
-    """
-    start = record.read(run).get("working_directory")
-    if start is None or (folder := (run.resolve() / start).resolve()) == Path.cwd().resolve():
-        return {}
-    config = load_config(run)
-    arguments = (setting(config, "model.init_args") or {}).items()
-    files = [  # os.path.isfile accepts any text
-        f"model.init_args.{name}"
-        for name, path in arguments
-        if isinstance(path, str) and Path(path).suffix and os.path.isfile(folder / path)
-    ]
-    paths = {key: value for key in (*PATHS, *files) if isinstance(value := setting(config, key), str)}
-    candidates = {key: (folder / value, Path(value)) for key, value in paths.items() if not os.path.isabs(value)}
-    return {key: str(path) for key, (path, here) in candidates.items() if path.exists() or not here.exists()}
+    start = (run / record.read(run).get("working_directory", Path.cwd())).resolve()
+    if start == Path.cwd().resolve():
+        return
+    for name in ("root", "images", "archive"):
+        path = data.get(name)
+        if path is not None and not os.path.exists(path) and not os.path.isabs(path):
+            raise RunError(
+                f"Expected the data of {run} in {path}, but it is not in this directory. Run the command in {start}, "
+                f"or set --data.{name} to an absolute path."
+            )
 
 
 def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -> tuple[Path | None, Path]:

@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 METRICS = "metrics.csv"
 PER_EPOCH = ("train/loss", "train/acc", "val/loss", "val/acc")  # logged at the last step of an epoch
@@ -50,14 +49,3 @@ def digest_of(checkpoint: Path) -> str:
         return hashlib.sha256(repr(members).encode()).hexdigest()
     with checkpoint.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def same_data(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Return whether two records of data, from run.json or results.json, are of the same data.
-
-    A record of an earlier version has the ``index_digest`` as its ``digest``, and is compared by that alone.
-    """
-    if first.get("digest") == second.get("digest"):
-        return True
-    pairs = [(first.get("digest"), second.get("index_digest")), (first.get("index_digest"), second.get("digest"))]
-    return any(digest and digest == index_digest for digest, index_digest in pairs)

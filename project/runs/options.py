@@ -15,9 +15,5 @@ OF_TRAINING = (
 # options of a single start, which are not settings of the run
 OF_STARTING = (*RUN, "config", "data.init_args.overwrite_split")
 
-ROOT = "data.init_args.root"
-# settings that are paths, relative to the working directory of the run
-PATHS = (ROOT, "data.init_args.images", "data.init_args.archive", "model.init_args.pretrained", "ckpt_path")
-
 # options of fit, validate and test that the commands about data ignore in configs
 IGNORED = ("trainer", "callbacks", "model", "checkpoint", *RUN, "test_after_fit", "weights_only", "verbose", "report")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from project.errors import RunError
 from project.runs import record
 from project.runs.config import BEST, PREVIOUS_CONFIGS, RESULTS, load_config, setting
-from project.runs.metrics import PER_EPOCH, digest_of, format_metric, read_metrics, same_data
+from project.runs.metrics import PER_EPOCH, digest_of, format_metric, read_metrics
 
 STAGES = {"validate": "val", "test": "test"}  # command: stage
 METRIC_NAMES = ("acc", "loss")  # of results: the first that a run has
@@ -117,7 +117,7 @@ def _other_data(run: Path, results: dict[str, Any]) -> str:
     """Return root and digest of the data of a validation or test, or "" if it is the run's data, or unknown."""
     data, of_run = results.get("data") or {}, record.read(run).get("data") or {}
     root, digest = data.get("root", ""), data.get("digest")
-    same = same_data(data, of_run) if digest and of_run.get("digest") else root == of_run.get("root", root)
+    same = digest == of_run["digest"] if digest and of_run.get("digest") else root == of_run.get("root", root)
     return "" if same else f"{root} ({digest[:8]})" if digest else root
 
 

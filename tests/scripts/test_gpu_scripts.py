@@ -3,13 +3,11 @@ import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import gpu_table
 import pytest
-from gpu_parts import Results, with_runs
 
 HEADER = "| recipe | network | data | epochs | hardware | minutes | val accuracy | test accuracy | n |"
 TABLE = f"""{HEADER}
@@ -100,15 +98,6 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     assert page.count("Not yet measured.") == 5
 
 
-def test_results_are_written_after_each_measurement(tmp_path: Path) -> None:
-    output = tmp_path / "steps.json"
-    results = Results(Namespace(part="steps", output=output, seeds=1, peer=None, tiny=True, note=None))
-    results.add(first=[1.5])
-    assert (read(output)["results"], read(output)["complete"]) == ({"first": [1.5]}, False)
-    results.finish()
-    assert read(output)["complete"]
-
-
 def test_a_trial_is_kept_out_of_the_table_of_recipes(tmp_path: Path) -> None:
     (tmp_path / "tests.json").write_text(json.dumps({"part": "tests", "tiny": True, "results": {}}))
     with pytest.raises(SystemExit, match="holds a trial"):
@@ -137,12 +126,6 @@ def test_bad_input_is_rejected_in_one_line(args: list[str], message: str, tmp_pa
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
 def test_no_gpu_is_reported_before_anything_runs(tmp_path: Path) -> None:
     assert "Expected a CUDA GPU" in run("gpu.sh", tmp_path / "out", "--archive", "configs").stderr
-
-
-def test_another_script_is_not_the_peer(tmp_path: Path) -> None:
-    (tmp_path / "peer.py").write_text("print('hello')")
-    with pytest.raises(SystemExit, match=r"Expected airbench94_muon\.py, with range"):
-        with_runs(tmp_path / "peer.py", 3)
 
 
 def test_a_pack_prints_the_call_that_uses_it(tmp_path: Path, data: Path, peer: Path) -> None:

@@ -62,9 +62,7 @@ def test_the_digest_covers_the_pixels_of_every_stage(root: Path, stage: str) -> 
     shutil.copytree(root, copy)
     assert prepared(copy).digest == before.digest
     (copy / stage / "cat/0.png").write_bytes(WHITE)
-    after = prepared(copy)
-    assert after.digest != before.digest
-    assert (after.prepared.index_digest == before.prepared.index_digest) == (stage != "train")
+    assert prepared(copy).digest != before.digest
 
 
 @pytest.mark.parametrize("change", ["edited", "added", "removed"])

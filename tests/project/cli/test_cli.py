@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from command_line import stop_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -106,7 +105,7 @@ def test_checkpoint_in_a_run_uses_the_runs_config_which_options_override(finishe
     assert (cli.output_dir / "metrics.csv").read_text().splitlines()[1].startswith("1,")
 
 
-@pytest.mark.parametrize("name", ["1e-3", "null", "[a]", "é #1"])
+@pytest.mark.parametrize("name", ["1e-3", "é #1"])
 def test_a_run_directory_may_have_any_name(
     name: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,12 +165,11 @@ class Module(LightningModule):
 DEFAULTS = """
 class Defaults(Network):
     def __init__(
-        self, num_classes, act=nn.ReLU(), acts=[nn.ReLU()], fn=lambda x: x, dtype=torch.float32, some={"a", "b"}
+        self, num_classes, act=nn.ReLU(), acts=[nn.ReLU()], fn=lambda x: x, dtype=torch.float32
     ):
         super().__init__(num_classes)
         assert (act(torch.ones(1)) == acts[0](fn(torch.ones(1)))).all()
         assert dtype is torch.float32
-        assert some == {"a", "b"}
 """
 
 
@@ -180,18 +178,8 @@ def test_defaults_that_yaml_cannot_represent_are_restored(
 ) -> None:
     write_module(tmp_path, monkeypatch, USERS + DEFAULTS)
     run = main(["fit", *fast, *QUICK, "--model.network=users_module.Defaults", f"--runs_dir={tmp_path}"]).run_dir
-    assert set(load_config(run)["model"]["init_args"]["network"]["init_args"]) == {"dtype", "some"}
+    assert set(load_config(run)["model"]["init_args"]["network"]["init_args"]) == {"dtype"}
     main(["test", f"--run={run}"])
-
-
-def test_nested_config_files_are_saved_in_one_file(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "sgd.yaml").write_text("class_path: torch.optim.SGD\ninit_args: {lr: 0.125}\n")
-    with pytest.raises(SystemExit):
-        main(["fit", *fast, f"--model.optimizer={tmp_path}/sgd.yaml", "--print_config"])
-    config = yaml.safe_load(capsys.readouterr().out)
-    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.125
 
 
 def test_a_leading_tilde_is_expanded_in_every_path(
@@ -221,7 +209,7 @@ def test_a_leading_tilde_is_expanded_in_every_path(
     assert not list(Path().iterdir())
 
 
-def test_a_run_can_be_used_from_another_directory(
+def test_a_run_is_used_from_another_directory_only_if_its_data_exists_there(
     fast: list[str],
     sample_root: Path,
     tmp_path: Path,
@@ -232,33 +220,21 @@ def test_a_run_can_be_used_from_another_directory(
     for folder in (start, elsewhere):
         folder.mkdir()
     (start / "data").symlink_to(sample_root)
-    torch.save(LeNet(10).state_dict(), start / "net.pkl")
-    args = ["fit", *fast, *QUICK, "--data.root=data", "--model.pretrained=net.pkl"]
+    args = ["fit", *fast, *QUICK, "--data.root=data"]
     args[2] = str(Path(args[2]).absolute())
     monkeypatch.chdir(start)
     run = main(args).run_dir.absolute()
-    before = (run / "config.yaml").read_text()
     monkeypatch.chdir(elsewhere)
-    assert main(["test", f"--run={run}"]).datamodule.root == start / "data"
-    assert main(["validate", f"--ckpt_path={run}/checkpoints/last.ckpt"]).datamodule.root == start / "data"
-    main(["predict", f"--run={run}", str(sample_root / "images")])
-    repeated = main(["fit", f"--config={run}/config.yaml"])
-    assert (repeated.datamodule.root, repeated.config["fit"].model.init_args.pretrained) == (
-        start / "data",
-        str(start / "net.pkl"),
-    )
-    capsys.readouterr()
-    main(["fit", f"--run={run}", "--trainer.max_epochs=2"])
-    assert [line for line in capsys.readouterr().out.splitlines() if "Changed" in line] == [
-        "Changed      trainer.max_epochs: 1 -> 2"
-    ]
-    assert (run / "config.yaml").read_text() == before.replace("max_epochs: 1", "max_epochs: 2")
-    (start / "data").unlink()
-    code, err = stop_of(["test", f"--run={run}"], capsys)
-    assert (code, err.count("\n")) == (2, 1)
-    assert f"Expected the images of {run} in {start}/data, as when it was started" in err
+    best, config = f"{run}/checkpoints/best.ckpt", f"--config={run}/config.yaml"
+    for command in (["test", f"--run={run}"], ["validate", f"--ckpt_path={best}"], ["fit", config]):
+        code, err = stop_of(command, capsys)
+        assert code == 2
+        assert err.endswith(f" Run the command in {start}, or set --data.root to an absolute path.\n")
+    main(["predict", f"--run={run}", str(sample_root / "images")])  # needs no data
     assert main(["validate", f"--run={run}", f"--data.root={sample_root}"]).datamodule.root == sample_root
-    assert [path.name for path in elsewhere.iterdir()] == ["runs"]
+    assert not list(elsewhere.iterdir())
+    (elsewhere / "data").symlink_to(sample_root)
+    assert main(["test", f"--run={run}"]).run_dir == run
 
 
 def test_a_checkpoint_alone_classifies_a_png(finished_run: Path, sample_root: Path, tmp_path: Path) -> None:
@@ -311,47 +287,34 @@ def test_fast_dev_run_and_no_checkpoints_succeed(fast: list[str], tmp_path: Path
 
 
 BASE = ["--config=configs/resnet.yaml"]
-TYPOS = [
-    (["--trainer.max_epoch=3"], "got 'trainer.max_epoch'. Did you mean max_epochs?"),
-    (["--model.optimiser.lr=3"], "Did you mean optimizer?"),
-    (["--model.optimizer.momentun=3"], "got 'momentun'. Did you mean momentum?"),
-    (["--data.bach_size=3"], "Did you mean batch_size?"),
-    (["--model.param_groups", '[{patern: "fc*"}]'], "Did you mean pattern?"),
-    (["--data=datamodules.SampleDataModul"], "Did you mean datamodules.SampleDataModule?"),
-    (["--data=SampleDataModul"], "Did you mean datamodules.SampleDataModule?"),
-    (["--model.network=lightning_modules.networks.ResNett"], "Did you mean lightning_modules.networks.ResNet?"),
-    (["--trainer.callbacks+=callback.ConfusionMatrix"], "Did you mean callbacks.ConfusionMatrix?"),
-    (["--config=configs/sampel.yaml"], "Expected a file, but configs/sampel.yaml does not exist. Did you mean"),
-    (["--trainer.max_epochs=many"], "Expected int for trainer.max_epochs, but got many."),
-    (["--model.network.depth=21"], "for depth, but got 21."),
-    (["--ckpt_path=gone.ckpt"], "gone.ckpt does not exist"),
-    (["--run=last", "--runs_dir=nowhere"], "but found none"),
-    (["configs/lenet.yaml"], "--config configs/lenet.yaml"),
-    (["--model.param_groups", "[{lr: 1}]"], "Expected a value for pattern"),
-    (["--model.pretrained=gone.pkl"], "gone.pkl does not exist"),
-    (
-        ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
-        "Add --model.lr_scheduler.step_size VALUE",
-    ),
-    (["--model.network=lightning_modules.networks.ZooNetwork"], "Add --model.network.function VALUE"),
-    (["--data=datamodules.FolderDataModule"], "Add --data.root VALUE"),
-    (["--data.batch_transforms+=datamodules.Cutout"], "Add --data.batch_transforms.size VALUE"),
-    (["--data.batch_size=0"], "Expected batch_size >0, but got 0."),
-    (["--seed_everything=-1"], "Expected --seed_everything from 0 to 4294967295, but got -1."),
-    (["--trainer.callbacks=[5]"], "error: Expected list[Callback], Callback for trainer.callbacks, but got 5."),
-    (["--model.loss=[1]"], "error: Expected Module for loss, but got [1]."),
-]
+MISTAKES = {
+    "--data=datamodules.SampleDataModul": "Did you mean datamodules.SampleDataModule?",
+    "--data=SampleDataModul": "Did you mean datamodules.SampleDataModule?",
+    "--model.network=lightning_modules.networks.ResNett": "Did you mean lightning_modules.networks.ResNet?",
+    "--trainer.callbacks+=callback.ConfusionMatrix": "Did you mean callbacks.ConfusionMatrix?",
+    "--config=configs/sampel.yaml": "Expected a file, but configs/sampel.yaml does not exist. Did you mean config",
+    "--trainer.max_epochs=many": "Expected int for trainer.max_epochs, but got many.",
+    "--model.network.depth=21": "Expected Literal[18, 20, 32, 34, 44, 50, 56, 110] for depth, but got 21.",
+    "--model.loss=[1]": "Expected Module for loss, but got [1].",
+    "--trainer.callbacks=[5]": "Expected list[Callback], Callback for trainer.callbacks, but got [5].",
+    "--data.batch_size=0": "Expected PositiveInt for batch_size, but got 0.",
+    "--seed_everything=-1": "-1 is not in bounds, numpy accepts from 0 to 4294967295. Change --seed_everything.",
+    "--model.param_groups=[{lr: 1}]": "Expected a value for pattern in model.param_groups, but got none.",
+    "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR": "Expected a value for step_size in model.lr_scheduler",
+    "--model.network=lightning_modules.networks.ZooNetwork": "Expected a value for function in model, but got none.",
+    "--ckpt_path=gone.ckpt": "gone.ckpt does not exist",
+    "--model.pretrained=gone.pkl": "Expected a file of weights at --model.pretrained, but gone.pkl does not exist.",
+    "configs/lenet.yaml": "Expected --config before a config file, but got configs/lenet.yaml: --config configs/lenet",
+}
 
 
-@pytest.mark.parametrize(("options", "message"), TYPOS, ids=lambda value: value[0] if isinstance(value, list) else "")
-def test_mistake_is_one_line_with_the_closest_valid_name(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, err = stop_of(["fit", *BASE, *options], capsys)
+@pytest.mark.parametrize("option", MISTAKES)
+def test_mistake_is_one_line_with_the_closest_valid_name(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = stop_of(["fit", *BASE, option], capsys)
     assert code == 2
     assert err.count("\n") == 1, err
-    assert err.startswith("error: Expected")
-    assert message in err
+    assert err.startswith("error: ")
+    assert MISTAKES[option] in err
 
 
 WEIGHTED = ["--model.loss=torch.nn.CrossEntropyLoss", "--model.loss.weight=[1,2,1,1,1,1,1,1,1,0.5]"]
@@ -370,10 +333,10 @@ def test_weights_of_classes_are_saved_as_numbers(fast: list[str], tmp_path: Path
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit"], "Add --config configs/resnet.yaml"),
+        (["fit"], "Put --config configs/resnet.yaml, or another recipe, before all overlays."),
+        (["fit", "--config=configs/sample.yaml"], "Put --config configs/resnet.yaml, or another recipe, before"),
         (["test", *BASE], "--run last"),
         (["test"], "--run last"),
-        (["fit", "--config=configs/sample.yaml"], "Put the --config of a recipe"),
         (["test", "--run"], "a value for --run"),
         (["test", "--run=last", "--runs_dir=nowhere"], "but found none"),
         (["validate", "--run=nowhere"], "but got nowhere"),
@@ -381,56 +344,32 @@ def test_weights_of_classes_are_saved_as_numbers(fast: list[str], tmp_path: Path
 )
 def test_missing_options_are_named(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = stop_of(args, capsys)
-    assert code == 2
-    assert err.count("\n") == 1
+    assert (code, err.count("\n")) == (2, 1)
     assert message in err
 
 
-def test_mistyped_key_in_a_file_is_named_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("trainer:\n  max_epoch: 3\n")
-    code, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
-    assert code == 2
-    assert f"{tmp_path}/mine.yaml:2. Did you mean max_epochs?" in err
-    (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3\nmodel: [")
-    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
-    assert f"{tmp_path}/mine.yaml:2 is not YAML" in err
-
-
-def test_config_without_keys_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.yaml").write_text("# nothing yet\n")
-    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
-    assert f"lines in {tmp_path}/mine.yaml, but it is empty" in err
-    (tmp_path / "mine.yaml").write_text("trainer: [1]\n")
-    _, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
-    assert err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_damaged_image_in_a_worker_is_one_line(
-    fast: list[str], sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_epochs: 3\nmodel: [", "{}:2 is not YAML"),
+        ("# nothing yet\n", "lines in {}, but it is empty"),
+        ("trainer: [1]\n", "Expected keys and values below `trainer:`, but got a list."),
+    ],
+)
+def test_mistake_in_a_file_is_named_with_its_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(sample_root, tmp_path / "data")
-    path, _ = read_index(tmp_path / "data/train.txt")[3]
-    (tmp_path / "data" / path).write_bytes(b"")
-    options = [
-        f"--data.root={tmp_path}/data",
-        "--data.num_workers=1",
-        "--data.batch_size=2000",
-        "--trainer.logger=false",
-    ]
-    code, err = stop_of(["fit", *fast, *options, f"--runs_dir={tmp_path}/runs", "--callbacks=false"], capsys)
-    assert code == 2
-    assert f"error: {tmp_path}/data/{path} is not a readable image" in err
-    assert "Traceback" not in err
+    (tmp_path / "mine.yaml").write_text(text)
+    code, err = stop_of(["fit", *BASE, f"--config={tmp_path}/mine.yaml"], capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message.format(tmp_path / "mine.yaml") in err
 
 
-@pytest.mark.parametrize("recipe", ["lenet", "resnet"])
-def test_users_network_replaces_that_of_any_recipe(
-    recipe: str, fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_users_network_replaces_that_of_a_recipe(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_module(tmp_path, monkeypatch, USERS)
-    options = [f"--config=configs/{recipe}.yaml", *fast[2:], *QUICK, f"--runs_dir={tmp_path}"]
-    cli = main(["fit", *options, "--model.network=users_module.Network"])
+    cli = main(["fit", *BASE, *fast[2:], *QUICK, f"--runs_dir={tmp_path}", "--model.network=users_module.Network"])
     assert type(cli.model.network).__name__ == "Network"
 
 
@@ -475,7 +414,7 @@ def test_error_in_a_callback_is_reported_with_its_own_frame_and_keeps_the_run_in
     assert code == 1
     assert "users_module.py" in err
     assert "self.answer = 1 / 0" in err
-    assert "error: in callback Mine.on_train_epoch_start: ZeroDivisionError: division by zero" in err
+    assert "error: ZeroDivisionError: division by zero" in err
     assert "site-packages" not in err.split("Traceback")[-1].split("error:")[0]
     (run,) = (tmp_path / "runs/lenet").iterdir()
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
@@ -508,16 +447,6 @@ def test_mistake_in_a_users_module_is_reported_with_its_line(
     assert all(word in err.splitlines()[-1] for word in words), err
 
 
-def test_mistake_found_by_a_class_is_one_line_and_leaves_no_run_directory(
-    fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rules = ["--model.param_groups", '[{pattern: "fc9.*", lr: 1}]']
-    code, err = stop_of(["fit", *fast, *rules, f"--runs_dir={tmp_path}/runs"], capsys)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "'fc9.*'" in err
-    assert not (tmp_path / "runs").exists()
-
-
 def test_help_of_fit_begins_with_the_options_of_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
@@ -526,7 +455,8 @@ def test_help_of_fit_begins_with_the_options_of_model_and_data(capsys: pytest.Ca
     for option in [*options, "--runs_dir", "--checkpoint.save_last", "--config", "--print_config"]:
         assert option in out
     assert "--model.class_names" not in out
-    places = [out.index(f"\n  {option}") for option in ("--model.help", "--data.help", "--runs_dir", "--checkpoint")]
+    options = ("--model.optimizer", "--data.batch_size", "--runs_dir", "--model.help", "--checkpoint", "--trainer")
+    places = [out.index(f"\n  {option}") for option in options]
     assert places == sorted(places)
-    assert places[0] < 10 * 80  # after the usage and a description
-    assert places[-1] < out.index("\n  --trainer")
+    assert out.index("Options of ImageClassifier") < 3 * 80  # after the usage and a description
+    assert "known subclasses" not in out

@@ -36,8 +36,6 @@ def printed_lines(capsys: pytest.CaptureFixture[str], *args: str) -> list[str]:
     [
         (ADAMW, "", 0.001),
         ([*ADAMW, *LR], "", 0.003),
-        ([*LR, *ADAMW], "", 0.003),
-        (["--model.init_args.optimizer.init_args.lr=0.003", "--model.optimizer.class_path=AdamW"], "", 0.003),
         ([], OVERLAY % "", 0.001),
         (LR, OVERLAY % "", 0.003),
     ],
@@ -51,6 +49,10 @@ def test_a_new_optimizer_has_its_own_lr_or_the_given_one(
     assert optimizer["class_path"] == "torch.optim.AdamW"
     assert (optimizer["init_args"]["lr"], optimizer["init_args"]["weight_decay"]) == (lr, 0.01)
     assert printed_lines(capsys, *args) == [LINE]
+
+
+def test_an_argument_before_its_class_is_reported_as_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed_lines(capsys, *LENET, *LR, *ADAMW) == [LINE.replace("0.05", "0.003")]
 
 
 def test_arguments_given_by_the_overlay_are_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,11 +93,6 @@ def test_arguments_of_a_common_base_class_remain(
     for name in ("batch_size", "cache", "batch_transforms"):
         assert changed["data"]["init_args"][name] == alone["data"]["init_args"][name]
     assert changed["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.1
-
-
-def test_a_new_data_class_has_its_own_root(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = parse(capsys, f"--config={finished_run}/config.yaml", "--data=datamodules.CIFAR10DataModule")
-    assert config["data"]["init_args"]["root"] == "data/cifar10"  # the config has the sample's
 
 
 @pytest.mark.parametrize("on_command_line", [False, True])

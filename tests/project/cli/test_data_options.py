@@ -17,7 +17,7 @@ MISTAKES = {
     "cahce: disk": "Did you mean cache?",
     "batch_transforms: [{class_path: datamodules.RandomCorp}]": "Did you mean datamodules.RandomCrop?",
     "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {pading: 1}}]": "Did you mean padding?",
-    "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {padding: -1}}]": "padding >=0, but got -1",
+    "batch_transforms: [{class_path: datamodules.RandomCrop, init_args: {padding: -1}}]": "Expected NonNegativeInt for",
     "batch_transforms: [{class_path: datamodules.Cutout, init_args: {size: 40}}]": "but got one that is 8 larger",
     "batch_transforms: [torchvision.transforms.v2.RandomHorizontalFlip]": "Expected list[BatchTransform]",
     "train_transforms: [torchvision.transforms.v2.RandomCorp]": "Did you mean torchvision.transforms.v2.RandomCrop?",

@@ -131,7 +131,6 @@ def test_two_processes_train_test_and_draw_as_one_does(alone: Path, sample_root:
     )
     assert code == 0, output[-3000:]
     largest = differences(only(alone / "runs"), only(tmp_path / "runs"))
-    print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
     assert {"weights", "train/loss", "val/loss", "val/acc", "test/loss", "test/acc"} <= largest.keys()
     assert len(list(only(tmp_path / "runs").glob("events.out.*"))) == 1
@@ -164,7 +163,6 @@ def test_four_processes_of_torchrun_prepare_once_and_train_as_one_does(alone: Pa
     )
     assert code == 0, output[-3000:]
     largest = differences(only(alone / "runs"), only(tmp_path / "runs"))
-    print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
     for stage in ("train0", "train1", "val0", "val1", "test"):
         assert seen(tmp_path / "seen", stage) == seen(alone / "seen", stage), stage
@@ -185,7 +183,6 @@ def test_a_signal_to_one_process_stops_all_and_the_resumed_run_is_equal(
     code, output, _ = run("--run", str(stopped), "--trainer.enable_progress_bar=true")
     assert code == 0, output[-3000:]
     largest = differences(only(alone / "runs"), stopped, skip="distributions.csv")  # drawn when it stopped, too
-    print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
 
 
@@ -228,7 +225,6 @@ def test_a_sharded_network_trains_like_replicas_resumes_and_is_tested_by_one_pro
     code, output, _ = run("--run", str(divided))
     assert code == 0, output[-3000:]
     largest = differences(only(tmp_path / "whole"), divided, skip="distributions.csv")  # of whole weights
-    print({name: value for name, value in largest.items() if value})
     assert max(largest.values()) < 1e-5, largest
     tested = main(["test", f"--run={divided}", "--trainer.strategy=auto", "--trainer.devices=1"]).output_dir
     (before,) = (one for one in (divided / "test").iterdir() if one != tested)

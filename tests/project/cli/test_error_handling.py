@@ -1,5 +1,6 @@
 import pytest
 
+from datamodules import DataError
 from project.cli.error_handling import message_of
 
 
@@ -12,6 +13,13 @@ from project.cli.error_handling import message_of
 )
 def test_missing_compiler_is_reported_in_one_line(text: str) -> None:
     message, code = message_of(RuntimeError(text), ["fit"])
-    assert message.startswith("error: Expected a compiler for --model.compile true, but got: ")
+    assert message.endswith("Install gcc and g++, or use --model.compile false.")
     assert "\n" not in message
     assert code == 2
+
+
+def test_the_reason_of_an_error_in_a_worker_is_one_line() -> None:
+    """torch adds the traceback of the worker to the message."""
+    reason = "Caught DataError in DataLoader worker process 0.\nTraceback (most recent call last):\n  File ...\n"
+    error = DataError(f"{reason}datamodules.errors.DataError: cat/1.png is not a readable image.")
+    assert message_of(error, ["fit"]) == ("error: cat/1.png is not a readable image.", 2)

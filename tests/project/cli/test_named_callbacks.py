@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +6,10 @@ import pytest
 import yaml
 from command_line import stop_of
 from jsonargparse import Namespace
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 
-from callbacks import EMA, FeatureMaps, GradCAM, Histograms, Throughput
+from callbacks import EMA, FeatureMaps, GradCAM, Histograms
+from lightning_modules import ImageClassifier
 from project.__main__ import main
 from project.cli import named_callbacks
 from project.cli.named_callbacks import default_callbacks, with_named
@@ -81,10 +83,10 @@ def test_a_config_may_be_text(parse: Any) -> None:
 def test_there_may_be_no_default_callbacks(
     fast: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(named_callbacks, "_defaults", dict)
+    monkeypatch.setattr(named_callbacks, "DEFAULTS", tmp_path / "none.yaml")
     trainer = main(["fit", *fast, "--trainer.max_epochs=1", f"--runs_dir={tmp_path}"]).trainer
     assert not any(isinstance(item, Histograms | FeatureMaps) for item in trainer.callbacks)
-    assert "Did you mean max_epochs?" in stop_of(["fit", *fast, "--trainer.max_epoch=1"], capsys)[1]
+    assert "Did you mean --trainer.max_epochs?" in stop_of(["fit", *fast, "--trainer.max_epoch=1"], capsys)[1]
 
 
 def test_ones_own_callback_needs_a_file_and_an_entry(parse: Any, fast: list[str], tmp_path: Path) -> None:
@@ -97,19 +99,17 @@ def test_ones_own_callback_needs_a_file_and_an_entry(parse: Any, fast: list[str]
     assert sum(type(item) is Marker for item in resumed.trainer.callbacks) == 1
 
 
-def test_a_callback_under_the_same_name_replaces_the_default(fast: list[str], tmp_path: Path) -> None:
-    options = ["--callbacks=false", "--callbacks.histograms=callbacks.Throughput", "--trainer.max_epochs=1"]
-    trainer = main(["fit", *fast, *options, f"--runs_dir={tmp_path}"]).trainer
-    assert sum(type(item) is Throughput for item in trainer.callbacks) == 1
-    assert not any(type(item) is Histograms for item in trainer.callbacks)
-
-
-def test_a_callback_in_the_list_of_the_trainer_replaces_the_default() -> None:
-    maps, ema, cam = FeatureMaps(), EMA(), GradCAM()
+def test_a_callback_in_the_list_of_the_trainer_replaces_the_default(
+    make_classifier: Callable[..., ImageClassifier], caplog: pytest.LogCaptureFixture
+) -> None:
+    maps, ema, cam, module = FeatureMaps(), EMA(), GradCAM(), make_classifier()
     named = Namespace(feature_maps=FeatureMaps(), grad_cam=cam, mistakes=False, mine=Marker(), embeddings=None)
-    assert with_named([maps, ema], named) == [cam, named.mine, maps, ema]
-    assert with_named(ema, None) == [ema]
-    assert with_named(None, None) == []
+    assert with_named([maps, ema], named, module) == [cam, named.mine, maps, ema]
+    assert with_named(ema, None, module) == [ema]
+    assert with_named(None, None, module) == []
+    with caplog.at_level("INFO"):
+        assert with_named(None, named, LightningModule()) == [named.feature_maps, named.mine]
+    assert "Off, because LightningModule is not an ImageClassifier: grad_cam." in caplog.text
 
 
 def test_a_named_callback_is_checked_like_others(fast: list[str], tmp_path: Path) -> None:
@@ -122,21 +122,10 @@ def test_a_named_callback_is_checked_like_others(fast: list[str], tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "overlay", "message"),
     [
-        (["--callbacks.grad_camm", "false"], "", "got 'callbacks.grad_camm'. Did you mean grad_cam?"),
-        (["--callbacks.histogram.every_n_epochs", "5"], "", "Did you mean histograms?"),
-        (["--callbacks.histogram", "False"], "", "Did you mean histograms?"),
         (["--callbacks"], "", "but got no value."),
-        ([], "callbacks:\n  grad_camm: false", "'callbacks.grad_camm' in {}/overlay.yaml:2. Did you mean grad_cam?"),
-        ([], "callbacks:\n  histograms:\n    every_n_epoch: 5", "overlay.yaml:3. Did you mean every_n_epochs?"),
         ([], "callbacks: [callbacks.GradCAM]", "Expected keys and values below `callbacks:`, but got a list."),
         (["--callbacks", "GradCAM"], "", "Expected --callbacks false, or --callbacks.NAME with a name of"),
         (["--callbacks.mine", "callbacks.Nothing"], "", "callbacks has no 'Nothing'"),
-        (["--callbacks.mine", "true"], "", "Expected a known option on the command line, but got 'callbacks.mine'"),
-        (
-            ["--callbacks.histograms.every_n_epochs=5"],
-            "callbacks: {histograms: false}",
-            "it is off. Set --callbacks.histograms true before them.",
-        ),
     ],
 )
 def test_mistakes_are_reported_in_one_line(

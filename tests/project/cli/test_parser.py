@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from project.__main__ import main
-from project.cli.parser import Parser, load, text_of
+from project.cli.parser import Parser, load, text_to_save
 from project.errors import RunError, UsageError
 
 
@@ -56,7 +56,7 @@ def test_values_that_cannot_be_saved_are_left_out_if_they_are_defaults_and_an_er
     parser.add_argument("--a.name", type=str)
     parser.add_argument("--a.any", type=Any, default=Unsaved())
     config = parser.parse_args(["--a.name=x"])
-    assert text_of(parser, config) == "a:\n  name: x\n"
+    assert text_to_save(parser, "test", config) == "a:\n  name: x\n"
     config.a.any = Unsaved()
     with pytest.raises(UsageError, match=r"but a\.any is <.*Unsaved object"):
-        text_of(parser, config)
+        text_to_save(parser, "test", config)

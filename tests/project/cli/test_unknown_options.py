@@ -45,6 +45,14 @@ def error_of(*args: str) -> str:
         ("--monitor val/loss", "--checkpoint.monitor"),
         ("--scheduler x", "--model.lr_scheduler"),
         ("--depth 20", "--model.network.depth"),
+        ("--model.optimiser.lr=3", "--model.optimizer.lr"),
+        ("--callbacks.histogram.every_n_epochs 5", "--callbacks.histograms"),
+        ("--callbacks.grad_camm false", "--callbacks.grad_cam"),
+        ("--model.optimizer.momentun=3", "momentum"),
+        ("--data.bach_size=3", "batch_size"),
+        ("--callbacks.kernels.every_n_epoch=3", "every_n_epochs"),
+        ("--model.param_groups=[{patern:3}]", "pattern"),
+        ('--trainer={"lr":3}', "--model.optimizer.lr"),
         ("--log_every 20", "--trainer.log_every_n_steps"),
     ],
 )
@@ -74,14 +82,17 @@ def test_other_commands_report_unknown_options(command: list[str]) -> None:
         ("trainer:\n  epochs: 3\n", "got 'trainer.epochs' in {}:2. Did you mean trainer.max_epochs?"),
         (
             "model:\n  init_args:\n    optimizer:\n      init_args: {lr: 1}\n    lr: 1\n",
-            "got 'lr' in {}:5. Did you mean model.optimizer.lr?",
+            "got 'model.lr' in {}:5. Did you mean model.optimizer.lr?",
         ),
         ("model: {init_args: {optimizer: {init_args: {\n  momentun: 1}}}}\n", "in {}:2. Did you mean momentum?"),
         ("optimizer:\n  class_path: torch.optim.Adam\n", "in {}:2. Did you mean model.optimizer?"),
+        ("callbacks:\n  grad_camm: false", "got 'callbacks.grad_camm' in {}:2. Did you mean callbacks.grad_cam?"),
+        ("callbacks:\n  kernels:\n    every_n_epoch: 5", "in {}:3. Did you mean every_n_epochs?"),
+        ("trainer:\n  max_epoch: 3\n", "got 'trainer.max_epoch' in {}:2. Did you mean trainer.max_epochs?"),
         ("fit:\n  trainer:\n    max_epochs: 3\n", "in {}:3. Did you mean trainer.max_epochs?"),
         (
             "trainer:\n  callbacks:\n    - class_path: callbacks.EMA\n      init_args:\n        deca: 2\n",
-            "got 'deca' in {}:5. Did you mean decay?",
+            "got 'trainer.callbacks.deca' in {}:5. Did you mean decay?",
         ),
     ],
 )
@@ -93,6 +104,16 @@ def test_an_unknown_key_is_reported_with_its_file_and_line(text: str, expected: 
     assert expected.format(file) in err
 
 
-def test_an_unknown_key_in_a_value_is_reported_on_the_command_line() -> None:
-    err = error_of("fit", "--config=configs/lenet.yaml", "--trainer={lr: 3}")
-    assert "on the command line, but got 'trainer.lr'. Did you mean --model.optimizer.lr?" in err
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--callbacks.kernels=false", "--callbacks.kernels.every_n_epochs=5"], "Set --callbacks.kernels true before"),
+        (
+            ["--model.lr_scheduler.step_size=1", "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
+            "Put --model.lr_sch",
+        ),
+        (["--callbacks.mine=true"], "`python -m project fit --help` lists the options."),
+    ],
+)
+def test_an_argument_without_its_class_is_reported_with_advice(options: list[str], advice: str) -> None:
+    assert advice in error_of("fit", "--config=configs/lenet.yaml", *options)

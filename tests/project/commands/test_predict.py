@@ -284,7 +284,7 @@ def test_mistakes_are_reported_in_one_line(
         (["--ckpt_path=gone.ckpt", "a.png"], "error: Expected a checkpoint at --ckpt_path, but gone.ckpt does not"),
         ([f"--ckpt_path={tmp_path / 'no.ckpt'}", "a.png"], f"error: Expected the checkpoint of a run, but {tmp_path}"),
         ([f"--run={tmp_path}", "a.png"], f"error: Expected YAML in {tmp_path}/config.yaml, but got: "),
-        ([f"--run={finished_run}", "a.png", "--top=0"], "--top: expected an integer of 1 or more, but got '0'"),
+        ([f"--run={finished_run}", "a.png", "--top=0"], "argument --top: invalid PositiveInt value: '0'"),
     ):
         code, lines = stop_of(["predict", *args], capsys)
         assert code == 2

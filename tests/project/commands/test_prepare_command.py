@@ -42,6 +42,7 @@ def test_interruption_is_reported_in_one_line(
     [
         ([], "Expected a value for data"),
         (["--data=datamodules.FolderDataModule", "--data.root=nowhere"], "nowhere does not exist"),
+        (["--config=configs/resnet.yaml", "--verfy"], "`python -m project prepare --help` lists the options."),
     ],
 )
 def test_mistakes_are_reported_in_one_line(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

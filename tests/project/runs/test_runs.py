@@ -7,7 +7,7 @@ from run_folders import write_test
 
 from project.errors import RunError
 from project.resume.resume import expand_run
-from project.runs.folders import create_folder, find_run, name_of, paths_from_here, run_of_checkpoint, working_directory
+from project.runs.folders import check_data_folder, create_folder, find_run, name_of, run_of_checkpoint
 from project.runs.summary import shell_command, summary
 
 
@@ -144,28 +144,17 @@ def test_next_commands_are_quoted_for_the_shell(tmp_path: Path) -> None:
     assert subprocess.check_output(shell_command("json.tool", file), shell=True) == b"{}\n"
 
 
-def test_paths_of_a_run_are_relative_to_its_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = "data: {init_args: {root: data, archive: /a.tar.gz}}\nmodel: {init_args: {pretrained: net.pkl, "
-    config += f"scale_lr: linear, note: {'x' * 300}.y}}}}\nruns_dir: runs\n"
+def test_data_of_a_run_is_looked_for_in_the_present_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "start/data").mkdir(parents=True)
-    (tmp_path / "start/linear").touch()
-    for runs in (tmp_path / "start/runs", tmp_path / "far"):  # a relative and an absolute runs_dir
-        run = make_run(runs / "a/2026-01-02_03-04-05")
-        (run / "config.yaml").write_text(config)
-        monkeypatch.chdir(tmp_path / "start")
-        (run / "run.json").write_text(json.dumps({"working_directory": working_directory(run)}))
-        assert paths_from_here(run) == {}
-        monkeypatch.chdir(tmp_path)
-        there = {key: f"{tmp_path}/start/{name}" for key, name in PATHS.items()}
-        assert paths_from_here(run) == there
-        (tmp_path / "net.pkl").touch()  # exists only here
-        assert paths_from_here(run) == {key: path for key, path in there.items() if "net" not in path}
-        (tmp_path / "net.pkl").unlink()
-    (tmp_path / "start").rename(tmp_path / "moved")
-    run = tmp_path / "moved/runs/a/2026-01-02_03-04-05"
-    assert paths_from_here(run) == {key: f"{tmp_path}/moved/{name}" for key, name in PATHS.items()}
-    (run / "run.json").unlink()  # not a run directory
-    assert paths_from_here(run) == {}
-
-
-PATHS = {"data.init_args.root": "data", "model.init_args.pretrained": "net.pkl"}
+    run = make_run(tmp_path / "start/runs/a/2026-01-02_03-04-05")
+    monkeypatch.chdir(tmp_path / "start")
+    check_data_folder(run, {"root": "gone"})  # no record
+    (run / "run.json").write_text(json.dumps({"working_directory": str(Path.cwd())}))
+    check_data_folder(run, {"root": "gone"})  # to be prepared where the run was started
+    monkeypatch.chdir(tmp_path)
+    check_data_folder(run, {"root": "start/data", "images": "/absolute", "archive": None})
+    for key in ("root", "images", "archive"):
+        with pytest.raises(
+            RunError, match=rf"in gone, but .* Run the command in {tmp_path}/start, or set --data\.{key} "
+        ):
+            check_data_folder(run, {key: "gone"})
