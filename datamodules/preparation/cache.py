@@ -24,7 +24,7 @@ from datamodules.preparation.write_pngs import cores
 from datamodules.reading.decode import Resize
 from datamodules.reading.read_images import paths_of, read_images
 
-VERSION = 2  # part of the fingerprint; increase it when decoding or resizing changes
+VERSION = 1  # part of the fingerprint; increase it when decoding or resizing changes
 CHUNK_BYTES = 128 * 3 * 32 * 32  # bytes of pixels that a thread reads at a time
 HEADER = 128  # bytes before the pixels of an ``.npy`` file
 QUEUED = 64  # chunks that are read before they are written, which limits the memory used

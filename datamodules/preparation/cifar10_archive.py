@@ -93,7 +93,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _read_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the batches of a tar file, packed or not, which may hold only files and folders in ``FOLDER``."""
     if not tarfile.is_tarfile(archive):
-        raise tarfile.ReadError(f"it is {'a zip file' if zipfile.is_zipfile(archive) else 'no tar file'}")
+        raise tarfile.ReadError(f"it is {'a zip file' if zipfile.is_zipfile(archive) else 'not a tar file'}")
     with tarfile.open(archive) as tar:
         for member in tar:
             path, name = PurePosixPath(member.name), printable(member.name)

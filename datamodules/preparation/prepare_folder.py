@@ -112,7 +112,7 @@ def create(data: Source) -> Prepared:
 
 
 def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, Entries]:
-    """Return the settings and entries of the split, and those of its index files that are to be written: all or none.
+    """Return the settings and entries of the split, and those of its index files that must be written: all or none.
 
     Complete index files without ``dataset.json`` are the user's, because this project writes that first.
     """

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from datamodules.errors import ImageError
 
 Resize = Literal["crop", "pad", "squash"]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # Pillow continues after its warnings (damaged EXIF, tags or animations, many pixels), which do not name the file.
 # They are ignored globally, because filters belong to the process: changing them per file would race between threads.
@@ -63,14 +64,8 @@ def read_rgb(
             image.load()
             if losses is not None:
                 losses += _losses(image)
-            rgb = _to_rgb(image)
-            if size is not None:
-                width, height = drafted[1][2:] if drafted else image.size
-                rgb = _fit(rgb, width, height, size, resize)
-            with suppress(Exception):  # Pillow can raise any exception on damaged EXIF; the pixels are still valid
-                rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
-                rgb = ImageOps.exif_transpose(rgb)
-            return np.array(rgb)
+            rgb, box = _upright(image, *(drafted[1][2:] if drafted else image.size))
+            return np.array(rgb if size is None else _fit(rgb, box, size, resize))
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
 
@@ -81,6 +76,23 @@ def _draft_size(image: Image.Image, size: int, resize: Resize) -> tuple[int, int
     if resize != "pad":
         return least, least
     return (least, 1) if image.width > image.height else (1, least)
+
+
+def _upright(image: Image.Image, width: float, height: float) -> tuple[Image.Image, Box]:
+    """Return an image in RGB as its EXIF orientation displays it, and the place of its ``width`` x ``height`` pixels.
+
+    At a reduced scale, they are less than all of the last row and column.
+    """
+    rgb, left, top = _to_rgb(image), 0.0, 0.0
+    with suppress(Exception):  # Pillow can raise any exception on damaged EXIF; the pixels are still valid
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        rgb.getexif()[ExifTags.Base.Orientation] = orientation
+        rgb = ImageOps.exif_transpose(rgb)
+        if orientation in (5, 6, 7, 8):
+            width, height = height, width
+        left = rgb.width - width if orientation in (2, 3, 6, 7) else 0
+        top = rgb.height - height if orientation in (3, 4, 7, 8) else 0
+    return rgb, (left, top, left + width, top + height)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -122,25 +134,24 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _fit(image: Image.Image, width: float, height: float, size: int, resize: Resize) -> Image.Image:
-    """Resize the upper left part of an image, which may be less than all of the last row and column, to a square."""
-    bilinear = Image.Resampling.BILINEAR
+def _fit(image: Image.Image, box: Box, size: int, resize: Resize) -> Image.Image:
+    left, top, right, bottom = box
+    width, height, bilinear = right - left, bottom - top, Image.Resampling.BILINEAR
     if width == height == size:
         return image
     if resize == "squash" or width == height:
-        return image.resize((size, size), bilinear, (0, 0, width, height))
+        return image.resize((size, size), bilinear, box)
     if resize == "pad":
         longer = max(width, height)
         inner = (max(1, round(width * size / longer)), max(1, round(height * size / longer)))
         square = Image.new("RGB", (size, size))
-        resized = image.resize(inner, bilinear, (0, 0, width, height))
-        square.paste(resized, ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        square.paste(image.resize(inner, bilinear, box), ((size - inner[0]) // 2, (size - inner[1]) // 2))
         return square
     # Resize and crop in one step, because 1 x 5000 pixels would otherwise become a million wide before the crop. The
     # corner is at a whole pixel of the result, so that an image that needs no scaling keeps its pixels.
     shorter = min(width, height)
-    left = round((width - shorter) * size / (2 * shorter)) * shorter / size
-    top = round((height - shorter) * size / (2 * shorter)) * shorter / size
+    left += round((width - shorter) * size / (2 * shorter)) * shorter / size
+    top += round((height - shorter) * size / (2 * shorter)) * shorter / size
     return image.resize((size, size), bilinear, (left, top, left + shorter, top + shorter))
 
 

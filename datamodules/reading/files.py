@@ -50,7 +50,7 @@ def find_files(paths: Iterable[str]) -> FileList:
                 if os.path.isfile(file):
                     result.files.append(file)
                 else:  # opening a pipe would block until something writes to it
-                    result.problems[file] = "is no file, or a broken link"
+                    result.problems[file] = "is not a file, or a broken link"
     return result._replace(files=list(dict.fromkeys(result.files)))
 
 

@@ -234,8 +234,8 @@ def zipped() -> bytes:
     ("content", "kind"),
     [
         (zipped(), "it is a zip file"),
-        (b"<!DOCTYPE html>\n<html>Not found</html>", "it is no tar file"),
-        (gzip.compress(batch_content(0)), "it is no tar file"),
+        (b"<!DOCTYPE html>\n<html>Not found</html>", "it is not a tar file"),
+        (gzip.compress(batch_content(0)), "it is not a tar file"),
     ],
 )
 def test_file_of_another_kind_is_named_with_what_to_give(tmp_path: Path, content: bytes, kind: str) -> None:

@@ -51,7 +51,7 @@ def test_paths_without_a_file_are_reported(tmp_path: Path) -> None:
     names = [*(str(tmp_path / name) for name in ("pipe.png", "link.png", "gone.png", "*.jpg")), "a\0b.png"]
     found = find_files(names)
     assert found.files == []
-    reasons = [*["is no file, or a broken link"] * 2, "is missing", "matches no file", "is missing"]
+    reasons = [*["is not a file, or a broken link"] * 2, "is missing", "matches no file", "is missing"]
     assert found.problems == dict(zip(names, reasons, strict=True))
     within = find_files([str(tmp_path)])
     assert set(within.problems) == set(names[:2])
