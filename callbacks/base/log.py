@@ -63,12 +63,11 @@ class LogSnapshot:
         """
         self._write_image(tag, add_caption(image, caption) if caption else image, caption)
 
-    def video(self, tag: str, frames: Sequence[Tensor], frames_per_second: float = 4) -> None:
-        """Log images, uint8 ``(3, H, W)``, as an animation, and write it to ``pictures/<tag>.gif``."""
+    def video(self, tag: str, frames: Sequence[Tensor]) -> None:
+        """Log images, uint8 ``(3, H, W)``, as a video of four per second, and write it to ``pictures/<tag>.gif``."""
         first, *rest = map(to_pil_image, frames)
-        milliseconds = round(1000 / frames_per_second)
         file = self.folder / "pictures" / f"{tag}.gif"
-        self._write(tag, file, first, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+        self._write(tag, file, first, save_all=True, append_images=rest, duration=250, loop=0)
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Log a Matplotlib figure as an image; the description in its file is the title."""
@@ -109,9 +108,9 @@ class LogSnapshot:
         info.add_itxt("Description", description)
         file = self.folder / "pictures" / tag / f"epoch_{self.epoch:04}.png"
         self._write(tag, file, picture, pnginfo=info)
-        others = sorted(other for other in file.parent.glob("epoch_*.png") if other != file)
-        earlier = [other for other in others if other < file]
-        for other in [*earlier[: 1 - NEWEST], *others[len(earlier) :]]:
+        files = sorted(file.parent.glob("epoch_*.png"))
+        place = files.index(file)
+        for other in files[: max(place + 1 - NEWEST, 0)] + files[place + 1 :]:
             other.unlink()
         for logger in self._others:
             logger.log_image(tag, [picture], step=self.step)

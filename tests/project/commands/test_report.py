@@ -3,8 +3,6 @@
 import html
 import math
 import re
-import subprocess
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -32,7 +30,6 @@ from project.report.read import read_run
 from project.report.tables import confusions
 from project.runs import record
 
-ROOT = Path(__file__).parents[3]
 TIME = "2026-11-21_10-00-00"
 REPEATED = {"kernels/conv1", "kernels_split/conv1"}  # shown in another form
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -331,13 +328,6 @@ def test_mistake_is_reported_in_one_line(
     err = capsys.readouterr().err
     assert err.startswith(f"error: {words}")
     assert err.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_report_imports_no_torch(run: Path) -> None:
-    check = "assert not {'torch', 'lightning', 'matplotlib'} & {*sys.modules}"
-    code = f"import sys; from project.__main__ import main; main(['report', {str(run)!r}]); {check}"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished_run: Path, tmp_path: Path) -> None:
