@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import yaml
 from command_line import stop_of
 
 from datamodules.preparation.index import read_index
+from datamodules.reading.png import decode_pngs, encode_pngs
 from project.__main__ import main
 
 
@@ -23,6 +25,22 @@ def test_prepare_takes_the_options_of_fit_and_prints_a_summary(
     np.testing.assert_allclose(numbers["std"], data.std, atol=1e-4)
     for part in ("size: 32", "official", "Identical images in more than one of train, val and test: 0", "ready after"):
         assert part in out
+
+
+def test_verify_finds_an_image_that_changed_without_a_new_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["prepare", "--data=datamodules.SampleDataModule", f"--data.root={tmp_path}", "--verify"]
+    main(command)
+    assert "Verified: every image" in capsys.readouterr().out
+    file = tmp_path / read_index(tmp_path / "test.txt")[0][0]
+    content, stat = file.read_bytes(), file.stat()
+    other = encode_pngs(255 - decode_pngs([content]))[0]
+    file.write_bytes(other)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    code, err = stop_of(command, capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "have changed without a new time of modification" in err
 
 
 def test_interruption_is_reported_in_one_line(
