@@ -51,7 +51,6 @@ def stopping(monitor: str) -> list[str]:
         ),
         (["--trainer.barebones=true"], "Expected --trainer.barebones false, because a run needs"),
         (["--trainer.limit_train_batches=0"], "Expected --trainer.limit_train_batches other than 0, but got 0.\n"),
-        (["--trainer.max_epochs=0"], "Expected --trainer.max_epochs other than 0, but got 0.\n"),
         (["--trainer.val_check_interval=0.0"], "Expected --trainer.val_check_interval other than 0, but got 0.\n"),
         (["--trainer.default_root_dir=x"], "Use --runs_dir"),
         (["--checkpoint.save_top_k=-1"], "--run uses checkpoints/best.ckpt"),

@@ -12,10 +12,8 @@ from project.errors import RunError, UsageError
     ("options", "message"),
     [
         (["--config={}/twice.yaml"], "{}/twice.yaml has 'model' in lines 1 and 3"),
-        (["--config={}/twice.json"], "{}/twice.json has 'trainer.max_epochs' in lines 1 and 2"),
         (["--model.optimizer={}/sgd.yaml"], "{}/sgd.yaml has 'init_args.lr' in lines 3 and 4"),
         (["--config={}/nested.yaml"], "{}/sgd.yaml has 'init_args.lr' in lines 3 and 4"),
-        (["--config={}/list.yaml"], "{}/ema.yaml has 'init_args.decay' in lines 2 and 2"),
         (["--trainer={{max_epochs: 1, max_epochs: 2}}"], "the command line has 'max_epochs' in lines 1 and 1"),
     ],
 )
@@ -24,11 +22,8 @@ def test_a_duplicate_key_is_one_line(
 ) -> None:
     files = {
         "twice.yaml": "model:\n  init_args: {no_decay: true}\nmodel:\n  init_args: {layer_decay: 0.5}\n",
-        "twice.json": '{"trainer": {"max_epochs": 1,\n"max_epochs": 2}}',
         "sgd.yaml": "class_path: torch.optim.SGD\ninit_args:\n  lr: 1\n  lr: 2\n",
         "nested.yaml": "model: {init_args: {optimizer: sgd.yaml}}",
-        "list.yaml": "trainer: {callbacks: [ema.yaml]}",
-        "ema.yaml": "class_path: callbacks.EMA\ninit_args: {decay: 0.5, decay: 0.9}\n",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)

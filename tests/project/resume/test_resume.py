@@ -276,7 +276,7 @@ LONGER = "--trainer.max_epochs=2"
         ([LONGER, "--model.param_groups=[{pattern: fc3.*, lr: 0.5}]"], "Expected param groups as in"),
         ([LONGER, "--seed_everything=5"], "Expected --seed_everything 0 as before"),
         (["--model.optimizer.lr=0.5"], "To resume it, increase --trainer.max_epochs"),
-        ([LONGER, "--model.class_weights=balanced"], "error: Expected a checkpoint of this module, but got Error(s)"),
+        ([LONGER, "--model.class_weights=balanced"], "error: Error(s) in loading state_dict for ImageClassifier: "),
         ([LONGER, fail(-1)], "not today"),
     ],
 )
