@@ -157,4 +157,4 @@ def test_teacher_that_cannot_be_loaded_is_reported_in_one_line_and_leaves_no_run
     assert err.count("\n") == 1
     assert f"--model.teacher, but {tmp_path}/{file}" in err
     assert not (tmp_path / "trace").exists()
-        assert not list((tmp_path / "runs").glob("*/*"))
+    assert not list((tmp_path / "runs").glob("*/*"))
