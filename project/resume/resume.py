@@ -105,7 +105,7 @@ class Resume:
         if command != "fit":
             self.file = self.file or config.get("model.init_args.pretrained")
             if self.file is None:
-                raise RunError(f"Expected weights to {command}. Set --run, --ckpt_path or --model.pretrained.")
+                raise RunError(f"Expected weights to {command}. Set --run last, --ckpt_path or --model.pretrained.")
             if Path(self.file).is_file():  # before its content is read: a training may replace it
                 self.digest = digest_of(Path(self.file))
         content: dict[str, Any] = {}
@@ -164,6 +164,8 @@ def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, A
         RunError: The file is missing or damaged, contains code, or is not a checkpoint of Lightning; or training would
             resume from it, and it holds only weights.
     """
+    if not Path(file).is_file():
+        raise RunError(f"Expected a checkpoint at --ckpt_path, but {file} does not exist.")
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"
     try:
         if weights_only:

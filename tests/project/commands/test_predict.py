@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import stop_of
 from lightning.pytorch import Callback
 from PIL import Image
 from torch import nn
@@ -64,12 +65,11 @@ def stdin(monkeypatch: pytest.MonkeyPatch, paths: list[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(text))
 
 
-def stop_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """Return the exit code of a command that fails, and its lines on stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(args)
-    return stop.value.code, capsys.readouterr().err.strip().splitlines()
+def lines_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the lines on stderr of a command that fails because of the user."""
+    code, err = stop_of(args, capsys)
+    assert code == 2
+    return err.strip().splitlines()
 
 
 def compare_with_test(run: Path, root: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
@@ -233,14 +233,12 @@ def test_without_an_image_no_file_is_left_and_one_line_says_why(
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("x")
     output = f"--output={tmp_path / 'out'}"
-    code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in"), output], capsys)
-    assert code == 2
+    lines = lines_of(["predict", f"--run={finished_run}", str(tmp_path / "in"), output], capsys)
     assert lines == [
         f"error: Expected images in {tmp_path}/in, but found none. (1 files without an image suffix were "
         f"skipped, such as {tmp_path}/in/a.txt)"
     ]
-    code, lines = stop_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
-    assert code == 2
+    lines = lines_of(["predict", f"--run={finished_run}", str(tmp_path / "in/a.txt"), output], capsys)
     assert lines[-1] == "error: Expected images, but of 1 files none can be read."
     assert "a.txt is not a readable image" in lines[0]
     assert not (tmp_path / "out").exists()
@@ -253,8 +251,7 @@ def test_results_are_not_overwritten_by_those_of_other_images(
     command = ["predict", f"--run={finished_run}", f"--output={tmp_path}", image]
     (tmp_path / "notes.txt").touch()  # a file of the user
     main(command)
-    code, (line,) = stop_of(command, capsys)
-    assert code == 2
+    (line,) = lines_of(command, capsys)
     assert line == f"error: Expected a directory without results at --output, but {tmp_path} has predictions.csv."
     assert [row["path"] for row in rows(tmp_path)] == [image]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", *NAMES]
@@ -286,7 +283,6 @@ def test_mistakes_are_reported_in_one_line(
         ([f"--run={tmp_path}", "a.png"], f"error: Expected YAML in {tmp_path}/config.yaml, but got: "),
         ([f"--run={finished_run}", "a.png", "--top=0"], "argument --top: invalid PositiveInt value: '0'"),
     ):
-        code, lines = stop_of(["predict", *args], capsys)
-        assert code == 2
+        lines = lines_of(["predict", *args], capsys)
         assert len(lines) == 1
         assert message in lines[0]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -61,17 +60,3 @@ def test_schedules_continue_as_if_the_settings_had_been_used_from_the_start(
     fit(1, save=save, **before)
     resumed = fit(3, OverrideSettings(False, False), batch_size=8, **after)
     assert resumed == [pytest.approx(lrs) for lrs in whole[2:]]
-
-
-@pytest.mark.parametrize(("length_only", "kept"), [(True, 1), (False, 0)])
-def test_a_plateau_keeps_its_state_if_only_the_length_changes(length_only: bool, kept: int) -> None:
-    group = {"name": "default", "params": [0]}
-    checkpoint = {"lr_schedulers": [{"num_bad_epochs": 1}], "optimizer_states": [{"param_groups": [group]}]}
-    OverrideSettings(False, length_only).on_load_checkpoint(None, None, checkpoint)
-    assert len(checkpoint["lr_schedulers"]) == kept
-
-
-def test_other_groups_than_in_the_checkpoint_are_rejected(fit: Callable[..., list]) -> None:
-    fit(1, save="after validation")
-    with pytest.raises(MisconfigurationException, match=r"momentum \(default\), but got fc3, default"):
-        fit(2, OverrideSettings(False, False), param_groups=[ParamGroup("fc3.*", lr=1)])

@@ -205,17 +205,6 @@ def test_a_run_that_is_killed_before_its_last_checkpoint_resumes_from_the_best(
     assert equal(run, one_epoch)
 
 
-def test_the_command_line_overrides_the_checkpoint(fast: list[str], tmp_path: Path) -> None:
-    options = [*fast, *TRACE, f"--runs_dir={tmp_path}"]
-    _, wanted = trace(*options, "--trainer.max_epochs=3", "--model.optimizer.lr=0.2")
-    run, before = trace(*options, "--trainer.max_epochs=1")
-    assert before[11] != pytest.approx(wanted[11])
-    _, after = trace("--run", str(run), "--trainer.max_epochs=3", "--model.optimizer.lr=0.2")
-    assert set(after) == set(range(12, 36))
-    for step, pair in after.items():  # OneCycle over three epochs, as without the resume
-        assert pair == pytest.approx(wanted[step]), step
-
-
 def test_a_run_without_a_checkpoint_starts_from_scratch(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = rows(run)
     shutil.rmtree(run / "checkpoints")

@@ -126,12 +126,6 @@ def test_a_closed_terminal_stops_training_after_the_step(monkeypatch: pytest.Mon
     assert silenced == [1, 2]
 
 
-def test_training_stops_after_an_optimizer_step_not_within_one() -> None:
-    with pytest.raises(Stopped), GracefulShutdown() as stopper:
-        (run := trainer(stopper, SignalAt(signal.SIGTERM, 3), accumulate_grad_batches=3)).fit(BoringModel())
-    assert (run.global_step, run.fit_loop.total_batch_idx + 1) == (2, 6)
-
-
 @pytest.mark.parametrize(("accumulate", "asked"), [(1, [10, 20, 30, 40]), (4, [12, 20, 32, 40]), (15, [15, 30])])
 def test_several_ranks_may_stop_after_the_first_optimizer_step_of_each_ten_batches(
     accumulate: int, asked: list[int], monkeypatch: pytest.MonkeyPatch
