@@ -21,7 +21,7 @@ from datamodules.preparation.prepare_folder import prepare
 from datamodules.preparation.statistics import divisors
 from datamodules.reading.decode import Resize
 from datamodules.transforms.batch import BatchTransform
-from datamodules.transforms.image import ImageTransform, Transform, check_output, compose, transformed_white
+from datamodules.transforms.image import ImageTransform, Transform, compose, output_size
 from datamodules.transforms.normalize import NOT_NORMALIZED, BatchPipeline, Normalization, Normalize, find_normalization
 
 
@@ -152,7 +152,7 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels of the images that the module receives."""
-        return transformed_white(self.transform_of("test"), self.prepared.size).shape[-1]
+        return output_size(self.transform_of("test"), self.prepared.size, self.normalize)
 
     @property
     def mean(self) -> list[float]:
@@ -208,7 +208,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets = {}
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             transform = self.transform_of(split)
-            check_output(transform, prepared.size, self.normalize, views=split != "train")
+            output_size(transform, prepared.size, self.normalize, views=split != "train")  # checks it
             self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, pixels)
         if stage == "fit":
             numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())

@@ -90,21 +90,17 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def transformed_white(transform: Transform | None, size: int) -> Tensor:
-    """Return a white image of ``size`` pixels after per-image transforms, or a stack of views of it."""
-    white = torch.full((3, size, size), 255, dtype=torch.uint8)
-    with seeded(0):
-        return white if transform is None else transform(white)
-
-
-def check_output(transform: Transform | None, size: int, normalize: bool, views: bool) -> None:
-    """Transform a white image.
+def output_size(transform: Transform | None, size: int, normalize: bool, views: bool = True) -> int:
+    """Return the side in pixels of images of ``size`` pixels after per-image transforms, tried on a white one.
 
     Raises:
-        DataError: The transform fails, or returns several views without ``views``, or floats of 0 to 255, which
-            ``normalize`` would scale like floats of 0 to 1.
+        DataError: They fail, or return several views without ``views``, or floats of 0 to 255, which ``normalize``
+            would scale like floats of 0 to 1.
     """
-    white = transformed_white(transform, size)
+    white = torch.full((3, size, size), 255, dtype=torch.uint8)
+    if transform is not None:
+        with seeded(0):
+            white = transform(white)
     if white.ndim != 3 and not views:
         raise DataError(
             f"Expected --data.train_transforms that return one view per image, but got {tuple(white.shape)}. Use "
@@ -115,3 +111,4 @@ def check_output(transform: Transform | None, size: int, normalize: bool, views:
             f"Expected floats of 0 to 1 from per-image transforms, but white becomes {white.max():.3g}. Set `scale: "
             "true` of ToDtype, or use --data.normalize false."
         )
+    return white.shape[-1]
