@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
 from rich import print as rich_print
 from rich.table import Table
@@ -17,6 +18,7 @@ from torch import Tensor
 from project.runs.metrics import format_metric
 
 SECONDS = 0.1  # between two updates
+LONG = 0.5  # hours; from here on, training on a CPU is called long
 
 
 @rank_zero_only
@@ -63,11 +65,14 @@ class Progress(RichProgressBar):
         super().__init__(refresh_rate=10, theme=RichProgressBarTheme(metrics_format=".4f"))  # refreshes a second
         self._updated = 0.0
         self._loss: Tensor | None = None
+        self._start: float | None = None  # of the second batch; the first one takes longer
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         timestamp = time.monotonic()
+        if isinstance(trainer.accelerator, CPUAccelerator):
+            self._report_duration(trainer, batch_idx, timestamp)
         if timestamp - self._updated > SECONDS or trainer.is_last_batch:
             self._updated = timestamp
             self._loss = outputs.get("loss") if isinstance(outputs, dict) else None
@@ -76,6 +81,19 @@ class Progress(RichProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         _ = trainer.progress_bar_metrics
         super().on_train_epoch_end(trainer, pl_module)
+
+    def _report_duration(self, trainer: Trainer, batch: int, timestamp: float) -> None:
+        """Print once how long training takes, after 20 batches or 10 seconds, if that is more than half an hour."""
+        if batch == 0:
+            self._start = timestamp
+        elif self._start is not None and (batch == 20 or timestamp - self._start > 10):
+            epoch = trainer.num_training_batches * (timestamp - self._start) / batch / 60
+            hours, self._start = epoch * (trainer.max_epochs or 0) / 60, None
+            if hours > LONG:
+                rank_zero_info(
+                    f"An epoch takes about {epoch:.1f} minutes on this CPU, all epochs {hours:.1f} hours. Try --config "
+                    "configs/lenet.yaml (minutes) or configs/airbench_cpu.yaml."
+                )
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what the bar shows, with the loss of the last step."""

@@ -1,8 +1,9 @@
 import re
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import pytest
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
@@ -68,3 +69,20 @@ def test_metrics_have_four_digits_in_a_table(finished_run: Path, capsys: pytest.
     assert re.search(r"test/acc/\[b\]cat │ 91\.23% │", capsys.readouterr().out)
     print_metrics([{"val/acc": 0.5}], verbose=False)
     assert "val/acc" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "is_reported"), [(12, True), (0.01, False)])
+def test_long_training_on_a_cpu_is_reported_once_with_faster_recipes(
+    seconds: float, is_reported: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = MagicMock(accelerator=CPUAccelerator(), num_training_batches=100, max_epochs=10)
+    bar = Progress()
+    with caplog.at_level("INFO"):
+        for batch in range(40):
+            bar._report_duration(trainer, batch, batch * seconds)
+        bar._report_duration(trainer, 0, 0.0)
+    lines = [record.message for record in caplog.records if "on this CPU" in record.message]
+    assert len(lines) == is_reported
+    assert all(
+        "about 20.0 minutes on this CPU, all epochs 3.3 hours. Try --config configs/lenet" in line for line in lines
+    )
