@@ -50,10 +50,9 @@ class TopMistakes(PredictionCallback):
 
     def collect_batch(self, collected: dict[str, Tensor], batch: Any, batch_idx: int) -> None:
         images, targets, preds = batch[0], collected["targets"], collected["preds"]
-        wrong = (preds != targets) & collected["counted"]
         columns = {
             # correct predictions rank last, after all mistakes
-            "confidences": collected["confidences"].where(wrong, -1.0).nan_to_num(-1.0),
+            "confidences": collected["confidences"].where(preds != targets, -1.0).nan_to_num(-1.0),
             "losses": collected["losses"],
             "targets": targets,
             "preds": preds,

@@ -53,7 +53,7 @@ class ClassificationLoss(nn.Module):
 
     Targets are int64 ``(N,)`` or, for mixed images, float ``(N, C)`` from 0 to 1. A ``weight`` ``(C,)`` weights images
     by their class in ``NLLLoss`` and ``MultiMarginLoss``, and the binary problem of each class in ``BCELoss``,
-    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``.
+    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``. ``KLDivLoss`` must not have ``log_target``.
 
     Args:
         loss: One of ``TORCH_LOSSES``.

@@ -16,7 +16,7 @@ MOST_COLUMNS = 100  # classes whose probability is stored for every image: 20 MB
 
 
 class Predictions(NamedTuple):
-    """Predictions for all images of an epoch, from all devices, on the CPU; without those of ``ignore_index``."""
+    """Predictions for all images of an epoch, from all devices, on the CPU."""
 
     class_names: list[str]
     targets: Tensor  # true classes, int64 (N,)
@@ -109,8 +109,6 @@ class Collector:
             return self._batches[-1]
         logits, preds = outputs["logits"], outputs["preds"]
         self._number, self._classes = number, logits.shape[1]
-        loss = getattr(pl_module, "loss", None)
-        ignored = getattr(getattr(loss, "loss", loss), "ignore_index", -100)  # the default of torch's losses
         image_losses: Any = getattr(pl_module, "image_losses", None)
         losses = image_losses(logits, targets) if image_losses else None
         shares = logits.float().softmax(1)
@@ -120,7 +118,6 @@ class Collector:
             "confidences": shares.gather(1, preds[:, None])[:, 0],
             "losses": torch.full_like(shares[:, 0], torch.nan) if losses is None else losses.float(),
             "probabilities": shares[:, :MOST_COLUMNS].clone(),  # a view would keep all columns in memory
-            "counted": targets != ignored,
         }
         self._batches.append(batch)
         return batch
@@ -131,8 +128,6 @@ class Collector:
             own = to_cpu({name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]})
             ranks = from_all_ranks(own, world_size)
             columns = {name: torch.cat([rank[name] for rank in ranks]) for name in own}
-            counted = columns.pop("counted").bool()
-            columns = {name: column[counted] for name, column in columns.items()}
             columns |= {name: columns[name].long() for name in ("targets", "preds")}
             self._computed = Predictions(names_of(pl_module, self._classes), **columns)
         return self._computed
