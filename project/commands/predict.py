@@ -88,17 +88,25 @@ def predict(
         probabilities = [float(f"{share:.9g}") for share in answer]  # enough digits for every float32
         images.append({"file": file, "predicted": names[best[0]], "probabilities": probabilities})
         words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
-        print(f"{'  '.join(words)}  {printable(file)}", flush=True)
+        print_line(f"{'  '.join(words)}  {printable(file)}")
     if not images:
         raise RunError(f"Expected images, but of {len(skipped)} files none can be read.{passed_over}")
     target = output or create_folder((folder or checkpoint.parent) / "predict")
     content = {"checkpoint": str(checkpoint), "class_names": names, "images": images, "skipped": skipped}
     write_results(target, content)
-    print(f"\nPredicted    {len(images)} images by {checkpoint}{passed_over}")
+    print_line(f"\nPredicted    {len(images)} images by {checkpoint}{passed_over}")
     if skipped:
-        print(f"Skipped      {len(skipped)} files; the reasons are in {NAMES[1]}")
-    print(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
+        print_line(f"Skipped      {len(skipped)} files; the reasons are in {NAMES[1]}")
+    print_line(f"Predictions  {target / NAMES[0]} and {NAMES[1]}")
     return target
+
+
+def print_line(line: str) -> None:
+    """Print a line; if the reader of a pipe has exited, such as ``head``, print to nothing and go on."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def expand(paths: Iterable[str]) -> Iterator[str]:
