@@ -74,9 +74,24 @@ def test_main_recipe_has_every_callback() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_overlays_stack_on_the_recipes_that_they_are_made_for(recipe: str) -> None:
     alone = recipe_of(recipe)
-    overlays = [overlay for overlay, recipes in OVERLAYS.items() if recipe in recipes]
+    overlays = [overlay for overlay, recipes in OVERLAYS.items() if recipe in recipes and overlay != "debug.yaml"]
     stacked = parse(f"--config=configs/{recipe}", *(f"--config=configs/{overlay}" for overlay in overlays))
     assert named(stacked).items() >= named(alone).items()
     assert stacked["data"]["class_path"] == "datamodules.SampleDataModule"
     assert (stacked["model"] == alone["model"]) == ([recipe] not in OVERLAYS.values())
     assert stacked["trainer"]["strategy"]["class_path"].endswith("ModelParallelStrategy")
+
+
+def test_a_network_that_can_learn_memorises_the_batch_of_the_debug_overlay(tmp_path: Path) -> None:
+    configs = [f"--config={CONFIGS / name}.yaml" for name in ("lenet", "sample", "debug")]
+    options = [f"--data.root={tmp_path}/data", f"--runs_dir={tmp_path}/runs", "--trainer.enable_progress_bar=false"]
+    fit = main(["fit", *configs, *options])
+    assert fit.trainer.callback_metrics["train/acc"] == 1
+    assert parse(*configs)["runs_dir"] == "runs_debug"
+    assert not (fit.run_dir / "pictures").exists()
+
+
+def test_profile_is_written_to_a_file_of_the_run(fast: list[str], tmp_path: Path) -> None:
+    options = ["--callbacks=false", f"--runs_dir={tmp_path}", "--trainer.limit_train_batches=1"]
+    run = main(["fit", *fast, f"--config={CONFIGS}/profile.yaml", *options]).run_dir
+    assert "run_training_batch" in (run / "fit-profile.txt").read_text()
