@@ -10,16 +10,15 @@ from weakref import WeakKeyDictionary
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.base.log import LogSnapshot
+from callbacks.base.lost_media import warn_of_lost_media
 
 SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
-IN_FILES = ("images", "videos", "histograms")  # media that are also written to the run directory
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
 
 
@@ -35,7 +34,7 @@ class DrawingCallback(Callback):
         every_n_epochs: Run in every n-th epoch.
     """
 
-    required_media: tuple[str, ...] = ("images",)  # what it logs; anything not in ``IN_FILES`` needs TensorBoard
+    required_media: tuple[str, ...] = ("images",)  # what it logs
     needs_network = False  # whether the callback needs the whole network in one process; it is disabled for shards
     needs_classifier = False  # whether the command line switches it off for modules other than ImageClassifier
     sharded = False
@@ -46,13 +45,11 @@ class DrawingCallback(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        media = " and ".join(kind for kind in self.required_media if kind not in IN_FILES)
-        trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning; it logs nothing
-        if media and not trial and not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            names = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-            rank_zero_warn(f"{type(self).__name__} logs {media} only to TensorBoard, but the loggers are: {names}.")
+        drawing = [each for each in trainer.callbacks if isinstance(each, DrawingCallback)]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if self is drawing[0]:
+            warn_of_lost_media(trainer, [kind for each in drawing for kind in each.required_media])
         self.sharded = self.needs_network and isinstance(trainer.strategy, SHARDED)
-        callbacks = [each for each in trainer.callbacks if isinstance(each, DrawingCallback) and each.needs_network]  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        callbacks = [each for each in drawing if each.needs_network]
         if self.sharded and self is callbacks[0]:
             rank_zero_warn(
                 f"{type(trainer.strategy).__name__} shards the network. These callbacks need it whole in one process "

@@ -40,7 +40,7 @@ class LogSnapshot:
 
     def __init__(self, trainer: Trainer) -> None:
         self.writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        self._others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]  # Weights & Biases, ...
+        self._loggers = trainer.loggers
         self.step = trainer.global_step // max(len(trainer.optimizers), 1)
         self.epoch = trainer.current_epoch + 1
         self.weights = weights_shown(trainer)
@@ -65,6 +65,7 @@ class LogSnapshot:
         milliseconds = round(1000 / frames_per_second)
         file = self.folder / "pictures" / f"{tag}.gif"
         self._write(tag, file, first, save_all=True, append_images=rest, duration=milliseconds, loop=0)
+        self._send("add_video", tag, file)
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Log a Matplotlib figure as an image; the description in its file is the title."""
@@ -75,6 +76,7 @@ class LogSnapshot:
         """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
         for writer in self.writers:
             writer.add_histogram_raw(tag, **histogram._asdict(), global_step=self.step)
+        self._send("add_histogram", tag, histogram)
         values = [f"{value:.6g}" for value in (histogram.rms, *quantiles(histogram))]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "distributions.csv").open("a", newline="") as file:
@@ -84,9 +86,10 @@ class LogSnapshot:
             rows.writerow([tag, self.epoch, self.step, histogram.num, *values])
 
     def text(self, tag: str, markdown: str) -> None:
-        """Log a text to TensorBoard."""
+        """Log a text."""
         for writer in self.writers:
             writer.add_text(tag, markdown, self.step)
+        self._send("add_text", tag, markdown)
 
     def _write_image(self, tag: str, image: Tensor, description: str) -> None:
         picture, info = to_pil_image(image), PngInfo()
@@ -97,8 +100,13 @@ class LogSnapshot:
         earlier = [other for other in others if other < file]
         for other in [*earlier[: 1 - NEWEST], *others[len(earlier) :]]:
             other.unlink()
-        for logger in self._others:
-            logger.log_image(tag, [picture], step=self.step)
+        self._send("log_image", tag, [picture])
+
+    def _send(self, method: str, tag: str, value: Any) -> None:
+        """Call a method of all trackers, such as Weights & Biases, that have it."""
+        for logger in self._loggers:
+            if log := getattr(logger, method, None):
+                log(tag, value, step=self.step)
 
     def _write(self, tag: str, file: Path, picture: Image.Image, **options: Any) -> None:
         """Encode a picture once, for a file and for TensorBoard."""

@@ -103,7 +103,7 @@ def test_only_media_without_a_file_need_tensorboard(
     watching = [Histograms(), TrainingBatch(every_n_epochs=1), NetworkGraph()]
     fit(make_classifier(), tmp_path, watching, epochs=1, logger=CSVLogger(tmp_path))
     messages = [str(warning.message) for warning in recwarn if "TensorBoard" in str(warning.message)]
-    assert messages == ["NetworkGraph logs graphs only to TensorBoard, but the loggers are: CSVLogger."]
+    assert messages == ["Callbacks log graphs only to TensorBoard, but the loggers are: CSVLogger."]
     assert names(tmp_path / "pictures/training_batch") == ["epoch_0001.png"]
     assert "weights/conv1.weight,1," in (tmp_path / "distributions.csv").read_text()
 
