@@ -188,7 +188,8 @@ def _read_config(run: Path, result: Result) -> None:
     result.planned_epochs = None if epochs == -1 else epochs
     result.changed = (run / PREVIOUS_CONFIGS).is_dir()
     if config:
-        result.settings = repr([(key, value) for key, value in flatten(config) if key not in EXPECTED])
+        others = [(key, value) for key, value in flatten(config) if not key.startswith("trainer.logger")]  # trackers
+        result.settings = repr([(key, value) for key, value in others if key not in EXPECTED])
 
 
 def _read_metrics(run: Path, result: Result) -> None:
