@@ -21,6 +21,7 @@ from project.runs.results import read_result
 from project.trackers import base, build
 from project.trackers.base import BINS, protect, uniform_bins
 from project.trackers.build import log_settings
+from project.trackers.trackio_logger import TrackioLogger
 
 QUIET = ["--callbacks=false", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
 OWN = "--trainer.logger+=lightning.pytorch.loggers.CSVLogger"
@@ -40,10 +41,8 @@ class Server(Logger):
         raise ConnectionError("refused")
 
 
-class Record(base.Tracker):
+class Record(TrackioLogger):
     """A tracker that records its settings."""
-
-    __abstractmethods__ = frozenset()
 
     def log_settings(self, settings: dict[str, Any], commit: str | None) -> None:
         self.settings = settings
