@@ -38,10 +38,11 @@ class Hyperparameters(DrawingCallback):
         if settings:
             config = log.folder / "config.yaml"
             text = config.read_text() if config.is_file() else yaml.safe_dump(settings)
-            log.text("config", f"```yaml\n{text}\n```")
         for writer in log.writers:
             assert writer.file_writer is not None
             if settings:
+                # not by log.text: trackers have the settings, and the address of a tracker may hold a password
+                writer.add_text("config", f"```yaml\n{text}\n```", log.step)
                 for summary in hparams(settings, dict.fromkeys(metrics, 0.0)):
                     writer.file_writer.add_summary(summary)
                 continue
