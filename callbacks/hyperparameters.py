@@ -23,8 +23,9 @@ class Hyperparameters(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         config = Path(trainer.default_root_dir, "config.yaml")
-        if config.is_file():
-            LogSnapshot(trainer).text("config", f"```yaml\n{config.read_text()}\n```")
+        log = LogSnapshot(trainer)
+        for writer in log.writers if config.is_file() else ():  # not trackers, whose addresses may hold passwords
+            writer.add_text("config", f"```yaml\n{config.read_text()}\n```", log.step)
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

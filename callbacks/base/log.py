@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,6 +23,8 @@ from callbacks.tools import warn_once
 from callbacks.tools.histogram import QUANTILES, Histogram
 from callbacks.tools.pictures import add_caption, rendered
 
+# methods of trackers, and what they take
+OF_TRACKERS = {"log_image": "images", "add_video": "videos", "add_histogram": "histograms", "add_text": "texts"}
 NEWEST = 5  # images of a tag that are kept in pictures/; TensorBoard has all
 
 
@@ -38,7 +40,11 @@ class LogSnapshot:
 
     def __init__(self, trainer: Trainer) -> None:
         self._writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        self._others = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]  # Weights & Biases, ...
+        self._trackers = [item for item in trainer.loggers if not isinstance(item, TensorBoardLogger | CSVLogger)]
+        for tracker in self._trackers:
+            if missing := [kind for method, kind in OF_TRACKERS.items() if not hasattr(tracker, method)]:
+                name = getattr(tracker, "title", type(tracker).__name__)
+                warn_once(f"{name} takes no {', '.join(missing)}. TensorBoard has everything.")
         self.step = trainer.global_step // max(len(trainer.optimizers), 1)
         self.epoch = trainer.current_epoch + 1
         self.moment = f"epoch {self.epoch}"
@@ -68,6 +74,7 @@ class LogSnapshot:
         first, *rest = map(to_pil_image, frames)
         file = self.folder / "pictures" / f"{tag}.gif"
         self._write(tag, file, first, save_all=True, append_images=rest, duration=250, loop=0)
+        self._send("add_video", tag, file)
 
     def figure(self, tag: str, figure: Figure) -> None:
         """Log a Matplotlib figure as an image; the description in its file is the title."""
@@ -80,6 +87,7 @@ class LogSnapshot:
             return
         for writer in self._writers:
             writer.add_histogram_raw(tag, *histogram[:-1], global_step=self.step)
+        self._send("add_histogram", tag, histogram)
         values = [f"{value:.6g}" for value in (histogram.rms, *histogram.quantiles)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "distributions.csv").open("a", newline="") as file:
@@ -89,9 +97,10 @@ class LogSnapshot:
             rows.writerow([tag, self.epoch, self.step, histogram.num, *values])
 
     def text(self, tag: str, markdown: str) -> None:
-        """Log a text to TensorBoard."""
+        """Log a text."""
         for writer in self.writers:
             writer.add_text(tag, markdown, self.step)
+        self._send("add_text", tag, markdown)
 
     def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Write a CSV file to the run directory, with NaN as an empty cell."""
@@ -112,8 +121,13 @@ class LogSnapshot:
         place = files.index(file)
         for other in files[: max(place + 1 - NEWEST, 0)] + files[place + 1 :]:
             other.unlink()
-        for logger in self._others:
-            logger.log_image(tag, [picture], step=self.step)
+        self._send("log_image", tag, [picture])
+
+    def _send(self, method: str, tag: str, value: Any) -> None:
+        """Call a method of all trackers, such as Weights & Biases, that have it."""
+        for tracker in self._trackers:
+            if log := getattr(tracker, method, None):
+                log(tag, value, step=self.step)
 
     def _write(self, tag: str, file: Path, picture: Image.Image, **options: Any) -> None:
         """Encode a picture once, for a file and for TensorBoard."""

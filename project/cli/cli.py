@@ -25,15 +25,17 @@ from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import Parser, parse, text_to_save
 from project.cli.progress import NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
-from project.errors import debugging, shortened
+from project.errors import UsageError, debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import use_atomic_io
 from project.resume.override_settings import overrides
 from project.resume.ranks import follow_rank_zero, is_rank_zero
 from project.resume.resume import Resume, expand_run
 from project.resume.signals import SIGNALS, GracefulShutdown, Stopped
+from project.runs.command_line import config_files
 from project.runs.config import BEST, CONFIG, read_yaml
 from project.runs.summary import summary
+from project.trackers.build import check_installed, entries_of
 
 
 def run(args: list[str]) -> "CLI":
@@ -105,11 +107,18 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, check what types cannot express, and read the checkpoint."""
-        self.config = parse(parser, args)
+        try:
+            self.config = parse(parser, args)
+        except UsageError:  # the options of a tracker are unknown if it is not installed
+            check_installed(" ".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
+            raise
         config = self.config[command := self.config.subcommand]
+        self.trackers = entries_of(config.trainer.logger)
+        check_installed(str(self.trackers))
         check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
         self.text = text_to_save(self._parser(command), command, config)
         self.resume = Resume(command, config, read_yaml(self.text))
+        config.trainer.logger = config.trainer.logger is not False  # trackers are created with the run directory
         self.trained = trained_data(self.resume, config.model.class_path)
 
     def _parse_ckpt_path(self) -> None:
@@ -121,8 +130,8 @@ class CLI(LightningCLI):
         match_data(self.datamodule, self.resume, self.trained)
         self.files = RunFiles(config, self.text, self.command, self.resume, self.datamodule)
         self.run_dir, self.output_dir = self.files.run_dir, self.files.output_dir
-        if config.trainer.logger in (None, True):
-            kwargs["logger"] = self.files.loggers()
+        if config.trainer.logger:
+            kwargs["logger"] = self.files.loggers(self.trackers)
         return super().instantiate_trainer(default_root_dir=str(self.output_dir), **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:

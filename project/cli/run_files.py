@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from atomic_files import write_atomically
@@ -21,11 +22,12 @@ from project.resume.ranks import is_rank_zero
 from project.resume.resume import Resume
 from project.resume.signals import Stopped
 from project.runs import record
-from project.runs.config import CONFIG, PREVIOUS_CONFIGS, RESULTS, differences, load_config
+from project.runs.config import CONFIG, PREVIOUS_CONFIGS, RESULTS, differences, load_config, setting
 from project.runs.folders import create_folder, name_of
 from project.runs.options import OF_STARTING
 from project.runs.results import STAGES
 from project.runs.summary import shell_command
+from project.trackers.build import build_trackers, log_settings, records
 
 
 class RunFiles(Callback):
@@ -52,6 +54,8 @@ class RunFiles(Callback):
         self._start = time.monotonic()
         self._has_begun = False
         self._table: Table | None = None
+        self._trackers: dict[str, Logger] = {}
+        self._places: dict[str, Any] = {}  # of the trackers, for run.json
         configs = [str(file) for file in config.get("config") or [] if file]  # None if --config is a string
         runs = Path(config.runs_dir) / name_of(configs)
         self.run_dir = self.output_dir = resume.run or runs
@@ -64,15 +68,28 @@ class RunFiles(Callback):
             self._write(CONFIG, text)
         print(f"Run: {self.output_dir}", flush=True)
 
-    def loggers(self) -> list[CSVLogger | TensorBoardLogger]:
-        """Return loggers that append to the files of a resumed run."""
+    def loggers(self, trackers: list[Any]) -> list[Logger]:
+        """Return loggers that append to the files of a resumed run, and on rank zero its trackers."""
         # images of a validation are logged with the step of the checkpoint
         step = (self._resume.step or -1) + 1 if self._resume.is_resumed else None
         table = CSVLogger(self.output_dir, name="", version="")
         if is_rank_zero():
             self._table = open_table(table)
         board = TensorBoardLogger(self.output_dir, name="", version="", default_hp_metric=False, purge_step=step)
-        return [board, table]
+        if is_rank_zero():
+            known = record.read(self.run_dir).get("trackers", {})
+            self._trackers = build_trackers(trackers, self.run_dir, known)
+        return [board, table, *self._trackers.values()]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print where the trackers, which Lightning has just started, write to."""
+        self._trackers = {name: logger for name, logger in self._trackers.items() if logger in trainer.loggers}
+        self._places = records(self._trackers)
+        for name, tracker in self._places.items():
+            print(f"{name}: {tracker['place']}", flush=True)
+        known = record.read(self.run_dir)
+        if stage != TrainerFn.FITTING and self._places.keys() - known.get("trackers", {}).keys():
+            log_settings(self._trackers, self._resume.settings, setting(known, "git.commit"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -82,6 +99,7 @@ class RunFiles(Callback):
             epoch, step = trainer.current_epoch + 1 + ended, trainer.global_step
             print(f"Resuming at epoch {epoch}, step {step} ({trainer.ckpt_path}).", flush=True)
         self.begin()
+        log_settings(self._trackers, self._resume.settings, setting(record.read(self.run_dir), "git.commit"))
         if self._table is not None and self._resume.is_resumed:
             truncate(self._table, self._resume.state.get("rows", 0))
 
@@ -106,6 +124,7 @@ class RunFiles(Callback):
                 "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
             },
             data=data,
+            **({"trackers": trackers} if (trackers := before.get("trackers", {}) | self._places) else {}),
         )
         self._has_begun = True
         known = before.get("data") or {}

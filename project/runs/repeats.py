@@ -47,7 +47,8 @@ def repeats(results: Sequence[Result]) -> list[Repeats]:
     """
     groups: dict[tuple[str, str | None], list[Result]] = {}
     for result in filter(lambda result: result.settings, results):
-        settings = repr([(key, value) for key, value in flatten(result.settings) if key not in EXPECTED])
+        others = [(key, value) for key, value in flatten(result.settings) if not key.startswith("trainer.logger")]
+        settings = repr([(key, value) for key, value in others if key not in EXPECTED])
         groups.setdefault((settings, result.digest or result.root), []).append(result)
     return [_summary(group) for group in groups.values() if len(_included(group)) > 1]
 
