@@ -122,7 +122,7 @@ def test_settings_are_flat_and_have_no_passwords() -> None:
 
 def test_bins_of_equal_width_have_the_counts_of_the_values() -> None:
     values = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    histogram = gather({"a": values})["a"].histogram
+    histogram = gather({"a": values})["a"]
     assert histogram is not None
     counts, edges = uniform_bins(histogram)
     assert (len(counts), len(edges), counts.sum()) == (BINS, BINS + 1, 20_000)
