@@ -10,7 +10,7 @@ from typing import Any
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import BEST, CONFIG
+from project.runs.config import BEST, CONFIG, load_config, setting
 from project.runs.results import read_result
 
 REPORT = "report.html"
@@ -102,7 +102,7 @@ def check_data_folder(run: Path, data: Mapping[str, Any]) -> None:
 
     Args:
         run: Run directory.
-        data: Arguments of the DataModule.
+        data: Arguments of the DataModule; those that differ from the run's config are not checked.
 
     Raises:
         RunError: It does not exist, and would be downloaded or prepared again.
@@ -110,12 +110,13 @@ def check_data_folder(run: Path, data: Mapping[str, Any]) -> None:
     start = (run / record.read(run).get("working_directory", Path.cwd())).resolve()
     if start == Path.cwd().resolve():
         return
+    of_run = setting(load_config(run), "data.init_args") or {}
     for name in ("root", "images", "archive"):
         path = data.get(name)
-        if path is not None and not os.path.exists(path) and not os.path.isabs(path):
+        if path is not None and path == of_run.get(name) and not os.path.isabs(path) and not os.path.exists(path):
             raise RunError(
                 f"Expected the data of {run} in {path}, but it is not in this directory. Run the command in {start}, "
-                f"or set --data.{name} to an absolute path."
+                f"or set --data.{name}."
             )
 
 

@@ -24,7 +24,7 @@ MISTAKES = {
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomApply, init_args: {transforms: "
     "[torchvision.transforms.v2.RandomFlip]}}]": "torchvision.transforms.v2 has no 'RandomFlip'",
     "train_transforms: [{class_path: torchvision.transforms.v2.RandomCrop, init_args: {size: 40}}]": (
-        "RandomCrop failed on Tensor uint8 (3, 32, 32)"
+        "RandomCrop failed on Tensor torch.uint8 (3, 32, 32)"
     ),
     f"train_transforms: {NORMALIZED}": "normalised twice: --data.train_transforms contain a Normalize. Remove it",
     f"eval_transforms: [{{class_path: torchvision.transforms.v2.Compose, init_args: {{transforms: {NORMALIZED}}}}}]": (
@@ -36,7 +36,6 @@ MISTAKES = {
     "train_transforms: [{class_path: torchvision.transforms.v2.ToDtype, init_args: {dtype: torch.float32}}]": (
         "Expected floats of 0 to 1 from per-image transforms, but white becomes 255. Set `scale: true` of ToDtype"
     ),
-    "{cache: device, train_transforms: [torchvision.transforms.v2.RandomEqualize]}": "use --data.batch_transforms",
 }
 
 

@@ -148,13 +148,16 @@ def test_data_of_a_run_is_looked_for_in_the_present_directory(tmp_path: Path, mo
     (tmp_path / "start/data").mkdir(parents=True)
     run = make_run(tmp_path / "start/runs/a/2026-01-02_03-04-05")
     monkeypatch.chdir(tmp_path / "start")
-    check_data_folder(run, {"root": "gone"})  # no record
+    gone = dict.fromkeys(("root", "images", "archive"), "gone")
+    (run / "config.yaml").write_text(json.dumps({"data": {"init_args": gone}}))
+    check_data_folder(run, gone)  # no record
     (run / "run.json").write_text(json.dumps({"working_directory": str(Path.cwd())}))
-    check_data_folder(run, {"root": "gone"})  # to be prepared where the run was started
+    check_data_folder(run, gone)  # to be prepared where the run was started
     monkeypatch.chdir(tmp_path)
-    check_data_folder(run, {"root": "start/data", "images": "/absolute", "archive": None})
-    for key in ("root", "images", "archive"):
-        with pytest.raises(
-            RunError, match=rf"in gone, but .* Run the command in {tmp_path}/start, or set --data\.{key} "
-        ):
+    check_data_folder(run, {"root": "of the user", "images": "/absolute", "archive": None})
+    for key in gone:
+        advice = rf"in gone, but .* Run the command in {tmp_path}/start, or set --data\.{key}\."
+        with pytest.raises(RunError, match=advice):
             check_data_folder(run, {key: "gone"})
+    (tmp_path / "gone").mkdir()
+    check_data_folder(run, gone)
