@@ -113,9 +113,9 @@ class CLI(LightningCLI):
             check_installed(" ".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
             raise
         config = self.config[command := self.config.subcommand]
+        check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
         self.trackers = entries_of(config.trainer.logger)
         check_installed(str(self.trackers))
-        check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
         self.text = text_to_save(self._parser(command), command, config)
         self.resume = Resume(command, config, read_yaml(self.text))
         config.trainer.logger = config.trainer.logger is not False  # trackers are created with the run directory
