@@ -37,8 +37,8 @@ from project.runs.config import BEST, CONFIG, read_yaml
 from project.runs.summary import summary
 
 
-def run(args: list[str]) -> "CLI":
-    """Run fit, validate or test.
+def run(args: list[str], kind: "type[CLI] | None" = None) -> "CLI":
+    """Run fit, validate or test, or a subclass of ``CLI`` that does something else with their options.
 
     All modules of ``callbacks`` are imported, so that their classes can be given by short names.
 
@@ -53,7 +53,7 @@ def run(args: list[str]) -> "CLI":
         set_hook_names_directly()
         command = list(args)
         args[:] = expand_run(args)
-        return CLI(
+        return (kind or CLI)(
             LightningModule,
             LightningDataModule,
             save_config_callback=None,
