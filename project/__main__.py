@@ -22,8 +22,8 @@ commands:
   prepare   prepare the images and print a summary: python -m project prepare --config configs/resnet.yaml
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
   report    write report.html of a run, or of two side by side: python -m project report last
-  sweep     train with several settings: python -m project sweep --config configs/lenet.yaml --sweep configs/sweeps/lr.yaml
-  find-lr   suggest a learning rate:     python -m project find-lr --config configs/resnet.yaml
+  sweep     train with several settings:       python -m project sweep --config RECIPE --sweep configs/sweeps/lr.yaml
+  find-lr   suggest a learning rate:           python -m project find-lr --config configs/resnet.yaml
   runs      list all runs, or compare two:     python -m project runs [compare last best]
   export-scalars  write a run's curves as JSON: python -m project export-scalars last
   predict   classify images:                   python -m project predict --run last cat.png photos/

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,7 +23,7 @@ STEPS, LOW, HIGH = 300, 1e-4, 1e2  # of the optimizer; factors of the first and 
 SMOOTHING = 0.95  # share of the past in the smoothed loss
 DIVERGED = 3.0  # times the lowest smoothed loss
 FALL = 0.97  # share of the first loss below which it has fallen
-FIRST = STEPS // 10  # steps that a mean over the first losses needs
+FIRST = STEPS // 10  # steps that the first mean needs
 SAFETY = 4.0  # the suggestion is this much below the factor with the lowest loss
 
 
@@ -61,14 +60,15 @@ class FindLR(CLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.ramp = Ramp()
-        self.model.make_scheduler = None  # type: ignore[assignment]  # of TrainableModule
+        self.model.make_scheduler = None  # of TrainableModule
         return LightningCLI.instantiate_trainer(self)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
-        length = {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, "num_sanity_val_steps": 0}
+        length = {"max_steps": STEPS, "max_epochs": -1, "max_time": None, "limit_val_batches": 0, "fast_dev_run": False}
+        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None}
         shown = [Progress()] if config["enable_progress_bar"] is not False else []
-        return Trainer(**config | quiet | length | {"callbacks": [self.ramp, *shown, self.stopper], "profiler": None})
+        return Trainer(**config | quiet | length | one | {"callbacks": [self.ramp, *shown, self.stopper]})
 
     def fit(self, **kwargs: Any) -> None:
         self.trainer.fit(**kwargs)
@@ -100,15 +100,14 @@ def suggestion(factors: Sequence[float], smoothed: Sequence[float], lr: float | 
         smoothed: Smoothed loss of each step.
         lr: Learning rate that the factor multiplies.
     """
-    finite = [value if math.isfinite(value) else math.inf for value in smoothed]
-    lowest = min(range(len(finite)), key=finite.__getitem__)
-    if len(finite) < FIRST or finite[lowest] == math.inf:
+    losses = [value if math.isfinite(value) else math.inf for value in smoothed]
+    if len(losses) < FIRST or losses[FIRST - 1] == math.inf:
         return f"The loss diverges at once, at factor {factors[-1]:.2g}. Use a much lower learning rate.", None
-    first = finite[FIRST - 1]
-    if finite[lowest] > FALL * first:
+    lowest = min(range(FIRST - 1, len(losses)), key=losses.__getitem__)
+    if losses[lowest] > FALL * losses[FIRST - 1]:
         return (
-            f"The loss never falls: {first:.3g} at factor {factors[FIRST - 1]:.2g}, at best {finite[lowest]:.3g} at "
-            f"{factors[lowest]:.2g}. Check data and loss, or use another learning rate."
+            f"The loss never falls from {losses[FIRST - 1]:.3g}, up to factor {factors[-1]:.2g}. Check data, "
+            "labels and loss, or use another learning rate."
         ), None
     factor = float(f"{factors[lowest] / SAFETY:.1g}")
     rate = "" if lr is None else f", so --model.optimizer.lr {factor * lr:.2g}"

@@ -24,6 +24,8 @@ def run(args: list[str]) -> Path:
     with report_run_errors():
         if find_spec("optuna") is None:
             raise RunError("Expected Optuna, but it is not installed. Run: python -m pip install optuna")
+        from optuna.trial import TrialState
+
         from project.sweep import results, start, worker
         from project.sweep.study import Trials
 
@@ -32,15 +34,15 @@ def run(args: list[str]) -> Path:
         if options.dry_run:
             return folder
         print(f"Sweep: {folder}", flush=True)
-        if signal_number := worker.work(folder, sweep):
+        trials = Trials(folder, sweep)
+        if signal_number := worker.work(trials):
             print(f"\nStopped. {resume}", file=sys.stderr)
             raise SystemExit(128 + signal_number)
-        trials = Trials(folder, sweep)
-        print_table("", *results.trial_table(trials, sweep))
-        if (means := results.mean_table(trials, sweep)) is not None:
+        print_table("", *results.trial_table(trials))
+        if (means := results.mean_table(trials)) is not None:
             print_table("\nMean ± sample std (n - 1) over seeds and folds", *means)
-        print(f"\nPage   {results.write_page(trials, sweep)}")
-        if left := trials.unfinished():
+        print(f"\nPage   {results.write_page(trials)}")
+        if left := trials.having(TrialState.RUNNING):
             print(f"{len(left)} trials are run by other processes. If one is killed, its trial is resumed by the next.")
             print(resume)
         if reason := results.first_reason(trials):

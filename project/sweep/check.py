@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, seed_everything
 
 from project.cli.cli import CLI, run
+from project.cli.monitors import is_of_validation
 from project.cli.parser import Parser
 from project.errors import RunError
 
@@ -35,10 +36,13 @@ def check(command_lines: Sequence[list[str]]) -> tuple[str, str]:
     """Check command lines of ``fit``; return the metric of the best checkpoint, and "min" or "max".
 
     Raises:
+        RunError: It is not a metric of validation.
         SystemExit: One of them would fail; the message is that of ``fit``.
     """
     checkpoint = Namespace()
     for i, args in enumerate(command_lines):
         with redirect_stdout(StringIO()) if i else nullcontext():  # the others would repeat the notes of the first
             checkpoint = run(list(args), Check).config["fit"].checkpoint
+    if not is_of_validation(str(checkpoint.monitor)):
+        raise RunError(f"Expected a metric of validation for a sweep, such as val/acc, but got {checkpoint.monitor}.")
     return checkpoint.monitor, checkpoint.mode

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from project.errors import RunError, did_you_mean
+from project.runs.command_line import is_class
 from project.runs.config import read_yaml
 
 METHODS = ("grid", "random", "tpe")
@@ -103,6 +104,11 @@ def _values(file: Path, key: str, values: Any) -> Any:
 def option_text(value: Any) -> str:
     """Return a value as it is written on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def words(value: Any) -> str:
+    """Return a value for tables: only the name of a class."""
+    return value.rpartition(".")[2] if isinstance(value, str) and is_class(value) else option_text(value)
 
 
 def grid_point(plan: Plan, number: int) -> dict[str, Any]:

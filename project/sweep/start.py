@@ -40,6 +40,11 @@ def open_sweep(
         return folder, read_sweep(folder)
     plan = read_plan(file)
     common = _common_options(plan, [*args, f"--runs_dir={runs_dir}"])
+    if folder is not None and (folder / FILE).is_file():
+        sweep = read_sweep(folder)
+        if (sweep.plan, sweep.args) != (plan, common):
+            raise RunError(f"Expected the settings that {folder} was started with. To resume it, set only --sweep_dir.")
+        return folder, sweep
     from project.sweep.check import check  # imports torch, which takes seconds
 
     commands = [["fit", *common, *options_of(parameters)] for parameters in extremes(plan)]
@@ -47,15 +52,13 @@ def open_sweep(
         print("\n".join(shell_command("project", *command) for command in commands))
     sweep = Sweep(plan, common, *check(commands), str(Path.cwd()))
     if dry_run:
-        return folder or Path(), sweep
+        return Path(), sweep
     folder = folder or create_folder(Path(runs_dir) / "sweeps" / file.stem)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
-        if not (folder / FILE).is_file():
+        if not (folder / FILE).is_file():  # of another process that started at the same time
             write_sweep(folder, sweep)
-    if read_sweep(folder) != sweep:
-        raise RunError(f"Expected the settings that {folder} was started with. To resume it, omit --sweep and others.")
-    return folder, sweep
+    return folder, read_sweep(folder)
 
 
 def _common_options(plan: Plan, args: list[str]) -> list[str]:

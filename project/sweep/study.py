@@ -20,7 +20,7 @@ from atomic_files import write_atomically
 from project.errors import RunError
 from project.sweep.plan import Plan, grid_point
 
-FILE, JOURNAL, NAME = "sweep.json", "journal.log", "sweep"
+FILE, LOCK = "sweep.json", ".lock"
 DIGITS = 4  # of a random float
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -28,21 +28,13 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 class Sweep(NamedTuple):
-    """What all processes of a sweep share: content of ``sweep.json``.
-
-    Attributes:
-        plan: Content of the sweep file.
-        args: Options of ``fit`` of all trials.
-        metric: Metric to optimise.
-        mode: "min" or "max".
-        working_directory: Directory that paths are relative to.
-    """
+    """Content of ``sweep.json``: what all processes of a sweep share."""
 
     plan: Plan
-    args: list[str]
-    metric: str
-    mode: str
-    working_directory: str
+    args: list[str]  # options of fit of all trials
+    metric: str  # to optimise
+    mode: str  # "min" or "max"
+    working_directory: str  # that paths are relative to
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
@@ -64,82 +56,66 @@ def read_sweep(folder: Path) -> Sweep:
     return sweep
 
 
-def lock(file: Path, wait: bool = False) -> BinaryIO | None:
-    """Open a file for appending and lock it until it is closed, here and in child processes that inherit it.
-
-    Returns:
-        The file; None if another process holds the lock, and ``wait`` is false.
-
-    Raises:
-        OSError: The file cannot be opened, or its file system has no locks.
-    """
+def lock(file: Path) -> BinaryIO | None:
+    """Open and lock a file until it is closed, here and in processes that inherit it; None if it is locked already."""
     stream = file.open("ab", buffering=0)
-    try:
-        if lock_descriptor(stream.fileno(), blocking=wait):
-            return stream
-    except BaseException:
-        stream.close()
-        raise
+    if lock_descriptor(stream.fileno(), blocking=False):
+        return stream
     stream.close()
     return None
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold the lock of a file."""
-    stream = lock(file, wait=True)
-    try:
+    """Wait for the lock of a file, and hold it."""
+    with file.open("ab") as stream:
+        lock_descriptor(stream.fileno(), poll_interval=0.01)
         yield
-    finally:
-        if stream is not None:
-            stream.close()
 
 
 class JournalLock(BaseJournalFileLock):
     """Lock of a journal that is released when its process exits; Optuna's own ones outlive it for 30 s.
 
-    A line that a killed process has not completed is removed, because Optuna could not read the journal after it.
+    A line that a killed process has not completed is removed, because Optuna cannot read a journal with one.
     """
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._stream: BinaryIO | None = None
 
     def acquire(self) -> bool:
-        self._stream = lock(self._journal.with_suffix(".lock"), wait=True)
+        self._lock = locked(self._journal.with_suffix(".lock"))
+        self._lock.__enter__()
         content = self._journal.read_bytes()
-        if (complete := content.rfind(b"\n") + 1) < len(content):
-            os.truncate(self._journal, complete)
+        os.truncate(self._journal, content.rfind(b"\n") + 1)
         return True
 
     def release(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        self._lock.__exit__(None, None, None)
 
 
 class Trials:
-    """The trials of a sweep.
-
-    Args:
-        folder: Directory of the sweep.
-        sweep: Its content.
-    """
+    """The trials of a sweep, whose directory is ``folder``."""
 
     def __init__(self, folder: Path, sweep: Sweep) -> None:
-        self.folder, self.plan = folder, sweep.plan
-        self.distributions = {key: _distribution(values) for key, values in sweep.plan.parameters.items()}
+        self.folder, self.sweep, self.plan = folder, sweep, sweep.plan
+        self._distributions = {key: _distribution(values) for key, values in sweep.plan.parameters.items()}
         (folder / "trials").mkdir(exist_ok=True)
-        journal = folder / JOURNAL
+        journal = folder / "journal.log"
         self._storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
-        self._direction = "maximize" if sweep.mode == "max" else "minimize"
-        with locked(folder / ".lock"):
+        is_max = sweep.mode == "max"
+        self._direction = optuna.study.StudyDirection.MAXIMIZE if is_max else optuna.study.StudyDirection.MINIMIZE
+        with locked(folder / LOCK):
             self.study = optuna.create_study(
-                storage=self._storage, study_name=NAME, direction=self._direction, load_if_exists=True
+                storage=self._storage, study_name="sweep", direction=self._direction, load_if_exists=True
             )
 
-    def log(self, number: int) -> Path:
+    def having(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials in some states; those that run, and those that were killed, are RUNNING."""
+        return self.study.get_trials(states=states)
+
+    def log(self, trial: FrozenTrial) -> Path:
         """Return the output of a trial; the process that runs the trial locks it."""
-        return self.folder / "trials" / f"{number:03d}.log"
+        return self.folder / "trials" / f"{trial.number:03d}.log"
 
     def take(self) -> tuple[FrozenTrial, BinaryIO] | None:
         """Return a trial that no process runs, with its locked log: one that was killed, or else a new one.
@@ -147,37 +123,35 @@ class Trials:
         Returns:
             None if all trials are finished, or run by other processes.
         """
-        with locked(self.folder / ".lock"):
-            for trial in self.unfinished():
-                if (log := lock(self.log(trial.number))) is not None:
+        with locked(self.folder / LOCK):
+            for trial in self.having(TrialState.RUNNING):
+                if (log := lock(self.log(trial))) is not None:
                     if not self.study.trials[trial.number].state.is_finished():  # since the first look
                         return trial, log
                     log.close()
             number = len(self.study.trials)
             if number == self.plan.trials:
                 return None
-            parameters = self._choose(number)
-            new = optuna.create_trial(
-                state=TrialState.RUNNING, params=parameters, distributions=self.distributions
+            self.study.add_trial(  # after a kill, it exists with all its parameters, or not at all
+                optuna.create_trial(
+                    state=TrialState.RUNNING, params=self._choose(number), distributions=self._distributions
+                )
             )
-            self.study.add_trial(new)
-            log = lock(self.log(number), wait=True)
-            return (self.study.trials[number], log) if log is not None else None
-
-    def unfinished(self) -> list[FrozenTrial]:
-        """Return the trials that are running, or were killed."""
-        return self.study.get_trials(states=[TrialState.RUNNING])
+            trial = self.study.trials[number]
+            log = lock(self.log(trial))
+            return None if log is None else (trial, log)
 
     def _choose(self, number: int) -> dict[str, Any]:
-        """Return the parameters of a new trial: a function of the plan and its number, for tpe also of the results."""
+        """Return the parameters of a new trial: a function of plan and number, and for tpe of the results so far."""
         if self.plan.method == "grid":
             return grid_point(self.plan, number)
         seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
-        tpe = self.plan.method == "tpe"
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True) if tpe else optuna.samplers.RandomSampler(seed)
-        copy = optuna.create_study(direction=self._direction, sampler=sampler)  # a kill leaves no half of a trial
+        sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed)
+        if self.plan.method == "tpe":
+            sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        copy = optuna.create_study(direction=self._direction, sampler=sampler)
         copy.add_trials(self.study.trials)
-        chosen = copy.ask(self.distributions).params
+        chosen = copy.ask(self._distributions).params
         for key, values in self.plan.parameters.items():
             if isinstance(chosen[key], float) and isinstance(values, dict):
                 chosen[key] = min(max(float(f"{chosen[key]:.{DIGITS}g}"), values["low"]), values["high"])
@@ -189,8 +163,8 @@ class Trials:
         pruner = optuna.pruners.SuccessiveHalvingPruner(**self.plan.pruning or {})
         return pruner.prune(self.study, self._storage.get_trial(trial._trial_id))
 
-    def end(self, trial: FrozenTrial, state: TrialState, value: float | None = None, **facts: str | float) -> None:
-        """Record the end of a trial, and facts about it."""
+    def end(self, trial: FrozenTrial, state: TrialState, value: float | None = None, **facts: Any) -> None:
+        """Record the end of a trial, and facts about it: "run", "minutes", "reason"."""
         for name, fact in facts.items():
             self._storage.set_trial_user_attr(trial._trial_id, name, fact)
         self.study.tell(trial.number, value, state)
