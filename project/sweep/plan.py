@@ -14,10 +14,9 @@ from project.runs.command_line import is_class
 from project.runs.config import read_yaml
 
 METHODS = ("grid", "random", "tpe")
-PRUNING = ("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count")
 REPEATS = ("seed_everything", "data.fold", "data.folds")  # trials that differ only in these repeat an experiment
 RESERVED = ("config", "run", "runs_dir", "ckpt_path", "test_after_fit", "checkpoint.monitor", "checkpoint.mode")
-SHAPE = "KEY: [a, b, ...] or KEY: {low: 0.001, high: 1, log: true}"
+SHAPE = "lines such as KEY: [a, b] or KEY: {low: 0.001, high: 1, log: true}"
 
 
 class Plan(NamedTuple):
@@ -51,54 +50,51 @@ def read_plan(file: Path) -> Plan:
     Raises:
         RunError: The file does not exist, or is not a sweep.
     """
+
+    def expect(is_met: bool, what: str, got: Any) -> None:
+        if not is_met:
+            raise RunError(f"Expected {what} in {file}, but got {got}.")
+
     try:
         content = read_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RunError(f"Expected a sweep file at --sweep, but got: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
-        raise RunError(f"Expected `parameters:` with lines such as {SHAPE} in {file}, but found none.")
+    content = content if isinstance(content, dict) else {}
     for name in content:
-        if name not in Plan._fields:
-            known = ", ".join(Plan._fields)
-            raise RunError(f"Expected {known} in {file}, but got {name}.{did_you_mean(str(name), Plan._fields)}")
-    parameters = {str(key): _values(file, str(key), values) for key, values in content["parameters"].items()}
+        hint = did_you_mean(str(name), Plan._fields).replace(" Did you mean ", " (did you mean ").replace("?", "?)")
+        expect(name in Plan._fields, " or ".join(Plan._fields), f"{name}{hint}")
+    parameters: dict[str, Any] = content.get("parameters") or {}
+    expect(isinstance(parameters, dict) and parameters != {}, f"`parameters:` with {SHAPE}", parameters or "none")
+    for key, values in parameters.items():
+        expect(key not in RESERVED, "options of single trials", f"{key}, which is the same for all")
+        if isinstance(values, dict) and {"low", "high"} & values.keys():
+            limits: dict[str, Any] = {"low": math.nan, "high": math.nan, "log": False, **values}
+            low, high, log, *others = limits.values()
+            numbers = type(low) in (int, float) and type(high) in (int, float) and math.isfinite(high - low)
+            is_range = numbers and low < high and (low > 0 or log is False) and type(log) is bool and not others
+            expect(is_range, f"{key} with low < high, above 0 if log is true,", values)
+            parameters[key] = limits
+            continue
+        values = values if isinstance(values, list) else [values]
+        expect(values != [] and not any(v in values[:i] for i, v in enumerate(values)), f"different {key}", values)
+        # texts, because Optuna accepts only scalars
+        parameters[key] = [option_text(value) if isinstance(value, list | dict) else value for value in values]
+
     is_grid = all(isinstance(values, list) for values in parameters.values())
-    method, trials = content.get("method", "grid" if is_grid else "tpe"), content.get("trials")
-    if method not in METHODS or (method == "grid" and not is_grid):
-        expected = "method: random or tpe, because a parameter is a range" if method == "grid" else " or ".join(METHODS)
-        raise RunError(f"Expected {expected} in {file}, but got method: {method}.")
-    if method == "grid":
+    defaults: dict[str, Any] = {"method": "grid" if is_grid else "tpe", "trials": 0}
+    plan = Plan(**defaults | content)
+    expect(plan.method in METHODS, f"method {' or '.join(METHODS)}", plan.method)
+    if plan.method == "grid":
+        expect(is_grid, "method random or tpe, because a parameter is a range,", "grid")
         size = math.prod(map(len, parameters.values()))
-        if trials not in (None, size):
-            raise RunError(f"Expected no `trials:` in {file}, because a grid has all {size}, but got {trials}.")
-        trials = size
-    pruning, metric, seed = content.get("pruning"), content.get("metric"), content.get("seed", 0)
-    for name, number in {"trials": trials, "seed": seed + 1 if type(seed) is int else seed, **(pruning or {})}.items():
-        if type(number) is not int or number < 0 or (number < 1 and name in ("trials", "seed", "min_resource")):
-            raise RunError(f"Expected a positive integer for `{name}:` in {file}, but got {content.get(name, number)}.")
-    if unknown := [name for name in pruning or {} if name not in PRUNING]:
-        raise RunError(f"Expected {', '.join(PRUNING)} below `pruning:` in {file}, but got {unknown[0]}.")
-    if metric is not None and (not isinstance(metric, str) or metric.startswith("test")):
-        raise RunError(f"Expected a metric of validation for `metric:` in {file}, such as val/acc, but got {metric}.")
-    return Plan(parameters, method, trials, seed, metric, pruning)
-
-
-def _values(file: Path, key: str, values: Any) -> Any:
-    """Return the values of a parameter: a list, or a range with ``low``, ``high`` and ``log``."""
-    if key in RESERVED:
-        raise RunError(f"Expected options of a trial in {file}, but got {key}, which is the same for all trials.")
-    if isinstance(values, dict) and "low" in values:
-        limits = {"log": False, **values}
-        low, high = limits.get("low"), limits.get("high")
-        numbers = all(type(limit) in (int, float) and math.isfinite(limit) for limit in (low, high))
-        is_range = numbers and low < high and limits.keys() == {"low", "high", "log"} and type(limits["log"]) is bool
-        if not is_range or (limits["log"] and low <= 0):
-            raise RunError(f"Expected low < high, above 0 if log is true, for {key} in {file}, but got {values}.")
-        return limits
-    values = values if isinstance(values, list) else [values]
-    if not values or any(value in values[:i] for i, value in enumerate(values)):
-        raise RunError(f"Expected different values for {key} in {file}, but got {values}.")
-    return [option_text(value) if isinstance(value, list | dict) else value for value in values]  # for Optuna
+        expect(plan.trials in (0, size), f"no trials, because a grid has all {size},", plan.trials)
+        plan = plan._replace(trials=size)
+    expect(type(plan.trials) is int and plan.trials > 0, "a positive number of trials", plan.trials)
+    expect(type(plan.seed) is int and plan.seed >= 0, "a seed of 0 or more", plan.seed)
+    is_metric = plan.metric is None or (isinstance(plan.metric, str) and not plan.metric.startswith("test"))
+    expect(is_metric, "a metric of validation, such as val/acc,", plan.metric)
+    expect(plan.pruning is None or isinstance(plan.pruning, dict), "arguments of pruning", plan.pruning)
+    return plan
 
 
 def option_text(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from optuna.pruners import SuccessiveHalvingPruner
+
 from project.errors import RunError
 from project.runs.command_line import option_of, split_options
 from project.runs.folders import create_folder
@@ -39,6 +41,12 @@ def open_sweep(
             raise RunError(f"Expected the options that {folder} was started with, and no {args[0]}. Add --sweep.")
         return folder, read_sweep(folder)
     plan = read_plan(file)
+    try:
+        SuccessiveHalvingPruner(**plan.pruning or {})
+    except (TypeError, ValueError) as error:
+        raise RunError(
+            f"Expected arguments of Optuna's SuccessiveHalvingPruner in {file}, but got: {error}."
+        ) from error
     common = _common_options(plan, [*args, f"--runs_dir={runs_dir}"])
     if folder is not None and (folder / FILE).is_file():
         sweep = read_sweep(folder)

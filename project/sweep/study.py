@@ -158,7 +158,7 @@ class Trials:
         return chosen
 
     def report(self, trial: FrozenTrial, step: int, value: float) -> bool:
-        """Record the value of a validation, counted from 1; return whether the trial is to be stopped."""
+        """Record the value of a validation, counted from 1; return whether to stop the trial."""
         self._storage.set_trial_intermediate_value(trial._trial_id, step, value)
         pruner = optuna.pruners.SuccessiveHalvingPruner(**self.plan.pruning or {})
         return pruner.prune(self.study, self._storage.get_trial(trial._trial_id))

@@ -148,9 +148,12 @@ def test_a_stopped_sweep_prints_how_to_resume_it(sweep_of, capsys, monkeypatch) 
         (["--sweep_dir=gone"], "but got gone."),
         (["--sweep=gone.yaml"], "No such file or directory: 'gone.yaml'"),
         (["--sweep=configs/sweeps/seeds.yaml", "--run=last"], "Expected no --run"),
+        (["--sweep={tmp_path}/pruning.yaml"], "Expected arguments of Optuna's SuccessiveHalvingPruner in"),
     ],
 )
 def test_a_sweep_that_does_not_exist_is_reported(tmp_path, capsys, options, message) -> None:
+    (tmp_path / "pruning.yaml").write_text("{parameters: {a: [0, 1]}, pruning: {min_resource: 0}}")
+    options = [option.format(tmp_path=tmp_path) for option in options]
     code, err = stop_of(["sweep", *options, f"--runs_dir={tmp_path}"], capsys)
     assert code == 2
     assert message in err

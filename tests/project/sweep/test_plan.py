@@ -23,6 +23,12 @@ def test_sweep_of_the_project_can_be_read_and_names_its_command(config: Path) ->
     )
 
 
+def test_sweep_file_of_the_pages_can_be_read(tmp_path: Path) -> None:
+    page = (CONFIGS[0].parents[2] / "docs/sweeps.md").read_text()
+    plan = plan_of(tmp_path, page.partition("```yaml\n")[2].partition("```")[0])
+    assert (plan.method, plan.trials, len(plan.swept)) == ("tpe", 20, 3)
+
+
 def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "parameters: {a: [1, 2, 3], b.c: [x, {d: 1}], e: true}")
     points = [options_of(grid_point(plan, number)) for number in range(plan.trials)]
@@ -45,26 +51,27 @@ def test_short_names_differ() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Expected `parameters:`"),
+        ("", "Expected `parameters:` with lines such as"),
+        ("parameters: {}", "Expected `parameters:` with lines such as"),
         ("a: [", "Expected a sweep file at --sweep, but got: while parsing"),
         ("{a: 1, a: 2}", "Expected each key once"),
-        (f"metod: random\n{RANGE}", "but got metod. Did you mean method?"),
-        (f"method: bayes\n{RANGE}", "Expected grid or random or tpe"),
-        (f"method: grid\n{RANGE}", "because a parameter is a range"),
-        (RANGE, "Expected a positive integer for `trials:`"),
-        (f"trials: 0\n{RANGE}", "for `trials:` in"),
+        (f"metod: random\n{RANGE}", "but got metod (did you mean method?)."),
+        (f"method: bayes\n{RANGE}", "Expected method grid or random or tpe"),
+        (f"method: grid\n{RANGE}", "because a parameter is a range, in"),
+        (RANGE, "Expected a positive number of trials"),
         (f"trials: many\n{RANGE}", "but got many"),
-        (f"{{trials: 2, seed: -1, {RANGE}}}", "for `seed:`"),
+        (f"{{trials: 2, seed: -1, {RANGE}}}", "Expected a seed of 0 or more"),
         (f"{{trials: 2, metric: test/acc, {RANGE}}}", "Expected a metric of validation"),
-        (f"{{trials: 2, pruning: {{after: 1}}, {RANGE}}}", "below `pruning:`"),
-        ("{trials: 3, parameters: {a: [1, 2]}}", "because a grid has all 2, but got 3"),
-        ("parameters: {a: []}", "Expected different values for a"),
-        ("parameters: {a: [1, 2, 1]}", "Expected different values for a"),
-        ("parameters: {a: {low: 2, high: 1}}", "Expected low < high"),
+        (f"{{trials: 2, pruning: true, {RANGE}}}", "Expected arguments of pruning"),
+        ("{trials: 3, parameters: {a: [1, 2]}}", "because a grid has all 2, in"),
+        ("parameters: {a: []}", "Expected different a in"),
+        ("parameters: {a: [1, 2, 1]}", "Expected different a in"),
+        ("parameters: {a: {low: 2, high: 1}}", "Expected a with low < high"),
         ("parameters: {a: {low: 0, high: 1, log: true}}", "above 0 if log is true"),
-        ("parameters: {a: {low: 1, high: 2, lgo: true}}", "Expected low < high"),
-        ("parameters: {a: {low: x, high: 2}}", "Expected low < high"),
-        ("parameters: {runs_dir: [a, b]}", "which is the same for all trials"),
+        ("parameters: {a: {low: 1, high: 2, lgo: true}}", "Expected a with low < high"),
+        ("parameters: {a: {low: 1}}", "Expected a with low < high"),
+        ("parameters: {a: {low: x, high: 2}}", "Expected a with low < high"),
+        ("parameters: {runs_dir: [a, b]}", "but got runs_dir, which is the same for all"),
     ],
 )
 def test_a_wrong_file_is_rejected_in_one_line(tmp_path: Path, text: str, message: str) -> None:

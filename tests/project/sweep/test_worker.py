@@ -20,7 +20,7 @@ SHORT = ["--callbacks=false", "--trainer.limit_train_batches=4", "--trainer.limi
 
 
 class InProcess:
-    """Runs ``fit`` in this process, instead of in a new one, and then exits as it is told to."""
+    """Runs ``fit`` in this process, instead of in a new one, and exits with a code of ``codes``."""
 
     codes: ClassVar[list[int]] = []  # exit codes of the next processes; 0 once there are none
     commands: ClassVar[list[list[str]]] = []
