@@ -58,8 +58,9 @@ def mean_table(trials: Trials) -> Table | None:
         return None
     rows = []
     for point, group in groups.items():
-        tests = [read_result(Path(trial.user_attrs["run"]))[0].test for trial in group]
-        columns = [[trial.value for trial in group if trial.value is not None], [t for t in tests if t is not None]]
+        runs = [read_result(Path(trial.user_attrs["run"]))[0] for trial in group]
+        tests = [run.test for run in runs if run.test is not None and run.test_note is None]
+        columns = [[trial.value for trial in group if trial.value is not None], tests]
         cells = [_mean_text(values, trials.sweep.metric) if len(values) == len(group) else "" for values in columns]
         rows.append([*map(words, point), str(len(group)), *cells])
     return [*(short_names(keys)[key] for key in keys), "n", trials.sweep.metric, "test"], rows

@@ -9,7 +9,7 @@ from project.runs.command_line import option_of, split_options
 from project.runs.folders import create_folder
 from project.runs.summary import shell_command
 from project.sweep.plan import REPEATS, Plan, extremes, options_of, read_plan
-from project.sweep.study import FILE, Sweep, locked, read_sweep, write_sweep
+from project.sweep.study import FILE, LOCK, Sweep, locked, read_sweep, write_sweep
 
 
 def open_sweep(
@@ -63,7 +63,7 @@ def open_sweep(
         return Path(), sweep
     folder = folder or create_folder(Path(runs_dir) / "sweeps" / file.stem)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock"):
+    with locked(folder / LOCK):
         if not (folder / FILE).is_file():  # of another process that started at the same time
             write_sweep(folder, sweep)
     return folder, read_sweep(folder)

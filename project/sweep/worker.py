@@ -19,6 +19,7 @@ from project.errors import RunError
 from project.runs import record
 from project.runs.config import CONFIG
 from project.runs.metrics import format_metric, read_metrics
+from project.runs.summary import shell_command
 from project.sweep.plan import options_of, short_names, words
 from project.sweep.study import Trials
 
@@ -55,10 +56,12 @@ def run_trial(trials: Trials, trial: FrozenTrial, log: BinaryIO, signals: list[i
     """Start or continue a trial, record its end, and return it in words."""
     metric, file = trials.sweep.metric, trials.log(trial)
     for _ in range(STARTS):
-        run, pruned, code = run_of(file), False, 0
+        run, code = run_of(file), 0
         if run is None or record.state_of(run) != "finished":  # a finished one only lacks its record
             given = ["--run", str(run)] if run is not None else [*trials.sweep.args, *options_of(trial.params)]
             pruned, code = _train(trials, trial, log, signals, ["fit", *given])
+            if pruned:
+                return f"stopped early{_best(trials)}"
             run = run_of(file)
         facts: dict[str, Any] = {} if run is None else {"run": str(run), "minutes": record.seconds(run) / 60}
         if run is not None and record.state_of(run) == "finished":
@@ -68,14 +71,14 @@ def run_trial(trials: Trials, trial: FrozenTrial, log: BinaryIO, signals: list[i
                 return f"{metric} {score(value, metric)}{_best(trials)}"
             reason = f"no finite value of {metric} in {run}"
             break
-        if pruned:
-            trials.end(trial, TrialState.PRUNED, **facts)
-            return f"stopped early{_best(trials)}"
         if signals:
             return "interrupted"
         reason = last_error(file) or f"exit code {code}"
         if "disk is full" in reason or shutil.disk_usage(file.parent).free < ROOM:
-            raise RunError(f"Expected disk space for {trials.folder}, but trial {trial.number + 1} failed: {reason}")
+            print("stopped", flush=True)
+            what = reason.partition(";")[0] if "disk is full" in reason else f"Expected disk space for {trials.folder}"
+            resume = shell_command("project", "sweep", "--sweep_dir", trials.folder)
+            raise RunError(f"{what}. Free disk space and resume:  {resume}")
         if 0 <= code <= 128:
             break
         reason = f"killed {STARTS} times, perhaps for lack of memory; its last exit code is {code}"
@@ -89,10 +92,12 @@ def _train(trials: Trials, trial: FrozenTrial, log: BinaryIO, signals: list[int]
     sent, pruned, reported = 0, False, max(len(trial.intermediate_values) - 1, 0)
     while (code := process.poll()) is None:
         time.sleep(INTERVAL)
-        run = run_of(trials.log(trial)) if trials.plan.pruning is not None and not pruned else None
-        for value in validations(run, trials.sweep.metric)[reported:] if run is not None else []:
+        run = run_of(trials.log(trial)) if trials.plan.pruning is not None else None
+        for value in validations(run, trials.sweep.metric)[reported:] if run is not None and not pruned else []:
             reported += 1
-            pruned = pruned or trials.report(trial, reported, value)
+            if pruned := trials.report(trial, reported, value):
+                trials.end(trial, TrialState.PRUNED, run=str(run))
+                break
         while sent < len(signals) + pruned:
             process.terminate()
             sent += 1

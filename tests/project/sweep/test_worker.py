@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import pytest
 from optuna.trial import TrialState
+from run_folders import write_run
 
 from project.__main__ import main
 from project.errors import RunError
@@ -121,7 +122,9 @@ def test_a_full_disk_stops_the_sweep_and_the_trial_is_continued_later(process, m
     folder, sweep = make_sweep("parameters: {model.optimizer.lr: [0.1, 0.2]}")
     process.codes += [2]
     process.text = "error: Expected disk space in runs, but the disk is full; free disk space and resume.\n"
-    with pytest.raises(RunError, match=r"Expected disk space for .*, but trial 1 failed: Expected disk space in runs"):
+    with pytest.raises(
+        RunError, match=r"^Expected disk space in runs, but the disk is full\. Free .* sweep --sweep_dir "
+    ):
         worker.work(Trials(folder, sweep))
     assert states(folder, sweep) == ["RUNNING"]
     worker.work(Trials(folder, sweep))
@@ -141,6 +144,44 @@ def test_a_journal_that_cannot_be_written_ends_the_sweep(process, make_sweep, mo
     worker.work(Trials(folder, sweep))  # the run is finished, so that only its value is recorded
     assert states(folder, sweep) == ["COMPLETE"]
     assert len(process.commands) == 1
+
+
+def test_a_trial_that_is_worse_than_the_others_is_stopped_after_a_validation(make_sweep, monkeypatch, capsys) -> None:
+    folder, sweep = make_sweep(
+        "{parameters: {model.optimizer.lr: [0.1, 0.2]}, pruning: {min_resource: 2, reduction_factor: 2}}"
+    )
+
+    class Validates:
+        """Writes a validation whenever it is polled, up to the fifth: worse ones in the second trial."""
+
+        processes: ClassVar[list[Any]] = []
+
+        def __init__(self, args: list[str], log: BinaryIO) -> None:
+            self.processes.append(self)
+            self.values: list[float] = []
+            self.value = 0.9 / len(self.processes)
+            self.run = write_run(folder.parents[2] / f"lenet/{len(self.processes)}", (), state="running")
+            log.write(f"Run: {self.run}\n".encode())
+            self.returncode: int | None = None
+
+        def poll(self) -> int | None:
+            if len(self.values) == 5:
+                self.returncode = 0
+                (self.run / "run.json").write_text('{"state": "finished"}')
+            self.values.append(self.value)
+            rows = [f"{epoch},{epoch},{value}" for epoch, value in enumerate(self.values)]
+            (self.run / "metrics.csv").write_text("\n".join(["epoch,step,val/acc", *rows, ""]))
+            return self.returncode
+
+        def terminate(self) -> None:
+            self.returncode = 128 + signal.SIGTERM
+
+    monkeypatch.setattr(worker, "start", Validates)
+    monkeypatch.setattr(worker, "INTERVAL", 0.001)
+    worker.work(Trials(folder, sweep))
+    assert states(folder, sweep) == ["COMPLETE", "PRUNED"]
+    assert Trials(folder, sweep).study.trials[1].intermediate_values == {1: 0.45, 2: 0.45}
+    assert "stopped early (best: trial 1, 90.00%)" in capsys.readouterr().out
 
 
 def test_a_trial_without_values_of_the_metric_fails(process, make_sweep) -> None:
