@@ -64,9 +64,9 @@ class FindLR(CLI):
         return LightningCLI.instantiate_trainer(self)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
-        length = {"max_steps": STEPS, "max_epochs": -1, "max_time": None, "limit_val_batches": 0, "fast_dev_run": False}
-        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None}
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "fast_dev_run"), False)
+        length = {"max_steps": STEPS, "max_epochs": -1, "max_time": None, "min_epochs": None, "min_steps": None}
+        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None, "limit_val_batches": 0}
         shown = [Progress()] if config["enable_progress_bar"] is not False else []
         return Trainer(**config | quiet | length | one | {"callbacks": [self.ramp, *shown, self.stopper]})
 

@@ -80,7 +80,8 @@ def importance(trials: Trials) -> dict[str, float]:
     """Return the share of each option in the variance of the metric; {} if Optuna cannot estimate it."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            shares = optuna.importance.get_param_importances(trials.study, params=trials.plan.swept)
+            settings = [key for key in trials.plan.swept if key not in REPEATS]
+            shares = optuna.importance.get_param_importances(trials.study, params=settings)
     except (ValueError, RuntimeError):  # such as for a single trial
         return {}
     return {name: share for name, share in shares.items() if math.isfinite(share)}

@@ -30,7 +30,7 @@ def open_sweep(
     """
     folder = Path(name) if name not in (None, "last") else None
     if name == "last":
-        sweeps = sorted(Path(runs_dir).glob(f"sweeps/*/*/{FILE}"), key=lambda path: path.parent.name)
+        sweeps = sorted(Path(runs_dir).glob(f"sweeps/*/*/{FILE}"), key=lambda path: path.stat().st_mtime)
         if not sweeps:
             raise RunError(f"Expected a sweep in {runs_dir}/sweeps for `last`, but found none. Start one with --sweep.")
         folder = sweeps[-1].parent

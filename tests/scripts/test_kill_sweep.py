@@ -21,11 +21,11 @@ def test_a_sweep_whose_processes_are_killed_has_the_same_trials_as_an_undisturbe
 @pytest.mark.slow
 def test_tasks_of_an_array_job_share_a_sweep_and_a_stopped_one_is_queued_again(fast: list[str], tmp_path: Path) -> None:
     """SLURM's ``scontrol`` is replaced, and its signal is sent by this test."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/scontrol").write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/queued\n')
-    (tmp_path / "bin/scontrol").chmod(0o755)
-    (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
+    programs = {"bin/scontrol": f'echo "$@" > {tmp_path}/queued', ".venv/bin/python": f'exec {sys.executable} "$@"'}
+    for name, line in programs.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
     root = Path.cwd()
     for name in ("configs", "scripts"):
         (tmp_path / name).symlink_to(root / name)
