@@ -22,6 +22,8 @@ commands:
   prepare   prepare the images and print a summary: python -m project prepare --config configs/resnet.yaml
   preview   draw augmented training images:    python -m project preview --config configs/resnet.yaml
   report    write report.html of a run, or of two side by side: python -m project report last
+  sweep     train with several settings:       python -m project sweep --config RECIPE --sweep configs/sweeps/lr.yaml
+  find-lr   suggest a learning rate:           python -m project find-lr --config configs/resnet.yaml
   runs      list all runs, or compare two:     python -m project runs [compare last best]
   predict   classify images:                   python -m project predict --run last cat.png photos/
   export    write a classifier that runs without this project: python -m project export --run last --format onnx
@@ -67,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> Any:
         raise SystemExit(2)
     try:
         if args[0] in EXTRA_COMMANDS:
-            return importlib.import_module(f"project.commands.{args[0]}").run(args[1:])
+            return importlib.import_module(f"project.commands.{args[0].replace('-', '_')}").run(args[1:])
         if "torch" not in sys.modules and sys.stdout.isatty():
             print("Loading PyTorch Lightning, which takes some seconds ...", flush=True)
         from project.cli.cli import run

@@ -31,7 +31,9 @@ LAUNCHERS = ("python ", "make ", "source ", "torchrun ", "sbatch ", "kill ")
 LINES = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
 COMMANDS = list(dict.fromkeys([*LINES, *(span for span in SPANS if span.startswith(LAUNCHERS))]))
 PROJECT = "python -m project "
-DEVICES = [each for each in COMMANDS if "ddp.yaml" in each or each.startswith("sbatch ")]  # several GPUs or machines
+DEVICES = [
+    each for each in COMMANDS if "ddp.yaml" in each or each.startswith("sbatch scripts/slurm.sh ")
+]  # several GPUs or machines
 ELSEWHERE = {  # commands that need a network, a server or a shell, and what checks them
     "make fit": "tests/test_configs.py",
     "make .venv/installed-dev": "the installation that runs this test",
@@ -40,12 +42,17 @@ ELSEWHERE = {  # commands that need a network, a server or a shell, and what che
     "python -m pip install wandb mlflow": "pyproject.toml, extras wandb and mlflow",
     "python -m pip install trackio": "tests/project/trackers/test_trackio_logger.py",
     "python -m pip install 'pillow>=13'": "pyproject.toml",
+    "python -m pip install optuna": "pyproject.toml, extra sweep",
+    "python -m project sweep --sweep_dir last": "tests/project/commands/test_sweep.py",
     "python -m tensorboard.main --logdir runs": "tests/test_tensorboard.py",
+    "sbatch --array 0-3 scripts/slurm_sweep.sh --config configs/resnet.yaml --sweep configs/sweeps/lr.yaml": (
+        "tests/scripts/test_kill_sweep.py"
+    ),
     "source .venv/bin/activate": "a shell",
     "kill PID": "tests/project/resume/test_signals.py",
     "kill -9": "scripts/kill_fit.py",
 }
-RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in DEVICES]
+RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in (*DEVICES, *ELSEWHERE)]
 
 OPTION = r"--(?:model|trainer|data|callbacks|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
 OPTIONS = list(dict.fromkeys(span for span in SPANS if re.fullmatch(OPTION, span)))
@@ -64,6 +71,7 @@ QUIET = ["--callbacks=false"]  # other tests run them
 SNIPPETS = (
     *("class SmallNetwork", "class FocalLoss", "class GradientNorm", "test_gradient_norm_is_logged"),
     *("load_from_checkpoint", "onnxruntime", "gradient_norm: callbacks", "ZooNetwork", "param_groups"),
+    "model.network.width: {low",
 )
 
 
@@ -131,8 +139,10 @@ def desk(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.mark.parametrize("command", RUN)
 def test_command_of_the_pages_runs(command: str, desk: Path) -> None:
     words = words_of(command.removeprefix(PROJECT))
-    if words[0] in ("fit", "test", "validate") and "--help" not in words:
+    if words[0] in ("fit", "test", "validate", "find-lr") and "--help" not in words:
         words += SHORT
+    if words[0] == "sweep":
+        words.append("--dry_run")
     if words[0] == "fit":
         words += QUIET if "--config" in words else ["--trainer.max_epochs=2"]  # one more than the run has
     with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():

@@ -38,8 +38,8 @@ from project.runs.summary import summary
 from project.trackers.build import check_installed, entries_of
 
 
-def run(args: list[str]) -> "CLI":
-    """Run fit, validate or test.
+def run(args: list[str], kind: "type[CLI] | None" = None) -> "CLI":
+    """Run fit, validate or test, or a subclass of ``CLI`` that does something else with their options.
 
     All modules of ``callbacks`` are imported, so that their classes can be given by short names.
 
@@ -54,7 +54,7 @@ def run(args: list[str]) -> "CLI":
         set_hook_names_directly()
         command = list(args)
         args[:] = expand_callbacks(expand_run(args))
-        return CLI(
+        return (kind or CLI)(
             LightningModule,
             LightningDataModule,
             save_config_callback=None,

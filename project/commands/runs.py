@@ -56,7 +56,7 @@ def run(args: list[str]) -> list[Any]:
         print(json.dumps(list(map(_plain, rows)), indent=2, allow_nan=False))
         return rows
     if listed and not options.seeds:
-        _print_table("", RESULT, list(map(_result_cells, listed)))
+        print_table("", RESULT, list(map(_result_cells, listed)))
         for result in listed:
             if result.test_note is not None:
                 print(f"* {result.name}: {result.test_note}.")
@@ -77,18 +77,18 @@ def _compare(args: list[str]) -> list[Any]:
         lines = [f"{name}  {run}", subject(result.settings), result.test_note, changes(run)]
         print("\n   ".join(filter(None, lines)), end="\n\n")
     if settings := differences(load_config(a), load_config(b)):
-        _print_table("Settings that differ", ("setting", "A", "B"), settings)
+        print_table("Settings that differ", ("setting", "A", "B"), settings)
     else:
         print("The two configs are the same.")
     if environment := differences(_environment(a), _environment(b)):
         rows = [[cell.replace(MISSING, NOTHING) for cell in row] for row in environment]
-        _print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
+        print_table("\nEnvironment that differs", ("field", "A", "B"), rows)
     outcome = compare(*of_runs)
-    _print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
+    print_table("\nResults", ("quantity", "A", "B", "B - A"), outcome)
     return outcome
 
 
-def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table without its empty columns; in a file or a pipe, its width is not limited."""
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(width=10_000 if wide else None, markup=False, highlight=False, emoji=False)
@@ -147,7 +147,7 @@ def _result_cells(result: Result) -> list[str]:
 
 def _print_means(means: Sequence[Repeats]) -> None:
     title = "Mean ± sample std (n - 1) of runs that differ only in their seed"
-    _print_table(title, MEAN, list(map(_mean_cells, means)))
+    print_table(title, MEAN, list(map(_mean_cells, means)))
     for summary in means:
         notes = [f"left out {', '.join(summary.left_out)}"] if summary.left_out else []
         notes += [f"not the same {', '.join(summary.differ)}"] if summary.differ else []
