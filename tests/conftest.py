@@ -127,3 +127,11 @@ def make_classifier() -> Callable[..., ImageClassifier]:
         return ImageClassifier(**(arguments | changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plain_state(fast: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the state at the end of a resumed run without a tracker."""
+    from tracked import fit_resume_and_test, state
+
+    return state(fit_resume_and_test(fast, tmp_path_factory.mktemp("untracked")))

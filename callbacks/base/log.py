@@ -40,7 +40,8 @@ class LogSnapshot:
 
     def __init__(self, trainer: Trainer) -> None:
         self._writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        self._trackers = [item for item in trainer.loggers if not isinstance(item, TensorBoardLogger | CSVLogger)]
+        loggers = trainer.loggers
+        self._trackers = [x for x in loggers if not isinstance(x, TensorBoardLogger) and type(x) is not CSVLogger]
         for tracker in self._trackers:
             if missing := [kind for method, kind in OF_TRACKERS.items() if not hasattr(tracker, method)]:
                 name = getattr(tracker, "title", type(tracker).__name__)

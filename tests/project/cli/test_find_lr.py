@@ -89,5 +89,5 @@ def test_training_that_diverges_at_once_ends_early_and_is_described(short, fast,
 def test_a_wrong_option_is_reported_as_by_fit(fast, tmp_path, capsys) -> None:
     code, err = stop_of(["find-lr", *fast, "--model.optimizer.lrr=1", f"--runs_dir={tmp_path / 'a'}"], capsys)
     assert code == 2
-    assert "but got 'lrr'. Did you mean lr?" in err
+    assert "'model.optimizer.lrr'. Did you mean lr?" in err
     assert not (tmp_path / "a").exists()

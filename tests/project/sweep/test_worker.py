@@ -122,9 +122,7 @@ def test_a_full_disk_stops_the_sweep_and_the_trial_is_continued_later(process, m
     folder, sweep = make_sweep("parameters: {model.optimizer.lr: [0.1, 0.2]}")
     process.codes += [2]
     process.text = "error: [Errno 28] No space left on device: 'runs/a/last.ckpt'\n"
-    with pytest.raises(
-        RunError, match=r"^Expected disk space for .*\. Free some and resume: .* sweep --sweep_dir "
-    ):
+    with pytest.raises(RunError, match=r"^Expected disk space for .*\. Free some and resume: .* sweep --sweep_dir "):
         worker.work(Trials(folder, sweep))
     assert states(folder, sweep) == ["RUNNING"]
     worker.work(Trials(folder, sweep))
