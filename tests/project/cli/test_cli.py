@@ -298,6 +298,7 @@ MISTAKES = {
     "--model.loss=[1]": "Expected Module for loss, but got [1].",
     "--trainer.callbacks=[5]": "Expected list[Callback], Callback for trainer.callbacks, but got [5].",
     "--data.batch_size=0": "Expected PositiveInt for batch_size, but got 0.",
+    "--data.batch_size=many": "Expected PositiveInt for batch_size, but got many.",
     "--seed_everything=-1": "-1 is not in bounds, numpy accepts from 0 to 4294967295. Change --seed_everything.",
     "--model.param_groups=[{lr: 1}]": "Expected a value for pattern in model.param_groups, but got none.",
     "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR": "Expected a value for step_size in model.lr_scheduler",

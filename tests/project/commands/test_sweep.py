@@ -70,7 +70,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("model.optimizer.lrr: [0.1]", "'model.optimizer.lrr'. Did you mean lr?"),
         ("modle.optimizer.lr: [0.1]", "Did you mean --model.optimizer.lr?"),
-        ("data.batch_size: [8, many]", "batch_size"),
+        ("data.batch_size: [8, many]", "Expected PositiveInt for batch_size, but got many"),
         ("data.batch_size: {low: 0, high: 8}", "Expected PositiveInt for batch_size, but got 0"),
         ("model.network: [lightning_modules.networks.LeNet, lightning_modules.networks.LeNett]", "LeNet?"),
         ("data.folds: 5, data.fold: [0, 4, 5]", "Expected --data.folds of 2 or more, and a --data.fold below it"),
