@@ -102,7 +102,7 @@ def predict(
 
 
 def print_line(line: str) -> None:
-    """Print a line; if the reader of a pipe has exited, such as ``head``, print to nothing and go on."""
+    """Print a line; if the reader of a pipe has exited, such as ``head``, print nothing more."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
