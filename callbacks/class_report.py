@@ -1,10 +1,11 @@
-"""Table of recall, precision, F1 and loss of each class."""
+"""Table of recall, precision, F1 and loss of each class, and the calibration error."""
 
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
 
 from callbacks.base.log import LogSnapshot, formatted
 from callbacks.base.predictions import PredictionCallback, Predictions
@@ -24,17 +25,26 @@ class Row(NamedTuple):
 
 
 class ClassReport(PredictionCallback):
-    """Report recall, precision, F1 and loss of each class at the end of validation and test.
+    """Report recall, precision, F1 and loss of each class at the end of validation and test, and the calibration error.
+
+    The expected calibration error is the mean difference between confidence and accuracy, over 15 bins of confidence
+    (Guo et al., 2017, "On Calibration of Modern Neural Networks").
 
     Tags: ``class_report/val`` and ``class_report/test`` (text: a table, sorted by F1, lowest first). All classes, in
     order, are in ``class_report_val.csv`` and ``class_report_test.csv`` in the run directory: ratios from 0 to 1, loss
-    in units of the loss, empty where the divisor is zero.
+    in units of the loss, empty where the divisor is zero. ``calibration_val.csv`` and ``calibration_test.csv`` have
+    confidence, accuracy and calibration error of all images, from 0 to 1.
     """
 
     def draw(self, log: LogSnapshot, stage: str, predictions: Predictions) -> None:
         rows = report(predictions.class_names, predictions.targets, predictions.preds, predictions.losses)
         log.table(f"class_report_{stage}.csv", ["class", *Row._fields[1:]], rows)
-        log.text(f"class_report/{stage}", f"{log.moment}\n\n{markdown(rows)}")
+        right = predictions.targets == predictions.preds
+        error = binary_calibration_error(predictions.confidences, right.int(), n_bins=15).item()
+        means = predictions.confidences.mean().item(), right.float().mean().item(), error
+        log.table(f"calibration_{stage}.csv", ["confidence", "accuracy", "calibration_error"], [means])
+        words = "Mean confidence {:.2%}, accuracy {:.2%}, expected calibration error {:.2%}".format(*means)
+        log.text(f"class_report/{stage}", f"{log.moment}\n\n{words}.\n\n{markdown(rows)}")
 
 
 def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> list[Row]:

@@ -37,6 +37,7 @@ def add_options(
         help="Run directory, its name in runs_dir, `last` or `best`. validate, test: use its best checkpoint. "
         "fit: resume it; `auto` resumes the latest unfinished run of this command line, or starts a new one.",
     )
+    parser.add_argument("--name", type=str | None, default=None, help="fit: name that ends the run directory's.")
     parser.add_argument("--test_after_fit", type=bool, default=False, help="fit: test the best checkpoint at the end.")
     parser.add_argument(
         "--report", type=bool, default=True, help="fit, test: write report.html in the run directory at the end."

@@ -62,7 +62,7 @@ class RunFiles(Callback):
         if not is_rank_zero():
             return
         if resume.run is None:
-            self.run_dir = self.output_dir = create_folder(runs)
+            self.run_dir = self.output_dir = create_folder(runs, config.name)
         if resume.command != "fit":
             self.output_dir = create_folder(self.run_dir / resume.command)
             self._write(CONFIG, text)

@@ -22,7 +22,8 @@ CLASSES = {**DEFAULT_CLASSES, "trainer": Trainer, "checkpoint": Checkpoint}  # o
 HIDDEN = ("args", "kwargs", "width", *LINKED)  # arguments that are no options
 OTHER_NAMES = {  # names that other projects use for an option
     "seed_everything": "seed random_seed random_state",
-    "runs_dir": "name run_name exp_name experiment output output_dir out_dir save_dir log_dir logdir work_dir workdir",
+    "name": "run_name exp_name experiment",
+    "runs_dir": "output output_dir out_dir save_dir log_dir logdir work_dir workdir",
     "run": "resume resume_from resume_from_checkpoint restore continue",
     "ckpt_path": "checkpoint_path ckpt weights model_path load_from",
     "trainer.max_epochs": "epochs num_epochs n_epochs nb_epochs num_train_epochs",

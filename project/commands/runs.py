@@ -1,4 +1,4 @@
-"""``runs``: list all runs, mean and std over seeds, or the differences between two runs."""
+"""``runs``: list all runs, mean and std over seeds and folds, or the differences between two runs."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from project.commands.light_parser import LightParser
 from project.runs import record
-from project.runs.config import MISSING, differences, load_config
+from project.runs.config import EXPECTED, MISSING, differences, flatten, is_class, load_config, short_names
 from project.runs.folders import find_run
 from project.runs.metrics import format_metric
 from project.runs.outcome import NOTHING, changes, compare, subject
@@ -26,7 +26,8 @@ INNER = ("settings", "environment")  # fields of a Result that identify repeats
 COLUMNS = [field.name for field in fields(Result) if field.name not in INNER]
 RESULT = ("name", "data", "seed", "epochs", "val", "test", "minutes", "state")
 NUMBERS = ("seed", "epochs", "val", "test", "minutes", "n")  # columns
-MEAN = ("name", "data", "n", "seeds", "val", "test", "minutes")
+MEAN = ("name", "data", "n", "seeds", "folds", "val", "test", "minutes")
+MOST_SETTINGS = 6  # columns of settings that differ
 
 
 def run(args: list[str]) -> list[Any]:
@@ -38,7 +39,7 @@ def run(args: list[str]) -> list[Any]:
     if "compare" in args:
         return _compare([arg for arg in args if arg != "compare"])
     parser = LightParser("runs", "List all runs. `runs compare A B` prints the differences between two runs.")
-    parser.add_argument("--seeds", action="store_true", help="Only mean and std over seeds.")
+    parser.add_argument("--seeds", action="store_true", help="Only mean and std over seeds and folds.")
     parser.add_argument("--sort", metavar="COLUMN", choices=COLUMNS, help=f"Default: by start. {', '.join(COLUMNS)}.")
     parser.add_argument("--reverse", action="store_true", help="Latest or highest first.")
     parser.add_argument("--json", action="store_true", help="Print all fields as JSON.")
@@ -60,12 +61,35 @@ def run(args: list[str]) -> list[Any]:
         for result in listed:
             if result.test_note is not None:
                 print(f"* {result.name}: {result.test_note}.")
+        _print_differing(listed)
         print(end="\n" if means else "")
     if means:
         _print_means(means)
     elif results and options.seeds:
-        print("No settings have finished runs with two or more seeds. Use fit --seed_everything 1, 2, ...")
+        print("No settings have finished runs with two or more seeds or folds. Use fit --seed_everything 1, 2, ...")
     return rows
+
+
+def _print_differing(results: Sequence[Result]) -> None:
+    """Print the settings in which runs differ, except paths, seeds and trackers."""
+    flat = [dict(flatten(result.settings)) for result in results if result.settings]
+    keys = dict.fromkeys(key for settings in flat for key in settings if not key.startswith("trainer.logger"))
+    differ = [key for key in keys if key not in EXPECTED and len({repr(each.get(key)) for each in flat}) > 1]
+    if not differ:
+        return
+    names = short_names([key.replace(".init_args", "").removesuffix(".class_path") for key in differ[:MOST_SETTINGS]])
+    rows = [
+        [result.name, *(_shown(dict(flatten(result.settings)).get(key)) for key in differ[:MOST_SETTINGS])]
+        for result in results
+        if result.settings
+    ]
+    more = f" ({MOST_SETTINGS} of {len(differ)}; `runs compare A B` prints all)" if len(differ) > MOST_SETTINGS else ""
+    print_table(f"\nSettings that differ{more}", ["name", *names.values()], rows)
+
+
+def _shown(value: Any) -> str:
+    """Return a setting as text: only the name of a class, and a dash for none."""
+    return NOTHING if value is None else value.rpartition(".")[2] if is_class(value) else str(value)
 
 
 def _compare(args: list[str]) -> list[Any]:
@@ -146,7 +170,7 @@ def _result_cells(result: Result) -> list[str]:
 
 
 def _print_means(means: Sequence[Repeats]) -> None:
-    title = "Mean ± sample std (n - 1) of runs that differ only in their seed"
+    title = "Mean ± sample std (n - 1) of runs that differ only in seed or fold"
     print_table(title, MEAN, list(map(_mean_cells, means)))
     for summary in means:
         notes = [f"left out {', '.join(summary.left_out)}"] if summary.left_out else []
@@ -161,7 +185,8 @@ def _mean_cells(summary: Repeats) -> list[str]:
         summary.name,
         " ".join(filter(None, (_class(summary.data), (summary.digest or "")[:8]))),
         str(summary.n),
-        " ".join(NOTHING if seed is None else str(seed) for seed in summary.seeds),
+        " ".join(NOTHING if seed is None else str(seed) for seed in dict.fromkeys(summary.seeds)),
+        " ".join(str(fold) for fold in dict.fromkeys(summary.folds) if fold is not None),
         _score(summary.val_mean, summary.metric, summary.val_std),
         test if summary.test_n in (0, summary.n) else f"{test} (n = {summary.test_n})",
         _minutes(summary.minutes_mean),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from project.report.read import Run
 
-SHARES = ("recall", "precision", "f1", "confidence")  # columns
+SHARES = ("recall", "precision", "f1", "confidence", "accuracy", "calibration_error")  # columns
 MOST_CLASSES = 20  # a larger matrix of numbers is not legible
 MOST_ROWS = 50
 MOST_CONFUSIONS = 10
@@ -72,7 +72,7 @@ def table_of(run: Run, file: str, caption: str, kind: str = "") -> list[Table]:
     header = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
     if not header:
         return []
-    cells = [[row[header[0]], *(_cell(name, row[name]) for name in header[1:])] for row in rows[:MOST_ROWS]]
+    cells = [[_cell(name, row[name]) for name in header] for row in rows[:MOST_ROWS]]
     note = f"{MOST_ROWS} of {len(rows)} rows; {file} has all." if len(rows) > MOST_ROWS else ""
     return [Table(caption, header, cells, kind, note)]
 

@@ -1,7 +1,7 @@
 """Read, write and compare the configs of runs. Imports no torch."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ MISSING = "(not in this config)"
 EXPECTED = {
     "runs_dir": "path of the runs",
     "run": "path of the runs",
+    "name": "name of the run",
     "ckpt_path": "checkpoint to resume from",
     "data.init_args.root": "path of the images",
     "seed_everything": "differs between repeats",
+    "data.init_args.fold": "differs between repeats",
     "test_after_fit": "applies after training",
     "report": "applies after training",
 }
@@ -141,3 +143,18 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str
     a, b = dict(flatten(first)), dict(flatten(second))
     pairs = [(key, str(a.get(key, MISSING)), str(b.get(key, MISSING))) for key in dict.fromkeys([*a, *b])]
     return [(key, left, right) for key, left, right in pairs if left != right]
+
+
+def is_class(value: Any) -> bool:
+    """Return whether a value is the import path of a class."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", value) is not None
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the shortest ends of dotted keys that differ from each other: "lr" for "model.optimizer.lr"."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
+        names[key] = next(e for e in ends if e == key or not any(f".{k}".endswith(f".{e}") for k in keys if k != key))
+    return names

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
@@ -17,9 +18,15 @@ REPORT = "report.html"
 TIME = "%Y-%m-%d_%H-%M-%S"  # in names of run directories
 
 
-def create_folder(parent: Path) -> Path:
-    """Create and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, with suffix ``_2``, ``_3``, ... if that exists."""
-    name = datetime.now().strftime(TIME)
+def create_folder(parent: Path, name: str | None = None) -> Path:
+    """Create and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, followed by ``_<name>``, and by ``_2``, ... if that exists.
+
+    Raises:
+        RunError: The name has other characters than letters, digits, and ``_ - + = . ,``.
+    """
+    if name is not None and not re.fullmatch(r"[\w+=.,-]+", name):
+        raise RunError(f"Expected --name of letters, digits, and _ - + = . , but got {name!r}.")
+    name = datetime.now().strftime(TIME) + ("" if name is None else f"_{name}")
     parent.mkdir(parents=True, exist_ok=True)
     attempt = 1
     while True:
@@ -55,8 +62,9 @@ def find_run(name: str, runs_dir: Path) -> Path:
     """Return the directory of a run.
 
     Args:
-        name: The path; a unique end of the path ("lenet/2026-11-21_14-54-20", or only the time); "last", the run that
-            was started last; or "best", the run with the highest validation accuracy, on any data.
+        name: The path; a unique end of the path ("lenet/2026-11-21_14-54-20", or only the time); a unique --name;
+            "last", the run that was started last; or "best", which prints the run with the highest validation accuracy
+            of those on the data of the last run.
         runs_dir: Directory of all runs.
 
     Raises:
@@ -69,14 +77,20 @@ def find_run(name: str, runs_dir: Path) -> Path:
         return runs[-1]
     if name == "best":
         results = {run: read_result(run)[0] for run in runs}
-        accuracies = {run: x.val for run, x in results.items() if x.metric == "acc" and x.val is not None}
-        if not accuracies:
+        known = {run: x for run, x in results.items() if x.metric == "acc" and x.val is not None}
+        if not known:
             raise RunError(f"Expected a run with a validation accuracy in {runs_dir} for `best`, but found none.")
-        return max(accuracies, key=lambda run: accuracies[run])  # the first if equal
+        last = list(known.values())[-1]
+        same = {run: x.val or 0.0 for run, x in known.items() if (x.data, x.root) == (last.data, last.root)}
+        best = max(same, key=lambda run: same[run])  # the first if equal
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"Best of {len(same)} runs on {last.root}: {best} (val {same[best]:.2%})", file=sys.stderr)
+        return best
     folder = Path(name)
     if (folder / CONFIG).is_file():
         return folder
     matches = [run for run in runs if folder.parts and run.parts[-len(folder.parts) :] == folder.parts]
+    matches = matches or [run for run in runs if re.fullmatch(rf"[\d_-]{{19}}_{re.escape(name)}(_\d+)?", run.name)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -84,10 +98,10 @@ def find_run(name: str, runs_dir: Path) -> Path:
     names = {label: str(run) for run in runs for label in (run.name, f"{run.parent.name}/{run.name}", str(run))}
     names |= {"last": "`last`", "best": "`best`"}
     near = dict.fromkeys(names[label] for label in get_close_matches(name, names))
-    known = ", ".join(near or map(str, runs[-3:])) or f"none in {runs_dir}"
+    others = ", ".join(near or map(str, runs[-3:])) or f"none in {runs_dir}"
     raise RunError(
         f"Expected a run directory with {CONFIG}, its name in {runs_dir}, `last` or `best`, but got {name}. "
-        f"{'Similar runs' if near else 'Runs'}: {known}."
+        f"{'Similar runs' if near else 'Runs'}: {others}."
     )
 
 

@@ -13,7 +13,18 @@ OF_TRAINING = (
     *("model.init_args.scale_lr", "trainer.devices", "trainer.num_nodes", *OF_LENGTH),
 )
 # options of a single start, which are not settings of the run
-OF_STARTING = (*RUN, "config", "data.init_args.overwrite_split")
+OF_STARTING = (*RUN, "name", "config", "data.init_args.overwrite_split")
 
 # options of fit, validate and test that the commands about data ignore in configs
-IGNORED = ("trainer", "callbacks", "model", "checkpoint", *RUN, "test_after_fit", "weights_only", "verbose", "report")
+IGNORED = (
+    "trainer",
+    "callbacks",
+    "model",
+    "checkpoint",
+    *RUN,
+    "name",
+    "test_after_fit",
+    "weights_only",
+    "verbose",
+    "report",
+)

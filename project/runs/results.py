@@ -28,6 +28,7 @@ class Result:
     root: str | None = None  # directory of the data
     digest: str | None = None  # of the data
     seed: int | None = None
+    fold: int | None = None  # None without folds
     epochs: int | None = None  # finished
     planned_epochs: int | None = None  # trainer.max_epochs
     metric: str | None = None  # of train, val and test: "acc", or "loss" for a run without accuracy
@@ -137,6 +138,8 @@ def _read_config(run: Path, result: Result) -> None:
     result.data, result.root = setting(config, "data.class_path"), setting(config, "data.init_args.root")
     seed, epochs = config.get("seed_everything"), setting(config, "trainer.max_epochs")
     result.seed = None if seed is False else seed
+    if setting(config, "data.init_args.folds") is not None:
+        result.fold = setting(config, "data.init_args.fold")
     result.planned_epochs = None if epochs == -1 else epochs
     result.changed = (run / PREVIOUS_CONFIGS).is_dir()
 

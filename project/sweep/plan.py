@@ -3,20 +3,17 @@
 import itertools
 import json
 import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from project.errors import RunError, did_you_mean
-from project.runs.config import read_yaml
+from project.runs.config import is_class, read_yaml
 
 METHODS = ("grid", "random", "tpe")
 REPEATS = ("seed_everything", "data.fold", "data.folds")  # trials that differ only in these repeat an experiment
 RESERVED = ("config", "run", "runs_dir", "ckpt_path", "test_after_fit", "checkpoint.monitor", "checkpoint.mode")
-CLASS = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 SHAPE = "lines such as KEY: [a, b] or KEY: {low: 0.001, high: 1, log: true}"
 
 
@@ -105,7 +102,7 @@ def option_text(value: Any) -> str:
 
 def words(value: Any) -> str:
     """Return a value for tables: only the name of a class."""
-    return value.rpartition(".")[2] if isinstance(value, str) and CLASS.fullmatch(value) else option_text(value)
+    return value.rpartition(".")[2] if is_class(value) else option_text(value)
 
 
 def grid_point(plan: Plan, number: int) -> dict[str, Any]:
@@ -126,13 +123,3 @@ def extremes(plan: Plan) -> list[dict[str, Any]]:
         {key: values[min(i, len(values) - 1)] for key, values in ends.items()}
         for i in range(max(map(len, ends.values()), default=1))
     ]
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ends of dotted keys that differ from each other: "lr" for "model.optimizer.lr"."""
-    names = {}
-    for key in keys:
-        parts = key.split(".")
-        ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
-        names[key] = next(e for e in ends if e == key or not any(f".{k}".endswith(f".{e}") for k in keys if k != key))
-    return names

@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from optuna.trial import FrozenTrial, TrialState
 
 from atomic_files import write_atomically
+from project.runs.config import short_names
 from project.runs.results import read_result
-from project.sweep.plan import REPEATS, short_names, words
+from project.sweep.plan import REPEATS, words
 from project.sweep.study import Trials
 from project.sweep.worker import score
 

@@ -17,10 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from project.errors import RunError
 from project.runs import record
-from project.runs.config import CONFIG
+from project.runs.config import CONFIG, short_names
 from project.runs.metrics import format_metric, read_metrics
 from project.runs.summary import shell_command
-from project.sweep.plan import options_of, short_names, words
+from project.sweep.plan import options_of, words
 from project.sweep.study import Trials
 
 STARTS = 3  # of a trial by one process: if it is killed each time, such as for lack of memory, it has failed

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import precision_recall_fscore_support
+from torchmetrics.functional.classification import multiclass_calibration_error
 from watching import snapshot
 
 from callbacks.base.predictions import Predictions
@@ -68,3 +69,9 @@ def test_file_has_every_class_in_order(tmp_path: Path) -> None:
         ["y", "0", "", "", "", ""],
         ["z", "1", "1.000000", "0.500000", "0.666667", "1.000000"],
     ]
+    expected = multiclass_calibration_error(torch.tensor([[0.9, 0.1], [0.4, 0.6]]), torch.tensor([0, 0]), 2, n_bins=15)
+    tensors = torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0.9, 0.6]), torch.ones(2), torch.ones(2, 2)
+    ClassReport().draw(log, "val", Predictions(["x", "y"], *tensors))
+    with (tmp_path / "run/calibration_val.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {"confidence": "0.750000", "accuracy": "0.500000", "calibration_error": f"{expected:.6f}"}

@@ -201,3 +201,13 @@ def test_best_validation_is_that_of_the_weights_in_best_ckpt(
     (result,) = main(["runs", f"--runs_dir={tmp_path}"])
     assert (result.val, result.val_epoch, result.epochs) == (accuracy, number, 3)
     assert f"val {accuracy:.2%} (best validation, epoch {number})" in summary(run, run)
+
+
+def test_settings_that_differ_are_listed_by_short_names(tmp_path: Path, printed: Printed) -> None:
+    for i, lr in enumerate((0.1, 0.2)):
+        write_run(tmp_path / f"other/a/2026-11-21_1{i}-00-00", lr=lr, seed=i, root=f"data/{i}")
+    text = printed(runs_dir=tmp_path / "other")
+    assert text[text.index("Settings that differ") :].split()[3:] == [
+        *("name", "lr", "a/2026-11-21_10-00-00", "0.1", "a/2026-11-21_11-00-00", "0.2")
+    ]
+    assert "Settings that differ" not in printed("--seeds", runs_dir=tmp_path / "other")

@@ -204,3 +204,12 @@ def test_only_tests_of_the_best_checkpoint_on_all_images_enter_the_mean(tmp_path
     (summary,) = repeats(results_of(tmp_path))
     assert (summary.n, summary.test_n, summary.test_mean) == (6, 2, pytest.approx(0.6))
     assert summary.left_out == ["4 tested with other images or weights"]
+
+
+def test_folds_are_repeats_although_their_images_differ(tmp_path: Path) -> None:
+    for fold, val in enumerate((0.5, 0.6, 0.7)):
+        run = write_run(tmp_path / f"a/2026-11-21_1{fold}-00-00", (val,), **RECORD | {"data": {"digest": f"d{fold}"}})
+        text = (run / "config.yaml").read_text().replace("root: data", f"folds: 3, fold: {fold}, root: data")
+        (run / "config.yaml").write_text(text)
+    (summary,) = repeats(results_of(tmp_path))
+    assert (summary.n, summary.folds, summary.val_mean) == (3, [0, 1, 2], pytest.approx(0.6))

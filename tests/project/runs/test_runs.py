@@ -3,7 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from run_folders import write_test
+from run_folders import write_run, write_test
 
 from project.errors import RunError
 from project.resume.resume import expand_run
@@ -53,6 +53,28 @@ def test_best_is_the_run_of_the_highest_validation_and_the_earlier_of_equals(tmp
     (best / "checkpoints/best.ckpt").touch()
     expanded = expand_run(["test", "--run", "best", "--runs_dir", str(tmp_path)])
     assert expanded[-4:] == ["--ckpt_path", str(best / "checkpoints/best.ckpt"), "--run", str(best)]
+
+
+def test_best_stays_within_the_data_of_the_last_run_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a/2026-01-01_00-00-00", (0.9,), root="data/digits", started="2026-01-01")
+    best = write_run(tmp_path / "a/2026-01-02_00-00-00", (0.7,), started="2026-01-02")
+    write_run(tmp_path / "a/2026-01-03_00-00-00", (0.6,), started="2026-01-03")
+    assert find_run("best", tmp_path) == best
+    assert capsys.readouterr().err == f"Best of 2 runs on data/sample: {best} (val 70.00%)\n"
+
+
+def test_run_is_found_by_its_name_if_that_is_unique(tmp_path: Path) -> None:
+    wide = create_folder(tmp_path / "a", "wide")
+    (wide / "config.yaml").touch()
+    assert wide.name.endswith("_wide")
+    assert find_run("wide", tmp_path) == wide
+    (create_folder(tmp_path / "b", "wide") / "config.yaml").touch()
+    with pytest.raises(RunError, match="wide matches"):
+        find_run("wide", tmp_path)
+    with pytest.raises(RunError, match="Expected --name of letters"):
+        create_folder(tmp_path / "a", "../wide")
 
 
 def test_run_is_found_by_its_path_or_the_end_of_it(tmp_path: Path) -> None:
