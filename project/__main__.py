@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -75,7 +76,10 @@ def main(args: Sequence[str] | None = None) -> Any:
         from project.cli.cli import run
 
         return run(args)
-    except (RunError, OSError) as error:  # of commands that import no torch; the others report their own errors
+    except BrokenPipeError:  # the reader of a pipe has exited, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise, Python's last flush fails
+        raise SystemExit(1) from None
+    except (RunError, OSError) as error:  # most commands that import torch report their own errors
         if debugging():
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -41,8 +41,8 @@ class Distiller(ImageClassifier):
         self.divergence = nn.KLDivLoss(reduction="batchmean")
         self._teacher: list[ImageClassifier] = []  # in a list, so that it is not registered as a submodule
 
-    def check_files(self) -> None:
-        """Load the teacher, in eval mode and without gradients; the command line calls this before training.
+    def load_teacher(self) -> None:
+        """Load the teacher, in eval mode and without gradients.
 
         Raises:
             MisconfigurationException: It cannot be loaded, or its classes or image size differ.
@@ -61,13 +61,11 @@ class Distiller(ImageClassifier):
                 f"Expected a --model.teacher with the classes of the data and image_size {self.hparams['image_size']}, "
                 f"but {self.teacher} has image_size {size}, and other classes: {some(sorted(differing)) or 'none'}."
             )
-        self._teacher[:] = [teacher.eval().requires_grad_(False)]
+        self._teacher[:] = [teacher.eval().requires_grad_(False).to(self.device)]
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if not self._teacher:  # the command line has loaded it
-            self.check_files()
-        self._teacher[0].to(self.device)
+        self.load_teacher()
 
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the training loss, once for the backward pass and once for logging."""

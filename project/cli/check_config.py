@@ -12,6 +12,12 @@ from project.runs.config import CONFIG
 from project.runs.folders import check_data_folder
 from project.runs.options import NOT_ZERO
 
+UNSUITABLE = {  # callbacks of Lightning, and what to use instead
+    "LearningRateFinder": "`python -m project find-lr`, which respects the learning rate of each param group",
+    "BatchSizeFinder": "--data.batch_size, which config.yaml records",
+    "OnExceptionCheckpoint": "`fit --run last`, which resumes from last.ckpt",
+}
+
 
 def check_config(command: str, config: Namespace, given: Callable[[], Namespace]) -> None:
     """Check a config, and set options that depend on the monitored metric.
@@ -49,6 +55,9 @@ def _mistakes(command: str, config: Namespace) -> Iterator[str]:
         )
     if trainer.barebones:
         yield "Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true."
+    for entry in (*vars(config.get("callbacks", Namespace())).values(), *(config.trainer.callbacks or [])):
+        if entry and (name := entry.class_path.rpartition(".")[2]) in UNSUITABLE:
+            yield f"Expected no {name}, but {UNSUITABLE[name]}."
     is_name = isinstance(trainer.strategy, str)
     strategy = trainer.strategy if is_name else str(config.get("trainer.strategy.init_args.start_method"))
     if re.search("fork|spawn|notebook", strategy):  # a process that fails would leave the others waiting
@@ -63,13 +72,17 @@ def _mistakes(command: str, config: Namespace) -> Iterator[str]:
 
 
 def _set_time_of_checkpoint(config: Namespace) -> None:
-    """Write checkpoints when the metric is new: after a validation, or at the end of an epoch for one of training.
+    """Read monitored metrics when they are new: after a validation, or at the end of an epoch for those of training.
 
-    For other metrics, and without validation, Lightning's default applies.
+    For other metrics, Lightning's default applies. Without validation, checkpoints are written at the end of an epoch.
     """
+    for _, monitor, settings in _monitors(config).values():
+        for name in ("check_on_train_epoch_end", "save_on_train_epoch_end"):
+            if monitor is not None and is_of_training(monitor) and settings.get(name, False) is None:
+                settings[name] = True
     checkpoint, monitor = config.checkpoint, str(config.checkpoint.monitor)
-    if checkpoint.save_on_train_epoch_end is None and config.trainer.limit_val_batches != 0:
-        if is_of_training(monitor):
+    if checkpoint.save_on_train_epoch_end is None:
+        if config.trainer.limit_val_batches == 0:
             checkpoint.save_on_train_epoch_end = True
         elif checkpoint.monitor is None or is_of_validation(monitor):
             checkpoint.save_on_train_epoch_end = False

@@ -24,7 +24,8 @@ INSTALLED = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), 
 PROJECT_MODULES = (callbacks, datamodules, lightning_modules, lightning_modules.networks)
 CLASS_ERROR = r"class_path '(\S+?)'|a dot import path string: (\S+)|module '([\w.]+)' has no attribute '(\w+)'"
 WRONG_TYPE = (  # type and value
-    r"Not of type (\w+): (?:[^\n]*: )?(\S+)",
+    r"Not of type (\w+): (\S+) does not",
+    r"Not of type (\w+): (?:invalid|could not) [^\n]*: '?([^'\n]+)",
     r"Expected an? ([^\n]+?)\. Got value: ([^\n]+)",
     r"Subtypes: \[([^\n]+)\].*?Given value: (?:NestedArg\(.*val=)?([^\n]+?)\)?(?:\n|$)",
 )

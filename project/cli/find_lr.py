@@ -59,6 +59,8 @@ class FindLR(CLI):
     """``fit`` without a run directory, validation, schedule and callbacks, and with a ``Ramp``."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.resume.file is not None:
+            raise RunError("Expected no --run and no --ckpt_path for find-lr, because it begins with a new network.")
         self.ramp = Ramp()
         self.model.make_scheduler = None  # of TrainableModule
         return LightningCLI.instantiate_trainer(self)

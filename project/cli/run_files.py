@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from atomic_files import write_atomically
 from project.cli.match_data import describe_data
-from project.errors import shortened
+from project.errors import RunError, shortened
 from project.resume.csv_logger import Table, open_table, truncate
 from project.resume.ranks import is_rank_zero
 from project.resume.resume import Resume
@@ -28,6 +28,8 @@ from project.runs.options import OF_STARTING
 from project.runs.results import STAGES
 from project.runs.summary import shell_command
 from project.trackers.build import build_trackers, log_settings, records
+
+HARMLESS = ("test_after_fit", "report", "trainer.logger")  # settings that change no result
 
 
 class RunFiles(Callback):
@@ -82,7 +84,17 @@ class RunFiles(Callback):
         return [board, table, *self._trackers.values()]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print where the trackers, which Lightning has just started, write to."""
+        """Check that all ranks start from the same file, and print where the trackers, which have just started, write.
+
+        Raises:
+            RunError: A run that was started in between is the last run of this rank.
+        """
+        file = trainer.strategy.broadcast(self._resume.file)
+        if file != self._resume.file:
+            raise RunError(
+                f"Expected all ranks to start from {file}, but one found {self._resume.file}, because another run was "
+                "started in between. Name the run by its directory."
+            )
         self._trackers = {name: logger for name, logger in self._trackers.items() if logger in trainer.loggers}
         self._places = records(self._trackers)
         for name, tracker in self._places.items():
@@ -116,7 +128,7 @@ class RunFiles(Callback):
         record.begin(
             run,
             self._command,
-            working_directory=before.get("working_directory") if resume.is_resumed else str(Path.cwd()),
+            working_directory=before.get("working_directory") or str(Path.cwd()),
             seed=self._config.seed_everything,
             hardware={
                 **record.processor(),
@@ -138,7 +150,7 @@ class RunFiles(Callback):
             print(f"Changed      {key}: {old} -> {new}")
         if resume.is_resumed:
             changes = differences(load_config(run), resume.settings)
-            if any(key not in OF_STARTING for key, *_ in changes):
+            if any(not key.startswith((*OF_STARTING, *HARMLESS)) for key, *_ in changes):
                 shutil.copy(run / CONFIG, create_folder(run / PREVIOUS_CONFIGS))
         self._write(CONFIG, self._text)
 

@@ -13,7 +13,8 @@ def run(args: list[str]) -> Path:
     """Write the file, compare its output with the checkpoint's, and return its path.
 
     Raises:
-        SystemExit: The run does not exist, or its network cannot be exported.
+        RunError: The run does not exist.
+        SystemExit: Its network cannot be exported.
     """
     parser = LightParser(
         "export", "Write a run's classifier to a file that runs without this project.", with_checkpoint=True

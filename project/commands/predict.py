@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def run(args: list[str]) -> Path:
     """Print the most probable classes of images, write all probabilities, and return the output directory.
 
     Raises:
-        SystemExit: The run does not exist, or no image can be read.
+        RunError: The run does not exist.
+        SystemExit: No image can be read.
     """
     parser = LightParser("predict", "Classify images with a run.", with_checkpoint=True)
     parser.add_argument(
@@ -77,6 +79,8 @@ def predict(
         transient=True,
         disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
     )
+    target = output or create_folder((folder or checkpoint.parent) / "predict")
+    target.mkdir(parents=True, exist_ok=True)  # before hours of work
     images: list[dict[str, Any]] = []
     skipped = []
     for file, answer in itertools.chain(inputs.problems.items(), answers):
@@ -90,8 +94,9 @@ def predict(
         words = (f"{names[i]:<{width}} {answer[i]:6.1%}" for i in best[:top])
         print_line(f"{'  '.join(words)}  {printable(file)}")
     if not images:
+        with suppress(OSError):  # it is not empty
+            target.rmdir()
         raise RunError(f"Expected images, but of {len(skipped)} files none can be read.{passed_over}")
-    target = output or create_folder((folder or checkpoint.parent) / "predict")
     content = {"checkpoint": str(checkpoint), "class_names": names, "images": images, "skipped": skipped}
     write_results(target, content)
     print_line(f"\nPredicted    {len(images)} images by {checkpoint}{passed_over}")
@@ -124,7 +129,6 @@ def write_results(folder: Path, content: dict[str, Any]) -> None:
     File names that are not UTF-8 are escaped with backslashes in the CSV, and with surrogates in the JSON, as
     ``os.fsencode`` accepts them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [["path", "predicted", "confidence", *content["class_names"]]]
     rows += [[x["file"], x["predicted"], max(x["probabilities"]), *x["probabilities"]] for x in content["images"]]
     with (

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from atomic_files import write_atomically
+from project.errors import RunError
 from project.resume.csv_logger import written_rows
 from project.resume.rng import random_state, set_random_state
 from project.resume.signals import is_within_step
@@ -162,6 +163,11 @@ class Checkpoint(ModelCheckpoint):
             if not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
                 # otherwise, Lightning would train one more batch before the epoch ends
                 loop.val_loop._has_run = self._epoch_complete = True
+        elif progress.ready > batches:
+            raise RunError(
+                f"Expected at least {progress.ready} batches in an epoch, because the checkpoint was written after "
+                f"them, but got {batches}. Use the --trainer.limit_train_batches of the checkpoint."
+            )
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
         self.write_last(trainer)  # Lightning would save the state after the end of the epoch

@@ -12,13 +12,15 @@ from project.errors import RunError
 from project.resume.checkpoint import KEY
 from project.runs import record
 from project.runs.command_line import option_of, split_options
-from project.runs.config import BEST, CONFIG, LAST, differences, load_config
+from project.runs.config import BEST, CONFIG, LAST, differences, load_config, setting
 from project.runs.folders import all_runs, best_checkpoint, find_run, run_of_checkpoint
 from project.runs.metrics import digest_of
 from project.runs.options import OF_STARTING
 
 FACTS = ("epoch", "global_step", "hyper_parameters")
-EXTENDING = ("trainer.max_", "trainer.callbacks", "callbacks.")  # settings with which a finished run may be resumed
+# settings with which a finished run may be resumed, besides a larger limit
+EXTENDING = ("trainer.max_time", "trainer.callbacks", "callbacks.")
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 OF_TRAINER = ("loops", "optimizer_states", "lr_schedulers")  # what resuming needs
 WEIGHTS = "To load only its weights, use --model.pretrained instead of --ckpt_path"
 
@@ -128,14 +130,16 @@ class Resume:
         if before is None:  # a new run, or a checkpoint without settings
             return []
         changes = [change for change in differences(before, self.settings) if change[0] not in OF_STARTING]
-        for key, old, new in changes:
+        for key, seed, now in changes:
             if key == "seed_everything" and self.file is not None:
                 raise RunError(
-                    f"Expected --seed_everything {old} as before, because random states are restored, but got {new}. "
+                    f"Expected --seed_everything {seed} as before, because random states are restored, but got {now}. "
                     "Start a new run."
                 )
         is_finished = self.run is not None and record.state_of(self.run) == "finished"
-        if is_finished and not any(key.startswith(EXTENDING) for key, *_ in changes):
+        old, new = ([_limit(config, key) for key in LIMITS] for config in (before, self.settings))
+        is_longer = any(new_limit > old_limit for old_limit, new_limit in zip(old, new, strict=True))
+        if is_finished and not is_longer and not any(key.startswith(EXTENDING) for key, *_ in changes):
             raise RunError(
                 f"Expected an unfinished run, but {self.run} is finished. To resume it, increase --trainer.max_epochs "
                 "or max_steps."
@@ -146,6 +150,11 @@ class Resume:
         """Return the content of the checkpoint for the trainer; it is read once, and not kept."""
         content, self._content = self._content, {}
         return content
+
+
+def _limit(config: dict[str, Any], key: str) -> float:
+    value = setting(config, key)
+    return float("inf") if value in (None, -1) else float(value)
 
 
 def _facts_of_weights(file: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from project.resume.ranks import world_size
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATED = 1.0  # seconds; `timeout` and similar programs send a signal both to a process and to its group
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file size limit
 INTERVAL = 10  # batches between all-reduces of whether to stop
 
 
@@ -60,7 +61,7 @@ class GracefulShutdown(Callback):
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # no checkpoint was written
+        is_full = isinstance(error, OSError) and error.errno in FULL  # no checkpoint was written
         # also for other exceptions: the signal may have ended a DataLoader worker first
         if self.number is not None and error is not None and not is_full and not isinstance(error, NotFiniteError):
             raise Stopped(self.number) from error

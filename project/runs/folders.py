@@ -121,7 +121,7 @@ def check_data_folder(run: Path, data: Mapping[str, Any]) -> None:
     Raises:
         RunError: It does not exist, and would be downloaded or prepared again.
     """
-    start = (run / record.read(run).get("working_directory", Path.cwd())).resolve()
+    start = (run / (record.read(run).get("working_directory") or Path.cwd())).resolve()
     if start == Path.cwd().resolve():
         return
     of_run = setting(load_config(run), "data.init_args") or {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -79,7 +80,11 @@ def tests_of(run: Path) -> list[Evaluation]:
     Tests of the present best checkpoint on all of the run's data come after others, and later tests after earlier ones.
     """
     tests = [test for folder in run.glob("test/*") if (test := read_evaluation(folder))]
-    return sorted(tests, key=lambda test: (not test.is_old, test.is_usual, test.folder.name))
+
+    def order(test: Evaluation) -> tuple[bool, bool, list[int]]:
+        return not test.is_old, test.is_usual, [int(number) for number in re.findall(r"\d+", test.folder.name)]
+
+    return sorted(tests, key=order)
 
 
 def read_evaluation(output: Path) -> Evaluation | None:
@@ -95,9 +100,9 @@ def read_evaluation(output: Path) -> Evaluation | None:
         return None
     try:
         results = json.loads(file.read_text())
-    except ValueError as error:
-        raise RunError(f"Expected JSON in {file}, but got: {error}.") from error
-    values = {metric: results["metrics"].get(f"{stage}/{metric}") for metric in METRIC_NAMES}
+        values = {metric: results["metrics"].get(f"{stage}/{metric}") for metric in METRIC_NAMES}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunError(f"Expected the results of `{output.parent.name}` in {file}, but got: {error}.") from error
     metric = next((metric for metric in METRIC_NAMES if values[metric] is not None), None)
     if metric is None:
         return None

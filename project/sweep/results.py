@@ -61,10 +61,11 @@ def mean_table(trials: Trials) -> Table | None:
     for point, group in groups.items():
         runs = [read_result(Path(trial.user_attrs["run"]))[0] for trial in group]
         tests = [run.test for run in runs if run.test is not None and run.test_note is None]
-        columns = [[trial.value for trial in group if trial.value is not None], tests]
-        cells = [_mean_text(values, trials.sweep.metric) if len(values) == len(group) else "" for values in columns]
+        values = [trial.value for trial in group if trial.value is not None]
+        metric = runs[0].metric or "loss"
+        cells = [_mean_text(values, trials.sweep.metric), _mean_text(tests, metric) if len(tests) == len(group) else ""]
         rows.append([*map(words, point), str(len(group)), *cells])
-    return [*(short_names(keys)[key] for key in keys), "n", trials.sweep.metric, "test"], rows
+    return [*(short_names(keys)[key] for key in keys), "n", trials.sweep.metric, f"test {metric}"], rows
 
 
 def _mean_text(values: list[float], metric: str) -> str:

@@ -49,8 +49,11 @@ def read_sweep(folder: Path) -> Sweep:
     Raises:
         RunError: The sweep was started in another working directory.
     """
-    content = json.loads((folder / FILE).read_text())
-    sweep = Sweep(**content | {"plan": Plan(**content["plan"])})
+    try:
+        content = json.loads((folder / FILE).read_text())
+        sweep = Sweep(**content | {"plan": Plan(**content["plan"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"Expected {folder / FILE} as `sweep` wrote it, but got: {error}.") from error
     if sweep.working_directory != str(Path.cwd()):
         raise RunError(f"Expected {sweep.working_directory} as working directory, in which {folder} was started.")
     return sweep

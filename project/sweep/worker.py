@@ -24,8 +24,9 @@ from project.sweep.plan import options_of, words
 from project.sweep.study import Trials
 
 STARTS = 3  # of a trial by one process: if it is killed each time, such as for lack of memory, it has failed
-INTERVAL = 0.2  # seconds between looks at a trial
+INTERVAL = 0.5  # seconds between looks at a trial
 GRACE = 10.0  # seconds that a trial needs to stop after its step if its worker was killed
+FULL = "No space left|quota exceeded|File too large"  # of messages
 ROOM = 2**20  # bytes; with less, a trial has failed because the disk is full
 
 
@@ -56,9 +57,10 @@ def run_trial(trials: Trials, trial: FrozenTrial, log: BinaryIO, signals: list[i
     """Start or continue a trial, record its end, and return it in words."""
     metric, file = trials.sweep.metric, trials.log(trial)
     for _ in range(STARTS):
-        run, code = run_of(file), 0
+        run, code, begin = run_of(file), 0, 0
         if run is None or record.state_of(run) != "finished":  # a finished one only lacks its record
             given = ["--run", str(run)] if run is not None else [*trials.sweep.args, *options_of(trial.params)]
+            begin = file.stat().st_size
             pruned, code = _train(trials, trial, log, signals, ["fit", *given])
             if pruned:
                 return f"stopped early{_best(trials)}"
@@ -73,8 +75,8 @@ def run_trial(trials: Trials, trial: FrozenTrial, log: BinaryIO, signals: list[i
             break
         if signals:
             return "interrupted"
-        reason = last_error(file) or f"exit code {code}"
-        if "No space left" in reason or shutil.disk_usage(file.parent).free < ROOM:
+        reason = last_error(file, begin) or f"exit code {code}"
+        if re.search(FULL, reason) or shutil.disk_usage(file.parent).free < ROOM:
             print("stopped", flush=True)
             resume = shell_command("project", "sweep", "--sweep_dir", trials.folder)
             raise RunError(f"Expected disk space for {trials.folder}. Free some and resume:  {resume}")
@@ -135,9 +137,10 @@ def run_of(log: Path) -> Path | None:
     return next((run for run in runs if (run / CONFIG).is_file()), None)
 
 
-def last_error(log: Path) -> str:
-    """Return the last error in the output of a trial, or "" if it printed none."""
-    return (re.findall(r"^error: (.+)$", log.read_text(errors="replace"), re.MULTILINE) or [""])[-1]
+def last_error(log: Path, begin: int = 0) -> str:
+    """Return the last error in the output of a trial from a byte on, or "" if it printed none."""
+    text = log.read_bytes()[begin:].decode(errors="replace")
+    return (re.findall(r"^error: (.+)$", text, re.MULTILINE) or [""])[-1]
 
 
 def validations(run: Path, metric: str) -> list[float]:

@@ -100,15 +100,15 @@ def test_teacher_that_is_no_checkpoint_is_refused(exists: bool, tmp_path: Path) 
     if exists:
         torch.save({"weight": torch.zeros(1)}, file)
     with pytest.raises(MisconfigurationException, match=r"Expected a checkpoint.*--model\.teacher.*teacher\.ckpt"):
-        student(file).check_files()
+        student(file).load_teacher()
 
 
 def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
     teacher = finished_run / "checkpoints" / "best.ckpt"
     with pytest.raises(MisconfigurationException, match=r"image_size 32, and other classes: 2, x\."):
-        student(teacher, class_names=[*"987654310", "x"]).check_files()
+        student(teacher, class_names=[*"987654310", "x"]).load_teacher()
     with pytest.raises(MisconfigurationException, match=r"image_size 16, but .* has image_size 32, .*: none\."):
-        student(teacher, class_names=[*"9876543210"], image_size=16).check_files()
+        student(teacher, class_names=[*"9876543210"], image_size=16).load_teacher()
 
 
 def test_command_trains_a_student_whose_checkpoint_needs_no_teacher(
