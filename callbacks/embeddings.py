@@ -43,7 +43,7 @@ class Embeddings(ImageCallback):
         with hooked(find_layers(pl_module, types=nn.Linear), keep):
             for batch in images.split(BATCH):
                 outputs.append(forward(trainer, pl_module, batch))
-                vectors.append((last or outputs)[-1].reshape(len(batch), -1))
+                vectors.append((last if last and len(last[0]) == len(batch) else outputs)[-1].flatten(1))
         output, names = torch.cat(outputs), names_of(pl_module, int(targets.max()) + 1)
         # an output of another width does not consist of logits
         logits = output.ndim == 2 and output.shape[1] == len(names)

@@ -104,10 +104,12 @@ def where_it_begins(pl_module: LightningModule, batch: Any) -> str:
     layers = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
     training = [module for module in pl_module.modules() if module.training]
     pl_module.eval()
-    with torch.no_grad(), hooked(layers, keep):
-        pl_module(batch[0] if isinstance(batch, list | tuple) else batch)
-    for module in training:
-        module.training = True
+    try:
+        with torch.no_grad(), hooked(layers, keep):
+            pl_module(batch[0] if isinstance(batch, list | tuple) else batch)
+    finally:
+        for module in training:
+            module.training = True
     if outputs:
         return f"All weights are finite, but the outputs of {first_of(outputs)} are not for the images of that batch."
     return "All weights and layer outputs are finite for the images of that batch; only the loss is not."

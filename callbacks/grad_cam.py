@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib import colormaps
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,7 +76,9 @@ class GradCAM(ImageCallback):
 
 def evidence(score: Tensor, output: Tensor) -> Tensor:
     """Return the output ``(N, C, h, w)`` of a layer, weighted by the gradient of a score, as maps ``(N, h, w)``."""
-    (gradient,) = torch.autograd.grad(score, output, retain_graph=True)
+    (gradient,) = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise MisconfigurationException("Expected a layer for GradCAM on which the logits depend. Choose another one.")
     return (gradient.float().mean((2, 3), keepdim=True) * output.detach().float()).sum(1).relu()
 
 

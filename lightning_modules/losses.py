@@ -53,7 +53,7 @@ class ClassificationLoss(nn.Module):
 
     Targets are int64 ``(N,)`` or, for mixed images, float ``(N, C)`` from 0 to 1. A ``weight`` ``(C,)`` weights images
     by their class in ``NLLLoss`` and ``MultiMarginLoss``, and the binary problem of each class in ``BCELoss``,
-    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``. ``KLDivLoss`` must not have ``log_target``.
+    ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``.
 
     Args:
         loss: One of ``TORCH_LOSSES``.
@@ -67,7 +67,7 @@ class ClassificationLoss(nn.Module):
         self.loss = loss
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        convert_logits, form = TORCH_LOSSES[type(self.loss)]
+        convert_logits, form = next(row for kind, row in TORCH_LOSSES.items() if isinstance(self.loss, kind))
         device = logits.device.type
         if torch.is_autocast_enabled(device):
             logits = logits.float()
@@ -91,14 +91,27 @@ class ClassificationLoss(nn.Module):
 
 
 def for_classes(loss: nn.Module, num_classes: int) -> nn.Module:
-    """Return a loss that accepts logits and classes: most of torch in ``ClassificationLoss``, others unchanged."""
+    """Return a loss that accepts logits and classes: most of torch in ``ClassificationLoss``, others unchanged.
+
+    Raises:
+        MisconfigurationException: A loss of torch is not for classes, or is not used as this project can.
+    """
+    name, of_torch = type(loss).__name__, isinstance(loss, tuple(TORCH_LOSSES))
+    if type(loss).__module__ == nn.MSELoss.__module__ and not (of_torch or isinstance(loss, nn.CrossEntropyLoss)):
+        raise MisconfigurationException(
+            f"Expected a loss on logits and classes at --model.loss, but got {name}. Losses on embeddings are for "
+            "lightning_modules.extras.metric_learner.MetricLearner."
+        )
+    for key, value in {"reduction": "none", "log_target": True, "log_input": False}.items():
+        if getattr(loss, key, None) == value and getattr(loss, key, None) is not None:
+            raise MisconfigurationException(f"Expected {name} without {key} {value} at --model.loss.")
     for option in WEIGHTS:
         weight = getattr(loss, option, None)
         if isinstance(weight, Tensor) and weight.ndim == 1 and len(weight) not in (1, num_classes):
             raise MisconfigurationException(
                 f"Expected {num_classes} weights, one per class, for --model.loss.{option}, but got {len(weight)}."
             )
-    return ClassificationLoss(loss) if type(loss) in TORCH_LOSSES else loss
+    return ClassificationLoss(loss) if of_torch else loss
 
 
 def balanced(loss: nn.Module, class_counts: list[int] | None) -> nn.Module:

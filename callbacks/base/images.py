@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.base.drawing import DrawingCallback
@@ -90,6 +91,10 @@ class ImageCallback(DrawingCallback):
             if self.random:
                 return torch.randperm(size, generator=torch.Generator().manual_seed(epoch))[: self.images]
             return spread(getattr(dataset, "targets", None), size, self.images)
+        if not self.images or max(self.images) >= size or min(self.images) < 0:  # also, an index error breaks CUDA
+            raise MisconfigurationException(
+                f"Expected positions below {size} in images of {type(self).__name__}, but got {self.images}."
+            )
         return torch.tensor(self.images)
 
 

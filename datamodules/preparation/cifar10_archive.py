@@ -3,6 +3,7 @@
 Nothing is extracted or executed: each batch is a pickle, a program for ``pickle``, whose instructions are only listed.
 """
 
+import lzma
 import pickletools
 import re
 import tarfile
@@ -48,7 +49,7 @@ def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> I
             raise tarfile.ReadError(f"it has no {', '.join(missing)}")
     except DataError as error:
         raise DataError(f"{archive}: {name} {error}. Get the archive again.") from error
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, tarfile.TarError) as error:
         raise DataError(
             f"Expected {ARCHIVE} or the folder {FOLDER}, but {archive} is neither or cannot be read ({error}). "
             f"Download it from {PAGE}; for other images, use --data datamodules.FolderDataModule."

@@ -134,14 +134,20 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     return folder.key(size), PixelStats(key, mean, std, result.unreadable, identical, losses, digest)
 
 
-def verify(prepared: Prepared) -> None:
-    """Read all image files again; raise DataError if their pixels are not those that ``dataset.json`` describes."""
+def verify(prepared: Prepared, before: DatasetInfo | None) -> None:
+    """Read all image files again; raise DataError if their pixels are not those that ``dataset.json`` describes.
+
+    Args:
+        prepared: The prepared images.
+        before: Content of ``dataset.json`` before they were prepared; None if there was none.
+    """
     folder = prepared.folder
+    known = (before.pixels if before else {}).get(folder.key(prepared.size), prepared.stats)
     result = scan(folder.images, prepared.files, prepared.size, folder.resize, None)
-    if hashlib.sha256(b"".join(result.digests)).hexdigest() != prepared.stats.digest:
+    if hashlib.sha256(b"".join(result.digests)).hexdigest() != known.digest:
         raise DataError(
-            f"Expected the pixels that {folder.path / FILE} describes, but image files in {folder.images} have changed "
-            "without a new time of modification. Restore them, or delete dataset.json to describe them again."
+            f"Expected the pixels that {folder.path / FILE} describes, but files in {folder.images} have changed. If "
+            "that was intended, they are used from now on; otherwise, restore them."
         )
 
 

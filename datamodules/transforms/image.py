@@ -62,6 +62,8 @@ def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
 
 def _as_tensor(image: Any) -> Tensor:
     """Return an image of any kind as a tensor of three channels."""
+    if isinstance(image, Image.Image) and image.mode[0] not in "IF":  # others would be clipped
+        image = image.convert("RGB")
     if isinstance(image, Image.Image | np.ndarray):
         image = v2.functional.to_image(np.array(image))
     is_image = isinstance(image, Tensor) and image.dim() in (3, 4) and image.shape[-3] in (1, 3)

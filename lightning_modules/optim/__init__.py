@@ -2,6 +2,6 @@
 
 from lightning_modules.optim.optimizers import Muon
 from lightning_modules.optim.param_groups import ParamGroup
-from lightning_modules.optim.schedules import OneCycle, ProgressLR, Triangle, WarmupCosine
+from lightning_modules.optim.schedules import LambdaLR, OneCycle, ProgressLR, Triangle, WarmupCosine
 
-__all__ = ["Muon", "OneCycle", "ParamGroup", "ProgressLR", "Triangle", "WarmupCosine"]
+__all__ = ["LambdaLR", "Muon", "OneCycle", "ParamGroup", "ProgressLR", "Triangle", "WarmupCosine"]

@@ -27,7 +27,7 @@ def build_optimizer(
             f"Expected the parameters that the network had when the module was built, but it also has {', '.join(new)}."
         )
     groups = [group for group in groups if not group.frozen]
-    settings = [{"params": map(network.get_parameter, group.parameters), "name": group.name} for group in groups]
+    settings = [{"params": [*map(network.get_parameter, group.parameters)], "name": group.name} for group in groups]
     optimizer = make([each | group.options for each, group in zip(settings, groups, strict=True)])
     for group, built in zip(groups, optimizer.param_groups, strict=True):
         if unknown := [key for key in group.options if key not in optimizer.defaults]:
@@ -45,10 +45,11 @@ def build_scheduler(
     """Return the Lightning configuration of a schedule, stepped at the interval that its class is designed for."""
     factory, arguments = unwrap(make)
     extra: dict[str, Any] = {}
-    is_whole = isinstance(factory, type) and issubclass(factory, OneCycleLR | ProgressLR)
-    if is_whole and not (arguments.get("total_steps") or arguments.get("epochs")):
+    kind = factory if isinstance(factory, type) else object
+    if issubclass(kind, OneCycleLR | ProgressLR) and not (arguments.get("total_steps") or arguments.get("epochs")):
         extra["total_steps"] = total_steps(trainer, interval or "step")
-    for key in ("base_lr", "max_lr"):  # of CyclicLR and OneCycleLR: a number would override the groups' learning rates
+    for key in ("base_lr", "max_lr") if issubclass(kind, OneCycleLR | CyclicLR) else ():
+        # a number would override the learning rates of the groups
         if isinstance(lr := arguments.get(key), int | float):
             extra[key] = [lr * group["lr"] / optimizer.defaults["lr"] for group in optimizer.param_groups]
     scheduler = make(optimizer, **extra)
@@ -56,8 +57,14 @@ def build_scheduler(
     config: dict[str, Any] = {"scheduler": scheduler, "interval": interval or ("step" if by_step else "epoch")}
     if isinstance(scheduler, ReduceLROnPlateau):
         config["monitor"] = getattr(scheduler, "monitor", "val/loss")  # Lightning's own class has this attribute
+        if interval == "step":
+            raise MisconfigurationException("Expected --model.lr_interval epoch for ReduceLROnPlateau, but got step.")
         if not config["monitor"].startswith("train"):
-            config["frequency"] = trainer.check_val_every_n_epoch or 1  # in between, the metric is missing or outdated
+            config["frequency"] = trainer.check_val_every_n_epoch  # in between, the metric is missing or outdated
+            if config["frequency"] is None:
+                raise MisconfigurationException(
+                    "Expected --trainer.check_val_every_n_epoch for ReduceLROnPlateau, but got null."
+                )
     return config
 
 

@@ -43,6 +43,11 @@ class ParamGroup:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        for key in ("lr", "lr_scale", "weight_decay", "momentum", "unfreeze_epoch"):
+            if (getattr(self, key) or 0) < 0:
+                raise MisconfigurationException(
+                    f"Expected {key} >= 0 for param group {self.pattern!r}, but got {getattr(self, key)}."
+                )
         if self.name is None:
             self.name = self.pattern.replace("*", "").strip(".") or "all"
 

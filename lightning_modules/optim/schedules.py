@@ -108,6 +108,18 @@ class OneCycle(lr_scheduler.OneCycleLR):
         super().__init__(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps, **kwargs)
 
 
+class LambdaLR(lr_scheduler.LambdaLR):
+    """torch's ``LambdaLR`` with functions that can be saved to a run's config.yaml and read again.
+
+    Args:
+        optimizer: Optimizer whose groups' ``lr`` are multiplied.
+        lr_lambda: Function of the number of steps or epochs so far that returns a factor, or one function per group.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: list[Callable[[int], float]] | Callable[[int], float]) -> None:
+        super().__init__(optimizer, lr_lambda)
+
+
 def total_steps(trainer: Trainer, interval: Interval = "step") -> int:
     """Return the number of steps or epochs of the whole training, or raise an error if it is unknown."""
     steps = trainer.max_epochs if interval == "epoch" else trainer.estimated_stepping_batches

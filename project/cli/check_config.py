@@ -55,7 +55,8 @@ def _mistakes(command: str, config: Namespace) -> Iterator[str]:
         )
     if trainer.barebones:
         yield "Expected --trainer.barebones false, because a run needs logs and checkpoints, but got true."
-    for entry in (*vars(config.get("callbacks", Namespace())).values(), *(config.trainer.callbacks or [])):
+    listed = config.trainer.callbacks if isinstance(config.trainer.callbacks, list) else [config.trainer.callbacks]
+    for entry in (*vars(config.get("callbacks", Namespace())).values(), *listed):
         if entry and (name := entry.class_path.rpartition(".")[2]) in UNSUITABLE:
             yield f"Expected no {name}, but {UNSUITABLE[name]}."
     is_name = isinstance(trainer.strategy, str)

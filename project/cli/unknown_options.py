@@ -19,7 +19,7 @@ from project.runs.config import Loader, key_lines
 UNKNOWN_KEY = r"Option '(.+?)' is not accepted|does not accept option '(.+?)'|unrecognized arguments: (\S+)"
 CLASS_PATH = r"[A-Za-z_]\w*(?:\.\w+)*\.[A-Za-z_]\w*"
 CLASSES = {**DEFAULT_CLASSES, "trainer": Trainer, "checkpoint": Checkpoint}  # of the options of each group
-HIDDEN = ("args", "kwargs", *LINKED)  # arguments that are no options
+HIDDEN = ("args", "kwargs", "width", *LINKED)  # arguments that are no options
 OTHER_NAMES = {  # names that other projects use for an option
     "seed_everything": "seed random_seed random_state",
     "name": "run_name exp_name experiment",

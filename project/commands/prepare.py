@@ -20,6 +20,7 @@ def run(args: list[str]) -> "ImageDataModule":
         SystemExit: The data cannot be prepared.
     """
     from datamodules import ImageDataModule
+    from datamodules.preparation.dataset_info import load_description
     from datamodules.preparation.describe import verify
     from project.cli.data_options import data_parser, parse_data
     from project.cli.error_handling import report_errors
@@ -31,13 +32,14 @@ def run(args: list[str]) -> "ImageDataModule":
         data, options = parse_data(parser, args)
         if not isinstance(data, ImageDataModule):
             raise RunError(f"Expected an ImageDataModule as --data, but got {type(data).__name__}: `fit` prepares it.")
+        before = load_description(data.folder.path)
         start = time.perf_counter()
         data.prepare_data()
         seconds = time.perf_counter() - start
         print_summary(data)
         print(f"{data.root}: ready after {seconds:.1f} s.")
         if options.verify:
-            verify(data.prepared)
+            verify(data.prepared, before)
             print("Verified: every image file has the pixels that dataset.json describes.")
         return data
 

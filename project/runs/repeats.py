@@ -77,8 +77,8 @@ def _summary(group: list[Result]) -> Repeats:
     values = [result.val for result in included if result.val is not None]
     tests = [result.test for result in included if result.test is not None and result.test_note is None]
     minutes = [result.minutes for result in included if result.minutes is not None]
-    left_out = Counter(_exclusion(result) or "of the same seed and fold" for result in group)
-    left_out["of the same seed and fold"] -= len(included)
+    left_out = Counter(_exclusion(result) or "of the same seed" for result in group)
+    left_out["of the same seed"] -= len(included)
     left_out["tested with other images or weights"] = sum(result.test_note is not None for result in included)
     return Repeats(
         *(last.name, last.data, last.root, last.digest, last.metric),

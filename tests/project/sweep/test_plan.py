@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from project.errors import RunError
-from project.sweep.plan import extremes, grid_point, options_of, read_plan, short_names
+from project.runs.config import short_names
+from project.sweep.plan import extremes, grid_point, options_of, read_plan
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs/sweeps").glob("*.yaml"))
 RANGE = "parameters: {model.optimizer.lr: {low: 0.1, high: 1}}"
