@@ -112,7 +112,7 @@ def test_broken_files_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert [result.val for result in results] == [0.75, 0.75, None, *[0.75] * 3]
     assert [result.test for result in results] == [0.5, 0.5, 0.5, None, *[0.5] * 2]
     assert [result.state for result in results] == [*["finished"] * 4, "", "finished"]
-    named = zip((names[4], *names[1:3]), sorted(problems), strict=True)
+    named = zip((*names[1:3], names[4]), sorted(problems), strict=True)
     assert all(name in problem for name, problem in named)
 
 
