@@ -77,6 +77,7 @@ def _print_differing(results: Sequence[Result]) -> None:
     differ = [key for key in keys if key not in EXPECTED and len({repr(each.get(key)) for each in flat}) > 1]
     if not differ:
         return
+    differ.sort(key=lambda key: not key.startswith(("model.", "data.")))
     names = short_names([key.replace(".init_args", "").removesuffix(".class_path") for key in differ[:MOST_SETTINGS]])
     rows = [
         [result.name, *(_shown(dict(flatten(result.settings)).get(key)) for key in differ[:MOST_SETTINGS])]
