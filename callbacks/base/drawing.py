@@ -116,7 +116,7 @@ class _Thread:
     def _draw(self, name: str, draw: Callable[..., None], *args: Any) -> None:
         try:
             draw(*args)
-        except Exception as error:
+        except Exception as error:  # a user's drawing can raise any exception, and must not end training
             rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training continues.")
         finally:
             self._free.release()

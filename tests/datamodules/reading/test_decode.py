@@ -33,7 +33,7 @@ UPRIGHT = {  # orientation -> how stored pixels are turned upright
 
 
 def fit(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    """Resize decoded pixels as ``read_square`` does."""
+    """Resize decoded pixels as ``read_rgb`` does with a size."""
     return np.array(decode._fit(Image.fromarray(pixels), (0, 0, pixels.shape[1], pixels.shape[0]), size, resize))
 
 
