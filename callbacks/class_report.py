@@ -33,7 +33,7 @@ class ClassReport(PredictionCallback):
     Tags: ``class_report/val`` and ``class_report/test`` (text: a table, sorted by F1, lowest first). All classes, in
     order, are in ``class_report_val.csv`` and ``class_report_test.csv`` in the run directory: ratios from 0 to 1, loss
     in units of the loss, empty where the divisor is zero. ``calibration_val.csv`` and ``calibration_test.csv`` have
-    confidence, accuracy and calibration error of all images, from 0 to 1.
+    the number of images, and their confidence, accuracy and calibration error, from 0 to 1.
     """
 
     def draw(self, log: LogSnapshot, stage: str, predictions: Predictions) -> None:
@@ -42,7 +42,8 @@ class ClassReport(PredictionCallback):
         right = predictions.targets == predictions.preds
         error = binary_calibration_error(predictions.confidences, right.int(), n_bins=15).item()
         means = predictions.confidences.mean().item(), right.float().mean().item(), error
-        log.table(f"calibration_{stage}.csv", ["confidence", "accuracy", "calibration_error"], [means])
+        row = [len(right), *means]
+        log.table(f"calibration_{stage}.csv", ["images", "confidence", "accuracy", "calibration_error"], [row])
         words = "Mean confidence {:.2%}, accuracy {:.2%}, expected calibration error {:.2%}".format(*means)
         log.text(f"class_report/{stage}", f"{log.moment}\n\n{words}.\n\n{markdown(rows)}")
 

@@ -74,4 +74,5 @@ def test_file_has_every_class_in_order(tmp_path: Path) -> None:
     ClassReport().draw(log, "val", Predictions(["x", "y"], *tensors))
     with (tmp_path / "run/calibration_val.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row == {"confidence": "0.750000", "accuracy": "0.500000", "calibration_error": f"{expected:.6f}"}
+    shares = {"confidence": "0.750000", "accuracy": "0.500000", "calibration_error": f"{expected:.6f}"}
+    assert row == {"images": "2", **shares}

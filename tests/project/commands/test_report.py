@@ -338,6 +338,8 @@ def test_report_of_a_finished_run_holds_its_results_pictures_and_origin(finished
     for words in ("Feature maps of", "Grad-CAM at", "Kernels of", "Most confident of", "roc/val: One class vs. rest"):
         assert words in alts
     assert {"Loss", "Learning rate", "conv1.weight", "right"} <= set(page.charts)
+    assert "images confidence accuracy calibration_error" in " ".join(page.text.split())
+    assert "Bar(" not in page.text  # every cell with a bar is drawn as one
     info = record.read(finished_run)
     known = (info["git"]["commit"], info["hardware"]["cpu"], info["versions"]["torch"])
     for words in (*known, "python -m project fit --config", f"--config {finished_run}/config.yaml"):
