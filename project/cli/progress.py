@@ -83,8 +83,13 @@ class Progress(RichProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
 
     def _report_duration(self, trainer: Trainer, batch: int, timestamp: float) -> None:
-        """Print once how long training takes, after 20 batches or 10 seconds, if that is more than half an hour."""
-        if batch == 0 and trainer.current_epoch == 0:
+        """Print once how long training takes, after 20 batches or 10 seconds, if that is more than half an hour.
+
+        An epoch of one batch has no batch to measure after the first one, which takes longer.
+        """
+        if trainer.current_epoch > 0:
+            return
+        if batch == 0:
             self._start = timestamp
         elif self._start is not None and (batch == 20 or timestamp - self._start > 10):
             epoch = trainer.num_training_batches * (timestamp - self._start) / batch / 60

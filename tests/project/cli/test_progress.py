@@ -86,3 +86,12 @@ def test_long_training_on_a_cpu_is_reported_once_with_faster_recipes(
     assert all(
         "about 20.0 minutes on this CPU, all epochs 3.3 hours. Try --config configs/lenet" in line for line in lines
     )
+
+
+def test_slow_epochs_of_one_batch_are_not_measured(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = MagicMock(accelerator=CPUAccelerator(), num_training_batches=1, max_epochs=1000)
+    bar = Progress()
+    with caplog.at_level("INFO"):
+        for trainer.current_epoch in range(3):
+            bar._report_duration(trainer, 0, trainer.current_epoch * 100)
+    assert "on this CPU" not in caplog.text
