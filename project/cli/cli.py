@@ -23,6 +23,7 @@ from project.cli.named_callbacks import callback_names, expand_callbacks, with_n
 from project.cli.options import PARSERS, add_options
 from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import Parser, parse, text_to_save
+from project.cli.precision import set_precision
 from project.cli.progress import NetworkSummary, Progress, print_metrics
 from project.cli.run_files import RunFiles
 from project.errors import UsageError, debugging, shortened
@@ -114,6 +115,7 @@ class CLI(LightningCLI):
             raise
         config = self.config[command := self.config.subcommand]
         check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
+        set_precision(config)
         self.trackers = entries_of(config.trainer.logger)
         check_installed(str(self.trackers))
         self.text = text_to_save(self._parser(command), command, config)

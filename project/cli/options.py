@@ -42,6 +42,12 @@ def add_options(
     parser.add_argument(
         "--report", type=bool, default=True, help="fit, test: write report.html in the run directory at the end."
     )
+    parser.add_argument(
+        "--auto_precision",
+        type=bool,
+        default=False,
+        help="Without --trainer.precision, use bf16-mixed if the processor has instructions for it.",
+    )
     group = parser.add_argument_group(
         "Callbacks by name",
         "--callbacks.NAME.ARGUMENT VALUE, --callbacks.NAME false, or --callbacks.NAME CLASS for your own; "
