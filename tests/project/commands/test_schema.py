@@ -37,7 +37,8 @@ MISTAKES = {
     "model: {init_args: {lr_scheduler: {class_path: lightning_modules.optim.OneCycle, init_args: {pct: 1}}}}": (
         "$.model.init_args.lr_scheduler.init_args"
     ),
-    "model: {init_args: {param_groups: [{schedule: {class_path: lightning_modules.optim.Triangle, init_args: {to: 1}}}]}}": (
+    "model: {init_args: {param_groups: [{patern: fc3}]}}": "$.model.init_args.param_groups[0]",
+    "model: {init_args: {param_groups: [{schedule: {class_path: lightning_modules.optim.Triangle, init_args: 1}}]}}": (
         "$.model.init_args.param_groups[0].schedule.init_args"
     ),
     "model: {class_path: lightning_modules.ImageClassifier, init_args: {mean: [0.5]}}": "$.model.init_args",
