@@ -7,6 +7,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
+from project.cli import progress
 from project.cli.progress import Progress, print_metrics
 
 
@@ -86,3 +87,12 @@ def test_long_training_on_a_cpu_is_reported_once_with_faster_recipes(
     assert all(
         "about 20.0 minutes on this CPU, all epochs 3.3 hours. Try --config configs/lenet" in line for line in lines
     )
+
+
+def test_a_notebook_without_ipywidgets_gets_a_line_for_each_epoch(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "get_console", lambda: MagicMock(is_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    main(["fit", *fast, "--callbacks=false", "--trainer.enable_progress_bar=true", f"--runs_dir={tmp_path}"])
+    assert re.findall(r"^Epoch (\d)/2  val/acc \d+\.\d+%$", capsys.readouterr().out, re.MULTILINE) == ["1", "2"]
