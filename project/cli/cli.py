@@ -109,7 +109,7 @@ class CLI(LightningCLI):
         try:
             self.config = parse(parser, args)
         except UsageError:  # the options of a tracker are unknown if it is not installed
-            check_installed(" ".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
+            check_installed("\n".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
             raise
         config = self.config[command := self.config.subcommand]
         check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
