@@ -178,4 +178,4 @@ def _returning(kind: Any) -> list[str]:
     """Return the import paths of this project's classes that are functions with a type of result."""
     exported = {**vars(datamodules), **vars(lightning_modules.optim)}.values()
     calls = {cls: vars(cls).get("__call__") for cls in exported if inspect.isclass(cls)}
-    return [get_import_path(cls) for cls, call in calls.items() if call and call.__annotations__["return"] == kind]
+    return [str(get_import_path(cls)) for cls, call in calls.items() if call and call.__annotations__["return"] == kind]
