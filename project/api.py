@@ -107,7 +107,9 @@ class Classifier:
         with raise_errors(["predict"]), tempfile.TemporaryDirectory() as folder:
             paths = [_as_file(each, Path(folder, f"{number}.png")) for number, each in enumerate(several)]
             files, problems, _ = find_files(paths)
-            answers = problems or dict(predict_files(self.module, reader_of(self.run, self.module, files)))
+            answers: dict[str, Any] = dict(problems) or dict(
+                predict_files(self.module, reader_of(self.run, self.module, files))
+            )
             for file, answer in answers.items():
                 if isinstance(answer, str):
                     raise RunError(f"Expected images, but {file} {answer}.")
