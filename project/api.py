@@ -75,7 +75,7 @@ def load(run: str | Path = "last", runs_dir: str | Path = "runs") -> "Classifier
         runs_dir: Directory of all runs.
 
     Raises:
-        RunError: There is no such run, or it has no checkpoint of a classifier.
+        RunError: The run does not exist, or has no checkpoint of a classifier.
     """
     with raise_errors(["predict"]):
         if Path(run).is_file():

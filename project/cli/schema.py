@@ -78,10 +78,13 @@ class Schema(ParserJsonschema):
         _make_optional(schema)
 
     def action_schema(self, action: Any, required: bool, consts: list[Any] | None) -> dict[str, Any]:
-        """Return the schema of an option, with the first sentence of its description."""
+        """Return the schema of an option, with the first sentence of its description, and with all values in a list."""
         schema = super().action_schema(action, required, consts)
         if "description" in schema:
             schema["description"] = re.split(r"(?<=\.)\s", " ".join(schema["description"].split()))[0]
+        choices = schema.get("anyOf", [])
+        if choices and all(choice == {"type": "null"} or "enum" in choice for choice in choices):  # one list of values
+            schema["enum"] = [value for choice in schema.pop("anyOf") for value in choice.get("enum", [None])]
         return schema
 
     def typehint_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
@@ -103,8 +106,10 @@ class Schema(ParserJsonschema):
         returned = get_args(typehint)[-1] if get_args(typehint) else None
         bases = get_args(returned) if get_origin(returned) in (Union, UnionType) else (returned,)
         if nn.Module in bases:
-            modules = [path for path in get_all_subclass_paths(nn.Module) if path.startswith("lightning_modules.")]
-            return self._choice("Network", [path for path in modules if _parameters(path)[:1] in WIDTHS], action, 1)
+            others = get_all_subclass_paths(LightningModule)
+            modules = [path for path in get_all_subclass_paths(nn.Module) if re.match(r"lightning_modules\.", path)]
+            networks = [path for path in modules if path not in others and _parameters(path)[:1] in WIDTHS]
+            return self._choice("Network", networks, action, 1)
         for base in bases:
             if base in KNOWN:
                 return self._choice(base.__name__, _known(base), action, 1)
