@@ -159,6 +159,7 @@ def test_a_missing_run_checkpoint_or_layer_is_an_error(plain_run: Path, sample_r
 
 
 def test_a_notebook_shows_the_report_of_a_run(fast: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("project.report")  # an extra
     settings = settings_of(fast, tmp_path)
     short = {"trainer.max_epochs": 1, "trainer.limit_train_batches": 1}
     assert "iframe" not in fit("configs/lenet.yaml", settings, short)._repr_html_()
