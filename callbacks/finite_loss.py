@@ -38,6 +38,7 @@ class TerminateOnNaN(Callback):
         self.action = action
         self._losses: list[tuple[int, Tensor]] = []  # steps and losses since the last check
         self._batch: Any = None
+        self._checked: int | None = None  # step after which the weights were checked
         self._reported = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -53,6 +54,9 @@ class TerminateOnNaN(Callback):
         if self._batch is None or trainer.state.fn != TrainerFn.FITTING:  # before the first step, or no training
             return
         self._check_losses(trainer, pl_module)
+        if self._checked == trainer.global_step:
+            return
+        self._checked = trainer.global_step
         # the last step may have made weights NaN although its loss was finite
         if not get_total_norm([parameter.detach() for parameter in pl_module.parameters()]).isfinite():
             self._report(trainer, pl_module, "weights that are not finite", trainer.global_step - 1)
@@ -61,6 +65,9 @@ class TerminateOnNaN(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.on_validation_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batch = None  # free its memory
 
     def _check_losses(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses, self._losses = self._losses, []

@@ -28,6 +28,7 @@ commands:
   runs      list all runs, or compare two:     python -m project runs [compare last best]
   predict   classify images:                   python -m project predict --run last cat.png photos/
   export    write a classifier that runs without this project: python -m project export --run last --format onnx
+  schema    print a JSON schema of recipes, for editors: python -m project schema > configs/schema.json
 
 options:
   -h, --help      show this message; `python -m project <command> --help` lists all options of a command

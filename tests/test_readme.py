@@ -42,6 +42,7 @@ ELSEWHERE = {  # commands that need a network, a server or a shell, and what che
     "python -m pip install wandb mlflow": "pyproject.toml, extras wandb and mlflow",
     "python -m pip install trackio": "tests/project/trackers/test_trackio_logger.py",
     "python -m pip install 'pillow>=13'": "pyproject.toml",
+    "python -m pip install jupyterlab": "tests/project/test_api.py",
     "python -m pip install optuna": "pyproject.toml, extra sweep",
     "python -m project sweep --sweep_dir last": "tests/project/commands/test_sweep.py",
     "python -m tensorboard.main --logdir runs": "tests/test_tensorboard.py",
@@ -70,7 +71,7 @@ SHORT += ["--data.num_workers=0", "--data.batch_size=4"]
 QUIET = ["--callbacks=false"]  # other tests run them
 SNIPPETS = (
     *("class SmallNetwork", "class FocalLoss", "class GradientNorm", "test_gradient_norm_is_logged"),
-    *("load_from_checkpoint", "onnxruntime", "gradient_norm: callbacks", "ZooNetwork", "param_groups"),
+    *("classifier.predict", "run.metrics", "onnxruntime", "gradient_norm: callbacks", "ZooNetwork", "param_groups"),
     "model.network.width: {low",
 )
 
@@ -230,13 +231,16 @@ def test_yaml_of_the_pages_changes_what_it_names(word: str, changed: list[str], 
     assert named(config).items() >= named(before).items()
 
 
-def test_checkpoint_of_the_pages_names_the_class_that_predict_names(
-    desk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_python_of_the_pages_names_the_class_that_predict_names(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["predict", "--run=last", "photo.jpg", "--top=1"])
     predicted = capsys.readouterr().out.split()[0]
-    exec(block("python", "load_from_checkpoint"), {})
-    assert capsys.readouterr().out.strip() == predicted
+    exec(block("python", "classifier.predict"), {})
+    assert capsys.readouterr().out.splitlines()[0].startswith(f"photo.jpg {predicted} ")
+
+
+def test_python_of_the_pages_trains(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("python", "run.metrics"), {})
+    assert re.search(r"^runs/lenet-sample/\S+ 0\.\d+ 0\.\d+ \d\.\d+$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_pictures_and_pages_exist() -> None:

@@ -17,7 +17,10 @@ from datamodules.transforms.batch import Batch, BatchContext, BatchTransform
 
 
 def seeds_of(count: int, *key: int) -> list[int]:
-    """Return ``count`` non-negative seeds of 63 bits that are independent of those of any other key."""
+    """Return ``count`` non-negative seeds of 63 bits that are independent of those of any other key.
+
+    Keys that differ only in zeros at the end have the same seeds.
+    """
     return (np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)).tolist()
 
 
@@ -111,7 +114,9 @@ class ImageLoader:
 
     def render(self, positions: Tensor, epoch: int) -> Batch:
         """Return the images at some positions, int64 ``(N,)``, as the network receives them in an epoch from 0."""
-        (seed,) = seeds_of(1, self.seed, epoch, 0)
+        (seed,) = seeds_of(
+            1, self.seed, epoch, 0, 1
+        )  # unlike those of the order, which is (seed, epoch, 0, 0), and ranks
         return self._transform(*self.dataset.__getitems__((seed, positions)), seed, epoch, positions)
 
     def paths(self, batch: int) -> list[str]:

@@ -32,12 +32,17 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
     """
     for message in _mistakes(command, config):
         raise RunError(message)
-    for path in config.get("config") or []:
-        if path is not None and Path(str(path)).name == CONFIG:  # of a run
-            check_data_folder(Path(str(path)).parent, config.data.get("init_args") or {})
+    check_data(config)
     if command == "fit":
         _set_time_of_checkpoint(config)
         _complete_modes(config, given)
+
+
+def check_data(config: Namespace) -> None:
+    """Check that the data of runs whose configs are given exists; see ``check_data_folder``."""
+    for path in config.get("config") or []:
+        if path is not None and Path(str(path)).name == CONFIG:  # of a run
+            check_data_folder(Path(str(path)).parent, config.data.get("init_args") or {})
 
 
 def _mistakes(command: str, config: Namespace) -> Iterator[str]:

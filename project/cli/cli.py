@@ -24,7 +24,7 @@ from project.cli.options import PARSERS, add_options
 from project.cli.overhead import NoProfiler, set_hook_names_directly
 from project.cli.parser import Parser, parse, text_to_save
 from project.cli.precision import set_precision
-from project.cli.progress import NetworkSummary, Progress, print_metrics
+from project.cli.progress import NetworkSummary, print_metrics, progress
 from project.cli.run_files import RunFiles
 from project.errors import UsageError, debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
@@ -39,15 +39,13 @@ from project.runs.summary import summary
 from project.trackers.build import check_installed, entries_of
 
 
-def run(args: list[str], kind: "type[CLI] | None" = None) -> "CLI":
+def run(args: list[str], kind: "type[CLI] | None" = None, errors: Any = report_errors) -> "CLI":
     """Run fit, validate or test, or a subclass of ``CLI`` that does something else with their options.
 
-    All modules of ``callbacks`` are imported, so that their classes can be given by short names.
-
-    Raises:
-        SystemExit: See ``report_errors``.
+    All modules of ``callbacks`` are imported, so that their classes can be given by short names. ``errors`` is
+    ``report_errors``, which exits, or ``raise_errors``.
     """
-    with report_errors(args):
+    with errors(args):
         follow_rank_zero()
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
@@ -67,6 +65,7 @@ def run(args: list[str], kind: "type[CLI] | None" = None) -> "CLI":
             auto_configure_optimizers=False,
             args=args,
             command=command,
+            errors=errors,
         )
 
 
@@ -83,8 +82,8 @@ class CLI(LightningCLI):
     run_dir: Path
     output_dir: Path
 
-    def __init__(self, *args: Any, command: list[str], **kwargs: Any) -> None:
-        self.command = command
+    def __init__(self, *args: Any, command: list[str], errors: Any, **kwargs: Any) -> None:
+        self.command, self.errors = command, errors
         self.callback_names = callback_names(kwargs["args"])
         self.trained: dict[str, Any] = {}  # properties of the data that the checkpoint was trained on
         self.stopper = GracefulShutdown()
@@ -111,7 +110,7 @@ class CLI(LightningCLI):
         try:
             self.config = parse(parser, args)
         except UsageError:  # the options of a tracker are unknown if it is not installed
-            check_installed(" ".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
+            check_installed("\n".join([*args, *(file.read_text(errors="replace") for file in config_files(args))]))
             raise
         config = self.config[command := self.config.subcommand]
         check_config(command, config, given=lambda: parser.parse_args(args, defaults=False)[command])
@@ -148,7 +147,7 @@ class CLI(LightningCLI):
         if config["logger"] is False:  # Lightning would raise
             given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
-            always = [*always, Progress()]
+            always = [*always, progress()]
         if config["enable_model_summary"] is not False and not any(isinstance(item, ModelSummary) for item in given):
             always = [*always, NetworkSummary()]
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
@@ -171,11 +170,11 @@ class CLI(LightningCLI):
         state, tested = "finished", self.run_dir if (self.run_dir / BEST).is_file() else None
         try:
             if self.config["fit"].test_after_fit and (tested := self.trainer.strategy.broadcast(tested)):
-                run(["test", "--run", str(tested)])
+                run(["test", "--run", str(tested)], errors=self.errors)
             else:
                 self._finish(report=True)
-        except SystemExit as stop:
-            if stop.code in [128 + number for number in SIGNALS]:  # the test is not done yet
+        except (SystemExit, KeyboardInterrupt) as stop:
+            if getattr(stop, "code", 130) in [128 + number for number in SIGNALS]:  # the test is not done yet
                 state = "interrupted"
             raise
         finally:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 
 import callbacks  # noqa: F401  # classes can be given by short names once their module is imported
 import datamodules  # noqa: F401
+from project.cli.check_config import check_data
 from project.cli.parser import Parser, parse
 from project.runs.options import IGNORED
 
@@ -27,10 +28,12 @@ def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, An
     """Return the DataModule that a command line describes, and all its options.
 
     Raises:
+        RunError: The data of a run whose config is given does not exist.
         UsageError: The command line cannot be parsed.
         ValueError: The seed is out of range.
     """
     options = parse(parser, args)
+    check_data(options)
     if options.seed_everything is not False:
         seed_everything(0 if options.seed_everything is True else options.seed_everything, verbose=False)
     # only data: the ignored classes are not instantiated

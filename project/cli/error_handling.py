@@ -63,10 +63,7 @@ def report_errors(args: list[str]) -> Iterator[None]:
         SystemExit: With code 2 for a user error, printed in one line; with code 1 for any other error, printed with the
             frames of its traceback that belong to the user's files or the project's. With 128 + n after signal n.
     """
-    for warning in HIDDEN_WARNINGS:
-        warnings.filterwarnings("ignore", **warning)
-    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
-        logging.getLogger(f"lightning.pytorch.{name}").addFilter(is_of_use)
+    _hide_warnings()
     try:
         yield
     except Stopped as stopped:
@@ -86,6 +83,37 @@ def report_errors(args: list[str]) -> Iterator[None]:
         print(f"{rank_text}\n{message}".strip(), file=sys.stderr)
         leave_at_once(code)
         raise SystemExit(code) from error
+
+
+@contextmanager
+def raise_errors(args: list[str]) -> Iterator[None]:
+    """Raise errors in a program of the user's; ``report_errors`` does the same for the command line.
+
+    Args:
+        args: Command line that the errors are about.
+
+    Raises:
+        RunError: For a user error, with the message that the command line prints. Other errors are not changed.
+        KeyboardInterrupt: After a signal.
+    """
+    _hide_warnings()
+    try:
+        yield
+    except Stopped as stopped:
+        raise KeyboardInterrupt(str(stopped)) from stopped
+    except Exception as error:  # only its message is replaced
+        cause = root_cause(error)
+        message, code = message_of(cause, args)
+        if code != 2:
+            raise cause from cause.__cause__  # without what jsonargparse wrapped it in
+        raise RunError(message.removeprefix("error: ")) from (error if debugging() else None)
+
+
+def _hide_warnings() -> None:
+    for warning in HIDDEN_WARNINGS:
+        warnings.filterwarnings("ignore", **warning)
+    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").addFilter(is_of_use)
 
 
 def message_of(error: BaseException, args: list[str]) -> tuple[str, int]:

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.model_summary import get_human_readable_count, summarize
+from rich import get_console
 from rich import print as rich_print
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +54,17 @@ class NetworkSummary(ModelSummary):
                 f"A step takes {devices * batches * images:,} images: {images} x {devices} (devices) x {batches} "
                 f"(accumulate_grad_batches). Learning rates: --model.scale_lr {getattr(pl_module, 'scale_lr', 'none')}."
             )
+
+
+class EpochLines(ProgressBar):
+    """Print a line after each epoch."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        words = [f"Epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        for name, value in trainer.progress_bar_metrics.items():
+            if name.startswith("val/"):  # those of training are still the previous epoch's
+                words.append(f"{name} {format_metric(value, name.removeprefix('val/'))}")
+        print("  ".join(words), flush=True)
 
 
 class Progress(RichProgressBar):
@@ -110,3 +123,8 @@ class Progress(RichProgressBar):
         planned = self.trainer.max_epochs
         epochs = f"/{planned}" if planned is not None and planned > 0 else ""
         return f"{f'Epoch {current_epoch + 1}{epochs}':{len(self.validation_description)}}"
+
+
+def progress() -> ProgressBar:
+    """Return a bar, or lines in a notebook without ipywidgets, where rich would warn at each update of a bar."""
+    return EpochLines() if get_console().is_jupyter and find_spec("ipywidgets") is None else Progress()

@@ -9,6 +9,6 @@ def run(args: list[str]) -> Path:
     Raises:
         SystemExit: The command line is invalid, or the network cannot be trained.
     """
-    from project.cli.find_lr import find_lr  # imports torch, which takes seconds
+    from project.cli.lr_range import find_lr  # imports torch, which takes seconds
 
     return find_lr(args)

@@ -20,6 +20,7 @@ def run(args: list[str]) -> Path:
     parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML file of options of fit, and their values.")
     parser.add_argument("--sweep_dir", metavar="DIR", help="Sweep to start, join or resume; `last` resumes the last.")
     parser.add_argument("--dry_run", action="store_true", help="Check the sweep, and print some of its commands.")
+    parser.set_defaults(runs_dir=None)  # a config may have it
     options, fit_args = parser.parse_known_args(args)
     if find_spec("optuna") is None:
         raise RunError("Expected Optuna, but it is not installed. Run: python -m pip install optuna")
@@ -28,7 +29,8 @@ def run(args: list[str]) -> Path:
     from project.sweep import results, start, worker
     from project.sweep.study import Trials
 
-    folder, sweep = start.open_sweep(options.sweep_dir, options.sweep, options.runs_dir, fit_args, options.dry_run)
+    runs_dir = options.runs_dir or start.runs_dir_of(fit_args)
+    folder, sweep = start.open_sweep(options.sweep_dir, options.sweep, runs_dir, fit_args, options.dry_run)
     resume = f"Resume:  {shell_command('project', 'sweep', '--sweep_dir', folder)}"
     if options.dry_run:
         return folder

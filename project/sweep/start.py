@@ -1,11 +1,14 @@
 """Start a sweep, or find one."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import yaml
 from optuna.pruners import SuccessiveHalvingPruner
 
 from project.errors import RunError
-from project.runs.command_line import option_of, split_options
+from project.runs.command_line import config_files, option_of, split_options
+from project.runs.config import read_yaml
 from project.runs.folders import create_folder
 from project.runs.summary import shell_command
 from project.sweep.plan import REPEATS, Plan, extremes, options_of, read_plan
@@ -67,6 +70,16 @@ def open_sweep(
         if not (folder / FILE).is_file():  # of another process that started at the same time
             write_sweep(folder, sweep)
     return folder, read_sweep(folder)
+
+
+def runs_dir_of(args: list[str]) -> Path:
+    """Return the ``runs_dir`` of the configs of a command line, or else its default."""
+    given = "runs"
+    for file in config_files(args):
+        with suppress(yaml.YAMLError, UnicodeDecodeError):  # ``fit`` reports them
+            content = read_yaml(file.read_text(encoding="utf-8"), str(file))
+            given = (isinstance(content, dict) and content.get("runs_dir")) or given
+    return Path(given)
 
 
 def _common_options(plan: Plan, args: list[str]) -> list[str]:

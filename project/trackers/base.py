@@ -33,9 +33,11 @@ class Tracker(Logger):
 
     Attributes:
         title: Name in messages: that of the class in configs.
+        package: Package that it needs.
     """
 
     title: str
+    package: str
     _opened: Any = None
 
     @classmethod

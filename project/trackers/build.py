@@ -1,6 +1,7 @@
 """Create the trackers of a run from ``trainer.logger``."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +18,8 @@ from project.trackers.mlflow_tracker import MLFlowTracker
 from project.trackers.trackio_logger import TrackioLogger
 from project.trackers.wandb_tracker import WandbTracker
 
-PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "TrackioLogger": "trackio"}
-TRACKERS: dict[str, type[Tracker]] = {  # instead of the classes that configs name
-    "WandbLogger": WandbTracker,
-    "MLFlowLogger": MLFlowTracker,
-    "TrackioLogger": TrackioLogger,
-}
+# instead of the classes that configs name
+TRACKERS = {tracker.title: tracker for tracker in (WandbTracker, MLFlowTracker, TrackioLogger)}
 
 
 def entries_of(logger: Any) -> list[Namespace]:
@@ -31,13 +28,14 @@ def entries_of(logger: Any) -> list[Namespace]:
 
 
 def check_installed(text: str) -> None:
-    """Check that the package of each tracker that a text names is installed.
+    """Check that the package of each tracker that a text names, other than in comments, is installed.
 
     Raises:
         RunError: One is not.
     """
-    for name, package in PACKAGES.items():
-        if name in text and find_spec(package) is None:
+    for name, tracker in TRACKERS.items():
+        package = tracker.package
+        if re.search(rf"^[^#\n]*\b{name}\b", text, re.MULTILINE) and find_spec(package) is None:
             raise RunError(
                 f"Expected the package {package} for {name}, but it is not installed. Install it: "
                 f"python -m pip install {package}"

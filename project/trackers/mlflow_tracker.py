@@ -25,7 +25,7 @@ ENVIRONMENT = {  # a server that does not answer must not stop training for minu
 class MLFlowTracker(Tracker, MLFlowLogger):
     """Lightning's MLFlowLogger, which also takes images, videos and texts; by default in files of the run directory."""
 
-    title = "MLFlowLogger"
+    title, package = "MLFlowLogger", "mlflow"
 
     @classmethod
     def defaults(cls, name: str, folder: Path, identifier: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

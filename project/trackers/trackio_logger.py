@@ -25,7 +25,7 @@ class TrackioLogger(Tracker):
         group: Group of the run in the dashboard.
     """
 
-    title = "TrackioLogger"
+    title, package = "TrackioLogger", "trackio"
 
     def __init__(
         self,

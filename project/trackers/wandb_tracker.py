@@ -18,7 +18,7 @@ START_SECONDS, END_SECONDS = 20, 120  # longest waits for the server; the defaul
 class WandbTracker(Tracker, WandbLogger):
     """Lightning's WandbLogger, which also takes histograms and texts, and works offline if there is no network."""
 
-    title = "WandbLogger"
+    title, package = "WandbLogger", "wandb"
 
     @classmethod
     def defaults(cls, name: str, folder: Path, identifier: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

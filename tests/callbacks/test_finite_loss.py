@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from watching import fit
 
+from callbacks import finite_loss
 from callbacks.finite_loss import NotFiniteError, TerminateOnNaN, where_it_begins
 from lightning_modules import ImageClassifier
 from project.__main__ import main
@@ -65,6 +67,19 @@ def test_a_run_stops_with_a_finite_checkpoint(
 def test_nan_weights_of_the_last_step_reach_no_checkpoint(make_classifier: Make, tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=r"weights that are not finite in epoch 1, step 2.*fc2.weight"):
         fit(make_classifier(), tmp_path, [Spoil("gradient", 2), TerminateOnNaN()], epochs=2)
+
+
+def test_weights_are_checked_once_after_a_step(
+    make_classifier: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(finite_loss, "get_total_norm", lambda tensors: steps.append(1) or torch.tensor(1.0))
+    callback = TerminateOnNaN()
+    fit(
+        make_classifier(), tmp_path, [callback, ModelCheckpoint(tmp_path, save_last=True)], 2, enable_checkpointing=True
+    )
+    assert len(steps) == 2  # of validation, the end of the epoch and two checkpoints in each epoch
+    assert callback._batch is None
 
 
 def test_the_warning_comes_once_and_training_continues(make_classifier: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
+import datamodules.loading.loader as loading
 from datamodules import DataError, MixUp, RandomCrop, RandomHorizontalFlip, SampleDataModule
 from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.loader import ImageLoader
@@ -66,6 +67,16 @@ def test_paths_of_a_batch_are_those_of_its_images(world_size: int, shuffle: bool
 
 
 # Order
+
+
+def test_order_batches_and_pictures_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    draw = loading.seeds_of
+    monkeypatch.setattr(loading, "seeds_of", lambda *key: seeds.extend(draw(*key)) or draw(*key))
+    batches = loader()
+    batches.plan()
+    batches.render(torch.arange(2), epoch=0)
+    assert len(set(seeds)) == len(seeds) == 1 + len(batches) + 1
 
 
 def test_every_image_comes_once_in_another_order_each_epoch() -> None:

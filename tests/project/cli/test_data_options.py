@@ -1,9 +1,11 @@
 """Options of data in complete commands, and mistakes in them, which are reported in one line."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import stop_of
 
 from project.__main__ import main
 
@@ -51,6 +53,24 @@ def test_mistake_is_reported_in_one_line(
     lines = capsys.readouterr().err.strip().splitlines()
     assert MISTAKES[mistake] in lines[-1]
     assert [line for line in lines if line.startswith("error: ")] == lines[-1:]
+
+
+@pytest.mark.parametrize("command", ["prepare", "preview"])
+def test_the_data_of_a_run_is_not_prepared_again_in_another_directory(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs/lenet/2026-11-28_10-00-00"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("data: {class_path: datamodules.SampleDataModule, init_args: {root: digits}}\n")
+    (run / "run.json").write_text(json.dumps({"working_directory": str(tmp_path)}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, err = stop_of([command, f"--config={run}/config.yaml"], capsys)
+    assert code == 2
+    assert (
+        f"Expected the data of {run} in digits, but it is not in this directory. Run the command in {tmp_path}" in err
+    )
+    assert list(Path().iterdir()) == []
 
 
 def test_prepare_takes_transforms_without_types_as_fit_does(sample_root: Path) -> None:

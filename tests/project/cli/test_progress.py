@@ -7,6 +7,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import RichProgressBar
 
 from project.__main__ import main
+from project.cli import progress
 from project.cli.progress import Progress, print_metrics
 
 
@@ -95,3 +96,12 @@ def test_slow_epochs_of_one_batch_are_not_measured(caplog: pytest.LogCaptureFixt
         for trainer.current_epoch in range(3):
             bar._report_duration(trainer, 0, trainer.current_epoch * 100)
     assert "on this CPU" not in caplog.text
+
+
+def test_a_notebook_without_ipywidgets_gets_a_line_for_each_epoch(
+    fast: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "get_console", lambda: MagicMock(is_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    main(["fit", *fast, "--callbacks=false", "--trainer.enable_progress_bar=true", f"--runs_dir={tmp_path}"])
+    assert re.findall(r"^Epoch (\d)/2  val/acc \d+\.\d+%$", capsys.readouterr().out, re.MULTILINE) == ["1", "2"]

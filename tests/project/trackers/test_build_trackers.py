@@ -17,6 +17,7 @@ from tracked import CALLBACKS, STEPS, state
 
 from callbacks.tools.histogram import gather
 from project.__main__ import main
+from project.errors import RunError
 from project.runs.results import read_result
 from project.trackers import base, build
 from project.trackers.base import BINS, protect, uniform_bins
@@ -58,6 +59,13 @@ def test_a_logger_is_added_to_the_files_of_the_run(fast: list[str], tmp_path: Pa
     assert accuracies[0] == accuracies[1] == accuracies[2] != []
     assert "trackers" not in json.loads((run / "run.json").read_text())  # it has no run to continue
     assert "CSVLogger" not in read_result(run)[0].settings  # repeats may have different trackers
+
+
+def test_a_tracker_that_only_a_comment_names_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    build.check_installed("trainer:  # without WandbLogger\n  max_epochs: 3")
+    with pytest.raises(RunError, match="Expected the package wandb for WandbLogger"):
+        build.check_installed("--config=mine.yaml\ntrainer:\n  logger: lightning.pytorch.loggers.WandbLogger")
 
 
 @pytest.mark.parametrize("unknown", [[], ["--trainer.logger.unknown=1"]])

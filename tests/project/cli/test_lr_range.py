@@ -10,8 +10,8 @@ from command_line import stop_of
 from training import measured
 
 from project.__main__ import main
-from project.cli import find_lr
-from project.cli.find_lr import FIRST, STEPS, suggestion
+from project.cli import lr_range
+from project.cli.lr_range import FIRST, STEPS, suggestion
 
 FACTORS = np.geomspace(1e-4, 1e2, STEPS).tolist()
 RULES = "[{pattern: 'conv1.*', lr_scale: 0.1}]"
@@ -19,8 +19,8 @@ RULES = "[{pattern: 'conv1.*', lr_scale: 0.1}]"
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(find_lr, "STEPS", 30)
-    monkeypatch.setattr(find_lr, "FIRST", 3)
+    monkeypatch.setattr(lr_range, "STEPS", 30)
+    monkeypatch.setattr(lr_range, "FIRST", 3)
 
 
 def test_the_suggestion_is_below_the_factor_with_the_lowest_loss() -> None:
@@ -49,15 +49,15 @@ def test_losses_that_allow_no_suggestion_are_described(losses: list[float], word
 def test_the_factor_applies_to_all_groups_without_a_schedule(short, fast, tmp_path, capsys, monkeypatch) -> None:
     rates = []
 
-    class Spy(find_lr.Ramp):
+    class Spy(lr_range.Ramp):
         def on_train_batch_end(self, trainer, *args) -> None:
             super().on_train_batch_end(trainer, *args)
             rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
-    monkeypatch.setattr(find_lr, "Ramp", Spy)
+    monkeypatch.setattr(lr_range, "Ramp", Spy)
     path = main(["find-lr", *fast, f"--model.param_groups={RULES}", f"--runs_dir={tmp_path}"])
     assert len(rates) == 30
-    low, high = find_lr.LOW, find_lr.HIGH
+    low, high = lr_range.LOW, lr_range.HIGH
     np.testing.assert_allclose(rates[0], [0.005 * low, 0.05 * low])
     np.testing.assert_allclose(rates[-1], [0.005 * high, 0.05 * high])
     assert path.read_bytes().startswith(b"\x89PNG")
