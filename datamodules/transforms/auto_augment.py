@@ -125,10 +125,10 @@ def _strengths(
 
 def _draw(strengths: Tensor, bins: Tensor, images: Tensor, draw: BatchContext) -> Params:
     """Draw operations, and the signs of those magnitudes that can be negative."""
-    options = {"generator": draw.generator, "device": images.device}
-    operations = torch.randint(len(OPERATIONS), images.shape[:1], **options)
+    generator, device = draw.generator, images.device
+    operations = torch.randint(len(OPERATIONS), images.shape[:1], generator=generator, device=device)
     is_signed = operations < OPERATIONS.index("Posterize")
-    is_negative = (torch.rand(len(images), **options) <= 0.5) & is_signed
+    is_negative = (torch.rand(len(images), generator=generator, device=device) <= 0.5) & is_signed
     magnitudes = strengths[operations, bins]
     return operations, torch.where(is_negative, -magnitudes, magnitudes)
 

@@ -129,6 +129,6 @@ def _resize_weights(start: Tensor, length: Tensor, side: int, size: int) -> Tens
     scale = length / size
     places = torch.arange(side, device=start.device)
     centres = start + scale * (torch.arange(size, device=start.device)[:, None] + 0.5)
-    weights = (1 - (places + 0.5 - centres).abs() / scale.clamp(min=1)).clamp(min=0)
-    weights = weights * ((places >= start) & (places < start + length))
-    return weights / weights.sum(2, keepdim=True)
+    weights = (places + 0.5 - centres).abs_().div_(-scale.clamp(min=1)).add_(1).clamp_(min=0)
+    weights *= (places >= start) & (places < start + length)
+    return weights.div_(weights.sum(2, keepdim=True))

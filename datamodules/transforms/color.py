@@ -2,7 +2,7 @@
 
 The functions are those of torchvision of the same names. They take pixels of one or three channels ``(N, C, H, W)``,
 uint8 or float from 0 to ``white``; a number for each image ``(N, 1, 1, 1)``; and whether pixels are ``whole`` numbers,
-uint8 or float. They return uint8 or float pixels, which are to be rounded down if the original ones are whole.
+uint8 or float. They return uint8 or float pixels, which the caller rounds down if the original ones are whole.
 """
 
 from functools import partial
@@ -155,9 +155,9 @@ class ColorJitter:
         if not self.spans:
             return images, targets
         order, *factors = self.make_params(images, draw).values()
-        settings = {"names": list(self.spans), "white": draw.white, "whole": images.dtype == torch.uint8}
         factors = [factor.view(-1, 1, 1, 1) for factor in factors]
-        return update(images.clone(), None, partial(_jitter, **settings), order, *factors), targets
+        jitter = partial(_jitter, names=list(self.spans), white=draw.white, whole=images.dtype == torch.uint8)
+        return update(images.clone(), None, jitter, order, *factors), targets
 
 
 def _jitter(images: Tensor, order: Tensor, *factors: Tensor, names: list[str], white: float, whole: bool) -> Tensor:

@@ -80,9 +80,10 @@ class RandomAffine:
         self.degrees = _around_zero("degrees", degrees)
         self.translate = translate or (0, 0)
         self.scale = check_range("scale", scale or (1, 1), 1e-6)
-        shears = shear if isinstance(shear, list | tuple) and len(shear) == 4 else (shear or 0, 0)
-        if len(shears) == 4:
-            shears = shears[:2], shears[2:]
+        if isinstance(shear, list | tuple) and len(shear) == 4:
+            shears: list[float | tuple[float, ...]] = [tuple(shear[:2]), tuple(shear[2:])]
+        else:
+            shears = [shear or 0, 0]
         self.shear = [_around_zero("shear", each) for each in shears]
         self.interpolation = interpolation
         self.fill = fill
