@@ -5,6 +5,7 @@ from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.errors import DataError
 from datamodules.folder import FolderDataModule
 from datamodules.sample import SampleDataModule
+from datamodules.transforms.auto_augment import RandAugment, TrivialAugmentWide
 from datamodules.transforms.batch import (
     AlternatingFlip,
     CutMix,
@@ -14,10 +15,14 @@ from datamodules.transforms.batch import (
     RandomCrop,
     RandomHorizontalFlip,
 )
+from datamodules.transforms.boxes import RandomErasing, RandomResizedCrop
+from datamodules.transforms.color import ColorJitter, RandomGrayscale
+from datamodules.transforms.geometry import RandomAffine, RandomRotation
 
 __all__ = [
     "AlternatingFlip",
     "CIFAR10DataModule",
+    "ColorJitter",
     "CutMix",
     "Cutout",
     "DataError",
@@ -25,7 +30,14 @@ __all__ = [
     "ImageDataModule",
     "MixUp",
     "ProgressiveResize",
+    "RandAugment",
+    "RandomAffine",
     "RandomCrop",
+    "RandomErasing",
+    "RandomGrayscale",
     "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "RandomRotation",
     "SampleDataModule",
+    "TrivialAugmentWide",
 ]

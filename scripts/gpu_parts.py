@@ -56,6 +56,14 @@ TRANSFORMS: dict[str, Callable[[], Any]] = {
     "MixUp": datamodules.MixUp,
     "CutMix": datamodules.CutMix,
     "ProgressiveResize to 24 pixels": lambda: datamodules.ProgressiveResize({0: 24}),
+    "RandomResizedCrop": lambda: datamodules.RandomResizedCrop(32),
+    "RandomErasing": datamodules.RandomErasing,
+    "RandomRotation": lambda: datamodules.RandomRotation(15),
+    "RandomAffine, bilinear": lambda: datamodules.RandomAffine(15, (0.1, 0.1), (0.8, 1.2), 10, "bilinear"),
+    "ColorJitter": lambda: datamodules.ColorJitter(0.4, 0.4, 0.4, 0.1),
+    "RandomGrayscale": datamodules.RandomGrayscale,
+    "TrivialAugmentWide": datamodules.TrivialAugmentWide,
+    "RandAugment": datamodules.RandAugment,
 }
 
 
@@ -385,7 +393,7 @@ def operations(options: argparse.Namespace, results: Results) -> None:
 
 def augmentation_rates(device: torch.device, tiny: bool) -> dict[str, dict[str, list[float]]]:
     """Return the images per second of each transform of uint8 images, by size of the batch."""
-    repeats, calls = (1, 2) if tiny else (5, 100)
+    repeats, calls = (1, 2) if tiny else (5, 30)
     measured = {}
     for size in (64,) if tiny else (128, 512, 2000):
         images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, device=device)

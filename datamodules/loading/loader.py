@@ -173,7 +173,9 @@ class ImageLoader:
     def _transform(self, images: Tensor, targets: Tensor, seed: int, epoch: int, positions: Tensor) -> Batch:
         images, targets, positions = map(self._move, (images, targets, positions))
         generator = torch.Generator(self.device).manual_seed(seed)
-        return self.transform(images, targets, BatchContext(generator, epoch, positions, self.seed, self.num_classes))
+        white = 255 if images.dtype == torch.uint8 else 1  # mixing converts uint8 to float on the same scale
+        context = BatchContext(generator, epoch, positions, self.seed, self.num_classes, white)
+        return self.transform(images, targets, context)
 
     def _load(self, plan: list[tuple[int, Tensor]]) -> Iterator[Batch]:
         """Yield images and targets of each batch of a plan."""

@@ -25,6 +25,7 @@ class BatchContext:
     positions: Tensor  # of the images in the dataset, int64 (N,), on their device
     seed: int  # of the run
     num_classes: int
+    white: int = 255  # on the scale of the images, whose black is 0
 
 
 class BatchTransform(Protocol):
@@ -114,7 +115,7 @@ class Cutout:
         height, width = images.shape[-2:]
         top = _integers(height - self.size + 1, images, draw)
         left = _integers(width - self.size + 1, images, draw)
-        return images.masked_fill(_inside(images, left, top, left + self.size, top + self.size), self.fill), targets
+        return images.masked_fill(inside(images, left, top, left + self.size, top + self.size), self.fill), targets
 
 
 class MixUp:
@@ -158,7 +159,7 @@ class CutMix:
         x, y = _integers(width, images, draw), _integers(height, images, draw)  # the centre
         left, top = (x - half_width).clamp(min=0), (y - half_height).clamp(min=0)
         right, bottom = (x + half_width).clamp(max=width), (y + half_height).clamp(max=height)
-        mixed = torch.where(_inside(images, left, top, right, bottom), images.roll(1, 0), images)
+        mixed = torch.where(inside(images, left, top, right, bottom), images.roll(1, 0), images)
         outside = 1 - (right - left) * (bottom - top) / (height * width)
         return mixed, _blend(_soft(targets, draw.num_classes), outside)
 
@@ -215,7 +216,7 @@ def _flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def _inside(images: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
+def inside(images: Tensor, left: Tensor, top: Tensor, right: Tensor, bottom: Tensor) -> Tensor:
     """Return the mask of each image's box, bool ``(N, 1, H, W)``; ``right`` and ``bottom`` are exclusive."""
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[-2:])
     in_rows = (rows >= top[:, None]) & (rows < bottom[:, None])

@@ -45,10 +45,9 @@ class BatchPipeline:
         self.normalize = normalize
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
-        white = 255 if images.dtype == torch.uint8 else 1  # mixing converts uint8 to float on the same scale
         for transform in self.transforms:
             images, targets = transform(images, targets, draw)
-        return self.normalize(images, white), targets
+        return self.normalize(images, draw.white), targets
 
 
 def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normalize: bool) -> Normalization:

@@ -79,7 +79,7 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     assert results["operations"]["histograms"]["equal"]
     assert len(results["resnet"]["epoch_seconds"]) == len(results["resnet"]["epoch_seconds_without_callbacks"]) == 2
     assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
-    assert len(results["operations"]["augmentation"]["batch 64"]) == 8
+    assert len(results["operations"]["augmentation"]["batch 64"]) == 16
 
     rows, page = tabulate(trial, tmp_path)
     assert ["not yet measured" in row for row in rows] == [False] * 3

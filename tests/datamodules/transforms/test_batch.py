@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from datamodules import DataError
+from datamodules.transforms.auto_augment import RandAugment, TrivialAugmentWide
 from datamodules.transforms.batch import (
     AlternatingFlip,
     BatchContext,
@@ -24,6 +25,9 @@ from datamodules.transforms.batch import (
     RandomHorizontalFlip,
     _hash,
 )
+from datamodules.transforms.boxes import RandomErasing, RandomResizedCrop
+from datamodules.transforms.color import ColorJitter, RandomGrayscale
+from datamodules.transforms.geometry import RandomAffine, RandomRotation
 
 OURS, THEIRS = 20_000, 2_000  # draws of this project's and of torchvision's transforms
 HEIGHT, WIDTH = 6, 9
@@ -37,6 +41,15 @@ ALL = [
     Cutout(3),
     MixUp(),
     CutMix(),
+    RandomResizedCrop(8),
+    RandomErasing(),
+    RandomErasing(value="random"),
+    RandomRotation(30, fill=[1, 2, 3]),
+    RandomAffine(30, (0.2, 0.2), (0.5, 2), 10, "bilinear"),
+    ColorJitter(0.4, 0.4, 0.4, 0.2),
+    RandomGrayscale(0.5),
+    TrivialAugmentWide(),
+    RandAugment(interpolation="bilinear", fill=9),
 ]
 
 
