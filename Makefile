@@ -8,7 +8,7 @@
 # make test-lowest  run all tests with the oldest dependencies that pyproject.toml allows (needs uv)
 
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 # one worker per core, each of one thread; more than 4 would mostly import torch
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
@@ -31,8 +31,8 @@ test-slow: .venv/installed-dev
 	$(PYTEST) -m slow --durations 10
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
-		f"Expected Python 3.11 to 3.13, but {sys.executable} is {v[0]}.{v[1]}. Use make fit PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit( \
+		f"Expected Python 3.11 to 3.14, but {sys.executable} is {v[0]}.{v[1]}. Use make fit PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .

@@ -5,7 +5,7 @@ import warnings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from callbacks.base.drawing import SHARDED
+from callbacks.tools import SHARDED
 
 
 class EMA(EMAWeightAveraging):

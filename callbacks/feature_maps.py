@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from callbacks.base.images import ImageCallback
 from callbacks.base.log import LogSnapshot
-from callbacks.tools.layers import check_maps, denormalized, forward, hooked
-from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max
+from callbacks.tools.layers import check_maps, denormalized, forward, hooked, min_max
+from callbacks.tools.pictures import BACKGROUND, enlarge, grid
 from callbacks.tools.transfer import to_cpu
 
 SIDE = 64  # side of an image or map, in pixels

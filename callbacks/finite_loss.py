@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from callbacks.base.drawing import SHARDED
+from callbacks.tools import SHARDED
 from callbacks.tools.layers import first_of, hooked, network_of
 
 CHECK_INTERVAL = 50  # steps between checks on a device if nothing is logged

@@ -11,8 +11,9 @@ from typing import Any
 
 from project.runs import record
 from project.runs.config import BEST, RESULTS
-from project.runs.folders import TIME
+from project.runs.folders import TIME, all_runs
 from project.runs.metrics import digest_of
+from project.runs.results import Result, read_result
 
 CONFIG = """# lightning.pytorch==2.6.6
 seed_everything: {seed}
@@ -72,3 +73,10 @@ def write_best(run: Path, epoch: int) -> dict[str, Any]:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", str(epoch))
     return {"checkpoint_digest": digest_of(file), "epoch": epoch}
+
+
+def results_of(runs_dir: Path) -> list[Result]:
+    """Return the results of all runs; each must be readable."""
+    results = [read_result(run) for run in all_runs(runs_dir)]
+    assert not any(problems for _, problems in results)
+    return [result for result, _ in results]

@@ -15,25 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from callbacks import (
-    ActivationHistograms,
-    ClassReport,
-    ConfusionMatrix,
-    ConvolutionKernels,
-    Embeddings,
-    FeatureMaps,
-    GradCAM,
-    GradientFlow,
-    Histograms,
-    Hyperparameters,
-    LearningCurves,
-    NetworkGraph,
-    OcclusionSensitivity,
-    PRROCCurves,
-    Throughput,
-    TopMistakes,
-    TrainingBatch,
-)
+import callbacks as ours
+from callbacks import FeatureMaps
 from callbacks.base.log import LogSnapshot
 
 # the attributes of a trainer that callbacks use to run the network
@@ -86,8 +69,9 @@ def decode(event: ImageEvent) -> torch.Tensor:
 
 
 def all_callbacks(**options: int) -> list[Callback]:
+    """Return one of each callback that draws or logs, every epoch."""
     every = {"every_n_epochs": 1} | options
-    watchers = (TrainingBatch, Histograms, ActivationHistograms, GradientFlow, ConvolutionKernels, GradCAM)
-    watchers += (OcclusionSensitivity, ConfusionMatrix, ClassReport, TopMistakes, PRROCCurves, Embeddings)
-    once = (Hyperparameters, NetworkGraph, Throughput, LearningCurves)
-    return [FeatureMaps(["conv?", "pool1"], **every), *(cls(**every) for cls in watchers), *(cls() for cls in once)]
+    once = ("Hyperparameters", "LearningCurves", "NetworkGraph", "Throughput")
+    others = [name for name in ours.__all__ if name not in ("EMA", "FeatureMaps", "TerminateOnNaN")]
+    watchers = (getattr(ours, name)(**({} if name in once else every)) for name in others)
+    return [FeatureMaps(["conv?", "pool1"], **every), *watchers]

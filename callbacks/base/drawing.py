@@ -10,15 +10,13 @@ from weakref import WeakKeyDictionary
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.base.log import LogSnapshot
-from callbacks.tools import warn_once
+from callbacks.tools import SHARDED, warn_once
 
-SHARDED = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
 
 

@@ -12,8 +12,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks.tools.pictures import min_max
-
 Layers = dict[str, Any]  # modules by name
 
 
@@ -102,6 +100,13 @@ def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
     """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1 with the module's ``denormalize``, if any."""
     denormalize = getattr(pl_module, "denormalize", None)
     return denormalize(images) if callable(denormalize) else min_max(images)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Map each channel of each image, ``(N, C, H, W)``, separately to 0 to 1."""
+    maps = maps.nan_to_num(0, 0, 0)
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-12)
 
 
 def names_of(pl_module: LightningModule, count: int) -> list[str]:

@@ -28,13 +28,6 @@ def symmetric(weights: Tensor) -> Tensor:
     return 0.5 + 0.5 * weights / weights.abs().amax().clamp_min(1e-12)
 
 
-def min_max(maps: Tensor) -> Tensor:
-    """Map each channel of each image, ``(N, C, H, W)``, separately to 0 to 1."""
-    maps = maps.nan_to_num(0, 0, 0)
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    return (maps - low) / (high - low).clamp_min(1e-12)
-
-
 def enlarge(images: Tensor, size: int) -> Tensor:
     """Repeat the pixels of ``(..., H, W)`` by an integer factor, until the larger side has at least ``size``."""
     factor = -(-size // max(images.shape[-2:]))

@@ -202,7 +202,8 @@ class ImageLoader:
 
 def _leave_group(worker: int) -> None:
     """Leave the process group, so that signals reach only the main process, which may still need batches."""
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
 
 
 def _shared(batch: Any) -> Any:

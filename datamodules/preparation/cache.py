@@ -117,4 +117,5 @@ def _writing(path: Path | None) -> Iterator[BinaryIO]:
     kind = f"{path.stem.rpartition('_')[0]}_*"
     for old in path.parent.glob(kind):  # also of killed processes; those that have mapped it can still read it
         if old != path:
-            old.unlink()
+            with contextlib.suppress(PermissionError):  # Windows does not delete what is mapped
+                old.unlink()

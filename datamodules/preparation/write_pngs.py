@@ -17,6 +17,7 @@ from datamodules.reading.png import encode_pngs
 
 JOB = 500  # images that a thread writes at a time
 SOURCE = "source.json"  # origin of the images of a subset
+FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)  # Windows would change line ends
 
 
 def cores() -> int:
@@ -91,7 +92,7 @@ def convert(batches: Iterable[ImageBatch], images: Path, class_names: Sequence[s
 
 def _write_pngs(paths: Sequence[str], pixels: np.ndarray) -> None:
     for path, content in zip(paths, encode_pngs(pixels), strict=True):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)  # three times as fast as open()
+        file = os.open(path, FLAGS, 0o666)  # three times as fast as open()
         try:
             if os.write(file, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from callbacks.finite_loss import NotFiniteError
 from project.resume.ranks import world_size
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
 REPEATED = 1.0  # seconds; `timeout` and similar programs send a signal both to a process and to its group
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota exceeded, file size limit
 INTERVAL = 10  # batches between all-reduces of whether to stop

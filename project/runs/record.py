@@ -4,11 +4,11 @@ A process that trains holds a lock on its run directory, which the operating sys
 run whose state is "running" but whose lock is free was killed.
 """
 
-import fcntl
 import json
 import os
 import platform
 import re
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout, lock_descriptor
 
 from atomic_files import write_atomically
 from project.errors import RunError
@@ -159,12 +159,15 @@ def _acquire(run: Path) -> BaseFileLock:
 
 def _is_locked(run: Path) -> bool:
     """Return whether a process holds the lock; False if locks are not supported, or the file cannot be read."""
-    try:
-        with (run / LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several processes may check at once
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
+    for _ in range(3):  # another process that checks holds it for a moment, too
+        try:
+            with (run / LOCK).open() as lock:
+                if lock_descriptor(lock.fileno(), blocking=False):
+                    return False
+        except OSError:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _write(run: Path, info: dict[str, Any]) -> None:

@@ -121,7 +121,8 @@ def start(args: list[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
 def count_signals() -> Iterator[list[int]]:
     """Yield a list to which signals are added instead of ending this process; ignored ones stay ignored."""
     received: list[int] = []
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    known = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}  # Windows has no SIGHUP
+    numbers = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
         yield received

@@ -1,6 +1,7 @@
 import torch
 
-from callbacks.tools.pictures import BACKGROUND, enlarge, grid, min_max, symmetric
+from callbacks.tools.layers import min_max
+from callbacks.tools.pictures import BACKGROUND, enlarge, grid, symmetric
 
 
 def test_cells_are_laid_out_in_rows_and_columns_and_empty_cells_are_grey() -> None:

@@ -50,9 +50,9 @@ def test_an_argument_of_a_callback_is_changed_by_its_name(parse: Any) -> None:
 
 def test_a_callback_is_switched_off_and_on_by_its_name(parse: Any) -> None:
     default = parse([])
-    off = parse(["--callbacks.grad_cam", "false"])
-    assert off == default | {"grad_cam": False} == parse([], "callbacks: {grad_cam: false}")
-    assert parse(["--callbacks.grad_cam", "true"], "callbacks: {grad_cam: false}") == default
+    off = parse(["--callbacks.feature_maps", "false"])
+    assert off == default | {"feature_maps": False} == parse([], "callbacks: {feature_maps: false}")
+    assert parse(["--callbacks.feature_maps", "true"], "callbacks: {feature_maps: false}") == default
     again = parse(["--callbacks.learning_rate=false", "--callbacks.learning_rate=true"])
     assert again["learning_rate"]["init_args"]["log_momentum"] is True  # with the arguments of callbacks.yaml
 
@@ -68,8 +68,8 @@ def test_all_callbacks_are_switched_off_at_once(parse: Any) -> None:
 def test_a_later_option_overrides_an_earlier_one(parse: Any) -> None:
     marker = ["--callbacks.marker", "test_named_callbacks.Marker"]
     assert parse([*marker, "--callbacks", "false"]) == ALL_OFF | {"marker": False}
-    assert parse(["--callbacks.kernels.every_n_epochs=2", "--callbacks.kernels=false"])["kernels"] is False
-    assert parse(["--callbacks.kernels=true", "--callbacks=false"]) == ALL_OFF
+    assert parse(["--callbacks.histograms.every_n_epochs=2", "--callbacks.histograms=false"])["histograms"] is False
+    assert parse(["--callbacks.histograms=true", "--callbacks=false"]) == ALL_OFF
 
 
 def test_a_config_may_be_text(parse: Any) -> None:

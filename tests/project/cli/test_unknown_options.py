@@ -47,10 +47,10 @@ def error_of(*args: str) -> str:
         ("--depth 20", "--model.network.depth"),
         ("--model.optimiser.lr=3", "--model.optimizer.lr"),
         ("--callbacks.histogram.every_n_epochs 5", "--callbacks.histograms"),
-        ("--callbacks.grad_camm false", "--callbacks.grad_cam"),
+        ("--callbacks.feature_mapss false", "--callbacks.feature_maps"),
         ("--model.optimizer.momentun=3", "momentum"),
         ("--data.bach_size=3", "batch_size"),
-        ("--callbacks.kernels.every_n_epoch=3", "every_n_epochs"),
+        ("--callbacks.histograms.every_n_epoch=3", "every_n_epochs"),
         ("--model.param_groups=[{patern:3}]", "pattern"),
         ('--trainer={"lr":3}', "--model.optimizer.lr"),
         ("--log_every 20", "--trainer.log_every_n_steps"),
@@ -86,8 +86,11 @@ def test_other_commands_report_unknown_options(command: list[str]) -> None:
         ),
         ("model: {init_args: {optimizer: {init_args: {\n  momentun: 1}}}}\n", "in {}:2. Did you mean momentum?"),
         ("optimizer:\n  class_path: torch.optim.Adam\n", "in {}:2. Did you mean model.optimizer?"),
-        ("callbacks:\n  grad_camm: false", "got 'callbacks.grad_camm' in {}:2. Did you mean callbacks.grad_cam?"),
-        ("callbacks:\n  kernels:\n    every_n_epoch: 5", "in {}:3. Did you mean every_n_epochs?"),
+        (
+            "callbacks:\n  feature_mapss: false",
+            "in {}:2. Did you mean callbacks.feature_maps?",
+        ),
+        ("callbacks:\n  histograms:\n    every_n_epoch: 5", "in {}:3. Did you mean every_n_epochs?"),
         ("trainer:\n  max_epoch: 3\n", "got 'trainer.max_epoch' in {}:2. Did you mean trainer.max_epochs?"),
         ("fit:\n  trainer:\n    max_epochs: 3\n", "in {}:3. Did you mean trainer.max_epochs?"),
         (
@@ -107,7 +110,10 @@ def test_an_unknown_key_is_reported_with_its_file_and_line(text: str, expected: 
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        (["--callbacks.kernels=false", "--callbacks.kernels.every_n_epochs=5"], "Set --callbacks.kernels true before"),
+        (
+            ["--callbacks.histograms=false", "--callbacks.histograms.every_n_epochs=5"],
+            "Set --callbacks.histograms true before",
+        ),
         (
             ["--model.lr_scheduler.step_size=1", "--model.lr_scheduler=torch.optim.lr_scheduler.StepLR"],
             "Put --model.lr_sch",

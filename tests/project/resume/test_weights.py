@@ -198,7 +198,7 @@ def test_code_that_hyperparameters_name_is_not_executed(
     main(["fit", *options, f"--ckpt_path={file}", "--trainer.max_epochs=2", "--callbacks=false"])
     main(["test", *options, f"--model.pretrained={file}"])
     capsys.readouterr()
-    for command in (["predict", "a.png"], ["export", "--format=onnx"]):
+    for command in [["predict", "a.png"], ["export", "--format=onnx"]]:
         with pytest.raises(SystemExit, match="2"):
             main([*command, f"--ckpt_path={file}"])
         assert "evil.ckpt calls torch.hub.load, which is not known to be a part" in capsys.readouterr().err

@@ -4,11 +4,10 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
-from run_folders import write_best, write_run, write_test
+from run_folders import results_of, write_best, write_run, write_test
 
 from project.runs import record
 from project.runs.repeats import read_results, repeats
-from project.runs.results import Result
 
 METRICS = """epoch,step,train/loss,train/acc,val/loss,val/acc
 0,9,,,0.9,0.5
@@ -20,12 +19,6 @@ METRICS = """epoch,step,train/loss,train/acc,val/loss,val/acc
 3,39,,,0.8,0.75
 """
 RECORD = {"state": "finished", "seconds": 90.0, "data": {"digest": "d1"}}
-
-
-def results_of(runs_dir: Path) -> list[Result]:
-    results, problems = read_results(runs_dir)
-    assert not problems
-    return results
 
 
 def test_result_is_read_from_the_files_of_a_run(tmp_path: Path) -> None:
