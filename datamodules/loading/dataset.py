@@ -57,7 +57,9 @@ class ImageDataset(Dataset):
         folder = prepared.folder
         label_of = [names.index(name) for name in prepared.class_names]
         entries = [(file, label_of[label]) for file, label in prepared.entries[split]]
-        row_of = {file: row for row, file in enumerate(prepared.files)}
+        if pixels is None:
+            return cls(folder.images, entries, prepared.size, folder.resize, transform)
+        row_of = {file: row for row, file in enumerate(prepared.rows)}
         rows = torch.tensor([row_of[file] for file, _ in entries])
         return cls(folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache)
 
