@@ -1,5 +1,6 @@
 """Load training images from their original files, in the size and shape that these have."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -7,14 +8,23 @@ from torch import Tensor
 
 from datamodules.errors import DataError
 from datamodules.loading.dataset import ImageDataset
-from datamodules.reading.decode import read_rgb
-from datamodules.transforms.image import Transform, seeded
+from datamodules.preparation.index import Entry
+from datamodules.reading.random_crop import can_reduce, read_crop, read_pixels
+from datamodules.transforms.image import Transform, seeded, split_first
 
 TRAIN_NOT_ON_DEVICE = "--data.cache device keeps only images of val: --data.originals reads those of train from files."
 
 
 class OriginalsDataset(ImageDataset):
-    """Images whose transform receives the original pixels, uint8 ``(3, H, W)``; ``load`` returns resized ones."""
+    """Images whose transform receives the original pixels, uint8 ``(3, H, W)``; ``load`` returns resized ones.
+
+    If the transform begins with a RandomResizedCrop, large JPEG files are decoded at a reduced scale.
+    """
+
+    def __post_init__(self, entries: Sequence[Entry]) -> None:
+        super().__post_init__(entries)
+        first, rest = split_first(self.transform)
+        self._crop, self._rest = (first, rest) if can_reduce(first) else (None, self.transform)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """Return an image as the transform returns it, and its label."""
@@ -47,8 +57,8 @@ class OriginalsDataset(ImageDataset):
         return cast(Tensor, images), self.targets.index_select(0, positions)
 
     def _read(self, path: str) -> Tensor:
-        transform = cast(Transform, self.transform)
-        return transform(torch.from_numpy(read_rgb(path)).permute(2, 0, 1))
+        rest = cast(Transform, self._rest)
+        return rest(read_pixels(path) if self._crop is None else read_crop(path, self._crop))
 
 
 def check_size(transform: Transform | None, size: int) -> None:
