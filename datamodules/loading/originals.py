@@ -1,7 +1,7 @@
 """Load training images from their original files, in the size and shape that these have."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class OriginalsDataset(ImageDataset):
     def __post_init__(self, entries: Sequence[Entry]) -> None:
         super().__post_init__(entries)
         first, rest = split_first(self.transform)
-        self._crop, self._rest = (first, rest) if can_reduce(first) else (None, self.transform)
+        self._crop: Any = first if can_reduce(first) else None
+        self._rest = self.transform if self._crop is None else rest
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """Return an image as the transform returns it, and its label."""

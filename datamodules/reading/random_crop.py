@@ -1,7 +1,7 @@
 """Decode image files for a random crop: large JPEG files at a reduced scale, others at full size."""
 
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,20 +17,19 @@ try:
 except ImportError:  # torchvision 0.29 announces their removal; Pillow takes 1.5 times as long
     decode_jpeg = None
 
-Crop = v1.RandomResizedCrop | v2.RandomResizedCrop
 LEAST = 1.5  # pixels of a reduced crop per pixel of the result: with 1, pixels of a noisy photo differ by 3 of 255
 
 
-def can_reduce(transform: object) -> bool:
+def can_reduce(transform: Any) -> bool:
     """Return whether a transform is a RandomResizedCrop, not a subclass, with the usual interpolation."""
     if type(transform) not in (v1.RandomResizedCrop, v2.RandomResizedCrop):
         return False
     bilinear = (v2.InterpolationMode.BILINEAR, "bilinear", Image.Resampling.BILINEAR)
-    return bool(transform.antialias) and transform.interpolation in bilinear  # type: ignore[attr-defined]  # as above
+    return bool(transform.antialias) and transform.interpolation in bilinear
 
 
-def read_crop(path: str, crop: Crop) -> Tensor:
-    """Return a random crop of an image file, uint8 ``(3, H, W)``, as ``crop`` returns it for the pixels of the file.
+def read_crop(path: str, crop: Any) -> Tensor:
+    """Return a random crop of an image file, uint8 ``(3, H, W)``, as a RandomResizedCrop returns it for its pixels.
 
     If the crop is much larger than the result, only as many pixels of a JPEG file are computed as it needs. The mean
     difference from ``crop`` is then below 2 of 255; other crops are equal. The same random numbers are drawn.
@@ -90,6 +89,7 @@ def _read_reduced(
     top, left, height, width = crop
     with Image.open(path) as image:
         drafted = image.draft(None, (image.width // reduction, image.height // reduction))
+        assert drafted is not None, "a JPEG file can be reduced"
         image.load()
         rgb, (x, y, right, bottom) = upright(image, *drafted[1][2:])
         scale_y, scale_x = (bottom - y) / header.height, (right - x) / header.width
