@@ -3,8 +3,7 @@
 import itertools
 import multiprocessing
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from measure import now
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -22,6 +22,7 @@ from datamodules.loading.loader import ImageLoader
 
 SIZE, BATCH, WORKERS = 224, 128, 2
 PHOTO = (500, 375)
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -65,21 +66,15 @@ def originals(folder: Path, root: Path) -> ImageLoader:
     data = FolderDataModule(str(root), str(folder), batch_size=BATCH, num_workers=WORKERS, **options)
     data.prepare_data()
     data.setup("fit")
-    return data.train_dataloader()
-
-
-def on_device(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches on the GPU, if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for images, targets in batches:
-        yield images.to(device, non_blocking=True), targets
+    loader = data.train_dataloader()
+    loader.device = DEVICE  # without a Trainer it is the CPU
+    return loader
 
 
 def epoch(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Iterate over an epoch and return its number of images."""
-    count = sum(len(images) for images, _ in on_device(batches))
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Iterate over an epoch on the GPU, if there is one, and return its number of images."""
+    count = sum(len(images.to(DEVICE, non_blocking=True)) for images, _ in batches)
+    now()  # waits for the copies
     return count
 
 
@@ -87,7 +82,7 @@ def rows(folder: Path, count: int) -> list[tuple[str, str, Callable[[], int]]]:
     """Write photos, and return what is measured of them, who does it, and how: an epoch of either loader after one."""
     write_photos(folder / "photos", count)
     peer, own = image_folder(folder / "photos"), originals(folder / "photos", folder / "photos_data")
-    what = f"{count:,} photos of 500x375 to random crops of 224x224"
+    what = f"{count:,} photos of 500x375 to random crops of 224x224, batch {BATCH}"
     loaders = (("ImageFolder", peer), ("this project, originals", own))
     for _, batches in loaders:
         epoch(batches)  # starts the workers
@@ -116,7 +111,7 @@ def rates(folder: Path, count: int, repeats: int) -> dict[str, list[float]]:
     """Return the images per second of each loader in alternating epochs."""
     measured: dict[str, list[float]] = {}
     for _, (_, who, do) in itertools.product(range(repeats), rows(folder, count)):
-        begin = time.perf_counter()
+        begin = now()
         images = do()
-        measured.setdefault(who, []).append(round(images / (time.perf_counter() - begin)))
+        measured.setdefault(who, []).append(round(images / (now() - begin)))
     return measured

@@ -55,7 +55,7 @@ class DataFolder:
         return files_of(entries if self.caches_train else {stage: entries[stage] for stage in STAGES[1:]})
 
     def cache(self, size: int, fingerprint: str) -> Path | None:
-        """Return the path of the cache, or None if there is to be none."""
+        """Return the path of the cache, or None without one."""
         if not self.cached:
             return None
         part = "" if self.caches_train else f" without train{self._fold()}".replace(" ", "-")
