@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from callbacks.tools.pictures import min_max
+from callbacks.tools.pictures import as_rgb, min_max
 
 Layers = dict[str, Any]  # modules by name
 
@@ -99,9 +99,9 @@ def check_maps(output: Any, layer: str) -> Tensor:
 
 
 def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1 with the module's ``denormalize``, if any."""
+    """Convert normalised images ``(N, C, H, W)`` to RGB from 0 to 1 with the module's ``denormalize``, if any."""
     denormalize = getattr(pl_module, "denormalize", None)
-    return denormalize(images) if callable(denormalize) else min_max(images)
+    return as_rgb(denormalize(images) if callable(denormalize) else min_max(images))
 
 
 def names_of(pl_module: LightningModule, count: int) -> list[str]:

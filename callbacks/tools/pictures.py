@@ -35,6 +35,11 @@ def min_max(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp_min(1e-12)
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """Return the first three channels of images ``(N, C, H, W)``, or the first as grey if there are fewer."""
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+
+
 def enlarge(images: Tensor, size: int) -> Tensor:
     """Repeat the pixels of ``(..., H, W)`` by an integer factor, until the larger side has at least ``size``."""
     factor = -(-size // max(images.shape[-2:]))

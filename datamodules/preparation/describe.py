@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.errors import SHOWN, DataError, first_few
+from datamodules.errors import SHOWN, DataError, ImageError, first_few
 from datamodules.preparation.cache import cache_path, fingerprint, is_cached, scan
 from datamodules.preparation.dataset_info import FILE, DatasetInfo, PixelStats
 from datamodules.preparation.index import STAGES, Entries, count_labels, digest_of, text_of
@@ -30,6 +30,7 @@ class DataFolder:
     skip: bool  # whether unreadable images are excluded instead of raising an error
     folds: int | None
     fold: int  # index of the fold that is held out for validation
+    channels: int = 3  # to which images are converted
 
     def __post_init__(self) -> None:
         self.images = self.path  # folder to which paths in index files are relative
@@ -50,9 +51,10 @@ class DataFolder:
         return {"train": train, "val": val, "test": entries["test"]}
 
     def key(self, size: int) -> str:
-        """Return the key of this size, resize mode and fold in ``dataset.json``."""
+        """Return the key of this size, resize mode, number of channels and fold in ``dataset.json``."""
         fold = "" if self.folds is None else f" fold {self.fold} of {self.folds}"
-        return (str(size) if self.resize is None else f"{size} {self.resize}") + fold
+        channels = "" if self.channels == 3 else f"{self.channels} channels "
+        return channels + (str(size) if self.resize is None else f"{size} {self.resize}") + fold
 
 
 class Prepared(NamedTuple):
@@ -64,7 +66,7 @@ class Prepared(NamedTuple):
     files: list[str]  # all files in index files, sorted: the rows of the cache
     size: int  # side in pixels
     stats: PixelStats
-    cache: Path | None  # decoded images, uint8 ``(N, 3, size, size)``
+    cache: Path | None  # decoded images, uint8 ``(N, C, size, size)``
     split: dict[str, object]  # settings of the split
     digests: dict[str, str]  # SHA-256 of the index files
 
@@ -88,10 +90,10 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
     stats = info.pixels.get(folder.key(size))
     if stats is None:
         return None
-    cache = cache_path(folder.path, size, folder.resize, stats.fingerprint) if folder.cached else None
-    if cache is not None and not is_cached(cache, len(files), size):
+    cache = cache_path(folder.path, size, folder.resize, stats.fingerprint, folder.channels) if folder.cached else None
+    if cache is not None and not is_cached(cache, len(files), size, folder.channels):
         return None
-    if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize):
+    if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize, folder.channels):
         return None
     if stats.unreadable and not folder.skip:
         first, *others = stats.unreadable.values()
@@ -112,9 +114,9 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     check_complete(folder, entries, names, {})
     files = files_of(listed)
     size = find_size(folder, files)
-    key = fingerprint(folder.images, files, size, folder.resize)
-    keep_at = cache_path(folder.path, size, folder.resize, key) if folder.cached else None
-    result = scan(folder.images, files, size, folder.resize, keep_at)
+    key = fingerprint(folder.images, files, size, folder.resize, folder.channels)
+    keep_at = cache_path(folder.path, size, folder.resize, key, folder.channels) if folder.cached else None
+    result = scan(folder.images, files, size, folder.resize, keep_at, folder.channels)
     entries = without(entries, result.unreadable)
     check_complete(folder, entries, names, result.unreadable)
     row_of = {file: row for row, file in enumerate(files)}
@@ -143,7 +145,7 @@ def verify(prepared: Prepared, before: DatasetInfo | None) -> None:
     """
     folder = prepared.folder
     known = (before.pixels if before else {}).get(folder.key(prepared.size), prepared.stats)
-    result = scan(folder.images, prepared.files, prepared.size, folder.resize, None)
+    result = scan(folder.images, prepared.files, prepared.size, folder.resize, None, folder.channels)
     if hashlib.sha256(b"".join(result.digests)).hexdigest() != known.digest:
         raise DataError(
             f"Expected the pixels that {folder.path / FILE} describes, but files in {folder.images} have changed. If "
@@ -157,11 +159,17 @@ def files_of(entries: Entries) -> list[str]:
 
 
 def find_size(folder: DataFolder, files: list[str]) -> int:
-    """Return the size of a folder, or else the side in pixels of the first image, which must be square."""
+    """Return the size of a folder, or else the side in pixels of the first readable image, which must be square."""
     if folder.size is not None:
         return folder.size
-    (path,) = paths_of(folder.images, files[:1])
-    height, width, _ = read_rgb(path).shape
+    paths = paths_of(folder.images, files)
+    for path in paths:
+        try:
+            height, width, _ = read_rgb(path, channels=folder.channels).shape
+            break
+        except ImageError:
+            if not folder.skip or path == paths[-1]:
+                raise
     if height != width:
         raise DataError(f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size.")
     return height

@@ -326,7 +326,8 @@ def test_what_decoding_loses_is_reported_once_and_by_prepare(
         picture.putalpha(100)
         picture.save(file)
     first = files[0].relative_to(photos)
-    note = f"{len(files)} images have transparent parts, which are composited over white (for example {first})."
+    what = "have transparent parts, which are composited over white unless --data.channels is 4"
+    note = f"{len(files)} images {what} (for example {first})."
     with caplog.at_level("INFO"):
         data(photos)
         data(photos).setup("fit")
