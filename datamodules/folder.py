@@ -89,7 +89,7 @@ class FolderDataModule(ImageDataModule):
         files = [*self.tables.values(), *{path.with_name(CLASSES) for path in self.tables.values()}]
         digests = {path.name: digest_of(path.read_bytes())[:16] for path in files if path.is_file()}
         if digests and self.csv_columns:
-            digests["columns"] = list(self.csv_columns)
+            digests["--data.csv_columns"] = ", ".join(self.csv_columns)
         tables = digests or self.before.get("tables")  # the CSV files may be gone
         return settings | ({"tables": tables} if tables else {})
 

@@ -68,7 +68,9 @@ def read_rgb(
     try:
         if channels > 3 and is_tiff(path):
             bands = read_bands(path, channels)
-            return np.dstack([band if size is None else _fit(band, (0, 0, *band.size), size, resize) for band in bands])
+            if size is not None:
+                bands = [_fit(band, (0, 0, *band.size), size, resize) for band in bands]
+            return np.dstack(list(map(np.asarray, bands)))
         with Image.open(path) as image:
             if image.format in _NOT_PICTURES:
                 raise UnidentifiedImageError

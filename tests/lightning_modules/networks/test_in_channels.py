@@ -6,29 +6,18 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_modules.extras.autoencoder import ConvAutoencoder
 from lightning_modules.networks import MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression, WideResNet, ZooNetwork
-from lightning_modules.networks.airbench import Airbench
 from lightning_modules.networks.build import build_network
 from lightning_modules.networks.in_channels import set_in_channels
 
-NETWORKS: list[Any] = [MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression, Airbench, ConvAutoencoder]
+NETWORKS: list[Any] = [MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression]
 
 
 @pytest.mark.parametrize("network", [*NETWORKS, partial(WideResNet, depth=10, widen_factor=1)])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_networks_take_the_channels_of_the_data(network: Any, channels: int) -> None:
     output = build_network(network, 7, 32, channels).eval()(torch.zeros(1, channels, 32, 32))
-    assert output.shape == ((1, channels, 32, 32) if network is ConvAutoencoder else (1, 7))
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_airbench_whitens_any_channels(channels: int) -> None:
-    network = Airbench(7, in_channels=channels)
-    network.whiten(torch.randn(50, channels, 32, 32))
-    outputs = network.whitening(torch.randn(50, channels, 32, 32)).transpose(0, 1).flatten(1)
-    assert len(outputs) == 8 * channels
-    torch.testing.assert_close(outputs.var(1), torch.ones(8 * channels), atol=0.1, rtol=0)
+    assert output.shape == (1, 7)
 
 
 def test_a_library_network_gives_a_grey_image_the_output_of_its_rgb_version() -> None:
