@@ -67,7 +67,7 @@ def read_index(path: Path) -> list[Entry]:
 
 
 def read_classes(path: Path) -> list[str] | None:
-    """Return the lines of ``classes.txt`` that are not empty; None if there is no such file.
+    """Return the lines of ``classes.txt`` that are not empty; None if the file is missing.
 
     Raises:
         DataError: A name is repeated.

@@ -2,10 +2,7 @@
 
 import csv
 import io
-import os
-import posixpath
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +10,10 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.errors import DataError, first_few
+from datamodules.preparation.image_finder import Images
 from datamodules.preparation.index import CLASSES, STAGES, Entries, read_classes
 from datamodules.preparation.layout import class_folders, complete, stages_in
 from datamodules.reading.decode import printable
-from datamodules.reading.files import is_image, relative_files
 
 SUFFIXES = (".csv", ".tsv")
 # names of columns in lower case without punctuation
@@ -31,37 +28,6 @@ class Row(NamedTuple):
     line: int
     path: str
     label: str
-
-
-class Images:
-    """The images in a folder, which are found by paths, names or names without suffix."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.by_name: dict[str, list[str]] = defaultdict(list)
-        for file in filter(is_image, relative_files(root, root)):
-            name = file.rpartition("/")[2]
-            for key in {name, os.path.splitext(name)[0]}:
-                self.by_name[key].append(file)
-
-    def find(self, text: str, table: Path) -> list[str]:
-        """Return the images that a cell of a CSV file may mean, relative to the root: one, unless it is wrong.
-
-        A path is absolute, relative to the folder of the CSV file, or the end of the path of an image, with or without
-        suffix. Images in the folder of another stage, such as test for ``train.csv``, need a relative path.
-        """
-        path = posixpath.normpath(text.replace("\\", "/"))
-        place = table.parent / path
-        if os.path.isfile(place):
-            file = Path(os.path.relpath(place, self.root)).as_posix()
-            return [Path(os.path.abspath(place)).as_posix() if file.startswith("../") else file]
-        stage, found = set(stages_in(table.stem)), []
-        for file in self.by_name.get(path.rpartition("/")[2], ()):
-            stages = {word for folder in file.split("/")[:-1] for word in stages_in(folder)}
-            ends = (f"/{each}".endswith(f"/{path}") for each in (file, os.path.splitext(file)[0]))
-            if any(ends) and not (stage and stages - stage):
-                found.append(file)
-        return found
 
 
 def find_tables(root: Path) -> dict[str, Path]:
@@ -139,7 +105,7 @@ def read_table(path: Path, columns: Sequence[str] | None, images: Images, is_tra
     elif len(header) == 2 and not any(places):
         places[0] = [i for i, cell in enumerate(header) if images.find(cell, path)][:1]
         lines.insert(0, lines[0])  # no header
-    if columns is None and len(header) == 2 and sorted(map(len, places)) == [0, 1]:  # one tells the other
+    if columns is None and len(header) == 2 and sorted(map(len, places)) == [0, 1]:  # one gives the other
         places = [place or [1 - sum(map(sum, places))] for place in places]
     if not is_train and len(places[0]) == 1 and not places[1]:
         rank_zero_info(f"{path} has no labels, so it is not used. `predict` classifies its images.")
