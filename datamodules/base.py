@@ -29,7 +29,7 @@ from datamodules.transforms.normalize import NOT_NORMALIZED, BatchPipeline, Norm
 class ImageDataModule(LightningDataModule, ABC):
     """Images in a folder, listed by ``train.txt``, ``val.txt`` and ``test.txt``.
 
-    Batches reach the module as float32 ``(N, 3, H, W)``, augmented and normalised, on the device where it is trained,
+    Batches reach the module as float32 ``(N, C, H, W)``, augmented and normalised, on the device where it is trained,
     with targets int64 ``(N,)``, or float ``(N, num_classes)`` after a mixing transform. A seed determines the batches,
     regardless of the number of workers and of where the pixels are stored. One process prepares all on first use.
 
@@ -47,7 +47,7 @@ class ImageDataModule(LightningDataModule, ABC):
         originals: Read training images from their original files in every epoch, so that ``train_transforms``, such as
             RandomResizedCrop, receive all their pixels. The cache then holds only images of val and test.
         train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8
-            ``(3, H, W)``, applied in this order.
+            ``(C, H, W)``, applied in this order.
         eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
             several views of an image, whose logits are averaged.
         batch_transforms: Augmentation of whole training batches on the device; see ``datamodules.transforms.batch``.
@@ -59,6 +59,8 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: Index of the fold that is held out for validation, from 0.
         on_bad_image: "skip" excludes unreadable images and lists them; "error" stops at the first one.
         seed: Seed of shuffling and augmentation; by default that of ``seed_everything``.
+        channels: Number of channels C: 1 for grey, 3 for RGB, 4 for RGB and alpha, or that of TIFF files. Other images
+            are converted, except to 5 or more.
         overwrite_split: Write the index files again if they were created with other settings or from other images; the
             old ones are renamed to ``train.txt.old`` and so on.
     """
@@ -82,6 +84,7 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: NonNegativeInt = 0,
         on_bad_image: Literal["error", "skip"] = "error",
         seed: NonNegativeInt | None = None,
+        channels: PositiveInt = 3,
         overwrite_split: bool = False,
     ) -> None:
         super().__init__()
@@ -90,7 +93,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.cache = cache
         self.originals = originals
-        self.folder = DataFolder(self.root, image_size, resize, cache != "none", on_bad_image == "skip", folds, fold)
+        reading = image_size, resize, cache != "none", on_bad_image == "skip", folds, fold, int(channels)
+        self.folder = DataFolder(self.root, *reading)
         self.folder.caches_train = not originals
         self.train_transforms = train_transforms or []
         self.eval_transforms = eval_transforms or []
@@ -100,7 +104,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.drop_last = drop_last
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.overwrite_split = overwrite_split
-        self._own_normalization = find_normalization(self.train_transforms, self.eval_transforms, normalize)
+        lists = self.train_transforms, self.eval_transforms
+        self._own_normalization = find_normalization(*lists, normalize, channels)
         self._matched: tuple[list[str] | None, Normalization] | None = None  # see match
         self._prepared: Prepared | None = None
 
@@ -158,16 +163,16 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels of the images that the module receives."""
-        return output_size(self.transform_of("test"), self.prepared.size, self.normalize)
+        return output_size(self.transform_of("test"), self.prepared.size, self.normalize, channels=self.folder.channels)
 
     @property
     def mean(self) -> list[float]:
-        """Mean of R, G and B with which batches, or else ``eval_transforms``, normalise images of 0 to 1."""
+        """Mean of each channel with which batches, or else ``eval_transforms``, normalise images of 0 to 1."""
         return self._normalization[0]
 
     @property
     def std(self) -> list[float]:
-        """Standard deviation of R, G and B, see ``mean``; 1 for a constant channel."""
+        """Standard deviation of each channel, see ``mean``; 1 for a constant channel."""
         return self._normalization[1]
 
     @property
@@ -184,8 +189,12 @@ class ImageDataModule(LightningDataModule, ABC):
         ``class_names``, which include those of the data, is None if the network accepts images of any class.
 
         Raises:
-            DataError: ``eval_transforms`` normalise images in another way.
+            DataError: The network takes other channels, or ``eval_transforms`` normalise images in another way.
         """
+        if len(mean) != self.folder.channels:
+            raise DataError(
+                f"Expected --data.channels {len(mean)}, as the checkpoint was trained, but got {self.folder.channels}."
+            )
         own = self._own_normalization
         if not self.normalize and not np.allclose(own, (mean, std), atol=1e-3):
             raise DataError(
@@ -197,7 +206,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def transform_of(self, split: str) -> Transform | None:
         """Return the per-image transforms of train, val or test, or None if there are none."""
         transforms = self.train_transforms if split == "train" else self.eval_transforms
-        return compose(transforms) if transforms else None
+        return compose(transforms, self.folder.channels) if transforms else None
 
     # Lightning's hooks, in the order in which they are called
 
@@ -214,10 +223,10 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets = {}
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             transform = self.transform_of(split)
-            output_size(transform, prepared.size, self.normalize, views=split != "train")  # checks it
+            output_size(transform, prepared.size, self.normalize, split != "train", self.folder.channels)  # checks it
             options = prepared, split, self.class_names, transform
             if self.originals and split == "train":
-                check_size(transform, self.image_size)
+                check_size(transform, self.image_size, self.folder.channels)
                 self.datasets[split] = OriginalsDataset.of(*options, None)
             else:
                 self.datasets[split] = ImageDataset.of(*options, pixels)

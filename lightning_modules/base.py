@@ -25,11 +25,12 @@ class ImageModule(TrainableModule):
     They are saved in the checkpoint, which is self-contained: ``load_from_checkpoint(file)``.
 
     Args:
-        network: Class of the network; it is called with the width of its output, and with ``image_size`` if it has an
-            argument of that name without a value.
+        network: Class of the network; it is called with the width of its output, with ``in_channels``, the number of
+            channels of the images, if it has an argument of that name, and with ``image_size`` if it has an argument of
+            that name without a value.
         class_names: Name of each class.
-        mean: Mean of R, G and B with which the data was normalised, on the scale of 0 to 1.
-        std: Standard deviation of R, G and B with which the data was normalised, on the scale of 0 to 1.
+        mean: Mean of each channel with which the data was normalised, on the scale of 0 to 1.
+        std: Standard deviation of each channel with which the data was normalised, on the scale of 0 to 1.
         image_size: Side of the images in pixels.
         width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
@@ -40,7 +41,7 @@ class ImageModule(TrainableModule):
         **kwargs: See ``TrainableModule``.
 
     Raises:
-        MisconfigurationException: The network does not accept images of this size.
+        MisconfigurationException: The network does not accept images of this size or number of channels.
     """
 
     mean: Tensor
@@ -61,15 +62,15 @@ class ImageModule(TrainableModule):
         compile: bool = False,  # noqa: A002  # the name of torch's function
         **kwargs: Any,
     ) -> None:
-        super().__init__(build_network(network, width, image_size), **kwargs)
+        super().__init__(build_network(network, width, image_size, len(mean)), **kwargs)
         self.save_hyperparameters(ignore=["width", "pretrained"], logger=False)  # a checkpoint has its own weights
         self.class_names = class_names
         self.initializers = initializers or []
         self.pretrained = pretrained
         self.channels_last = channels_last
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.example_input_array = torch.zeros(1, 3, image_size, image_size)  # for the model summary
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.example_input_array = torch.zeros(1, len(mean), image_size, image_size)  # for the model summary
         self.output_shape = output_shape(self.network, self.example_input_array)
         initialize(self.network, self.initializers)
         if channels_last:
@@ -107,7 +108,7 @@ class ImageModule(TrainableModule):
             shard(self.network, self.device_mesh, compiled=self.use_compile)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the network's output for normalised images, float ``(N, 3, H, W)``.
+        """Return the network's output for normalised images, float ``(N, C, H, W)``.
 
         Raises:
             ValueError: The images have an integer dtype, so they are not normalised.
@@ -141,9 +142,9 @@ class ImageModule(TrainableModule):
         self.log(name, mean, batch_size=count * devices, sync_dist=True, prog_bar=prog_bar)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalise uint8 images ``(N, 3, H, W)`` for the network."""
+        """Normalise uint8 images ``(N, C, H, W)`` for the network."""
         return (images.to(self.mean.device) / 255 - self.mean) / self.std
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1."""
+        """Convert normalised images ``(N, C, H, W)`` to float from 0 to 1."""
         return (images * self.std + self.mean).clamp(0, 1)

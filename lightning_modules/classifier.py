@@ -16,8 +16,8 @@ from lightning_modules.tta import View, mean_over_views, predicted_classes, prob
 class ImageClassifier(ImageModule):
     """A network that returns logits, with its loss and metrics.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
-    ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, 3, H, W)``, views of one image each.
+    Batches are ``images``, float32 ``(N, C, H, W)``, normalised, and ``targets``, int64 ``(N,)``, or float
+    ``(N, num_classes)`` for mixed images; in validation and test also ``(N, V, C, H, W)``, views of one image each.
     Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss``, ``test/acc`` (means over an epoch and
     all devices; accuracies from 0 to 1), ``test/acc/<class>`` for each class with test images, and ``train/loss_step``
     (one step on one device). Validation and test steps return
@@ -102,18 +102,18 @@ class ImageClassifier(ImageModule):
 
     @torch.inference_mode()
     def classify(self, images: Tensor) -> Tensor:
-        """Return the probability of each class, ``(N, num_classes)``, for raw uint8 RGB images ``(N, 3, H, W)``.
+        """Return the probability of each class, ``(N, num_classes)``, for raw uint8 images ``(N, C, H, W)``.
 
         The module must be in eval mode, as ``load_from_checkpoint(...).eval()`` leaves it. The data's
         ``eval_transforms`` are not applied.
 
         Raises:
-            ValueError: The images are not uint8, or do not have the size that the network was trained on.
+            ValueError: The images are not uint8, or do not have the size or channels that the network was trained on.
         """
-        size = self.hparams["image_size"]
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size):
+        channels, size = len(self.mean), self.hparams["image_size"]
+        if images.dtype != torch.uint8 or images.shape[1:] != (channels, size, size):
             raise ValueError(
-                f"Expected raw uint8 images (N, 3, {size}, {size}), as in training, but got {images.dtype} "
+                f"Expected raw uint8 images (N, {channels}, {size}, {size}), as in training, but got {images.dtype} "
                 f"{tuple(images.shape)}. Resize them, for example with torchvision.transforms.v2.functional.resize."
             )
         return probabilities(mean_over_views(self, self.normalize(images), self.tta))

@@ -16,7 +16,7 @@ def mean_over_views(network: Callable[[Tensor], Tensor], images: Tensor, kinds: 
 
     Args:
         network: Network that returns logits for images.
-        images: Float ``(N, 3, H, W)``, or ``(N, V, 3, H, W)`` if the data already has several views.
+        images: Float ``(N, C, H, W)``, or ``(N, V, C, H, W)`` if the data already has several views.
         kinds: Any of "flip": the image and its mirror image; "translate": the image, with half of the weight, and the
             image shifted by one pixel to the upper left and to the lower right; "crops": its centre and corners of 7/8
             the width, enlarged. Several kinds are combined: ["flip", "translate"] gives 6 views, as in airbench.

@@ -40,6 +40,7 @@ ELSEWHERE = {  # commands that need a network, a server or a shell, and what che
     "python -m pytest tests/test_gradient_norm.py": "test_callback_of_the_readme_logs",
     "python -m pip install onnx onnxscript onnxruntime": "pyproject.toml, extra export",
     "python -m pip install wandb mlflow": "pyproject.toml, extras wandb and mlflow",
+    "python -m pip install tifffile": "tests/datamodules/reading/test_bands.py",
     "python -m pip install trackio": "tests/project/trackers/test_trackio_logger.py",
     "python -m pip install 'pillow>=13'": "pyproject.toml",
     "python -m pip install jupyterlab": "tests/project/test_api.py",
@@ -121,6 +122,9 @@ def template(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     for name in ("cat", "dog"):
         for number in range(12):
             photo(folder / "my_images" / name / f"{number}.jpg", (90 + number, 70))
+            photo(folder / "my_photos" / f"{name}{number}.jpg", (90, 70))
+    lines = [f"{name}{number}.jpg,{name},{number}" for name in ("cat", "dog") for number in range(12)]
+    (folder / "my_photos/labels.csv").write_text("\n".join(["file,species,age", *lines]))
     (folder / "mine.yaml").write_text(block("yaml", "param_groups"))
     for path, code in files().items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

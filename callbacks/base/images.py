@@ -65,7 +65,7 @@ class ImageCallback(DrawingCallback):
     def collect(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> tuple[Any, ...]:
         """Return the arguments of ``draw``, all on the CPU.
 
-        ``images`` are normalised, float ``(N, 3, H, W)``, and ``targets`` int64 ``(N,)``, on the device of the module.
+        ``images`` are normalised, float ``(N, C, H, W)``, and ``targets`` int64 ``(N,)``, on the device of the module.
         """
         raise NotImplementedError
 

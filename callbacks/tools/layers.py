@@ -97,9 +97,9 @@ def check_maps(output: Any, layer: str) -> Tensor:
 
 
 def denormalized(pl_module: LightningModule, images: Tensor) -> Tensor:
-    """Convert normalised images ``(N, 3, H, W)`` to float from 0 to 1 with the module's ``denormalize``, if any."""
+    """Convert normalised images ``(N, C, H, W)`` to RGB from 0 to 1 with the module's ``denormalize``, if any."""
     denormalize = getattr(pl_module, "denormalize", None)
-    return denormalize(images) if callable(denormalize) else min_max(images)
+    return as_rgb(denormalize(images) if callable(denormalize) else min_max(images))
 
 
 def min_max(maps: Tensor) -> Tensor:
@@ -107,6 +107,11 @@ def min_max(maps: Tensor) -> Tensor:
     maps = maps.nan_to_num(0, 0, 0)
     low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-12)
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Return the first three channels of images ``(N, C, H, W)``, or the first as grey if there are fewer."""
+    return images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
 
 
 def names_of(pl_module: LightningModule, count: int) -> list[str]:

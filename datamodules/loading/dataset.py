@@ -29,11 +29,12 @@ class ImageDataset(Dataset):
         entries: Paths and labels.
         size: Side of the images in pixels.
         resize: How images of another size are resized; None if another size is an error.
-        transform: Applied to each image, uint8 ``(3, H, W)``, after loading.
-        pixels: Decoded images, uint8 ``(M, 3, H, W)``; if None, image files are read.
+        transform: Applied to each image, uint8 ``(C, H, W)``, after loading.
+        pixels: Decoded images, uint8 ``(M, C, H, W)``; if None, image files are read.
         rows: Row of each entry in ``pixels``, int64 ``(N,)``; by default, entries and rows are in the same order.
         cache: The ``.npy`` file that ``pixels`` map, if they do.
         skip_unreadable: Leave files that cannot be read out of a batch.
+        channels: Number of channels C of the images.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class ImageDataset(Dataset):
     rows: Tensor | None = None
     cache: Path | None = None
     skip_unreadable: bool = False
+    channels: int = 3
 
     def __post_init__(self, entries: Sequence[Entry]) -> None:
         self.files = [file for file, _ in entries]
@@ -59,18 +61,24 @@ class ImageDataset(Dataset):
         label_of = [names.index(name) for name in prepared.class_names]
         entries = [(file, label_of[label]) for file, label in prepared.entries[split]]
         if pixels is None:
-            return cls(folder.images, entries, prepared.size, folder.resize, transform)
+            return cls(folder.images, entries, prepared.size, folder.resize, transform, channels=folder.channels)
         row_of = {file: row for row, file in enumerate(prepared.rows)}
         rows = torch.tensor([row_of[file] for file, _ in entries])
-        return cls(folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache)
+        arguments = folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache
+        return cls(*arguments, channels=folder.channels)
 
     @classmethod
     def of_files(
-        cls, files: Sequence[str], size: int, resize: Resize = "crop", transform: Transform | None = None
+        cls,
+        files: Sequence[str],
+        size: int,
+        resize: Resize = "crop",
+        transform: Transform | None = None,
+        channels: int = 3,
     ) -> "ImageDataset":
         """Return image files whose targets are their positions; those that cannot be read are left out of a batch."""
         entries = [(file, position) for position, file in enumerate(files)]
-        return cls(Path(), entries, size, resize, transform, skip_unreadable=True)
+        return cls(Path(), entries, size, resize, transform, skip_unreadable=True, channels=channels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Exclude mapped pixels, which a spawned worker maps again: pickling would copy them all."""
@@ -80,12 +88,12 @@ class ImageDataset(Dataset):
         return len(self.targets)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return an image as the transform returns it, or else uint8 ``(3, H, W)``, and its label; see ``load``."""
+        """Return an image as the transform returns it, or else uint8 ``(C, H, W)``, and its label; see ``load``."""
         images, targets = self.load(torch.tensor([range(len(self))[position]]))
         return images[0] if self.transform is None else self.transform(images[0]), int(targets[0])
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images, uint8 ``(N, 3, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
+        """Return images, uint8 ``(N, C, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
@@ -101,14 +109,15 @@ class ImageDataset(Dataset):
             return torch.stack([self.transform(image) for image in images]), targets
 
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images before transforms, uint8 ``(N, 3, H, W)``, and targets, int64 ``(N,)``."""
+        """Return images before transforms, uint8 ``(N, C, H, W)``, and targets, int64 ``(N,)``."""
         positions = positions.to(self.targets.device)
         self.read_ahead(positions)
         if self.pixels is not None:
             rows = positions if self.rows is None else self.rows.index_select(0, positions)
             return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
         errors: dict[int, DataError] | None = {} if self.skip_unreadable else None
-        images = torch.from_numpy(read_images(self.paths(positions), self.size, self.resize, errors))
+        pixels = read_images(self.paths(positions), self.size, self.resize, errors, channels=self.channels)
+        images = torch.from_numpy(pixels)
         if errors:
             readable = [place for place in range(len(positions)) if place not in errors]
             images, positions = images[readable], positions[readable]

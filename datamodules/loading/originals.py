@@ -16,7 +16,7 @@ TRAIN_NOT_ON_DEVICE = "--data.cache device keeps only images of val: --data.orig
 
 
 class OriginalsDataset(ImageDataset):
-    """Images whose transform receives the original pixels, uint8 ``(3, H, W)``; ``load`` returns resized ones.
+    """Images whose transform receives the original pixels, uint8 ``(C, H, W)``; ``load`` returns resized ones.
 
     If the transform begins with a RandomResizedCrop, large JPEG files are decoded at a reduced scale.
     """
@@ -33,7 +33,7 @@ class OriginalsDataset(ImageDataset):
         return self._read(*self.paths(place)), int(self.targets[place])
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images as the transform returns them, ``(N, 3, H, W)``, and targets, int64 ``(N,)``.
+        """Return images as the transform returns them, ``(N, C, H, W)``, and targets, int64 ``(N,)``.
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
@@ -59,17 +59,19 @@ class OriginalsDataset(ImageDataset):
 
     def _read(self, path: str) -> Tensor:
         rest = cast(Transform, self._rest)
-        return rest(read_pixels(path) if self._crop is None else read_crop(path, self._crop))
+        if self._crop is None:
+            return rest(read_pixels(path, self.channels))
+        return rest(read_crop(path, self._crop, self.channels))
 
 
-def check_size(transform: Transform | None, size: int) -> None:
+def check_size(transform: Transform | None, size: int, channels: int = 3) -> None:
     """Raise DataError unless a transform makes images of any shape ``size`` x ``size``, tried on two shapes."""
-    for shape in ((3, 2 * size, 3 * size), (3, 3 * size, 2 * size)):
+    for shape in ((channels, 2 * size, 3 * size), (channels, 3 * size, 2 * size)):
         image = torch.zeros(shape, dtype=torch.uint8)
         if transform is not None:
             with seeded(0):
                 image = transform(image)
-        if image.shape != (3, size, size):
+        if image.shape != (channels, size, size):
             before, after = (f"{each[-1]}x{each[-2]}" for each in (shape, image.shape))
             raise DataError(
                 f"Expected --data.train_transforms that make every image {size}x{size}, the size of validation images, "

@@ -33,13 +33,13 @@ QUEUED = 64  # chunks that are read before they are written, which limits the me
 class Scan(NamedTuple):
     """Results of one pass over all images."""
 
-    sums: np.ndarray  # int64 (N, 2, 3), see ``channel_sums``
+    sums: np.ndarray  # int64 (N, 2, C), see ``channel_sums``
     digests: list[bytes]  # of each image's pixels: equal for identical images
     unreadable: dict[str, str]  # files that cannot be read, sorted, each with the reason
     losses: dict[str, list[str]]  # the affected files, sorted, by key of decode.LOSSES
 
 
-def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None) -> str:
+def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | None, channels: int = 3) -> str:
     """Return a digest of the path, size (-1 if missing) and modification time of each file, and of the settings."""
     facts: list[int] = []
     for path in paths_of(root, files):
@@ -48,20 +48,22 @@ def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | No
             facts += (stat.st_size, stat.st_mtime_ns)
         except OSError:
             facts += (-1, -1)
-    digest = hashlib.sha256("\n".join([f"{VERSION} {size} {resize}", *files]).encode())
+    settings = f"{VERSION} {size} {resize}" + (f" {channels}" if channels != 3 else "")
+    digest = hashlib.sha256("\n".join([settings, *files]).encode())
     digest.update(np.array(facts, np.int64).tobytes())
     return digest.hexdigest()[:32]
 
 
-def cache_path(folder: Path, size: int, resize: Resize | None, key: str, part: str = "") -> Path:
+def cache_path(folder: Path, size: int, resize: Resize | None, key: str, channels: int = 3, part: str = "") -> Path:
     """Return the path of the pixels of a fingerprint, of all images or of the part with this name."""
-    return folder / "cache" / f"{size}_{resize or 'as_is'}{part}_{key}.npy"
+    kind = "" if channels == 3 else f"{channels}_channels_"
+    return folder / "cache" / f"{kind}{size}_{resize or 'as_is'}{part}_{key}.npy"
 
 
-def is_cached(path: Path, count: int, size: int) -> bool:
+def is_cached(path: Path, count: int, size: int, channels: int = 3) -> bool:
     """Return whether the pixels of ``count`` images are cached."""
     try:
-        return path.stat().st_size == HEADER + count * 3 * size * size
+        return path.stat().st_size == HEADER + count * channels * size * size
     except FileNotFoundError:
         return False
 
@@ -72,23 +74,24 @@ def scan(
     size: int,
     resize: Resize | None,
     keep_at: Path | None,
+    channels: int = 3,
     kept: Sequence[bool] | None = None,
 ) -> Scan:
     """Read all images once, with one thread per core.
 
-    Their pixels, uint8 ``(N, 3, size, size)``, are cached in ``keep_at`` instead of earlier ones of this size, unless
-    it is None. Unreadable images are black. ``kept`` is whether each image is cached; by default, all are.
+    Their pixels, uint8 ``(N, channels, size, size)``, are cached in ``keep_at`` instead of earlier ones of this size,
+    unless it is None. Unreadable images are black. ``kept`` is whether each image is cached; by default, all are.
     """
     paths = paths_of(root, files)
-    sums, digests = np.empty((len(paths), 2, 3), np.int64), [b""] * len(paths)
+    sums, digests = np.empty((len(paths), 2, channels), np.int64), [b""] * len(paths)
     unreadable: dict[int, DataError] = {}
     losses: dict[str, list[str]] = {}
-    each = max(1, CHUNK_BYTES // (3 * size * size))
+    each = max(1, CHUNK_BYTES // (channels * size * size))
 
     def read(start: int) -> np.ndarray:
         part = slice(start, start + each)
         problems, lost = dict[int, DataError](), dict[int, list[str]]()
-        pixels = read_images(paths[part], size, resize, problems, lost)
+        pixels = read_images(paths[part], size, resize, problems, lost, channels)
         sums[part] = channel_sums(pixels)
         digests[part] = [hashlib.sha256(image).digest()[:16] for image in pixels]
         unreadable.update((start + i, error) for i, error in problems.items())
@@ -98,7 +101,7 @@ def scan(
 
     starts = range(0, len(paths), each)
     with ThreadPoolExecutor(cores()) as pool, _writing(keep_at) as file:
-        shape = (len(paths) if kept is None else sum(kept), 3, size, size)
+        shape = (len(paths) if kept is None else sum(kept), channels, size, size)
         npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for first in track(range(0, len(starts), QUEUED), f"Reading {len(paths)} images of {root}"):
             for pixels in pool.map(read, starts[first : first + QUEUED]):

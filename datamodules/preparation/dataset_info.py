@@ -17,7 +17,7 @@ class PixelStats:
     """Statistics of all images at one size."""
 
     fingerprint: str  # of the image files, see ``cache.fingerprint``
-    mean: list[float]  # of R, G and B over the training images, on the scale of 0 to 1
+    mean: list[float]  # of each channel over the training images, on the scale of 0 to 1
     std: list[float]  # their standard deviation
     unreadable: dict[str, str]  # files that cannot be read, each with the reason
     identical: list[list[str]]  # groups of files with the same pixels in more than one of train, val and test
@@ -30,7 +30,8 @@ class PixelStats:
 
     def contrast_notes(self) -> list[str]:
         """Return one line that names the constant channels, or no line if there are none."""
-        names = ", ".join(name for name, std in zip("RGB", self.std, strict=True) if std < LEAST_STD)
+        channels = "RGB" if len(self.std) == 3 else map(str, range(1, len(self.std) + 1))
+        names = ", ".join(name for name, std in zip(channels, self.std, strict=True) if std < LEAST_STD)
         problem = f"The training images have no contrast in channel {names}: it is not scaled (standard deviation 1)."
         return [problem] if names else []
 
@@ -44,7 +45,7 @@ class DatasetInfo:
     split: dict[str, Any]  # settings of the index files
     source: dict[str, Any]  # origin of the images
     digests: dict[str, str]  # SHA-256 of each index file
-    pixels: dict[str, PixelStats]  # by size, resize mode and fold, such as "32 crop" or "32 fold 0 of 5"
+    pixels: dict[str, PixelStats]  # by size, resize mode and fold, such as "32 crop", see ``DataFolder.key``
 
 
 def load_description(folder: Path) -> DatasetInfo | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.errors import SHOWN, DataError, first_few
+from datamodules.errors import SHOWN, DataError, ImageError, first_few
 from datamodules.preparation.cache import cache_path, fingerprint, is_cached, scan
 from datamodules.preparation.dataset_info import FILE, DatasetInfo, PixelStats
 from datamodules.preparation.index import STAGES, Entries, count_labels, digest_of, text_of
@@ -30,6 +30,7 @@ class DataFolder:
     skip: bool  # whether unreadable images are excluded instead of raising an error
     folds: int | None
     fold: int  # index of the fold that is held out for validation
+    channels: int = 3  # to which images are converted
 
     def __post_init__(self) -> None:
         self.images = self.path  # folder to which paths in index files are relative
@@ -59,14 +60,15 @@ class DataFolder:
         if not self.cached:
             return None
         part = "" if self.caches_train else f" without train{self._fold()}".replace(" ", "-")
-        return cache_path(self.path, size, self.resize, fingerprint, part)
+        return cache_path(self.path, size, self.resize, fingerprint, self.channels, part)
 
     def _fold(self) -> str:
         return "" if self.folds is None else f" fold {self.fold} of {self.folds}"
 
     def key(self, size: int) -> str:
-        """Return the key of this size, resize mode and fold in ``dataset.json``."""
-        return (str(size) if self.resize is None else f"{size} {self.resize}") + self._fold()
+        """Return the key of this size, resize mode, number of channels and fold in ``dataset.json``."""
+        channels = "" if self.channels == 3 else f"{self.channels} channels "
+        return channels + (str(size) if self.resize is None else f"{size} {self.resize}") + self._fold()
 
 
 class Prepared(NamedTuple):
@@ -79,7 +81,7 @@ class Prepared(NamedTuple):
     rows: list[str]  # the files whose pixels are in the cache, in its order
     size: int  # side in pixels
     stats: PixelStats
-    cache: Path | None  # decoded images, uint8 ``(N, 3, size, size)``
+    cache: Path | None  # decoded images, uint8 ``(N, C, size, size)``
     split: dict[str, object]  # settings of the split
     digests: dict[str, str]  # SHA-256 of the index files
 
@@ -105,9 +107,9 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
         return None
     entries = folder.divide(listed, info.split.get("seed", 0))
     cache, rows = folder.cache(size, stats.fingerprint), folder.rows(entries)
-    if cache is not None and not is_cached(cache, len(rows), size):
+    if cache is not None and not is_cached(cache, len(rows), size, folder.channels):
         return None
-    if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize):
+    if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize, folder.channels):
         return None
     if stats.unreadable and not folder.skip:
         first, *others = stats.unreadable.values()
@@ -127,10 +129,10 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     check_complete(folder, entries, names, {})
     files = files_of(listed)
     size = find_size(folder, files)
-    key = fingerprint(folder.images, files, size, folder.resize)
+    key = fingerprint(folder.images, files, size, folder.resize, folder.channels)
     rows = set(folder.rows(entries))
     kept = None if folder.caches_train else [file in rows for file in files]
-    result = scan(folder.images, files, size, folder.resize, folder.cache(size, key), kept)
+    result = scan(folder.images, files, size, folder.resize, folder.cache(size, key), folder.channels, kept)
     entries = without(entries, result.unreadable)
     check_complete(folder, entries, names, result.unreadable)
     row_of = {file: row for row, file in enumerate(files)}
@@ -159,7 +161,7 @@ def verify(prepared: Prepared, before: DatasetInfo | None) -> None:
     """
     folder = prepared.folder
     known = (before.pixels if before else {}).get(folder.key(prepared.size), prepared.stats)
-    result = scan(folder.images, prepared.files, prepared.size, folder.resize, None)
+    result = scan(folder.images, prepared.files, prepared.size, folder.resize, None, folder.channels)
     if hashlib.sha256(b"".join(result.digests)).hexdigest() != known.digest:
         raise DataError(
             f"Expected the pixels that {folder.path / FILE} describes, but files in {folder.images} have changed. If "
@@ -173,11 +175,17 @@ def files_of(entries: Entries) -> list[str]:
 
 
 def find_size(folder: DataFolder, files: list[str]) -> int:
-    """Return the size of a folder, or else the side in pixels of the first image, which must be square."""
+    """Return the size of a folder, or else the side in pixels of the first readable image, which must be square."""
     if folder.size is not None:
         return folder.size
-    (path,) = paths_of(folder.images, files[:1])
-    height, width, _ = read_rgb(path).shape
+    paths = paths_of(folder.images, files)
+    for path in paths:
+        try:
+            height, width, _ = read_rgb(path, channels=folder.channels).shape
+            break
+        except ImageError:
+            if not folder.skip or path == paths[-1]:
+                raise
     if height != width:
         raise DataError(f"Expected square images, but {path} has {width}x{height} pixels. Set --data.image_size.")
     return height

@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from atomic_files import write_atomically
 from datamodules.errors import DataError
 
 STAGES = ("train", "val", "test")
 Entry = tuple[str, int]  # path relative to the folder of the images with forward slashes, and label
 Entries = dict[str, list[Entry]]  # by stage
+
+CLASSES = "classes.txt"  # next to index files: names of the classes, one per line, in the order of their labels
 
 LINE = re.compile(r"([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])\s+([0-9]{1,6})\s*")  # path and label
 UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ufeff\ud800-\udfff]|^\s|\s\Z|^\Z")  # in a path that would be read as another one
@@ -31,12 +32,6 @@ def check_names(entries: Iterable[Entry]) -> None:
         if UNSAFE.search(file):
             wanted = "file names in UTF-8 without backslashes, line ends and spaces at either end"
             raise DataError(f"Expected {wanted}, but got {file!r}. Rename the file.")
-
-
-def write_index(path: Path, entries: Iterable[Entry]) -> None:
-    """Write an index file of entries that ``check_names`` accepts."""
-    with write_atomically(path) as partial:
-        partial.write_bytes(text_of(entries))
 
 
 def read_index(path: Path) -> list[Entry]:
@@ -71,13 +66,27 @@ def read_index(path: Path) -> list[Entry]:
     return entries
 
 
+def read_classes(path: Path) -> list[str] | None:
+    """Return the lines of ``classes.txt`` that are not empty; None if the file is missing.
+
+    Raises:
+        DataError: A name is repeated.
+    """
+    if not path.is_file():
+        return None
+    names = [line.strip() for line in path.read_text("utf-8-sig", "replace").split("\n") if line.strip()]
+    if len(set(names)) < len(names):
+        raise DataError(f"Expected each name once in {path}, but got {', '.join(names)}.")
+    return names
+
+
 def digest_of(content: bytes) -> str:
     """Return the SHA-256 of the content of an index file."""
     return hashlib.sha256(content).hexdigest()
 
 
 def text_of(entries: Iterable[Entry]) -> bytes:
-    """Return the content of an index file with these entries."""
+    """Return the content of an index file with these entries, which ``check_names`` accepts."""
     return "".join(f"{file} {label}\n" for file, label in entries).encode()
 
 

@@ -45,10 +45,15 @@ def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
                 )
             label = names.index(name)
             parts[stage] += [(file, label) for file in files]
+    return complete(parts, fractions, seed)
+
+
+def complete(parts: Entries, fractions: Sequence[float], seed: int) -> Entries:
+    """Return "train", "val" and "test"; stages that are missing in ``parts`` are split off from train."""
     missing = [stage for stage in STAGES if stage not in parts]
     shares = [share for stage, share in zip(STAGES, fractions, strict=True) if stage in ("train", *missing)]
     divided = divide(parts["train"], [share / sum(shares) for share in shares], seed)
-    parts |= dict(zip(["train", *missing], divided, strict=True))
+    parts = parts | dict(zip(["train", *missing], divided, strict=True))
     return {stage: parts[stage] for stage in STAGES}
 
 
@@ -84,8 +89,8 @@ def find_stages(root: Path) -> dict[str, Path]:
             folders[stage] = divided[0]
         elif stage == "train":  # val or test without class folders is ignored
             raise DataError(
-                f"Expected one folder of images per class in {places[0]}, such as {places[0]}/cats, but it contains no "
-                "folder. If it is a class itself, move all class folders into a new folder train."
+                f"Expected one folder of images per class in {places[0]}, such as {places[0]}/cats, or labels.csv, but "
+                "it contains no folder. If it is a class itself, move all class folders into a new folder train."
             )
     return folders
 
@@ -106,6 +111,13 @@ def stage_folders(names: Sequence[str]) -> dict[str, list[str]]:
             certain |= NEUTRAL.issuperset(set(words) - {matches[0].string})
     every = sum(map(len, stages.values())) == len(names) > 1
     return dict(stages) if certain or every or len(stages) > 1 else {}
+
+
+def stages_in(name: str) -> list[str]:
+    """Return the stages in a name that has only such and neutral words, such as training_set or train-labels."""
+    words = {word.lower() for word in WORD.findall(name)} - NEUTRAL - {"label", "labels"}
+    matches = [match for match in map(STAGE_WORD.fullmatch, words) if match]
+    return [str(match.lastgroup) for match in matches] if len(matches) == len(words) else []
 
 
 def unwrap(folder: Path, known: Sequence[str] = ()) -> Path:

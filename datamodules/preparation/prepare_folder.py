@@ -1,28 +1,29 @@
 """Prepare the images, index files, ``dataset.json`` and cache of a data folder."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_info
 
+from atomic_files import write_atomically
 from datamodules.errors import DataError
 from datamodules.preparation.dataset_info import DatasetInfo, load_description, write_description
-from datamodules.preparation.describe import DataFolder, Prepared, describe, find_prepared
+from datamodules.preparation.describe import DataFolder, Prepared, describe, find_prepared, without
 from datamodules.preparation.index import (
+    CLASSES,
     STAGES,
     Entries,
     check_names,
+    count_labels,
     digest_of,
     index_path,
     read_index,
     text_of,
-    write_index,
 )
 
-CLASSES = "classes.txt"  # names of the classes, one per line, where folders do not name them
 GIVEN = {"name": "given"}  # settings of index files that this project did not write
 
 
@@ -85,7 +86,11 @@ def create(data: Source) -> Prepared:
     folder = data.folder
     data.prepare_images()
     info = load_description(folder.path)
-    settings, entries, new = choose_split(data, info)
+    settings, entries, is_new = choose_split(data, info)
+    names = list(data.find_class_names(entries))
+    new = {index_path(folder.index, stage): text_of(part) for stage, part in entries.items()} if is_new else {}
+    if new and folder.accepts_given:  # first, because index files without it would give other names
+        new = {folder.index / CLASSES: "".join(f"{name}\n" for name in names).encode()} | new
     digests = index_digests(folder.index, new)
     known = info.pixels if info is not None and info.digests == digests else {}  # of other sizes and folds
     prepared = None
@@ -94,7 +99,6 @@ def create(data: Source) -> Prepared:
     elif info is not None and not new:
         rank_zero_info(f"The index files of {folder.index} were edited. Reading all images again.")
     if info is None or prepared is None:
-        names = list(data.find_class_names(entries))
         key, stats = describe(folder, entries, names, settings.get("seed", 0))
         info = DatasetInfo(names, {}, settings, data.source(), digests, known | {key: stats})
         for note in stats.loss_notes():
@@ -102,27 +106,33 @@ def create(data: Source) -> Prepared:
         prepared = find_prepared(folder, info, entries)
     if prepared is None:
         raise DataError(f"The images in {folder.images} were changed while they were read. Run the command again.")
-    for path, text in ((index_path(folder.index, stage), text_of(part)) for stage, part in new.items()):
-        if path.is_file() and path.read_bytes() != text:  # it may have been edited
+    changed = [path for path, text in new.items() if path.is_file() and path.read_bytes() != text]  # or edited
+    for path in reversed(new):
+        if path in changed or (changed and path.name != CLASSES and path.is_file()):
             path.replace(path.with_name(f"{path.name}.old"))
-    write_description(folder.path, dataclasses.replace(info, counts=prepared.counts))
-    for stage, part in new.items():
-        write_index(index_path(folder.index, stage), part)
+    listed = without(entries, prepared.stats.unreadable)  # of all folds
+    counts = {stage: count_labels(part, names) for stage, part in listed.items()}
+    write_description(folder.path, dataclasses.replace(info, counts=counts))
+    for path, text in new.items():
+        with write_atomically(path) as partial:
+            partial.write_bytes(text)
     return prepared
 
 
-def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, Entries]:
-    """Return the settings and entries of the split, and those of its index files that must be written: all or none.
+def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any], Entries, bool]:
+    """Return the settings and entries of the split, and whether its index files must be written.
 
-    Complete index files without ``dataset.json`` are the user's, because this project writes that first.
+    Complete index files without ``dataset.json`` are the user's, unless the data is split into the same ones.
     """
     folder = data.folder
     paths = {stage: index_path(folder.index, stage) for stage in STAGES}
     existing = {stage: path for stage, path in paths.items() if path.is_file()}
     if existing == paths and not data.overwrite_split:
-        settings = GIVEN if info is None else info.split
-        check_settings(data, settings)
-        return settings, {stage: read_index(path) for stage, path in paths.items()}, {}
+        given = {stage: read_index(path) for stage, path in paths.items()}
+        if info is not None or folder.index != folder.path or not is_own_split(data, given):
+            settings = GIVEN if info is None else info.split
+            check_settings(data, settings)
+            return settings, given, False
     if folder.index != folder.path:
         raise DataError(
             f"Expected train.txt, val.txt and test.txt in {folder.index}, which define the split, and no "
@@ -136,11 +146,25 @@ def choose_split(data: Source, info: DatasetInfo | None) -> tuple[dict[str, Any]
                 f"Expected train.txt, val.txt and test.txt in {folder.index}, but got only {', '.join(existing)}. "
                 "Restore the others, or split the images again with --data.overwrite_split true."
             )
-    return data.split_settings, entries, entries
+    return data.split_settings, entries, True
+
+
+def is_own_split(data: Source, given: Entries) -> bool:
+    """Return whether index files are those into which the data is split."""
+    try:
+        return data.make_split() == given
+    except DataError:
+        return False
 
 
 def check_settings(data: Source, found: dict[str, Any]) -> None:
     """Raise DataError if index files were created with other settings; those that were given may fit any settings."""
+    tables = found.get("tables", {}) | data.split_settings.get("tables", {})
+    if "tables" in found and tables != found["tables"]:
+        raise DataError(
+            f"Expected {', '.join(tables)} as when {data.folder.index} was written, but got other content. Split the "
+            "images again with --data.overwrite_split true."
+        )
     if found != data.split_settings and not (found == GIVEN and data.folder.accepts_given):
         got = "dataset.json is missing" if found == GIVEN else f"got {found}"
         raise DataError(
@@ -149,9 +173,8 @@ def check_settings(data: Source, found: dict[str, Any]) -> None:
         )
 
 
-def index_digests(folder: Path, new: Entries) -> dict[str, str]:
-    """Return the digest of each index file, of the folder or new, and of ``classes.txt``, by its name."""
+def index_digests(folder: Path, new: Mapping[Path, bytes]) -> dict[str, str]:
+    """Return the digest of each index file and of ``classes.txt``, in the folder or new, by its name."""
     paths = [*(index_path(folder, stage) for stage in STAGES), folder / CLASSES]
-    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
-    contents |= {index_path(folder, stage).name: text_of(part) for stage, part in new.items()}
-    return {path.name: digest_of(contents[path.name]) for path in paths if path.name in contents}
+    contents = {path: path.read_bytes() for path in paths if path.is_file()} | dict(new)
+    return {path.name: digest_of(contents[path]) for path in paths if path in contents}

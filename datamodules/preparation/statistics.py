@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each colour channel."""
+"""Mean and standard deviation of each channel."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ def channel_sums(images: np.ndarray) -> np.ndarray:
     """Return the sum of the pixels of each image, and that of their squares, by channel.
 
     Args:
-        images: uint8 ``(N, 3, H, W)``.
+        images: uint8 ``(N, C, H, W)``.
 
     Returns:
-        int64 ``(N, 2, 3)``: exact, so that the sum over images does not depend on their order.
+        int64 ``(N, 2, C)``: exact, so that the sum over images does not depend on their order.
     """
-    flat = images.reshape(len(images), 3, -1)
+    flat = images.reshape(*images.shape[:2], -1)
     squares = np.square(flat, dtype=np.uint16)  # 255 * 255 fits
     return np.stack([flat.sum(2, dtype=np.int64), squares.sum(2, dtype=np.int64)], axis=1)
 
 
 def channel_mean_std(sums: np.ndarray, pixels: int) -> tuple[list[float], list[float]]:
-    """Return the mean and population standard deviation of R, G and B, on the scale of 0 to 1.
+    """Return the mean and population standard deviation of each channel, on the scale of 0 to 1.
 
     Args:
         sums: Sums of some images, see ``channel_sums``.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import track
 
+from datamodules.errors import DataError
 from datamodules.preparation.index import Entry
 from datamodules.reading.png import encode_pngs
 
@@ -37,7 +38,7 @@ class ImageBatch(NamedTuple):
 def list_converted(images: Path, subset: str) -> list[Entry]:
     """Return the path, relative to the data root, and label of each image of a complete subset, ordered by index."""
     numbers = {}
-    for file in (images / subset).glob("*/*.png"):
+    for file in (images / subset).glob("*/[!.]*.png"):
         label, index = file.stem.split("_")
         numbers[file.relative_to(images.parent).as_posix()] = int(index), int(label)
     return [(file, label) for file, (_, label) in sorted(numbers.items(), key=lambda item: item[1])]
@@ -49,8 +50,16 @@ def read_source(images: Path, subset: str) -> dict[str, Any]:
 
 
 def find_missing(images: Path, subsets: Iterable[str]) -> list[str]:
-    """Return the subsets that are yet to be written."""
-    return [subset for subset in subsets if not (images / subset / SOURCE).is_file()]
+    """Return the subsets that are yet to be written.
+
+    Raises:
+        DataError: The folder of one holds files of another program.
+    """
+    missing = [subset for subset in subsets if not (images / subset / SOURCE).is_file()]
+    for folder in [images / subset for subset in missing if (images / subset).is_dir()]:
+        if any(folder.iterdir()):
+            raise DataError(f"Expected no files in {folder}, because images are written there. Move them away.")
+    return missing
 
 
 def convert(batches: Iterable[ImageBatch], images: Path, class_names: Sequence[str], source: dict[str, Any]) -> None:

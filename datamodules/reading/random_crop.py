@@ -28,8 +28,8 @@ def can_reduce(transform: Any) -> bool:
     return bool(transform.antialias) and transform.interpolation in bilinear
 
 
-def read_crop(path: str, crop: Any) -> Tensor:
-    """Return a random crop of an image file, uint8 ``(3, H, W)``, as a RandomResizedCrop returns it for its pixels.
+def read_crop(path: str, crop: Any, channels: int = 3) -> Tensor:
+    """Return a random crop of an image file, uint8 ``(C, H, W)``, as a RandomResizedCrop returns it for its pixels.
 
     If the crop is much larger than the result, only as many pixels of a JPEG file are computed as it needs. The mean
     difference from ``crop`` is then below 2 of 255; other crops are equal. The same random numbers are drawn.
@@ -37,21 +37,22 @@ def read_crop(path: str, crop: Any) -> Tensor:
     Raises:
         ImageError: The file is missing, damaged or not an image.
     """
-    header = _read_header(path)
+    header = _read_header(path) if channels == 3 else None
     if header is None:
-        return crop(_decode(path, header))
+        return crop(_decode(path, header, channels))
     like = torch.empty(3, header.height, header.width, device="meta")
     top, left, height, width = crop.get_params(like, crop.scale, crop.ratio)
     reduction = int(min(height / crop.size[0], width / crop.size[1]) / LEAST)
     if reduction > 1:
         with suppress(Exception):  # Pillow's can be any; read_rgb reports what is wrong with the file
             return _read_reduced(path, header, (top, left, height, width), crop.size, reduction)
-    return v2.functional.resized_crop(_decode(path, header), top, left, height, width, list(crop.size), antialias=True)
+    pixels = _decode(path, header, channels)
+    return v2.functional.resized_crop(pixels, top, left, height, width, list(crop.size), antialias=True)
 
 
-def read_pixels(path: str) -> Tensor:
-    """Return the pixels of an image file like ``read_rgb``, uint8 ``(3, H, W)``; faster for JPEG files."""
-    return _decode(path, _read_header(path))
+def read_pixels(path: str, channels: int = 3) -> Tensor:
+    """Return the pixels of an image file like ``read_rgb``, uint8 ``(C, H, W)``; faster for JPEG files in RGB."""
+    return _decode(path, _read_header(path) if channels == 3 else None, channels)
 
 
 class _Header(NamedTuple):
@@ -72,11 +73,11 @@ def _read_header(path: str) -> _Header | None:
     return None
 
 
-def _decode(path: str, header: _Header | None) -> Tensor:
+def _decode(path: str, header: _Header | None, channels: int) -> Tensor:
     if decode_jpeg is not None and header is not None and header.upright:
         with suppress(RuntimeError):  # read_rgb reports what is wrong with the file
             return decode_jpeg(read_file(path), "RGB")
-    return torch.from_numpy(read_rgb(path)).permute(2, 0, 1)
+    return torch.from_numpy(read_rgb(path, channels=channels)).permute(2, 0, 1)
 
 
 def _read_reduced(
@@ -91,7 +92,7 @@ def _read_reduced(
         drafted = image.draft(None, (image.width // reduction, image.height // reduction))
         assert drafted is not None, "a JPEG file can be reduced"
         image.load()
-        rgb, (x, y, right, bottom) = upright(image, *drafted[1][2:])
+        rgb, (x, y, right, bottom) = upright(image, "RGB", *drafted[1][2:])
         scale_y, scale_x = (bottom - y) / header.height, (right - x) / header.width
         box = x + left * scale_x, y + top * scale_y, x + (left + width) * scale_x, y + (top + height) * scale_y
         resized = rgb.resize(result[::-1], Image.Resampling.BILINEAR, box)

@@ -1,4 +1,4 @@
-"""Read image files as uint8 RGB pixels of one size."""
+"""Read image files as uint8 pixels of one size."""
 
 import os
 from collections.abc import Sequence
@@ -17,8 +17,9 @@ def read_images(
     resize: Resize | None,
     errors: dict[int, DataError] | None = None,
     losses: dict[int, list[str]] | None = None,
+    channels: int = 3,
 ) -> np.ndarray:
-    """Return the pixels of image files, uint8 ``(N, 3, size, size)``.
+    """Return the pixels of image files, uint8 ``(N, channels, size, size)``.
 
     Args:
         paths: Image files. Those that ``encode_pngs`` wrote are read several times faster than others.
@@ -26,18 +27,19 @@ def read_images(
         resize: How images of another size are resized; None if another size is an error.
         errors: Receives the position of each file that cannot be read, whose pixels are then black.
         losses: Receives for each position the keys of ``decode.LOSSES`` that apply to the file.
+        channels: Number of channels to which images are converted, see ``read_rgb``.
 
     Raises:
         DataError: A file is missing, not an image or of another size, and ``errors`` is None.
     """
-    pixels = _read_own(paths)
+    pixels = _read_own(paths) if channels == 3 else None
     if pixels is not None and pixels.shape[1:3] == (size, size):
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    images = np.zeros((len(paths), 3, size, size), np.uint8)
+    images = np.zeros((len(paths), channels, size, size), np.uint8)
     for position, path in enumerate(paths):
         lost = None if losses is None else losses.setdefault(position, [])
         try:
-            pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost)
+            pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost, channels)
             if pixels.shape[:2] != (size, size):
                 got = f"{path} has {pixels.shape[1]}x{pixels.shape[0]}"
                 raise DataError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")

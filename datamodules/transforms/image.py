@@ -17,10 +17,11 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from datamodules.errors import DataError
+from datamodules.reading.decode import MODES
 
 # Callable would accept the same, but with nn.Module first, jsonargparse's errors name the class path
 ImageTransform = nn.Module | Callable[[Any], Any]
-Transform = Callable[[Tensor], Tensor]  # uint8 (3, H, W) to an image tensor, or a stack of views
+Transform = Callable[[Tensor], Tensor]  # uint8 (C, H, W) to an image tensor, or a stack of views
 
 # v2.RandomRotation and v2.RandomAffine have `degrees: Number`, which jsonargparse parses but saves as
 # "Unable to serialize instance 10": the config.yaml of a run could not be read again
@@ -29,30 +30,31 @@ register_type(Number, lambda value: value, float, type_check=isinstance)
 TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
-def compose(transforms: Sequence[ImageTransform]) -> Transform:
+def compose(transforms: Sequence[ImageTransform], channels: int = 3) -> Transform:
     """Compose transforms into one that applies them in order and returns an image tensor.
 
-    It can be pickled if they can. It takes uint8 ``(3, H, W)`` and returns uint8 or float32 ``(3, H, W)``: a PIL image
-    or a NumPy array ``(H, W, 3)`` becomes a tensor, and grey becomes three equal channels. Several images, such as
-    those of FiveCrop, become a stack of views ``(V, 3, H, W)``; later transforms are applied to each view separately.
+    It can be pickled if they can. It takes uint8 ``(C, H, W)`` and returns uint8 or float32 ``(C, H, W)``: a PIL image
+    or a NumPy array ``(H, W, C)`` becomes a tensor, and grey becomes C equal channels. Several images, such as those of
+    FiveCrop, become a stack of views ``(V, C, H, W)``; later transforms are applied to each view separately.
 
     Args:
         transforms: From torchvision (``ToTensor`` of version 1 accepts a tensor here) or any function of an image.
+        channels: Number of channels C.
 
     The composed transform raises DataError if one of them fails, or if the last one does not return an image.
     """
-    return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms])
+    return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms], channels)
 
 
 def split_first(transform: Transform | None) -> tuple[Any, Transform | None]:
     """Return the first of composed transforms, or None, and the composition of the others."""
     if isinstance(transform, partial) and transform.func is _apply:
-        first, *others = transform.args[0]
-        return first, compose(others)
+        (first, *others), channels = transform.args
+        return first, compose(others, channels)
     return None, transform
 
 
-def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
+def _apply(transforms: Sequence[ImageTransform], channels: int, image: Any) -> Tensor:
     for number, transform in enumerate(transforms, 1):
         try:
             result = transform(image)
@@ -60,30 +62,31 @@ def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
             name, reason = getattr(transform, "__name__", type(transform).__name__), " ".join(str(error).split())
             raise DataError(f"{name} failed on {_describe(image)}: {reason or type(error).__name__}") from error
         if isinstance(result, tuple | list):
-            views = [_apply(transforms[number:], view) for view in result]
+            views = [_apply(transforms[number:], channels, view) for view in result]
             return torch.stack(views).flatten(0, -4)  # views of views become one dimension
         image = result
-    if type(image) is Tensor and image.dtype in (torch.uint8, torch.float32) and image.dim() == 3 and len(image) == 3:
+    is_tensor = type(image) is Tensor and image.dtype in (torch.uint8, torch.float32)
+    if is_tensor and image.dim() == 3 and len(image) == channels:
         return image  # the usual case; saves 10 us
-    return _as_tensor(image)
+    return _as_tensor(image, channels)
 
 
-def _as_tensor(image: Any) -> Tensor:
-    """Return an image of any kind as a tensor of three channels."""
+def _as_tensor(image: Any, channels: int) -> Tensor:
+    """Return an image of any kind as a tensor of some channels."""
     if isinstance(image, Image.Image) and image.mode[0] not in "IF":  # others would be clipped
-        image = image.convert("RGB")
+        image = image.convert(MODES.get(channels))
     if isinstance(image, Image.Image | np.ndarray):
         image = v2.functional.to_image(np.array(image))
-    is_image = isinstance(image, Tensor) and image.dim() in (3, 4) and image.shape[-3] in (1, 3)
+    is_image = isinstance(image, Tensor) and image.dim() in (3, 4) and image.shape[-3] in (1, channels)
     if not is_image or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise DataError(
-            "Expected transforms that return a uint8 or float tensor (3, H, W), an array (H, W, 3), a PIL image, or a "
-            f"list of them, but got {_describe(image)}."
+            f"Expected transforms that return a uint8 or float tensor ({channels}, H, W), an array (H, W, {channels}), "
+            f"a PIL image, or a list of them, but got {_describe(image)}."
         )
     pixels = image.as_subclass(Tensor)  # torchvision's Image would keep its type through the network
     if pixels.is_floating_point():
         pixels = pixels.float()
-    return pixels.expand(*pixels.shape[:-3], 3, *pixels.shape[-2:])
+    return pixels.expand(*pixels.shape[:-3], channels, *pixels.shape[-2:])
 
 
 def _describe(value: Any) -> str:
@@ -100,14 +103,14 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def output_size(transform: Transform | None, size: int, normalize: bool, views: bool = True) -> int:
+def output_size(transform: Transform | None, size: int, normalize: bool, views: bool = True, channels: int = 3) -> int:
     """Return the side in pixels of images of ``size`` pixels after per-image transforms, tried on a white one.
 
     Raises:
         DataError: They fail, or return several views without ``views``, or floats of 0 to 255, which ``normalize``
             would scale like floats of 0 to 1.
     """
-    white = torch.full((3, size, size), 255, dtype=torch.uint8)
+    white = torch.full((channels, size, size), 255, dtype=torch.uint8)
     if transform is not None:
         with seeded(0):
             white = transform(white)

@@ -12,12 +12,12 @@ from torchvision.transforms import v2
 from datamodules.errors import DataError
 from datamodules.transforms.batch import Batch, BatchContext, BatchTransform
 
-Normalization = tuple[list[float], list[float]]  # mean and standard deviation of R, G and B on the scale of 0 to 1
-NOT_NORMALIZED: Normalization = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+Normalization = tuple[list[float], list[float]]  # mean and standard deviation of each channel on the scale of 0 to 1
+NOT_NORMALIZED: Normalization = [0.0], [1.0]  # of any channels
 
 
 class Normalize:
-    """Subtract the mean and divide by the standard deviation of R, G and B, both on the scale of 0 to 1."""
+    """Subtract the mean and divide by the standard deviation of each channel, both on the scale of 0 to 1."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.mean = mean
@@ -28,7 +28,7 @@ class Normalize:
         """Normalise uint8 or float images on a scale of 0 to ``white``; returns float32."""
         key = images.device, white
         if key not in self._scale_and_shift:
-            mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+            mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.std))
             self._scale_and_shift[key] = 1 / std / white, -mean / std
         scale, shift = self._scale_and_shift[key]
         return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
@@ -50,7 +50,9 @@ class BatchPipeline:
         return self.normalize(images, draw.white), targets
 
 
-def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normalize: bool) -> Normalization:
+def find_normalization(
+    train: Sequence[Any], evaluation: Sequence[Any], normalize: bool, channels: int = 3
+) -> Normalization:
     """Return mean and standard deviation of torchvision's Normalize in per-image transforms, 0 and 1 without one.
 
     ``normalize`` is whether batches are normalised after them.
@@ -65,7 +67,7 @@ def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normaliz
                 f"Images would be normalised twice: --data.{name}_transforms contain a Normalize. Remove it, or use "
                 "--data.normalize false."
             )
-    of_train, of_eval = (found[0] if found else NOT_NORMALIZED for found in (first, second))
+    of_train, of_eval = (_of_channels(found, channels) for found in (first, second))
     if not np.allclose(of_train, of_eval, atol=1e-3):
         raise DataError(
             "Expected the same Normalize in --data.train_transforms and eval_transforms, but got mean and std of "
@@ -74,12 +76,17 @@ def find_normalization(train: Sequence[Any], evaluation: Sequence[Any], normaliz
     return of_eval
 
 
+def _of_channels(found: Sequence[Normalization], channels: int) -> Normalization:
+    mean, std = found[0] if found else NOT_NORMALIZED
+    return np.resize(mean, channels).tolist(), np.resize(std, channels).tolist()
+
+
 def normalizers(transforms: Sequence[Any]) -> list[Normalization]:
     """Return mean and standard deviation of each Normalize in transforms and their containers."""
     found: list[Normalization] = []
     for transform in transforms:
         if isinstance(transform, v1.Normalize | v2.Normalize):
-            mean, std = (np.resize(values, 3) for values in (transform.mean, transform.std))
+            mean, std = (np.ravel(values) for values in (transform.mean, transform.std))
             white = 255 if std.max() > 2 else 1  # no standard deviation of images of 0 to 1 exceeds 0.5
             found.append(((mean / white).round(6).tolist(), (std / white).round(6).tolist()))
         elif isinstance(transform, nn.Sequential):

@@ -14,14 +14,14 @@ from lightning_modules.losses import per_image
 class Autoencoder(ImageModule):
     """A network that reconstructs images through a code; the loss compares images from 0 to 1, before normalisation.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and targets, which are ignored; in validation and test
-    also ``(N, V, 3, H, W)``, where each view counts as an image. Logs ``train/loss``, ``val/loss``, ``test/loss``
+    Batches are ``images``, float32 ``(N, C, H, W)``, normalised, and targets, which are ignored; in validation and test
+    also ``(N, V, C, H, W)``, where each view counts as an image. Logs ``train/loss``, ``val/loss``, ``test/loss``
     (means over an epoch and all devices) and ``train/loss_step``. Without accuracy, set ``--checkpoint.monitor``.
 
     Args:
         code_size: First argument of the network, whose output is an image.
         loss: ``MSELoss`` (the default), ``L1Loss``, ``SmoothL1Loss``, ``HuberLoss``, ``BCELoss`` or another loss of
-            the reconstructed and the true images, both float32 ``(N, 3, H, W)``.
+            the reconstructed and the true images, both float32 ``(N, C, H, W)``.
         **kwargs: See ``ImageModule``.
 
     Raises:
@@ -31,7 +31,7 @@ class Autoencoder(ImageModule):
     def __init__(self, code_size: PositiveInt = 128, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(width=code_size, **kwargs)
         self.loss = loss or nn.MSELoss()
-        shape = (1, 3, self.hparams["image_size"], self.hparams["image_size"])
+        shape = (1, len(self.mean), self.hparams["image_size"], self.hparams["image_size"])
         if self.output_shape != shape:
             raise MisconfigurationException(
                 f"Expected a network that reconstructs an image {shape}, but {type(self.network).__name__} returns "
@@ -68,21 +68,28 @@ class Autoencoder(ImageModule):
 class ConvAutoencoder(nn.Module):
     """Encode an image to a code with three strided convolutions, and decode it with three transposed ones.
 
-    Input: float ``(N, 3, H, W)`` of one size. Output: the reconstructed image, from 0 to 1, of the same shape.
+    Input: float ``(N, C, H, W)`` of one size. Output: the reconstructed image, from 0 to 1, of the same shape.
 
     Args:
         code_size: Size of the code of an image.
         width: Channels of the outermost convolutions; each further inward has twice as many.
         image_size: H and W in pixels, a multiple of 8, set by the module that builds the network; 32 by default.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
     """
 
-    def __init__(self, code_size: int, width: PositiveInt = 32, image_size: int | None = None) -> None:
+    def __init__(
+        self,
+        code_size: int,
+        width: PositiveInt = 32,
+        image_size: int | None = None,
+        in_channels: int | None = None,
+    ) -> None:
         super().__init__()
-        size = image_size or 32
+        size, channels = image_size or 32, in_channels or 3
         innermost = (4 * width, size // 8, size // 8)
         features = 4 * width * (size // 8) ** 2
         self.encoder = nn.Sequential(
-            *(nn.Conv2d(3, width, 4, 2, 1), nn.ReLU()),
+            *(nn.Conv2d(channels, width, 4, 2, 1), nn.ReLU()),
             *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.ReLU()),
             *(nn.Conv2d(2 * width, 4 * width, 4, 2, 1), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(features, code_size)),
@@ -91,7 +98,7 @@ class ConvAutoencoder(nn.Module):
             *(nn.Linear(code_size, features), nn.ReLU(), nn.Unflatten(1, innermost)),
             *(nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1), nn.ReLU()),
             *(nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.ReLU()),
-            *(nn.ConvTranspose2d(width, 3, 4, 2, 1), nn.Sigmoid()),
+            *(nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Sigmoid()),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Distiller(ImageClassifier):
     Source: Hinton et al., 2015, "Distilling the knowledge in a neural network".
 
     Args:
-        teacher: Checkpoint of an ``ImageClassifier`` of the same classes, in any order, and image size.
+        teacher: Checkpoint of an ``ImageClassifier`` of the same classes, in any order, image size and channels.
         temperature: The higher it is, the more weight unlikely classes of the teacher have.
         alpha: Weight of the teacher in the loss, from 0 to 1.
         **kwargs: See ``ImageClassifier``.
@@ -45,7 +45,7 @@ class Distiller(ImageClassifier):
         """Load the teacher, in eval mode and without gradients.
 
         Raises:
-            MisconfigurationException: It cannot be loaded, or its classes or image size differ.
+            MisconfigurationException: It cannot be loaded, or its classes, image size or channels differ.
         """
         try:
             load_safely(self.teacher)  # for its error messages: torch's advice is to load the file unsafely
@@ -56,10 +56,12 @@ class Distiller(ImageClassifier):
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
         size, differing = teacher.hparams["image_size"], {*teacher.class_names} ^ {*self.class_names}
-        if differing or size != self.hparams["image_size"]:
+        channels = len(teacher.mean)
+        if differing or size != self.hparams["image_size"] or channels != len(self.mean):
             raise MisconfigurationException(
-                f"Expected a --model.teacher with the classes of the data and image_size {self.hparams['image_size']}, "
-                f"but {self.teacher} has image_size {size}, and other classes: {some(sorted(differing)) or 'none'}."
+                f"Expected a --model.teacher with the classes of the data, image_size {self.hparams['image_size']} and "
+                f"{len(self.mean)} channels, but {self.teacher} has image_size {size}, {channels} channels, and other "
+                f"classes: {some(sorted(differing)) or 'none'}."
             )
         self._teacher[:] = [teacher.eval().requires_grad_(False).to(self.device)]
 

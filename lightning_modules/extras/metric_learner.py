@@ -20,8 +20,8 @@ TRIPLET_LOSSES = (nn.TripletMarginLoss, nn.TripletMarginWithDistanceLoss, nn.Mar
 class MetricLearner(ImageModule):
     """A network that returns embeddings, trained on pairs or triplets of a batch, evaluated by nearest neighbours.
 
-    Batches are ``images``, float32 ``(N, 3, H, W)``, normalised, and ``targets``, int64 ``(N,)``; in validation and
-    test also ``(N, V, 3, H, W)``, views of one image each, whose embeddings are averaged. Logs ``train/loss`` and
+    Batches are ``images``, float32 ``(N, C, H, W)``, normalised, and ``targets``, int64 ``(N,)``; in validation and
+    test also ``(N, V, C, H, W)``, views of one image each, whose embeddings are averaged. Logs ``train/loss`` and
     ``train/loss_step`` (per pair or triplet), and ``val/acc`` and ``test/acc``: the fraction of images whose nearest
     neighbour has the same class. There is no ``val/loss``, because it would depend on the order of the images.
 
@@ -67,7 +67,7 @@ class MetricLearner(ImageModule):
         self.val_acc, self.test_acc = NearestNeighborAccuracy(), NearestNeighborAccuracy()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings ``(N, embedding_size)`` of normalised images ``(N, 3, H, W)``."""
+        """Return embeddings ``(N, embedding_size)`` of normalised images ``(N, C, H, W)``."""
         return self._scale(super().forward(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

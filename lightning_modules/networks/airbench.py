@@ -37,17 +37,24 @@ class Airbench(nn.Module):
 
     Convolutions are initialised as the identity of their first input channels (Dirac). Call ``whiten`` before training.
 
-    Input: float ``(N, 3, H, W)``, sides of 16 or more. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, H, W)``, sides of 16 or more. Output: logits ``(N, num_classes)``.
 
     Args:
         widths: Number of channels in each block.
         scale: Factor on the logits; by default 1 / the last width. The head's initial weights compensate for another
             one, so that it changes how fast the head learns, but not the initial logits.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
     """
 
-    def __init__(self, num_classes: int, widths: Sequence[int] = (64, 256, 256), scale: float | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        widths: Sequence[int] = (64, 256, 256),
+        scale: float | None = None,
+        in_channels: int | None = None,
+    ) -> None:
         super().__init__()
-        self.whitening = nn.Conv2d(3, 24, 2)
+        self.whitening = nn.Conv2d(in_channels or 3, 8 * (in_channels or 3), 2)  # 2 filters for each value of a patch
         self.whitening.weight.requires_grad_(False)
         self.whitened: Tensor
         self.register_buffer("whitened", torch.tensor(False))  # saved with the weights, so that it is done once
@@ -68,15 +75,16 @@ class Airbench(nn.Module):
         Each filter is used together with its negative.
 
         Args:
-            images: Normalised training images, float ``(N, 3, H, W)``; a few thousand are enough.
+            images: Normalised training images, float ``(N, C, H, W)``; a few thousand are enough.
         """
         weight = self.whitening.weight
-        patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12)
+        count = len(weight) // 2
+        patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, count)
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
-        filters = (directions / (variances + EPS_OF_WHITENING).sqrt()).T.reshape(12, 3, 2, 2)
-        # grey images give only 4 filters; a channel that is always 0 would get huge gradients from the following norm
+        filters = (directions / (variances + EPS_OF_WHITENING).sqrt()).T.reshape(count, -1, 2, 2)
+        # grey as RGB gives only 4 filters; a channel that is always 0 would get huge gradients from the following norm
         filled = filters[variances >= EMPTY * variances[-1]]
-        filters = filled.repeat(-(-12 // len(filled)), 1, 1, 1)[:12]
+        filters = filled.repeat(-(-count // len(filled)), 1, 1, 1)[:count]
         weight.copy_(torch.cat([filters, -filters]))
         self.whitened.fill_(True)
 

@@ -13,18 +13,30 @@ from lightning_modules.optim.build import unwrap
 LIBRARIES = ("torchvision.models", "timm")
 
 
-def build_network(network: Callable[..., nn.Module], width: int, image_size: int) -> nn.Module:
-    """Call a network's class with its width, and with the image size if it has such an argument.
+def build_network(network: Callable[..., nn.Module], width: int, image_size: int, in_channels: int = 3) -> nn.Module:
+    """Call a network's class with its width, and with ``in_channels`` and the image size if it has such arguments.
 
     A network of torchvision or timm whose first argument is not the number of classes is built by ``ZooNetwork``.
+
+    Raises:
+        MisconfigurationException: The images are not RGB, and the network has no argument ``in_channels``.
     """
     factory, arguments = unwrap(network)
     parameters = inspect.signature(factory).parameters
     if factory.__module__.startswith(LIBRARIES) and next(iter(parameters), "") != "num_classes":
-        return ZooNetwork(width, f"{factory.__module__}.{factory.__name__}", image_size, arguments=arguments)
+        path = f"{factory.__module__}.{factory.__name__}"
+        return ZooNetwork(width, path, image_size, arguments=arguments, in_channels=in_channels)
+    of_data: dict[str, int] = {}
+    if "in_channels" in parameters:
+        of_data["in_channels"] = in_channels
+    elif in_channels != 3:
+        raise MisconfigurationException(
+            f"Expected a network for images of {in_channels} channels, but {factory.__name__} has no argument "
+            "in_channels. Add it, use another network, or --data.channels 3."
+        )
     if arguments.get("image_size") is None and "image_size" in parameters:
-        return network(width, image_size=image_size)
-    return network(width)
+        of_data["image_size"] = image_size
+    return network(width, **of_data)
 
 
 def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
@@ -38,10 +50,11 @@ def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
         with torch.no_grad():
             output = network.eval()(images)
     except Exception as error:  # a network can raise any exception
-        size = images.shape[-1]
+        channels, size = images.shape[1], images.shape[-1]
+        of_channels = "" if channels == 3 else f" and {channels} channels"
         raise MisconfigurationException(
-            f"{type(network).__name__} does not accept images of {size}x{size} pixels: {error}. Set --data.image_size, "
-            "or use another network."
+            f"{type(network).__name__} does not accept images of {size}x{size} pixels{of_channels}: {error}. Set "
+            "--data.image_size, or use another network."
         ) from error
     for module in training:
         module.training = True

@@ -9,12 +9,15 @@ class LeNet(nn.Module):
     The layers are called ``conv1``, ``pool1``, ``conv2``, ``pool2``, ``fc1``, ``fc2`` and ``fc3``, so that a plain
     state_dict with those names can be loaded unchanged.
 
-    Input: float ``(N, 3, 32, 32)``. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, 32, 32)``. Output: logits ``(N, num_classes)``.
+
+    Args:
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, in_channels: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 5)
+        self.conv1 = nn.Conv2d(in_channels or 3, 6, 5)
         self.pool1 = nn.MaxPool2d(2)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.pool2 = nn.MaxPool2d(2)

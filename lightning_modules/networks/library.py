@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lightning_modules.networks.in_channels import set_in_channels
+
 LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide the side by 32, so 112 pixels end as 4x4
 
 
@@ -23,7 +25,7 @@ class ZooNetwork(nn.Module):
     layer becomes the identity. Parallel layers (same input size and stride) are adapted together. If the network cannot
     run without their stride, like the patches of a vision transformer, they and all later layers stay unchanged.
 
-    Input: float ``(N, 3, H, W)`` of one size. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
         function: Import path, such as ``torchvision.models.vgg16_bn`` or, if timm is installed,
@@ -33,6 +35,8 @@ class ZooNetwork(nn.Module):
         adapt_stem: Whether to adapt the stem. Published weights do not match convolutions that are cropped to 3x3.
             VGG-16 can run without it on 32x32 pixels, with 0.43 instead of 3.9 billion multiplications per image.
         arguments: Further arguments of the function.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default. See
+            ``set_in_channels``.
 
     Raises:
         MisconfigurationException: The function does not exist, or does not return a network for these arguments.
@@ -45,11 +49,14 @@ class ZooNetwork(nn.Module):
         image_size: int | None = None,
         adapt_stem: bool = True,
         arguments: dict[str, Any] | None = None,
+        in_channels: int | None = None,
     ) -> nn.Module:
         size = image_size or 32
         network = build(function, {"num_classes": num_classes, **(arguments or {})}, size)
+        if in_channels and in_channels != 3:
+            network = set_in_channels(network, in_channels)
         if adapt_stem:
-            network, removed = adapt(network, size)
+            network, removed = adapt(network, size, in_channels or 3)
             rank_zero_info(f"Strides of {function} removed for {size}x{size} pixels: {', '.join(removed) or 'none'}.")
         return network
 
@@ -80,20 +87,20 @@ def build(path: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
     return network
 
 
-def adapt(network: nn.Module, size: int) -> tuple[nn.Module, list[str]]:
+def adapt(network: nn.Module, size: int, channels: int = 3) -> tuple[nn.Module, list[str]]:
     """Return a network without its first strides, and the names of their layers.
 
     A network that rejects images of ``size`` pixels with any stem is returned unchanged.
     """
     adapted, removed, factor = network, list[str](), 1
-    layers, runs = strided_layers(network, size)
+    layers, runs = strided_layers(network, size, channels)
     while layers and (not runs or size * factor < LARGE_ENOUGH):
         together = [name for name, *facts in layers if facts == list(layers[0][1:])]
         candidate = copy.deepcopy(adapted)
         for name in together:
             remove_stride(candidate.get_submodule(name))
         factor *= layers[0][2]
-        layers, candidate_runs = strided_layers(candidate, size)
+        layers, candidate_runs = strided_layers(candidate, size, channels)
         if runs and not candidate_runs:  # it cannot run without these strides
             break
         adapted, runs = candidate, candidate_runs
@@ -101,7 +108,7 @@ def adapt(network: nn.Module, size: int) -> tuple[nn.Module, list[str]]:
     return (adapted, removed) if runs else (network, [])
 
 
-def strided_layers(network: nn.Module, size: int) -> tuple[list[tuple[str, int, int]], bool]:
+def strided_layers(network: nn.Module, size: int, channels: int = 3) -> tuple[list[tuple[str, int, int]], bool]:
     """Return name, input size and stride of each strided layer that an image reaches, in order, and whether it runs."""
     layers: list[tuple[str, int, int]] = []
     hooks = []
@@ -116,7 +123,7 @@ def strided_layers(network: nn.Module, size: int) -> tuple[list[tuple[str, int, 
                 hooks.append(layer.register_forward_pre_hook(note))
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, size, size))
+            network.eval()(torch.zeros(1, channels, size, size))
         runs = True
     except Exception:  # a library can raise any exception
         runs = False

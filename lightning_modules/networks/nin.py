@@ -27,15 +27,16 @@ class NiN(nn.Module):
     on the logits, which would leave classes without gradient, and the initialisation is that of He et al., 2015, which
     speeds up training.
 
-    Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
         dropout: Probability that an element of a map is dropped after each pooling in training.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
     """
 
-    def __init__(self, num_classes: int, dropout: float = 0.5) -> None:
+    def __init__(self, num_classes: int, dropout: float = 0.5, in_channels: int | None = None) -> None:
         super().__init__()
-        self.block1 = MLPConv(5, (3, 192, 160, 96))
+        self.block1 = MLPConv(5, (in_channels or 3, 192, 160, 96))
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.block2 = MLPConv(5, (96, 192, 192, 192))
         self.pool2 = nn.AvgPool2d(3, 2, ceil_mode=True)

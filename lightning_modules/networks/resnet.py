@@ -89,27 +89,33 @@ class ResNet(nn.Module):
     channels, shortcuts without parameters); 18, 34 and 50 are its ImageNet networks (four stages of 64 to 512 channels,
     projection shortcuts) with the 3x3 stem.
 
-    Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
         depth: Number of layers with weights, as the paper counts them.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
     """
 
-    def __init__(self, num_classes: int, depth: Literal[18, 20, 32, 34, 44, 50, 56, 110] = 18) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        depth: Literal[18, 20, 32, 34, 44, 50, 56, 110] = 18,
+        in_channels: int | None = None,
+    ) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
         for_imagenet = depth in (18, 34, 50)
         shortcut = ProjectionShortcut if for_imagenet else PadShortcut
         widths = (64, 128, 256, 512) if for_imagenet else (16, 32, 64)
         blocks = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3]}.get(depth, [(depth - 2) // 6] * 3)
-        self.stem = nn.Sequential(conv(3, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        self.stem = nn.Sequential(conv(in_channels or 3, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU())
         stages = []
-        in_channels = widths[0]
+        previous = widths[0]
         for i, (width, count) in enumerate(zip(widths, blocks, strict=True)):
-            stages.append(stage(block, shortcut, in_channels, width, 1 if i == 0 else 2, count))
-            in_channels = width * block.expansion
+            stages.append(stage(block, shortcut, previous, width, 1 if i == 0 else 2, count))
+            previous = width * block.expansion
         self.stages = nn.Sequential(*stages)
-        self.fc = nn.Linear(in_channels, num_classes)
+        self.fc = nn.Linear(previous, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -28,33 +28,41 @@ class Block(nn.Module):
 class WideResNet(nn.Module):
     """Pre-activation residual network of three stages with 16, 32 and 64 channels times a factor.
 
-    Input: float ``(N, 3, H, W)``. Output: logits ``(N, num_classes)``.
+    Input: float ``(N, C, H, W)``. Output: logits ``(N, num_classes)``.
 
     Args:
         depth: Number of layers with weights, 6n + 4, as the paper counts them.
         widen_factor: Factor on the number of channels.
         dropout: Probability that an element is dropped between the convolutions of a block in training.
+        in_channels: Number of channels C, set by the module that builds the network; 3 by default.
 
     Raises:
         MisconfigurationException: The depth is not 6n + 4.
     """
 
-    def __init__(self, num_classes: int, depth: int = 28, widen_factor: int = 10, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        depth: int = 28,
+        widen_factor: int = 10,
+        dropout: float = 0.0,
+        in_channels: int | None = None,
+    ) -> None:
         super().__init__()
         if depth < 10 or depth % 6 != 4:
             raise MisconfigurationException(
                 f"Expected a depth of 6n + 4 for WideResNet (10, 16, 22, 28, 40, ...), but got {depth}."
             )
         blocks = []
-        in_channels = 16
+        previous = 16
         for width, first_stride in ((16 * widen_factor, 1), (32 * widen_factor, 2), (64 * widen_factor, 2)):
             for i in range((depth - 4) // 6):
-                blocks.append(Block(in_channels, width, first_stride if i == 0 else 1, dropout))
-                in_channels = width
-        self.stem = conv(3, 16, 3)
+                blocks.append(Block(previous, width, first_stride if i == 0 else 1, dropout))
+                previous = width
+        self.stem = conv(in_channels or 3, 16, 3)
         self.blocks = nn.Sequential(*blocks)
-        self.bn = nn.BatchNorm2d(in_channels)
-        self.fc = nn.Linear(in_channels, num_classes)
+        self.bn = nn.BatchNorm2d(previous)
+        self.fc = nn.Linear(previous, num_classes)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

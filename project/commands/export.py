@@ -45,11 +45,12 @@ def export(folder: Path | None, checkpoint: Path, kind: str, path: Path) -> None
     if transforms:
         check_exportable(reader_of(folder, classifier, []), classifier)
     views, size, count = classifier.tta, classifier.hparams["image_size"], len(classifier.class_names)
+    channels = len(classifier.mean)
     difference = export_classifier(classifier, kind, path)
     print(f"Export       {path} ({path.stat().st_size / 1e6:.1f} MB)")
     print(f"Checked      {sum(BATCHES)} random images in batches of {', '.join(map(str, BATCHES))} by {checkpoint}:")
     print(f"             largest difference of a probability {difference:.1e}, tolerance {TOLERANCE:.0e}")
-    print(f"Takes        {INPUT}: uint8 (N, 3, {size}, {size}), RGB, N >= 1")
+    print(f"Takes        {INPUT}: uint8 (N, {channels}, {size}, {size}){', RGB' if channels == 3 else ''}, N >= 1")
     print(f"Returns      {OUTPUT}: float32 (N, {count})")
     if views:
         print(f"Views        {', '.join(views)}: averaged in the file")

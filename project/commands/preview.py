@@ -50,10 +50,11 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
     import torch
 
     from callbacks.tools.fonts import names_in_figures
+    from callbacks.tools.pictures import as_rgb
     from datamodules import ImageDataModule
 
     loader = data.train_dataloader()
-    mean, std = (torch.tensor(getattr(data, name)).view(3, 1, 1) for name in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(data, name)).view(-1, 1, 1) for name in ("mean", "std"))
     if isinstance(data, ImageDataModule):
         positions = torch.linspace(0, len(loader.dataset) - 1, images).long().unique()
         batches = [loader.render(positions, epoch)[0] for epoch in range(epochs)]
@@ -71,7 +72,7 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
     axes = figure.subplots(len(names), len(columns), squeeze=False)
     for column, (title, batch) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize=9)
-        for row, image in enumerate(batch):
+        for row, image in enumerate(as_rgb(batch)):
             axes[row, column].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     for row, name in enumerate(names):

@@ -26,7 +26,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # for ONNX
 class Probabilities(nn.Module):
     """A classifier's network with normalisation, test-time augmentation and softmax.
 
-    Input: uint8 ``(N, 3, H, W)``, RGB. Output: float32 ``(N, num_classes)``.
+    Input: uint8 ``(N, C, H, W)``. Output: float32 ``(N, num_classes)``.
     """
 
     mean: Tensor
@@ -59,7 +59,7 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__
-    images = varied_images(sum(BATCHES), classifier.hparams["image_size"])
+    images = varied_images(sum(BATCHES), classifier.hparams["image_size"], len(classifier.mean))
     if kind == "onnx" and (missing := [package for package in PACKAGES if find_spec(package) is None]):
         raise RunError(f"Expected {', '.join(missing)} for --format onnx. Use pip install {' '.join(missing)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
     return difference
 
 
-def varied_images(count: int, size: int) -> Tensor:
-    """Return random uint8 images ``(count, 3, size, size)`` of varying smoothness."""
+def varied_images(count: int, size: int, channels: int = 3) -> Tensor:
+    """Return random uint8 images ``(count, channels, size, size)`` of varying smoothness."""
     generator = torch.Generator().manual_seed(0)
-    blocks = [torch.rand(1, 3, 2 ** (i % 6), 2 ** (i % 6), generator=generator) for i in range(count)]
+    blocks = [torch.rand(1, channels, 2 ** (i % 6), 2 ** (i % 6), generator=generator) for i in range(count)]
     return torch.cat([F.interpolate(block * 255, size=(size, size)).to(torch.uint8) for block in blocks])
 
 
@@ -131,7 +131,7 @@ def _read_onnx(path: Path) -> Callable[[Tensor], Any]:
     return lambda images: session.run([OUTPUT], {INPUT: images.numpy()})[0]
 
 
-# arguments of a writer: a module, example images (2, 3, H, W), metadata and the path
+# arguments of a writer: a module, example images (2, C, H, W), metadata and the path
 WRITERS = {"torch_export": _write_torch_export, "onnx": _write_onnx}
 READERS = {"torch_export": _read_torch_export, "onnx": _read_onnx}  # each returns a function of images
 

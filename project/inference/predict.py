@@ -68,23 +68,24 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     Raises:
         DataError: The data of the run is missing or invalid, and the size of its images is not configured.
     """
-    size = classifier.hparams["image_size"]
+    size, channels = classifier.hparams["image_size"], len(classifier.mean)
     normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
     if run is None:
-        return Reader(ImageDataset.of_files(files, size), 128, 0, 0, None, normalize)
+        return Reader(ImageDataset.of_files(files, size, channels=channels), 128, 0, 0, None, normalize)
     config = load_config(run)
     seed = json.dumps(config.get("seed_everything", 0))
     options = ["--data", json.dumps(config.get("data")), "--seed_everything", seed]
     data, _ = parse_data(data_parser("predict"), options)
     precision = setting(config, "trainer.precision")
     if not isinstance(data, ImageDataModule):  # the user's own, whose way of reading files is unknown
-        return Reader(ImageDataset.of_files(files, size), getattr(data, "batch_size", 128), 0, 0, precision, normalize)
+        dataset = ImageDataset.of_files(files, size, channels=channels)
+        return Reader(dataset, getattr(data, "batch_size", 128), 0, 0, precision, normalize)
     if data.eval_transforms and data.folder.size is None:  # their size is that of the run's images
         check_data_folder(run, setting(config, "data.init_args") or {})
     if not data.normalize:  # the transforms normalise, if any
         normalize = Normalize(*NOT_NORMALIZED)
     size = data.folder.size or (data.prepared.size if data.eval_transforms else size)
-    dataset = ImageDataset.of_files(files, size, data.folder.resize or "crop", data.transform_of("test"))
+    dataset = ImageDataset.of_files(files, size, data.folder.resize or "crop", data.transform_of("test"), channels)
     return Reader(dataset, data.batch_size, data.num_workers, data.seed, precision, normalize)
 
 
@@ -94,15 +95,15 @@ def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
     Raises:
         RunError: The transforms of the run convert images to floats in another way.
     """
-    transform, size = reader.dataset.transform, reader.dataset.size
+    transform, size, channels = reader.dataset.transform, reader.dataset.size, reader.dataset.channels
     if transform is None:
         return
-    colours = torch.tensor([[0, 102, 255], [255, 51, 0]], dtype=torch.uint8).view(2, 3, 1, 1)
+    colours = torch.linspace(0, 255, 2 * channels).byte().view(2, channels, 1, 1)
     images = torch.stack([transform(colour.repeat(1, size, size)) for colour in colours])
     if images.dtype == torch.uint8:
         return
     centres = reader.normalize(images, 1)[..., images.shape[-2] // 2, images.shape[-1] // 2]
-    first_views = centres.flatten(1)[:, :3]
+    first_views = centres.flatten(1)[:, :channels]
     if torch.allclose(first_views, classifier.normalize(colours).flatten(1), atol=0.01):
         return
     raise RunError(
@@ -149,6 +150,7 @@ def predict_files(
 def _problem(dataset: ImageDataset, position: int) -> str:
     """Return why a file could not be read."""
     errors: dict[int, DataError] = {}
-    read_images(dataset.paths(torch.tensor([position])), dataset.size, dataset.resize, errors)
+    paths = dataset.paths(torch.tensor([position]))
+    read_images(paths, dataset.size, dataset.resize, errors, channels=dataset.channels)
     error = errors.get(0)
     return error.reason if isinstance(error, ImageError) else str(error or "is being changed")

@@ -74,7 +74,7 @@ def test_twenty_photos_in_two_classes_become_batches_and_nothing_is_written_amon
     assert sorted(photos.rglob("*")) == before
     folder = photos.with_name("photos_prepared")
     assert {path.name for path in folder.iterdir()} == {f"{stage}.txt" for stage in STAGES} | {
-        *("dataset.json", "cache", ".lock")
+        *("classes.txt", "dataset.json", "cache", ".lock")
     }
 
 
@@ -118,7 +118,8 @@ def test_hidden_files_other_files_and_folders_of_other_programs_are_passed_over(
         module = data(photos)
     assert module.class_names == ["dogs", "my cats"]
     assert sum(sums(module)) == 21
-    assert f"2 files in {photos} are not used, for example dogs/movie.mp4: they are in no class" in caplog.text
+    assert f"1 files in {photos} are not used, for example loose.png: they have no label" in caplog.text
+    assert f"1 files in {photos} are not used, for example dogs/movie.mp4: they are not images" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,62 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsy
     assert "[red]" in capsys.readouterr().out
     main(["preview", *options, "--images=2", "--epochs=1"])
     draw_confusion_matrix(np.eye(2, dtype=int), ["$x_^$", "[red]"]).savefig(tmp_path / "matrix.png")
+
+
+# CSV files
+
+
+@pytest.fixture
+def table(photos: Path) -> Path:
+    """Return ``photos`` in one folder, with labels in a CSV file."""
+    lines = ["id;breed\n"]
+    for number, file in enumerate(sorted(photos.rglob("photo*"))):
+        lines.append(f"{number:02};{file.parent.name}\n")
+        save(photos / "images" / f"{number:02}.png")
+        file.unlink()
+    (photos / "labels.csv").write_text("".join(lines))
+    return photos
+
+
+def test_a_csv_file_becomes_index_files_that_may_be_edited(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = table.with_name("photos_prepared")
+    with caplog.at_level("INFO"):
+        first = data(table)
+        assert (first.class_names, sums(first)) == (["dogs", "my cats"], [16, 2, 2])
+        assert data(table).digest == first.digest
+    assert "not used" not in caplog.text
+    assert (folder / "classes.txt").read_text() == "dogs\nmy cats\n"
+    (folder / "classes.txt").write_text("hounds\nmy cats\n")
+    assert data(table).class_names == ["hounds", "my cats"]
+    (table / "labels.csv").unlink()
+    assert data(table).class_names == ["hounds", "my cats"]
+
+
+def test_a_changed_csv_file_is_not_used_until_it_is_asked_for(table: Path) -> None:
+    first = data(table)
+    text = (table / "labels.csv").read_text()
+    (table / "labels.csv").write_text(text.replace("my cats", "cats"))
+    folder = table.with_name("photos_prepared")
+    with pytest.raises(
+        DataError, match=r"Expected labels\.csv as when .*_prepared was written, .*--data\.overwrite_split"
+    ):
+        data(table)
+    assert data(table, overwrite_split=True).class_names == ["cats", "dogs"]
+    assert (folder / "classes.txt.old").read_text() == "dogs\nmy cats\n"
+    (table / "labels.csv").write_text(text)
+    assert data(table, overwrite_split=True).digest == first.digest
+
+
+def test_unlabelled_images_next_to_the_split_are_left_to_predict(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = save_many(tmp_path / "images", {"train/a": 9, "train/b": 9, "val/a": 9, "val/b": 9, "test": 9})
+    data(root)
+    save(root / "train/a/new.png")
+    with caplog.at_level("INFO"):
+        data(root)
+    assert f"1 files in {root} are not used, for example train/a/new.png: they are new. --data.overw" in caplog.text
+    assert f"9 files in {root} are not used, for example test/0.png: they have no label" in caplog.text
 
 
 # The user's index files
@@ -250,7 +307,7 @@ def test_overwriting_the_split_includes_new_photos_and_classes(photos: Path, cap
     with caplog.at_level("INFO"):
         assert data(photos).class_names == ["dogs", "my cats"]
     assert "10 files in" in caplog.text
-    assert "eels/0.png: they are in no class folder, no images, or new. --data.overwrite_split true" in caplog.text
+    assert "eels/0.png: they are new. --data.overwrite_split true adds them." in caplog.text
     module = data(photos, overwrite_split=True)
     assert (module.class_names, module.class_counts) == (["dogs", "eels", "my cats"], [8, 8, 8])
     before = sorted(photos.parent.rglob("*"))
@@ -326,7 +383,8 @@ def test_what_decoding_loses_is_reported_once_and_by_prepare(
         picture.putalpha(100)
         picture.save(file)
     first = files[0].relative_to(photos)
-    note = f"{len(files)} images have transparent parts, which are composited over white (for example {first})."
+    what = "have transparent parts, which are composited over white unless --data.channels is 4"
+    note = f"{len(files)} images {what} (for example {first})."
     with caplog.at_level("INFO"):
         data(photos)
         data(photos).setup("fit")

@@ -4,19 +4,18 @@ from pathlib import Path
 import pytest
 
 from datamodules import DataError
-from datamodules.preparation.index import check_names, count_labels, read_index, write_index
+from datamodules.preparation.index import check_names, count_labels, read_index, text_of
 
 
 def test_what_is_written_is_read_back_in_no_time(tmp_path: Path) -> None:
     entries = [("images/a  cat/0_1.png", 0), ("images/名/9_2.png", 9), ("/abs.png", 999_999), ("../3 4", 5)]
     check_names(entries)
-    write_index(tmp_path / "train.txt", iter(entries))
+    (tmp_path / "train.txt").write_bytes(text_of(iter(entries)))
     lines = ["images/a  cat/0_1.png 0\n", "images/名/9_2.png 9\n", "/abs.png 999999\n", "../3 4 5\n"]
     assert (tmp_path / "train.txt").read_bytes().decode() == "".join(lines)
     assert read_index(tmp_path / "train.txt") == entries
-    assert [path.name for path in tmp_path.iterdir()] == ["train.txt"]
     many = [(f"images/train/airplane/{i % 10}_{i}.png", i % 10) for i in range(60_000)]
-    write_index(tmp_path / "train.txt", many)
+    (tmp_path / "train.txt").write_bytes(text_of(many))
     start = time.process_time()
     assert read_index(tmp_path / "train.txt") == many
     assert time.process_time() - start < 0.6  # 0.1 on an idle core

@@ -76,8 +76,8 @@ def test_train_without_class_folders_is_refused_with_the_layout_that_is_wanted(
     with pytest.raises(DataError) as error:
         find_stages(root)
     assert str(error.value) == (
-        f"Expected one folder of images per class in {train}, such as {train}/cats, but it contains no folder. If it "
-        "is a class itself, move all class folders into a new folder train."
+        f"Expected one folder of images per class in {train}, such as {train}/cats, or labels.csv, but it "
+        "contains no folder. If it is a class itself, move all class folders into a new folder train."
     )
     if files[0] == "train2017/0.png":
         root.rename(tmp_path / "train")

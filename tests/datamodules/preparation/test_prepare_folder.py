@@ -172,8 +172,7 @@ def test_what_is_lost_is_written_again(root: Path, lost: str) -> None:
             del pixels["digest"]
         description.write_text(json.dumps(content))
     assert prepared(root).digest == before.digest
-    given = lost in ("dataset.json", "damaged")  # then index files are the user's
-    assert json.loads(description.read_text())["split"] == ({"name": "given"} if given else content["split"])
+    assert json.loads(description.read_text())["split"] == content["split"]
     assert len(list((folder_of(root) / "cache").iterdir())) == 1
 
 
@@ -187,6 +186,27 @@ def test_index_files_without_a_description_are_the_users(root: Path) -> None:
     with pytest.raises(DataError, match=r"but got only train, test\. Restore the others, or split the images again"):
         prepared(root)
     assert prepared(root, overwrite_split=True).digest == before.digest
+
+
+def test_index_files_of_this_project_are_recognised_without_a_description(root: Path) -> None:
+    before = prepared(root, folds=2)
+    (folder_of(root) / "dataset.json").unlink()
+    after = prepared(root, folds=2)
+    assert (after.prepared.split, after.digest) == (before.prepared.split, before.digest)
+
+
+def test_the_description_counts_the_images_of_all_folds(root: Path) -> None:
+    for options in ({}, {"folds": 2}, {"folds": 2, "fold": 1}):
+        prepared(root, **options)
+        counts = load_description(folder_of(root)).counts
+        assert counts == {stage: {"cat": 2, "dog": 2} for stage in STAGES}
+
+
+def test_without_an_image_size_it_is_that_of_the_first_readable_image(root: Path) -> None:
+    (root / "test/cat/0.png").write_bytes(b"")
+    assert prepared(root, on_bad_image="skip").image_size == 8
+    with pytest.raises(DataError, match=r"test/cat/0\.png is not a readable image"):
+        prepared(root)
 
 
 def test_a_damaged_index_file_is_replaced_if_asked_for(root: Path) -> None:

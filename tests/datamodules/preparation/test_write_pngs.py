@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.errors import DataError
 from datamodules.preparation.write_pngs import ImageBatch, convert, find_missing, list_converted, read_source
 
 NAMES = ("cat", "dog")
@@ -26,6 +27,7 @@ def test_files_are_named_by_label_and_index_in_class_folders(tmp_path: Path) -> 
     assert list_converted(tmp_path / "images", "train") == [
         (f"images/train/{NAMES[i % 2]}/{i % 2}_{10_000 + i}.png", i % 2) for i in range(6)
     ]
+    (tmp_path / "images/test/cat/._0_0.png").write_bytes(b"written by macOS")
     assert len(list_converted(tmp_path / "images", "test")) == 6
     assert read_source(tmp_path / "images", "test") == {"name": "a test"}
 
@@ -48,6 +50,8 @@ def test_an_interrupted_conversion_leaves_no_complete_subset(tmp_path: Path) -> 
 def test_a_folder_of_another_program_is_never_changed(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "images/train/mine.jpg").write_bytes(b"my photo")
+    with pytest.raises(DataError, match=r"Expected no files in .*images/train, .* Move them away"):  # before converting
+        find_missing(tmp_path / "images", ["train"])
     with pytest.raises(OSError, match="not empty"):
         convert([batch()], tmp_path / "images", NAMES, {})
     assert [path.name for path in (tmp_path / "images/train").iterdir()] == ["mine.jpg"]

@@ -208,6 +208,31 @@ def test_what_decoding_loses_is_reported(tmp_path: Path, name: str, write: Any, 
         assert losses == expected
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_any_image_is_converted_to_the_channels_that_are_asked_for(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    transparent(128).convert(mode).save(path)
+    rgb = read_rgb(path)
+    grey = np.asarray(Image.fromarray(rgb).convert("L"))
+    np.testing.assert_array_equal(read_rgb(path, channels=1)[..., 0], grey)
+    assert read_rgb(path, 8, "pad", channels=1).shape == (8, 8, 1)
+    if path.suffix == ".png":  # a TIFF is not converted to more channels
+        for channels in (2, 4):
+            pixels = read_rgb(path, channels=channels)
+            assert pixels.shape == (16, 24, channels)
+            assert set(np.unique(pixels[..., -1])) == ({128} if mode in ("LA", "P", "RGBA") else {255})
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_that_is_kept_is_not_reported(tmp_path: Path, channels: int) -> None:
+    transparent(128).save(tmp_path / "a.png")
+    losses: list[str] = []
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png", None, "crop", losses, channels)[..., -1], 128)
+    assert losses == []
+    with pytest.raises(DataError, match=r"a\.png is not .*expected a TIFF of 6 channels, but got PNG"):
+        read_rgb(tmp_path / "a.png", channels=6)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     message = r"a\.png is missing\. Restore it, or remove its line from the index file\."
     with pytest.raises(DataError, match=message):

@@ -119,3 +119,7 @@ def test_command_keeps_the_checkpoint_of_the_lowest_loss(fast: list[str], tmp_pa
     assert set(measured(next(cli.run_dir.glob("test/*")))) == {"test/loss"}
     module = Autoencoder.load_from_checkpoint(cli.run_dir / "checkpoints" / "best.ckpt", weights_only=True).eval()
     assert module(torch.randn(2, 3, 32, 32)).shape == (2, 3, 32, 32)
+
+
+def test_images_of_any_channels_are_reconstructed() -> None:
+    assert ConvAutoencoder(8, in_channels=4)(torch.zeros(2, 4, 32, 32)).shape == (2, 4, 32, 32)

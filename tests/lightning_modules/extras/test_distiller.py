@@ -105,9 +105,9 @@ def test_teacher_that_is_no_checkpoint_is_refused(exists: bool, tmp_path: Path) 
 
 def test_teacher_of_other_classes_is_refused(finished_run: Path) -> None:
     teacher = finished_run / "checkpoints" / "best.ckpt"
-    with pytest.raises(MisconfigurationException, match=r"image_size 32, and other classes: 2, x\."):
+    with pytest.raises(MisconfigurationException, match=r"image_size 32, 3 channels, and other classes: 2, x\."):
         student(teacher, class_names=[*"987654310", "x"]).load_teacher()
-    with pytest.raises(MisconfigurationException, match=r"image_size 16, but .* has image_size 32, .*: none\."):
+    with pytest.raises(MisconfigurationException, match=r"image_size 16 and 3 channels, .* image_size 32, .*: none\."):
         student(teacher, class_names=[*"9876543210"], image_size=16).load_teacher()
 
 

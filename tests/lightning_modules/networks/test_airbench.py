@@ -128,3 +128,15 @@ def test_initial_logits_do_not_depend_on_the_scale(scale: float | None) -> None:
     torch.manual_seed(0)
     network = Airbench(10, scale=scale)
     assert (network.head.weight * network.scale).std().item() == pytest.approx(1 / 256, rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_any_channels_are_whitened(channels: int) -> None:
+    torch.manual_seed(0)
+    network = Airbench(7, in_channels=channels)
+    network.whiten(torch.randn(50, channels, 32, 32))
+    images = torch.randn(50, channels, 32, 32)
+    outputs = network.whitening(images).transpose(0, 1).flatten(1)
+    assert len(outputs) == 8 * channels
+    torch.testing.assert_close(outputs.var(1), torch.ones(8 * channels), atol=0.1, rtol=0)
+    assert network.eval()(images).shape == (50, 7)
