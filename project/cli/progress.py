@@ -84,8 +84,8 @@ class Progress(RichProgressBar):
 
     def _report_duration(self, trainer: Trainer, batch: int, timestamp: float) -> None:
         """Print once how long training takes, after 20 batches or 10 seconds, if that is more than half an hour."""
-        if batch == 0 and trainer.current_epoch == 0:
-            self._start = timestamp
+        if batch == 0:
+            self._start = None if trainer.current_epoch else timestamp
         elif self._start is not None and (batch == 20 or timestamp - self._start > 10):
             epoch = trainer.num_training_batches * (timestamp - self._start) / batch / 60
             hours, self._start = epoch * (trainer.max_epochs or 0) / 60, None

@@ -86,3 +86,10 @@ def test_long_training_on_a_cpu_is_reported_once_with_faster_recipes(
     assert all(
         "about 20.0 minutes on this CPU, all epochs 3.3 hours. Try --config configs/lenet" in line for line in lines
     )
+
+
+def test_the_duration_of_slow_training_with_few_batches_in_an_epoch_is_not_reported() -> None:
+    trainer, bar = MagicMock(accelerator=CPUAccelerator(), num_training_batches=3, max_epochs=10), Progress()
+    for trainer.current_epoch in range(4):
+        for batch in range(3):
+            bar._report_duration(trainer, batch, 4.0 * (3 * trainer.current_epoch + batch))
