@@ -30,7 +30,7 @@ from benchmark_step import BARE, BAREBONES, PROJECT
 
 from project.runs.folders import name_of
 
-PARTS = ("tests", "airbench", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled")
+PARTS = ("tests", "airbench", "watching", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled")
 RECIPES = ("airbench", "resnet", "airbench_sgd")  # parts with a recipe of the same name
 VARIANTS = {
     "airbench": "`airbench.yaml`",
@@ -88,6 +88,17 @@ def airbench_lines(results: Results) -> list[str]:
     return [*lines, *(line for error in errors for line in ("", f"{error}."))]
 
 
+def watching_lines(results: Results) -> list[str]:
+    """Return the seconds of whole runs of LeNet with all callbacks and with none."""
+    lines = ["| `lenet.yaml` | n | seconds, median (min to max) | over none, median |", "|---|---|---|---|"]
+    none = results["watching"].get("none", [])
+    for name, seconds in results["watching"].items():
+        ratios = [value / base for value, base in zip(seconds, none, strict=False)]
+        ratio = f"{statistics.median(ratios):.3f}" if ratios else ""
+        lines.append(f"| {name} | {len(seconds)} | {middle(seconds)} | {ratio} |")
+    return [*lines, "", "From the start of `Trainer.fit` until all pictures are drawn, alternating, after a warm-up."]
+
+
 def resnet_lines(results: Results) -> list[str]:
     """Return the seconds of epochs of resnet.yaml with all callbacks and with none."""
     lines = ["| `resnet.yaml`, bf16-mixed | epochs | seconds per epoch, median (min to max) |", "|---|---|---|"]
@@ -137,6 +148,7 @@ def augmentation_lines(results: Results) -> list[str]:
 LINES: dict[str, Callable[[Results], list[str]]] = {
     "tests": tests_lines,
     "airbench": airbench_lines,
+    "watching": watching_lines,
     "resnet": resnet_lines,
     "operations": operations_lines,
     "steps": steps_lines,
