@@ -49,7 +49,7 @@ class EpochMeans(Callback):
         self.add_up()
         count = max(int(self._count), 1)
         for name, total in self._sums.items():
-            pl_module.log_mean(f"train/{name}", total / count, count, prog_bar=name == "acc")
+            pl_module.log_mean(f"train/{name}", total / count, count, prog_bar=name == "acc")  # type: ignore[operator]  # mypy takes it for a Tensor
         self._count, self._sums = 0.0, {}
 
     def state_dict(self) -> dict[str, Any]:
