@@ -4,14 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib import colormaps
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from callbacks.base.log import LogSnapshot
 from callbacks.base.predictions import PredictionCallback, Predictions
-from callbacks.tools.fonts import names_in_figures
+from callbacks.tools.fonts import font, short_names
 from callbacks.tools.layers import evenly
+from callbacks.tools.pictures import LINE, rows_of_text
 
 MOST_NUMBERS = 20  # maximum number of classes with numbers in the cells; with more, they are not readable
+CELL, SIDE = 48, 960  # sides in pixels: of a cell with a number, and of a matrix without numbers
 
 
 class ConfusionMatrix(PredictionCallback):
@@ -27,56 +32,56 @@ class ConfusionMatrix(PredictionCallback):
         names, size = predictions.class_names, len(predictions.class_names)
         pairs = predictions.targets * size + predictions.preds
         counts = torch.bincount(pairs, minlength=size**2).view(size, size).numpy()
-        figure = draw_confusion_matrix(counts, names, log.moment)
-        log.figure(f"confusion_matrix/{stage}", figure)
-        in_percent(figure, counts)
-        log.figure(f"confusion_matrix_normalised/{stage}", figure)
+        right = counts.trace() / max(counts.sum(), 1)
+        caption = f"{right:.2%} of {counts.sum():,} {stage} images right, {log.moment}"
+        axes = "rows: true class, with its recall; columns: predicted class, with its precision"
+        log.image(f"confusion_matrix/{stage}", draw_confusion_matrix(counts, names), f"{caption}; {axes}")
+        percent = draw_confusion_matrix(counts, names, percent=True)
+        log.image(f"confusion_matrix_normalised/{stage}", percent, f"{caption}; percent of the images of a row; {axes}")
         rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
         log.table(f"confusion_matrix_{stage}.csv", [r"true \ predicted", *names], rows)
 
 
-def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], moment: str = "") -> Figure:
-    """Return a figure of a confusion matrix.
+def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], percent: bool = False) -> Tensor:
+    """Return a picture of a confusion matrix, uint8 ``(3, H, W)``; Matplotlib would take 20 times as long.
 
     Args:
         counts: Integers ``(classes, classes)``; rows are true classes, columns predicted classes.
         class_names: Name of each class.
-        moment: Epoch and kind of weights, for the title.
+        percent: Write the percentage of the images of a row into the cells instead of the number.
     """
-    size, names = len(class_names), names_in_figures(class_names)
+    size, names = len(class_names), short_names(class_names)
+    has_numbers = size <= MOST_NUMBERS
+    cell = max(CELL, SIDE // 4 // size) if has_numbers else max(SIDE // size, 1)
+    ticks, middles = evenly(range(size), MOST_NUMBERS), [cell * (place + 0.5) for place in range(size)]
+    beside = rows_of_text([names[tick] for tick in ticks], [middles[tick] for tick in ticks], cell * size)
+    left, top, side = beside.width, LINE, cell * size
+    canvas = Image.new("RGB", (left + side + CELL, top + side + left), "white")
+    shares = counts / np.maximum(counts.sum(1), 1)[:, None]
+    shades = Image.fromarray(colormaps["Blues"](shares, bytes=True)[..., :3])
+    canvas.paste(shades.resize((side, side), Image.Resampling.NEAREST), (left, top))
+    canvas.paste(beside, (0, top))
+    canvas.paste(beside.transpose(Image.Transpose.ROTATE_90), (left, top + side))
+    draw = ImageDraw.Draw(canvas)
+    recall, precision = recall_and_precision(counts)
+    for tick in ticks:
+        draw.text((left + side + 4, top + middles[tick]), in_words(recall[tick]), "black", font(), anchor="lm")
+        draw.text((left + middles[tick], top - 3), in_words(precision[tick]), "black", font(), anchor="ms")
+    for row, column in np.ndindex(counts.shape) if has_numbers else ():
+        share, count = shares[row, column], counts[row, column]
+        colour = "white" if share > 0.5 else "black" if count else "lightgrey"
+        text = f"{share:.0%}" if percent else f"{count}"
+        draw.text((left + middles[column], top + middles[row]), text, colour, font(), anchor="mm")
+    return pil_to_tensor(canvas)
+
+
+def recall_and_precision(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return recall and precision of each class; NaN for a class without images, or that is never predicted."""
     true, predicted, right = counts.sum(1), counts.sum(0), counts.diagonal()
-    with np.errstate(invalid="ignore"):  # classes without images
-        recall, precision = right / true, np.where(true > 0, right / predicted, np.nan)
-    side = min(max(3.5 + 0.55 * size, 5), 16)
-    room = max(max(map(len, names)) - 8, 0) * 0.08  # inches, for names that are longer than those of CIFAR-10
-    figure = Figure(figsize=(side + room, side + 0.7 * room), layout="constrained", dpi=100)
-    axes = figure.subplots()
-    shades = counts / np.maximum(true, 1)[:, None]
-    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
-    title = f"{right.sum() / max(counts.sum(), 1):.2%} of {counts.sum():,} right" + (f", {moment}" if moment else "")
-    axes.set(xlabel="predicted", ylabel="true", title=title)
-    for row, column in np.ndindex(counts.shape) if size <= MOST_NUMBERS else ():
-        colour = "white" if shades[row, column] > 0.5 else "black" if counts[row, column] else "lightgrey"
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=9)
-    ticks = evenly(range(size), MOST_NUMBERS)
-    axes.set_xticks(ticks, [names[tick] for tick in ticks], rotation=45, ha="right")
-    axes.set_yticks(ticks, [names[tick] for tick in ticks])
-    right_axis, top_axis = axes.secondary_yaxis("right"), axes.secondary_xaxis("top")
-    right_axis.set_yticks(ticks, [in_words(recall[tick]) for tick in ticks])
-    right_axis.set_ylabel("recall")
-    top_axis.set_xticks(ticks, [in_words(precision[tick]) for tick in ticks], rotation=45, ha="left")
-    top_axis.set_xlabel("precision")
-    return figure
+    with np.errstate(invalid="ignore"):
+        return right / true, np.where(true > 0, right / predicted, np.nan)
 
 
 def in_words(share: float) -> str:
     """Return a ratio in percent, or a dash for NaN."""
     return "\N{EN DASH}" if np.isnan(share) else f"{share:.1%}"
-
-
-def in_percent(figure: Figure, counts: np.ndarray) -> None:
-    """Replace the numbers in the cells of a figure by percent of their row; twice as fast as a new figure."""
-    figure.set_layout_engine("none")
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for text, share in zip(figure.axes[0].texts, shares.ravel(), strict=False):  # a large matrix has no texts
-        text.set_text(f"{share:.0%}")

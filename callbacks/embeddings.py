@@ -29,7 +29,7 @@ class Embeddings(ImageCallback):
     Tags: ``embeddings``.
     """
 
-    def __init__(self, images: Images = 500, every_n_epochs: PositiveInt = 5, **kwargs: Any) -> None:
+    def __init__(self, images: Images = 500, every_n_epochs: PositiveInt | None = 10, **kwargs: Any) -> None:
         super().__init__(images, every_n_epochs=every_n_epochs, **kwargs)
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from callbacks.base.images import ImageCallback
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import check_maps, denormalized, forward, hooked, min_max
-from callbacks.tools.pictures import BACKGROUND, enlarge, grid
+from callbacks.tools.pictures import GREY, enlarge, grid, to_bytes
 from callbacks.tools.transfer import to_cpu
 
 SIDE = 64  # side of an image or map, in pixels
@@ -56,11 +56,11 @@ class FeatureMaps(ImageCallback):
         return (list(layers), to_cpu(maps | {"images": denormalized(pl_module, images)}))
 
     def draw(self, log: LogSnapshot, layers: list[str], maps: dict[str, Tensor]) -> None:
-        images = enlarge(maps["images"], SIDE)
+        images = enlarge(to_bytes(maps["images"]), SIDE)
         for name in layers:
             rows, content = [row(images, maps[f"before {name}"])], "the image and channels"
             if f"after {name}" in maps:
-                rows.append(row(torch.full_like(images, BACKGROUND), maps[f"after {name}"]))
+                rows.append(row(torch.full_like(images, GREY), maps[f"after {name}"]))
                 content += "; below each, the same after the activation"
             cells = torch.stack(rows, 1)  # (images, rows of each, 1 + channels, 3, H, W)
             picture = grid(cells.flatten(0, 2), columns=cells.shape[2])
@@ -97,6 +97,6 @@ class Outputs(TorchFunctionMode):
 
 
 def row(images: Tensor, maps: Tensor) -> Tensor:
-    """Return cells ``(N, 1 + C, 3, H, W)``: each image ``(N, 3, H, W)`` with its maps ``(N, C, h, w)``."""
-    shades = F.interpolate(min_max(maps), size=images.shape[-2:], mode="nearest")
+    """Return cells ``(N, 1 + C, 3, H, W)``: each image, uint8 ``(N, 3, H, W)``, with its maps ``(N, C, h, w)``."""
+    shades = F.interpolate(to_bytes(min_max(maps)), size=images.shape[-2:], mode="nearest")
     return torch.cat([images.unsqueeze(1), shades.unsqueeze(2).expand(-1, -1, 3, -1, -1)], dim=1)

@@ -45,6 +45,8 @@ class TerminateOnNaN(Callback):
         self._batch = batch
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if loss.device.type == "cpu" and loss.numel() == 1 and math.isfinite(loss.item()):
+            return
         self._losses.append((trainer.global_step, loss.detach()))
         interval = getattr(trainer, "log_every_n_steps", 0) or CHECK_INTERVAL
         if loss.device.type == "cpu" or (trainer.global_step + 1) % interval == 0:

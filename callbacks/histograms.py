@@ -32,7 +32,7 @@ class Histograms(StepCallback):
     """
 
     def __init__(
-        self, kinds: Sequence[Kind] = ("weights", "gradients", "updates"), every_n_epochs: PositiveInt = 1
+        self, kinds: Sequence[Kind] = ("weights", "gradients", "updates"), every_n_epochs: PositiveInt | None = None
     ) -> None:
         super().__init__(every_n_epochs)
         self.kinds = kinds

@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.base.drawing import DrawingCallback
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import find_layers
-from callbacks.tools.pictures import CELL, add_caption, enlarge, grid, symmetric
+from callbacks.tools.pictures import CELL, enlarge, grid, symmetric, to_bytes
 from callbacks.tools.transfer import to_cpu
 
 MOST_FRAMES = 100  # of the video, if max_epochs is known; with more epochs, it has every n-th
@@ -36,7 +36,7 @@ class ConvolutionKernels(DrawingCallback):
     needs_network = True
 
     def __init__(
-        self, every_n_epochs: PositiveInt = 5, max_channels: PositiveInt = 32, max_layers: PositiveInt = 24
+        self, every_n_epochs: PositiveInt | None = 10, max_channels: PositiveInt = 32, max_layers: PositiveInt = 24
     ) -> None:
         super().__init__(every_n_epochs)
         self.max_channels = max_channels
@@ -53,7 +53,7 @@ class ConvolutionKernels(DrawingCallback):
         shades = to_cpu({name: each[: self.max_channels, : self.max_channels] for name, each in weights.items()})
         if shades and trainer.current_epoch % max((trainer.max_epochs or 0) // MOST_FRAMES, 1) == 0:
             first = next(iter(shades.values()))
-            self._frames[trainer.current_epoch + 1] = (first * 255).round().byte()
+            self._frames[trainer.current_epoch + 1] = to_bytes(first)
         if due:
             self.draw_later(trainer, shades)
 
@@ -72,21 +72,20 @@ class ConvolutionKernels(DrawingCallback):
         self, log: LogSnapshot, layers: dict[str, Tensor], first: str = "", frames: dict[int, Tensor] | None = None
     ) -> None:
         for name, shades in layers.items():
-            cells = enlarge(shades, CELL).unsqueeze(2).expand(-1, -1, 3, -1, -1)  # (outputs, inputs, 3, H, W)
+            cells = enlarge(to_bytes(shades), CELL).unsqueeze(2)  # (outputs, inputs, 1, H, W)
             caption = f"Kernels of {name}, {log.moment}: grey is 0"
             rows = grid(cells.flatten(0, 1), columns=shades.shape[1])
             log.image(f"kernels/{name}", rows, f"{caption}; one row per output, one column per input")
-            blocks = torch.stack([grid(channel) for channel in cells]) / 255
-            log.image(f"kernels_split/{name}", grid(blocks, gap=8), f"{caption}; one block per output channel")
+            blocks = grid(grid(cells), gap=8)
+            log.image(f"kernels_split/{name}", blocks, f"{caption}; one block per output channel")
             if shades.shape[1] == 3:
                 log.image(f"kernels_colour/{name}", coloured(shades), f"{caption}; red, green and blue are the inputs")
         if frames:
-            captions = (f"Kernels of {first}, epoch {epoch}" for epoch in frames)
-            pictures = (coloured(frame / 255) for frame in frames.values())
-            log.video(f"kernels_video/{first}", list(map(add_caption, pictures, captions)))
+            captions = [f"Kernels of {first}, epoch {epoch}" for epoch in frames]
+            log.video(f"kernels_video/{first}", [coloured(frame) for frame in frames.values()], captions)
 
 
 def coloured(shades: Tensor) -> Tensor:
     """Return the kernels of a layer, ``(outputs, inputs, H, W)``, in colour, or else those of the first input."""
     kernels = shades if shades.shape[1] == 3 else shades[:, :1].expand(-1, 3, -1, -1)
-    return grid(enlarge(kernels, 2 * CELL))
+    return grid(enlarge(to_bytes(kernels), 2 * CELL))

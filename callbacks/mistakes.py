@@ -43,7 +43,7 @@ class TopMistakes(PredictionCallback):
         count: Number of mistakes to draw.
     """
 
-    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 1) -> None:
+    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt | None = None) -> None:
         super().__init__(every_n_epochs)
         self.count = count
         self._worst: dict[str, Tensor] = {}

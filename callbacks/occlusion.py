@@ -34,7 +34,7 @@ class OcclusionSensitivity(ImageCallback):
 
     needs_classifier = True
 
-    def __init__(self, share: OpenUnitInterval = 0.25, every_n_epochs: PositiveInt = 5, **kwargs: Any) -> None:
+    def __init__(self, share: OpenUnitInterval = 0.25, every_n_epochs: PositiveInt | None = 10, **kwargs: Any) -> None:
         super().__init__(every_n_epochs=every_n_epochs, **kwargs)
         self.share = share
 

@@ -22,7 +22,7 @@ class PRROCCurves(PredictionCallback):
         max_classes: Maximum number of classes to draw, from the first; at most 100.
     """
 
-    def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt = 5) -> None:
+    def __init__(self, max_classes: PositiveInt = 10, every_n_epochs: PositiveInt | None = 10) -> None:
         super().__init__(every_n_epochs)
         self.max_classes = max_classes
 

@@ -24,7 +24,7 @@ class TrainingBatch(DrawingCallback):
         every_n_epochs: See ``DrawingCallback``; it also draws in the first epoch.
     """
 
-    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt = 10) -> None:
+    def __init__(self, count: PositiveInt = 24, every_n_epochs: PositiveInt | None = 10) -> None:
         super().__init__(every_n_epochs)
         self.count = count
 

@@ -134,8 +134,9 @@ class ImageModule(TrainableModule):
         every = 0 if self._trainer is None else self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set elsewhere
         if every and (self.global_step + 1) % every == 0:
             self.log("train/loss_step", means["loss"], on_step=True, on_epoch=False)
+            self.epoch_means.add_up()
 
-    def log_mean(self, name: str, mean: Tensor, count: int, prog_bar: bool = False) -> None:
+    def log_mean(self, name: str, mean: Tensor | float, count: int, prog_bar: bool = False) -> None:
         """Log a mean over ``count`` images, weighted by ``count`` in the mean over all steps and devices."""
         # Lightning divides the sum of counts by the number of devices, and truncates it to an integer
         devices = 1 if self._trainer is None else self.trainer.world_size  # a step may be called without a trainer

@@ -4,9 +4,10 @@ python scripts/benchmark_callbacks.py --root data/cifar10 --output callbacks.md
 
 Histograms of the weights and gradients of ResNet-18 are computed by the code of the callbacks, and by a loop over
 ``SummaryWriter.add_histogram`` as in tutorials, alternately; the script compares number, minimum and maximum of both.
-Then a recipe is trained with all its callbacks and with none, alternating every ten seconds, so that changes in the
-speed of the machine affect both, and the final weights of both are compared. Whole runs are timed from the first batch
-until all files are written.
+Then a recipe is trained with all its callbacks and with none, alternating every few seconds, so that changes in the
+speed of the machine affect both, and the final weights of both are compared. Whole runs are timed from the start of
+``Trainer.fit`` until all files are written. CPU seconds are those of all threads of the process, which other processes
+affect less. One more run, which is not timed, measures what each callback takes.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from io import StringIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning
 import torch
@@ -33,12 +35,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from callbacks.base.drawing import _Thread
 from callbacks.base.steps import Step
 from callbacks.tools.histogram import gather
 from lightning_modules.networks import ResNet
 from project.cli.cli import CLI
 
-TURN = 10  # seconds that a run trains before it is paused for the other
+TURN = 5  # seconds that a run trains before it is paused for the other
 
 
 def resnet18(device: torch.device) -> tuple[LightningModule, dict[str, Tensor]]:
@@ -123,23 +126,48 @@ def histogram_lines(measured: dict[str, Any]) -> list[str]:
 
 
 class Clock(Callback):
-    """Notify the parent process before the first batch."""
+    """Notify the parent process before the first batch, and read the clock of this process."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.cpu = 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.connection.send("begin")
+        self.cpu = time.process_time()
 
 
 def train(args: list[str], folder: Path, weights: Path, connection: Connection) -> None:
     """Train in a child process, notify the parent of its start and end, and save the final weights."""
     os.setpgrp()  # DataLoader workers pause with it
+    clock = Clock(connection)
     with redirect_stdout(StringIO()):
-        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Clock(connection))
+        cli = fit([*args, "--report=false", f"--runs_dir={folder}"], clock)
     now()
+    cpu = time.process_time() - clock.cpu
     torch.save(cli.model.network.state_dict(), weights)
-    connection.send((costs(cli), cli.trainer.current_epoch))
+    connection.send((cpu, cli.trainer.current_epoch))
+
+
+def measure_costs(args: list[str], folder: Path) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    """Train once in this process.
+
+    Returns:
+        For each callback: seconds in the training thread, CPU seconds in the thread that draws, and number of drawings.
+    """
+    drawing: Counter[str] = Counter()
+    drawings: Counter[str] = Counter()
+    draw = _Thread._draw
+
+    def timed(self: _Thread, name: str, *args: Any) -> None:
+        start = time.thread_time()
+        draw(self, name, *args)
+        drawing[name] += time.thread_time() - start
+        drawings[name] += 1
+
+    with patch.object(_Thread, "_draw", timed), redirect_stdout(StringIO()):
+        cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Callback())
+    return costs(cli), drawing, drawings
 
 
 def costs(cli: CLI) -> Counter[str]:
@@ -153,11 +181,11 @@ def costs(cli: CLI) -> Counter[str]:
     return Counter({name: seconds for name, seconds in totals.items() if name in ours})
 
 
-def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Counter[str], int]]:
+def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, float, int]]:
     """Train with all callbacks of a recipe and with none, alternating every TURN seconds.
 
     Returns:
-        With callbacks and without: seconds from the first batch, without pauses; seconds of each callback; epochs.
+        With callbacks and without: seconds without pauses; CPU seconds; epochs.
     """
     context = multiprocessing.get_context("spawn")
     pairs, processes = {}, {}
@@ -171,7 +199,7 @@ def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Coun
         pairs[with_callbacks].recv()  # it starts to train
         os.killpg(process.pid, signal.SIGSTOP)
     seconds = {False: 0.0, True: 0.0}
-    results: dict[bool, tuple[float, Counter[str], int]] = {}
+    results: dict[bool, tuple[float, float, int]] = {}
     try:
         while len(results) < 2:
             for which in seconds.keys() - results.keys():
@@ -192,47 +220,49 @@ def train_in_turn(args: list[str], folder: Path) -> dict[bool, tuple[float, Coun
 
 def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
     """Return the results of whole runs as lines of Markdown."""
-    seconds: dict[bool, list[float]] = {True: [], False: []}
-    callback_seconds: list[Counter[str]] = []
+    measured: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     folder.mkdir(parents=True, exist_ok=True)
     for repeat in range(repeats):
         results = train_in_turn(args, folder)
-        callback_seconds.append(results[True][1])
         epochs = results[True][2]
-        for with_callbacks, (duration, _, _) in results.items():
-            seconds[with_callbacks].append(duration)
-            print(
-                f"{repeat} callbacks {'on' if with_callbacks else 'off'}: {duration:.1f} s", file=sys.stderr, flush=True
-            )
+        for with_callbacks, (seconds, cpu, _) in results.items():
+            measured[with_callbacks].append((seconds, cpu))
+            name = "on" if with_callbacks else "off"
+            print(f"{repeat} callbacks {name}: {seconds:.1f} s, {cpu:.1f} CPU s", file=sys.stderr, flush=True)
     weights = {which: torch.load(folder / f"{which}.pt", weights_only=True) for which in (True, False)}
     same = all(torch.equal(tensor, weights[False][name]) for name, tensor in weights[True].items())
-    ratios = [on / off for on, off in zip(seconds[True], seconds[False], strict=True)]
     lines = [
         f"`fit {' '.join(args)}`: {epochs} epochs, n = {repeats}, alternating every {TURN} s.",
         f"Weights of both at the end are {'equal to the bit' if same else 'NOT EQUAL'}.",
         "",
-        "| callbacks | seconds, median (min to max) | over none |",
-        "|---|---|---|",
+        "| callbacks | seconds, median (min to max) | over none | CPU seconds | over none |",
+        "|---|---|---|---|---|",
     ]
     for with_callbacks, name in ((False, "none"), (True, "all of the recipe")):
-        values = seconds[with_callbacks]
-        ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if with_callbacks else "1"
-        lines.append(f"| {name} | {statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f}) | {ratio} |")
+        cells = []
+        for what in (0, 1):
+            values, none = ([each[what] for each in measured[which]] for which in (with_callbacks, False))
+            ratios = [value / base for value, base in zip(values, none, strict=True)]
+            cells += [spread(values, 1), spread(ratios, 3) if with_callbacks else "1"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    hooks, drawing, drawings = measure_costs(args, folder)
     lines += [
         "",
-        "Milliseconds per epoch that each callback took in the training thread:",
+        "Milliseconds of a whole run that each callback took in the training thread, and CPU milliseconds in the",
+        "thread that draws:",
         "",
-        "| callback | ms |",
-        "|---|---|",
+        "| callback | training thread | drawings | thread that draws |",
+        "|---|---|---|---|",
     ]
-    names = sorted(
-        {name for counts in callback_seconds for name in counts},
-        key=lambda name: -statistics.median(counts[name] for counts in callback_seconds),
-    )
-    for name in names:
-        median = statistics.median(counts[name] for counts in callback_seconds)
-        lines.append(f"| {name} | {median / epochs * 1e3:.1f} |")
-    return lines
+    for name in sorted(hooks | drawing, key=lambda name: -hooks[name] - drawing[name]):
+        lines.append(f"| {name} | {hooks[name] * 1e3:.0f} | {drawings[name]} | {drawing[name] * 1e3:.0f} |")
+    total = f"{hooks.total() * 1e3:.0f} | {drawings.total()} | {drawing.total() * 1e3:.0f}"
+    return [*lines, f"| all | {total} |"]
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Format median, minimum and maximum."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def main(args: list[str] | None = None) -> None:

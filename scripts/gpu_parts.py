@@ -272,6 +272,28 @@ def with_runs(peer: Path, runs: int) -> str:
     return source.replace(PEER_RUNS, f"range({runs})")
 
 
+def watching(options: argparse.Namespace, results: Results) -> None:
+    """Time whole runs of LeNet, whose epochs take about a second, with all callbacks and with none, alternating."""
+    seconds: dict[str, list[float]] = {}
+    for epochs in (2,) if options.tiny else (1, 8, 8, 8):
+        limits = TINY if options.tiny else [f"--trainer.max_epochs={epochs}"]
+        for name, extra in (("none", WITHOUT_CALLBACKS), ("all callbacks", [])):
+            clock = FitClock()
+            quietly(fit, fit_args(options, ["configs/lenet.yaml"], [*limits, *extra, "--report=false"]), clock)
+            if epochs > 1:  # otherwise, it is a warm-up
+                seconds.setdefault(name, []).append(round(now() - clock.began, 4))
+                results.add(watching=seconds)
+
+
+class FitClock(Callback):
+    """Record the time at which a fit starts."""
+
+    began = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began = now()
+
+
 def resnet(options: argparse.Namespace, results: Results) -> None:
     """Train resnet.yaml with one seed, and time its epochs with all callbacks and with none."""
     configs = ["configs/resnet.yaml"]
@@ -430,7 +452,10 @@ def quietly(call: Callable[..., Any], *args: Any) -> Any:
         return call(*args)
 
 
-PARTS = {part.__name__: part for part in (tests, airbench, resnet, operations, steps, airbench_sgd, airbench_compiled)}
+PARTS = {
+    part.__name__: part
+    for part in (tests, airbench, watching, resnet, operations, steps, airbench_sgd, airbench_compiled)
+}
 
 
 def main() -> None:

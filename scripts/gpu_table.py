@@ -30,7 +30,7 @@ from benchmark_step import BARE, BAREBONES, PROJECT
 
 from project.runs.folders import name_of
 
-PARTS = ("tests", "airbench", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled")
+PARTS = ("tests", "airbench", "watching", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled")
 RECIPES = ("airbench", "resnet", "airbench_sgd")  # parts with a recipe of the same name
 VARIANTS = {
     "airbench": "`airbench.yaml`",
@@ -86,6 +86,17 @@ def airbench_lines(results: Results) -> list[str]:
         lines.append(f"| {name} | {len(seconds)} | {spread(seconds)} | {ratio} | {percent(accuracies)} |")
     errors = [results[f"{key}_error"] for key in PEERS if f"{key}_error" in results]
     return [*lines, *(line for error in errors for line in ("", f"{error}."))]
+
+
+def watching_lines(results: Results) -> list[str]:
+    """Return the seconds of whole runs of LeNet with all callbacks and with none."""
+    lines = ["| `lenet.yaml` | n | seconds, median (min to max) | over none, median |", "|---|---|---|---|"]
+    none = results["watching"].get("none", [])
+    for name, seconds in results["watching"].items():
+        ratios = [value / base for value, base in zip(seconds, none, strict=False)]
+        ratio = f"{statistics.median(ratios):.3f}" if ratios else ""
+        lines.append(f"| {name} | {len(seconds)} | {middle(seconds)} | {ratio} |")
+    return [*lines, "", "From the start of `Trainer.fit` until all pictures are drawn, alternating, after a warm-up."]
 
 
 def resnet_lines(results: Results) -> list[str]:
@@ -146,6 +157,7 @@ def augmentation_lines(results: Results) -> list[str]:
 LINES: dict[str, Callable[[Results], list[str]]] = {
     "tests": tests_lines,
     "airbench": airbench_lines,
+    "watching": watching_lines,
     "resnet": resnet_lines,
     "operations": operations_lines,
     "steps": steps_lines,

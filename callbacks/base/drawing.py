@@ -1,6 +1,7 @@
 """The base class of callbacks that draw: their schedule, and a background thread for drawing during training."""
 
 import math
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Semaphore
@@ -18,25 +19,28 @@ from callbacks.base.log import LogSnapshot
 from callbacks.tools import SHARDED, warn_once
 
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
+SWITCH = 1e-4  # seconds; most operations of training release Python's lock, and a drawing would keep it for 5 ms each
 
 
 class DrawingCallback(Callback):
     """Collect data in hooks and draw it in a background thread; subclasses override ``draw``.
 
-    It runs in every n-th epoch, and in the last one planned by ``max_epochs`` or ``max_steps``. If ``max_time`` ends a
-    run, it runs in the final validation; ``EarlyStopping`` decides only after a validation. If not every epoch has a
-    validation (``check_val_every_n_epoch``), callbacks that run in validation run in the first one after every n-th
-    epoch. An exception in ``draw`` becomes a warning, and training continues.
+    It runs in epochs 1, 2, 3, 5, 8, 13, 21, ..., each the sum of the two before, or in every n-th epoch; and in the
+    last one planned by ``max_epochs`` or ``max_steps``. If ``max_time`` ends a run, it runs in the final validation;
+    ``EarlyStopping`` decides only after a validation. If not every epoch has a validation
+    (``check_val_every_n_epoch``), callbacks that run in validation run in the first one after such an epoch. An
+    exception in ``draw`` becomes a warning, and training continues.
 
     Args:
-        every_n_epochs: Run in every n-th epoch and the last planned one.
+        every_n_epochs: Run in every n-th epoch and the last planned one; None for epochs 1, 2, 3, 5, 8, ... and the
+            last planned one.
     """
 
     needs_network = False  # whether it needs the whole network in one process
     needs_classifier = False  # whether the command line switches it off for modules other than ImageClassifier
     silent = False  # whether it logs nothing in this run
 
-    def __init__(self, every_n_epochs: PositiveInt = 1) -> None:
+    def __init__(self, every_n_epochs: PositiveInt | None = None) -> None:
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -66,7 +70,7 @@ class DrawingCallback(Callback):
         epoch, pause = trainer.current_epoch + 1, 1
         if trainer.validating:
             pause = trainer.check_val_every_n_epoch or 1
-        if epoch // self.every_n_epochs > (epoch - pause) // self.every_n_epochs:
+        if is_planned(epoch - pause, epoch, self.every_n_epochs):
             return True
         steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)  # NaN without a length
         planned = (trainer.max_epochs or -1, trainer.max_steps / steps)  # negative for no limit
@@ -89,6 +93,16 @@ class DrawingCallback(Callback):
         raise NotImplementedError
 
 
+def is_planned(after: int, until: int, every: int | None) -> bool:
+    """Return whether one of epochs ``after + 1`` to ``until`` is an n-th one; for None, one of 1, 2, 3, 5, 8, ..."""
+    if every is not None:
+        return until // every > after // every
+    epoch, following = 1, 2
+    while epoch <= after:
+        epoch, following = following, epoch + following
+    return epoch <= until
+
+
 class _Thread:
     """A background thread that draws for all callbacks of a trainer, one drawing at a time."""
 
@@ -99,6 +113,8 @@ class _Thread:
         self._latest: Future = self._pool.submit(torch.get_num_threads)
         self._latest.result()
         torch.set_num_threads(count)  # the setting applies to that thread and to threads that start later
+        self._switch = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
         self._free = Semaphore(MOST_WAITING)
 
     def submit(self, name: str, draw: Callable[..., None], *args: Any) -> None:
@@ -110,6 +126,7 @@ class _Thread:
         if at_once and self._latest.cancel():
             rank_zero_warn("Queued drawings were cancelled, because the run was interrupted.")
         self._pool.shutdown(cancel_futures=at_once)
+        sys.setswitchinterval(self._switch)
 
     def _draw(self, name: str, draw: Callable[..., None], *args: Any) -> None:
         try:

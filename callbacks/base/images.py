@@ -27,7 +27,7 @@ class ImageCallback(DrawingCallback):
     Args:
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
         random: Whether to select other images in each epoch; it has no effect on positions.
-        every_n_epochs: Run in every n-th epoch and the last planned one.
+        every_n_epochs: See ``DrawingCallback``.
     """
 
     needs_network = True
@@ -35,7 +35,7 @@ class ImageCallback(DrawingCallback):
     most_layers: int | None = None  # maximum number of layers of these types
     layers: Sequence[str] | None = None  # patterns of names, instead of types
 
-    def __init__(self, images: Images = 4, random: bool = False, every_n_epochs: PositiveInt = 1) -> None:
+    def __init__(self, images: Images = 4, random: bool = False, every_n_epochs: PositiveInt | None = None) -> None:
         super().__init__(every_n_epochs)
         self.images = images
         self.random = random

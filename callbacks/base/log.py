@@ -26,6 +26,7 @@ from callbacks.tools.pictures import add_caption, rendered
 # methods of trackers, and what they take
 OF_TRACKERS = {"log_image": "images", "add_video": "videos", "add_histogram": "histograms", "add_text": "texts"}
 NEWEST = 5  # images of a tag that are kept in pictures/; TensorBoard has all
+COMPRESSION = 1  # of PNG files, from 0 to 9: twice as fast as 6, for 10 to 20 % more bytes
 
 
 class LogSnapshot:
@@ -63,16 +64,16 @@ class LogSnapshot:
         return self._writers
 
     def image(self, tag: str, image: Tensor, caption: str = "") -> None:
-        """Log an image, uint8 ``(3, H, W)``, with a caption, and write it to ``pictures/<tag>/epoch_0003.png``.
+        """Log an image, uint8 ``(3 or 1, H, W)``, with a caption, and write it to ``pictures/<tag>/epoch_0003.png``.
 
         Of each tag, the images of the newest epochs are kept, and those of later epochs are removed: a resumed run
         draws them again. The description in the PNG file is the caption.
         """
-        self._write_image(tag, add_caption(image, caption) if caption else image, caption)
+        self._write_image(tag, add_caption(image, caption) if caption else to_pil_image(image), caption)
 
-    def video(self, tag: str, frames: Sequence[Tensor]) -> None:
+    def video(self, tag: str, frames: Sequence[Tensor], captions: Sequence[str]) -> None:
         """Log images, uint8 ``(3, H, W)``, as a video of four per second, and write it to ``pictures/<tag>.gif``."""
-        first, *rest = map(to_pil_image, frames)
+        first, *rest = map(add_caption, frames, captions)
         file = self.folder / "pictures" / f"{tag}.gif"
         self._write(tag, file, first, save_all=True, append_images=rest, duration=250, loop=0)
         self._send("add_video", tag, file)
@@ -80,7 +81,7 @@ class LogSnapshot:
     def figure(self, tag: str, figure: Figure) -> None:
         """Log a Matplotlib figure as an image; the description in its file is the title."""
         titles = [axes.get_title() for axes in figure.axes]
-        self._write_image(tag, rendered(figure), f"{tag}: {next(filter(None, titles), self.moment)}")
+        self._write_image(tag, to_pil_image(rendered(figure)), f"{tag}: {next(filter(None, titles), self.moment)}")
 
     def histogram(self, tag: str, histogram: Histogram) -> None:
         """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
@@ -113,11 +114,11 @@ class LogSnapshot:
                 [formatted(cell, ".6f") if isinstance(cell, float) else cell for cell in row] for row in rows
             )
 
-    def _write_image(self, tag: str, image: Tensor, description: str) -> None:
-        picture, info = to_pil_image(image), PngInfo()
+    def _write_image(self, tag: str, picture: Image.Image, description: str) -> None:
+        info = PngInfo()
         info.add_itxt("Description", description)
         file = self.folder / "pictures" / tag / f"epoch_{self.epoch:04}.png"
-        self._write(tag, file, picture, pnginfo=info)
+        self._write(tag, file, picture, pnginfo=info, compress_level=COMPRESSION)
         files = sorted(file.parent.glob("epoch_*.png"))
         place = files.index(file)
         for other in files[: max(place + 1 - NEWEST, 0)] + files[place + 1 :]:
@@ -138,7 +139,8 @@ class LogSnapshot:
         with write_atomically(file) as partial:
             partial.write_bytes(encoded.getvalue())
         width, height = picture.size
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue())
+        content = {"colorspace": len(picture.getbands()), "encoded_image_string": encoded.getvalue()}
+        image = Summary.Image(height=height, width=width, **content)
         for writer in self._writers:
             assert writer.file_writer is not None
             writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), self.step)

@@ -15,7 +15,7 @@ from PIL import ImageFont
 from callbacks.tools import warn_once
 
 FILE = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
-LONGEST = 150  # width of a class name in a Matplotlib figure, in pixels
+LONGEST = 150  # width of a short class name, in pixels
 
 
 @cache
@@ -34,13 +34,17 @@ def names_in_pictures(class_names: Sequence[str]) -> list[str]:
     return [str(number) if number in lacking else name for number, name in enumerate(names)]
 
 
+def short_names(class_names: Sequence[str]) -> list[str]:
+    """Return the class names for images; long ones are shortened, with their numbers in front."""
+    names = names_in_pictures(class_names)
+    shorter = [shortened(name, LONGEST) for name in names]
+    pairs = enumerate(zip(names, shorter, strict=True))
+    return [name if name == short else f"{number} {short}" for number, (name, short) in pairs]
+
+
 def names_in_figures(class_names: Sequence[str]) -> list[str]:
-    """Return the class names for Matplotlib figures; long ones are shortened, with their numbers in front."""
-    names = []
-    for number, name in enumerate(names_in_pictures(class_names)):
-        short = shortened(name, LONGEST)
-        names.append((name if short == name else f"{number} {short}").replace("$", r"\$"))  # otherwise a formula
-    return names
+    """Return the short names for Matplotlib figures."""
+    return [name.replace("$", r"\$") for name in short_names(class_names)]  # otherwise a formula
 
 
 def shortened(text: str, width: int) -> str:

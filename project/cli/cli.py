@@ -21,7 +21,7 @@ from project.cli.match_data import match_data, trained_data
 from project.cli.monitors import MonitorCheck
 from project.cli.named_callbacks import callback_names, expand_callbacks, with_named
 from project.cli.options import PARSERS, add_options
-from project.cli.overhead import NoProfiler, set_hook_names_directly
+from project.cli.overhead import NoProfiler, reduce_overhead
 from project.cli.parser import Parser, parse, text_to_save
 from project.cli.precision import set_precision
 from project.cli.progress import NetworkSummary, print_metrics, progress
@@ -50,7 +50,7 @@ def run(args: list[str], kind: "type[CLI] | None" = None, errors: Any = report_e
         for module in pkgutil.iter_modules(callbacks.__path__):  # including the user's own
             importlib.import_module(f"callbacks.{module.name}")
         torch.set_float32_matmul_precision("high")
-        set_hook_names_directly()
+        reduce_overhead()
         command = list(args)
         args[:] = expand_callbacks(expand_run(args))
         return (kind or CLI)(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from project.runs.metrics import format_metric
 
-SECONDS = 0.1  # between two updates
+SECONDS = 0.25  # between two updates
 LONG = 0.5  # hours; from here on, training on a CPU is called long
 
 
@@ -68,14 +68,14 @@ class EpochLines(ProgressBar):
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar with the loss and with epochs counted from 1, updated ten times a second rather than every step.
+    """Lightning's bar with the loss and with epochs counted from 1, updated four times a second rather than every step.
 
     At an epoch's end all processes gather with the first one, which shows it: what several hooks log is reduced in the
     order in which it is gathered, and one process alone would have another's losses in its accuracies.
     """
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10, theme=RichProgressBarTheme(metrics_format=".4f"))  # refreshes a second
+        super().__init__(refresh_rate=4, theme=RichProgressBarTheme(metrics_format=".4f"))  # refreshes a second
         self._updated = 0.0
         self._loss: Tensor | None = None
         self._start: float | None = None  # of the second batch; the first one takes longer

@@ -7,7 +7,6 @@ import torch
 import yaml
 from PIL import Image
 
-from callbacks.confusion_matrix import draw_confusion_matrix
 from datamodules import DataError, FolderDataModule
 from datamodules.folder import name_labels
 from datamodules.preparation.index import STAGES
@@ -168,7 +167,6 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsy
     main(["prepare", *options])
     assert "[red]" in capsys.readouterr().out
     main(["preview", *options, "--images=2", "--epochs=1"])
-    draw_confusion_matrix(np.eye(2, dtype=int), ["$x_^$", "[red]"]).savefig(tmp_path / "matrix.png")
 
 
 # CSV files

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from training import batches, trainer_of
 
 from lightning_modules import ImageClassifier, Initializer, ParamGroup
+from lightning_modules.epoch_means import EpochMeans
 from lightning_modules.networks import LeNet, ResNet
 from lightning_modules.optim import OneCycle, Triangle
 
@@ -233,3 +234,18 @@ def test_compiled_network_trains_to_the_same_weights_and_does_not_validate(
         weights.append(module.network.state_dict())
     assert calls == [True] * 4  # only the training steps, not the sanity check or validation
     torch.testing.assert_close(weights[1], weights[0])
+
+
+def test_means_of_an_epoch_do_not_depend_on_when_steps_are_added_up() -> None:
+    states = []
+    for every in (1, 3, 100):
+        means = EpochMeans()
+        for step in range(10):
+            count = torch.tensor(5) if step % 2 else 3  # a module may count on the device
+            means.update(count, {"loss": torch.tensor(0.1 * step), "acc": torch.tensor(1 / (step + 3))})
+            if step % every == 0:
+                means.add_up()
+        states += means.state_dict()["states"]
+    assert states[0] == states[1] == states[2]
+    assert states[0]["count"] == 40
+    assert states[0]["sums"]["loss"] == pytest.approx(0.3 * 20 + 0.5 * 25)

@@ -16,7 +16,7 @@ TABLE = f"""{HEADER}
 | `airbench.yaml` | airbench's | CIFAR-10 | 8 | one GPU | not yet measured | | | |
 | `airbench.yaml` + `airbench_sgd.yaml` | the same | CIFAR-10 | 10 | one GPU | not yet measured | | | |
 """
-PARTS = ["tests", "airbench", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled"]
+PARTS = ["tests", "airbench", "watching", "resnet", "operations", "steps", "airbench_sgd", "airbench_compiled"]
 # prints like the published script, and reads the images from the same paths
 PEER = """
 import torch
@@ -77,6 +77,7 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     without_warm_up = [{"accuracy": 0.94, "seconds": 2.5}]
     assert results["airbench"]["peer"] == results["airbench_compiled"]["peer_compiled"] == without_warm_up
     assert results["operations"]["histograms"]["equal"]
+    assert [len(seconds) for seconds in results["watching"]["watching"].values()] == [1, 1]
     assert len(results["resnet"]["epoch_seconds"]) == len(results["resnet"]["epoch_seconds_without_callbacks"]) == 2
     assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
     assert len(results["operations"]["augmentation"]["batch 64"]) == 16

@@ -1,5 +1,6 @@
 """The drawing thread: training continues if it is slow or fails."""
 
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from watching import events, fit
 
 import callbacks.base.drawing
 from callbacks import EMA, ConfusionMatrix, ConvolutionKernels, GradCAM, Histograms, NetworkGraph, TrainingBatch
-from callbacks.base.drawing import DrawingCallback
+from callbacks.base.drawing import DrawingCallback, is_planned
 from callbacks.base.log import LogSnapshot
 from lightning_modules import ImageClassifier
 
@@ -42,7 +44,7 @@ class Draws(DrawingCallback):
 class Looks(DrawingCallback):
     """Record the epochs in which the callback runs."""
 
-    def __init__(self, every_n_epochs: int) -> None:
+    def __init__(self, every_n_epochs: int | None = None) -> None:
         super().__init__(every_n_epochs)
         self.validated: list[int] = []
         self.trained: list[int] = []
@@ -152,6 +154,49 @@ def test_callbacks_run_in_every_nth_and_in_the_last_planned_epoch(
     watcher = Looks(every_n_epochs=5)
     fit(make_classifier(), tmp_path, [watcher], **options)
     assert (watcher.validated, watcher.trained) == (validated, trained)
+
+
+@pytest.mark.parametrize(
+    ("options", "validated", "trained"),
+    [
+        ({"epochs": 10}, [1, 2, 3, 5, 8, 10], [1, 2, 3, 5, 8, 10]),
+        ({"epochs": 9, "check_val_every_n_epoch": 4}, [4, 8], [1, 2, 3, 5, 8, 9]),
+    ],
+)
+def test_callbacks_run_less_and_less_often_by_default(
+    make_classifier: Make, tmp_path: Path, options: dict[str, Any], validated: list[int], trained: list[int]
+) -> None:
+    watcher = Looks()
+    fit(make_classifier(), tmp_path, [watcher], limit_train_batches=1, limit_val_batches=1, **options)
+    assert (watcher.validated, watcher.trained) == (validated, trained)
+
+
+def test_a_resumed_run_draws_in_the_same_epochs(make_classifier: Make, tmp_path: Path) -> None:
+    save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    fit(make_classifier(), tmp_path, [save], epochs=4, limit_train_batches=1, enable_checkpointing=True)
+    watcher = Looks()
+    few = {"limit_train_batches": 1, "epochs": 6}
+    fit(make_classifier(), tmp_path, [watcher], ckpt_path=tmp_path / "epoch=2.ckpt", **few)  # of the third epoch
+    assert (watcher.validated, watcher.trained) == ([5, 6], [5, 6])
+
+
+def test_sums_of_two_numbers_before_are_planned() -> None:
+    planned = [epoch for epoch in range(1, 100) if is_planned(epoch - 1, epoch, None)]
+    assert planned == [1, 2, 3, 5, 8, 13, 21, 34, 55, 89]
+    assert [end for end in range(10, 100, 10) if is_planned(end - 10, end, None)] == [10, 20, 30, 40, 60, 90]
+    assert [epoch for epoch in range(1, 10) if is_planned(epoch - 1, epoch, 3)] == [3, 6, 9]
+
+
+def test_training_waits_shorter_for_pythons_lock_while_a_thread_draws(make_classifier: Make, tmp_path: Path) -> None:
+    intervals, before = [], sys.getswitchinterval()
+
+    class Reads(Draws):
+        def draw(self, log: LogSnapshot, number: int) -> None:
+            intervals.append(sys.getswitchinterval())
+
+    fit(make_classifier(), tmp_path, [Reads()], epochs=1)
+    assert max(intervals) < before / 10
+    assert sys.getswitchinterval() == before
 
 
 def test_callbacks_run_in_the_validation_at_the_end_of_max_time(make_classifier: Make, tmp_path: Path) -> None:

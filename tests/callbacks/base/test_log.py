@@ -62,7 +62,7 @@ def test_newest_pictures_are_kept_and_those_after_a_resumed_epoch_are_removed(tm
 
 
 def test_video_is_one_file(tmp_path: Path) -> None:
-    snapshot(tmp_path).video("kernels_video/conv1", [PICTURE, 255 - PICTURE])
+    snapshot(tmp_path).video("kernels_video/conv1", [PICTURE, 255 - PICTURE], ["", ""])
     assert Image.open(tmp_path / "pictures/kernels_video/conv1.gif").n_frames == 2
 
 

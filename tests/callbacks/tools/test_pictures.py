@@ -1,7 +1,7 @@
 import torch
 
 from callbacks.tools.layers import min_max
-from callbacks.tools.pictures import BACKGROUND, enlarge, grid, symmetric
+from callbacks.tools.pictures import GREY, enlarge, grid, symmetric
 
 
 def test_cells_are_laid_out_in_rows_and_columns_and_empty_cells_are_grey() -> None:
@@ -10,9 +10,10 @@ def test_cells_are_laid_out_in_rows_and_columns_and_empty_cells_are_grey() -> No
         picture = grid(cells, columns, gap=2)
         assert picture.shape == (3, 2 * 6 + 2, 3 * 7 + 2)
         assert picture.dtype == torch.uint8
-        grey = round(BACKGROUND * 255)
-        assert picture[0, 4::6, 4::7].tolist() == [[0, 51, 102], [153, 204, grey]]
-        assert picture[0, 0].unique().tolist() == picture[0, :, -1].unique().tolist() == [grey]
+        assert picture[0, 4::6, 4::7].tolist() == [[0, 51, 102], [153, 204, GREY]]
+        assert picture[0, 0].unique().tolist() == picture[0, :, -1].unique().tolist() == [GREY]
+    both = grid(torch.stack([cells, 1 - cells]), columns=3)  # two pictures at once
+    assert both.equal(torch.stack([grid(cells, columns=3), grid(1 - cells, columns=3)]))
 
 
 def test_zero_weight_is_grey_and_the_largest_is_white() -> None:

@@ -39,7 +39,7 @@ def parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 def test_an_argument_of_a_callback_is_changed_by_its_name(parse: Any) -> None:
     default = parse([])
-    assert default["histograms"]["init_args"]["every_n_epochs"] == 1
+    assert default["histograms"]["init_args"]["every_n_epochs"] is None
     option = parse(["--callbacks.histograms.every_n_epochs", "5"])
     overlay = parse([], "callbacks: {histograms: {every_n_epochs: 5}}")
     assert option == overlay
