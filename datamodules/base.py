@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.errors import DataError, first_few
 from datamodules.loading.dataset import ImageDataset, map_pixels
 from datamodules.loading.loader import ImageLoader
+from datamodules.loading.originals import TRAIN_NOT_ON_DEVICE, OriginalsDataset, check_size
 from datamodules.preparation.describe import DataFolder, Prepared
 from datamodules.preparation.index import Entries
 from datamodules.preparation.prepare_folder import prepare
@@ -43,6 +44,8 @@ class ImageDataModule(LightningDataModule, ABC):
         cache: Where decoded images are cached: "disk" memory-maps a file that the first run writes, "device" copies the
             pixels to the training device (on a CPU: into memory) unless there are per-image transforms, "none" reads
             every file in every epoch.
+        originals: Read training images from their original files in every epoch, so that ``train_transforms``, such as
+            RandomResizedCrop, receive all their pixels. The cache then holds only images of val and test.
         train_transforms: Per-image augmentation of training images: torchvision's or other transforms of uint8
             ``(3, H, W)``, applied in this order.
         eval_transforms: Per-image transforms for validation and test, such as CenterCrop. FiveCrop and TenCrop return
@@ -69,6 +72,7 @@ class ImageDataModule(LightningDataModule, ABC):
         image_size: PositiveInt | None = None,
         resize: Resize = "crop",
         cache: Literal["none", "disk", "device"] = "disk",
+        originals: bool = False,
         train_transforms: list[ImageTransform] | None = None,
         eval_transforms: list[ImageTransform] | None = None,
         batch_transforms: list[BatchTransform] | None = None,
@@ -86,7 +90,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache = cache
+        self.originals = originals
         self.folder = DataFolder(self.root, image_size, resize, cache != "none", on_bad_image == "skip", folds, fold)
+        self.folder.caches_train = not originals
         self.train_transforms = train_transforms or []
         self.eval_transforms = eval_transforms or []
         self.batch_transforms = batch_transforms or []
@@ -212,11 +218,17 @@ class ImageDataModule(LightningDataModule, ABC):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             transform = self.transform_of(split)
             output_size(transform, prepared.size, bool(self.normalize), views=split != "train")  # checks it
-            self.datasets[split] = ImageDataset.of(prepared, split, self.class_names, transform, pixels)
+            options = prepared, split, self.class_names, transform
+            if self.originals and split == "train":
+                check_size(transform, self.image_size)
+                self.datasets[split] = OriginalsDataset.of(*options, None)
+            else:
+                self.datasets[split] = ImageDataset.of(*options, pixels)
         if stage == "fit":
             numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())
             info = f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
-            for line in [info, *prepared.stats.contrast_notes()]:
+            notes = [TRAIN_NOT_ON_DEVICE] if self.originals and self.cache == "device" else []
+            for line in [info, *prepared.stats.contrast_notes(), *notes]:
                 rank_zero_info(line)
 
     def train_dataloader(self) -> ImageLoader:

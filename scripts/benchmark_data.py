@@ -2,10 +2,12 @@
 
 pip install --editable '.[benchmark]'
 python scripts/benchmark_data.py --archive data/cifar-10-python.tar.gz > table.md
+python scripts/benchmark_data.py --photos 20000 > photos.md
 
 Alternatives: a loop with imageio as in tutorials; writing blobs of the same size; ImageFolder with a DataLoader of two
 workers; torchvision's v2 transforms per image; kornia on a batch; ``np.load`` and a ``stat`` of every file. Every
-figure is the median of ``--repeats`` runs, alternating with this project. All files are in the page cache.
+figure is the median of ``--repeats`` runs, alternating with this project. All files are in the page cache. ``--photos``
+adds random crops of JPEG photos, or measures them alone.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import photos
 import torch
 import torchvision
 from measure import hardware
@@ -36,6 +39,7 @@ BLOB = 3172  # bytes: a stored PNG file of 32x32 pixels
 BATCH = 512
 WORKERS = 2
 CROP_AND_FLIP = [v2.RandomCrop(32, 4), v2.RandomHorizontalFlip()]
+Row = tuple[str, str, Callable[[], int]]  # what is measured, who does it, and how; it returns the number of images
 
 
 def consume(batches: Iterable) -> int:
@@ -158,17 +162,11 @@ def check_workers(root: Path) -> str:
     return "identical" if len(digests) == 1 else f"{len(digests)} different results"
 
 
-def main() -> None:
-    """Measure everything and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", required=True, help="cifar-10-python.tar.gz, or its extracted directory")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", help="working directory; default: a temporary directory")
-    options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(dir=options.folder))
-    batches = list(read_batches(Path(options.archive)))
+def cifar_rows(folder: Path, archive: str) -> list[Row]:
+    """Return what is measured of CIFAR-10."""
+    batches = list(read_batches(Path(archive)))
     root = folder / "data"
-    datamodules.CIFAR10DataModule(root=str(root), archive=options.archive).prepare_data()
+    datamodules.CIFAR10DataModule(root=str(root), archive=archive).prepare_data()
     files = [f"{root}/images/{file.relative_to(root / 'images')}" for file in (root / "images").glob("*/*/*.png")]
     pixels = torch.from_numpy(np.concatenate([batch.pixels for batch in batches[:5]])).permute(0, 3, 1, 2).contiguous()
     usual = image_folder(root)
@@ -183,7 +181,7 @@ def main() -> None:
 
         return timed
 
-    rows: list[tuple[str, str, Callable[[], int]]] = [
+    return [
         ("write PNG files", "imageio loop (10,000 images)", write(lambda at: imageio_loop(batches[0], at))),
         ("write PNG files", "this project", write(lambda at: convert(batches, at, CLASS_NAMES, {}))),
         ("write PNG files", "blobs of the same size, threads", write(lambda at: blobs(60_000, at))),
@@ -199,6 +197,22 @@ def main() -> None:
         ("warm start", "np.load and a stat of every file", lambda: load_and_stat(root, files)),
         ("warm start", "this project", lambda: warm_start(root)),
     ]
+
+
+def main() -> None:
+    """Measure everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--archive", help="cifar-10-python.tar.gz, or its extracted directory")
+    parser.add_argument("--photos", type=int, default=0, help="number of JPEG photos to create and crop")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", help="working directory; default: a temporary directory")
+    options = parser.parse_args()
+    if not options.archive and not options.photos:
+        parser.error("Expected --archive PATH, --photos N or both.")
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    rows = cifar_rows(folder, options.archive) if options.archive else []
+    if options.photos:
+        rows += photos.rows(folder, options.photos)
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     counts: dict[tuple[str, str], int] = {}
     for repeat in range(options.repeats):
@@ -221,7 +235,11 @@ def main() -> None:
         median = statistics.median(times)
         spread = f"{median:.3f} ({min(times):.3f} to {max(times):.3f})"
         print(f"| {what} | {who} | {counts[what, who] / median:,.0f} | {spread} |")
-    print(f"\nBatches with 0, 1, 2 and 4 workers, from files and from the cache: {check_workers(root)}.")
+    if options.archive:
+        print(f"\nBatches with 0, 1, 2 and 4 workers, from files and from the cache: {check_workers(folder / 'data')}.")
+    if options.photos:
+        used = ", ".join(map(str, photos.memory_over_epoch(folder)))
+        print(f"\nMemory of all processes with photos, MB, at equally spaced batches of an epoch: {used}.")
     shutil.rmtree(folder)
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import benchmark_accuracy
 import benchmark_callbacks
 import benchmark_step
+import photos
 import pytest
 import torch
 from benchmark_accuracy import describe, finish_row
@@ -376,11 +377,12 @@ def find_waits(options: argparse.Namespace, network: str, count: int) -> dict[st
 
 
 def operations(options: argparse.Namespace, results: Results) -> None:
-    """Time histograms of ResNet-18 against a loop over ``add_histogram``, and each transform of batches."""
+    """Time histograms of ResNet-18 against ``add_histogram``, each transform of batches, and random crops of photos."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     events = 1 if options.tiny else 9
     results.add(histograms=benchmark_callbacks.measure_histograms(device, events, options.work / "histograms"))
     results.add(augmentation=augmentation_rates(device, options.tiny))
+    results.add(photos=photos.rates(options.work, *((150, 1) if options.tiny else (1000, 3))))
 
 
 def augmentation_rates(device: torch.device, tiny: bool) -> dict[str, dict[str, list[float]]]:

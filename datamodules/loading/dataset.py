@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError
+from datamodules.loading.read_ahead import read_ahead
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
 from datamodules.reading.decode import Resize
@@ -57,7 +58,9 @@ class ImageDataset(Dataset):
         folder = prepared.folder
         label_of = [names.index(name) for name in prepared.class_names]
         entries = [(file, label_of[label]) for file, label in prepared.entries[split]]
-        row_of = {file: row for row, file in enumerate(prepared.files)}
+        if pixels is None:
+            return cls(folder.images, entries, prepared.size, folder.resize, transform)
+        row_of = {file: row for row, file in enumerate(prepared.rows)}
         rows = torch.tensor([row_of[file] for file, _ in entries])
         return cls(folder.images, entries, prepared.size, folder.resize, transform, pixels, rows, prepared.cache)
 
@@ -100,8 +103,7 @@ class ImageDataset(Dataset):
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return images before transforms, uint8 ``(N, 3, H, W)``, and targets, int64 ``(N,)``."""
         positions = positions.to(self.targets.device)
-        if self.pixels is None and self.cache is not None:  # in a spawned worker
-            self.pixels = map_pixels(self.cache)
+        self.read_ahead(positions)
         if self.pixels is not None:
             rows = positions if self.rows is None else self.rows.index_select(0, positions)
             return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
@@ -111,6 +113,15 @@ class ImageDataset(Dataset):
             readable = [place for place in range(len(positions)) if place not in errors]
             images, positions = images[readable], positions[readable]
         return images, self.targets.index_select(0, positions)
+
+    def read_ahead(self, positions: Tensor) -> None:
+        """Start reading the pixels of images, if they are cached on disk."""
+        if self.cache is None:
+            return
+        if self.pixels is None:  # in a spawned worker
+            self.pixels = map_pixels(self.cache)
+        rows = positions if self.rows is None else self.rows.index_select(0, positions)
+        read_ahead(self.cache, rows.tolist(), self.pixels[0].nbytes)
 
     def paths(self, positions: Tensor) -> list[str]:
         """Return the paths of images."""

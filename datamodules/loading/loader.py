@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any
 
@@ -173,7 +174,10 @@ class ImageLoader:
     def _load(self, plan: list[tuple[int, Tensor]]) -> Iterator[Batch]:
         """Yield images and targets of each batch of a plan."""
         if self.dataset.pixels is not None and self.dataset.transform is None:
-            yield from map(self.dataset.__getitems__, plan)
+            for batch, following in zip_longest(plan, plan[1:]):
+                if following is not None:
+                    self.dataset.read_ahead(following[1])
+                yield self.dataset.__getitems__(batch)
             return
         self._plan[:] = plan
         if self._workers is None:

@@ -53,9 +53,9 @@ def fingerprint(root: Path, files: Sequence[str], size: int, resize: Resize | No
     return digest.hexdigest()[:32]
 
 
-def cache_path(folder: Path, size: int, resize: Resize | None, key: str) -> Path:
-    """Return the path of the pixels of a fingerprint."""
-    return folder / "cache" / f"{size}_{resize or 'as_is'}_{key}.npy"
+def cache_path(folder: Path, size: int, resize: Resize | None, key: str, part: str = "") -> Path:
+    """Return the path of the pixels of a fingerprint, of all images or of the part with this name."""
+    return folder / "cache" / f"{size}_{resize or 'as_is'}{part}_{key}.npy"
 
 
 def is_cached(path: Path, count: int, size: int) -> bool:
@@ -66,11 +66,18 @@ def is_cached(path: Path, count: int, size: int) -> bool:
         return False
 
 
-def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, keep_at: Path | None) -> Scan:
+def scan(
+    root: Path,
+    files: Sequence[str],
+    size: int,
+    resize: Resize | None,
+    keep_at: Path | None,
+    kept: Sequence[bool] | None = None,
+) -> Scan:
     """Read all images once, with one thread per core.
 
     Their pixels, uint8 ``(N, 3, size, size)``, are cached in ``keep_at`` instead of earlier ones of this size, unless
-    it is None. Unreadable images are black.
+    it is None. Unreadable images are black. ``kept`` is whether each image is cached; by default, all are.
     """
     paths = paths_of(root, files)
     sums, digests = np.empty((len(paths), 2, 3), np.int64), [b""] * len(paths)
@@ -87,11 +94,11 @@ def scan(root: Path, files: Sequence[str], size: int, resize: Resize | None, kee
         unreadable.update((start + i, error) for i, error in problems.items())
         for i, kind in [(i, kind) for i, kinds in lost.items() for kind in kinds]:
             losses.setdefault(kind, []).append(files[start + i])
-        return pixels
+        return pixels if kept is None else pixels[np.array(kept[part])]
 
     starts = range(0, len(paths), each)
     with ThreadPoolExecutor(cores()) as pool, _writing(keep_at) as file:
-        shape = (len(paths), 3, size, size)
+        shape = (len(paths) if kept is None else sum(kept), 3, size, size)
         npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for first in track(range(0, len(starts), QUEUED), f"Reading {len(paths)} images of {root}"):
             for pixels in pool.map(read, starts[first : first + QUEUED]):

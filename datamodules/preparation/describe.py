@@ -34,6 +34,7 @@ class DataFolder:
     def __post_init__(self) -> None:
         self.images = self.path  # folder to which paths in index files are relative
         self.index = self.path  # folder of the index files
+        self.caches_train = True  # whether decoded images of train are cached, not only those of val and test
         self.accepts_given = False  # whether index files that this project did not write may define the split
         if self.size is None:
             self.resize = None
@@ -49,10 +50,23 @@ class DataFolder:
         train, val = fold_of(sorted(entries["train"] + entries["val"]), self.folds, self.fold, seed)
         return {"train": train, "val": val, "test": entries["test"]}
 
+    def rows(self, entries: Entries) -> list[str]:
+        """Return the files that are cached, sorted, of all entries of the fold."""
+        return files_of(entries if self.caches_train else {stage: entries[stage] for stage in STAGES[1:]})
+
+    def cache(self, size: int, fingerprint: str) -> Path | None:
+        """Return the path of the cache, or None without one."""
+        if not self.cached:
+            return None
+        part = "" if self.caches_train else f" without train{self._fold()}".replace(" ", "-")
+        return cache_path(self.path, size, self.resize, fingerprint, part)
+
+    def _fold(self) -> str:
+        return "" if self.folds is None else f" fold {self.fold} of {self.folds}"
+
     def key(self, size: int) -> str:
         """Return the key of this size, resize mode and fold in ``dataset.json``."""
-        fold = "" if self.folds is None else f" fold {self.fold} of {self.folds}"
-        return (str(size) if self.resize is None else f"{size} {self.resize}") + fold
+        return (str(size) if self.resize is None else f"{size} {self.resize}") + self._fold()
 
 
 class Prepared(NamedTuple):
@@ -61,7 +75,8 @@ class Prepared(NamedTuple):
     folder: DataFolder
     class_names: list[str]
     entries: Entries  # by stage, of the fold, without unreadable images
-    files: list[str]  # all files in index files, sorted: the rows of the cache
+    files: list[str]  # all files in index files, sorted
+    rows: list[str]  # the files whose pixels are in the cache, in its order
     size: int  # side in pixels
     stats: PixelStats
     cache: Path | None  # decoded images, uint8 ``(N, 3, size, size)``
@@ -88,8 +103,9 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
     stats = info.pixels.get(folder.key(size))
     if stats is None:
         return None
-    cache = cache_path(folder.path, size, folder.resize, stats.fingerprint) if folder.cached else None
-    if cache is not None and not is_cached(cache, len(files), size):
+    entries = folder.divide(listed, info.split.get("seed", 0))
+    cache, rows = folder.cache(size, stats.fingerprint), folder.rows(entries)
+    if cache is not None and not is_cached(cache, len(rows), size):
         return None
     if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize):
         return None
@@ -97,11 +113,10 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
         first, *others = stats.unreadable.values()
         more = f" {len(others)} more images are unreadable." if others else ""
         raise DataError(f"{first}{more} Or exclude such images with --data.on_bad_image skip.")
-    entries = folder.divide(listed, info.split.get("seed", 0))
     texts = {} if folder.folds is None else {f"{stage}.txt": text_of(part) for stage, part in entries.items()}
     digests = info.digests | {name: digest_of(text) for name, text in texts.items()}
     entries = without(entries, stats.unreadable)
-    prepared = Prepared(folder, info.class_names, entries, files, size, stats, cache, info.split, digests)
+    prepared = Prepared(folder, info.class_names, entries, files, rows, size, stats, cache, info.split, digests)
     report_missing(prepared)
     return prepared
 
@@ -113,8 +128,9 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     files = files_of(listed)
     size = find_size(folder, files)
     key = fingerprint(folder.images, files, size, folder.resize)
-    keep_at = cache_path(folder.path, size, folder.resize, key) if folder.cached else None
-    result = scan(folder.images, files, size, folder.resize, keep_at)
+    rows = set(folder.rows(entries))
+    kept = None if folder.caches_train else [file in rows for file in files]
+    result = scan(folder.images, files, size, folder.resize, folder.cache(size, key), kept)
     entries = without(entries, result.unreadable)
     check_complete(folder, entries, names, result.unreadable)
     row_of = {file: row for row, file in enumerate(files)}

@@ -64,7 +64,7 @@ def read_rgb(
             image.load()
             if losses is not None:
                 losses += _losses(image)
-            rgb, box = _upright(image, *(drafted[1][2:] if drafted else image.size))
+            rgb, box = upright(image, *(drafted[1][2:] if drafted else image.size))
             return np.array(rgb if size is None else _fit(rgb, box, size, resize))
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
@@ -78,7 +78,7 @@ def _draft_size(image: Image.Image, size: int, resize: Resize) -> tuple[int, int
     return (least, 1) if image.width > image.height else (1, least)
 
 
-def _upright(image: Image.Image, width: float, height: float) -> tuple[Image.Image, Box]:
+def upright(image: Image.Image, width: float, height: float) -> tuple[Image.Image, Box]:
     """Return an image in RGB as its EXIF orientation displays it, and the place of its ``width`` x ``height`` pixels.
 
     At a reduced scale, they are less than all of the last row and column.

@@ -44,6 +44,14 @@ def compose(transforms: Sequence[ImageTransform]) -> Transform:
     return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms])
 
 
+def split_first(transform: Transform | None) -> tuple[Any, Transform | None]:
+    """Return the first of composed transforms, or None, and the composition of the others."""
+    if isinstance(transform, partial) and transform.func is _apply:
+        first, *others = transform.args[0]
+        return first, compose(others)
+    return None, transform
+
+
 def _apply(transforms: Sequence[ImageTransform], image: Any) -> Tensor:
     for number, transform in enumerate(transforms, 1):
         try:

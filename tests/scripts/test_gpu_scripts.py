@@ -80,12 +80,14 @@ def test_a_trial_measures_everything_and_a_stopped_one_is_used_too(tmp_path: Pat
     assert len(results["resnet"]["epoch_seconds"]) == len(results["resnet"]["epoch_seconds_without_callbacks"]) == 2
     assert all(repeat["difference"] < 1e-3 for repeats in results["steps"]["steps"].values() for repeat in repeats)
     assert len(results["operations"]["augmentation"]["batch 64"]) == 8
+    assert len(results["operations"]["photos"]) == 2
 
     rows, page = tabulate(trial, tmp_path)
     assert ["not yet measured" in row for row in rows] == [False] * 3
     assert rows[1].startswith("| `airbench.yaml` | airbench's | random images | 2 |")
     assert "| `airbench94_muon.py`, not compiled | 1 | 2.50 | 1.00 | 94.00 % |" in page
     assert "| `airbench94_muon.py` | 1 | 2.50 | 1.00 | 94.00 % |" in page
+    assert "| this project, originals, 2 workers | " in page
     assert "Not yet measured" not in page
 
     stopped = tmp_path / "stopped"
