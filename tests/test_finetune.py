@@ -66,7 +66,7 @@ def coloured_digits(root: Path, chosen: range, counts: dict[str, int]) -> Path:
 
 @pytest.mark.slow
 def test_weights_of_other_classes_help_with_few_images(tmp_path: Path) -> None:
-    """Scaled down: 10 images of each digit from 5 to 9, and weights of a short run on the digits from 0 to 4. Chance is 0.2."""
+    """Scaled down: 10 images of each digit from 5 to 9, and weights of a short run on 0 to 4. Chance is 0.2."""
     args = ["fit", "--config=configs/lenet.yaml", "--data=datamodules.FolderDataModule", *QUIET]
     args += ["--data.batch_transforms=[]", "--test_after_fit=true", f"--runs_dir={tmp_path}/runs"]
     args += ["--model.optimizer=torch.optim.AdamW", "--trainer.log_every_n_steps=5", "--trainer.accelerator=cpu"]
