@@ -33,7 +33,7 @@ def find_published(config: Namespace) -> Published | None:
 
     Raises:
         MisconfigurationException: There are no weights with this name for the network.
-        RunError: The file or the network does not exist, the description of a network on the Hub cannot be downloaded, or the
+        RunError: The file or the network does not exist, the description of one on the Hub cannot be downloaded, or the
             stem would be adapted to small images.
     """
     settings = config.model.get("init_args") or Namespace()
