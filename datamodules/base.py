@@ -52,7 +52,8 @@ class ImageDataModule(LightningDataModule, ABC):
             several views of an image, whose logits are averaged.
         batch_transforms: Augmentation of whole training batches on the device; see ``datamodules.transforms.batch``.
         normalize: Subtract the mean and divide by the standard deviation of the training images (of a checkpoint's, if
-            one is loaded). Set to False if both lists of transforms contain the same Normalize, or to train without.
+            one is loaded); "pretrained" uses those of the pretrained weights from which the module starts. Set to False
+            if both lists of transforms contain the same Normalize, or to train without.
         sampler: "shuffle" yields each training image once per epoch; "balanced" draws all classes equally often.
         drop_last: Drop an incomplete last training batch; batch norm fails on a batch of one image.
         folds: Number of folds for stratified cross-validation of the images in ``train.txt`` and ``val.txt``.
@@ -77,7 +78,7 @@ class ImageDataModule(LightningDataModule, ABC):
         train_transforms: list[ImageTransform] | None = None,
         eval_transforms: list[ImageTransform] | None = None,
         batch_transforms: list[BatchTransform] | None = None,
-        normalize: bool = True,
+        normalize: bool | Literal["pretrained"] = True,
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         drop_last: bool = True,
         folds: PositiveInt | None = None,
@@ -105,7 +106,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.overwrite_split = overwrite_split
         lists = self.train_transforms, self.eval_transforms
-        self._own_normalization = find_normalization(*lists, normalize, channels)
+        self._own_normalization = find_normalization(*lists, bool(normalize), channels)
         self._matched: tuple[list[str] | None, Normalization] | None = None  # see match
         self._prepared: Prepared | None = None
 
@@ -163,7 +164,8 @@ class ImageDataModule(LightningDataModule, ABC):
     @property
     def image_size(self) -> int:
         """Side in pixels of the images that the module receives."""
-        return output_size(self.transform_of("test"), self.prepared.size, self.normalize, channels=self.folder.channels)
+        transform, channels = self.transform_of("test"), self.folder.channels
+        return output_size(transform, self.prepared.size, bool(self.normalize), channels=channels)
 
     @property
     def mean(self) -> list[float]:
@@ -216,6 +218,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Open the decoded images, and create the datasets that ``stage`` needs."""
+        if self.normalize == "pretrained" and self._matched is None and self.trainer is not None:
+            raise DataError("Expected a call of match(None, mean, std) with the weights' mean and std, but got none.")
         if self.prepared.cache is not None and not self.prepared.cache.exists():
             self._prepared = None  # the cache was deleted after prepare_data
         prepared = self.prepared
@@ -223,7 +227,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets = {}
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             transform = self.transform_of(split)
-            output_size(transform, prepared.size, self.normalize, split != "train", self.folder.channels)  # checks it
+            output_size(
+                transform, prepared.size, bool(self.normalize), split != "train", self.folder.channels
+            )  # checks
             options = prepared, split, self.class_names, transform
             if self.originals and split == "train":
                 check_size(transform, self.image_size, self.folder.channels)

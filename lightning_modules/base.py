@@ -1,6 +1,7 @@
 """The base class of all modules: a network for images, with the properties of its data."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from rich import print as rich_print
 from torch import Tensor, nn
 
 from lightning_modules.epoch_means import EpochMeans
-from lightning_modules.networks.build import build_network, output_shape
+from lightning_modules.networks.build import build_network, library_function, output_shape
 from lightning_modules.optim.module import TrainableModule
 from lightning_modules.sharding import shard
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
-from lightning_modules.weights.pretrained import LoadPretrained
+from lightning_modules.weights.pretrained import LoadPretrained, read_state_dict
+from lightning_modules.weights.published import published_weights
 from lightning_modules.whitening import Whitening
 
 
@@ -35,7 +37,8 @@ class ImageModule(TrainableModule):
         width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
         initializers: Ordered rules for initialising parameters by layer and name; others keep the network's own values.
-        pretrained: File of weights to start from; see ``load_pretrained``.
+        pretrained: Weights to start from: a file, see ``load_pretrained``; or the name of published weights of a
+            network of torchvision or timm, such as "DEFAULT", see ``published_weights``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
         compile: Train with torch.compile: faster steps after the first, which may take a minute.
         **kwargs: See ``TrainableModule``.
@@ -62,8 +65,9 @@ class ImageModule(TrainableModule):
         compile: bool = False,  # noqa: A002  # the name of torch's function
         **kwargs: Any,
     ) -> None:
-        super().__init__(build_network(network, width, image_size, len(mean)), **kwargs)
-        self.save_hyperparameters(ignore=["width", "pretrained"], logger=False)  # a checkpoint has its own weights
+        super().__init__(build_network(network, width, image_size, len(mean), pretrained is not None), **kwargs)
+        self.save_hyperparameters(ignore=["width"], logger=False)
+        self.library_function = library_function(network)
         self.class_names = class_names
         self.initializers = initializers or []
         self.pretrained = pretrained
@@ -98,9 +102,9 @@ class ImageModule(TrainableModule):
             rank_zero_only(rich_print)(self._initial_weights)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.pretrained is not None:  # also the hyperparameters of older checkpoints name the file
+        if self.pretrained is not None and self._trainer is not None:
             rank_zero_info(f"{self.pretrained} is not loaded, because the weights of the checkpoint replace it.")
-            self.pretrained = None
+        self.pretrained = None
 
     def configure_model(self) -> None:
         """Shard the network if the strategy is ``ModelParallelStrategy``."""
@@ -123,6 +127,14 @@ class ImageModule(TrainableModule):
         return self.network(images)
 
     # Beyond Lightning's hooks
+
+    def pretrained_weights(self) -> tuple[dict[str, Any], str]:
+        """Return the pretrained weights, by name of their tensors, and their file or name."""
+        name = str(self.pretrained)
+        if self.library_function is None or Path(name).is_file():
+            return read_state_dict(name), name
+        published = published_weights(self.library_function, name)
+        return published.load(self.hparams["image_size"]), published.name
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` every ``log_every_n_steps``, and average values for ``train/<name>`` of the epoch.

@@ -36,6 +36,7 @@ DEVICES = [
 ]  # several GPUs or machines
 ELSEWHERE = {  # commands that need a network, a server or a shell, and what checks them
     "make fit": "tests/test_configs.py",
+    "python -m project fit --config configs/finetune.yaml --data.root my_photos": "tests/test_finetune.py",
     "make .venv/installed-dev": "the installation that runs this test",
     "python -m pytest tests/test_gradient_norm.py": "test_callback_of_the_readme_logs",
     "python -m pip install onnx onnxscript onnxruntime": "pyproject.toml, extra export",
@@ -66,7 +67,8 @@ RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in (*D
 OPTION = r"--(?:model|trainer|data|callbacks|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
 OPTIONS = list(dict.fromkeys(span for span in SPANS if re.fullmatch(OPTION, span)))
 NAMED = [option for option in OPTIONS if option.startswith("--callbacks.")]  # to train with several at once
-UNTRIED = [option for option in OPTIONS if "devices" in option or "compile" in option]  # need GPUs or minutes
+NEEDY = ("devices", "compile", "--model.pretrained DEFAULT", "in1k", "IMAGENET1K")  # of GPUs, minutes or a network
+UNTRIED = [option for option in OPTIONS if any(word in option for word in NEEDY)]
 
 WORDS = {  # placeholders, and files that the commands need
     "FILE": "best.ckpt",

@@ -1,8 +1,9 @@
-"""Adapt networks of torchvision and timm, which are designed for 224x224 images, to small images."""
+"""Build networks of torchvision and timm, and adapt them, which are designed for 224x224 images, to small images."""
 
 import copy
-import inspect
 import pkgutil
+import warnings
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from lightning_modules.networks.in_channels import set_in_channels
 
 LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide the side by 32, so 112 pixels end as 4x4
+TIMM = "timm:"  # before the name of a network of timm
 
 
 class ZooNetwork(nn.Module):
@@ -28,12 +30,13 @@ class ZooNetwork(nn.Module):
     Input: float ``(N, C, H, W)`` of one size. Output: logits ``(N, num_classes)``.
 
     Args:
-        function: Import path, such as ``torchvision.models.vgg16_bn`` or, if timm is installed,
-            ``timm.models.resnet18``.
+        function: Import path, such as ``torchvision.models.vgg16_bn`` or ``timm.models.resnet18``; or a name that
+            ``timm.create_model`` accepts, after "timm:", such as ``timm:convnext_atto``.
         image_size: H and W in pixels, set by the module that builds the network; 32 by default. It is also passed to a
-            function with an argument ``image_size`` or ``img_size``.
-        adapt_stem: Whether to adapt the stem. Published weights do not match convolutions that are cropped to 3x3.
-            VGG-16 can run without it on 32x32 pixels, with 0.43 instead of 3.9 billion multiplications per image.
+            function that accepts ``image_size``, ``img_size`` or ``input_size``.
+        adapt_stem: Whether to adapt the stem; by default, unless the module loads pretrained weights, which do not
+            match convolutions that are cropped to 3x3. VGG-16 can run without it on 32x32 pixels, with 0.43 instead of
+            3.9 billion multiplications per image.
         arguments: Further arguments of the function.
         in_channels: Number of channels C, set by the module that builds the network; 3 by default. See
             ``set_in_channels``.
@@ -47,7 +50,7 @@ class ZooNetwork(nn.Module):
         num_classes: int,
         function: str,
         image_size: int | None = None,
-        adapt_stem: bool = True,
+        adapt_stem: bool | None = None,
         arguments: dict[str, Any] | None = None,
         in_channels: int | None = None,
     ) -> nn.Module:
@@ -55,36 +58,66 @@ class ZooNetwork(nn.Module):
         network = build(function, {"num_classes": num_classes, **(arguments or {})}, size)
         if in_channels and in_channels != 3:
             network = set_in_channels(network, in_channels)
-        if adapt_stem:
+        if adapt_stem in (None, True):
             network, removed = adapt(network, size, in_channels or 3)
             rank_zero_info(f"Strides of {function} removed for {size}x{size} pixels: {', '.join(removed) or 'none'}.")
         return network
 
 
 def build(path: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
-    """Call the function at an import path to build a network, without the auxiliary heads of GoogLeNet and Inception.
+    """Build a network, without the auxiliary heads of GoogLeNet and Inception, which return several outputs.
 
     Raises:
         MisconfigurationException: There is no such function, or it does not return a network.
     """
-    module, _, name = path.rpartition(".")
     try:
-        function = pkgutil.resolve_name(f"{module}:{name}")
-        sizes = {"image_size", "img_size"} & inspect.signature(function).parameters.keys()
-        arguments = dict.fromkeys(sizes, image_size) | arguments
-        network = function(**arguments)
+        network = create(path, arguments, image_size)
         if getattr(network, "aux_logits", False):
-            network = function(**arguments, aux_logits=False)
+            network = create(path, arguments | {"aux_logits": False}, image_size)
         if not isinstance(network, nn.Module):
             raise TypeError(f"it returns {type(network).__name__}")
     except Exception as error:  # a library can raise any exception
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        near = get_close_matches(name, dir(error.obj), 3) if isinstance(error, AttributeError) else []
         raise MisconfigurationException(
-            "Expected the import path of a function that returns a network, such as torchvision.models.resnet18, but "
-            f"{path} with {arguments} fails: {reason}. Names like it: {', '.join(near) or 'none'}."
+            "Expected timm:NAME or the import path of a function that returns a network, such as "
+            f"torchvision.models.resnet18, but {path} with {arguments} fails: {reason}. Names like it: "
+            f"{_similar(path, error)}."
         ) from error
     return network
+
+
+def create(path: str, arguments: dict[str, Any], image_size: int) -> Any:
+    """Call a function with ``arguments``, and with the image size under the name of an argument that it accepts."""
+    function: Callable[..., Any]
+    if path.startswith(TIMM):
+        import timm  # it takes a second
+
+        function, arguments = timm.create_model, {"model_name": path.removeprefix(TIMM)} | arguments
+    else:
+        module, _, name = path.rpartition(".")
+        function = pkgutil.resolve_name(f"{module}:{name}")
+    # of vision transformers, the last one of MaxViT; most functions take any keyword, and pass it on
+    sizes = {"image_size": image_size, "img_size": image_size, "input_size": (image_size, image_size)}
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # about GoogLeNet's init_weights
+        for name, size in sizes.items():
+            try:
+                return function(**{name: size, **arguments})
+            except TypeError as error:
+                if name not in str(error):
+                    raise
+        return function(**arguments)
+
+
+def _similar(path: str, error: Exception) -> str:
+    """Return names of networks that are similar to one that does not exist."""
+    names: list[str] = []
+    if isinstance(error, AttributeError):
+        names = dir(error.obj)
+    elif path.startswith(TIMM):
+        import timm
+
+        names = timm.list_models()
+    return ", ".join(get_close_matches(path.removeprefix(TIMM).rpartition(".")[2], names, 3)) or "none"
 
 
 def adapt(network: nn.Module, size: int, channels: int = 3) -> tuple[nn.Module, list[str]]:

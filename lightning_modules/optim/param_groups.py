@@ -18,7 +18,8 @@ class ParamGroup:
     """Settings for the parameters whose names match a pattern.
 
     Args:
-        pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, such as "fc3.*".
+        pattern: Shell pattern (``*``, ``?``, ``[...]``) of names as in ``network.named_parameters()``, such as "fc3.*";
+            several are separated by "|".
         lr_scale: Factor on the learning rate.
         lr: Learning rate instead of the optimizer's; the module's ``layer_decay`` does not apply.
         weight_decay: Weight decay instead of the optimizer's; the module's ``no_decay`` does not apply.
@@ -53,7 +54,7 @@ class ParamGroup:
 
     def matches(self, name: str, layer: nn.Module) -> bool:
         """Return whether this rule matches the parameter ``name``."""
-        return fnmatch.fnmatchcase(name, self.pattern)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.pattern.split("|"))
 
 
 OTHERS = ParamGroup("(all others)", name="default")  # the rule of parameters without one

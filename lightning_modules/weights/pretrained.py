@@ -1,5 +1,6 @@
 """Load weights into a network, and report which tensors match."""
 
+from collections import OrderedDict
 from itertools import accumulate, takewhile
 from typing import Any
 
@@ -32,21 +33,30 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
         whole: Require weights for the whole network, for example for evaluation.
 
     Raises:
-        MisconfigurationException: The file is missing or has no state_dict, or nothing matches (with ``whole``: not
-            everything matches).
+        MisconfigurationException: The file is missing or has no state_dict, nothing matches (with ``whole``: not
+            everything matches), or it has weights of another network.
     """
-    current, weights = network.state_dict(), read_state_dict(file)
+    load_weights(network, read_state_dict(file), file, whole)
+
+
+def load_weights(network: nn.Module, weights: dict[str, Any], source: str, whole: bool = False) -> None:
+    """Load tensors by name like ``load_pretrained``; ``source`` is named in the table and in errors."""
+    current = network.state_dict()
     prefix = _prefix(weights, current)
     comparison = compare(current, weights, prefix)
     matches = comparison["loaded"]
-    title = f"{len(matches)} of the network's {len(current)} tensors loaded from {file}"
-    if not matches or (whole and len(matches) < len(current)):
+    title = f"{len(matches)} of the network's {len(current)} tensors loaded from {source}"
+    # a head, a stem and a position embedding may differ
+    is_other = len(comparison["mismatched"]) > max(4, len(current) // 10)
+    if not matches or is_other or (whole and len(matches) < len(current)):
         del comparison["loaded"]
         raise MisconfigurationException(
             f"Expected weights of {type(network).__name__} at --model.pretrained, but got {title}; "
             f"{in_words(comparison)}."
         )
-    network.load_state_dict({name: weights[f"{prefix}{name}"] for name in matches}, strict=False)
+    matching = OrderedDict((name, weights[f"{prefix}{name}"]) for name in matches)
+    matching._metadata = current._metadata  # type: ignore[attr-defined]  # versions of layers, which MNASNet requires
+    network.load_state_dict(matching, strict=False)
     table = Table("pretrained", "tensors", "names", title=escape(title))
     for result, names in comparison.items():
         table.add_row(result, f"{len(names)}", escape(some(names)))
@@ -54,12 +64,17 @@ def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
 
 
 class LoadPretrained(Callback):
-    """Load the file ``pretrained`` of the module into its network once, unless a checkpoint replaces the weights."""
+    """Load the weights ``pretrained`` of the module into its network once, unless a checkpoint replaces them."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if pl_module.pretrained is not None and trainer.ckpt_path is None:
             whole = trainer.state.fn != TrainerFn.FITTING
-            load_pretrained(pl_module.network, pl_module.pretrained, whole)
+            if trainer.local_rank:  # one process of each machine downloads, and the others find the file
+                trainer.strategy.barrier()
+            weights, source = pl_module.pretrained_weights()
+            if not trainer.local_rank:
+                trainer.strategy.barrier()
+            load_weights(pl_module.network, weights, source, whole)
             pl_module.pretrained = None
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start

@@ -48,8 +48,10 @@ def check_names(checkpoint: Any) -> None:
         LoadError: It names other installed code, such as ``torch.hub.load``, which runs code of any repository.
     """
     saved = checkpoint.get("hyper_parameters") if isinstance(checkpoint, dict) else None
-    hyperparameters = {key: value for key, value in (saved or {}).items() if key != "class_names"}
+    hyperparameters = {key: value for key, value in (saved or {}).items() if key not in ("class_names", "pretrained")}
     text = json.dumps(hyperparameters, default=str, ensure_ascii=False)
+    if match := re.search(r'"timm:[^"]*:[^"]*"', text):  # this project saves the architecture instead
+        raise LoadError(f"reads {match[0]} to build its network")
     for path in re.findall(r'"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)"', text):
         if not path.startswith(HARMLESS) and _installed(path):
             raise LoadError(f"calls {path}, which is not known to be a part of a network")

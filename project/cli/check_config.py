@@ -28,7 +28,7 @@ def check_config(command: str, config: Namespace, given: Callable[[], Namespace]
         given: Returns the settings of the command line and its configs, without defaults.
 
     Raises:
-        RunError: The run would fail, hang or not train, or a file of weights or the data of a run does not exist.
+        RunError: The run would fail, hang or not train, or the teacher or the data of a run does not exist.
     """
     for message in _mistakes(command, config):
         raise RunError(message)
@@ -68,10 +68,9 @@ def _mistakes(command: str, config: Namespace) -> Iterator[str]:
     strategy = trainer.strategy if is_name else str(config.get("trainer.strategy.init_args.start_method"))
     if re.search("fork|spawn|notebook", strategy):  # a process that fails would leave the others waiting
         yield f"Expected a --trainer.strategy such as ddp, which starts new processes, but got {strategy}."
-    for option, is_used in {"pretrained": config.ckpt_path is None, "teacher": command == "fit"}.items():
-        file = config.get(f"model.init_args.{option}")
-        if file is not None and is_used and not Path(file).is_file():  # before data is downloaded
-            yield f"Expected a file of weights at --model.{option}, but {file} does not exist."
+    teacher = config.get("model.init_args.teacher")
+    if teacher is not None and command == "fit" and not Path(teacher).is_file():  # before data is downloaded
+        yield f"Expected a file of weights at --model.teacher, but {teacher} does not exist."
     for name in NOT_ZERO if command == "fit" else ():
         if config[name] == 0:
             yield f"Expected --{name} other than 0, but got 0."

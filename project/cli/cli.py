@@ -17,6 +17,7 @@ from callbacks.finite_loss import TerminateOnNaN
 from project import COMMANDS
 from project.cli.check_config import check_config
 from project.cli.error_handling import report_errors
+from project.cli.library_weights import find_published, normalization_of
 from project.cli.match_data import match_data, trained_data
 from project.cli.monitors import MonitorCheck
 from project.cli.named_callbacks import callback_names, expand_callbacks, with_named
@@ -117,10 +118,11 @@ class CLI(LightningCLI):
         set_precision(config)
         self.trackers = entries_of(config.trainer.logger)
         check_installed(str(self.trackers))
+        self.published = find_published(config)
         self.text = text_to_save(self._parser(command), command, config)
         self.resume = Resume(command, config, read_yaml(self.text))
         config.trainer.logger = config.trainer.logger is not False  # trackers are created with the run directory
-        self.trained = trained_data(self.resume, config.model.class_path)
+        self.trained = trained_data(self.resume, config.model.class_path) or normalization_of(config, self.published)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would override options with the checkpoint's values."""
@@ -128,7 +130,7 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Match the data to the checkpoint, then create the command's directory and a trainer that writes to it."""
         config = self.config[self.subcommand]
-        match_data(self.datamodule, self.resume, self.trained)
+        match_data(self.datamodule, self.resume, self.trained, self.published)
         self.files = RunFiles(config, self.text, self.command, self.resume, self.datamodule)
         self.run_dir, self.output_dir = self.files.run_dir, self.files.output_dir
         if config.trainer.logger:

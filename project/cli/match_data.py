@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_modules import ImageClassifier
 from lightning_modules.weights.pretrained import some
+from lightning_modules.weights.published import Published
 from project.errors import RunError
 from project.resume.resume import WEIGHTS, Resume
 
@@ -38,27 +39,32 @@ def describe_data(data: LightningDataModule) -> dict[str, Any]:
     return {"class": type(data).__name__, "root": root, "digest": digest}
 
 
-def match_data(data: LightningDataModule, resume: Resume, trained: dict[str, Any]) -> None:
-    """Set the classes and the normalisation of the data to those of the checkpoint.
+def match_data(
+    data: LightningDataModule, resume: Resume, trained: dict[str, Any], published: Published | None = None
+) -> None:
+    """Set the classes and the normalisation of the data to those of the checkpoint, or of published weights.
 
     Args:
         data: The data.
         resume: The checkpoint and its run.
-        trained: Result of ``trained_data``.
+        trained: Result of ``trained_data`` or ``normalization_of``.
+        published: Published weights from which training starts.
 
     Raises:
         DataError: The data's own normalisation contradicts the checkpoint.
         RunError: The data has other classes.
     """
-    if not trained:
-        return
-    if trained["class_names"] is not None:
+    if trained.get("class_names") is not None:
         _check_classes(data, resume, trained["class_names"])
-    if hasattr(data, "match"):
+    if trained and hasattr(data, "match"):
         data.match(trained["class_names"], trained["mean"], trained["std"])
-    size = resume.hyper_parameters.get("image_size")
-    if (given := getattr(data, "image_size", size)) != size:
-        rank_zero_warn(f"Images have {given} pixels, but the checkpoint was trained on images of {size} pixels.")
+    size = resume.hyper_parameters.get("image_size") if trained else None
+    if size is None and published is not None:
+        size = published.image_size
+    given = getattr(data, "image_size", size)
+    if size is not None and given != size:
+        what = f"the weights {published.name} were" if published is not None else "the checkpoint was"
+        rank_zero_warn(f"Images have {given} pixels, but {what} trained on images of {size} pixels.")
 
 
 def _check_classes(data: LightningDataModule, resume: Resume, known: list[str]) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 import datamodules
 import lightning_modules
 from project.cli import config_merging
+from project.cli.library_weights import expand_timm
 from project.cli.named_callbacks import resolve_callbacks
 from project.errors import UsageError
 from project.resume.ranks import is_rank_zero
@@ -40,6 +41,7 @@ def load(text: str) -> Any:
     files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
     content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
     resolve_callbacks(content)
+    content = expand_timm(content)
     if isinstance(content, dict) and not any(value is not None for value in content.values()):
         return _load(text)  # which keeps "{a}" as a string
     return content

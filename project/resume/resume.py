@@ -116,7 +116,7 @@ class Resume:
             if command != "fit":
                 self.run = self.run or run_of_checkpoint(Path(config.ckpt_path))
         elif self.file is not None:
-            content = _facts_of_weights(self.file)
+            content = facts_of_weights(self.file)
         self.epoch: int | None = content["epoch"] + 1 if "epoch" in content else None
         self.step: int | None = content.get("global_step")
         self.hyper_parameters: dict[str, Any] = content.get("hyper_parameters") or {}
@@ -157,7 +157,7 @@ def _limit(config: dict[str, Any], key: str) -> float:
     return float("inf") if value in (None, -1) else float(value)
 
 
-def _facts_of_weights(file: str) -> dict[str, Any]:
+def facts_of_weights(file: str) -> dict[str, Any]:
     """Return epoch, step and hyperparameters of a file of weights that is a checkpoint of Lightning, or else {}."""
     try:
         loaded = load_safely(file)

@@ -160,7 +160,6 @@ def test_a_network_trains_from_yaml_and_is_loaded_from_its_checkpoint(fast: list
 def test_networks_of_timm_are_adapted_by_the_same_rule(
     name: str, arguments: dict[str, Any], layer: str, stride: tuple[int, int]
 ) -> None:
-    pytest.importorskip("timm")
     network = make(name, arguments=arguments)
     assert network.get_submodule(layer).stride == stride
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save, save_file
 from torch import nn
+from training import trainer_of
 
 from lightning_modules.networks import LeNet
 from lightning_modules.weights.pretrained import load_pretrained
@@ -160,16 +161,19 @@ def test_weights_of_a_checkpoint_replace_those_of_a_file(
     make_classifier: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = make_classifier(pretrained="lenet.pkl")
-    assert "pretrained" not in module.hparams
     module.on_load_checkpoint({})
     assert module.pretrained is None
+    assert not caplog.messages  # of load_from_checkpoint, which names no file
+    module = make_classifier(pretrained="lenet.pkl")
+    module.trainer = trainer_of()
+    module.on_load_checkpoint({})
     assert "lenet.pkl is not loaded, because the weights of the checkpoint replace it." in caplog.messages
 
 
 def test_recipe_uses_published_weights_and_reports_a_missing_file(
     sample_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Path("configs/finetune.yaml").resolve()
+    recipe = Path("configs/finetune_lenet.yaml").resolve()
     monkeypatch.chdir(tmp_path)
     args = ["fit", f"--config={recipe}", "--data=datamodules.SampleDataModule", f"--data.root={sample_root}"]
     args += ["--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--callbacks=false"]
