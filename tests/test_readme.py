@@ -44,6 +44,7 @@ ELSEWHERE = {  # commands that need a network, a server or a shell, and what che
     "python -m pip install tifffile": "tests/datamodules/reading/test_bands.py",
     "python -m pip install trackio": "tests/project/trackers/test_trackio_logger.py",
     "python -m pip install 'pillow>=13'": "pyproject.toml",
+    "python scripts/make_it_yours.py NAME": "tests/scripts/test_make_it_yours.py",
     "python -m pip install jupyterlab": "tests/project/test_api.py",
     "python scripts/make_it_yours.py bird-classifier --package birds --without airbench,sweep,benchmarks": (
         "tests/scripts/test_make_it_yours.py"
