@@ -2,7 +2,7 @@
 
     python scripts/make_it_yours.py bird-classifier --package birds --without airbench,sweep
 
-It needs a working tree without changes, git, and ruff (`make .venv/installed-dev`). It stages what it changes, commits
+It needs a working tree without changes, git, and `make .venv/installed-dev`. It stages what it changes, commits
 nothing, and removes itself; `git reset --hard` undoes everything. scripts/parts.toml describes the parts.
 """
 
@@ -79,6 +79,9 @@ def main(args: list[str] | None = None) -> None:
     write_identity(options.name, package, holder, contact)
     for command in ("check --fix-only --select I,F401,RUF022", "format"):
         subprocess.run([sys.executable, "-m", "ruff", *command.split(), "--quiet", "."], cwd=ROOT, check=True)
+    if (schema := ROOT / "configs/schema.json").is_file():  # it names classes that may be gone
+        command = [sys.executable, "-m", package, "schema"]
+        write(schema, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     git("add", "--all")
 
     print(f"Name         {options.name}; python -m {package} --help")

@@ -40,9 +40,9 @@ def remove(names: Sequence[str]) -> str:
     parts = [TEMPLATE, *(PARTS[part] for part in PARTS if {*part.split("+")} <= {*names})]
     modules = {module for part in parts for pattern in part.get("files", []) for module in delete(pattern)}
     for name in {name for part in parts for name in part.get("cut", {})}:
-        if (ROOT / name).is_file():  # it may be of another part
-            patterns = [pattern for part in parts for pattern in part.get("cut", {}).get(name, [])]
-            write(ROOT / name, without(read(ROOT / name), patterns, name))
+        patterns = [pattern for part in parts for pattern in part.get("cut", {}).get(name, [])]
+        for path in ROOT.glob(name):  # there is none if it is of another part
+            write(path, without(read(path), patterns, name))
     lost = {path: cut_imports(path, modules) for path in sorted(files(".py"), key=lambda path: path.name[0] != "_")}
     exported = {name for path in lost if path.name == "__init__.py" for name in lost[path]}
     words = [word for part in parts for word in part.get("words", [])] + [rf"\b{name}\b" for name in sorted(exported)]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from photos import HEIGHT, KINDS, OURS, WIDTH, error, make_draw, photos
+from random_draws import HEIGHT, KINDS, OURS, WIDTH, error, make_draw, photos
 from scipy import stats
 from torch import Tensor
 from torchvision.transforms import v2

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from photos import KINDS, OURS, THEIRS, assert_same_distribution, error, make_draw, photos
+from random_draws import KINDS, OURS, THEIRS, assert_same_distribution, error, make_draw, photos
 from scipy import stats
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional

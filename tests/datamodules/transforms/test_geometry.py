@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from photos import (
+from random_draws import (
     KINDS,
     OURS,
     assert_same_distribution,
