@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
 # one module each in project/commands/
-EXTRA_COMMANDS = ("prepare", "preview", "predict", "export", "report", "runs", "sweep", "find-lr")
+EXTRA_COMMANDS = ("prepare", "preview", "predict", "export", "report", "runs", "sweep", "find-lr", "doctor")
