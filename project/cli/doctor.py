@@ -35,11 +35,13 @@ class Doctor(CLI):
                 f"Expected a cause of docs/doctor.md at --silence, but got {name!r}.{did_you_mean(name, CAUSES)}"
             )
         self.datamodule.num_workers = 0  # it reads a few images
-        self.model.use_compile = False  # type: ignore[assignment]  # of ImageModule; it would take longer than all checks
+        self.model.use_compile = False  # of ImageModule; it would take longer than all checks
         return LightningCLI.instantiate_trainer(self)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "fast_dev_run"), False)
+        quiet: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_model_summary", "fast_dev_run"), False
+        )
         quiet |= {"enable_progress_bar": False, "num_sanity_val_steps": 0, "min_epochs": None, "min_steps": None}
         one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None, "precision": "32-true"}
         self.preflight = PreFlight()

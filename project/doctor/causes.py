@@ -42,13 +42,16 @@ NO_SIGMOID = ("probabilities", "rectified_outputs")
 BLOCKED = ("ignores_pixels", "init_too_small", *UNTRAINABLE)  # by layers without gradient
 
 CAUSES = {
-    "constant_images": Cause("data", "data", ("constant_images",)),
+    "constant_images": Cause("data", "data", ("constant_images",), explains=("conflicting_labels",)),
     "leak": Cause("split", "data", ("near_duplicates",), limit=0.89),
     "shifted_split": Cause("split", "data", ("separable_splits",), limit=0.89),
     "conflicting_labels": Cause("labels", "labels", ("conflicting_labels",)),
     "permuted_labels": Cause("labels", "labels", ("permuted_labels",), ("separable_splits",)),
     "nan_images": Cause(
-        "input", "input", ("nonfinite_images",), explains=("loss_not_finite", "val_normalization", *UNTRAINABLE, *INIT)
+        "input",
+        "input",
+        ("nonfinite_images",),
+        explains=("loss_not_finite", "val_normalization", "ignores_pixels", *UNTRAINABLE, *INIT),
     ),
     "swapped_channels": Cause("input", "input", ("swapped_channels",), explains=("shifted_split", "val_normalization")),
     "val_normalization": Cause(
@@ -65,7 +68,9 @@ CAUSES = {
     ),
     "small_inputs": Cause("input", "input", ("small_inputs",), explains=("val_normalization", *INIT, *UNTRAINABLE)),
     "loss_detached": Cause("wiring", "wiring", ("loss_without_gradient",), explains=("detached_layers", *UNTRAINABLE)),
-    "unregistered_layers": Cause("wiring", "wiring", ("unregistered",), explains=("not_optimized", *UNTRAINABLE)),
+    "unregistered_layers": Cause(
+        "wiring", "wiring", ("unregistered",), explains=("not_optimized", "mixes_images", *UNTRAINABLE)
+    ),
     "not_optimized": Cause("wiring", "wiring", ("not_optimized",), explains=UNTRAINABLE),
     "frozen_by_accident": Cause("wiring", "wiring", ("frozen_random",), explains=UNTRAINABLE, limit=0.89),
     "detached_layers": Cause("wiring", "wiring", ("no_gradient",), ("symmetric", "constant_outputs"), BLOCKED),

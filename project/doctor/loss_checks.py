@@ -22,6 +22,7 @@ def loss_facts(loss: Any, classes: int, device: Any) -> Facts:
     equal = min(float(loss(right * 0 - margin, targets)) for margin in (0.0, *MARGINS))
     # also with negative logits of wrong classes, for losses of one output per class
     best = min(float(loss(margin * each, targets)) for margin in MARGINS for each in (right, right - 0.5))
+    best = min(best, equal)
     wrong = float(loss(4 * right.roll(1, 1), targets))
     zeros = torch.zeros_like(right)
     once, twice = float(loss(zeros, targets)), float(loss(zeros.repeat(2, 1), targets.repeat(2)))

@@ -285,12 +285,12 @@ MESSAGES = {
 def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str]) -> dict[str, Any]:
     """Return the content of doctor.json: one alarm at most, and two alternatives."""
     found = symptoms(facts)
-    first, *others = [_entry(each, facts, found) for each in diagnose(found, silenced)] or [None]
+    entries = [_entry(each, facts, found) for each in diagnose(found, silenced)]
     not_checked = [*unknown(found), *(f"{name} ({reason[:100]})" for name, reason in failed.items())]
     return {
-        "verdict": "alarm" if first else "healthy",
-        "alarms": [first] if first else [],
-        "alternatives": others[:2],
+        "verdict": "alarm" if entries else "healthy",
+        "alarms": entries[:1],
+        "alternatives": entries[1:3],
         "notes": notes(facts) + [f"{name} is silenced." for name in sorted(silenced)],
         "not_checked": [*not_checked, "all that only training shows, such as overfitting"],
         "version": __version__,

@@ -52,7 +52,7 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
             each.training = mode
 
 
-def weight_layers(module: nn.Module) -> dict[str, nn.Module]:
+def weight_layers(module: nn.Module) -> dict[str, Any]:
     """Return the layers that have a weight of two or more dimensions, by name."""
     layers = network_of(module).named_modules()
     return {name: each for name, each in layers if getattr(getattr(each, "weight", None), "ndim", 0) > 1}

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ Plan = list[list[dict[str, Any]]]  # what a schedule sets in each group at each 
 SCHEDULED = ("lr", "momentum", "betas")
 MOST_STEPS = 100_000  # that a dry run takes
 FEW, MANY = 20, 150  # steps of a trial
-FLOPS = 1.2e12  # of a trial: about 10 s on two cores
+FLOPS = 4e11  # of a trial: some seconds on two cores
 LEARNS = 0.3  # of the loss that can be removed: a trial that removes more has learned
 FACTORS = {
     "down": (1 / 3, 0.1, 0.03, 0.01, 3e-3, 1e-3),
@@ -191,12 +191,6 @@ def repair_facts(trial: Trial, deadline: float, decay: float) -> Facts:
     groups = trial.optimizer.param_groups
     facts: Facts = {}
 
-    def first_that_learns(runs: Sequence[tuple[float, Callable[[], Facts]]]) -> tuple[float, float] | None:
-        for value, run in runs:
-            if time.thread_time() < deadline and (progress := run()["progress"]) > LEARNS:
-                return value, progress
-        return None
-
     changes: dict[str, dict[str, Any]] = {}
     if decay > UNUSUAL_DECAY:
         changes["weight_decay"] = {"weight_decay": 0.0}
@@ -206,17 +200,19 @@ def repair_facts(trial: Trial, deadline: float, decay: float) -> Facts:
         changes["momentum"] = {"momentum": 0.9, "betas": (0.9, 0.999)}
     if trial.clip:
         changes["clip"] = {"clip": 0.0}
+    # settings that are usual are not at fault
+    facts |= {f"repair_{name}": 0.0 for name in ("weight_decay", "eps", "momentum", "clip")}
     for name, change in changes.items():
         facts[f"repair_{name}"] = max(trial.run(change=change)["progress"], 0.0)
     for way, factors in FACTORS.items():
-        if facts.get("repair_factor_down"):
-            break
-        result = first_that_learns([(each, lambda each=each: trial.run(each)) for each in factors])
-        facts[f"repair_lr_{way}"], facts[f"repair_factor_{way}"] = (0.0, None) if result is None else result[::-1]
-    if facts["repair_factor_down"]:
-        facts["lr_excess"] = 1 / facts["repair_factor_down"]
-    if facts.get("repair_factor_up"):
-        facts["lr_shortfall"] = facts["repair_factor_up"] * trial.steps / len(trial.plan)
+        for factor in factors if "repair_factor_down" not in facts else ():
+            if time.thread_time() > deadline:
+                return facts
+            if trial.run(factor)["progress"] > LEARNS:
+                facts[f"repair_factor_{way}"] = factor
+                break
+    facts["lr_excess"] = 1 / facts.get("repair_factor_down", 1.0)
+    facts["lr_shortfall"] = facts.get("repair_factor_up", 0.0) * trial.steps / len(trial.plan)
     return facts
 
 
@@ -255,7 +251,7 @@ def optimizer_facts(module: Any, optimizer: Any, plan: Plan, images: tuple[Tenso
     return facts
 
 
-def batch_norm_images(module: Any, batch_size: int) -> int | None:
-    """Return the images over which batch norm computes its statistics in training; None without batch norm."""
+def batch_norm_images(module: Any, batch_size: int) -> float:
+    """Return the images over which batch norm computes its statistics in training; infinity without batch norm."""
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
-    return batch_size if norms else None
+    return batch_size if norms else math.inf

@@ -22,14 +22,21 @@ def test_a_healthy_recipe_gets_a_clean_bill_and_only_a_result_is_written(fast, t
     assert list(result) == ["verdict", "alarms", "alternatives", "notes", "not_checked", "version"]
 
 
-def test_an_alarm_names_the_option_to_change_and_can_be_silenced(fast, tmp_path: Path, capsys) -> None:
+def test_an_alarm_names_the_option_to_change(fast, tmp_path: Path, capsys) -> None:
     args = ["doctor", *fast, "--model.optimizer.lr=20", f"--runs_dir={tmp_path}"]
     result = json.loads(main(args).read_text())
     lines = capsys.readouterr().out
     assert result["alarms"][0]["cause"] == "lr_too_high"
     assert result["alarms"][0]["remedy"]["option"] == "model.optimizer.lr"
     assert f"--model.optimizer.lr {result['alarms'][0]['remedy']['value']}" in lines
-    assert json.loads(main([*args, "--silence=lr_too_high"]).read_text())["verdict"] == "healthy"
+
+
+def test_a_silenced_cause_is_no_alarm(fast, tmp_path: Path) -> None:
+    args = ["doctor", *fast, "--model.lr_scheduler.pct_start=0.9", f"--runs_dir={tmp_path}"]
+    assert json.loads(main(args).read_text())["alarms"][0]["cause"] == "peak_too_late"
+    silenced = json.loads(main([*args, "--silence=peak_too_late"]).read_text())
+    assert silenced["verdict"] == "healthy"
+    assert "peak_too_late is silenced." in silenced["notes"]
 
 
 def test_a_following_run_and_the_random_states_are_as_before(fast, tmp_path: Path) -> None:
