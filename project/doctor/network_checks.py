@@ -90,6 +90,7 @@ def gradient_facts(module: Any, optimizer: Any, images: Tensor, targets: Tensor)
         warm.step()
     if not loss.isfinite():
         return facts, twin
+    settle(twin, images)
     still = {name: each for name, each in parameters.items() if name not in moved}
     trained = max(sum(each.numel() for each in parameters.values()), 1)
     owner = {f"{name}.{key}".lstrip("."): each for name, each in network.named_modules() for key in each._parameters}
@@ -98,6 +99,17 @@ def gradient_facts(module: Any, optimizer: Any, images: Tensor, targets: Tensor)
     facts["unused"] = sum(each.numel() for name, each in still.items() if owner[name] not in called) / trained
     facts["unused_names"] = [name for name in still if owner[name] not in called]
     return facts, twin
+
+
+@torch.no_grad()
+def settle(module: Any, images: Tensor) -> None:
+    """Set the running statistics of batch norm to those of the images: a few steps hardly change them."""
+    for each in module.modules():
+        if isinstance(each, _BatchNorm) and each.running_mean is not None:
+            each.reset_running_stats()
+            each.momentum = None  # the mean over all batches
+    with batch_statistics(module):
+        module(images)
 
 
 def leaves(loss: Tensor) -> list[Tensor]:
