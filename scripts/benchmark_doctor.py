@@ -1,4 +1,4 @@
-"""Plant faults into small trainings, and count how often `doctor` names their cause, and what it says of healthy runs.
+"""Plant faults into small trainings, and count how often `doctor` names their cause; healthy runs must get no alarm.
 
     python scripts/benchmark_doctor.py OUT.csv --networks lenet mlp --data digits shapes
 
