@@ -10,7 +10,7 @@ __all__ = ["fit", "load"]
 __version__ = "0.1.0"
 COMMANDS = ("fit", "validate", "test")  # of Lightning's Trainer
 # one module each in project/commands/
-EXTRA_COMMANDS = ("prepare", "preview", "predict", "export", "report", "runs", "sweep", "find-lr", "schema")
+EXTRA_COMMANDS = ("prepare", "preview", "predict", "export", "report", "runs", "sweep", "find-lr", "doctor", "schema")
 
 
 def __getattr__(name: str) -> Any:

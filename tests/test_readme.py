@@ -154,7 +154,7 @@ def desk(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.mark.parametrize("command", RUN)
 def test_command_of_the_pages_runs(command: str, desk: Path) -> None:
     words = words_of(command.removeprefix(PROJECT))
-    if words[0] in ("fit", "test", "validate", "find-lr") and "--help" not in words:
+    if words[0] in ("fit", "test", "validate", "find-lr", "doctor") and "--help" not in words:
         words += SHORT
     if words[0] == "sweep":
         words.append("--dry_run")

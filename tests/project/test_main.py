@@ -55,5 +55,5 @@ def test_mistyped_command_suggests_the_closest(capsys: pytest.CaptureFixture[str
     assert stop.value.code == 2
     assert (
         capsys.readouterr().err == "error: Expected a command (fit, validate, test, prepare, preview, "
-        "predict, export, report, runs, sweep, find-lr, schema), but got 'fitt'. Did you mean fit?\n"
+        "predict, export, report, runs, sweep, find-lr, doctor, schema), but got 'fitt'. Did you mean fit?\n"
     )

@@ -1,0 +1,66 @@
+"""Diagnose a training before it starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from atomic_files import write_atomically
+from project.cli.cli import CLI, run
+from project.doctor.causes import CAUSES
+from project.doctor.messages import report, terminal
+from project.doctor.preflight import PreFlight
+from project.errors import RunError, did_you_mean
+from project.resume.rng import random_state, set_random_state
+from project.runs.folders import create_folder
+
+RESULT = "doctor.json"
+
+
+class Doctor(CLI):
+    """``fit`` without a run directory, training and callbacks: a ``PreFlight`` takes their place."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--silence", type=str, default="", help="doctor: causes that are no alarms, with commas.")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.resume.file is not None:
+            raise RunError("Expected no --run and no --ckpt_path for doctor, because it examines a new training.")
+        self.silenced = frozenset(filter(None, self.config["fit"].silence.split(",")))
+        for name in self.silenced - CAUSES.keys():
+            raise RunError(
+                f"Expected a cause of docs/doctor.md at --silence, but got {name!r}.{did_you_mean(name, CAUSES)}"
+            )
+        self.datamodule.num_workers = 0  # it reads a few images
+        self.model.use_compile = False  # of ImageModule; it would take longer than all checks
+        return LightningCLI.instantiate_trainer(self)
+
+    def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
+        quiet: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_model_summary", "fast_dev_run"), False
+        )
+        quiet |= {"enable_progress_bar": False, "num_sanity_val_steps": 0, "min_epochs": None, "min_steps": None}
+        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None, "precision": "32-true"}
+        self.preflight = PreFlight()
+        return Trainer(**config | quiet | one | {"callbacks": [self.preflight, self.stopper]})
+
+    def after_fit(self) -> None:
+        """Do nothing: there is no run."""
+
+
+def doctor(args: list[str]) -> Path:
+    """Print a diagnosis, write it to doctor.json, and return the path of that file."""
+    state = random_state()
+    try:
+        cli: Any = run(["fit", *args], Doctor)
+    finally:
+        set_random_state(state)
+    result = report(cli.preflight.facts, cli.preflight.failed, cli.silenced)
+    path = create_folder(Path(cli.config["fit"].runs_dir) / "doctor") / RESULT
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print("\n".join([*terminal(result, len(CAUSES) - len(result["not_checked"])), f"Result: {path}"]), flush=True)
+    return path

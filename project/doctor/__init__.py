@@ -1,0 +1,1 @@
+"""The doctor: facts about a training, the symptoms among them, their cause, and what to change."""

@@ -1,0 +1,480 @@
+"""Planted faults and healthy runs for the doctor's tests and benchmark; each is one change of a small training."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningDataModule, Trainer
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+
+from datamodules import CutMix, FolderDataModule, MixUp, RandomCrop, SampleDataModule
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import MLP, LeNet, ResNet, SoftmaxRegression, WideResNet
+from lightning_modules.networks.library import ZooNetwork
+from lightning_modules.optim import OneCycle, ProgressLR, WarmupCosine
+from lightning_modules.optim.param_groups import ParamGroup
+from project.doctor.preflight import PreFlight
+
+QUIET: dict[str, Any] = dict.fromkeys(
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
+
+
+@dataclasses.dataclass
+class Case:
+    """The settings of a training."""
+
+    network: Callable[[int], nn.Module]
+    data: LightningDataModule
+    module: type[ImageClassifier] = ImageClassifier
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the module
+    trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def preflight(self) -> PreFlight:
+        """Examine the training."""
+        data = self.data
+        data.setup("fit")
+        linked = {name: getattr(data, name) for name in ("class_names", "mean", "std", "image_size", "class_counts")}
+        settings = {"optimizer": partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4), "lr_scheduler": OneCycle}
+        torch.manual_seed(0)
+        module = self.module(network=self.network, **(linked | settings | self.settings))
+        doctor = PreFlight()
+        Trainer(
+            accelerator="cpu", callbacks=[doctor], num_sanity_val_steps=0, **({"max_epochs": 6} | QUIET | self.trainer)
+        ).fit(module, datamodule=data)
+        return doctor
+
+
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "lenet": LeNet,
+    "mlp": partial(MLP, hidden=(128, 64), dropout=0.0, image_size=32),
+    "resnet20": partial(ResNet, depth=20),
+    "wide_resnet": partial(WideResNet, depth=10, widen_factor=1),
+    "mobilenet": partial(ZooNetwork, function="torchvision.models.mobilenet_v3_small", image_size=32),
+}
+CLASSES = ("circle", "square", "triangle", "cross", "ring")
+
+
+def draw_shapes(root: Path, count: int = 600) -> Path:
+    """Write a folder of coloured shapes, which are easy to tell apart, more often red than blue."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        name = CLASSES[number % len(CLASSES)]
+        color = tuple(int(each) for each in random.integers((120, 60, 0), (256, 200, 140)))
+        image = Image.fromarray(random.integers(0, 60, (32, 32, 3), dtype=np.uint8).astype(np.uint8))
+        x, y, r = (float(each) for each in (*random.uniform(11, 21, 2), random.uniform(6, 10)))
+        box, pen = (x - r, y - r, x + r, y + r), ImageDraw.Draw(image)
+        if name in ("circle", "ring"):
+            pen.ellipse(box, fill=color if name == "circle" else None, outline=color, width=2)
+        elif name == "square":
+            pen.rectangle(box, fill=color)
+        elif name == "triangle":
+            pen.polygon([(x, y - r), (x + r, y + r), (x - r, y + r)], fill=color)
+        else:
+            pen.line((x - r, y, x + r, y), fill=color, width=4)
+            pen.line((x, y - r, x, y + r), fill=color, width=4)
+        (root / name).mkdir(parents=True, exist_ok=True)
+        image.save(root / name / f"{number}.png")
+    return root
+
+
+def data_of(name: str, folder: Path) -> Any:
+    """Return new data: digits, or coloured shapes of which a third is for validation."""
+    options: dict[str, Any] = {"batch_size": 32, "num_workers": 0, "batch_transforms": [RandomCrop(2)]}
+    if name == "digits":
+        return SampleDataModule(root=str(folder / "digits"), **options)
+    if not (folder / "shapes").exists():
+        draw_shapes(folder / "shapes")
+    return FolderDataModule(root=str(folder / "shapes"), fractions=(0.6, 0.3, 0.1), **options)
+
+
+# Changes of a case
+
+
+def settings(**changes: Any) -> Callable[[Case], None]:
+    """Return a change of the module's settings."""
+    return lambda case: case.settings.update(changes)
+
+
+def trainer(**changes: Any) -> Callable[[Case], None]:
+    """Return a change of the trainer's settings."""
+    return lambda case: case.trainer.update(changes)
+
+
+def around(change: Callable[[nn.Module], nn.Module | None]) -> Callable[[Case], None]:
+    """Return a change of the network after it is built."""
+
+    def apply(case: Case) -> None:
+        build = case.network
+
+        def changed(classes: int) -> nn.Module:
+            network = build(classes)
+            return change(network) or network
+
+        case.network = changed
+
+    return apply
+
+
+def hooked(layer: Callable[[list[nn.Module]], nn.Module], hook: Callable[..., Any]) -> Callable[[nn.Module], None]:
+    """Return a change of the output of one weight layer."""
+
+    def apply(network: nn.Module) -> None:
+        layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+        layer(layers).register_forward_hook(hook)
+
+    return apply
+
+
+class Around(nn.Module):
+    """A network with functions before and after it."""
+
+    def __init__(
+        self, network: nn.Module, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.inner, self.before, self.after = network, before, after
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.after(self.inner(self.before(images)))
+
+
+def before(function: Callable[[Tensor], Tensor]) -> Callable[[Case], None]:
+    """Return a change of the network's input."""
+    return around(lambda network: Around(network, function, torch.positive))
+
+
+def after(function: Callable[[Tensor], Tensor]) -> Callable[[Case], None]:
+    """Return a change of the network's output."""
+    return around(lambda network: Around(network, torch.positive, function))
+
+
+class InList(nn.Module):
+    """A network whose layers are in a list."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.layers, self.scale = [network], nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers[0](images) * self.scale
+
+
+class AlwaysTraining(Around):
+    """A network that ignores eval()."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network, torch.positive, torch.positive)
+
+    def train(self, mode: bool = True) -> "AlwaysTraining":
+        return super().train(True)
+
+
+def initialized(change: Callable[[Tensor], Any]) -> Callable[[Case], None]:
+    """Return a change of all weights of layers, and biases of 0."""
+
+    def apply(network: nn.Module) -> None:
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                with torch.no_grad():
+                    change(layer.weight)
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+
+    return around(apply)
+
+
+def zero_head(network: nn.Module) -> None:
+    """Set the weights of the last layer to zero."""
+    nn.init.zeros_([each for each in network.modules() if isinstance(each, nn.Linear)][-1].weight)
+
+
+def freeze(network: nn.Module) -> None:
+    """Freeze all layers but the last."""
+    *inner, _ = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    for layer in inner:
+        layer.requires_grad_(False)
+
+
+def without_activations(network: nn.Module) -> None:
+    """Replace the modules that are activations."""
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU | nn.Hardswish | nn.Hardsigmoid | nn.GELU):
+                setattr(parent, name, nn.Identity())
+
+
+class Plain(nn.Sequential):
+    """Convolutions and max-pooling without activations."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(576, 32), nn.Linear(32, classes),
+        )  # fmt: skip
+
+
+class Loss(nn.Module):
+    """A loss from a function."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.function(logits, targets)
+
+
+class Shuffled(ImageClassifier):
+    """A classifier whose step pairs images with the labels of others."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return super().training_step((batch[0], batch[1].roll(1)), batch_idx)
+
+
+class Negative(ImageClassifier):
+    """A classifier that maximises its loss."""
+
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, shown = super().training_loss(logits, images, targets)
+        return -loss, shown
+
+
+def pixels(split: str, change: Callable[[Any, Any], None]) -> Callable[[Case], None]:
+    """Return a change of the decoded images of a split; it is called with its dataset and that of training."""
+
+    def apply(case: Case) -> None:
+        setup = case.data.setup
+
+        def changed(stage: str) -> None:
+            setup(stage)
+            datasets: Any = case.data.datasets  # type: ignore[attr-defined]  # of ImageDataModule
+            for each in datasets.values():
+                each.pixels, each.rows, each.cache = each.pixels[each.rows].clone(), None, None
+            change(datasets[split], datasets["train"])
+
+        case.data.setup = changed  # type: ignore[method-assign]  # of one object
+
+    return apply
+
+
+def received(splits: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Callable[[Case], None]:
+    """Return a change of normalised images."""
+
+    def apply(case: Case) -> None:
+        data: Any = case.data
+        build = data._loader
+
+        def changed(split: str, *args: Any, **options: Any) -> Any:
+            loader = build(split, *args, **options)
+            if split in splits:
+                pipeline = loader.transform
+
+                def transform(images: Tensor, targets: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+                    images, targets = pipeline(images, targets, draw)
+                    return change(images), targets
+
+                loader.transform = transform
+            return loader
+
+        data._loader = changed
+
+    return apply
+
+
+def set_pixels(function: Callable[[Tensor], Tensor], share: float = 1.0) -> Callable[[Any, Any], None]:
+    """Return a change of the first images of a dataset."""
+
+    def apply(dataset: Any, train: Any) -> None:
+        count = int(share * len(dataset.pixels))
+        order = torch.randperm(len(dataset.pixels), generator=torch.Generator().manual_seed(1))[:count]
+        dataset.pixels[order] = function(dataset.pixels[order])
+
+    return apply
+
+
+def leak(dataset: Any, train: Any) -> None:
+    """Replace 40 % of val by noisy copies of training images."""
+    count = 2 * len(dataset.pixels) // 5
+    noise = torch.randint(-3, 4, train.pixels[:count].shape, generator=torch.Generator().manual_seed(0))
+    dataset.pixels[:count] = (train.pixels[:count].int() + noise).clamp(0, 255).to(torch.uint8)
+    dataset.targets[:count] = train.targets[:count]
+
+
+def relabel(change: Callable[[Tensor, int], Tensor]) -> Callable[[Any, Any], None]:
+    """Return a change of labels."""
+
+    def apply(dataset: Any, train: Any) -> None:
+        dataset.targets = change(dataset.targets, int(dataset.targets.max()) + 1)
+
+    return apply
+
+
+def conflict(dataset: Any, train: Any) -> None:
+    """Copy 5 % of the training images onto others with other labels."""
+    count = len(dataset.pixels) // 20
+    dataset.pixels[:count] = dataset.pixels[-count:]
+    dataset.targets[:count] = (dataset.targets[-count:] + 1) % (int(dataset.targets.max()) + 1)
+
+
+def batch_size(count: int) -> Callable[[Case], None]:
+    """Return a change of the batch size."""
+    return lambda case: setattr(case.data, "batch_size", count)
+
+
+def mixing(transform: Any) -> Callable[[Case], None]:
+    """Return a change that adds a transform of batches."""
+    return lambda case: case.data.batch_transforms.append(transform)  # type: ignore[attr-defined]  # of ImageDataModule
+
+
+def network(factory: Callable[[int], nn.Module]) -> Callable[[Case], None]:
+    """Return a change of the network."""
+    return lambda case: setattr(case, "network", factory)
+
+
+def module(kind: type[ImageClassifier]) -> Callable[[Case], None]:
+    """Return a change of the module's class."""
+    return lambda case: setattr(case, "module", kind)
+
+
+def sgd(**changes: Any) -> Callable[[Case], None]:
+    """Return a change of SGD's options."""
+    return settings(optimizer=partial(SGD, **({"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4} | changes)))
+
+
+def track_no_statistics(network: nn.Module) -> None:
+    """Remove the running statistics of batch norm."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.track_running_stats, layer.running_mean, layer.running_var = False, None, None
+
+
+COLOR, NORM, FUNCTIONAL = "shapes", ("resnet20", "wide_resnet", "mobilenet"), ("mlp", "mobilenet")
+Change = Callable[[Case], None]
+# name: (cause, change); a tuple of causes if they have the same remedy
+FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
+    "constant_images": ("constant_images", pixels("train", set_pixels(torch.zeros_like, 0.2))),
+    "nan_images": ("nan_images", received(("train",), lambda x: torch.where(x > 1.5, torch.nan, x))),
+    "conflicting_labels": ("conflicting_labels", pixels("train", conflict)),
+    "leak": ("leak", pixels("val", leak)),
+    "val_inverted": (
+        ("shifted_split", "val_brightness", "val_normalization"), pixels("val", set_pixels(torch.bitwise_not))
+    ),
+    "labels_off_by_one": ("permuted_labels", pixels("val", relabel(lambda t, n: (t + 1) % n))),
+    "labels_reversed": ("permuted_labels", pixels("val", relabel(lambda t, n: n - 1 - t))),
+    "val_bgr": ("swapped_channels", lambda case: case.data.eval_transforms.append(partial(torch.flip, dims=(0,)))),
+    "val_bgr_files": ("swapped_channels", pixels("val", set_pixels(lambda x: x.flip(1)))),
+    "val_not_normalized": (("val_normalization", "val_brightness"), received(("val",), lambda x: x * 0.25 + 0.5)),
+    "val_normalized_twice": (("val_normalization", "val_brightness"), received(("val",), lambda x: (x - 0.5) / 0.25)),
+    "normalized_twice": ("large_inputs", received(("train", "val"), lambda x: (x - 0.5) / 0.25)),
+    "not_scaled": ("large_inputs", received(("train", "val"), lambda x: (x + 2) * 64)),
+    "scaled_twice": ("small_inputs", received(("train", "val"), lambda x: x / 255)),
+    "detached": ("detached_layers", around(hooked(lambda x: x[len(x) // 2], lambda m, i, o: o.detach()))),
+    "multiplied_by_zero": (
+        ("detached_layers", "ignores_input"), around(hooked(lambda x: x[len(x) // 2], lambda m, i, o: o * 0))
+    ),
+    "in_a_list": ("unregistered_layers", around(InList)),
+    "frozen": ("frozen_by_accident", around(freeze)),
+    "mixes_by_reshape": ("mixes_images", before(lambda x: x.permute(1, 0, 2, 3).reshape(x.shape))),
+    "mixes_by_mean": ("mixes_images", after(lambda y: y - y.mean(0))),
+    "ignores_input": ("ignores_input", before(torch.zeros_like)),
+    "ignores_half": ("ignores_pixels", before(lambda x: torch.cat([x[:, :, :14], 0 * x[:, :, 14:]], 2))),
+    "no_activation": ("no_activation", around(without_activations)),
+    "only_max_pooling": ("no_activation", network(Plain)),
+    "zero_init": ("symmetric_init", initialized(torch.Tensor.zero_)),
+    "constant_init": ("symmetric_init", initialized(lambda w: w.fill_(0.02))),
+    "large_init": ("init_too_large", initialized(lambda w: w.normal_(0, 0.5))),
+    "small_init": (("init_too_small",), initialized(lambda w: w.normal_(0, 1e-4))),
+    "softmax_twice": ("softmax_twice", after(lambda y: y.softmax(1))),
+    "sigmoid": ("bounded_outputs", after(torch.sigmoid)),
+    "relu": ("rectified_outputs", after(torch.relu)),
+    "negative_loss": (("rewards_errors", "wrong_objective"), settings(loss=Loss(lambda y, t: -F.cross_entropy(y, t)))),
+    "negative_step": (("rewards_errors", "wrong_objective"), module(Negative)),
+    "wrong_targets": (
+        ("rewards_errors", "wrong_objective"),
+        settings(loss=Loss(lambda y, t: F.cross_entropy(y, (t + 1) % y.shape[1]))),
+    ),
+    "shuffled_targets": ("wrong_objective", module(Shuffled)),
+    "own_predictions": (
+        ("wrong_objective", "rewards_errors"), settings(loss=Loss(lambda y, t: F.cross_entropy(y, y.argmax(1))))
+    ),
+    "detached_loss": ("loss_detached", settings(loss=Loss(lambda y, t: F.cross_entropy(y.detach(), t)))),
+    "nan_loss": ("loss_not_finite", settings(loss=Loss(lambda y, t: -(y - y).log().mean()))),
+    "sum": (("loss_is_sum", "lr_too_high"), settings(loss=nn.CrossEntropyLoss(reduction="sum"))),
+    "smoothing": ("smoothing_too_high", settings(loss=nn.CrossEntropyLoss(label_smoothing=0.9))),
+    "lr_too_high": ("lr_too_high", sgd(lr=10.0)),
+    "adam_lr_too_high": ("lr_too_high", settings(optimizer=partial(Adam, lr=1.0))),
+    "lr_too_low": ("lr_too_low", sgd(lr=1e-6)),
+    "adam_lr_too_low": ("lr_too_low", settings(optimizer=partial(Adam, lr=1e-8))),
+    "momentum": ("momentum_too_high", settings(optimizer=partial(SGD, lr=0.05, momentum=0.999), lr_scheduler=None)),
+    "eps": (("eps_too_large", "lr_too_low"), settings(optimizer=partial(Adam, lr=1e-3, eps=100.0))),
+    "weight_decay": (("weight_decay_too_strong", "weights_forgotten"), sgd(weight_decay=1.0)),
+    "clip": (("clip_too_tight", "lr_too_low"), trainer(gradient_clip_val=1e-6)),
+    "schedule_by_step": (
+        "lr_zero_early", settings(lr_scheduler=partial(StepLR, step_size=2, gamma=0.1), lr_interval="step")
+    ),
+    "long_warmup": (
+        "peak_too_late", settings(lr_scheduler=partial(ProgressLR, shape=WarmupCosine(warmup=0.9)))
+    ),
+    "tiny_batch": ("batch_too_small", batch_size(2)),
+    "ignores_eval": ("eval_without_effect", around(AlwaysTraining)),
+    "dropout_in_eval": ("noisy_evaluation", after(lambda y: F.dropout(y, 0.5, training=True))),
+    "no_statistics": (("norms_use_batches", "mixes_images"), around(track_no_statistics)),
+}  # fmt: skip
+ONLY = {  # networks or data that a fault needs
+    **dict.fromkeys(("val_bgr", "val_bgr_files"), COLOR),
+    **dict.fromkeys(("tiny_batch", "no_statistics"), NORM),
+    "no_activation": FUNCTIONAL,
+    **dict.fromkeys(("large_init", "small_init"), ("lenet", "mlp")),  # batch norm removes the scale
+    "only_max_pooling": ("lenet",),
+}
+HEALTHY: dict[str, Change] = {
+    "plain": settings(),
+    "constant_lr": settings(lr_scheduler=None),
+    "adam": settings(optimizer=partial(Adam, lr=1e-3)),
+    "cosine_adamw": settings(
+        optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05),
+        lr_scheduler=partial(CosineAnnealingLR, T_max=6),
+    ),
+    "warmup": settings(lr_scheduler=partial(ProgressLR, shape=WarmupCosine(warmup=0.2))),
+    "mixup": mixing(MixUp()),
+    "cutmix": mixing(CutMix()),
+    "smoothing": settings(loss=nn.CrossEntropyLoss(label_smoothing=0.2)),
+    "log_softmax": after(lambda y: y.log_softmax(1)),
+    "log_softmax_nll": lambda case: [
+        change(case) for change in (after(lambda y: y.log_softmax(1)), settings(loss=nn.NLLLoss()))
+    ],
+    "bce": settings(loss=nn.BCEWithLogitsLoss()),
+    "mse": settings(loss=nn.MSELoss(), optimizer=partial(Adam, lr=1e-3)),
+    "softmax_regression": network(partial(SoftmaxRegression, image_size=32)),
+    "dropout": network(partial(MLP, hidden=(128, 64), dropout=0.5, image_size=32)),
+    "zero_head": around(zero_head),
+    "sum_with_its_lr": lambda case: [
+        change(case) for change in (settings(loss=nn.CrossEntropyLoss(reduction="sum")), sgd(lr=0.002))
+    ],
+    "very_short": trainer(max_epochs=1),
+    "clipped": trainer(gradient_clip_val=1.0),
+    "balanced": lambda case: setattr(case.data, "sampler", "balanced"),
+    "class_weights": settings(class_weights="balanced"),
+    "layer_rates": settings(layer_decay=0.8, no_decay=True),
+    "unfreezes": lambda case: case.settings.update(param_groups=[ParamGroup("[!f]*.weight", unfreeze_epoch=2)]),
+}
+
+
+def applies(fault: str, network: str, data: str) -> bool:
+    """Return whether a fault can be planted into a network and data."""
+    return ONLY.get(fault, network) in (network, data) or network in ONLY.get(fault, ())
+
+
+def folder() -> Path:
+    """Return a new folder for data."""
+    return Path(tempfile.mkdtemp(prefix="doctor_"))

@@ -1,0 +1,70 @@
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import stop_of
+from training import measured
+
+from project.__main__ import main
+
+
+def test_a_healthy_recipe_gets_a_clean_bill_and_only_a_result_is_written(fast, tmp_path: Path, capsys) -> None:
+    path = main(["doctor", *fast, f"--runs_dir={tmp_path}"])
+    out = capsys.readouterr().out
+    assert "Healthy: none of " in out
+    assert f"Result: {path}" in out
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    result = json.loads(path.read_text())
+    assert result["verdict"] == "healthy"
+    assert list(result) == ["verdict", "alarms", "alternatives", "notes", "not_checked", "version"]
+
+
+def test_an_alarm_names_the_option_to_change(fast, tmp_path: Path, capsys) -> None:
+    args = ["doctor", *fast, "--model.optimizer.lr=20", f"--runs_dir={tmp_path}"]
+    result = json.loads(main(args).read_text())
+    lines = capsys.readouterr().out
+    assert result["alarms"][0]["cause"] == "lr_too_high"
+    assert result["alarms"][0]["remedy"]["option"] == "model.optimizer.lr"
+    assert f"--model.optimizer.lr {result['alarms'][0]['remedy']['value']}" in lines
+
+
+def test_a_silenced_cause_is_no_alarm(fast, tmp_path: Path) -> None:
+    args = ["doctor", *fast, "--model.lr_scheduler.pct_start=0.9", f"--runs_dir={tmp_path}"]
+    assert json.loads(main(args).read_text())["alarms"][0]["cause"] == "peak_too_late"
+    silenced = json.loads(main([*args, "--silence=peak_too_late"]).read_text())
+    assert silenced["verdict"] == "healthy"
+    assert "peak_too_late is silenced." in silenced["notes"]
+
+
+def test_a_following_run_and_the_random_states_are_as_before(fast, tmp_path: Path) -> None:
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    main(["doctor", *fast, f"--runs_dir={tmp_path}"])
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    options = [*fast, "--callbacks=false", "--trainer.limit_train_batches=4"]
+    after = main(["fit", *options, f"--runs_dir={tmp_path / 'a'}"])
+    random.seed(4)
+    alone = main(["fit", *options, f"--runs_dir={tmp_path / 'b'}"])
+    assert measured(after.run_dir) == measured(alone.run_dir)
+    for name, tensor in after.model.state_dict().items():
+        assert torch.equal(tensor, alone.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("recipe", ["metric", "autoencoder"])
+def test_modules_other_than_classifiers_get_no_alarm(recipe: str, fast, tmp_path: Path) -> None:
+    configs = ["--config", f"configs/{recipe}.yaml", *fast[2:]]
+    assert json.loads(main(["doctor", *configs, f"--runs_dir={tmp_path}"]).read_text())["verdict"] == "healthy"
+
+
+def test_an_unknown_cause_and_a_run_are_rejected(fast, tmp_path: Path, capsys) -> None:
+    code, err = stop_of(["doctor", *fast, "--silence=lr_to_high", f"--runs_dir={tmp_path}"], capsys)
+    assert code == 2
+    assert "'lr_to_high'. Did you mean lr_too_high?" in err
+    code, err = stop_of(["doctor", *fast, "--model.optimizer.lrr=1", f"--runs_dir={tmp_path}"], capsys)
+    assert code == 2
+    assert "Did you mean lr?" in err
+    assert not any(tmp_path.rglob("doctor.json"))

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+from doctor_cases import FAULTS, HEALTHY, NETWORKS, Case, applies, data_of
+
+from project.doctor.causes import CAUSES
+from project.doctor.messages import report
+
+QUICK = (  # one or two of each stage
+    *("conflicting_labels", "labels_off_by_one", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
+    *("mixes_by_reshape", "zero_init", "softmax_twice", "shuffled_targets", "lr_too_high", "schedule_by_step"),
+)
+QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce")
+
+
+@pytest.fixture(scope="session")
+def where(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the digits, in which the shapes are drawn when they are first used."""
+    folder = tmp_path_factory.mktemp("doctor")
+    (folder / "digits").symlink_to(sample_root)
+    return folder
+
+
+def alarm(case: str, where: Path, network: str = "lenet", data: str = "shapes") -> str | None:
+    """Return the alarm of a planted fault or of a healthy run."""
+    training = Case(NETWORKS[network], data_of(data, where))
+    (FAULTS[case][1] if case in FAULTS else HEALTHY[case])(training)
+    doctor = training.preflight()
+    alarms = report(doctor.facts, doctor.failed, frozenset())["alarms"]
+    return alarms[0]["cause"] if alarms else None
+
+
+def expected(case: str) -> tuple[str, ...]:
+    """Return the causes that are right for a planted fault."""
+    cause = FAULTS[case][0]
+    return (cause,) if isinstance(cause, str) else cause
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_a_planted_fault_is_named(case: str, where: Path) -> None:
+    assert alarm(case, where) in expected(case)
+
+
+@pytest.mark.parametrize("case", QUICK_HEALTHY)
+def test_a_healthy_training_gives_no_alarm(case: str, where: Path) -> None:
+    assert alarm(case, where) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [name for name in FAULTS if name not in QUICK])
+def test_a_rarer_planted_fault_is_named(case: str, where: Path) -> None:
+    network = next(name for name in NETWORKS if applies(case, name, "shapes"))
+    assert alarm(case, where, network) in expected(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "shapes"])
+@pytest.mark.parametrize("case", HEALTHY)
+def test_a_healthy_training_of_any_kind_gives_no_alarm(case: str, data: str, where: Path) -> None:
+    assert alarm(case, where, "lenet", data) is None
+
+
+def test_every_cause_but_those_without_a_reliable_case_is_planted() -> None:
+    planted = {cause for case in FAULTS for cause in expected(case)}
+    assert CAUSES.keys() - planted == {"augmented_normalization", "not_optimized", "cannot_memorize"}
+
+
+def test_an_examination_changes_no_weight_mode_or_random_state(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from project.doctor import preflight
+
+    states = []
+
+    class Spy(preflight.PreFlight):
+        def on_train_start(self, trainer, pl_module) -> None:
+            def state() -> list:
+                weights = [each.clone() for each in pl_module.state_dict().values()]
+                rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+                return [*weights, [each.training for each in pl_module.modules()], torch.get_rng_state(), rates]
+
+            states.append(state())
+            super().on_train_start(trainer, pl_module)
+            states.append(state())
+
+    monkeypatch.setattr("doctor_cases.PreFlight", Spy)
+    doctor = Case(NETWORKS["wide_resnet"], data_of("shapes", where)).preflight()
+    assert not doctor.failed
+    before, after = states
+    for first, second in zip(before, after, strict=True):
+        assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
