@@ -50,7 +50,7 @@ def draw(data: "LightningDataModule", images: int, epochs: int) -> Figure:
     import torch
 
     from callbacks.tools.fonts import names_in_figures
-    from callbacks.tools.pictures import as_rgb
+    from callbacks.tools.layers import as_rgb
     from datamodules import ImageDataModule
 
     loader = data.train_dataloader()
