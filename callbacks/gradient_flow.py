@@ -65,7 +65,7 @@ def bars(values: Sequence[float], wide: int, colour: str, line: float | None = N
     """Return a bar chart with a logarithmic axis; values that are not positive and finite have no bar."""
     powers = [math.log10(value) if 0 < value < math.inf else None for value in values]
     known = [power for power in (*powers, line and math.log10(line)) if power is not None]
-    low = math.floor(min(known, default=0))
+    low = math.floor(min(known, default=0) - 0.25)  # the lowest bar is visible, too
     high = max(math.ceil(max(known, default=0)), low + 1)
 
     def y(power: float) -> float:

@@ -113,7 +113,7 @@ def test_list_items_inherit_nothing_from_the_replaced_list(
     overlay = options if on_command_line else ["--config", f"{tmp_path}/overlay.yaml"]
     config = parse(capsys, *LENET, "--config", f"{tmp_path}/recipe.yaml", *overlay)
     assert config["data"]["init_args"]["batch_transforms"][0]["init_args"]["padding"] is None
-    assert config["trainer"]["callbacks"][0]["init_args"]["every_n_epochs"] == 1
+    assert config["trainer"]["callbacks"][0]["init_args"]["every_n_epochs"] is None
     assert [(group["lr"], group["freeze"]) for group in config["model"]["init_args"]["param_groups"]] == [
         (None, False)
     ] * 2
