@@ -68,7 +68,7 @@ RUN = [each for each in COMMANDS if each.startswith(PROJECT) and each not in (*D
 OPTION = r"--(?:model|trainer|data|callbacks|checkpoint|config|seed_everything|test_after_fit)(?:[.+]\S+)?[ =].+"
 OPTIONS = list(dict.fromkeys(span for span in SPANS if re.fullmatch(OPTION, span)))
 NAMED = [option for option in OPTIONS if option.startswith("--callbacks.")]  # to train with several at once
-NEEDY = ("devices", "compile", "pretrained DEFAULT", "normalize pretrained", "in1k", "IMAGENET1K")  # of GPUs or a network
+NEEDY = ("devices", "compile", "pretrained DEFAULT", "normalize pretrained", "in1k", "IMAGENET1K")  # a network
 UNTRIED = [option for option in OPTIONS if any(word in option for word in NEEDY)]
 
 WORDS = {  # placeholders, and files that the commands need

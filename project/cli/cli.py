@@ -43,8 +43,7 @@ from project.trackers.build import check_installed, entries_of
 def run(args: list[str], kind: "type[CLI] | None" = None, errors: Any = report_errors) -> "CLI":
     """Run fit, validate or test, or a subclass of ``CLI`` that does something else with their options.
 
-    All modules of ``callbacks`` are imported, so that their classes can be given by short names. ``errors`` is
-    ``report_errors``, which exits, or ``raise_errors``.
+    All modules of ``callbacks`` are imported, for their short names. ``errors``: ``report_errors`` or ``raise_errors``.
     """
     with errors(args):
         follow_rank_zero()
