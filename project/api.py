@@ -106,10 +106,12 @@ class Classifier:
         several = [images] if isinstance(images, str | Path | Image.Image) else list(images)
         with raise_errors(["predict"]), tempfile.TemporaryDirectory() as folder:
             paths = [_as_file(each, Path(folder, f"{number}.png")) for number, each in enumerate(several)]
-            files, problems, _ = find_files(paths)
-            answers: dict[str, Any] = dict(problems) or dict(
-                predict_files(self.module, reader_of(self.run, self.module, files))
-            )
+            found = [find_files([path]) for path in paths]
+            files = [file for each in found for file in each[0]]  # a repeated image has several predictions
+            answers: dict[str, Any] = {file: problem for each in found for file, problem in each[1].items()}
+            if not answers:
+                reader = reader_of(self.run, self.module, list(dict.fromkeys(files)))
+                answers = dict(predict_files(self.module, reader))
             for file, answer in answers.items():
                 if isinstance(answer, str):
                     raise RunError(f"Expected images, but {file} {answer}.")

@@ -410,7 +410,7 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "detached_loss": ("loss_detached", settings(loss=Loss(lambda y, t: F.cross_entropy(y.detach(), t)))),
     "nan_loss": ("loss_not_finite", settings(loss=Loss(lambda y, t: -(y - y).log().mean()))),
     "sum": (("loss_is_sum", "lr_too_high"), settings(loss=nn.CrossEntropyLoss(reduction="sum"))),
-    "smoothing": ("smoothing_too_high", settings(loss=nn.CrossEntropyLoss(label_smoothing=0.9))),
+    "smoothed_away": ("smoothing_too_high", settings(loss=nn.CrossEntropyLoss(label_smoothing=0.9))),
     "lr_too_high": ("lr_too_high", sgd(lr=10.0)),
     "adam_lr_too_high": ("lr_too_high", settings(optimizer=partial(Adam, lr=1.0))),
     "lr_too_low": ("lr_too_low", sgd(lr=1e-6)),

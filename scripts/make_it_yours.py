@@ -3,7 +3,7 @@
     python scripts/make_it_yours.py bird-classifier --package birds --without airbench,sweep
 
 It needs a working tree without changes, git, and `make .venv/installed-dev`. It stages what it changes, commits
-nothing, and removes itself; `git reset --hard` undoes everything. scripts/parts.toml describes the parts.
+nothing, and removes itself; `git reset --hard && git clean -fd` undoes everything. scripts/parts.toml lists the parts.
 """
 
 import argparse
@@ -119,14 +119,15 @@ def check(name: str, package: str) -> None:
     if keyword.iskeyword(package) or not re.fullmatch(r"[a-z][a-z0-9_]*", package):
         why = "is a keyword of Python" if keyword.iskeyword(package) else "is no lower-case identifier"
         stop(f"Expected a package name such as my_project, but {package!r} {why}. Set --package.")
-    own = {
-        path.stem for folder in (".", "tests", "tests/project/resume", "scripts") for path in (ROOT / folder).glob("*")
-    }
+    own = {path.stem for path in files(".py")} | {path.relative_to(ROOT).parts[0] for path in files()}
     if package != OLD and (package in own | sys.stdlib_module_names or importlib.util.find_spec(package)):
         stop(
             f"Expected a package name that is free, but {package!r} is a module of Python, of an installed package or "
             "of this template. Set --package."
         )
+    ignored = ["git", "check-ignore", "--quiet", f"{package}/__init__.py"]
+    if subprocess.run(ignored, cwd=ROOT, check=False).returncode == 0:
+        stop(f"Expected a package name that .gitignore does not list, but got {package!r}. Set --package.")
     if importlib.util.find_spec("ruff") is None:
         stop("Expected ruff, but it is not installed: make .venv/installed-dev, then use .venv/bin/python.")
     if changes := git("status", "--porcelain").splitlines():

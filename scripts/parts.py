@@ -108,6 +108,8 @@ def cut_tests(path: Path, words: str) -> None:
     gone = [span for span in spans if re.search(words, "".join(lines[span]))]
     for span in reversed(gone):
         del lines[span]
+    if gone:
+        print(f"Tests        {len(gone)} of {len(spans)} cut from {path.relative_to(ROOT).as_posix()}")
     if gone and len(gone) == len(spans):
         path.unlink()
     else:

@@ -259,10 +259,11 @@ def test_python_of_the_pages_trains(desk: Path, capsys: pytest.CaptureFixture[st
 
 def test_pictures_and_pages_exist() -> None:
     for page, text in PAGES.items():
-        for path, heading in re.findall(r"\]\(([^)#]+)#?([\w-]*)\)", text):
+        for path, heading in re.findall(r"\]\(([^)#]+)#?([^)]*)\)", text):
             assert (page.parent / path).is_file(), f"{page.name}: {path}"
             titles = re.findall(r"^#+ (.+)", (page.parent / path).read_text(), re.MULTILINE) if heading else [""]
-            assert heading in [title.lower().replace(" ", "-") for title in titles], f"{path}#{heading}"
+            anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in anchors, f"{path}#{heading}"
     linked = re.findall(r"\]\((docs/\w+\.md)", README)
     assert {ROOT / path for path in linked} == set(PAGES) - {ROOT / "README.md"}
 

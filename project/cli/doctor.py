@@ -9,6 +9,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from atomic_files import write_atomically
 from project.cli.cli import CLI, run
+from project.cli.match_data import match_data
 from project.doctor.causes import CAUSES
 from project.doctor.messages import report, terminal
 from project.doctor.preflight import PreFlight
@@ -34,6 +35,7 @@ class Doctor(CLI):
             raise RunError(
                 f"Expected a cause of docs/doctor.md at --silence, but got {name!r}.{did_you_mean(name, CAUSES)}"
             )
+        match_data(self.datamodule, self.resume, self.trained, self.published)
         self.datamodule.num_workers = 0  # it reads a few images
         self.model.use_compile = False  # of ImageModule; it would take longer than all checks
         return LightningCLI.instantiate_trainer(self)
@@ -62,5 +64,6 @@ def doctor(args: list[str]) -> Path:
     path = create_folder(Path(cli.config["fit"].runs_dir) / "doctor") / RESULT
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("\n".join([*terminal(result, len(CAUSES) - len(result["not_checked"])), f"Result: {path}"]), flush=True)
+    checked = len(CAUSES.keys() - {*result["not_checked"]})
+    print("\n".join([*terminal(result, checked), f"Result: {path}"]), flush=True)
     return path

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from project.cli.cli import CLI, run
+from project.cli.match_data import match_data
 from project.cli.progress import Progress
 from project.errors import RunError
 from project.resume.rng import random_state, set_random_state
@@ -61,6 +62,7 @@ class FindLR(CLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume.file is not None:
             raise RunError("Expected no --run and no --ckpt_path for find-lr, because it begins with a new network.")
+        match_data(self.datamodule, self.resume, self.trained, self.published)
         self.ramp = Ramp()
         self.model.make_scheduler = None  # of TrainableModule
         return LightningCLI.instantiate_trainer(self)

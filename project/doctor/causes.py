@@ -111,9 +111,7 @@ CAUSES = {
     "weight_decay_too_strong": Cause(
         "weight_decay", "optimizer", ("trial_fails", "decay_off_learns"), explains=("lr_too_high",)
     ),
-    "weights_forgotten": Cause(
-        "weight_decay", "optimizer", ("fast_decay",), explains=("lr_too_high", "weight_decay_too_strong")
-    ),
+    "weights_forgotten": Cause("weight_decay", "optimizer", ("fast_decay",), ("trial_fails",)),
     "momentum_too_high": Cause(
         "optimizer", "optimizer", ("high_momentum",), explains=("lr_too_high", "weights_forgotten"), limit=0.89
     ),

@@ -43,7 +43,7 @@ def data_facts(train: Any, val: Any, mean: Any, std: Any) -> Facts:
     facts |= comparison(train_seen, val_seen)
     trained = summarize(seen(train, augmented=True))
     facts["augmented_std_ratio"] = either_way(trained.std / val_seen.std)
-    if mean is not None:
+    if mean is not None and mean.numel() == 3:
         # in the colours of the images, because normalised channels all have a mean of 0
         colors = [each.means * std.flatten().cpu() + mean.flatten().cpu() for each in (train_seen, val_seen)]
         facts["channel_swap"] = channel_swap(*colors)

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from project import __version__
-from project.doctor.causes import CAUSES, Finding, diagnose, excluded, unknown
+from project.doctor.causes import ALARM, CAUSES, Finding, diagnose, excluded, unknown
 from project.doctor.symptoms import RANGES, Range, symptoms
 
 Facts = dict[str, Any]
@@ -19,6 +19,7 @@ class Message(NamedTuple):
     value: str | None = None
 
 
+NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
 LR, DECAY = "model.optimizer.lr", "model.optimizer.weight_decay"
 FILES = "Compare the files and transforms of train and val, for example with `python -m project preview`."
 MESSAGES = {
@@ -217,9 +218,7 @@ MESSAGES = {
     "momentum_too_high": Message(
         "Momentum is too high.",
         "The optimizer averages over {averaged:.0f} steps, so it overshoots by as many.",
-        None,
-        "model.optimizer.momentum",
-        "0.9",
+        "Set --model.optimizer.momentum 0.9, or for Adam --model.optimizer.betas '[0.9,0.999]'.",
     ),
     "eps_too_large": Message(
         "eps of the optimizer is larger than the gradients.",
@@ -287,8 +286,9 @@ def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str]) -> di
     found = symptoms(facts)
     entries = [_entry(each, facts, found) for each in diagnose(found, silenced)]
     not_checked = [*unknown(found), *(f"{name} ({reason[:100]})" for name, reason in failed.items())]
+    unexplained = NEEDED & failed.keys() or (found.get("trial_fails", 0.0) >= ALARM and not silenced)
     return {
-        "verdict": "alarm" if entries else "healthy",
+        "verdict": "alarm" if entries else "too_early" if unexplained else "healthy",
         "alarms": entries[:1],
         "alternatives": entries[1:3],
         "notes": notes(facts) + [f"{name} is silenced." for name in sorted(silenced)],
@@ -377,7 +377,12 @@ def terminal(result: dict[str, Any], checked: int) -> list[str]:
             f"  Silence    --silence {alarm['cause']}",
         ]
     if not lines:
-        lines.append(f"Healthy: none of {checked} causes was found.")
+        healthy = f"Healthy: none of {checked} causes was found."
+        lines.append(
+            healthy
+            if result["verdict"] == "healthy"
+            else "Too early to tell: no cause was found, but important checks failed, or nothing was learned in the trial."
+        )
     for other in result["alternatives"]:
         lines.append(f"Or ({other['confidence']}): {other['cause']}. {other['says']}")
     lines += [f"Note: {note}" for note in result["notes"][:3]]

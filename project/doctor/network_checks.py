@@ -166,7 +166,7 @@ def start_facts(module: Any, images: Tensor) -> Facts:
         handle.remove()
     facts: Facts = {"layers": len(stds), "logit_std": float(logits.float().std())}
     inner = [*stds.values()][:-1]  # the head may be scaled, or 0
-    if len(inner) > 1 and inner[0] > 0:
+    if len(inner) > 1 and min(inner) > 0:  # an output of exactly 0 is not faded, but cut
         facts["signal_ratio"] = min(inner) / inner[0]
     return facts
 

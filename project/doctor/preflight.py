@@ -63,7 +63,7 @@ class PreFlight(Callback):
             torch.backends.cudnn.benchmark = False
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of schedules without an optimizer step, and of self.log
-                self._examine(trainer, pl_module)
+                self._try("examination", lambda: self._examine(trainer, pl_module))
         finally:
             torch.backends.cudnn.benchmark = cudnn
             set_random_state(state)
@@ -123,10 +123,10 @@ class PreFlight(Callback):
             )
         self.facts["seconds"] = time.monotonic() - start
 
-    def _try(self, name: str, check: Callable[[], Facts]) -> None:
+    def _try(self, name: str, check: Callable[[], Facts | None]) -> None:
         start = time.monotonic()
         try:
-            self.facts |= check()
+            self.facts |= check() or {}
         except Exception as error:  # a network, loss or loader can raise any exception; the other checks go ahead
             self.failed[name] = f"{type(error).__name__}: {error}"
         self.seconds[name] = time.monotonic() - start

@@ -19,7 +19,8 @@ from project.trackers.trackio_logger import TrackioLogger
 from project.trackers.wandb_tracker import WandbTracker
 
 # instead of the classes that configs name
-TRACKERS = {tracker.title: tracker for tracker in (WandbTracker, MLFlowTracker, TrackioLogger)}
+TRACKERS: dict[str, type[Tracker]] = {}
+TRACKERS |= {tracker.title: tracker for tracker in (WandbTracker, MLFlowTracker, TrackioLogger)}
 
 
 def entries_of(logger: Any) -> list[Namespace]:

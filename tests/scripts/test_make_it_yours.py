@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from make_it_yours import PACKAGE
-from parts import CHOICES, PARTS
+from parts import CHOICES, PARTS, TEMPLATE, read
 
 ROOT = Path(__file__).parents[2]
 ADDED = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "--quiet", "--message=Start"]
@@ -127,6 +127,13 @@ def test_the_pages_name_every_part() -> None:
     page = (ROOT / "docs/options.md").read_text().partition("## Extras")[2]
     rows = dict(re.findall(r"^\| `(.+?)` \| (.+) \|$", page, re.MULTILINE))
     assert rows == {part: PARTS[part]["adds"] for part in CHOICES}
+
+
+def test_every_cut_finds_what_it_cuts() -> None:
+    for part in [TEMPLATE, *PARTS.values()]:
+        for name, patterns in part.get("cut", {}).items():
+            for text in map(read, ROOT.glob(name)):
+                assert [pattern for pattern in patterns if not re.search(pattern, text, re.MULTILINE)] == [], name
 
 
 def test_every_file_of_a_part_exists() -> None:
