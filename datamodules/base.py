@@ -227,9 +227,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets = {}
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             transform = self.transform_of(split)
-            output_size(
-                transform, prepared.size, bool(self.normalize), split != "train", self.folder.channels
-            )  # checks
+            # checks the transforms
+            output_size(transform, prepared.size, bool(self.normalize), split != "train", self.folder.channels)
             options = prepared, split, self.class_names, transform
             if self.originals and split == "train":
                 check_size(transform, self.image_size, self.folder.channels)

@@ -73,7 +73,7 @@ class FolderDataModule(ImageDataModule):
         self.before = info.split if info is not None else {}
         self.fractions = fractions or self.before.get("fractions", FRACTIONS)
         self.split_seed = self.before.get("seed", SPLIT_SEED) if split_seed is None else split_seed
-        self.csv_columns = csv_columns
+        self.csv_columns = csv_columns or self.before.get("tables", {}).get("--data.csv_columns")
         self.split: tuple[Entries, list[str]] | None = None  # a new one, with the name of each label
         check_fractions(self.fractions)
 
@@ -87,9 +87,9 @@ class FolderDataModule(ImageDataModule):
         """Fractions and seed of the split, and the digests of CSV files that define it."""
         settings = {"fractions": list(self.fractions), "seed": self.split_seed}
         files = [*self.tables.values(), *{path.with_name(CLASSES) for path in self.tables.values()}]
-        digests = {path.name: digest_of(path.read_bytes())[:16] for path in files if path.is_file()}
+        digests: dict[str, Any] = {path.name: digest_of(path.read_bytes())[:16] for path in files if path.is_file()}
         if digests and self.csv_columns:
-            digests["--data.csv_columns"] = ", ".join(self.csv_columns)
+            digests["--data.csv_columns"] = list(self.csv_columns)
         tables = digests or self.before.get("tables")  # the CSV files may be gone
         return settings | ({"tables": tables} if tables else {})
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_modules.epoch_means import EpochMeans
 from lightning_modules.networks.build import build_network, library_function, output_shape
+from lightning_modules.networks.in_channels import for_channels
 from lightning_modules.optim.module import TrainableModule
 from lightning_modules.sharding import shard
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
@@ -134,7 +135,11 @@ class ImageModule(TrainableModule):
         if self.library_function is None or Path(name).is_file():
             return read_state_dict(name), name
         published = published_weights(self.library_function, name)
-        return published.load(self.hparams["image_size"]), published.name
+        weights, channels = published.load(self.hparams["image_size"]), len(self.mean)
+        for tensor, own in self.network.state_dict().items():
+            if own.ndim == 4 and own.shape[1] == channels != 3 and tensor in weights and weights[tensor].shape[1] == 3:
+                weights[tensor] = for_channels(weights[tensor], channels)
+        return weights, published.name
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
         """Log ``train/loss_step`` every ``log_every_n_steps``, and average values for ``train/<name>`` of the epoch.

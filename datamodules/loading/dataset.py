@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.errors import DataError
-from datamodules.loading.read_ahead import read_ahead
+from datamodules.loading.read_ahead import LEAST, read_ahead
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
 from datamodules.reading.decode import Resize
@@ -111,7 +111,10 @@ class ImageDataset(Dataset):
     def load(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return images before transforms, uint8 ``(N, C, H, W)``, and targets, int64 ``(N,)``."""
         positions = positions.to(self.targets.device)
-        self.read_ahead(positions)
+        if self.pixels is None and self.cache is not None:  # in a spawned worker
+            self.pixels = map_pixels(self.cache)
+        if self.transform is not None:  # in a worker; otherwise, the loader has done so
+            self.read_ahead(positions)
         if self.pixels is not None:
             rows = positions if self.rows is None else self.rows.index_select(0, positions)
             return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
@@ -125,12 +128,10 @@ class ImageDataset(Dataset):
 
     def read_ahead(self, positions: Tensor) -> None:
         """Start reading the pixels of images, if they are cached on disk."""
-        if self.cache is None:
-            return
-        if self.pixels is None:  # in a spawned worker
-            self.pixels = map_pixels(self.cache)
-        rows = positions if self.rows is None else self.rows.index_select(0, positions)
-        read_ahead(self.cache, rows.tolist(), self.pixels[0].nbytes)
+        nbytes = self.channels * self.size**2
+        if self.cache is not None and nbytes >= LEAST:
+            rows = positions if self.rows is None else self.rows.index_select(0, positions)
+            read_ahead(self.cache, rows.tolist(), nbytes)
 
     def paths(self, positions: Tensor) -> list[str]:
         """Return the paths of images."""

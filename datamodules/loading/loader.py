@@ -115,9 +115,8 @@ class ImageLoader:
 
     def render(self, positions: Tensor, epoch: int) -> Batch:
         """Return the images at some positions, int64 ``(N,)``, as the network receives them in an epoch from 0."""
-        (seed,) = seeds_of(
-            1, self.seed, epoch, 0, 1
-        )  # unlike those of the order, which is (seed, epoch, 0, 0), and ranks
+        # unlike the seeds of the order, (seed, epoch, 0, 0), and of ranks
+        (seed,) = seeds_of(1, self.seed, epoch, 0, 1)
         return self._transform(*self.dataset.__getitems__((seed, positions)), seed, epoch, positions)
 
     def paths(self, batch: int) -> list[str]:
@@ -181,6 +180,8 @@ class ImageLoader:
     def _load(self, plan: list[tuple[int, Tensor]]) -> Iterator[Batch]:
         """Yield images and targets of each batch of a plan."""
         if self.dataset.pixels is not None and self.dataset.transform is None:
+            for _, first in plan[:1]:
+                self.dataset.read_ahead(first)
             for batch, following in zip_longest(plan, plan[1:]):
                 if following is not None:
                     self.dataset.read_ahead(following[1])

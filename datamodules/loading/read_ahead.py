@@ -16,7 +16,7 @@ def read_ahead(cache: Path, rows: Iterable[int], nbytes: int) -> None:
     A page of a mapped file is otherwise read when it is first touched, one after the other. Rows that are in memory
     cost a microsecond each.
     """
-    if nbytes < LEAST or not hasattr(os, "posix_fadvise"):  # macOS and Windows
+    if not hasattr(os, "posix_fadvise"):  # macOS and Windows
         return
     with suppress(OSError), cache.open("rb") as file:  # it may be deleted while it is mapped
         for row in rows:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +56,14 @@ class DataFolder:
         """Return the files that are cached, sorted, of all entries of the fold."""
         return files_of(entries if self.caches_train else {stage: entries[stage] for stage in STAGES[1:]})
 
-    def cache(self, size: int, fingerprint: str) -> Path | None:
-        """Return the path of the cache, or None without one."""
+    def cache(self, size: int, fingerprint: str, rows: Sequence[str]) -> Path | None:
+        """Return the path of the cache of some files, or None without one."""
         if not self.cached:
             return None
-        part = "" if self.caches_train else f" without train{self._fold()}".replace(" ", "-")
+        part = ""
+        if not self.caches_train:  # another split has other rows
+            part = f"-without-train{self._fold()}".replace(" ", "-")
+            fingerprint = digest_of("\n".join([fingerprint, *rows]).encode())[:32]
         return cache_path(self.path, size, self.resize, fingerprint, self.channels, part)
 
     def _fold(self) -> str:
@@ -106,7 +110,8 @@ def find_prepared(folder: DataFolder, info: DatasetInfo, listed: Entries) -> Pre
     if stats is None:
         return None
     entries = folder.divide(listed, info.split.get("seed", 0))
-    cache, rows = folder.cache(size, stats.fingerprint), folder.rows(entries)
+    rows = folder.rows(entries)
+    cache = folder.cache(size, stats.fingerprint, rows)
     if cache is not None and not is_cached(cache, len(rows), size, folder.channels):
         return None
     if stats.fingerprint != fingerprint(folder.images, files, size, folder.resize, folder.channels):
@@ -130,9 +135,10 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
     files = files_of(listed)
     size = find_size(folder, files)
     key = fingerprint(folder.images, files, size, folder.resize, folder.channels)
-    rows = set(folder.rows(entries))
-    kept = None if folder.caches_train else [file in rows for file in files]
-    result = scan(folder.images, files, size, folder.resize, folder.cache(size, key), folder.channels, kept)
+    rows = folder.rows(entries)
+    cached = set(rows)
+    kept = None if folder.caches_train else [file in cached for file in files]
+    result = scan(folder.images, files, size, folder.resize, folder.cache(size, key, rows), folder.channels, kept)
     entries = without(entries, result.unreadable)
     check_complete(folder, entries, names, result.unreadable)
     row_of = {file: row for row, file in enumerate(files)}

@@ -11,6 +11,7 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor
 
+from datamodules.errors import DataError
 from datamodules.transforms.batch import Batch, BatchContext
 from datamodules.transforms.per_image import Range, check_range, uniform, update
 
@@ -34,6 +35,7 @@ def adjust_hue(pixels: Tensor, shift: Tensor, white: float, whole: bool) -> Tens
     """Turn the hue by a share of the circle of colours."""
     if pixels.shape[1] == 1:
         return pixels
+    _check_rgb(pixels)
     if whole:  # torchvision rounds down after this factor, which keeps 255
         pixels = pixels * (255.999 / 255)
     red, green, blue = pixels.float().unbind(1)
@@ -98,9 +100,18 @@ def to_grey(pixels: Tensor, whole: bool) -> Tensor:
     """Return the luminance of pixels, ``(N, 1, H, W)``."""
     if pixels.shape[1] == 1:
         return pixels.float()
+    _check_rgb(pixels)
     red, green, blue = pixels.split(1, 1)
     grey = (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
     return grey.floor_() if whole else grey
+
+
+def _check_rgb(pixels: Tensor) -> None:
+    if pixels.shape[1] != 3:
+        raise DataError(
+            f"Expected images of 1 or 3 channels for changes of colour, but got {pixels.shape[1]}. Remove ColorJitter, "
+            "RandomGrayscale, TrivialAugmentWide and RandAugment, or use --data.channels 3."
+        )
 
 
 def _blend(pixels: Tensor, others: Tensor, share: Tensor, white: float) -> Tensor:

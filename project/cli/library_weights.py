@@ -47,7 +47,11 @@ def find_published(config: Namespace) -> Published | None:
             settings.pretrained = name = repository
     if function is not None and function.startswith(TIMM):
         _check_timm(function.removeprefix(TIMM))
-    if name is None or config.ckpt_path is not None or Path(name).is_file():
+    if name is None or config.ckpt_path is not None:
+        return None
+    if Path(name).is_file():
+        if function is not None:
+            _adapt_stem_as_before(settings, function, name)
         return None
     if function is None:
         raise RunError(f"Expected a file of weights at --model.pretrained, but {name} does not exist.")
@@ -80,6 +84,20 @@ def normalization_of(config: Namespace, published: Published | None) -> dict[str
             f"pretrained, but got {name or 'none'}. Use --data.normalize true for mean and std of your images."
         )
     return {"class_names": None, "class_counts": None, "mean": known["mean"], "std": known["std"]}
+
+
+def _adapt_stem_as_before(settings: Namespace, function: str, file: str) -> None:
+    """Adapt the stem of a library's network if ``file`` is a checkpoint of this project, in which it was adapted."""
+    before = facts_of_weights(file).get("hyper_parameters") or {}
+    if not before or before.get("pretrained") is not None:
+        return
+    network = settings.network
+    if not isinstance(network, Namespace) or network.class_path != ZOO:
+        arguments = vars(network.get("init_args") or Namespace()) if isinstance(network, Namespace) else {}
+        network = Namespace(class_path=ZOO, init_args=Namespace(function=function, arguments=dict(arguments)))
+        settings.network = network
+    if network.init_args.get("adapt_stem") is None:
+        network.init_args.adapt_stem = True
 
 
 def _function(network: Any) -> str | None:

@@ -378,11 +378,8 @@ def terminal(result: dict[str, Any], checked: int) -> list[str]:
         ]
     if not lines:
         healthy = f"Healthy: none of {checked} causes was found."
-        lines.append(
-            healthy
-            if result["verdict"] == "healthy"
-            else "Too early to tell: no cause was found, but important checks failed, or nothing was learned in the trial."
-        )
+        early = "Too early to tell: no cause was found, but checks failed, or the trial learned nothing."
+        lines.append(healthy if result["verdict"] == "healthy" else early)
     for other in result["alternatives"]:
         lines.append(f"Or ({other['confidence']}): {other['cause']}. {other['says']}")
     lines += [f"Note: {note}" for note in result["notes"][:3]]

@@ -88,3 +88,8 @@ def test_grey_images_are_as_frequent_as_asked_for_and_equal_torchvisions(dtype: 
 def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ColorJitter(**options)
+
+
+def test_colours_of_four_channels_are_refused() -> None:
+    with pytest.raises(DataError, match="Expected images of 1 or 3 channels for changes of colour, but got 4"):
+        ColorJitter(saturation=0.5)(torch.zeros(2, 4, 8, 8), torch.zeros(2), make_draw(2))

@@ -140,3 +140,20 @@ def test_normalisation_of_a_checkpoint_is_taken_with_its_weights(
     saved: dict[str, Any] = torch.load(best, weights_only=True)["hyper_parameters"]
     options = ["--data.normalize=pretrained", f"--model.pretrained={best}", f"--runs_dir={tmp_path}"]
     assert main(["fit", *fast, *QUIET, *options]).datamodule.mean == saved["mean"]
+
+
+def test_weights_of_a_run_with_an_adapted_stem_match_it_again(fast: list[str], tmp_path: Path) -> None:
+    args = ["fit", *fast, *QUIET, SHUFFLE[0], f"--runs_dir={tmp_path}"]
+    first = main(args)
+    second = main([*args, f"--model.pretrained={first.run_dir}/checkpoints/best.ckpt", "--model.optimizer.lr=0"])
+    stems = [cli.model.network.conv1[0] for cli in (first, second)]
+    assert stems[0].stride == stems[1].stride == (1, 1)
+    assert torch.equal(stems[0].weight, stems[1].weight)
+
+
+def test_published_weights_are_loaded_for_grey_images(shuffle_file: Path, fast: list[str], tmp_path: Path) -> None:
+    published = torch.load(shuffle_file, weights_only=True)["conv1.0.weight"]
+    cli = main(
+        ["fit", *fast, *QUIET, *SHUFFLE, "--data.channels=1", "--model.optimizer.lr=0", f"--runs_dir={tmp_path}"]
+    )
+    assert torch.equal(cli.model.network.conv1[0].weight, published.sum(1, keepdim=True))
