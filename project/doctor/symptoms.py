@@ -16,7 +16,7 @@ class Range(NamedTuple):
     log: bool = False  # interpolate between logarithms
 
 
-# Each threshold is set on healthy runs: the recipes of configs/ and those of tests/project/doctor.
+# Each threshold was set on healthy runs and planted faults of LeNet; see scripts/doctor_cases.py.
 RANGES = {
     # data
     "constant_images": Range("constant_images", 0.002, 0.02, "a few broken files are usual"),
