@@ -35,7 +35,7 @@ def write_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> 
 
 def test_run_directory_holds_config_record_metrics_and_checkpoints(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()}
-    assert {"config.yaml", "checkpoints", "metrics.csv", "confusion_matrix_val.csv"} <= names
+    assert {"config.yaml", "checkpoints", "metrics.csv", "run.json"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert {path.name for path in (finished_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert finished_run.parent.name == "lenet"
@@ -88,8 +88,7 @@ def test_last_run_is_evaluated_with_its_best_checkpoint(finished_run: Path, comm
     assert cli.run_dir == finished_run
     assert cli.output_dir.parent == finished_run / command
     assert cli.config[command].ckpt_path == str(finished_run / "checkpoints/best.ckpt")
-    stage = {"validate": "val", "test": "test"}[command]
-    assert (cli.output_dir / f"confusion_matrix_{stage}.csv").is_file()
+    assert (cli.output_dir / "results.json").is_file()
     if command == "validate":
         best = max(float(row["val/acc"]) for row in rows(finished_run) if row["val/acc"])
         assert float(rows(cli.output_dir)[-1]["val/acc"]) == pytest.approx(best)
