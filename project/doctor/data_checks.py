@@ -36,7 +36,7 @@ def data_facts(train: Any, val: Any, mean: Any, std: Any) -> Facts:
         facts["conflicting_duplicates"] = conflicting_duplicates(train.dataset)
         facts["imbalance"] = float(counts.max() / counts[counts > 0].min())
     few = some(train_plain)
-    facts["linear_accuracy"], facts["linear_z"] = linear_accuracy(few)
+    facts["linear_z"] = linear_z(few)
     if val is None:
         return facts
     val_seen = summarize(seen(val, augmented=False))
@@ -136,14 +136,14 @@ def one_hot(targets: Tensor, classes: int) -> Tensor:
     return torch.nn.functional.one_hot(targets, classes).double()
 
 
-def linear_accuracy(train: Summary) -> tuple[float, float]:
-    """Return the accuracy of a linear classifier on held-out images, and its distance from guessing in deviations."""
+def linear_z(train: Summary) -> float:
+    """Return by how many deviations a linear classifier is better than guessing on held-out images."""
     classes = int(train.targets.max()) + 1
     predicted = held_out_scores(standardized(train.small), one_hot(train.targets, classes)).argmax(1)
     accuracy = float((predicted == train.targets).float().mean())
     shares = (torch.bincount(part, minlength=classes) / len(part) for part in (predicted, train.targets))
     guessed = float(torch.stack([*shares]).prod(0).sum())
-    return accuracy, (accuracy - guessed) / max((guessed * (1 - guessed) / len(predicted)) ** 0.5, 1e-9)
+    return (accuracy - guessed) / max((guessed * (1 - guessed) / len(predicted)) ** 0.5, 1e-9)
 
 
 def permuted_labels(train: Summary, val: Summary) -> float | None:

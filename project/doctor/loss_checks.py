@@ -50,5 +50,4 @@ def output_facts(module: Any, warm: Any, images: Tensor, targets: Tensor) -> Fac
         "unit_interval": float(bool(both.min() >= 0 and both.max() <= 1)),
         "rectified": zeros if float(both.min()) == 0 and float(later.max()) > 0 else 0.0,
         "first_loss_excess": float(F.cross_entropy(first, targets)) - float(torch.tensor(first.shape[1]).log()),
-        "logit_std": float(first.std()),
     }

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from callbacks.tools.layers import network_of
+
 Facts = dict[str, Any]
 WARM_UP = 5  # steps of Adam after which a head of zeros has weights
 WARM_LR = 1e-3
@@ -25,11 +27,6 @@ def copies(module: Any, *others: Any) -> Any:
     twins = copy.deepcopy((module, *others), shared)
     twins[0]._compiled_network = None  # of ImageModule: it would call the original network
     return twins if others else twins[0]
-
-
-def network_of(module: Any) -> nn.Module:
-    """Return the network of a module of this project, or any other module itself."""
-    return getattr(module, "network", module)
 
 
 def loss_of(module: Any, images: Tensor, targets: Tensor) -> Tensor:
@@ -96,7 +93,6 @@ def gradient_facts(module: Any, optimizer: Any, images: Tensor, targets: Tensor)
     owner = {f"{name}.{key}".lstrip("."): each for name, each in network.named_modules() for key in each._parameters}
     facts["no_gradient"] = sum(each.numel() for name, each in still.items() if owner[name] in called) / trained
     facts["no_gradient_names"] = [name for name in still if owner[name] in called]
-    facts["unused"] = sum(each.numel() for name, each in still.items() if owner[name] not in called) / trained
     facts["unused_names"] = [name for name in still if owner[name] not in called]
     return facts, twin
 
@@ -161,10 +157,10 @@ def start_facts(module: Any, images: Tensor) -> Facts:
 
     handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
     with batch_statistics(module):
-        logits = module(images)
+        module(images)
     for handle in handles:
         handle.remove()
-    facts: Facts = {"layers": len(stds), "logit_std": float(logits.float().std())}
+    facts: Facts = {"layers": len(stds)}
     inner = [*stds.values()][:-1]  # the head may be scaled, or 0
     if len(inner) > 1 and min(inner) > 0:  # an output of exactly 0 is not faded, but cut
         facts["signal_ratio"] = min(inner) / inner[0]

@@ -50,7 +50,6 @@ class PreFlight(Callback):
     def __init__(self) -> None:
         self.facts: Facts = {}
         self.failed: dict[str, str] = {}
-        self.seconds: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # last, after Whitening and LoadPretrained have changed the weights
@@ -70,7 +69,7 @@ class PreFlight(Callback):
         trainer.should_stop = True
 
     def _examine(self, trainer: Trainer, module: Any) -> None:
-        start, cpu = time.monotonic(), time.thread_time()  # the latter is the same on a busy machine
+        cpu = time.thread_time()  # less affected by other processes than the time of day
         train = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set elsewhere in Lightning
         has_val = trainer.limit_val_batches != 0
         val = trainer.datamodule.val_dataloader() if has_val else None  # type: ignore[attr-defined]  # set elsewhere
@@ -80,7 +79,9 @@ class PreFlight(Callback):
         images, targets = images.to(module.device), targets.to(module.device)
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
-        self._batch(trainer, module, train)
+        self.facts["batch_size"] = getattr(train, "batch_size", None)
+        if self.facts["batch_size"] is not None:
+            self.facts["batch_norm_images"] = batch_norm_images(module, self.facts["batch_size"])
         if optimizer is None or not module.automatic_optimization:
             self.failed["optimizer"] = "the module has several optimizers, or steps them itself"
             return
@@ -121,20 +122,12 @@ class PreFlight(Callback):
             self._try(
                 "trial", lambda: trial_facts(trial, cpu + SECONDS, classes, self.facts.get("decay_per_step", 0.0))
             )
-        self.facts["seconds"] = time.monotonic() - start
 
     def _try(self, name: str, check: Callable[[], Facts | None]) -> None:
-        start = time.monotonic()
         try:
             self.facts |= check() or {}
         except Exception as error:  # a network, loss or loader can raise any exception; the other checks go ahead
             self.failed[name] = f"{type(error).__name__}: {error}"
-        self.seconds[name] = time.monotonic() - start
-
-    def _batch(self, trainer: Trainer, module: Any, train: Any) -> None:
-        self.facts["batch_size"] = getattr(train, "batch_size", None)
-        if self.facts["batch_size"] is not None:
-            self.facts["batch_norm_images"] = batch_norm_images(module, self.facts["batch_size"])
 
     def _bounds(self, module: Any, classes: int | None, count: int) -> tuple[float, float] | None:
         """Return the losses between which a trial is judged; None if the module computes its loss in its own way."""

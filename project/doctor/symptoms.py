@@ -65,7 +65,6 @@ RANGES = {
     "training_too_short_for_lr": Range("lr_shortfall", 3, 30, "trainings of the planned length", log=True),
     "decay_off_learns": Range("repair_weight_decay", 0.3, 0.6, "the trial learns without weight decay"),
     "usual_eps_learns": Range("repair_eps", 0.3, 0.6, "the trial learns with eps 1e-8"),
-    "usual_momentum_learns": Range("repair_momentum", 0.3, 0.6, "the trial learns with momentum .9"),
     "clip_off_learns": Range("repair_clip", 0.3, 0.6, "the trial learns without clipping"),
     "high_momentum": Range("momentum", 0.985, 0.995, "OneCycle reaches .95"),
     "fast_decay": Range("decay_per_step", 0.05, 0.2, "the head of airbench has .03, a ResNet .002", log=True),

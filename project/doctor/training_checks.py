@@ -66,7 +66,7 @@ def schedule_facts(plan: Plan) -> Facts:
     """Return the shape of a schedule: the mean over groups of the learning rate relative to its peak."""
     table = torch.tensor([[row["lr"] for row in rows] for rows in plan], dtype=torch.float64)
     peaks = table.amax(0)
-    facts: Facts = {"planned_steps": len(plan), "peak_lr": float(peaks.max())}
+    facts: Facts = {"planned_steps": len(plan)}
     if len(plan) < FEW or not peaks.any():
         return facts
     shape = (table[:, peaks > 0] / peaks[peaks > 0]).mean(1)
@@ -197,12 +197,10 @@ def repair_facts(trial: Trial, deadline: float, decay: float) -> Facts:
         changes["weight_decay"] = {"weight_decay": 0.0}
     if any(group.get("eps", 0) > 1e-6 for group in groups):
         changes["eps"] = {"eps": 1e-8}
-    if max(momentum_of(group) for group in groups) > 0.95:
-        changes["momentum"] = {"momentum": 0.9, "betas": (0.9, 0.999)}
     if trial.clip:
         changes["clip"] = {"clip": 0.0}
     # settings that are usual are not at fault
-    facts |= {f"repair_{name}": 0.0 for name in ("weight_decay", "eps", "momentum", "clip")}
+    facts |= {f"repair_{name}": 0.0 for name in ("weight_decay", "eps", "clip")}
     for name, change in changes.items():
         facts[f"repair_{name}"] = max(trial.run(change=change)["progress"], 0.0)
     for way, factors in FACTORS.items():
@@ -237,18 +235,16 @@ def optimizer_facts(module: Any, optimizer: Any, plan: Plan, images: tuple[Tenso
         (loss_of(twin, *images) * scale).backward()
         own.step()
         ends.append({name: layer.weight.detach() for name, layer in weight_layers(twin).items()})
-    decays, shares = [], []
+    decays = []
     for name, layer in weight_layers(module).items():
         before, change = layer.weight.detach(), ends[0][name] - ends[1][name]
         update = ends[1][name] - before
         if change.any() and update.any():
             decays.append(float(-(change * before).sum() / before.pow(2).sum().clamp_min(1e-30)))
-            shares.append(float(change.norm() / update.norm()))
     if decays:
         # momentum accumulates the decay
         momentum = max(float(group.get("momentum", 0.0)) for group in optimizer.param_groups)
         facts["decay_per_step"] = max(decays) / (1 - min(momentum, 0.999))
-        facts["decay_share"] = sorted(shares)[len(shares) // 2]
     return facts
 
 

@@ -1,12 +1,8 @@
 import json
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from command_line import stop_of
-from training import measured
+from command_line import check_that_it_changes_nothing, stop_of
 
 from project.__main__ import main
 
@@ -40,18 +36,7 @@ def test_a_silenced_cause_is_no_alarm(fast, tmp_path: Path) -> None:
 
 
 def test_a_following_run_and_the_random_states_are_as_before(fast, tmp_path: Path) -> None:
-    random.seed(1), np.random.seed(2), torch.manual_seed(3)
-    expected = random.random(), np.random.rand(), torch.rand(1).item()
-    random.seed(1), np.random.seed(2), torch.manual_seed(3)
-    main(["doctor", *fast, f"--runs_dir={tmp_path}"])
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
-    options = [*fast, "--callbacks=false", "--trainer.limit_train_batches=4"]
-    after = main(["fit", *options, f"--runs_dir={tmp_path / 'a'}"])
-    random.seed(4)
-    alone = main(["fit", *options, f"--runs_dir={tmp_path / 'b'}"])
-    assert measured(after.run_dir) == measured(alone.run_dir)
-    for name, tensor in after.model.state_dict().items():
-        assert torch.equal(tensor, alone.model.state_dict()[name])
+    check_that_it_changes_nothing("doctor", fast, tmp_path)
 
 
 @pytest.mark.parametrize("recipe", ["metric", "autoencoder"])
