@@ -93,7 +93,7 @@ def arms_of(remedy: dict[str, Any], lr: float | None) -> dict[str, dict[str, Any
     return arms
 
 
-def plan(first: Training, seconds: float, arms: int, minutes: float) -> tuple[int, int, int]:
+def plan(first: Training, seconds: float, arms: int, minutes: float) -> tuple[int, int, float]:
     """Return the steps of each training, the number of seeds, and the minutes that the least steps need.
 
     Args:
@@ -107,7 +107,7 @@ def plan(first: Training, seconds: float, arms: int, minutes: float) -> tuple[in
     steps = min(int((left / (arms * SEEDS) - fixed) / step), first.planned)
     seeds = int(left / (arms * (fixed + max(steps, 1) * step)))
     needed = seconds + arms * SEEDS * (fixed + LEAST_STEPS * step)
-    return steps, min(max(seeds, SEEDS), MOST_SEEDS), math.ceil(needed / 60) + 1
+    return steps, min(max(seeds, SEEDS), MOST_SEEDS), math.ceil(needed / 6 + 1) / 10
 
 
 def judge(scores: dict[str, list[float]], metric: str, images: int, minutes: float) -> dict[str, Any]:
