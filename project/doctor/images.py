@@ -65,8 +65,8 @@ def plain(loader: Any) -> tuple[Summary, bool]:
     return summarize(map(dataset.load, positions.split(CHUNK))), len(positions) == len(dataset)
 
 
-def seen(loader: Any, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of random images as the network receives them, with or without transforms of whole batches."""
+def seen(loader: Any, augmented: bool, most: int = SEEN) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield up to ``most`` random images as the network receives them, with or without transforms of whole batches."""
     if not is_readable(loader):  # of another DataModule: the first batches
         count = 0
         for images, targets, *_ in loader:
@@ -77,6 +77,7 @@ def seen(loader: Any, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
     loader = copy.copy(loader)
     if not augmented and hasattr(loader.transform, "normalize"):
         loader.transform = type(loader.transform)([], loader.transform.normalize)
-    for positions in positions_of(loader, SEEN if loader.dataset.pixels is not None else SOME).split(CHUNK):
+    most = most if loader.dataset.pixels is not None else min(most, SOME)
+    for positions in positions_of(loader, most).split(CHUNK):
         images, targets = loader.render(positions, 0)
         yield (images[:, 0] if images.ndim == 5 else images), targets  # the first of several views

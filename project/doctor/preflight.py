@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_modules import ImageClassifier
 from project.doctor.data_checks import data_facts
-from project.doctor.images import labels_of, seen
+from project.doctor.images import SEEN, is_readable, labels_of, seen
 from project.doctor.loss_checks import REPEATS, loss_facts, output_facts
 from project.doctor.network_checks import (
     affinity,
@@ -25,6 +25,7 @@ from project.doctor.network_checks import (
 from project.doctor.training_checks import (
     Trial,
     batch_norm_images,
+    flops_of,
     optimizer_facts,
     planned,
     rows_of,
@@ -37,17 +38,23 @@ Facts = dict[str, Any]
 IMAGES = 16  # of a trial
 STEPS = ("training_step", "training_loss")
 SECONDS = 25.0  # after which no further trial begins
+QUICK, QUICK_GPU = 4e9, 1e11  # operations of a forward pass when all shall take 2 seconds: about 30 such passes
+LEAST, SOME = 4, 100  # images of a quick examination, and those from which they are chosen
 
 
 class PreFlight(Callback):
     """Examine everything when training would start, and end it before the first step.
+
+    Args:
+        quick: Examine only what takes at most 2 seconds: no trial of the optimizer, and no images.
 
     Attributes:
         facts: Plain numbers by name; a missing one could not be measured.
         failed: What could not be checked, with the reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quick: bool = False) -> None:
+        self.quick = quick
         self.facts: Facts = {}
         self.failed: dict[str, str] = {}
 
@@ -56,6 +63,11 @@ class PreFlight(Callback):
         trainer.callbacks = [each for each in trainer.callbacks if each is not self] + [self]  # type: ignore[attr-defined]  # set elsewhere
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.examine(trainer, pl_module)
+        trainer.should_stop = True
+
+    def examine(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect the facts, on copies, and restore the random states."""
         state, cudnn = random_state(), torch.backends.cudnn.benchmark
         try:
             torch.manual_seed(0)
@@ -66,17 +78,25 @@ class PreFlight(Callback):
         finally:
             torch.backends.cudnn.benchmark = cudnn
             set_random_state(state)
-        trainer.should_stop = True
 
     def _examine(self, trainer: Trainer, module: Any) -> None:
         cpu = time.thread_time()  # less affected by other processes than the time of day
         train = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        has_val = trainer.limit_val_batches != 0
-        val = trainer.datamodule.val_dataloader() if has_val else None  # type: ignore[attr-defined]  # set elsewhere
-        std = getattr(module, "std", None)
-        self._try("data", lambda: data_facts(train, val, getattr(module, "mean", None), std))
-        images, targets = balanced(train)
+        if self.quick and not is_readable(train):  # it might start processes
+            return
+        if not self.quick:
+            has_val = trainer.limit_val_batches != 0
+            val = trainer.datamodule.val_dataloader() if has_val else None  # type: ignore[attr-defined]  # set elsewhere
+            std = getattr(module, "std", None)
+            self._try("data", lambda: data_facts(train, val, getattr(module, "mean", None), std))
+        images, targets = balanced(train, SOME if self.quick else SEEN)
         images, targets = images.to(module.device), targets.to(module.device)
+        if self.quick:
+            count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops_of(module, images))
+            images, targets = images[:count], targets[:count]
+            if count < LEAST:
+                self.failed["gradients"] = "the network is too large to examine it in 2 seconds"
+                return
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         optimizer = trainer.optimizers[0] if len(trainer.optimizers) == 1 else None
         self.facts["batch_size"] = getattr(train, "batch_size", None)
@@ -111,6 +131,8 @@ class PreFlight(Callback):
             plan = [rows_of(optimizer.param_groups)]
         else:
             self._try("schedule", lambda: schedule_facts(plan))
+        if self.quick:
+            return
         if self.facts.get("zero_in_first_half", 0.0) > 0.5:
             self.failed["trial"] = "the learning rate is almost zero"
         elif self.facts.get("loss_has_gradient") and self.facts.get("first_loss_finite"):
@@ -143,9 +165,9 @@ def len_ratio(facts: Facts, batch: int, count: int) -> float:
     return batch / count if facts.get("loss_of_twice_the_batch", 1.0) > 1.8 else 1.0
 
 
-def balanced(loader: Any) -> tuple[Tensor, Tensor]:
-    """Return a few training images of all classes in turn, without transforms of whole batches, and their classes."""
-    batches = [*seen(loader, augmented=False)]
+def balanced(loader: Any, most: int) -> tuple[Tensor, Tensor]:
+    """Return a few of ``most`` training images, of all classes in turn, without transforms of batches, and classes."""
+    batches = [*seen(loader, augmented=False, most=most)]
     images, targets = torch.cat([each for each, _ in batches]), labels_of(torch.cat([each for _, each in batches]))
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0)).to(targets.device)
     rank = torch.zeros_like(targets)

@@ -103,10 +103,7 @@ class Trial:
         self.module, self.optimizer, self.plan = module, optimizer, plan
         self.images, self.targets = images
         self.scale, self.bounds, self.clip = scale, bounds, clip
-        twin = copies(module)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
-            twin(self.images[:2])
-        flops = max(counter.get_total_flops() / 2 * 3 * len(self.images), 1)
+        flops = 3 * flops_of(module, self.images) * len(self.images)
         self.steps = int(min(max(FLOPS / flops, FEW), MANY))
 
     def run(self, factor: float = 1.0, change: dict[str, Any] | None = None, adam: float | None = None) -> Facts:
@@ -152,6 +149,14 @@ class Trial:
         start, best = self.bounds or (losses[0], 0.0)
         scale = start - best if self.bounds else abs(start)
         return min(max((start - last) / max(scale, 1e-12), -1.0), 1.0)
+
+
+def flops_of(module: Any, images: Tensor) -> float:
+    """Return the operations of a forward pass of one image."""
+    twin = copies(module)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
+        twin(images[:2])
+    return max(counter.get_total_flops() / 2, 1.0)
 
 
 def without_dropout(module: Any, optimizer: Any) -> tuple[Any, Any]:
