@@ -59,9 +59,14 @@ def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str,
     """
     of_config = setting(load_config(run), "callbacks.doctor.init_args.silence") or []
     result = report(read_facts(run), {}, silenced | known_causes(of_config))
-    with write_atomically(run / RESULT) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(result, run / RESULT)
     return result
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Write doctor.json."""
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def in_words(result: dict[str, Any]) -> list[str]:
