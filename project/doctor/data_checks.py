@@ -93,7 +93,7 @@ def plain(loader: Any) -> tuple[Summary, bool]:
     return summarize(map(dataset.load, positions.split(CHUNK))), len(positions) == len(dataset)
 
 
-def seen(loader: Any, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def seen(loader: Any, augmented: bool, most: int = MANY) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of random images as the network receives them, with or without transforms of whole batches."""
     if not is_readable(loader):  # of another DataModule: the first batches
         count = 0
@@ -105,7 +105,8 @@ def seen(loader: Any, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
     loader = copy.copy(loader)
     if not augmented and hasattr(loader.transform, "normalize"):
         loader.transform = type(loader.transform)([], loader.transform.normalize)
-    for positions in random_order(len(loader.dataset), SOME if loader.dataset.pixels is None else MANY).split(CHUNK):
+    most = min(most, SOME) if loader.dataset.pixels is None else most
+    for positions in random_order(len(loader.dataset), most).split(CHUNK):
         images, targets = loader.render(positions, 0)
         yield (images[:, 0] if images.ndim == 5 else images), targets  # the first of several views
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
-from project.doctor.data_checks import data_facts, labels_of, random_order, seen
+from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, random_order, seen
 from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, symmetry
 from project.doctor.symptoms import symptoms
 from project.doctor.training_checks import (
     Trial,
     batch_norm_images,
+    flops_of,
     optimizer_facts,
     planned,
     schedule_facts,
@@ -28,18 +29,23 @@ from project.resume.rng import random_state, set_random_state
 
 Facts = dict[str, Any]
 IMAGES = 16  # of a trial
+QUICK, QUICK_GPU, LEAST = 4e9, 1e11, 4  # operations of a forward pass and fewest images when all shall take 2 seconds
 SECONDS = 12.0  # of this thread, after which no further trial begins; less affected by others than the time of day
 
 
 class PreFlight(Callback):
     """Examine everything when training would start, and end it before the first step.
 
+    Args:
+        quick: Examine only what takes at most 2 seconds: no trial of the optimizer, and no images.
+
     Attributes:
         facts: Plain numbers by name; a missing one could not be measured.
         failed: What could not be checked, with the reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quick: bool = False) -> None:
+        self.quick = quick
         self.facts: Facts = {}
         self.failed: dict[str, str] = {}
 
@@ -48,6 +54,11 @@ class PreFlight(Callback):
         trainer.callbacks = [each for each in trainer.callbacks if each is not self] + [self]  # type: ignore[attr-defined]  # set elsewhere
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.examine(trainer, pl_module)
+        trainer.should_stop = True
+
+    def examine(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Collect the facts, on copies, and restore the random states."""
         state, cudnn = random_state(), torch.backends.cudnn.benchmark
         try:
             torch.manual_seed(0)
@@ -58,19 +69,27 @@ class PreFlight(Callback):
         finally:
             torch.backends.cudnn.benchmark = cudnn
             set_random_state(state)
-        trainer.should_stop = True
 
     def _examine(self, trainer: Trainer, module: Any) -> None:
         deadline = time.thread_time() + SECONDS
         train = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        val = trainer.datamodule.val_dataloader() if trainer.limit_val_batches != 0 else None  # type: ignore[attr-defined]  # set elsewhere
-        self._try("data", lambda: data_facts(train, val))
+        if self.quick and not is_readable(train):  # it might start processes
+            return
+        if not self.quick:
+            val = trainer.datamodule.val_dataloader() if trainer.limit_val_batches != 0 else None  # type: ignore[attr-defined]  # set elsewhere
+            self._try("data", lambda: data_facts(train, val))
         if len(trainer.optimizers) != 1 or not module.automatic_optimization:
             self.failed["optimizer"] = "the module has several optimizers, or steps them itself"
             return
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
-        images, targets = (each.to(module.device) for each in balanced(train))
+        images, targets = (each.to(module.device) for each in balanced(train, self.quick))
+        if self.quick:
+            count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops_of(module, images))
+            images, targets = images[:count], targets[:count]
+            if count < LEAST:
+                self.failed["gradients"] = "the network is too large to examine it in 2 seconds"
+                return
         twin = copies(module)
         self._try("start", lambda: start_facts(twin, images))
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
@@ -91,7 +110,7 @@ class PreFlight(Callback):
             self.failed["schedule"] = "the length of the training is unknown, or very long"
         self._try("schedule", lambda: schedule_facts(plan))
         self._try("decay", lambda: optimizer_facts(optimizer, plan))
-        if any(each.confidence == "sure" for each in diagnose(symptoms(self.facts))):
+        if self.quick or any(each.confidence == "sure" for each in diagnose(symptoms(self.facts))):
             return  # what a trial shows is a consequence
         # a sum over few images is smaller than over a batch
         scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > 1.8 else 1.0
@@ -112,9 +131,9 @@ class PreFlight(Callback):
             self.failed[name] = f"{type(error).__name__}: {error}"
 
 
-def balanced(loader: Any) -> tuple[Tensor, Tensor]:
+def balanced(loader: Any, quick: bool) -> tuple[Tensor, Tensor]:
     """Return a few training images of all classes in turn, without transforms of whole batches, and their classes."""
-    batches = [*seen(loader, augmented=False)]
+    batches = [*seen(loader, False, 100 if quick else MANY)]
     images, targets = torch.cat([each for each, _ in batches]), labels_of(torch.cat([each for _, each in batches]))
     order = random_order(len(targets)).to(targets.device)
     images, targets = images[order], targets[order]

@@ -68,6 +68,14 @@ def schedule_facts(plan: Plan) -> Facts:
     return facts
 
 
+def flops_of(module: Any, images: Tensor) -> float:
+    """Return the floating-point operations of a forward pass of one image."""
+    twin = copies(module)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
+        twin(images[:2])
+    return max(counter.get_total_flops() / 2, 1.0)
+
+
 class Trial:
     """Train copies for a few steps with the planned learning rates in time lapse, always on the same images.
 
@@ -79,11 +87,7 @@ class Trial:
     ) -> None:
         self.module, self.optimizer, self.plan, self.images = module, optimizer, plan, images
         self.scale, self.clip = scale, clip
-        twin = copies(module)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
-            twin(images[0][:2])
-        flops = max(counter.get_total_flops() / 2 * 3 * len(images[0]), 1)
-        self.steps = int(min(max(FLOPS / flops, FEW), MANY))
+        self.steps = int(min(max(FLOPS / (3 * flops_of(module, images[0]) * len(images[0])), FEW), MANY))
 
     def run(self, factor: float = 1.0, adam: float | None = None, **change: Any) -> tuple[float, float]:
         """Return which part of the loss was removed, -1 to 1, and the accuracy on the images at the end.

@@ -53,3 +53,13 @@ def test_an_unknown_cause_and_a_run_are_rejected(fast, tmp_path: Path, capsys) -
     assert code == 2
     assert "Did you mean lr?" in err
     assert not any(tmp_path.rglob("doctor.json"))
+
+
+@pytest.mark.slow
+def test_a_remedy_is_tried_without_leaving_anything_behind(fast, tmp_path: Path, capsys) -> None:
+    args = ["doctor", *fast, "--model.optimizer.weight_decay=3", f"--runs_dir={tmp_path}", "--treat", "--minutes=0.3"]
+    path = main(args)
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+    tried = json.loads(path.read_text())["alarms"][0]["tried"]
+    assert tried["verdict"] in ("confirmed", "no difference")
+    assert tried["says"] in capsys.readouterr().out
