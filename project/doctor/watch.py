@@ -1,0 +1,65 @@
+"""Judge a training while it runs: what ``fit`` adds to the callback ``Doctor``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.base.log import LogSnapshot
+from callbacks.doctor import Doctor
+from project.doctor.preflight import PreFlight
+from project.doctor.run import RESULT, diagnose_run, in_words, known_causes
+from project.errors import debugging, shortened
+
+
+def add_judgement(callbacks: Sequence[Callback]) -> None:
+    """Let the ``Doctor`` among some callbacks examine the module before training, and judge the facts of a run.
+
+    Raises:
+        RunError: It silences an unknown cause.
+    """
+    for doctor in callbacks:
+        if isinstance(doctor, Doctor):
+            known_causes(doctor.silence)
+            doctor.examine, doctor.judge = examine, Judge()
+
+
+def examine(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return facts about network, loss and schedule from examining copies, which leaves random states as they were."""
+    check = PreFlight(quick=True)
+    check.examine(trainer, pl_module)
+    return check.facts
+
+
+class Judge:
+    """Judge a run directory, and print each alarm once."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] | None = None
+
+    def __call__(self, trainer: Trainer) -> bool:
+        """Write doctor.json, print and log a new alarm, and return whether there is one."""
+        run = Path(trainer.default_root_dir)
+        try:
+            if self._printed is None:  # a resumed run has printed its alarm
+                self._printed = alarms(json.loads((run / RESULT).read_text())) if (run / RESULT).is_file() else set()
+            result = diagnose_run(run)
+        except Exception as error:  # a diagnosis must not end a training
+            if debugging():
+                raise
+            rank_zero_warn(f"The doctor failed ({type(error).__name__}: {shortened(error)}). Training continues.")
+            return False
+        if new := alarms(result) - self._printed:
+            self._printed |= new
+            lines = in_words(result)
+            print("\n".join(lines), flush=True)
+            LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
+        return bool(result["alarms"])
+
+
+def alarms(result: dict[str, Any]) -> set[str]:
+    """Return the causes that are alarms in a doctor.json."""
+    return {alarm["cause"] for alarm in result["alarms"]}
