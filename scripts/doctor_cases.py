@@ -84,7 +84,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "wide_resnet": lambda classes: nn.Sequential(nn.AvgPool2d(2), WideResNet(classes, depth=10, widen_factor=1)),
     "mobilenet": partial(ZooNetwork, function="torchvision.models.mobilenet_v3_small", image_size=32),
 }
-EPOCHS = {"digits": 6, "shapes": 20, "cifar": 10}  # of a healthy training
+EPOCHS = {"digits": 6, "shapes": 20, "cifar": 8}  # of a healthy training
 CLASSES = ("circle", "square", "triangle", "cross", "ring")
 
 
@@ -122,7 +122,11 @@ def write_cifar(archive: Path, root: Path, per_class: int = 300) -> None:
 
 def data_of(name: str, folder: Path, archive: Path | None = None) -> Any:
     """Return new data: digits, coloured shapes, or CIFAR-10 images, of which a fifth each is for val and test."""
-    options: dict[str, Any] = {"batch_size": 32, "num_workers": 0, "batch_transforms": [RandomCrop(2)]}
+    options: dict[str, Any] = {
+        "batch_size": 64 if name == "cifar" else 32,
+        "num_workers": 0,
+        "batch_transforms": [RandomCrop(2)],
+    }
     if name == "digits":
         return SampleDataModule(root=str(folder / "digits"), **options)
     if not (folder / name).exists():
