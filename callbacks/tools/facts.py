@@ -74,7 +74,7 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
         "permuted_acc": permuted(counts) / len(targets),
         "balanced_acc": float(recall[of_class > 0].mean()),
         "chance": int(of_class.max()) / len(targets),
-        "val_per_class": int(of_class.min()),
+        "probe_val_images": len(targets),
     }
     if train_targets is not None:
         trained = torch.bincount(train_targets.cpu(), minlength=len(names))

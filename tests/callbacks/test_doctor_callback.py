@@ -173,4 +173,4 @@ def test_swapped_classes_and_rare_ones_are_found() -> None:
     assert facts["val_acc"] == pytest.approx(10 / 210)
     assert facts["permuted_acc"] == pytest.approx(200 / 210)
     assert facts["rare_gap"] == pytest.approx(0.025 - 0.5)
-    assert facts["val_per_class"] == 10
+    assert facts["probe_val_images"] == 210
