@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.optim import Optimizer
 from atomic_files import write_atomically
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools import warn_once
-from callbacks.tools.facts import Facts, confusion, confusion_facts, known, recall_facts, series_facts
+from callbacks.tools.facts import Facts, known, norms_of, series_facts, shrink, step_facts, val_facts
 from callbacks.tools.layers import network_of
 from callbacks.tools.probes import probe, setting_facts
 
@@ -73,12 +72,12 @@ class Doctor(StepCallback):
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
-        series = {name: list(values) for name, values in self._series.items()}
+        series = {name: torch.tensor(values) for name, values in self._series.items()}
         return {"facts": dict(self.facts), "series": series, "start": self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.facts, self._start = dict(state_dict["facts"]), state_dict["start"]
-        self._series = {name: deque(values, WINDOW) for name, values in state_dict["series"].items()}
+        self._series = {name: deque(values.tolist(), WINDOW) for name, values in state_dict["series"].items()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -117,9 +116,7 @@ class Doctor(StepCallback):
             trainer.should_stop = True
 
     def use(self, trainer: Trainer, step: Step) -> None:
-        found = step_facts(
-            step
-        )  # of the step with the largest update, because with a learning rate near 0 there is none
+        found = step_facts(step)  # the largest are kept, because with a learning rate near 0 weights hardly change
         if found.get("update_ratio", -1) >= self.facts.get("update_ratio", 0):
             self.facts |= found
 
@@ -150,19 +147,15 @@ class Doctor(StepCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         preds, self._preds = self._preds, None
-        names = getattr(pl_module, "class_names", None)
-        if not preds or not names:
+        if not preds or not hasattr(pl_module, "class_names"):
             return
-        counts = confusion(*(torch.cat(each) for each in zip(*preds, strict=True)), len(names))
-        loader: Any = trainer.train_dataloader
-        if hasattr(loader, "render"):
-            self.facts |= recall_facts(counts, torch.bincount(loader.dataset.targets.cpu(), minlength=len(names)))
-        self.facts |= confusion_facts(counts, names, "val")
+        trained = getattr(getattr(trainer.train_dataloader, "dataset", None), "targets", None)
+        trained = trained if isinstance(trained, Tensor) else None
+        targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
+        self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
         if "batch_stat_acc" in self.facts:
-            gap = self.facts["batch_stat_acc"] - float(counts.trace() / counts.sum())
-            self.facts["batch_stat_gaps"] = [*self.facts.get("batch_stat_gaps", []), gap][-3:]
-            if len(self.facts["batch_stat_gaps"]) == 3:
-                self.facts["batch_stat_gap"] = min(self.facts["batch_stat_gaps"])
+            gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
+            self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if len(gaps) == 3 else None}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_new = self.due(trainer)
@@ -197,10 +190,9 @@ class Doctor(StepCallback):
             scalars.clear()
             self._series[name].extend(values)
             if name == "loss":
-                broken = sum(not math.isfinite(value) for value in values)
-                self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + broken
-                highest = [self.facts.get("largest_loss", 0.0), *filter(math.isfinite, values)]
-                self.facts["largest_loss"] = max(highest)
+                finite = [*filter(math.isfinite, values)]
+                self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(values) - len(finite)
+                self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
 
     def _write(self, trainer: Trainer) -> bool:
         """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
@@ -214,11 +206,7 @@ class Doctor(StepCallback):
         self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
         if "prior_loss" in self.facts and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
             self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / self.facts["prior_loss"]
-        if any(self._start.values()) and trainer.global_step:
-            now = norms_of(trainer.lightning_module)
-            self.facts["weight_shrink"] = statistics.median(
-                now[name] / norm for name, norm in self._start.items() if norm
-            )
+        self.facts["weight_shrink"] = shrink(self._start, trainer.lightning_module)
         if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
             self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
         folder = Path(trainer.default_root_dir)
@@ -226,25 +214,3 @@ class Doctor(StepCallback):
         with write_atomically(folder / FACTS) as partial:
             partial.write_text(json.dumps(known(self.facts), indent=2) + "\n", encoding="utf-8")
         return self.judge is not None and self.judge(trainer)
-
-
-def norms_of(pl_module: LightningModule) -> dict[str, float]:
-    """Return the norms of the layers' weights."""
-    norms = {name: each.norm() for name, each in network_of(pl_module).named_parameters() if each.ndim > 1}
-    return dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True)) if norms else {}
-
-
-def step_facts(step: Step) -> Facts:
-    """Return how far a step moved the weights of the layers."""
-    ratios = {name.removesuffix(".weight"): step.update_ratio(name) for name in step.layers}
-    ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
-    if not ratios:
-        return {}
-    median = statistics.median(ratios.values())
-    facts: Facts = {"update_ratio": median, "update_ratio_layers": ratios}
-    if first := [*ratios.values()][: len(ratios) // 3]:
-        facts["update_ratio_first"] = statistics.median(first) / max(median, 1e-30)
-    gradients, updates = step.gradients(), step.updates()
-    still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
-    moving = sum(each.num - each.zeros for each in gradients.values())
-    return facts | {"unchanged_share": still / max(moving, 1)}

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from callbacks.tools.layers import network_of
 
 Facts = dict[str, Any]
 BEFORE = 20  # losses with whose median a loss is compared
@@ -29,24 +31,58 @@ def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | 
     return facts
 
 
+def step_facts(step: Any) -> Facts:
+    """Return how far a step, a ``callbacks.base.steps.Step``, moved the weights of the layers."""
+    ratios = {name.removesuffix(".weight"): step.update_ratio(name) for name in step.layers}
+    ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
+    if not ratios:
+        return {}
+    median = statistics.median(ratios.values())
+    facts: Facts = {"update_ratio": median, "update_ratio_layers": ratios}
+    if first := [*ratios.values()][: len(ratios) // 3]:
+        facts["update_ratio_first"] = statistics.median(first) / max(median, 1e-30)
+    gradients, updates = step.gradients(), step.updates()
+    still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
+    moving = sum(each.num - each.zeros for each in gradients.values())
+    return facts | {"unchanged_share": still / max(moving, 1)}
+
+
+def shrink(start: dict[str, float], module: nn.Module) -> float | None:
+    """Return the median over layers of the norm of their weights relative to that at the start."""
+    ratios = [norm / start[name] for name, norm in norms_of(module).items() if start.get(name)]
+    return statistics.median(ratios) if ratios else None
+
+
+def norms_of(module: nn.Module) -> dict[str, float]:
+    """Return the norms of the layers' weights."""
+    norms = {name: each.norm() for name, each in network_of(module).named_parameters() if each.ndim > 1}
+    return dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True)) if norms else {}
+
+
 def confusion(targets: Tensor, preds: Tensor, classes: int) -> Tensor:
     """Return the number of images of each true class (row) and predicted class (column), int64, on the CPU."""
     return torch.bincount(targets * classes + preds, minlength=classes**2).view(classes, classes).cpu()
 
 
-def recall_facts(counts: Tensor, train_counts: Tensor) -> Facts:
-    """Return facts about the confusion matrix of val, and about the numbers of training images of each class."""
-    present = counts.sum(1) > 0
-    recall = counts.diagonal() / counts.sum(1).clamp_min(1)
+def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Tensor | None) -> Facts:
+    """Return facts about the predictions for val, given the classes of the training images, if they are known."""
+    counts = confusion(targets, preds, len(names))
+    of_class, right = counts.sum(1), counts.diagonal()
+    recall = right / of_class.clamp_min(1)
     facts: Facts = {
-        "permuted_acc": permuted(counts) / int(counts.sum()),
-        "balanced_acc": float(recall[present].mean()),
-        "chance": float(counts.sum(1).max() / counts.sum()),
+        "val_acc": int(right.sum()) / len(targets),
+        "permuted_acc": permuted(counts) / len(targets),
+        "balanced_acc": float(recall[of_class > 0].mean()),
+        "chance": int(of_class.max()) / len(targets),
+        "probe_val_images": len(targets),
     }
-    common, rare = train_counts >= train_counts.max() / 2, train_counts < train_counts.max() / 10
-    if (rare & present).any() and (common & present).any():
-        facts["rare_gap"] = float(recall[common & present].mean() - recall[rare & present].mean())
-    return facts
+    if train_targets is not None:
+        trained = torch.bincount(train_targets.cpu(), minlength=len(names))
+        common, rare = trained >= trained.max() / 2, trained < trained.max() / 10
+        common, rare = common & (of_class > 0), rare & (of_class > 0)
+        if common.any() and rare.any():
+            facts["rare_gap"] = float(recall[common].mean() - recall[rare].mean())
+    return facts | confusion_facts(counts, names, "val")
 
 
 def confusion_facts(counts: Tensor, names: Sequence[str], split: str) -> Facts:

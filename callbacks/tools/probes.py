@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,27 +29,21 @@ LEAST = 10  # wrong predictions from which their confidence is known
 def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     """Return what the module, in eval mode, makes of up to ``count`` images of train and of val.
 
-    Needs the loaders of this project; facts about accuracies need a module that classifies.
+    Needs the loaders of this project; facts about accuracies need a module that classifies. Of less than 4096 training
+    images, an eighth is used, but at least 256.
     """
-    train, val = (
-        each[0] if isinstance(each, list) else each for each in (trainer.train_dataloader, trainer.val_dataloaders)
-    )
+    loaders: Any = trainer.train_dataloader, trainer.val_dataloaders
+    train, val = (each[0] if isinstance(each, list) else each for each in loaders)
     if not all(hasattr(loader, "render") for loader in (train, val)):
         return {}
-    seen = images_of(train, val, count, trainer.current_epoch)
-    images, targets = seen["plain"]
-    logits, facts = observe(trainer, pl_module, images, train.batch_size)
-    facts |= {"probe_images": len(images), "val_images": len(val.dataset)}
+    count = min(count, max(len(train.dataset) // 8, 256))
+    seen = views(train, val, count, trainer.current_epoch)
+    logits, targets, facts = observe(trainer, pl_module, seen["plain"]())
+    facts |= {"probe_images": len(logits), "val_images": len(val.dataset)}
     names = getattr(pl_module, "class_names", None) or []
-    if logits.shape != (len(images), len(names)) or not hasattr(pl_module, "image_losses"):
+    if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
-
-    def outputs(images: Tensor) -> Tensor:
-        parts = images.tensor_split(math.ceil(len(images) / train.batch_size))
-        return torch.cat([forward(trainer, pl_module, part) for part in parts]).float()
-
-    right = logits.argmax(1) == targets
-    confidence = logits.softmax(1).amax(1)
+    right, confidence = logits.argmax(1) == targets, logits.softmax(1).amax(1)
     facts |= {"classes": len(names), "plain_acc": float(right.float().mean())}
     for name, chosen in (("right", right), ("wrong", ~right)):
         if chosen.sum() >= LEAST:
@@ -60,22 +55,27 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     for name, values in (("plain", logits), ("prior", constant)):
         if (of_images := losses(values, targets)) is not None:
             facts[f"{name}_loss"] = float(of_images.mean())
+
+    def accuracy(name: str) -> float:
+        rights = [forward(trainer, pl_module, images).argmax(1) == targets for images, targets in seen[name]()]
+        return float(torch.cat(rights).float().mean())
+
     facts["eval_transform_acc"] = facts["plain_acc"]
-    if not torch.equal(images, seen["eval_transform"][0]):
-        facts["eval_transform_acc"] = accuracy(outputs(seen["eval_transform"][0]), targets)
-    images, targets = seen["val"]
-    if not seen["train_transform_val"][1].is_floating_point():  # mixed images have no class
-        facts["train_transform_val_acc"] = accuracy(outputs(seen["train_transform_val"][0]), targets)
+    if not torch.equal(next(seen["plain"]())[0], next(seen["eval_transform"]())[0]):
+        facts["eval_transform_acc"] = accuracy("eval_transform")
+    if not next(seen["train_transform_val"]())[1].is_floating_point():  # mixed images have no class
+        facts["train_transform_val_acc"] = accuracy("train_transform_val")
     norms = [each for each in pl_module.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
     averaged = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]  # set elsewhere in Lightning
     if (
         norms and not averaged and not any(isinstance(each, nn.SyncBatchNorm) for each in norms)
     ):  # which waits for ranks
         with batch_statistics(norms):
-            facts["batch_stat_acc"] = accuracy(outputs(images), targets)
-    few = images[: train.batch_size]
-    facts["eval_differs"] = float(difference(outputs(few), outputs(few.flip(0)).flip(0)) > SAME)
-    return facts
+            facts["batch_stat_acc"] = accuracy("val")
+    few = next(seen["val"]())[0]
+    first, second = forward(trainer, pl_module, few), forward(trainer, pl_module, few.flip(0)).flip(0)
+    scale = (first - first.mean(0)).abs().max().clamp_min(1e-12)  # of what distinguishes images
+    return facts | {"eval_differs": float((first - second).abs().max() > SAME * scale)}
 
 
 def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
@@ -94,60 +94,63 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     return facts
 
 
-def images_of(train: Any, val: Any, count: int, epoch: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return images and targets: of train, plain and as val treats them; of val, and as train treats them."""
+def views(train: Any, val: Any, count: int, epoch: int) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
+    """Return functions that yield batches: of train, plain and as val sees them; of val, and as train sees them."""
     plain = copy.copy(train)
     plain.transform = type(train.transform)([], train.transform.normalize)
     of_train, of_val = copy.copy(val.dataset), copy.copy(val.dataset)
-    of_train.load, of_train.targets, of_val.transform = (
-        train.dataset.load,
-        train.dataset.targets,
-        train.dataset.transform,
-    )
-    views = {
-        # with transforms of single images only if val has some, because a Normalize may be among them
-        "plain": (plain, of_train if val.dataset.transform is None else train.dataset),
-        "eval_transform": (val, of_train),
-        "val": (val, val.dataset),
-        "train_transform_val": (train, of_val),
+    of_train.load, of_train.targets = train.dataset.load, train.dataset.targets
+    of_val.transform = train.dataset.transform
+    # plain images have transforms of single images only if val has some, because a Normalize may be among them
+    return {
+        "plain": partial(batches, plain, of_train if val.dataset.transform is None else train.dataset, count, epoch),
+        "eval_transform": partial(batches, val, of_train, count, epoch),
+        "val": partial(batches, val, val.dataset, count, epoch),
+        "train_transform_val": partial(batches, train, of_val, count, epoch),
     }
-    seen = {}
-    for name, (loader, dataset) in views.items():
-        view = copy.copy(loader)
-        view.dataset = dataset
-        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
-        images, targets = view.render(order[:count], epoch)
-        seen[name] = images[:, 0] if images.ndim == 5 else images, targets  # the first of several views of an image
-    return seen
 
 
-def observe(trainer: Trainer, pl_module: LightningModule, images: Tensor, size: int) -> tuple[Tensor, Facts]:
-    """Return the outputs for images, and of which layers the most channels are always 0, or saturated."""
+def batches(loader: Any, dataset: Any, count: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and targets of a dataset, always the same ones, with the transforms of a loader."""
+    view = copy.copy(loader)
+    view.dataset = dataset
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+    for positions in order.tensor_split(math.ceil(len(order) / loader.batch_size)):
+        images, targets = view.render(positions, epoch)
+        yield images[:, 0] if images.ndim == 5 else images, targets  # the first of several views of an image
+
+
+def observe(
+    trainer: Trainer, pl_module: LightningModule, images_and_targets: Iterator[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Facts]:
+    """Return outputs for images, their targets, and of which layers the most channels are always 0, or saturated."""
     outputs: list[Tensor] = []
+    known: list[Tensor] = []
     largest: dict[str, Tensor] = {}
-    saturated: dict[str, Tensor] = {}
+    saturated: dict[str, list[Tensor]] = {}
 
     def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor | None]:
         low, high = SATURATED.get(function, (None, None))
         share = None if low is None else ((output < low) | (output > high)).float().mean()
-        return output.detach().abs().transpose(0, 1).flatten(1).amax(1), share
+        return output.abs().transpose(0, 1).flatten(1).amax(1), share
 
     layers = find_layers(pl_module, types=WEIGHTS)
-    for part in images.tensor_split(math.ceil(len(images) / size)):
+    for images, targets in images_and_targets:
         record = Outputs(lambda output: None, of_activation)
         with hooked(layers, record.keep), record:
-            outputs.append(forward(trainer, pl_module, part))
+            outputs.append(forward(trainer, pl_module, images))
+        known.append(targets)
         for name, (channels, share) in record.after.items():
             largest[name] = torch.maximum(largest.get(name, channels), channels)
             if share is not None:
-                saturated[name] = saturated.get(name, 0) + share * len(part) / len(images)
+                saturated.setdefault(name, []).append(share)
     facts: Facts = {}
     dead = {name: (channels == 0).float().mean() for name, channels in largest.items()}
-    for kind, shares in (("dead", dead), ("saturated", saturated)):
+    for kind, shares in (("dead", dead), ("saturated", {n: torch.stack(each).mean() for n, each in saturated.items()})):
         if shares:
             values = torch.stack([*shares.values()]).tolist()
             facts[f"{kind}_share"], facts[f"{kind}_layer"] = max(zip(values, shares, strict=True))
-    return torch.cat(outputs).float(), facts
+    return torch.cat(outputs).float(), torch.cat(known), facts
 
 
 @contextmanager
@@ -160,14 +163,3 @@ def batch_statistics(norms: list[Any]) -> Iterator[None]:
     finally:
         for each in norms:
             each.training, each.track_running_stats = False, True
-
-
-def accuracy(logits: Tensor, targets: Tensor) -> float:
-    """Return the share of right predictions."""
-    return float((logits.argmax(1) == targets).float().mean())
-
-
-def difference(first: Tensor, second: Tensor) -> float:
-    """Return the largest difference of outputs, relative to what distinguishes images."""
-    scale = (first - first.mean(0)).abs().max().clamp_min(1e-12)
-    return float((first - second).abs().max() / scale)

@@ -171,5 +171,6 @@ def unknown(found: dict[str, float]) -> list[str]:
 
 def ruled_out(cause: str, found: dict[str, float]) -> list[str]:
     """Return the causes that would also explain the symptoms of a cause, but were checked and are absent."""
-    checked = [name for name in CAUSES if cause in CAUSES[name].explains.split() and name not in unknown(found)]
-    return [name for name in checked if find(name, found).strength < ALARM]
+    checked = CAUSES.keys() - {*unknown(found)}
+    others = [name for name in CAUSES if cause in CAUSES[name].explains.split() and name in checked]
+    return [name for name in others if find(name, found).strength < ALARM]

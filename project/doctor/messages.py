@@ -25,7 +25,8 @@ def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str]) -> di
     entries = [entry_of(each, facts, found) for each in diagnose(found, silenced)]
     short = "epochs" in facts and (facts["epochs"] < EPOCHS or facts.get("steps", STEPS) < STEPS)
     unexplained = not silenced and max(found.get("trial_fails", 0.0), found.get("not_learning", 0.0)) >= ALARM
-    early = short or unexplained or bool(NEEDED & failed.keys())
+    rises = too_short(facts) and found.get("underfits", 0.0) >= ALARM
+    early = short or unexplained or rises or bool(NEEDED & failed.keys())
     return {
         "verdict": "alarm" if entries else "too_early" if early else "healthy",
         "alarms": entries[:1],
@@ -110,8 +111,9 @@ def notes(facts: Facts) -> list[str]:
         lines.append("The learning rate is constant; a schedule that falls to 0 usually gives better results.")
     elif facts.get("end_of_peak", 0.0) > 0.5:
         lines.append(f"The learning rate ends at {facts['end_of_peak']:.0%} of its peak.")
-    if (accs := facts.get("val_accs")) and len(accs) == facts.get("planned_epochs") and still_rising(accs, facts):
-        lines.append(f"val/acc still rises: training may be too short; try --trainer.max_epochs {2 * len(accs)}.")
+    if too_short(facts):
+        epochs = 2 * len(facts["val_accs"])
+        lines.append(f"val/acc still rises: training may be too short; try --trainer.max_epochs {epochs}.")
     if facts.get("dead_share", 0.0) > 0.25:
         layer = facts.get("dead_layer", "a layer")
         lines.append(f"{facts['dead_share']:.0%} of the units of {layer} are 0 for all images.")
@@ -120,10 +122,12 @@ def notes(facts: Facts) -> list[str]:
     return lines
 
 
-def still_rising(accs: list[float], facts: Facts) -> bool:
-    """Return whether an accuracy rose by more than its noise in the last quarter of the epochs."""
+def too_short(facts: Facts) -> bool:
+    """Return whether accuracy rose by more than its noise in the last quarter of all epochs."""
+    accs = facts.get("val_accs") or []
     before = accs[: -max(len(accs) // 4, 1)]
-    return bool(before) and accs[-1] - max(before) > 2 / (facts.get("val_images") or 1000) ** 0.5
+    noise = 1 / (facts.get("val_images") or 1000) ** 0.5
+    return bool(before) and len(accs) == facts.get("planned_epochs") and accs[-1] - max(before) > 2 * noise
 
 
 def terminal(result: dict[str, Any], checked: int) -> list[str]:

@@ -88,7 +88,7 @@ RANGES = {
     "usual_eps_learns": Range("repair_eps", 0.3, 0.6, "the trial learns with eps 1e-8"),
     "clip_off_learns": Range("repair_clip", 0.3, 0.6, "the trial learns without clipping"),
     "high_momentum": Range("momentum", 0.985, 0.995, "OneCycle reaches .95"),
-    "fast_decay": Range("decay_per_step", 0.05, 0.2, "the head of airbench has .03, a ResNet .002", log=True),
+    "fast_decay": Range("decay_per_step", 0.03, 0.1, "airbench_sgd has .013, a ResNet .0003", log=True),
     # optimizer, in training
     "underfits": Range("train_skill", 0.8, 0.4, "skill on training images"),
     "underfits_much": Range("train_skill", 0.5, 0.2, "skill on training images"),
@@ -156,16 +156,15 @@ def training_facts(facts: Facts) -> Facts:
         return None if part is None or whole is None or whole < least else part / whole
 
     train = skill(train_accs[-1], get("plain_acc"), get("eval_transform_acc"))
-    val_acc = get("probe_val_acc", get("val_acc"))  # of the same images as those below
+    val_acc = get("val_acc")
     val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
     gain = minus(get("permuted_acc"), val_acc)
-    if get("probe_val_images", 1e9) < 20 * get("classes", 0):  # of few images, some permutation is always better
+    if get("val_per_class", 20) < 20:  # of few images, some permutation is always better
         gain = None
     errors = None if get("plain_acc") is None else 1 - facts["plain_acc"]
     confident = get("right_confidence", 0.0) > 0.6  # otherwise, it has learned too little to contradict labels
     facts_now = {
         "first_epoch_skill": skill(train_accs[0]),
-        "val_share": share(val, train),
         "permutation_gain": gain,
         "permuted_classes": share(gain and gain * facts.get("classes", 0), get("permuted_acc")),
         "pollution": share(get("polluted_share_train"), (errors or 0.0) * get("classes", 0), 0.01),
@@ -177,6 +176,7 @@ def training_facts(facts: Facts) -> Facts:
     losses = get("train_losses") or []
     later = {
         "train_skill": train,
+        "val_share": share(val, train),
         "val_skill": val if get("val_images", 0) >= 100 else None,
         "rare_gap": get("rare_gap", minus(val_acc, get("balanced_acc"))),
         "train_errors": errors if confident else None,

@@ -23,8 +23,7 @@ def add_judgement(callbacks: Sequence[Callback]) -> None:
     """
     for doctor in callbacks:
         if isinstance(doctor, Doctor):
-            known_causes(doctor.silence)
-            doctor.examine, doctor.judge = examine, Judge()
+            doctor.examine, doctor.judge = examine, Judge(known_causes(doctor.silence))
 
 
 def examine(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -37,7 +36,8 @@ def examine(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
 class Judge:
     """Judge a run directory, and print each alarm once."""
 
-    def __init__(self) -> None:
+    def __init__(self, silenced: frozenset[str]) -> None:
+        self.silenced = silenced
         self._printed: set[str] | None = None
 
     def __call__(self, trainer: Trainer) -> bool:
@@ -46,7 +46,7 @@ class Judge:
         try:
             if self._printed is None:  # a resumed run has printed its alarm
                 self._printed = alarms(json.loads((run / RESULT).read_text())) if (run / RESULT).is_file() else set()
-            result = diagnose_run(run)
+            result = diagnose_run(run, self.silenced)
         except Exception as error:  # a diagnosis must not end a training
             if debugging():
                 raise
