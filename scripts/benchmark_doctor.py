@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,15 +42,12 @@ SEEDS = 3  # twins
 Row = dict[str, Any]
 
 
-def cases() -> Iterator[tuple[str, str, tuple[str, ...], Callable[[Case], Any]]]:
-    """Yield (mode, name, right causes, change) of all cases; healthy ones have no cause."""
-    for name, change in HEALTHY.items():
-        yield "training", f"healthy_{name}", (), change
-    for mode, faults in (("training", TRAINING), ("preflight", FAULTS)):
-        for name, (expected, change) in faults.items():
-            yield mode, name, (expected,) if isinstance(expected, str) else expected, change
-    for name, change in HEALTHY.items():
-        yield "preflight", f"healthy_{name}", (), change
+def cases(mode: str) -> Iterator[tuple[str, tuple[str, ...], Callable[[Case], Any]]]:
+    """Yield name, right causes and change of all cases, faults and healthy ones in turn; the latter have no cause."""
+    faults: dict[str, Any] = TRAINING if mode == "training" else FAULTS
+    ill = [(name, (each,) if isinstance(each, str) else each, change) for name, (each, change) in faults.items()]
+    healthy = [(f"healthy_{name}", (), change) for name, change in HEALTHY.items()]
+    yield from (case for pair in zip_longest(healthy, ill) for case in pair if case is not None)
 
 
 def scores(case: Case, epochs: int, seed: int, *callbacks: Any, **options: Any) -> dict[str, float]:
@@ -197,15 +194,15 @@ def main() -> None:
             accuracies = [scores(make(), EPOCHS[data], seed) for seed in range(SEEDS)]
             twins = write(options.out, common | {"mode": "twins", "case": "twins", "scores": accuracies})
             print(f"twins   {network:12}{data:7}{accuracies}", flush=True)
-        for mode, name, expected, change in cases():
-            wanted = name in options.only if options.only else (network, data, mode, name) not in rows
-            if mode != options.mode or not wanted or not applies(name, network, data):
+        for name, expected, change in cases(options.mode):
+            wanted = name in options.only if options.only else (network, data, options.mode, name) not in rows
+            if not wanted or not applies(name, network, data):
                 continue
             if time.monotonic() - begin > 60 * options.minutes:
                 print("Time is over; run the command again for the other rows.")
                 return
-            row = common | {"mode": mode, "case": name, "expected": expected}
-            row |= run_row(mode, change, make, EPOCHS[data])
+            row = common | {"mode": options.mode, "case": name, "expected": expected}
+            row |= run_row(options.mode, change, make, EPOCHS[data])
             row["hurts"] = bool(expected) and hurts(row, twins["scores"])
             write(options.out, row)
             ok = row["cause"] in expected if expected else not row["cause"]

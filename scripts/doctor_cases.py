@@ -111,7 +111,7 @@ def draw_shapes(root: Path, count: int = 600) -> Path:
     return root
 
 
-def write_cifar(archive: Path, root: Path, per_class: int = 300) -> None:
+def write_cifar(archive: Path, root: Path, per_class: int = 200) -> None:
     """Write a folder of the first CIFAR-10 images of each class."""
     batch = next(iter(read_batches(archive, ["test"])))
     for label, name in enumerate(CLASS_NAMES):
