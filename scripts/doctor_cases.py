@@ -481,6 +481,11 @@ def both(*changes: Callable[[Case], Any]) -> Callable[[Case], None]:
     return lambda case: [change(case) for change in changes] and None
 
 
+def two_units(classes: int) -> nn.Module:
+    """Return a network that is too small."""
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 2), nn.Tanh(), nn.Linear(2, classes))
+
+
 def batch_size(count: int) -> Callable[[Case], None]:
     """Return a change of the batch size."""
     return lambda case: setattr(case.data, "batch_size", count)
@@ -614,7 +619,7 @@ TRAINING: dict[str, tuple[str | tuple[str, ...], Change]] = {  # faults that tra
     "adam_lr_.3": (("lr_too_high", "dead_units"), settings(optimizer=partial(Adam, lr=0.3))),
     "lr_1e-4": ("lr_too_low", sgd(lr=1e-4)),
     "bf16_weights": ("updates_rounded_away", both(trainer(precision="bf16-true"), adam(1e-4))),
-    "two_units": ("network_too_small", network(partial(MLP, hidden=(2,), dropout=0.0, image_size=32))),
+    "two_units": ("network_too_small", network(two_units)),
 }  # fmt: skip
 ONLY = {  # networks or data that a fault needs
     **dict.fromkeys(("val_bgr", "val_bgr_files"), COLOR),
