@@ -22,7 +22,7 @@ class Summary(NamedTuple):
     """What is kept of each image of a split."""
 
     small: Tensor  # (N, C, SIDE**2), reduced
-    stds: Tensor  # (N,), within the image
+    stds: Tensor  # (N,), within the reduced image
     targets: Tensor  # int64 (N,)
 
 
@@ -59,9 +59,9 @@ def summarize(batches: Iterator[tuple[Tensor, Tensor]]) -> Summary:
     """Return statistics of images, uint8 or float ``(N, C, H, W)``."""
     rows = []
     for images, targets in batches:
-        images = images.float()
-        within = images.var((2, 3), correction=0).mean(1).sqrt()  # 0 for a constant image, also a coloured one
-        rows.append((F.adaptive_avg_pool2d(images, SIDE).flatten(2), within, labels_of(targets)))
+        small = F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2)
+        within = small.var(2, correction=0).mean(1).sqrt()  # 0 for a constant image, also a coloured one
+        rows.append((small, within, labels_of(targets)))
     return Summary(*(torch.cat(column).cpu() for column in zip(*rows, strict=True)))
 
 

@@ -117,9 +117,7 @@ class PreFlight(Callback):
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
         self._try(
             "trial",
-            lambda: trial_facts(
-                Trial(module, optimizer, plan, (images, targets), scale, clip), deadline, classes, self.facts
-            ),
+            lambda: trial_facts(Trial(module, optimizer, plan, (images, targets), scale, clip), deadline, classes),
         )
 
     def _try(self, name: str, check: Callable[[], Facts | Iterator[Facts] | None]) -> None:

@@ -24,7 +24,6 @@ FLOPS = 3e11  # of a trial: some seconds on two cores
 LEARNS = 0.3  # of the loss that can be removed: a trial that removes more has learned
 FACTORS = (1 / 3, 0.1, 0.01, 1e-3, 10, 100, 1e3, 1e4, 1e5, 1e6)  # on the learning rate
 ENOUGH = 0.7  # a trial with a constant or higher rate ends
-UNUSUAL_DECAY = 0.01  # of a weight in a step; .002 for a ResNet
 NEAR_ZERO = 0.01  # of the peak
 
 
@@ -137,14 +136,10 @@ def without_dropout(module: Any, optimizer: Any) -> tuple[Any, Any]:
     return module, optimizer
 
 
-def trial_facts(trial: Trial, deadline: float, classes: int | None, known: Facts) -> Iterator[Facts]:
+def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[Facts]:
     """Yield what the user's optimizer learns in a trial and, if that is nothing, what would learn.
 
-    Args:
-        trial: The trial.
-        deadline: Value of ``time.thread_time`` after which no further trial begins.
-        classes: Number of classes; None if the module is not a classifier.
-        known: Facts, of which the share of a weight that its decay removes in a step is read.
+    No further trial begins after ``time.thread_time`` has reached a deadline.
     """
     best = trial.run()
     progress = best[0]
@@ -159,9 +154,9 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None, known: Facts
         return
     # settings that are usual are not at fault
     yield dict.fromkeys(("repair_weight_decay", "repair_eps", "repair_clip"), 0.0)
-    changes: Facts = {"weight_decay": 0.0} if known.get("decay_per_step", 0.0) > UNUSUAL_DECAY else {}
-    changes |= {"eps": 1e-8} if any(group.get("eps", 0) > 1e-6 for group in trial.optimizer.param_groups) else {}
-    changes |= {"clip": 0.0} if trial.clip else {}
+    groups, changes = trial.optimizer.param_groups, {"clip": 0.0} if trial.clip else {}
+    changes |= {"weight_decay": 0.0} if any(group.get("weight_decay", 0) > 0.01 for group in groups) else {}
+    changes |= {"eps": 1e-8} if any(group.get("eps", 0) > 1e-6 for group in groups) else {}
     for name, value in changes.items():
         repaired, _ = trial.run(**{name: value})
         yield {f"repair_{name}": max(repaired, 0.0)}
