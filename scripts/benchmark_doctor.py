@@ -133,7 +133,7 @@ def wilson(hits: int, count: int) -> str:
     share, z = hits / count, 1.96
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5 / (1 + z * z / count)
-    return f"{hits} of {count}, {share:.0%} [{middle - half:.0%}, {middle + half:.0%}]"
+    return f"{hits} of {count}, {share:.0%} [{max(middle - half, 0):.0%}, {middle + half:.0%}]"
 
 
 def table(rows: list[Row]) -> list[str]:
