@@ -602,7 +602,7 @@ TRAINING: dict[str, tuple[str | tuple[str, ...], Change]] = {  # faults that tra
     "random": (LABELS, both(pixels("train", some_labels(1, random_labels)), trainer(max_epochs=30))),
     "swapped_val": (("classes_swapped", "permuted_labels"), pixels("val", relabel(swap))),
     "swapped_train": (("classes_swapped", "permuted_labels"), pixels("train", relabel(swap))),
-    "polluted": (("class_polluted", "noisy_labels"), pixels("train", some_labels(0.8, lambda t, n: t * 0 + 1, of=0))),
+    "polluted": (("class_polluted", "noisy_labels"), pixels("train", some_labels(0.6, lambda t, n: t * 0 + 1, of=0))),
     "imbalance": ("imbalance", pixels("train", keep(lambda t: (t < 2) | ((t >= 2) & (t.cumsum(0) % 29 == 0))))),
     "mark": ("shortcut", pixels("train", mark)),
     "noise_in_pixels": ("augmentation_too_strong", mixing(Noise(0.97))),
