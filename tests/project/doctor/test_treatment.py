@@ -51,9 +51,7 @@ def test_what_cannot_be_tried_is_reported() -> None:
             raise ValueError("no such option")
         return trained(0.1, steps=10, seconds=0.01)
 
-    assert (
-        treat(fails, {"text": "Look."}, 1, print)["says"] == "Not tried: the remedy is not an option."
-    )
+    assert treat(fails, {"text": "Look."}, 1, print)["says"] == "Not tried: the remedy is not an option."
     assert treat(fails, REMEDY, 1, print)["says"] == "Not tried: ValueError: no such option"
     assert "Use --minutes" in treat(lambda *_: trained(0.1, 10, 100.0), REMEDY, 1, print)["says"]
 
