@@ -39,7 +39,7 @@ RANGES = {
     "swapped_in_train": Range("swapped_share_train", 0.2, 0.4, "a network confuses its own labels rarely"),
     "one_confusion": Range("polluted_share_train", 0.15, 0.35, "of a class; .1 for cats and dogs"),
     "full_confusion": Range("polluted_share_train", 0.6, 1.0, "the same of a network that fits the other classes"),
-    "only_in_train": Range("pollution", 0.1, 0.3, "the same, minus that on val; 0 for similar classes"),
+    "only_in_train": Range("pollution", 2.5, 5, "deviations by which it exceeds that on val; 0 for similar classes"),
     # input and augmentation
     "nonfinite_images": Range("nonfinite_images", 0, 1e-6, "NaN spreads to all weights in one step"),
     "val_pixels_differ": Range("val_pixel_shift", 0.3, 0.6, "standard deviations; below .1 for a random split"),
@@ -97,14 +97,14 @@ RANGES = {
     "huge_updates": Range("update_ratio", 0.06, 0.6, "of the weights in a step; 1e-3 is usual", log=True),
     "large_updates": Range("update_ratio", 0.01, 0.1, "of the weights in a step; 1e-3 is usual", log=True),
     "slow_updates": Range("update_ratio", 1e-3, 3e-5, "of the weights in a step; 1e-3 is usual", log=True),
-    "small_updates": Range("update_ratio", 3e-4, 1e-5, "of the weights in a step; 1e-3 is usual", log=True),
+    "small_updates": Range("update_ratio", 1e-3, 1e-5, "of the weights in a step; 1e-3 is usual", log=True),
     "loss_exploded": Range("loss_peak", 1.5, 4, "times the loss of guessing", log=True),
     "gradient_spikes": Range("gradient_spikes", 5, 20, "99th percentile over median; 3 is usual", log=True),
     "loss_jumps": Range("loss_jump_share", 0.005, 0.02, "of all steps"),
     "clipped": Range("clipped_share", 0.3, 0.7, "of all steps; a clip is for outliers"),
     "weights_shrunk": Range("weight_shrink", 0.3, 0.03, "of the initial size; normalised layers keep .5", log=True),
     "scaler_skips": Range("scaler_skip_share", 0.02, 0.08, "of steps after step 200; one in 2000 is usual"),
-    "unchanged": Range("unchanged_share", 0.25, 0.75, "of weights with a gradient"),
+    "unchanged": Range("unchanged_share", 0.2, 0.6, "of weights with a gradient"),
     "coarse_weights": Range("weight_eps", 1e-6, 1e-4, "1e-7 for 32-bit floats", log=True),
     "modes_differ": Range("train_mode_share", 0.7, 0.3, "of the skill in eval mode; .9 is usual"),
     "high_dropout": Range("dropout_rate", 0.5, 0.8, ".1 to .5 are usual"),
@@ -164,6 +164,7 @@ def training_facts(facts: Facts) -> Facts:
         gain = None
     counts = [get("probe_images") or 512, get("val_images") or 512]
     noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
+    excess = minus(get("polluted_share_train"), get("polluted_share_val"))
     gap, noisy = minus(get("plain_acc"), val_acc), share(get("plain_acc"), val_acc)
     fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
     facts_now = {
@@ -171,7 +172,7 @@ def training_facts(facts: Facts) -> Facts:
         "permutation_gain": gain,
         "permutation_z": gain and gain * (counts[1] / max(get("classes", 1), 1)) ** 0.5,
         "permuted_classes": share(gain and gain * facts.get("classes", 0), get("permuted_acc")),
-        "pollution": minus(get("polluted_share_train"), get("polluted_share_val")),
+        "pollution": excess and excess / (noise * get("classes", 1) ** 0.5),
         "eval_transform_loss": minus(get("plain_acc"), get("eval_transform_acc")),
         "gradient_spikes": share(get("grad_norm_p99"), get("grad_norm_median"), 1e-12),
     }

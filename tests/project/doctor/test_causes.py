@@ -103,7 +103,7 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (LEARNS | {"plain_acc": 0.4, "train_accs": [0.4] * 6, "val_images": 60}, None),  # a difference by chance
         (FITTED | {"val_acc": 0.01, "permuted_acc": 0.9}, "permuted_labels"),
         (FITTED | {"val_acc": 0.75, "permuted_acc": 0.94, "swapped_share_val": 0.9}, "classes_swapped"),
-        (LEARNS | {"polluted_share_train": 0.4}, "class_polluted"),
+        (LEARNS | {"polluted_share_train": 0.6}, "class_polluted"),
         (LEARNS | {"imbalance": 50.0, "rare_gap": 0.5}, "imbalance"),
         (LEARNS | {"imbalance": 50.0, "rare_gap": 0.05, "balanced_acc": 0.4}, None),  # a hard class is no rare one
         (LEARNS | {"eval_transform_acc": 0.3}, "val_normalization"),
