@@ -80,7 +80,8 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
 
 def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     """Return what network, optimizer and training data are like."""
-    layers, loader = find_layers(pl_module, types=WEIGHTS), trainer.train_dataloader
+    layers = find_layers(pl_module, types=WEIGHTS)
+    loader: Any = trainer.train_dataloader
     rates = [each.p for each in pl_module.modules() if isinstance(each, _DropoutNd)]
     facts: Facts = {"layers": len(layers), "dropout_rate": max(rates, default=None)}
     if layers:
@@ -130,8 +131,8 @@ def observe(
     saturated: dict[str, list[Tensor]] = {}
 
     def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        low, high = SATURATED.get(function, (None, None))
-        share = None if low is None else ((output < low) | (output > high)).float().mean()
+        low, high = SATURATED.get(function, (-math.inf, math.inf))
+        share = ((output < low) | (output > high)).float().mean() if function in SATURATED else None
         return output.abs().transpose(0, 1).flatten(1).amax(1), share
 
     layers = find_layers(pl_module, types=WEIGHTS)

@@ -33,7 +33,7 @@ class Cause(NamedTuple):
 
 
 GAP = "overfitting random_labels"  # consequences of validation that does not fit training
-WEAK = "network_too_small augmentation_too_strong dropout_too_high dead_units saturation vanishing_gradients"
+WEAK = "network_too_small augmentation_too_strong dead_units saturation vanishing_gradients"
 OPTIMIZER = (
     "lr_too_high lr_too_low weight_decay_too_strong momentum_too_high eps_too_large clip_too_tight updates_rounded_away"
 )
@@ -46,16 +46,18 @@ BLOCKED = f"ignores_pixels init_too_small no_activation {STUCK}"  # by layers wi
 CAUSES = {
     "constant_images": Cause("data", "constant_images", explains="conflicting_labels"),
     "imbalance": Cause("data", "imbalanced rare_classes_missed", explains="class_polluted"),
-    "shortcut": Cause("data", "fast_fit val_fails", "permuted swapped eval_differs", f"shifted_split {GAP}", LIKELY),
+    "shortcut": Cause("data", "fast_fit val_fails", "permuted_clearly swapped eval_differs",
+        f"shifted_split {GAP}", LIKELY),
     "leak": Cause("split", "near_duplicates", limit=LIKELY),
     "shifted_split": Cause("split", "separable_splits", explains=GAP, limit=LIKELY),
     "conflicting_labels": Cause("labels", "conflicting_labels", explains="noisy_labels"),
-    "permuted_labels": Cause("labels", "permuted many_classes", explains=f"noisy_labels {GAP}"),
+    "permuted_labels": Cause("labels", "permuted permuted_clearly many_classes", explains=f"noisy_labels {GAP}"),
     "classes_swapped": Cause("labels", "swapped", "swapped_in_train many_classes", f"noisy_labels {GAP}"),
-    "class_polluted": Cause("labels", "one_confusion only_confusion", "swapped", "noisy_labels", LIKELY),
-    "random_labels": Cause("labels", "linear_null fits val_at_chance | memorized val_at_chance",
-        "fast_fit permuted swapped", "overfitting noisy_labels", LIKELY),
-    "noisy_labels": Cause("labels", "confident_errors many_errors", explains="network_too_small", limit=LIKELY),
+    "class_polluted": Cause("labels", "one_confusion only_in_train | full_confusion memorized", "swapped",
+        "noisy_labels", LIKELY),
+    "random_labels": Cause("labels", "train_ahead val_at_chance", "fast_fit permuted_clearly swapped",
+        "overfitting dead_units", LIKELY),
+    "noisy_labels": Cause("labels", "val_ahead many_errors", explains="network_too_small dead_units", limit=LIKELY),
     "nan_images": Cause("input", "nonfinite_images",
         explains=f"loss_not_finite val_normalization ignores_pixels init_too_large init_too_small {STUCK}"),
     "val_normalization": Cause("input", "val_pixels_differ | eval_transforms_hurt", explains=VAL_DIFFERS),
@@ -64,9 +66,9 @@ CAUSES = {
     "small_inputs": Cause("input", "small_inputs", explains=f"val_normalization init_too_small {STUCK}"),
     "augmentation_too_strong": Cause("augmentation",
         "augmentation_destroys underfits | augmented_unreadable underfits", "large_updates small_updates",
-        "network_too_small", LIKELY),
+        "network_too_small dead_units", LIKELY),
     "augmentation_changes_class": Cause("augmentation", "transforms_help",
-        "val_pixels_differ permuted swapped stale_statistics", GAP, LIKELY),
+        "val_pixels_differ permuted_clearly swapped stale_statistics not_learning", GAP, LIKELY),
     "loss_detached": Cause("wiring", "loss_without_gradient", explains=f"detached_layers {STUCK}"),
     "unregistered_layers": Cause("wiring", "unregistered", explains=f"not_optimized mixes_images {STUCK}"),
     "not_optimized": Cause("wiring", "not_optimized", explains=STUCK),
@@ -84,7 +86,7 @@ CAUSES = {
     "saturation": Cause("activation", "saturated underfits",
         explains="vanishing_gradients network_too_small lr_too_low"),
     "vanishing_gradients": Cause("activation", "fading_updates underfits", explains="network_too_small lr_too_low"),
-    "loss_not_finite": Cause("loss", "loss_not_finite | nonfinite_steps", "loss_exploded scaler_skips"),
+    "loss_not_finite": Cause("loss", "loss_not_finite | nonfinite_steps", "loss_exploded large_updates scaler_skips"),
     "softmax_twice": Cause("loss", "probabilities bounded_below", explains=f"bounded_outputs {STUCK}"),
     "bounded_outputs": Cause("loss", "unit_outputs bounded_below", "probabilities rectified_outputs", STUCK),
     "rectified_outputs": Cause("loss", "rectified_outputs", explains=f"ignores_pixels {STUCK}"),
@@ -101,13 +103,15 @@ CAUSES = {
         limit=LIKELY),
     "eps_too_large": Cause("optimizer", "trial_fails usual_eps_learns", explains=SLOW),
     "fp16_overflow": Cause("precision", "scaler_skips", explains=SLOW, limit=LIKELY),
-    "updates_rounded_away": Cause("precision", "unchanged coarse_weights underfits", explains=SLOW),
+    "updates_rounded_away": Cause("precision", "unchanged coarse_weights", explains=SLOW),
     "lr_too_high": Cause("learning_rate",
         "trial_fails lower_lr_learns | large_updates not_learning | huge_updates underfits"
-        " | nonfinite_steps loss_exploded", "nothing_learns", f"exploding_gradients {WEAK}"),
+        " | nonfinite_steps loss_exploded | nonfinite_steps large_updates", "nothing_learns",
+        f"exploding_gradients {WEAK}"),
     "lr_too_low": Cause("learning_rate", "trial_fails training_too_short_for_lr | small_updates underfits",
-        "nothing_learns lower_lr_learns", "network_too_small augmentation_too_strong"),
-    "dropout_too_high": Cause("dropout", "modes_differ underfits high_dropout", explains="network_too_small"),
+        "nothing_learns lower_lr_learns", "network_too_small"),
+    "dropout_too_high": Cause("dropout", "modes_differ high_dropout | high_dropout not_learning",
+        explains="lr_too_high network_too_small dead_units vanishing_gradients"),
     "cannot_memorize": Cause("wiring", "trial_fails nothing_learns", limit=POSSIBLE),
     "lr_zero_early": Cause("schedule", "idle_half", explains=SLOW),
     "peak_too_late": Cause("schedule", "late_peak", "idle_half", limit=LIKELY),
@@ -115,10 +119,10 @@ CAUSES = {
     "eval_without_effect": Cause("evaluation", "training_modules", explains="noisy_evaluation"),
     "norms_use_batches": Cause("batch_norm", "norms_of_batches mixes_images", limit=LIKELY),
     "noisy_evaluation": Cause("evaluation", "eval_noise | eval_differs", "training_modules"),
-    "stale_batch_norm": Cause("batch_norm", "stale_statistics", "permuted", f"shortcut {GAP}"),
+    "stale_batch_norm": Cause("batch_norm", "stale_statistics", "permuted_clearly", f"shortcut {GAP}"),
     "overfitting": Cause("overfitting", "memorized val_loss_rises val_behind", limit=LIKELY),
     "network_too_small": Cause("capacity", "plateau underfits_much no_gap",
-        "single_layer not_learning linear_null small_updates huge_updates", limit=POSSIBLE),
+        "single_layer not_learning small_updates huge_updates", limit=POSSIBLE),
 }
 # fmt: on
 

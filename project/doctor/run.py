@@ -46,10 +46,10 @@ def read_facts(run: Path) -> dict[str, Any]:
 
 def known_causes(names: Any) -> frozenset[str]:
     """Return the names of causes to silence; raise RunError for an unknown one."""
-    names = frozenset(names)
-    for name in names - CAUSES.keys():
+    known = frozenset(names)
+    for name in known - CAUSES.keys():
         raise RunError(f"Expected causes of docs/doctor.md to silence, but got {name!r}.{did_you_mean(name, CAUSES)}")
-    return names
+    return known
 
 
 def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str, Any]:

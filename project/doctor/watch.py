@@ -54,7 +54,9 @@ class Judge:
             return False
         if new := alarms(result) - self._printed:
             self._printed |= new
-            lines = in_words(result)
+            (cause,) = new  # at most one alarm
+            option = f"--callbacks.doctor.silence '[{cause}]'"
+            lines = [line.replace(f"--silence {cause}", option) for line in in_words(result)]
             print("\n".join(lines), flush=True)
             LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
         return bool(result["alarms"])

@@ -28,6 +28,7 @@ FIGURES = {  # by family of causes: kinds of pictures, and titles of charts of s
     "precision": ["gradient_flow"],
 }
 CURVES = ["Loss", "Accuracy"]  # of the other families
+MOST = 8  # causes that are named as ruled out; doctor.json has all
 
 
 class Diagnosis(NamedTuple):
@@ -51,8 +52,8 @@ def diagnosis(run: Run) -> Diagnosis | None:
             verdict = f"{verdict} ({alarm['confidence']}): {alarm['says']}"
             evidence = [[name, _number(value), alarm["healthy"][name]] for name, value in alarm["evidence"].items()]
             tables = [
-                Table(f"Cause: {alarm['cause']}", ["what", "in words"], _words(alarm), "text"),
-                Table("Evidence", ["fact", "found", "healthy"], evidence, "words"),
+                Table("What to do", ["cause", alarm["cause"]], _words(alarm), "text"),
+                Table("Evidence", ["fact", "found", "healthy"], evidence, "text"),
             ]
             figures = FIGURES.get(alarm["family"], CURVES)
         return Diagnosis(verdict, bool(tables), tables, figures, others + result["notes"], result["not_checked"])
@@ -62,7 +63,7 @@ def diagnosis(run: Run) -> Diagnosis | None:
 def _words(alarm: dict[str, Any]) -> list[list[str]]:
     remedy, tried = alarm["remedy"], alarm["tried"]
     change = remedy.get("text") or f"--{remedy['option']} {remedy['value']}"
-    rows = [["why", alarm["why"]], ["change", change], ["ruled out", ", ".join(alarm["ruled_out"]) or "nothing"]]
+    rows = [["why", alarm["why"]], ["change", change], ["ruled out", ", ".join(alarm["ruled_out"][:MOST]) or "nothing"]]
     rows += [["tried", tried["says"]]] if tried else []
     return [*rows, ["if it is intended", f"--callbacks.doctor.silence '[{alarm['cause']}]'"]]
 
