@@ -93,14 +93,14 @@ class Doctor(StepCallback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
-            self._unread["loss"].append(loss.detach().float().view(()) * trainer.accumulate_grad_batches)
+            self._unread["loss"].append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
         parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-        self._unread["norm"].append(get_total_norm([each.grad for each in parameters]).float())
+        self._unread["norm"].append(get_total_norm([each.grad for each in parameters]))
         self.facts["lr"] = max(self.facts.get("lr") or 0.0, *(float(group["lr"]) for group in optimizer.param_groups))
         if trainer.global_step < FIRST:
             self._look_for_gradients(trainer, pl_module)
@@ -187,7 +187,7 @@ class Doctor(StepCallback):
     def _read(self) -> None:
         """Transfer losses and norms from the device."""
         for name, scalars in self._unread.items():
-            values = torch.stack(scalars).tolist() if scalars else []
+            values = torch.stack(scalars).float().flatten().tolist() if scalars else []
             scalars.clear()
             self._series[name].extend(values)
             if name == "loss":
@@ -206,7 +206,8 @@ class Doctor(StepCallback):
         self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
         self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
         if "prior_loss" in self.facts and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
-            self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / self.facts["prior_loss"]
+            largest = self.facts.get("largest_loss", 0.0) * trainer.accumulate_grad_batches  # by which it was divided
+            self.facts["loss_peak"] = largest / self.facts["prior_loss"]
         self.facts["weight_shrink"] = shrink(self._start, trainer.lightning_module)
         if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
             self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
