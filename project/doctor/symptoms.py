@@ -94,10 +94,10 @@ RANGES = {
     "underfits": Range("train_skill", 0.8, 0.4, "skill on training images"),
     "underfits_much": Range("train_skill", 0.5, 0.2, "skill on training images"),
     "not_learning": Range("train_skill", 0.1, 0.02, "skill on training images"),
-    "huge_updates": Range("update_ratio", 0.06, 0.6, "of the weights in a step; 1e-3 is usual", log=True),
-    "large_updates": Range("update_ratio", 0.01, 0.1, "of the weights in a step; 1e-3 is usual", log=True),
-    "slow_updates": Range("update_ratio", 1e-3, 3e-5, "of the weights in a step; 1e-3 is usual", log=True),
-    "small_updates": Range("update_ratio", 1e-3, 1e-5, "of the weights in a step; 1e-3 is usual", log=True),
+    "huge_updates": Range("update_ratio", 0.06, 0.6, "of the weights in a step; .001 to .02 is usual", log=True),
+    "large_updates": Range("update_ratio", 0.01, 0.1, "of the weights in a step; .001 to .02 is usual", log=True),
+    "slow_updates": Range("update_ratio", 1e-3, 3e-5, "of the weights in a step; .001 to .02 is usual", log=True),
+    "small_updates": Range("update_ratio", 1e-3, 1e-5, "of the weights in a step; .001 to .02 is usual", log=True),
     "loss_exploded": Range("loss_peak", 1.5, 4, "times the loss of guessing", log=True),
     "gradient_spikes": Range("gradient_spikes", 5, 20, "99th percentile over median; 3 is usual", log=True),
     "loss_jumps": Range("loss_jump_share", 0.005, 0.02, "of all steps"),
@@ -160,8 +160,6 @@ def training_facts(facts: Facts) -> Facts:
     val_acc = get("val_acc")
     val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
     gain = minus(get("permuted_acc"), val_acc)
-    if get("val_per_class", 20) < 20:  # of few images, some permutation is always better
-        gain = None
     counts = [get("probe_images") or 512, get("val_images") or 512]
     noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
     excess = minus(get("polluted_share_train"), get("polluted_share_val"))
