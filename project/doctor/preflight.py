@@ -37,7 +37,7 @@ class PreFlight(Callback):
     """Examine everything when training would start, and end it before the first step.
 
     Args:
-        quick: Examine only what takes at most 2 seconds: no trial of the optimizer, and no images.
+        quick: Examine only what takes at most 2 seconds: no trial of the optimizer, and few images.
 
     Attributes:
         facts: Plain numbers by name; a missing one could not be measured.
@@ -75,9 +75,9 @@ class PreFlight(Callback):
         train = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if self.quick and not is_readable(train):  # it might start processes
             return
-        if not self.quick:
+        if not self.quick or getattr(train.dataset, "pixels", None) is not None:
             val = trainer.datamodule.val_dataloader() if trainer.limit_val_batches != 0 else None  # type: ignore[attr-defined]  # set elsewhere
-            self._try("data", lambda: data_facts(train, val))
+            self._try("data", lambda: data_facts(train, val, self.quick))
         if len(trainer.optimizers) != 1 or not module.automatic_optimization:
             self.failed["optimizer"] = "the module has several optimizers, or steps them itself"
             return

@@ -160,8 +160,6 @@ def training_facts(facts: Facts) -> Facts:
     val_acc = get("val_acc")
     val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
     gain = minus(get("permuted_acc"), val_acc)
-    if get("val_per_class", 20) < 20:  # of few images, some permutation is always better
-        gain = None
     counts = [get("probe_images") or 512, get("val_images") or 512]
     noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
     excess = minus(get("polluted_share_train"), get("polluted_share_val"))
