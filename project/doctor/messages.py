@@ -11,6 +11,7 @@ from project.doctor.symptoms import EPOCHS, RANGES, Range, symptoms, training_fa
 
 Facts = dict[str, Any]
 STEPS = 100  # before which a training is not called healthy
+USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
 NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
 ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 WORDS = Path(__file__).with_name("messages.md").read_text(encoding="utf-8")
@@ -71,15 +72,15 @@ def _words(facts: Facts) -> dict[str, Any]:
     if factor:
         why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."
     elif "update_ratio" in facts:
-        why = f"A step changes weights by {update:.1g} of their size; 0.001 is usual."
+        why = f"A step changes weights by {update:.1g} of their size; 0.001 to 0.02 is usual."
     else:
         why = f"The loss rises to {facts.get('loss_peak', 0.0):.0f} times that of guessing."
     words["lr_why"] = why
     words["momentum_option"] = "betas [0.9,0.999]" if facts.get("has_betas") else "momentum 0.9"
-    words["lower_lr"] = lr * (factor or min(10 ** round(math.log10(2e-3 / update)), 0.1))
+    words["lower_lr"] = lr * (factor or min(10 ** round(math.log10(USUAL_UPDATE / update)), 0.1))
     # the trial with this factor amounts to the whole training
     words["higher_lr"] = lr * (
-        max(factor / 3, 3) if factor else min(max(10 ** round(math.log10(1e-3 / update)), 10), 1e4)
+        max(factor / 3, 3) if factor else min(max(10 ** round(math.log10(USUAL_UPDATE / update)), 10), 1e4)
     )
     words["clip"] = facts.get("grad_norm_p90") or 1.0
     words["memory"] = 1 / max(facts.get("decay_per_step") or 1.0, 1e-9)
