@@ -142,7 +142,7 @@ def table(rows: list[Row]) -> list[str]:
     for half, mode in product(HALVES, ("preflight", "training")):
         some = [row for row in rows if (row["half"], row["mode"]) == (half, mode)]
         faults, healthy = [r for r in some if r["expected"] and r["hurts"]], [r for r in some if not r["expected"]]
-        for tool in ("doctor", "autotrainer", "sagemaker")[: 3 if mode == "training" else 1]:
+        for tool in ("doctor", "autotrainer", "sagemaker")[: 0 if not some else 3 if mode == "training" else 1]:
             families = sum(bool(_families(r, tool) & {CAUSES[c].family for c in r["expected"]}) for r in faults)
             causes = sum(r["cause"] in r["expected"] for r in faults)
             cells = [wilson(sum(bool(_families(r, tool)) for r in faults), len(faults)), wilson(families, len(faults))]
