@@ -47,9 +47,10 @@ class Doctor(StepCallback):
         every_n_epochs: See ``DrawingCallback``.
     """
 
-    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm
+    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm, and
+    # is told whether they are the last ones
     examine: Callable[[Trainer, LightningModule], Facts] | None = None
-    judge: Callable[[Trainer], bool] | None = None
+    judge: Callable[[Trainer, bool], bool] | None = None
 
     def __init__(
         self,
@@ -162,12 +163,12 @@ class Doctor(StepCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_new = True
-        self._write(trainer)
+        self._write(trainer, is_last=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
         self._is_new = bool(self._unread["loss"] or self._series["loss"])  # a step was taken
-        self._write(trainer)
+        self._write(trainer, is_last=True)
 
     def _collects(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.silent
@@ -194,7 +195,7 @@ class Doctor(StepCallback):
                 self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(values) - len(finite)
                 self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
 
-    def _write(self, trainer: Trainer) -> bool:
+    def _write(self, trainer: Trainer, is_last: bool = False) -> bool:
         """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
         if not self._is_new or not self._collects(trainer):
             return False
@@ -213,4 +214,4 @@ class Doctor(StepCallback):
         folder.mkdir(parents=True, exist_ok=True)
         with write_atomically(folder / FACTS) as partial:
             partial.write_text(json.dumps(known(self.facts), indent=2) + "\n", encoding="utf-8")
-        return self.judge is not None and self.judge(trainer)
+        return self.judge is not None and self.judge(trainer, is_last)

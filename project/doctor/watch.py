@@ -1,6 +1,5 @@
 """Judge a training while it runs: what ``fit`` adds to the callback ``Doctor``."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.base.log import LogSnapshot
 from callbacks.doctor import Doctor
 from project.doctor.preflight import PreFlight
-from project.doctor.run import RESULT, diagnose_run, in_words, known_causes
+from project.doctor.run import diagnose_run, in_words, known_causes
 from project.errors import debugging, shortened
 
 
@@ -34,34 +33,33 @@ def examine(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
 
 
 class Judge:
-    """Judge a run directory, and print each alarm once."""
+    """Judge a run directory, and print each alarm once per start.
+
+    In training, an alarm counts if two judgements in a row agree, because a network passes through states that look
+    like faults; before the first step and at the end, one is enough.
+    """
 
     def __init__(self, silenced: frozenset[str]) -> None:
         self.silenced = silenced
-        self._printed: set[str] | None = None
+        self._before: set[str] = set()
+        self._printed: set[str] = set()
 
-    def __call__(self, trainer: Trainer) -> bool:
-        """Write doctor.json, print and log a new alarm, and return whether there is one."""
-        run = Path(trainer.default_root_dir)
+    def __call__(self, trainer: Trainer, is_last: bool) -> bool:
+        """Write doctor.json, print and log a new alarm, and return whether there is one that counts."""
         try:
-            if self._printed is None:  # a resumed run has printed its alarm
-                self._printed = alarms(json.loads((run / RESULT).read_text())) if (run / RESULT).is_file() else set()
-            result = diagnose_run(run, self.silenced)
+            result = diagnose_run(Path(trainer.default_root_dir), self.silenced)
         except Exception as error:  # a diagnosis must not end a training
             if debugging():
                 raise
             rank_zero_warn(f"The doctor failed ({type(error).__name__}: {shortened(error)}). Training continues.")
             return False
-        if new := alarms(result) - self._printed:
-            self._printed |= new
-            (cause,) = new  # at most one alarm
+        found = {alarm["cause"] for alarm in result["alarms"]}
+        counts = found if is_last or trainer.global_step == 0 else found & self._before
+        self._before = found
+        for cause in counts - self._printed:  # at most one
+            self._printed.add(cause)
             option = f"--callbacks.doctor.silence '[{cause}]'"
             lines = [line.replace(f"--silence {cause}", option) for line in in_words(result)]
             print("\n".join(lines), flush=True)
             LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
-        return bool(result["alarms"])
-
-
-def alarms(result: dict[str, Any]) -> set[str]:
-    """Return the causes that are alarms in a doctor.json."""
-    return {alarm["cause"] for alarm in result["alarms"]}
+        return bool(counts)

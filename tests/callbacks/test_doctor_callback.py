@@ -103,9 +103,9 @@ def test_modules_other_than_classifiers_have_facts_of_their_steps_only(
 
 def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sample_root: Path) -> None:
     module = make_classifier()
-    nn.init.constant_(module.network.conv2.bias[:4], -1e3)
+    nn.init.constant_(module.network.conv2.bias[:14], -1e3)
     facts = examine(module, sample_root)
-    assert (facts["dead_layer"], facts["dead_share"]) == ("conv2", 0.25)
+    assert (facts["dead_layer"], facts["dead_share"]) == ("conv2", 0.875)
     assert "saturated_share" not in facts
 
     class Saturated(nn.Sequential):
