@@ -70,7 +70,7 @@ def hurts(row: Row, twins: list[dict[str, float]]) -> bool:
 
 
 def run_row(mode: str, change: Callable[[Case], Any], make: Callable[[], Case], epochs: int) -> Row:
-    """Return the last alarm of a case, at whatever time it was raised, its accuracies, and the rules that fire."""
+    """Return the last alarm that a case prints, at whatever time, its accuracies, and the rules that fire."""
     begin, case, own = time.monotonic(), make(), Gradients()
     change(case)
     if mode == "preflight":
@@ -89,19 +89,26 @@ def run_row(mode: str, change: Callable[[Case], Any], make: Callable[[], Case], 
             row["scores"] = scores(case, epochs, 0, watcher(Path(name), facts, results), own, **logging_to(name))
         row |= {"seconds": seconds(begin), "autotrainer": autotrainer(facts, own.facts)}
         row["sagemaker"] = sagemaker(facts, own.facts)
-    alarmed = [each for each in results if each["alarms"]]
-    alarm = alarmed[-1]["alarms"][0] if alarmed else {"cause": "", "family": "", "confidence": ""}
-    row |= {key: alarm[key] for key in ("cause", "family", "confidence")}
-    row["alternatives"] = [each["cause"] for each in alarmed[-1]["alternatives"]] if alarmed else []
     row["alarms"] = [each["alarms"][0]["cause"] if each["alarms"] else each["verdict"] for each in results]
+    row["cause"] = printed(row["alarms"])
+    row["family"] = CAUSES[row["cause"]].family if row["cause"] else ""
+    row["alternatives"] = [each["cause"] for result in results[-1:] for each in result["alternatives"]]
     return row | {"facts": plain(facts)}
+
+
+def printed(judgements: list[str]) -> str:
+    """Return the last cause that a run prints: of the first or last judgement, or of two in a row; "" without one."""
+    pairs = zip(["", *judgements[:-1]], judgements, strict=True)
+    last = len(judgements) - 1
+    shown = [b for number, (a, b) in enumerate(pairs) if b in CAUSES and (a == b or number in (0, last))]
+    return shown[-1] if shown else ""
 
 
 def watcher(run: Path, facts: Row, results: list[Row]) -> Doctor:
     """Return the callback as ``fit`` prepares it, with a judge that appends its results."""
     doctor = Doctor()
 
-    def judge(trainer: Trainer) -> bool:
+    def judge(trainer: Trainer, is_last: bool) -> bool:
         facts.update(read_facts(run))
         results.append(report(facts, {}, frozenset()))
         return False
@@ -142,7 +149,7 @@ def table(rows: list[Row]) -> list[str]:
     for half, mode in product(HALVES, ("preflight", "training")):
         some = [row for row in rows if (row["half"], row["mode"]) == (half, mode)]
         faults, healthy = [r for r in some if r["expected"] and r["hurts"]], [r for r in some if not r["expected"]]
-        for tool in ("doctor", "autotrainer", "sagemaker")[: 3 if mode == "training" else 1]:
+        for tool in ("doctor", "autotrainer", "sagemaker")[: 0 if not some else 3 if mode == "training" else 1]:
             families = sum(bool(_families(r, tool) & {CAUSES[c].family for c in r["expected"]}) for r in faults)
             causes = sum(r["cause"] in r["expected"] for r in faults)
             cells = [wilson(sum(bool(_families(r, tool)) for r in faults), len(faults)), wilson(families, len(faults))]

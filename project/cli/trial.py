@@ -1,4 +1,4 @@
-"""Short trainings that leave nothing behind, with which ``doctor`` tries a remedy."""
+"""Short trainings without files, with which ``doctor`` tries a remedy."""
 
 import logging
 import math

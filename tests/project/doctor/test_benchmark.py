@@ -1,6 +1,6 @@
 import json
 
-from benchmark_doctor import hurts, read, table, wilson, write
+from benchmark_doctor import hurts, printed, read, table, wilson, write
 from doctor_baselines import autotrainer, sagemaker
 
 OWN = {"nonfinite": False, "least_gradient": 1e-4, "least_update": 1e-4, "largest_update": 0.1}
@@ -19,6 +19,13 @@ def test_a_fault_hurts_if_it_is_worse_than_all_twins_or_promises_more() -> None:
     assert not hurts({"scores": {"val": 0.77, "test": 0.80}}, twins)
     assert hurts({"scores": {"val": 0.70, "test": 0.80}}, twins)
     assert hurts({"scores": {"val": 0.99, "test": 0.80}}, twins)
+
+
+def test_an_alarm_in_the_middle_counts_only_if_the_next_judgement_repeats_it() -> None:
+    assert printed(["too_early", "lr_too_high", "healthy"]) == ""
+    assert printed(["too_early", "lr_too_high", "lr_too_high", "healthy"]) == "lr_too_high"
+    assert printed(["leak", "healthy"]) == "leak"
+    assert printed(["healthy", "overfitting"]) == "overfitting"
 
 
 def test_published_rules_are_silent_in_a_healthy_training_and_fire_otherwise() -> None:
