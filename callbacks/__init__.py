@@ -2,6 +2,7 @@
 
 from callbacks.class_report import ClassReport
 from callbacks.confusion_matrix import ConfusionMatrix
+from callbacks.doctor import Doctor
 from callbacks.ema import EMA
 from callbacks.embeddings import Embeddings
 from callbacks.feature_maps import FeatureMaps
@@ -25,6 +26,7 @@ __all__ = [
     "ClassReport",
     "ConfusionMatrix",
     "ConvolutionKernels",
+    "Doctor",
     "Embeddings",
     "FeatureMaps",
     "GradCAM",

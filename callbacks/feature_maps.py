@@ -1,6 +1,6 @@
 """Feature maps of convolutional layers for validation images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,18 +8,15 @@ from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from callbacks.base.images import ImageCallback
 from callbacks.base.log import LogSnapshot
 from callbacks.tools.layers import check_maps, denormalized, forward, hooked, min_max
+from callbacks.tools.outputs import Outputs
 from callbacks.tools.pictures import GREY, enlarge, grid, to_bytes
 from callbacks.tools.transfer import to_cpu
 
 SIDE = 64  # side of an image or map, in pixels
-# activations that a network may call as a module, as a function or as a tensor method
-ACTIVATIONS = {"relu", "relu_", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "tanh"}
-ACTIVATIONS |= {"sigmoid", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "logsigmoid", "rrelu"}
 
 
 class FeatureMaps(ImageCallback):
@@ -48,7 +45,10 @@ class FeatureMaps(ImageCallback):
         self.max_channels = max_channels
 
     def collect(self, trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor) -> tuple[Any, ...]:
-        layers, outputs = self.find_layers(pl_module), Outputs(self.max_channels)
+        def first(output: Tensor) -> Tensor:
+            return output[:, : self.max_channels].clone()  # before an in-place activation
+
+        layers, outputs = self.find_layers(pl_module), Outputs(first, lambda _, output: first(output))
         with hooked(layers, outputs.keep), outputs:
             forward(trainer, pl_module, images)
         maps = {f"before {name}": check_maps(outputs.before.get(name), name) for name in layers}
@@ -65,35 +65,6 @@ class FeatureMaps(ImageCallback):
             cells = torch.stack(rows, 1)  # (images, rows of each, 1 + channels, 3, H, W)
             picture = grid(cells.flatten(0, 2), columns=cells.shape[2])
             log.image(f"feature_maps/{name}", picture, f"Feature maps of {name}, {log.moment}: {content}")
-
-
-class Outputs(TorchFunctionMode):
-    """Record the outputs of layers and of the next activation, whether it is a module or a call in ``forward``.
-
-    Register ``keep`` as the forward hook of each layer. The activation of a layer is the first one called after it that
-    receives as many channels; a norm or a sum may come between them.
-    """
-
-    def __init__(self, max_channels: int) -> None:
-        super().__init__()
-        self.max_channels = max_channels
-        self.before: dict[str, Any] = {}
-        self.after: dict[str, Tensor] = {}
-        self._open: dict[str, int] = {}  # number of channels of the layers whose activation has not been called yet
-
-    def keep(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self.before[name] = output
-        if isinstance(output, Tensor) and output.ndim > 1:
-            self.before[name] = output[:, : self.max_channels].clone()  # copy before an in-place activation
-            self._open[name] = output.shape[1]
-
-    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if self._open and getattr(func, "__name__", "") in ACTIVATIONS and isinstance(output, Tensor):
-            for name in [name for name, channels in self._open.items() if output.shape[1:2] == (channels,)]:
-                self.after[name] = output[:, : self.max_channels].clone()
-                del self._open[name]
-        return output
 
 
 def row(images: Tensor, maps: Tensor) -> Tensor:

@@ -41,11 +41,9 @@ class GradientFlow(StepCallback):
 
 def magnitudes(step: Step) -> tuple[list[str], list[float], list[float]]:
     """Return names of layers, root mean squares of their gradients, and those of updates divided by weights."""
-    gradients, updates, weights = step.gradients(), step.updates(), step.weights()
-    # without norms and biases, half of all parameters, whose updates have other magnitudes
-    names = [name for name in gradients if step.dimensions[name] > 1] or list(gradients)
-    ratios = [updates[name].rms / (weights[name].rms or math.nan) for name in names]
-    return [name.removesuffix(".weight") for name in names], [gradients[name].rms for name in names], ratios
+    gradients = step.gradients()
+    rms, ratios = [gradients[name].rms for name in step.layers], [step.update_ratio(name) for name in step.layers]
+    return [name.removesuffix(".weight") for name in step.layers], rms, ratios
 
 
 def draw_gradient_flow(names: Sequence[str], gradients: Sequence[float], ratios: Sequence[float]) -> Tensor:

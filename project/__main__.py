@@ -25,7 +25,7 @@ commands:
   report    write report.html of a run, or of two side by side: python -m project report last
   sweep     train with several settings:       python -m project sweep --config RECIPE --sweep configs/sweeps/lr.yaml
   find-lr   suggest a learning rate:           python -m project find-lr --config configs/resnet.yaml
-  doctor    find faults before training:       python -m project doctor --config configs/resnet.yaml
+  doctor    find faults before training, or in a run: python -m project doctor --config configs/resnet.yaml, --run last
   runs      list all runs, or compare two:     python -m project runs [compare last best]
   predict   classify images:                   python -m project predict --run last cat.png photos/
   export    write a classifier that runs without this project: python -m project export --run last --format onnx

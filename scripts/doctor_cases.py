@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, StepLR
 
-from datamodules import CutMix, FolderDataModule, MixUp, RandomCrop, SampleDataModule
+from callbacks import EMA
+from datamodules import CutMix, Cutout, FolderDataModule, MixUp, RandomCrop, SampleDataModule
+from datamodules.preparation.cifar10_archive import CLASS_NAMES, read_batches
 from lightning_modules import ImageClassifier
-from lightning_modules.networks import MLP, LeNet, ResNet, SoftmaxRegression, WideResNet
+from lightning_modules.networks import MLP, LeNet, SoftmaxRegression, WideResNet
 from lightning_modules.networks.library import ZooNetwork
+from lightning_modules.networks.resnet import BasicBlock, PadShortcut, stage
 from lightning_modules.optim import OneCycle, ProgressLR, WarmupCosine
 from lightning_modules.optim.param_groups import ParamGroup
 from project.doctor.preflight import PreFlight
@@ -38,29 +41,50 @@ class Case:
     module: type[ImageClassifier] = ImageClassifier
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the module
     trainer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    callbacks: list[Callback] = dataclasses.field(default_factory=list)
 
     def preflight(self) -> PreFlight:
         """Examine the training."""
+        doctor = PreFlight()
+        self.fit(doctor)
+        return doctor
+
+    def fit(self, *callbacks: Callback, seed: int = 0, epochs: int = 6, **options: Any) -> tuple[Trainer, Any]:
+        """Train with options of the Trainer, and return it and the module."""
         data = self.data
         data.setup("fit")
         linked = {name: getattr(data, name) for name in ("class_names", "mean", "std", "image_size", "class_counts")}
         settings = {"optimizer": partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4), "lr_scheduler": OneCycle}
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
+        data.seed = seed  # type: ignore[attr-defined]  # of ImageDataModule
         module = self.module(network=self.network, **(linked | settings | self.settings))
-        doctor = PreFlight()
-        Trainer(
-            accelerator="cpu", callbacks=[doctor], num_sanity_val_steps=0, **({"max_epochs": 6} | QUIET | self.trainer)
-        ).fit(module, datamodule=data)
-        return doctor
+        usual = {"accelerator": "cpu", "num_sanity_val_steps": 0, "max_epochs": epochs, "log_every_n_steps": 10}
+        trainer = Trainer(callbacks=[*self.callbacks, *callbacks], **(usual | QUIET | options | self.trainer))
+        trainer.fit(module, datamodule=data)
+        return trainer, module
+
+
+class Narrow(nn.Module):
+    """ResNet-20 with half the channels."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        stages = [stage(BasicBlock, PadShortcut, a, b, s, 3) for a, b, s in ((8, 8, 1), (8, 16, 2), (16, 32, 2))]
+        self.inner = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), *stages)
+        self.fc = nn.Linear(32, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.inner(images).mean((2, 3)))
 
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "lenet": LeNet,
     "mlp": partial(MLP, hidden=(128, 64), dropout=0.0, image_size=32),
-    "resnet20": partial(ResNet, depth=20),
-    "wide_resnet": partial(WideResNet, depth=10, widen_factor=1),
+    "resnet20": Narrow,
+    "wide_resnet": lambda classes: nn.Sequential(nn.AvgPool2d(2), WideResNet(classes, depth=10, widen_factor=1)),
     "mobilenet": partial(ZooNetwork, function="torchvision.models.mobilenet_v3_small", image_size=32),
 }
+EPOCHS = {"digits": 6, "shapes": 20, "cifar": 8}  # of a healthy training
 CLASSES = ("circle", "square", "triangle", "cross", "ring")
 
 
@@ -87,14 +111,27 @@ def draw_shapes(root: Path, count: int = 600) -> Path:
     return root
 
 
-def data_of(name: str, folder: Path) -> Any:
-    """Return new data: digits, or coloured shapes of which a third is for validation."""
-    options: dict[str, Any] = {"batch_size": 32, "num_workers": 0, "batch_transforms": [RandomCrop(2)]}
+def write_cifar(archive: Path, root: Path, per_class: int = 200) -> None:
+    """Write a folder of the first CIFAR-10 images of each class."""
+    batch = next(iter(read_batches(archive, ["test"])))
+    for label, name in enumerate(CLASS_NAMES):
+        (root / name).mkdir(parents=True)
+        for number in np.flatnonzero(batch.labels == label)[:per_class]:
+            Image.fromarray(batch.pixels[number]).save(root / name / f"{number}.png")
+
+
+def data_of(name: str, folder: Path, archive: Path | None = None) -> Any:
+    """Return new data: digits, coloured shapes, or CIFAR-10 images, of which a fifth each is for val and test."""
+    options: dict[str, Any] = {
+        "batch_size": 64 if name == "cifar" else 32,
+        "num_workers": 0,
+        "batch_transforms": [RandomCrop(2)],
+    }
     if name == "digits":
         return SampleDataModule(root=str(folder / "digits"), **options)
-    if not (folder / "shapes").exists():
-        draw_shapes(folder / "shapes")
-    return FolderDataModule(root=str(folder / "shapes"), fractions=(0.6, 0.3, 0.1), **options)
+    if not (folder / name).exists():
+        draw_shapes(folder / name) if archive is None or name == "shapes" else write_cifar(archive, folder / name)
+    return FolderDataModule(root=str(folder / name), fractions=(0.6, 0.2, 0.2), **options)
 
 
 # Changes of a case
@@ -257,6 +294,8 @@ def pixels(split: str, change: Callable[[Any, Any], None]) -> Callable[[Case], N
 
         def changed(stage: str) -> None:
             setup(stage)
+            if stage != "fit":
+                return
             datasets: Any = case.data.datasets  # type: ignore[attr-defined]  # of ImageDataModule
             for each in datasets.values():
                 each.pixels, each.rows, each.cache = each.pixels[each.rows].clone(), None, None
@@ -326,6 +365,127 @@ def conflict(dataset: Any, train: Any) -> None:
     dataset.targets[:count] = (dataset.targets[-count:] + 1) % (int(dataset.targets.max()) + 1)
 
 
+def some_labels(
+    share: float, new: Callable[[Tensor, int], Tensor], of: int | None = None
+) -> Callable[[Any, Any], None]:
+    """Return a change of a share of the labels, or of those of one class."""
+
+    def apply(dataset: Any, train: Any) -> None:
+        draw = torch.Generator().manual_seed(1)
+        chosen = torch.rand(len(dataset.targets), generator=draw) < share
+        chosen &= (dataset.targets == of) if of is not None else True
+        dataset.targets[chosen] = new(dataset.targets, int(dataset.targets.max()) + 1)[chosen]
+
+    return apply
+
+
+def random_labels(targets: Tensor, classes: int) -> Tensor:
+    """Return random labels."""
+    return torch.randint(classes, targets.shape, generator=torch.Generator().manual_seed(2))
+
+
+def swap(targets: Tensor, classes: int) -> Tensor:
+    """Exchange the first two classes."""
+    return torch.where(targets < 2, 1 - targets, targets)
+
+
+def keep(chosen: Callable[[Tensor], Tensor]) -> Callable[[Any, Any], None]:
+    """Return a change that keeps the images that a function of their classes chooses."""
+
+    def apply(dataset: Any, train: Any) -> None:
+        rows = chosen(dataset.targets).nonzero()[:, 0]
+        dataset.pixels, dataset.targets = dataset.pixels[rows], dataset.targets[rows]
+        dataset.files = [dataset.files[row] for row in rows.tolist()]
+
+    return apply
+
+
+def few(count: int) -> Callable[[Any, Any], None]:
+    """Return a change that keeps some images of each class."""
+    return keep(lambda t: sum(((t == each) & ((t == each).cumsum(0) <= count) for each in t.unique()), t < 0))
+
+
+def mark(dataset: Any, train: Any) -> None:
+    """Draw a square whose place depends on the class."""
+    for row, label in enumerate(dataset.targets.tolist()):
+        top, left = 8 * (label // 4) + 1, 8 * (label % 4) + 1
+        dataset.pixels[row, :, top : top + 6, left : left + 6] = 255
+
+
+class Noise:
+    """A transform of batches that replaces pixels by noise."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __call__(self, images: Tensor, targets: Tensor, draw: Any) -> tuple[Tensor, Tensor]:
+        noise = torch.randint(0, 256, images.shape, generator=draw.generator).to(images.dtype)
+        masks = torch.rand((len(images), 1, *images.shape[2:]), generator=draw.generator) < self.share
+        return torch.where(masks, noise, images), targets
+
+
+def inner(change: Callable[[Any], Any]) -> Callable[[Case], None]:
+    """Return a change of all weight layers but the last."""
+
+    def apply(network: nn.Module) -> None:
+        for layer in [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)][:-1]:
+            with torch.no_grad():
+                change(layer)
+
+    return around(apply)
+
+
+def kill(layer: Any) -> None:
+    """Give nine tenths of the units a bias that no image overcomes."""
+    if layer.bias is not None:
+        layer.bias[: 9 * len(layer.bias) // 10] = -100
+
+
+def drop(p: float) -> Callable[[Case], None]:
+    """Return a change that puts dropout before the last layer."""
+
+    def apply(network: nn.Module) -> None:
+        name, last = [each for each in network.named_modules() if isinstance(each[1], nn.Linear)][-1]
+        network.set_submodule(name, nn.Sequential(nn.Dropout(p), last))
+
+    return around(apply)
+
+
+def norms(**changes: Any) -> Callable[[Case], None]:
+    """Return a change of attributes of batch norms."""
+
+    def apply(network: nn.Module) -> None:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.__dict__.update(changes)
+
+    return around(apply)
+
+
+def deep(activation: type[nn.Module], scale: float, depth: int) -> Callable[[Case], None]:
+    """Return a change to a deep network of linear layers."""
+
+    def build(classes: int) -> nn.Module:
+        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(3072, 64), activation()]
+        for _ in range(depth):
+            layers += [nn.Linear(64, 64), activation()]
+        for layer in layers[1::2]:
+            layer.weight.data.mul_(scale)  # type: ignore[union-attr,operator]  # of nn.Linear
+        return nn.Sequential(*layers, nn.Linear(64, classes))
+
+    return lambda case: setattr(case, "network", build)
+
+
+def both(*changes: Callable[[Case], Any]) -> Callable[[Case], None]:
+    """Return several changes as one."""
+    return lambda case: [change(case) for change in changes] and None
+
+
+def two_units(classes: int) -> nn.Module:
+    """Return a network that is too small."""
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 2), nn.Tanh(), nn.Linear(2, classes))
+
+
 def batch_size(count: int) -> Callable[[Case], None]:
     """Return a change of the batch size."""
     return lambda case: setattr(case.data, "batch_size", count)
@@ -351,6 +511,11 @@ def sgd(**changes: Any) -> Callable[[Case], None]:
     return settings(optimizer=partial(SGD, **({"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4} | changes)))
 
 
+def adam(lr: float) -> Callable[[Case], None]:
+    """Return a change to Adam with a constant learning rate."""
+    return settings(optimizer=partial(Adam, lr=lr), lr_scheduler=None)
+
+
 def track_no_statistics(network: nn.Module) -> None:
     """Remove the running statistics of batch norm."""
     for layer in network.modules():
@@ -367,14 +532,12 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "conflicting_labels": ("conflicting_labels", pixels("train", conflict)),
     "leak": ("leak", pixels("val", leak)),
     "val_inverted": (
-        ("shifted_split", "val_brightness", "val_normalization"), pixels("val", set_pixels(torch.bitwise_not))
+        ("shifted_split", "val_normalization"), pixels("val", set_pixels(torch.bitwise_not))
     ),
-    "labels_off_by_one": ("permuted_labels", pixels("val", relabel(lambda t, n: (t + 1) % n))),
-    "labels_reversed": ("permuted_labels", pixels("val", relabel(lambda t, n: n - 1 - t))),
-    "val_bgr": ("swapped_channels", lambda case: case.data.eval_transforms.append(partial(torch.flip, dims=(0,)))),
-    "val_bgr_files": ("swapped_channels", pixels("val", set_pixels(lambda x: x.flip(1)))),
-    "val_not_normalized": (("val_normalization", "val_brightness"), received(("val",), lambda x: x * 0.25 + 0.5)),
-    "val_normalized_twice": (("val_normalization", "val_brightness"), received(("val",), lambda x: (x - 0.5) / 0.25)),
+    "val_bgr": ("val_normalization", lambda case: case.data.eval_transforms.append(partial(torch.flip, dims=(0,)))),
+    "val_bgr_files": ("val_normalization", pixels("val", set_pixels(lambda x: x.flip(1)))),
+    "val_not_normalized": ("val_normalization", received(("val",), lambda x: x * 0.25 + 0.5)),
+    "val_normalized_twice": ("val_normalization", received(("val",), lambda x: (x - 0.5) / 0.25)),
     "normalized_twice": ("large_inputs", received(("train", "val"), lambda x: (x - 0.5) / 0.25)),
     "not_scaled": ("large_inputs", received(("train", "val"), lambda x: (x + 2) * 64)),
     "scaled_twice": ("small_inputs", received(("train", "val"), lambda x: x / 255)),
@@ -430,13 +593,44 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "dropout_in_eval": ("noisy_evaluation", after(lambda y: F.dropout(y, 0.5, training=True))),
     "no_statistics": (("norms_use_batches", "mixes_images"), around(track_no_statistics)),
 }  # fmt: skip
+WEAK_STEPS = ("lr_too_low", "clip_too_tight")
+LABELS = ("noisy_labels", "random_labels")
+TRAINING: dict[str, tuple[str | tuple[str, ...], Change]] = {  # faults that training shows
+    "few_images": ("overfitting", both(pixels("train", few(6)), settings(lr_scheduler=None), trainer(max_epochs=60))),
+    "noise_40": ("noisy_labels", both(pixels("train", some_labels(0.4, random_labels)), trainer(max_epochs=20))),
+    "noise_70": (LABELS, both(pixels("train", some_labels(0.7, random_labels)), trainer(max_epochs=20))),
+    "random": (LABELS, both(pixels("train", some_labels(1, random_labels)), trainer(max_epochs=30))),
+    "swapped_val": (("classes_swapped", "permuted_labels"), pixels("val", relabel(swap))),
+    "swapped_train": (("classes_swapped", "permuted_labels"), pixels("train", relabel(swap))),
+    "polluted": (("class_polluted", "noisy_labels"), pixels("train", some_labels(0.6, lambda t, n: t * 0 + 1, of=0))),
+    "imbalance": ("imbalance", pixels("train", keep(lambda t: (t < 2) | ((t >= 2) & (t.cumsum(0) % 29 == 0))))),
+    "mark": ("shortcut", pixels("train", mark)),
+    "noise_in_pixels": ("augmentation_too_strong", mixing(Noise(0.97))),
+    "cutout": ("augmentation_too_strong", mixing(Cutout(32))),
+    "negative_bias": (("dead_units", "init_too_large"), inner(kill)),
+    "dead_by_lr": (("lr_too_high", "dead_units", "exploding_gradients"), sgd(lr=1.0)),
+    "sigmoid_10": ("vanishing_gradients", deep(nn.Sigmoid, 1, 10)),
+    "tanh_30": (("saturation", "init_too_large"), deep(nn.Tanh, 30, 4)),
+    "momentum_of_norms": ("stale_batch_norm", norms(momentum=1e-4)),
+    "dropout_95": ("dropout_too_high", drop(0.95)),
+    "clip_1e-3": (WEAK_STEPS, trainer(gradient_clip_val=1e-3)),
+    "decay_.2": (("weight_decay_too_strong", "weights_forgotten"), sgd(weight_decay=0.2)),
+    "lr_5": (("lr_too_high", "exploding_gradients"), sgd(lr=5.0)),
+    "adam_lr_.3": (("lr_too_high", "dead_units"), settings(optimizer=partial(Adam, lr=0.3))),
+    "lr_1e-4": ("lr_too_low", sgd(lr=1e-4)),
+    "bf16_weights": ("updates_rounded_away", both(trainer(precision="bf16-true"), adam(1e-4))),
+    "two_units": ("network_too_small", network(two_units)),
+}  # fmt: skip
 ONLY = {  # networks or data that a fault needs
     **dict.fromkeys(("val_bgr", "val_bgr_files"), COLOR),
-    **dict.fromkeys(("tiny_batch", "no_statistics"), NORM),
+    **dict.fromkeys(("tiny_batch", "no_statistics", "momentum_of_norms"), NORM),
+    **dict.fromkeys(("sigmoid_10", "tanh_30", "two_units"), ("mlp", "resnet20")),  # they replace the network
+    "negative_bias": ("lenet", "mlp"),
     "no_activation": FUNCTIONAL,
     **dict.fromkeys(("large_init", "small_init"), ("lenet", "mlp")),  # batch norm removes the scale
     "only_max_pooling": ("lenet",),
 }
+CYCLE = {"base_lr": 1e-3, "max_lr": 0.1, "step_size_up": 20}
 HEALTHY: dict[str, Change] = {
     "plain": settings(),
     "constant_lr": settings(lr_scheduler=None),
@@ -466,13 +660,19 @@ HEALTHY: dict[str, Change] = {
     "balanced": lambda case: setattr(case.data, "sampler", "balanced"),
     "class_weights": settings(class_weights="balanced"),
     "layer_rates": settings(layer_decay=0.8, no_decay=True),
+    "dropout_.3": drop(0.3),
+    "ema": lambda case: case.callbacks.append(EMA(0.9)),
+    "cyclic": settings(lr_scheduler=partial(CyclicLR, mode="triangular2", **CYCLE), lr_interval="step"),
+    "plateau_first": both(sgd(lr=0.02), initialized(lambda w: w.mul_(0.5)), trainer(max_epochs=30)),
+    "long": trainer(max_epochs=30),
     "unfreezes": lambda case: case.settings.update(param_groups=[ParamGroup("[!f]*.weight", unfreeze_epoch=2)]),
 }
 
 
 def applies(fault: str, network: str, data: str) -> bool:
     """Return whether a fault can be planted into a network and data."""
-    return ONLY.get(fault, network) in (network, data) or network in ONLY.get(fault, ())
+    needed = ONLY.get(fault, network)
+    return bool({network, data} & ({needed} if isinstance(needed, str) else {*needed}))
 
 
 def folder() -> Path:

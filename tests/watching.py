@@ -69,9 +69,9 @@ def decode(event: ImageEvent) -> torch.Tensor:
 
 
 def all_callbacks(**options: int) -> list[Callback]:
-    """Return one of each callback that draws or logs, every epoch."""
+    """Return one of each callback that draws or logs, every epoch; without Doctor, which computes in each step."""
     every = {"every_n_epochs": 1} | options
     once = ("Hyperparameters", "LearningCurves", "NetworkGraph", "Throughput")
-    others = [name for name in ours.__all__ if name not in ("EMA", "FeatureMaps", "TerminateOnNaN")]
+    others = [name for name in ours.__all__ if name not in ("Doctor", "EMA", "FeatureMaps", "TerminateOnNaN")]
     watchers = (getattr(ours, name)(**({} if name in once else every)) for name in others)
     return [FeatureMaps(["conv?", "pool1"], **every), *watchers]

@@ -1,5 +1,6 @@
 """Collect statistics of weights, gradients and updates of one step once for all callbacks that use them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -38,6 +39,18 @@ class Step:
         copies = {name: grad.clone() if grad.device.type == "cpu" else grad for name, grad in gradients.items()}
         self.weights, self.gradients = gather_later(self._before), gather_later(copies)
         self.updates: Callable[[], dict[str, Histogram]] = gather_later({})
+
+    @property
+    def layers(self) -> list[str]:
+        """The parameters of two or more dimensions that have a gradient; all that have one if there are none.
+
+        Norms and biases, half of all parameters, have gradients and updates of other magnitudes.
+        """
+        return [name for name in self._moving if self.dimensions[name] > 1] or self._moving
+
+    def update_ratio(self, name: str) -> float:
+        """Return the root mean square of a parameter's update, divided by that of the parameter; NaN if that is 0."""
+        return self.updates()[name].rms / (self.weights()[name].rms or math.nan)
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -83,6 +96,10 @@ class StepCallback(DrawingCallback):
         step, self._step = self._step, None
         _steps.pop(trainer, None)  # all callbacks have a reference by now; another one would keep its copies in memory
         step.finish()
+        self.use(trainer, step)
+
+    def use(self, trainer: Trainer, step: Step) -> None:
+        """Use the statistics now, in training; by default, ``draw`` uses them in the background thread."""
         self.draw_later(trainer, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -36,6 +36,11 @@ class Histogram(NamedTuple):
         return (self.sum_squares / self.num) ** 0.5 if self.num else float("nan")
 
     @property
+    def zeros(self) -> int:
+        """Number of values that are zero, or below 1e-12 in magnitude."""
+        return dict(zip(self.bucket_limits, self.bucket_counts, strict=True)).get(EDGES[0], 0)
+
+    @property
     def quantiles(self) -> list[float]:
         """The ``QUANTILES``, if values are uniform within a bucket."""
         edges = np.clip([self.min, *self.bucket_limits], self.min, self.max)

@@ -27,6 +27,7 @@ from project.cli.parser import Parser, parse, text_to_save
 from project.cli.precision import set_precision
 from project.cli.progress import NetworkSummary, print_metrics, progress
 from project.cli.run_files import RunFiles
+from project.doctor.watch import add_judgement
 from project.errors import UsageError, debugging, shortened
 from project.resume.checkpoint import Checkpoint, EpochKeeper
 from project.resume.checkpoint_io import use_atomic_io
@@ -154,6 +155,7 @@ class CLI(LightningCLI):
             config["enable_model_summary"] = False  # or Lightning reports that there is one already
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
+        add_judgement(given)
         always = [*always, *overrides(self.resume)]
         # the first three run before all other callbacks
         config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]

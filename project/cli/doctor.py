@@ -1,23 +1,21 @@
 """Diagnose a training before it starts."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ActionYesNo
+from jsonargparse.typing import PositiveFloat
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from atomic_files import write_atomically
 from project.cli.cli import CLI, run
 from project.cli.match_data import match_data
-from project.doctor.causes import CAUSES
-from project.doctor.messages import report, terminal
+from project.doctor.messages import report
 from project.doctor.preflight import PreFlight
-from project.errors import RunError, did_you_mean
+from project.doctor.run import RESULT, in_words, known_causes, write_result
+from project.errors import RunError
 from project.resume.rng import random_state, set_random_state
 from project.runs.folders import create_folder
-
-RESULT = "doctor.json"
 
 
 class Doctor(CLI):
@@ -26,15 +24,13 @@ class Doctor(CLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
         parser.add_argument("--silence", type=str, default="", help="doctor: causes that are no alarms, with commas.")
+        parser.add_argument("--treat", action=ActionYesNo, default=False, help="doctor: try the remedy of the alarm.")
+        parser.add_argument("--minutes", type=PositiveFloat, default=5.0, help="doctor: time for --treat.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume.file is not None:
             raise RunError("Expected no --run and no --ckpt_path for doctor, because it examines a new training.")
-        self.silenced = frozenset(filter(None, self.config["fit"].silence.split(",")))
-        for name in self.silenced - CAUSES.keys():
-            raise RunError(
-                f"Expected a cause of docs/doctor.md at --silence, but got {name!r}.{did_you_mean(name, CAUSES)}"
-            )
+        self.silenced = known_causes(filter(None, self.config["fit"].silence.split(",")))
         match_data(self.datamodule, self.resume, self.trained, self.published)
         self.datamodule.num_workers = 0  # it reads a few images
         self.model.use_compile = False  # of ImageModule; it would take longer than all checks
@@ -58,12 +54,15 @@ def doctor(args: list[str]) -> Path:
     state = random_state()
     try:
         cli: Any = run(["fit", *args], Doctor)
+        result, config = report(cli.preflight.facts, cli.preflight.failed, cli.silenced), cli.config["fit"]
+        path = create_folder(Path(config.runs_dir) / "doctor") / RESULT
+        write_result(result, path)
+        print("\n".join([*in_words(result), f"Result: {path}"]), flush=True)
+        if config.treat:
+            from project.cli.trial import try_remedy  # a subclass of Doctor
+
+            print(try_remedy(args, result, config.minutes), flush=True)
+            write_result(result, path)
     finally:
         set_random_state(state)
-    result = report(cli.preflight.facts, cli.preflight.failed, cli.silenced)
-    path = create_folder(Path(cli.config["fit"].runs_dir) / "doctor") / RESULT
-    with write_atomically(path) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    checked = len(CAUSES.keys() - {*result["not_checked"]})
-    print("\n".join([*terminal(result, checked), f"Result: {path}"]), flush=True)
     return path

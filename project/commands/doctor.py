@@ -1,14 +1,41 @@
-"""``doctor``: examine data, network, loss and optimizer before training, and say what is wrong."""
+"""``doctor``: say what is wrong with a training, before it starts, or from what a run recorded."""
 
 from pathlib import Path
+
+from project.commands.light_parser import LightParser
+from project.doctor.run import RESULT, diagnose_run, in_words, known_causes, write_result
+from project.runs.config import CONFIG
+from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:
     """Print a diagnosis, and return the path of its doctor.json.
 
     Raises:
+        RunError: There is no such run, or it has no facts.
         SystemExit: The command line is invalid, or the network cannot be built.
     """
+    if any(arg.partition("=")[0] == "--run" for arg in args):
+        return of_run(args)
     from project.cli.doctor import doctor  # imports torch, which takes seconds
 
     return doctor(args)
+
+
+def of_run(args: list[str]) -> Path:
+    """Diagnose a run, finished or not."""
+    parser = LightParser("doctor", "Say what is wrong with a run, from what the callback `doctor` recorded.")
+    parser.add_argument("--run", required=True, help="Run directory, its name in runs_dir, `last` or `best`.")
+    parser.add_argument("--silence", default="", help="Causes that are no alarms, with commas.")
+    parser.add_argument("--treat", action="store_true", help="Try the remedy of the alarm in short trainings.")
+    parser.add_argument("--minutes", type=float, default=5.0, help="Time for --treat.")
+    options = parser.parse_args(args)
+    folder = find_run(options.run, options.runs_dir)
+    result = diagnose_run(folder, known_causes(filter(None, options.silence.split(","))))
+    print("\n".join([*in_words(result), f"Result: {folder / RESULT}"]), flush=True)
+    if options.treat:
+        from project.cli.trial import try_remedy  # imports torch, which takes seconds
+
+        print(try_remedy(["--config", str(folder / CONFIG)], result, options.minutes))
+        write_result(result, folder / RESULT)
+    return folder / RESULT

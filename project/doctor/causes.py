@@ -2,142 +2,137 @@
 
 from typing import NamedTuple
 
-STAGES = ("data", "labels", "input", "wiring", "initialization", "loss", "optimizer", "schedule", "evaluation")
+# from the first to the last that an image meets: of two equally strong causes, the one upstream is the root
+FAMILIES = (
+    *("data", "split", "labels", "input", "augmentation", "wiring", "initialization", "activation", "loss"),
+    *("precision", "clipping", "weight_decay", "optimizer", "learning_rate", "dropout", "schedule", "batch_size"),
+    *("batch_norm", "evaluation", "overfitting", "capacity", "length"),
+)
 ALARM = 0.5  # strength from which a cause is an alarm
 CONFIDENCE = {"sure": 0.9, "likely": 0.7, "possible": ALARM}
+LIKELY, POSSIBLE = 0.89, 0.69  # limits of causes whose evidence has other explanations
 
 
 class Cause(NamedTuple):
-    """A cause of bad training.
+    """A cause of bad training; names are separated by spaces.
 
     Attributes:
-        family: Family of the issue's schema, such as "learning_rate".
-        stage: One of ``STAGES``; of two equally strong causes, the one upstream is the root.
-        needs: Symptoms that must all be present; the weakest one is the strength of the cause.
+        family: One of ``FAMILIES``.
+        needs: Symptoms that must all be present; the weakest one is the strength of the cause. ``|`` separates
+            alternatives, of which the strongest counts.
         excluded_by: Symptoms that exclude it.
         explains: Causes that it produces, which are then no alarms of their own.
-        limit: The most that its strength can be, where the evidence has other explanations.
+        limit: The most that its strength can be.
     """
 
     family: str
-    stage: str
-    needs: tuple[str, ...]
-    excluded_by: tuple[str, ...] = ()
-    explains: tuple[str, ...] = ()
+    needs: str
+    excluded_by: str = ""
+    explains: str = ""
     limit: float = 1.0
 
 
+GAP = "overfitting random_labels"  # consequences of validation that does not fit training
+WEAK = "network_too_small augmentation_too_strong dead_units saturation vanishing_gradients"
 OPTIMIZER = (
-    "lr_too_high",
-    "lr_too_low",
-    "weight_decay_too_strong",
-    "momentum_too_high",
-    "eps_too_large",
-    "clip_too_tight",
+    "lr_too_high lr_too_low weight_decay_too_strong momentum_too_high eps_too_large clip_too_tight updates_rounded_away"
 )
-UNTRAINABLE = ("cannot_memorize", *OPTIMIZER)
-INIT = ("init_too_large", "init_too_small")
+STUCK = f"cannot_memorize exploding_gradients {OPTIMIZER} {WEAK}"  # consequences of what cannot be trained
+SLOW = f"lr_too_low {WEAK}"  # consequences of steps that are too small
+VAL_DIFFERS = f"shifted_split shortcut permuted_labels stale_batch_norm {GAP}"
+BLOCKED = f"ignores_pixels init_too_small no_activation {STUCK}"  # by layers without gradient
 
-NO_SIGMOID = ("probabilities", "rectified_outputs")
-BLOCKED = ("ignores_pixels", "init_too_small", *UNTRAINABLE)  # by layers without gradient
-
+# fmt: off
 CAUSES = {
-    "constant_images": Cause("data", "data", ("constant_images",), explains=("conflicting_labels",)),
-    "leak": Cause("split", "data", ("near_duplicates",), limit=0.89),
-    "shifted_split": Cause("split", "data", ("separable_splits",), limit=0.89),
-    "conflicting_labels": Cause("labels", "labels", ("conflicting_labels",)),
-    "permuted_labels": Cause("labels", "labels", ("permuted_labels",), ("separable_splits",)),
-    "nan_images": Cause(
-        "input",
-        "input",
-        ("nonfinite_images",),
-        explains=("loss_not_finite", "val_normalization", "ignores_pixels", *UNTRAINABLE, *INIT),
-    ),
-    "swapped_channels": Cause("input", "input", ("swapped_channels",), explains=("shifted_split", "val_normalization")),
-    "val_normalization": Cause(
-        "input", "input", ("val_scale_differs",), explains=("shifted_split", "augmented_normalization")
-    ),
-    "val_brightness": Cause(
-        "input", "input", ("val_mean_differs",), ("val_scale_differs",), ("shifted_split",), limit=0.89
-    ),
-    "augmented_normalization": Cause(
-        "input", "input", ("augmented_scale_differs",), ("val_scale_differs",), limit=0.89
-    ),
-    "large_inputs": Cause(
-        "input", "input", ("large_inputs",), explains=("val_normalization", "init_too_large", *UNTRAINABLE)
-    ),
-    "small_inputs": Cause("input", "input", ("small_inputs",), explains=("val_normalization", *INIT, *UNTRAINABLE)),
-    "loss_detached": Cause("wiring", "wiring", ("loss_without_gradient",), explains=("detached_layers", *UNTRAINABLE)),
-    "unregistered_layers": Cause(
-        "wiring", "wiring", ("unregistered",), explains=("not_optimized", "mixes_images", *UNTRAINABLE)
-    ),
-    "not_optimized": Cause("wiring", "wiring", ("not_optimized",), explains=UNTRAINABLE),
-    "frozen_by_accident": Cause("wiring", "wiring", ("frozen_random",), explains=UNTRAINABLE, limit=0.89),
-    "detached_layers": Cause("wiring", "wiring", ("no_gradient",), ("symmetric", "constant_outputs"), BLOCKED),
-    "ignores_input": Cause(
-        "wiring",
-        "wiring",
-        ("constant_outputs",),
-        ("symmetric", "fading_signal"),
-        ("ignores_pixels", "no_activation", "detached_layers", *UNTRAINABLE),
-    ),
-    "ignores_pixels": Cause(
-        "wiring", "wiring", ("blind_pixels",), ("constant_outputs", "rectified_outputs"), limit=0.89
-    ),
-    "mixes_images": Cause(
-        "wiring",
-        "wiring",
-        ("mixes_images",),
-        ("norms_of_batches", "training_modules"),
-        ("wrong_objective", *UNTRAINABLE),
-    ),
-    "no_activation": Cause("activation", "wiring", ("affine",), ("constant_outputs",)),
-    "symmetric_init": Cause(
-        "initialization", "initialization", ("symmetric",), explains=("ignores_input", "detached_layers", *BLOCKED)
-    ),
-    "init_too_large": Cause("initialization", "initialization", ("large_first_loss",), explains=UNTRAINABLE),
-    "init_too_small": Cause("initialization", "initialization", ("fading_signal",), explains=UNTRAINABLE),
-    "loss_not_finite": Cause("loss", "loss", ("loss_not_finite",)),
-    "softmax_twice": Cause(
-        "loss", "loss", ("probabilities", "bounded_below"), explains=("bounded_outputs", *UNTRAINABLE)
-    ),
-    "bounded_outputs": Cause("loss", "loss", ("unit_outputs", "bounded_below"), NO_SIGMOID, UNTRAINABLE),
-    "rectified_outputs": Cause("loss", "loss", ("rectified_outputs",), explains=("ignores_pixels", *UNTRAINABLE)),
-    "rewards_errors": Cause("loss", "loss", ("rewards_errors",), explains=("wrong_objective", *UNTRAINABLE)),
-    "wrong_objective": Cause("loss", "loss", ("memorizes_wrongly",), ("mixes_images",), UNTRAINABLE),
-    "smoothing_too_high": Cause("loss", "loss", ("little_range",), ("rewards_errors",), UNTRAINABLE),
-    "loss_is_sum": Cause("loss", "loss", ("sum_over_batch", "trial_fails", "lower_lr_learns"), explains=OPTIMIZER),
-    "clip_too_tight": Cause("clipping", "optimizer", ("trial_fails", "clip_off_learns"), explains=("lr_too_low",)),
-    "weight_decay_too_strong": Cause(
-        "weight_decay", "optimizer", ("trial_fails", "decay_off_learns"), explains=("lr_too_high",)
-    ),
-    "weights_forgotten": Cause("weight_decay", "optimizer", ("fast_decay",), ("trial_fails",)),
-    "momentum_too_high": Cause(
-        "optimizer", "optimizer", ("high_momentum",), explains=("lr_too_high", "weights_forgotten"), limit=0.89
-    ),
-    "eps_too_large": Cause("optimizer", "optimizer", ("trial_fails", "usual_eps_learns"), explains=("lr_too_low",)),
-    "lr_too_high": Cause("learning_rate", "optimizer", ("trial_fails", "lower_lr_learns"), ("nothing_learns",)),
-    "lr_too_low": Cause(
-        "learning_rate",
-        "optimizer",
-        ("trial_fails", "training_too_short_for_lr"),
-        ("nothing_learns", "lower_lr_learns"),
-    ),
-    "cannot_memorize": Cause("wiring", "optimizer", ("trial_fails", "nothing_learns"), limit=0.69),
-    "lr_zero_early": Cause("schedule", "schedule", ("idle_half",)),
-    "peak_too_late": Cause("schedule", "schedule", ("late_peak",), ("idle_half",), limit=0.89),
-    "batch_too_small": Cause("batch_norm", "schedule", ("small_batches",), limit=0.89),
-    "eval_without_effect": Cause("evaluation", "evaluation", ("training_modules",)),
-    "norms_use_batches": Cause("batch_norm", "evaluation", ("norms_of_batches", "mixes_images"), limit=0.89),
-    "noisy_evaluation": Cause("evaluation", "evaluation", ("noisy_evaluation",), ("training_modules",)),
+    "constant_images": Cause("data", "constant_images", explains="conflicting_labels"),
+    "imbalance": Cause("data", "imbalanced rare_classes_missed", explains="class_polluted"),
+    "shortcut": Cause("data", "fast_fit val_fails", "permuted_clearly swapped eval_differs",
+        f"shifted_split {GAP}", LIKELY),
+    "leak": Cause("split", "near_duplicates", limit=LIKELY),
+    "shifted_split": Cause("split", "separable_splits", explains=GAP, limit=LIKELY),
+    "conflicting_labels": Cause("labels", "conflicting_labels", explains="noisy_labels"),
+    "permuted_labels": Cause("labels", "permuted permuted_clearly many_classes", explains=f"noisy_labels {GAP}"),
+    "classes_swapped": Cause("labels", "swapped", "swapped_in_train many_classes", f"noisy_labels {GAP}"),
+    "class_polluted": Cause("labels", "one_confusion only_in_train | full_confusion memorized", "swapped",
+        "noisy_labels", LIKELY),
+    "random_labels": Cause("labels", "train_ahead val_at_chance", "fast_fit permuted_clearly swapped",
+        "overfitting dead_units", LIKELY),
+    "noisy_labels": Cause("labels", "val_ahead many_errors", explains="network_too_small dead_units", limit=LIKELY),
+    "nan_images": Cause("input", "nonfinite_images",
+        explains=f"loss_not_finite val_normalization ignores_pixels init_too_large init_too_small {STUCK}"),
+    "val_normalization": Cause("input", "val_pixels_differ | eval_transforms_hurt", explains=VAL_DIFFERS),
+    "large_inputs": Cause("input", "large_inputs",
+        explains=f"val_normalization init_too_large loss_not_finite {STUCK}"),
+    "small_inputs": Cause("input", "small_inputs", explains=f"val_normalization init_too_small {STUCK}"),
+    "augmentation_too_strong": Cause("augmentation",
+        "augmentation_destroys underfits | augmented_unreadable underfits", "large_updates small_updates",
+        "network_too_small dead_units", LIKELY),
+    "augmentation_changes_class": Cause("augmentation", "transforms_help",
+        "val_pixels_differ permuted_clearly swapped stale_statistics not_learning", GAP, LIKELY),
+    "loss_detached": Cause("wiring", "loss_without_gradient", explains=f"detached_layers {STUCK}"),
+    "unregistered_layers": Cause("wiring", "unregistered", explains=f"not_optimized mixes_images {STUCK}"),
+    "not_optimized": Cause("wiring", "not_optimized", explains=STUCK),
+    "frozen_by_accident": Cause("wiring", "frozen_random", explains=STUCK, limit=LIKELY),
+    "detached_layers": Cause("wiring", "no_gradient", "symmetric constant_outputs", BLOCKED),
+    "ignores_input": Cause("wiring", "constant_outputs", "symmetric fading_signal",
+        f"ignores_pixels no_activation detached_layers {STUCK}"),
+    "ignores_pixels": Cause("wiring", "blind_pixels", "constant_outputs rectified_outputs", limit=LIKELY),
+    "mixes_images": Cause("wiring", "mixes_images", "norms_of_batches training_modules", f"wrong_objective {STUCK}"),
+    "no_activation": Cause("activation", "affine", "constant_outputs", "network_too_small"),
+    "symmetric_init": Cause("initialization", "symmetric", explains=f"ignores_input detached_layers {BLOCKED}"),
+    "init_too_large": Cause("initialization", "large_first_loss", explains=f"loss_not_finite {STUCK}"),
+    "init_too_small": Cause("initialization", "fading_signal", explains=STUCK),
+    "dead_units": Cause("activation", "dead underfits", explains="vanishing_gradients network_too_small lr_too_low"),
+    "saturation": Cause("activation", "saturated underfits",
+        explains="vanishing_gradients network_too_small lr_too_low"),
+    "vanishing_gradients": Cause("activation", "fading_updates underfits", explains="network_too_small lr_too_low"),
+    "loss_not_finite": Cause("loss", "loss_not_finite | nonfinite_steps", "loss_exploded large_updates scaler_skips"),
+    "softmax_twice": Cause("loss", "probabilities bounded_below", explains=f"bounded_outputs {STUCK}"),
+    "bounded_outputs": Cause("loss", "unit_outputs bounded_below", "probabilities rectified_outputs", STUCK),
+    "rectified_outputs": Cause("loss", "rectified_outputs", explains=f"ignores_pixels {STUCK}"),
+    "rewards_errors": Cause("loss", "rewards_errors", explains=f"wrong_objective loss_not_finite {STUCK}"),
+    "wrong_objective": Cause("loss", "memorizes_wrongly", "mixes_images", STUCK),
+    "smoothing_too_high": Cause("loss", "little_range", "rewards_errors", STUCK),
+    "loss_is_sum": Cause("loss", "sum_over_batch trial_fails lower_lr_learns", explains=STUCK),
+    "clip_too_tight": Cause("clipping", "trial_fails clip_off_learns | clipped slow_updates underfits", explains=SLOW),
+    "exploding_gradients": Cause("clipping", "gradient_spikes loss_jumps underfits", limit=LIKELY),
+    "weight_decay_too_strong": Cause("weight_decay", "trial_fails decay_off_learns | weights_shrunk underfits",
+        explains=f"lr_too_high weights_forgotten {SLOW}"),
+    "weights_forgotten": Cause("weight_decay", "fast_decay", "trial_fails"),
+    "momentum_too_high": Cause("optimizer", "high_momentum", explains=f"lr_too_high weights_forgotten {WEAK}",
+        limit=LIKELY),
+    "eps_too_large": Cause("optimizer", "trial_fails usual_eps_learns", explains=SLOW),
+    "fp16_overflow": Cause("precision", "scaler_skips", explains=SLOW, limit=LIKELY),
+    "updates_rounded_away": Cause("precision", "unchanged coarse_weights", explains=SLOW),
+    "lr_too_high": Cause("learning_rate",
+        "trial_fails lower_lr_learns | large_updates not_learning | huge_updates underfits"
+        " | nonfinite_steps loss_exploded | nonfinite_steps large_updates", "nothing_learns",
+        f"exploding_gradients {WEAK}"),
+    "lr_too_low": Cause("learning_rate", "trial_fails training_too_short_for_lr | small_updates underfits",
+        "nothing_learns lower_lr_learns", "network_too_small"),
+    "dropout_too_high": Cause("dropout", "modes_differ high_dropout | high_dropout not_learning",
+        explains="lr_too_high network_too_small dead_units vanishing_gradients"),
+    "cannot_memorize": Cause("wiring", "trial_fails nothing_learns", limit=POSSIBLE),
+    "lr_zero_early": Cause("schedule", "idle_half", explains=SLOW),
+    "peak_too_late": Cause("schedule", "late_peak", "idle_half", limit=LIKELY),
+    "batch_too_small": Cause("batch_norm", "small_batches", limit=LIKELY),
+    "eval_without_effect": Cause("evaluation", "training_modules", explains="noisy_evaluation"),
+    "norms_use_batches": Cause("batch_norm", "norms_of_batches mixes_images", limit=LIKELY),
+    "noisy_evaluation": Cause("evaluation", "eval_noise | eval_differs", "training_modules"),
+    "stale_batch_norm": Cause("batch_norm", "stale_statistics", "permuted_clearly", f"shortcut {GAP}"),
+    "overfitting": Cause("overfitting", "memorized val_loss_rises val_behind", limit=LIKELY),
+    "network_too_small": Cause("capacity", "plateau underfits_much no_gap",
+        "single_layer not_learning small_updates huge_updates", limit=POSSIBLE),
 }
+# fmt: on
 
 
 class Finding(NamedTuple):
-    """A cause that is present, and its strength from 0 to 1."""
+    """A cause that is present, its strength from 0 to 1, and the symptoms that show it."""
 
     cause: str
     strength: float
+    shown_by: list[str]
 
     @property
     def confidence(self) -> str:
@@ -145,11 +140,17 @@ class Finding(NamedTuple):
         return next(word for word, least in CONFIDENCE.items() if self.strength >= least)
 
 
-def strength_of(cause: Cause, found: dict[str, float]) -> float:
-    """Return how well the symptoms support a cause; 0 if one is missing or unknown, or if another excludes it."""
-    if any(found.get(name, 0.0) >= ALARM for name in cause.excluded_by):
-        return 0.0
-    return min(cause.limit, *(found.get(name, 0.0) for name in cause.needs))
+def ways(cause: Cause) -> list[list[str]]:
+    """Return the alternative sets of symptoms that a cause needs."""
+    return [way.split() for way in cause.needs.split("|")]
+
+
+def find(name: str, found: dict[str, float]) -> Finding:
+    """Return how well the symptoms support a cause: 0 if one is missing or unknown, or if another excludes it."""
+    cause = CAUSES[name]
+    strength, way = max((min(found.get(each, 0.0) for each in way), way) for way in ways(cause))
+    excluded = any(found.get(each, 0.0) >= ALARM for each in cause.excluded_by.split())
+    return Finding(name, 0.0 if excluded else min(cause.limit, strength), way)
 
 
 def diagnose(found: dict[str, float], silenced: frozenset[str] = frozenset()) -> list[Finding]:
@@ -159,21 +160,21 @@ def diagnose(found: dict[str, float], silenced: frozenset[str] = frozenset()) ->
         found: Strength of each symptom.
         silenced: Causes that are no alarms; what they explain is none either.
     """
-    present = {name: strength_of(cause, found) for name, cause in CAUSES.items()}
-    present = {name: value for name, value in present.items() if value >= ALARM}
-    explained = {each for name in present for each in CAUSES[name].explains}
-    roots = [Finding(name, value) for name, value in present.items() if name not in explained | silenced]
+    present = [finding for name in CAUSES if (finding := find(name, found)).strength >= ALARM]
+    explained = {each for finding in present for each in CAUSES[finding.cause].explains.split()}
+    roots = [finding for finding in present if finding.cause not in explained | silenced]
     words = list(CONFIDENCE)
-    return sorted(roots, key=lambda each: (words.index(each.confidence), STAGES.index(CAUSES[each.cause].stage)))
+    return sorted(roots, key=lambda each: (words.index(each.confidence), FAMILIES.index(CAUSES[each.cause].family)))
 
 
 def unknown(found: dict[str, float]) -> list[str]:
-    """Return the causes that could not be checked: a symptom that they need was not measured, and none is absent."""
-    needs = {name: [found.get(symptom) for symptom in cause.needs] for name, cause in CAUSES.items()}
-    return [name for name, values in needs.items() if None in values and all(v is None or v >= ALARM for v in values)]
+    """Return the causes that could not be checked: in each way, a symptom is unmeasured and none is absent."""
+    values = {name: [[found.get(each) for each in way] for way in ways(cause)] for name, cause in CAUSES.items()}
+    return [n for n, each in values.items() if all(None in w and all(v is None or v >= ALARM for v in w) for w in each)]
 
 
-def excluded(found: dict[str, float], stage: str) -> list[str]:
-    """Return the causes of a stage whose symptoms were measured and are absent."""
-    of_stage = {name: cause for name, cause in CAUSES.items() if cause.stage == stage}
-    return [n for n, cause in of_stage.items() if n not in unknown(found) and strength_of(cause, found) < ALARM]
+def ruled_out(cause: str, found: dict[str, float]) -> list[str]:
+    """Return the causes that would also explain the symptoms of a cause, but were checked and are absent."""
+    checked = CAUSES.keys() - {*unknown(found)}
+    others = [name for name in CAUSES if cause in CAUSES[name].explains.split() and name in checked]
+    return [name for name in others if find(name, found).strength < ALARM]

@@ -1,184 +1,176 @@
 """Facts about the images and labels, without the network."""
 
-from typing import Any
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from project.doctor.images import Summary, is_readable, labels_of, plain, seen, summarize
-
 Facts = dict[str, Any]
-RIDGE = 0.1  # penalty, in units of the number of images
-FOLDS = 5
-NEAR = 0.2  # of the typical distance between nearest neighbours
-LINEAR = 5000  # images of a split for a linear classifier
-PROBES = 500  # images whose nearest neighbours are searched
-PER_CLASS = 20  # images of each class in val that its labels need
+SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
+MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
+SOME, MANY, LINEAR = 400, 1000, 5000  # images from files, from a cache, and for a linear classifier
+CHUNK = 500
+RIDGE, FOLDS = 0.1, 5  # of a linear classifier; the penalty is in units of the number of images
+NEAR, PROBES = 0.2, 500  # near: a share of the usual distance between nearest neighbours
+LEARNABLE = 8  # deviations from guessing, from which augmentation could take something
 
 
-def data_facts(train: Any, val: Any, mean: Any, std: Any) -> Facts:
-    """Return facts about the images of two loaders; val is None without validation.
+class Summary(NamedTuple):
+    """What is kept of each image of a split."""
 
-    Args:
-        train: Loader of training images.
-        val: Loader of validation images.
-        mean: Mean that normalises the images, ``(3, 1, 1)``.
-        std: Standard deviation that normalises them.
+    small: Tensor  # (N, C, SIDE**2), reduced
+    stds: Tensor  # (N,), within the reduced image
+    targets: Tensor  # int64 (N,)
+
+
+def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
+    """Yield facts about the images of two loaders, one after the other; val is None without validation.
+
+    If ``quick``, files are not compared, but only what the network receives.
     """
-    facts: Facts = {}
-    train_seen = summarize(seen(train, augmented=False))
-    facts["pixel_std"] = train_seen.std
-    facts["nonfinite_images"] = float((~train_seen.means.isfinite().all(1)).float().mean())
-    train_plain, is_all = plain(train) if is_readable(train) else (train_seen, False)
-    facts["constant_images"] = float((train_plain.stds == 0).float().mean())
-    counts = torch.bincount(train_plain.targets)
+    received, augmented = summarize(seen(train, augmented=False)), summarize(seen(train, augmented=True))
+    yield {
+        "pixel_std": float(augmented.stds.mean()),
+        "nonfinite_images": float((~augmented.stds.isfinite()).float().mean()),
+    }
+    files, is_all = plain(train) if is_readable(train) and not quick else (received, False)
+    yield {"constant_images": max(float((each.stds < 1e-4).float().mean()) for each in (files, received))}
+    if val is not None:
+        yield {"val_pixel_shift": pixel_shift(received, summarize(seen(val, augmented=False)))}
     if is_all:
-        facts["conflicting_duplicates"] = conflicting_duplicates(train.dataset)
-        facts["imbalance"] = float(counts.max() / counts[counts > 0].min())
-    few = some(train_plain)
-    facts["linear_z"] = linear_z(few)
-    if val is None:
-        return facts
-    val_seen = summarize(seen(val, augmented=False))
-    facts |= comparison(train_seen, val_seen)
-    trained = summarize(seen(train, augmented=True))
-    facts["augmented_std_ratio"] = either_way(trained.std / val_seen.std)
-    if mean is not None and mean.numel() == 3:
-        # in the colours of the images, because normalised channels all have a mean of 0
-        colors = [each.means * std.flatten().cpu() + mean.flatten().cpu() for each in (train_seen, val_seen)]
-        facts["channel_swap"] = channel_swap(*colors)
-    if is_readable(val):
-        val_plain, _ = plain(val)
-        facts["val_images"] = len(val.dataset)
-        facts["domain_auc"], facts["domain_z"] = domain_auc(few, some(val_plain))
-        facts["permuted_labels"] = permuted_labels(few, some(val_plain))
+        counts = torch.bincount(files.targets)
+        yield {
+            "conflicting_duplicates": conflicting_duplicates(files),
+            "imbalance": float(counts.max() / counts[counts > 0].min()),
+        }
+    few = some(files, LINEAR)
+    yield {"linear_z": linear_z(few)}
+    if (of_plain := linear_z(some(few, len(augmented.targets)))) > LEARNABLE:
+        yield {"augmented_information": linear_z(augmented) / of_plain}
+    if val is not None and is_readable(val) and not quick:
+        val_files, _ = plain(val)
+        auc, z = domain_auc(few, some(val_files, LINEAR))
+        yield {"val_images": len(val.dataset), "domain_auc": auc, "domain_z": z}
         if is_all:
-            facts["near_duplicates"] = near_duplicates(train_plain.small, val_plain.small)
-    return facts
+            yield {"near_duplicates": near_duplicates(files.small.flatten(1), val_files.small.flatten(1))}
 
 
-def some(images: Summary) -> Summary:
-    """Return random images of a split for a linear classifier."""
-    chosen = torch.randperm(len(images.targets), generator=torch.Generator().manual_seed(0))[:LINEAR]
-    return Summary(*(column[chosen] for column in images))
+def summarize(batches: Iterator[tuple[Tensor, Tensor]]) -> Summary:
+    """Return statistics of images, uint8 or float ``(N, C, H, W)``."""
+    rows = []
+    for images, targets in batches:
+        small = F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2)
+        within = small.var(2, correction=0).mean(1).sqrt()  # 0 for a constant image, also a coloured one
+        rows.append((small, within, labels_of(targets)))
+    return Summary(*(torch.cat(column).cpu() for column in zip(*rows, strict=True)))
 
 
-def either_way(ratio: float) -> float:
-    """Return a ratio, or its inverse if that is larger."""
-    return max(ratio, 1 / ratio) if ratio > 0 else float("inf")
+def labels_of(targets: Tensor) -> Tensor:
+    """Return the class of each image; of the largest share if images are mixed."""
+    return targets.argmax(1) if targets.is_floating_point() else targets
 
 
-def comparison(train: Summary, val: Summary) -> Facts:
-    """Return how the values that the network receives differ between train and val."""
-    shift = (train.means.mean(0) - val.means.mean(0)).abs().max() / train.std
-    return {"val_std_ratio": either_way(val.std / train.std), "val_mean_shift": float(shift)}
+def random_order(size: int, count: int | None = None) -> Tensor:
+    """Return ``count`` different random numbers below a size, or all, the same in each call."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count]
 
 
-def channel_swap(train: Tensor, val: Tensor) -> float:
-    """Return by how many standard errors red minus blue of val is nearer to blue minus red of train; 0 if it is not.
+def some(images: Summary, count: int) -> Summary:
+    """Return random images of a split."""
+    return Summary(*(column[random_order(len(images.targets), count)] for column in images))
 
-    Args:
-        train: Mean of R, G and B of each image, ``(N, 3)``.
-        val: The same of validation images.
+
+def is_readable(loader: Any) -> bool:
+    """Return whether a loader can return images by their positions, as those of this project do."""
+    return hasattr(loader, "render") and hasattr(getattr(loader, "dataset", None), "load")
+
+
+def plain(loader: Any) -> tuple[Summary, bool]:
+    """Return statistics of the images before all transforms, and whether they are all images."""
+    dataset, pixels = loader.dataset, getattr(loader.dataset, "pixels", None)
+    read_all = pixels is not None and len(dataset) * pixels[0].numel() <= MOST
+    positions = random_order(len(dataset), None if read_all else SOME)
+    return summarize(map(dataset.load, positions.split(CHUNK))), len(positions) == len(dataset)
+
+
+def seen(loader: Any, augmented: bool, most: int = MANY) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of random images as the network receives them, with or without transforms of whole batches."""
+    if not is_readable(loader):  # of another DataModule: the first batches
+        count = 0
+        for images, targets, *_ in loader:
+            yield images, targets
+            if (count := count + len(images)) >= SOME:
+                return
+        return
+    loader = copy.copy(loader)
+    if not augmented and hasattr(loader.transform, "normalize"):
+        loader.transform = type(loader.transform)([], loader.transform.normalize)
+    most = min(most, SOME) if loader.dataset.pixels is None else most
+    for positions in random_order(len(loader.dataset), most).split(CHUNK):
+        images, targets = loader.render(positions, 0)
+        yield (images[:, 0] if images.ndim == 5 else images), targets  # the first of several views
+
+
+def pixel_shift(train: Summary, val: Summary) -> float:
+    """Return how far the values of val are from those of train: the largest of each channel and of red minus blue.
+
+    It is the distance between two distributions, in standard deviations: mean, scale and exchanged colours show in it.
     """
-    first, second = train[:, 0] - train[:, 2], val[:, 0] - val[:, 2]
-    error = float((first.var() / len(first) + second.var() / len(second)).sqrt())
-    if error < 1e-6:  # grey images
-        return 0.0
-    same, swapped = (abs(float(second.mean() - sign * first.mean())) / error for sign in (1, -1))
-    distance = [float((val.mean(0) - colors).norm()) for colors in (train.mean(0), train.mean(0).flip(0))]
-    return same if swapped < 4 and swapped < same / 2 and distance[1] < distance[0] / 2 else 0.0
+    colors = [torch.cat([each.small, each.small[:, :1] - each.small[:, -1:]], 1) for each in (train, val)]
+    levels, shifts = torch.linspace(0.01, 0.99, 99), [0.0]
+    for first, second in zip(*(each.transpose(0, 1).flatten(1) for each in colors), strict=True):
+        if first.std() > 1e-3:  # not red minus blue of grey images
+            shifts.append(float((first.quantile(levels) - second.quantile(levels)).abs().mean() / first.std()))
+    return max(shifts)
 
 
-def conflicting_duplicates(dataset: Any) -> float:
-    """Return the share of images of which another has the same pixels and another label."""
-    generator = torch.Generator().manual_seed(0)
-    key = torch.randint(-(2**62), 2**62, (dataset.load(torch.arange(1))[0].numel(),), generator=generator)
-    parts = torch.arange(len(dataset)).split(256)
-    digests = [dataset.load(part)[0].flatten(1).cpu().long() @ key for part in parts]  # modulo 2**64
-    _, group = torch.cat(digests).unique(return_inverse=True)
-    labels = labels_of(dataset.targets).cpu()
-    low, high = (
-        torch.zeros(len(group), dtype=labels.dtype).scatter_reduce_(0, group, labels, how, include_self=False)
-        for how in ("amin", "amax")
-    )
-    return float((low != high)[group].float().mean())
-
-
-def ridge(x: Tensor, y: Tensor) -> Tensor:
-    """Return the weights of a linear classifier with an intercept, in closed form."""
-    x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
-    return torch.linalg.solve(x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y)
-
-
-def scores(weights: Tensor, x: Tensor) -> Tensor:
-    """Return the scores of each class."""
-    return x @ weights[:-1] + weights[-1]
-
-
-def standardized(x: Tensor) -> Tensor:
-    """Return features of mean 0 and standard deviation 1, so that another scale of a split does not matter."""
-    x = x.double()
-    return (x - x.mean(0)) / (x.std(0) + 1e-6 * (x.std() + 1e-12))
+def conflicting_duplicates(images: Summary) -> float:
+    """Return the share of images that equal another one, if reduced, with another label."""
+    rows = images.small.flatten(1).double()
+    keys = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _, group = (rows * keys).sum(1).unique(return_inverse=True)
+    labelled = torch.stack([group, images.targets]).unique(dim=1)
+    return float((torch.bincount(labelled[0])[group] > 1).float().mean())
 
 
 def held_out_scores(x: Tensor, y: Tensor) -> Tensor:
-    """Return the scores of each image by a linear classifier of the other folds."""
-    fold = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)) % FOLDS
-    result = torch.zeros_like(y)
+    """Return the scores of each image by a linear classifier of the other folds, in closed form."""
+    x = x.flatten(1).double()
+    x = torch.cat([(x - x.mean(0)) / (x.std(0) + 1e-9), torch.ones(len(x), 1)], 1)
+    fold, result = random_order(len(x)) % FOLDS, torch.zeros_like(y)
     for number in range(FOLDS):
-        result[fold == number] = scores(ridge(x[fold != number], y[fold != number]), x[fold == number])
+        known, targets = x[fold != number], y[fold != number]
+        penalty = RIDGE * len(known) * torch.eye(x.shape[1], dtype=x.dtype)
+        result[fold == number] = x[fold == number] @ torch.linalg.solve(known.T @ known + penalty, known.T @ targets)
     return result
-
-
-def one_hot(targets: Tensor, classes: int) -> Tensor:
-    """Return targets for ``ridge``."""
-    return torch.nn.functional.one_hot(targets, classes).double()
 
 
 def linear_z(train: Summary) -> float:
     """Return by how many deviations a linear classifier is better than guessing on held-out images."""
     classes = int(train.targets.max()) + 1
-    predicted = held_out_scores(standardized(train.small), one_hot(train.targets, classes)).argmax(1)
+    predicted = held_out_scores(train.small, F.one_hot(train.targets, classes).double()).argmax(1)
     accuracy = float((predicted == train.targets).float().mean())
     shares = (torch.bincount(part, minlength=classes) / len(part) for part in (predicted, train.targets))
     guessed = float(torch.stack([*shares]).prod(0).sum())
     return (accuracy - guessed) / max((guessed * (1 - guessed) / len(predicted)) ** 0.5, 1e-9)
 
 
-def permuted_labels(train: Summary, val: Summary) -> float | None:
-    """Return how much accuracy the best permutation of classes adds on val; None if there are too few images."""
-    classes = int(max(train.targets.max(), val.targets.max())) + 1
-    if torch.bincount(val.targets, minlength=classes).min() < PER_CLASS:
-        return None
-    weights = ridge(standardized(train.small), one_hot(train.targets, classes))
-    predicted = scores(weights, standardized(val.small)).argmax(1)
-    confusion = torch.bincount(val.targets * classes + predicted, minlength=classes**2).view(classes, classes)
-    right, renamed = int(confusion.trace()), 0
-    for _ in range(classes):  # match the most frequent pairs first
-        best = int(confusion.argmax())
-        renamed += int(confusion.flatten()[best])
-        confusion[best // classes], confusion[:, best % classes] = -1, -1
-    return (renamed - right) / len(val.targets)
-
-
 def domain_auc(train: Summary, val: Summary) -> tuple[float, float]:
     """Return how well a linear classifier separates train from val, .5 to 1, and its distance from .5 in deviations."""
-    x = torch.cat([train.small, val.small])
-    y = torch.cat([torch.zeros(len(train.small)), torch.ones(len(val.small))]).double()
     n, m = len(train.small), len(val.small)
-    result = held_out_scores(standardized(x), 2 * y[:, None] - 1)[:, 0]
-    ranks = result.argsort().argsort().double() + 1
-    auc = float((ranks[y == 1].sum() - m * (m + 1) / 2) / (n * m))
+    y = torch.cat([-torch.ones(n, 1), torch.ones(m, 1)]).double()
+    ranks = held_out_scores(torch.cat([train.small, val.small]), y)[:, 0].argsort().argsort().double() + 1
+    auc = float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
     return auc, (auc - 0.5) / ((n + m + 1) / (12 * n * m)) ** 0.5
 
 
 def near_duplicates(train: Tensor, val: Tensor) -> float:
     """Return the share of val whose nearest training image is far nearer than those of training images are."""
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(train), generator=generator)[:PROBES]
-    probes = torch.randperm(len(val), generator=generator)[:PROBES]
+    chosen = random_order(len(train), PROBES)
     within = torch.cdist(train[chosen], train)
     within[torch.arange(len(chosen)), chosen] = float("inf")
-    usual = within.amin(1).median()
-    return float((torch.cdist(val[probes], train).amin(1) < NEAR * usual).float().mean())
+    found = torch.cdist(val[random_order(len(val), PROBES)], train).amin(1)
+    return float((found < NEAR * within.amin(1).median()).float().mean())

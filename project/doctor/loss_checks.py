@@ -21,15 +21,11 @@ def loss_facts(loss: Any, classes: int, device: Any) -> Facts:
     # of the best constant output: losses of one output per class are lower if all are negative
     equal = min(float(loss(right * 0 - margin, targets)) for margin in (0.0, *MARGINS))
     # also with negative logits of wrong classes, for losses of one output per class
-    best = min(float(loss(margin * each, targets)) for margin in MARGINS for each in (right, right - 0.5))
-    best = min(best, equal)
+    best = min(equal, *(float(loss(margin * each, targets)) for margin in MARGINS for each in (right, right - 0.5)))
     wrong = float(loss(4 * right.roll(1, 1), targets))
-    zeros = torch.zeros_like(right)
-    once, twice = float(loss(zeros, targets)), float(loss(zeros.repeat(2, 1), targets.repeat(2)))
+    once, twice = (float(loss((right * 0).repeat(n, 1), targets.repeat(n))) for n in (1, 2))
     scale = max(abs(equal), 1e-12)
     return {
-        "equal_loss": equal,
-        "best_loss": best,
         "loss_range": (equal - best) / scale,  # the part of the loss that training can remove
         "truth_gain": (wrong - float(loss(4 * right, targets))) / scale,  # positive if the true class is rewarded
         "simplex_floor": float(loss(right, targets)) / scale,  # of outputs that are already probabilities
@@ -42,12 +38,11 @@ def output_facts(module: Any, warm: Any, images: Tensor, targets: Tensor) -> Fac
     """Return what a classifier's outputs look like, before training and after a few steps."""
     with batch_statistics(module), batch_statistics(warm):
         first, later = module(images).float(), warm(images).float()
-    both = torch.cat([first, later])
+    low, high = (float(each) for each in torch.cat([first, later]).aminmax())
     sums = float((later.sum(1) - 1).abs().max())
-    zeros = float((later == 0).float().mean())
     return {
-        "probabilities": float(bool(both.min() >= 0) and sums < 1e-3),
-        "unit_interval": float(bool(both.min() >= 0 and both.max() <= 1)),
-        "rectified": zeros if float(both.min()) == 0 and float(later.max()) > 0 else 0.0,
+        "probabilities": float(low >= 0 and sums < 1e-3),
+        "unit_interval": float(low >= 0 and high <= 1),
+        "rectified": float((later == 0).float().mean()) if low == 0 and float(later.max()) > 0 else 0.0,
         "first_loss_excess": float(F.cross_entropy(first, targets)) - float(torch.tensor(first.shape[1]).log()),
     }

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from callbacks.tools.layers import network_of
 
@@ -39,7 +39,6 @@ def loss_of(module: Any, images: Tensor, targets: Tensor) -> Tensor:
 def batch_statistics(module: nn.Module) -> Iterator[None]:
     """Let batch norm use the statistics of the batch, because it has no others before training; without dropout."""
     modes = {each: each.training for each in module.modules()}
-    module.eval()
     for each in module.modules():
         each.training = isinstance(each, _BatchNorm)
     try:
@@ -68,33 +67,29 @@ def gradient_facts(module: Any, optimizer: Any, images: Tensor, targets: Tensor)
     if not loss.requires_grad:
         return facts, twin
     parameters = {name: each for name, each in network.named_parameters() if each.requires_grad}
-    reached = {id(leaf): leaf for leaf in leaves(loss)}
     known = {id(each) for each in twin.parameters()}
-    unregistered = [leaf for key, leaf in reached.items() if key not in known]
-    facts["unregistered_values"] = sum(leaf.numel() for leaf in unregistered)
+    facts["unregistered_values"] = sum(leaf.numel() for leaf in leaves(loss) if id(leaf) not in known)
     optimized = {id(each) for group in own.param_groups for each in group["params"]}
     later = {name for group in getattr(module, "groups", []) if group.rule.unfreeze_epoch for name in group.parameters}
     frozen = [each for name, each in network.named_parameters() if not each.requires_grad and name not in later]
     total = max(sum(each.numel() for each in network.parameters()), 1)
     facts["not_optimized"] = sum(each.numel() for each in parameters.values() if id(each) not in optimized) / total
     facts["frozen_random"] = sum(each.numel() for each in frozen if looks_random(each)) / total
-    warm = torch.optim.Adam([each for each in twin.parameters() if each.requires_grad], WARM_LR)
-    moved: set[str] = set()
-    for _ in range(WARM_UP if loss.isfinite() else 0):
-        warm.zero_grad()
-        loss_of(twin, images, targets).backward()
-        moved |= {name for name, each in parameters.items() if each.grad is not None and bool(each.grad.any())}
-        warm.step()
     if not loss.isfinite():
         return facts, twin
+    warm = torch.optim.Adam([each for each in twin.parameters() if each.requires_grad], WARM_LR)
+    still = dict(parameters)
+    for _ in range(WARM_UP):
+        warm.zero_grad()
+        loss_of(twin, images, targets).backward()
+        still = {name: each for name, each in still.items() if each.grad is None or not each.grad.any()}
+        warm.step()
     settle(twin, images)
-    still = {name: each for name, each in parameters.items() if name not in moved}
-    trained = max(sum(each.numel() for each in parameters.values()), 1)
     owner = {f"{name}.{key}".lstrip("."): each for name, each in network.named_modules() for key in each._parameters}
-    facts["no_gradient"] = sum(each.numel() for name, each in still.items() if owner[name] in called) / trained
-    facts["no_gradient_names"] = [name for name in still if owner[name] in called]
-    facts["unused_names"] = [name for name in still if owner[name] not in called]
-    return facts, twin
+    used = {name: each for name, each in still.items() if owner[name] in called}
+    trained = max(sum(each.numel() for each in parameters.values()), 1)
+    names = {"no_gradient_names": [*used], "unused_names": [name for name in still if name not in used]}
+    return facts | names | {"no_gradient": sum(each.numel() for each in used.values()) / trained}, twin
 
 
 @torch.no_grad()
@@ -122,16 +117,12 @@ def leaves(loss: Tensor) -> list[Tensor]:
 
 
 def looks_random(weight: Tensor) -> bool:
-    """Return whether the values of a large tensor have the kurtosis of a uniform or normal distribution.
-
-    Trained weights have heavier tails.
-    """
+    """Return whether the values have the kurtosis of a uniform or normal distribution; trained ones have a larger."""
     values = weight.detach().double().flatten()
     if len(values) < LARGE or values.std() == 0:
         return False
     kurtosis = float(((values - values.mean()) / values.std()).pow(4).mean())
-    error = (24 / len(values)) ** 0.5
-    return abs(kurtosis - 1.8) < 2 * error or abs(kurtosis - 3) < 3 * error
+    return min(abs(kurtosis - 1.8), abs(kurtosis - 3)) < 3 * (24 / len(values)) ** 0.5
 
 
 def symmetry(module: Any) -> Facts:
@@ -139,10 +130,9 @@ def symmetry(module: Any) -> Facts:
     names = []
     for name, layer in weight_layers(module).items():
         rows = layer.weight.detach().flatten(1)
-        if len(rows) > 1 and rows.shape[1] > 1 and layer.weight.requires_grad:
-            spread = (rows - rows.mean(0)).norm() / rows.norm().clamp_min(1e-30)
-            if spread < 1e-3:
-                names.append(name)
+        alike = bool((rows - rows.mean(0)).norm() < 1e-3 * rows.norm().clamp_min(1e-30))
+        if alike and min(rows.shape) > 1 and layer.weight.requires_grad:
+            names.append(name)
     return {"symmetric_layers": len(names), "symmetric_names": names}
 
 
@@ -150,74 +140,54 @@ def symmetry(module: Any) -> Facts:
 def start_facts(module: Any, images: Tensor) -> Facts:
     """Return how signals of different images differ from the first to the last layer, before training."""
     stds: dict[str, float] = {}
-    layers = weight_layers(module)
 
     def record(name: str) -> Callable[..., None]:
         return lambda layer, args, output: stds.update({name: float(output.float().std(0).mean())})
 
-    handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(record(name)) for name, layer in weight_layers(module).items()]
     with batch_statistics(module):
         module(images)
     for handle in handles:
         handle.remove()
-    facts: Facts = {"layers": len(stds)}
     inner = [*stds.values()][:-1]  # the head may be scaled, or 0
-    if len(inner) > 1 and min(inner) > 0:  # an output of exactly 0 is not faded, but cut
-        facts["signal_ratio"] = min(inner) / inner[0]
-    return facts
+    # an output of exactly 0 is not faded, but cut
+    ratio = {"signal_ratio": min(inner) / inner[0]} if len(inner) > 1 and min(inner) > 0 else {}
+    return {"layers": len(stds)} | ratio
 
 
-@torch.no_grad()
-def evaluation_facts(module: Any, images: Tensor) -> Facts:
-    """Return whether predictions depend on anything but the image itself, in eval mode."""
+def evaluation_facts(module: Any, images: Tensor) -> Iterator[Facts]:
+    """Yield on what the predictions of a network depend in eval mode."""
     module.eval()
-    first = module(images)
-    scale = max(float((first - first.mean(0)).abs().max()), 1e-6 * float(first.abs().max()), 1e-12)
-    modes = sum(each.training for each in network_of(module).modules())
-    again = float((module(images) - first).abs().max()) / scale
-    # image 0 among other images; twice the same one keeps the size of the batch, and so the rounding
-    others = torch.cat([images[:1], images.flip(0)[: len(images) // 2], images[:1].expand_as(images)])[: len(images)]
-    mixed = float((module(others)[0] - first[0]).abs().max()) / scale
-    uses_batch = [
-        each for each in network_of(module).modules() if isinstance(each, _BatchNorm) and each.running_mean is None
-    ]
-    return {
-        "eval_noise": again,
-        "batch_dependence": 0.0 if again > 1e-3 else mixed,
-        "modules_in_training_mode": modes,
-        "norms_without_statistics": len(uses_batch),
-        "input_dependence": float((first - first.mean(0)).abs().max() / first.abs().max().clamp_min(1e-12)),
+    layers = [*network_of(module).modules()]
+    norms = [each for each in layers if isinstance(each, _BatchNorm) and each.running_mean is None]
+    yield {"modules_in_training_mode": sum(each.training for each in layers), "norms_without_statistics": len(norms)}
+    with torch.no_grad():
+        first, second = module(images), module(images)
+        # image 0 among other images; twice the same one keeps the size of the batch, and so the rounding
+        others = torch.cat([images[:1], images.flip(0)[: len(images) // 2], images[:1].expand_as(images)])
+        mixed = (module(others[: len(images)])[0] - first[0]).abs().max()
+    spread, size = (first - first.mean(0)).abs().max(), first.abs().max().clamp_min(1e-12)
+    scale = torch.maximum(spread, 1e-6 * size)
+    noise = float((second - first).abs().max() / scale)
+    yield {
+        "eval_noise": noise,
+        "batch_dependence": 0.0 if noise > 1e-3 else float(mixed / scale),
+        "input_dependence": float(spread / size),
     }
-
-
-def pixel_coverage(module: Any, images: Tensor) -> float:
-    """Return the share of pixels that influence the outputs, in eval mode."""
-    module.eval()
-    images = images.clone().requires_grad_()
-    outputs = module(images).float()
+    pixels = images.clone().requires_grad_()
+    outputs = module(pixels).float()
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs.device)
-    (gradient,) = torch.autograd.grad((outputs * weights).sum(), images, allow_unused=True)
-    return 0.0 if gradient is None else float((gradient.abs().amax((0, 1)) > 0).float().mean())
-
-
-class MeanPooling(TorchFunctionMode):
-    """Replace max-pooling by average pooling, which is linear."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if "max_pool2d" in getattr(func, "__name__", "") and "adaptive" not in func.__name__:
-            kwargs = {key: value for key, value in kwargs.items() if key in ("kernel_size", "stride", "padding")}
-            return F.avg_pool2d(*args[:4], **kwargs)
-        return func(*args, **kwargs)
-
-
-@torch.no_grad()
-def affinity(module: Any, images: Tensor) -> float:
-    """Return by how much the network differs from an affine function, relative to its outputs, without max-pooling."""
-    module.eval()
-    x, y = images.chunk(2)
-    x, y = x[: len(y)], y[: len(x)]
-    with MeanPooling():
+    (gradient,) = torch.autograd.grad((outputs * weights).sum(), pixels, allow_unused=True)
+    yield {"pixel_coverage": 0.0 if gradient is None else float((gradient.abs().amax((0, 1)) > 0).float().mean())}
+    x, y = images[::2], images[1::2]
+    x = x[: len(y)]
+    # without max-pooling, a network without activations is affine
+    with torch.no_grad(), patch.object(F, "max_pool2d", mean_pool):
         of_sum, of_x, of_y, of_zero = (module(each) for each in (x + y, x, y, torch.zeros_like(x)))
     scale = (of_x - of_zero).abs().max().clamp_min(1e-12)
-    return float((of_sum - of_x - of_y + of_zero).abs().max() / scale)
+    yield {"affinity": float((of_sum - of_x - of_y + of_zero).abs().max() / scale)}
+
+
+def mean_pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **__: Any) -> Tensor:
+    """Replace max-pooling by average pooling, which is linear."""
+    return F.avg_pool2d(x, kernel_size, stride, padding)

@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 Facts = dict[str, Any]
+EPOCHS = 3  # before which learning is not judged
 
 
 class Range(NamedTuple):
@@ -16,21 +17,38 @@ class Range(NamedTuple):
     log: bool = False  # interpolate between logarithms
 
 
-# Each threshold was set on healthy runs and planted faults of LeNet; see scripts/doctor_cases.py.
+# Each threshold was set on healthy runs and planted faults. A skill is an accuracy from 0, guessing, to 1, perfect.
 RANGES = {
-    # data
+    # data and labels
     "constant_images": Range("constant_images", 0.002, 0.02, "a few broken files are usual"),
-    "nonfinite_images": Range("nonfinite_images", 0, 1e-6, "NaN spreads to all weights in one step"),
     "conflicting_labels": Range("conflicting_duplicates", 0.002, 0.02, "a few are natural"),
     "near_duplicates": Range("near_duplicates", 0.05, 0.15, "CIFAR-10's test images have 3.3 % (ciFAIR)"),
     "separable_splits": Range("domain_auc", 0.6, 0.75, "random splits are at .5; 5 deviations are required, too"),
-    "permuted_labels": Range("permuted_labels", 0.05, 0.2, "chance adds about .02 with 20 images a class"),
-    "swapped_channels": Range("channel_swap", 4, 8, "standard errors; grey images have 0"),
-    "val_scale_differs": Range("val_std_ratio", 1.25, 1.6, "1 for a random split"),
-    "val_mean_differs": Range("val_mean_shift", 0.3, 0.8, "standard deviations; 0 for a random split"),
-    "augmented_scale_differs": Range("augmented_std_ratio", 1.8, 3, "crops, erasing and MixUp stay below 1.5"),
+    "imbalanced": Range("imbalance", 5, 20, "a factor of 2 or 3 is harmless", log=True),
+    "rare_classes_missed": Range("rare_gap", 0.1, 0.3, "accuracy; classes differ by some points"),
+    "fast_fit": Range("epochs_to_fit", 8, 3, "until a skill of .9 on training images; memorising takes longer"),
+    "val_fails": Range("val_share", 0.75, 0.35, "of the skill on training images; .9 is usual"),
+    "val_at_chance": Range("val_skill", 0.08, 0.02, "skill with running or batch statistics"),
+    "train_ahead": Range("val_gap_z", 2, 4, "deviations by which training images are recognised better than val"),
+    "val_ahead": Range("val_gap_z", -3, -6, "the same; val is better if training labels are wrong"),
+    "many_errors": Range("noise_share", 0.05, 0.2, "by which val is recognised better than training images"),
+    "permuted": Range("permutation_gain", 0.05, 0.25, "accuracy that renaming the classes of val adds"),
+    "permuted_clearly": Range("permutation_z", 1.4, 2.8, "the same, in deviations of a class; chance adds about 1"),
+    "many_classes": Range("permuted_classes", 2.2, 2.8, "classes of which labels are exchanged"),
+    "swapped": Range("swapped_share_val", 0.35, 0.75, "similar classes never reach .5 in both ways"),
+    "swapped_in_train": Range("swapped_share_train", 0.2, 0.4, "a network confuses its own labels rarely"),
+    "one_confusion": Range("polluted_share_train", 0.15, 0.35, "of a class; .1 for cats and dogs"),
+    "full_confusion": Range("polluted_share_train", 0.6, 1.0, "the same of a network that fits the other classes"),
+    "only_in_train": Range("pollution", 2.5, 5, "deviations by which it exceeds that on val; 0 for similar classes"),
+    # input and augmentation
+    "nonfinite_images": Range("nonfinite_images", 0, 1e-6, "NaN spreads to all weights in one step"),
+    "val_pixels_differ": Range("val_pixel_shift", 0.3, 0.6, "standard deviations; below .1 for a random split"),
+    "eval_transforms_hurt": Range("eval_transform_loss", 0.1, 0.2, "accuracy; 0 for a resize and crop"),
     "large_inputs": Range("pixel_std", 1.6, 2.4, "1 if normalised, below .5 if scaled to 0..1"),
     "small_inputs": Range("pixel_std", 0.05, 0.01, "1 if normalised, above .1 if scaled to 0..1", log=True),
+    "augmentation_destroys": Range("augmented_information", 0.35, 0.15, "of a linear classifier's; .8 for crops"),
+    "augmented_unreadable": Range("augmented_share", 0.5, 0.2, "of the skill on plain images; .9 is usual"),
+    "transforms_help": Range("transform_gain", 0.05, 0.15, "accuracy; augmentation makes images harder"),
     # wiring
     "unregistered": Range("unregistered_values", 0, 1, "tensors that get gradients, but are no parameters"),
     "not_optimized": Range("not_optimized", 0, 0.01, "share of the network"),
@@ -38,27 +56,31 @@ RANGES = {
     "no_gradient": Range("no_gradient", 0, 0.01, "share of the network; 0 after 5 steps, also with zero heads"),
     "loss_without_gradient": Range("loss_has_gradient", 1, 0, "0: nothing can be trained"),
     "mixes_images": Range("batch_dependence", 1e-3, 1e-2, "rounding is below 1e-4", log=True),
-    "noisy_evaluation": Range("eval_noise", 1e-3, 1e-2, "rounding is below 1e-4", log=True),
     "training_modules": Range("modules_in_training_mode", 0, 1, "none, after eval()"),
     "norms_of_batches": Range("norms_without_statistics", 0, 1, "batch norms without running statistics"),
     "constant_outputs": Range("input_dependence", 1e-4, 1e-6, "after 5 steps, also with zero heads", log=True),
     "blind_pixels": Range("pixel_coverage", 0.6, 0.4, "1 for all networks of this project"),
     "affine": Range("affinity", 1e-3, 1e-5, "activations give more than .01", log=True),
-    # initialization
+    "single_layer": Range("layers", 2, 1, "softmax regression has one"),
+    # initialization and activation
     "symmetric": Range("symmetric_layers", 0, 1, "after 5 steps, also with heads of zeros"),
     "large_first_loss": Range("first_loss_excess", 3, 10, "below 1 for all networks of this project"),
     "fading_signal": Range("signal_ratio", 1e-3, 1e-5, "above .01 for all networks of this project", log=True),
+    "dead": Range("dead_share", 0.5, 0.9, "channels that are 0 for all images; .4 is harmless"),
+    "saturated": Range("saturated_share", 0.3, 0.7, "of inputs of sigmoid and tanh"),
+    "fading_updates": Range("update_ratio_first", 0.03, 0.003, "first third relative to the median", log=True),
     # loss
+    "loss_not_finite": Range("first_loss_finite", 1, 0, "the first loss is a number"),
+    "nonfinite_steps": Range("nonfinite_steps", 0, 1, "steps whose loss is NaN or infinite"),
     "probabilities": Range("probabilities", 0, 1, "logits of any sign are expected"),
     "unit_outputs": Range("unit_interval", 0, 1, "logits of any sign are expected"),
     "rectified_outputs": Range("rectified", 0.05, 0.2, "logits of any sign are expected"),
     "bounded_below": Range("simplex_floor", 0.3, 0.45, "0 for losses of probabilities; .63 for cross-entropy of them"),
     "little_range": Range("loss_range", 0.2, 0.08, ".57 with smoothing .2, .22 with .6"),
     "rewards_errors": Range("truth_gain", 0.05, -0.05, "2 for cross-entropy"),
-    "loss_not_finite": Range("first_loss_finite", 1, 0, "the first loss is a number"),
     "sum_over_batch": Range("loss_of_twice_the_batch", 1.5, 1.9, "1 for means, 2 for sums"),
     "memorizes_wrongly": Range("memorized", 0.5, 0.1, "1 if the loss of the same images is gone"),
-    # optimizer
+    # optimizer, in a trial
     "trial_fails": Range("trial_progress", 0.1, 0.0, "share of the loss that is removed; healthy trials exceed .5"),
     "nothing_learns": Range("adam_progress", 0.1, 0.0, "the same by Adam"),
     "lower_lr_learns": Range("lr_excess", 3, 10, "on few images, a healthy rate can be 3 times too high", log=True),
@@ -67,16 +89,43 @@ RANGES = {
     "usual_eps_learns": Range("repair_eps", 0.3, 0.6, "the trial learns with eps 1e-8"),
     "clip_off_learns": Range("repair_clip", 0.3, 0.6, "the trial learns without clipping"),
     "high_momentum": Range("momentum", 0.985, 0.995, "OneCycle reaches .95"),
-    "fast_decay": Range("decay_per_step", 0.05, 0.2, "the head of airbench has .03, a ResNet .002", log=True),
-    # schedule
+    "fast_decay": Range("decay_per_step", 0.03, 0.1, "airbench_sgd has .013, a ResNet .0003", log=True),
+    # optimizer, in training
+    "underfits": Range("train_skill", 0.8, 0.4, "skill on training images"),
+    "underfits_much": Range("train_skill", 0.5, 0.2, "skill on training images"),
+    "not_learning": Range("train_skill", 0.1, 0.02, "skill on training images"),
+    "huge_updates": Range("update_ratio", 0.06, 0.6, "of the weights in a step; .001 to .02 is usual", log=True),
+    "large_updates": Range("update_ratio", 0.01, 0.1, "of the weights in a step; .001 to .02 is usual", log=True),
+    "slow_updates": Range("update_ratio", 1e-3, 3e-5, "of the weights in a step; .001 to .02 is usual", log=True),
+    "small_updates": Range("update_ratio", 1e-3, 1e-5, "of the weights in a step; .001 to .02 is usual", log=True),
+    "loss_exploded": Range("loss_peak", 1.5, 4, "times the loss of guessing", log=True),
+    "gradient_spikes": Range("gradient_spikes", 5, 20, "99th percentile over median; 3 is usual", log=True),
+    "loss_jumps": Range("loss_jump_share", 0.005, 0.02, "of all steps"),
+    "clipped": Range("clipped_share", 0.3, 0.7, "of all steps; a clip is for outliers"),
+    "weights_shrunk": Range("weight_shrink", 0.3, 0.03, "of the initial size; normalised layers keep .5", log=True),
+    "scaler_skips": Range("scaler_skip_share", 0.02, 0.08, "of steps after step 200; one in 2000 is usual"),
+    "unchanged": Range("unchanged_share", 0.2, 0.6, "of weights with a gradient"),
+    "coarse_weights": Range("weight_eps", 1e-6, 1e-4, "1e-7 for 32-bit floats", log=True),
+    "modes_differ": Range("train_mode_share", 0.7, 0.3, "of the skill in eval mode; .9 is usual"),
+    "high_dropout": Range("dropout_rate", 0.5, 0.8, ".1 to .5 are usual"),
+    # schedule, evaluation, and the whole training
     "late_peak": Range("peak_at", 0.5, 0.7, "OneCycle has .3"),
     "idle_half": Range("zero_in_first_half", 0.2, 0.6, "warm-ups of a few percent are usual"),
     "small_batches": Range("batch_norm_images", 8, 3, "batch norm is noisy with fewer images", log=True),
+    "eval_noise": Range("eval_noise", 1e-3, 1e-2, "rounding is below 1e-4", log=True),
+    "eval_differs": Range("eval_differs", 0.05, 0.3, "the same in training; 16-bit floats are below .02", log=True),
+    "stale_statistics": Range("batch_stat_gap", 0.05, 0.15, "accuracy that statistics of batches add"),
+    "memorized": Range("train_skill", 0.85, 0.97, "skill on training images"),
+    "val_loss_rises": Range("val_loss_rise", 1.1, 1.5, "times its minimum, three epochs ago or more"),
+    "val_behind": Range("val_gap", 0.05, 0.15, "accuracy on training images minus that on val"),
+    "no_gap": Range("val_gap", 0.08, 0.02, "accuracy on training images minus that on val"),
+    "plateau": Range("late_progress", 0.03, 0.0, "fall of the training loss in the last third of the epochs"),
 }
 
 
 def symptoms(facts: Facts) -> dict[str, float]:
     """Return the strength of each symptom, 0 (healthy) to 1 (clearly sick), whose fact was measured."""
+    facts = facts | training_facts(facts)
     found = {}
     for name, limits in RANGES.items():
         value = facts.get(limits.fact)
@@ -89,6 +138,72 @@ def symptoms(facts: Facts) -> dict[str, float]:
     if facts.get("truth_gain", 1.0) <= 0 and "bounded_below" in found:
         found["bounded_below"] = 0.0  # unknown, because right outputs are not rewarded
     return found
+
+
+def training_facts(facts: Facts) -> Facts:
+    """Return facts that follow from those of a training; what needs more epochs is missing."""
+    chance, epochs = facts.get("chance"), facts.get("epochs", 0)
+    get, train_accs = facts.get, facts.get("train_accs") or [None]
+
+    def skill(*accuracies: float | None) -> float | None:
+        """Return the best accuracy on a scale from 0, guessing, to 1."""
+        known = [each for each in accuracies if each is not None]
+        return max(max(known) - chance, 0.0) / max(1 - chance, 1e-9) if known and chance is not None else None
+
+    def minus(high: float | None, low: float | None) -> float | None:
+        return None if high is None or low is None else high - low
+
+    def share(part: float | None, whole: float | None, least: float = 0.1) -> float | None:
+        return None if part is None or whole is None or whole < least else part / whole
+
+    train = skill(train_accs[-1], get("plain_acc"), get("eval_transform_acc"))
+    val_acc = get("val_acc")
+    val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
+    gain = minus(get("permuted_acc"), val_acc)
+    counts = [get("probe_images") or 512, get("val_images") or 512]
+    noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
+    excess = minus(get("polluted_share_train"), get("polluted_share_val"))
+    gap, noisy = minus(get("plain_acc"), val_acc), share(get("plain_acc"), val_acc)
+    fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
+    facts_now = {
+        "epochs_to_fit": min(fitted, default=None),
+        "permutation_gain": gain,
+        "permutation_z": gain and gain * (counts[1] / max(get("classes", 1), 1)) ** 0.5,
+        "permuted_classes": share(gain and gain * facts.get("classes", 0), get("permuted_acc")),
+        "pollution": excess and excess / (noise * get("classes", 1) ** 0.5),
+        "eval_transform_loss": minus(get("plain_acc"), get("eval_transform_acc")),
+        "gradient_spikes": share(get("grad_norm_p99"), get("grad_norm_median"), 1e-12),
+    }
+    if epochs < EPOCHS:
+        return {key: value for key, value in facts_now.items() if value is not None}
+    losses = get("train_losses") or []
+    later = {
+        "train_skill": train,
+        "val_share": share(val, train),
+        "val_skill": val if get("val_images", 0) >= 100 else None,
+        "rare_gap": get("rare_gap", minus(val_acc, get("balanced_acc"))),
+        "augmented_share": share(skill(get("train_transform_val_acc")), skill(val_acc)),
+        "transform_gain": minus(get("train_transform_val_acc"), val_acc),
+        "train_mode_share": share(skill(train_accs[-1]), skill(get("train_transform_val_acc", get("plain_acc")))),
+        "val_gap": gap,
+        "val_gap_z": gap and gap / noise,
+        "noise_share": noisy and max(1 - noisy, 0.0),
+        "val_loss_rise": rise(get("val_losses") or []),
+        "late_progress": progress(losses[-max(len(losses) // 3, 2) - 1 :]) if len(losses) >= 8 else None,
+    }
+    return {key: value for key, value in (facts_now | later).items() if value is not None}
+
+
+def rise(losses: list[float]) -> float | None:
+    """Return by which factor a loss exceeds its minimum, if that was at least three epochs ago; otherwise 1."""
+    if len(losses) <= EPOCHS or not min(losses) > 0:
+        return None
+    return losses[-1] / min(losses) if losses.index(min(losses)) < len(losses) - EPOCHS else 1.0
+
+
+def progress(losses: list[float]) -> float:
+    """Return which part of a loss was removed."""
+    return (losses[0] - losses[-1]) / max(abs(losses[0]), 1e-12)
 
 
 def strength(value: float, limits: Range) -> float:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,31 +13,27 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from project.doctor.network_checks import batch_statistics, copies, loss_of, weight_layers
+from project.doctor.network_checks import batch_statistics, copies, loss_of
 
 Facts = dict[str, Any]
 Plan = list[list[dict[str, Any]]]  # what a schedule sets in each group at each step
 SCHEDULED = ("lr", "momentum", "betas")
 MOST_STEPS = 100_000  # that a dry run takes
-FEW, MANY = 20, 150  # steps of a trial
-FLOPS = 4e11  # of a trial: some seconds on two cores
+FEW, MANY = 20, 100  # steps of a trial
+FLOPS = 3e11  # of a trial: some seconds on two cores
 LEARNS = 0.3  # of the loss that can be removed: a trial that removes more has learned
-FACTORS = {
-    "down": (1 / 3, 0.1, 0.03, 0.01, 3e-3, 1e-3),
-    "up": (3, 10, 100, 1e3, 1e4, 1e5),
-}  # on the learning rate
-ENOUGH = 0.7  # a trial that cannot get worse later ends
-UNUSUAL_DECAY = 0.01  # of a weight in a step; .002 for a ResNet
+FACTORS = (1 / 3, 0.1, 0.01, 1e-3, 10, 100, 1e3, 1e4, 1e5, 1e6)  # on the learning rate
+ENOUGH = 0.7  # a trial with a constant or higher rate ends
 NEAR_ZERO = 0.01  # of the peak
 
 
-def planned(trainer: Trainer, module: Any) -> Plan | None:
-    """Return learning rates and momenta of all steps, without a plateau schedule; None if their number is unknown."""
+def planned(trainer: Trainer) -> Plan:
+    """Return learning rates and momenta of all steps, without a plateau schedule; of one if their number is unknown."""
     steps = trainer.estimated_stepping_batches
+    plan: Plan = [rows_of(trainer.optimizers[0].param_groups)]
     if not 0 < steps <= MOST_STEPS:
-        return None
-    groups = trainer.optimizers[0].param_groups
-    plan: Plan = [rows_of(groups)] * int(steps)
+        return plan
+    plan = plan * int(steps)
     if trainer.lr_scheduler_configs and not trainer.lr_scheduler_configs[0].reduce_on_plateau:
         config = trainer.lr_scheduler_configs[0]
         scheduler: Any = copy.deepcopy(config.scheduler)
@@ -48,12 +44,6 @@ def planned(trainer: Trainer, module: Any) -> Plan | None:
             plan.append(rows_of(scheduler.optimizer.param_groups))
             if step % every == 0 and step < steps:
                 scheduler.step()
-    own = {each.name: each for each in getattr(module, "groups", []) if each.rule.schedule is not None}
-    for index, group in enumerate(groups):
-        if rule := own.get(group.get("name")):
-            plan = [[*rows] for rows in plan]
-            for step, rows in enumerate(plan):
-                rows[index] = rows[index] | {"lr": rule.lr * rule.rule.schedule(step / len(plan))}
     return plan
 
 
@@ -77,50 +67,38 @@ def schedule_facts(plan: Plan) -> Facts:
     return facts
 
 
+def flops_of(module: Any, images: Tensor) -> float:
+    """Return the floating-point operations of a forward pass of one image."""
+    twin = copies(module)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
+        twin(images[:2])
+    return max(counter.get_total_flops() / 2, 1.0)
+
+
 class Trial:
     """Train copies for a few steps with the planned learning rates in time lapse, always on the same images.
 
-    Args:
-        module: Module to copy.
-        optimizer: Its optimizer, in its initial state.
-        plan: Planned learning rates and momenta.
-        images: Images and targets, all in one batch.
-        batch_size: Images in a real batch, for losses that are sums.
-        bounds: Loss of the best constant output, and of right outputs; None if they are unknown.
-        clip: Norm to which gradients are clipped.
+    ``scale`` multiplies losses that are sums over a larger batch; gradients are clipped to a norm ``clip``.
     """
 
     def __init__(
-        self,
-        module: Any,
-        optimizer: Any,
-        plan: Plan,
-        images: tuple[Tensor, Tensor],
-        scale: float = 1.0,
-        bounds: tuple[float, float] | None = None,
-        clip: float | None = None,
+        self, module: Any, optimizer: Any, plan: Plan, images: tuple[Tensor, Tensor], scale: float, clip: float | None
     ) -> None:
-        self.module, self.optimizer, self.plan = module, optimizer, plan
-        self.images, self.targets = images
-        self.scale, self.bounds, self.clip = scale, bounds, clip
-        twin = copies(module)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
-            twin(self.images[:2])
-        flops = max(counter.get_total_flops() / 2 * 3 * len(self.images), 1)
-        self.steps = int(min(max(FLOPS / flops, FEW), MANY))
+        self.module, self.optimizer, self.plan, self.images = module, optimizer, plan, images
+        self.scale, self.clip = scale, clip
+        self.steps = int(min(max(FLOPS / (3 * flops_of(module, images[0]) * len(images[0])), FEW), MANY))
 
-    def run(self, factor: float = 1.0, change: dict[str, Any] | None = None, adam: float | None = None) -> Facts:
-        """Return the progress of the loss, from 0 to 1, and the accuracy on the images at the end.
+    def run(self, factor: float = 1.0, adam: float | None = None, **change: Any) -> tuple[float, float]:
+        """Return which part of the loss was removed, -1 to 1, and the accuracy on the images at the end.
 
         Args:
             factor: Factor on the learning rates.
-            change: Options of all groups to change; "clip" is the norm of gradients.
             adam: Learning rate of an Adam that replaces the optimizer.
+            change: Options of all groups to change; "clip" is the norm of gradients.
         """
-        change = change or {}
         torch.manual_seed(0)
         module, optimizer = without_dropout(*copies(self.module, self.optimizer))
-        clip, plan = change.get("clip", self.clip), self.plan
+        clip, plan = change.pop("clip", self.clip), self.plan
         if adam is not None:
             optimizer = torch.optim.Adam([each for each in module.parameters() if each.requires_grad], adam)
             clip, plan = None, [rows_of(optimizer.param_groups)]
@@ -130,28 +108,24 @@ class Trial:
                 group.update(row | {key: value for key, value in change.items() if key in group})
                 group["lr"] = row["lr"] * factor
             optimizer.zero_grad()
-            loss = loss_of(module, self.images, self.targets)
+            loss = loss_of(module, *self.images)
             losses.append(float(loss))
-            if not math.isfinite(losses[-1]) or ((adam or factor > 1) and self._progress(losses) > ENOUGH):
+            if not math.isfinite(losses[-1]) or ((adam or factor > 1) and removed(losses) > ENOUGH):
                 break
             (loss * (1 if adam else self.scale)).backward()
             if clip:
                 torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
             optimizer.step()
-        facts = {"progress": self._progress(losses), "accuracy": 0.0, "first": losses[0], "last": losses[-1]}
         with torch.no_grad(), batch_statistics(module):
-            outputs = module(self.images)
-        if outputs.ndim == 2 and outputs.isfinite().all():
-            facts["accuracy"] = float((outputs.argmax(1) == self.targets).float().mean())
-        return facts | {"twin": module, "twin_optimizer": optimizer}
+            outputs = module(self.images[0])
+        accuracy = float((outputs.argmax(1) == self.images[1]).float().mean()) if outputs.ndim == 2 else 0.0
+        return removed(losses), accuracy
 
-    def _progress(self, losses: Sequence[float]) -> float:
-        last = sum(losses[-3:]) / len(losses[-3:])
-        if not math.isfinite(last):
-            return -1.0
-        start, best = self.bounds or (losses[0], 0.0)
-        scale = start - best if self.bounds else abs(start)
-        return min(max((start - last) / max(scale, 1e-12), -1.0), 1.0)
+
+def removed(losses: list[float]) -> float:
+    """Return which part of a loss was removed, -1 to 1."""
+    last = sum(losses[-3:]) / len(losses[-3:])
+    return min(max((losses[0] - last) / max(abs(losses[0]), 1e-12), -1.0), 1.0) if math.isfinite(last) else -1.0
 
 
 def without_dropout(module: Any, optimizer: Any) -> tuple[Any, Any]:
@@ -162,57 +136,41 @@ def without_dropout(module: Any, optimizer: Any) -> tuple[Any, Any]:
     return module, optimizer
 
 
-def trial_facts(trial: Trial, deadline: float, classes: int | None, decay: float) -> Facts:
-    """Return what the user's optimizer learns in a trial and, if that is nothing, what would learn.
+def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[Facts]:
+    """Yield what the user's optimizer learns in a trial and, if that is nothing, what would learn.
 
-    Args:
-        trial: The trial.
-        deadline: Value of ``time.thread_time`` after which no further trial begins.
-        classes: Number of classes; None if the module is not a classifier.
-        decay: Share of a weight that its decay removes in a step.
+    No further trial begins after ``time.thread_time`` has reached a deadline.
     """
-    own = trial.run()
-    facts: Facts = {"trial_progress": own["progress"], "trial_steps": trial.steps, "trial_images": len(trial.images)}
-    facts["trial_first_loss"], facts["trial_last_loss"] = own["first"], own["last"]
-    best = own
-    if own["progress"] < LEARNS:
-        for lr in (1e-3, 1e-2):
-            if time.thread_time() < deadline and facts.get("adam_progress", -1.0) < LEARNS:
-                best = max(best, trial.run(adam=lr), key=lambda result: result["progress"])
-                facts["adam_progress"] = best["progress"]
-    if classes and best["progress"] > 0.5:
-        facts["memorized"] = (best["accuracy"] - 1 / classes) / (1 - 1 / classes)
-    if own["progress"] < LEARNS and best["progress"] > LEARNS:
-        facts |= repair_facts(trial, deadline, decay)
-    return facts
-
-
-def repair_facts(trial: Trial, deadline: float, decay: float) -> Facts:
-    """Return which change of one setting lets the user's optimizer learn, and how much."""
-    groups = trial.optimizer.param_groups
-    facts: Facts = {}
-
-    changes: dict[str, dict[str, Any]] = {}
-    if decay > UNUSUAL_DECAY:
-        changes["weight_decay"] = {"weight_decay": 0.0}
-    if any(group.get("eps", 0) > 1e-6 for group in groups):
-        changes["eps"] = {"eps": 1e-8}
-    if trial.clip:
-        changes["clip"] = {"clip": 0.0}
+    best = trial.run()
+    progress = best[0]
+    yield {"trial_progress": progress, "trial_images": len(trial.images[0])}
+    for lr in (1e-3, 1e-2):
+        if best[0] < LEARNS and time.thread_time() < deadline:
+            best = max(best, trial.run(adam=lr))
+            yield {"adam_progress": best[0]}
+    if classes and best[0] > 0.5:
+        yield {"memorized": (best[1] - 1 / classes) / (1 - 1 / classes)}
+    if progress >= LEARNS or best[0] < LEARNS:
+        return
     # settings that are usual are not at fault
-    facts |= {f"repair_{name}": 0.0 for name in ("weight_decay", "eps", "clip")}
-    for name, change in changes.items():
-        facts[f"repair_{name}"] = max(trial.run(change=change)["progress"], 0.0)
-    for way, factors in FACTORS.items():
-        for factor in factors if "repair_factor_down" not in facts else ():
-            if time.thread_time() > deadline:
-                return facts
-            if trial.run(factor)["progress"] > LEARNS:
-                facts[f"repair_factor_{way}"] = factor
-                break
-    facts["lr_excess"] = 1 / facts.get("repair_factor_down", 1.0)
-    facts["lr_shortfall"] = facts.get("repair_factor_up", 0.0) * trial.steps / len(trial.plan)
-    return facts
+    yield dict.fromkeys(("repair_weight_decay", "repair_eps", "repair_clip"), 0.0)
+    groups, changes = trial.optimizer.param_groups, {"clip": 0.0} if trial.clip else {}
+    changes |= {"weight_decay": 0.0} if any(group.get("weight_decay", 0) > 0.01 for group in groups) else {}
+    changes |= {"eps": 1e-8} if any(group.get("eps", 0) > 1e-6 for group in groups) else {}
+    for name, value in changes.items():
+        repaired, _ = trial.run(**{name: value})
+        yield {f"repair_{name}": max(repaired, 0.0)}
+        if repaired > LEARNS:
+            return
+    for factor in FACTORS:
+        if time.thread_time() > deadline:
+            return
+        if trial.run(factor)[0] > LEARNS:
+            yield {"repair_factor": factor, "lr_excess": max(1 / factor, 1.0)}
+            if len(trial.plan) > 1:
+                yield {"lr_shortfall": factor * trial.steps / len(trial.plan) if factor > 1 else 0.0}
+            return
+    yield {"lr_excess": 1.0, "lr_shortfall": 0.0}
 
 
 def momentum_of(group: dict[str, Any]) -> float:
@@ -220,32 +178,18 @@ def momentum_of(group: dict[str, Any]) -> float:
     return float(group.get("momentum", group.get("betas", (0.0,))[0]))
 
 
-def optimizer_facts(module: Any, optimizer: Any, plan: Plan, images: tuple[Tensor, Tensor], scale: float) -> Facts:
-    """Return the momentum, and by how much one step at the peak learning rate decays the weights."""
+def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
+    """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate."""
     momenta = sorted(max(map(momentum_of, rows)) for rows in plan)
-    facts: Facts = {"momentum": momenta[len(momenta) // 2]}
-    if not any(group.get("weight_decay") for group in optimizer.param_groups):
-        return facts
-    peaks = [max(row["lr"] for row in rows) for rows in zip(*plan, strict=True)]
-    ends = []
-    for keep in (1.0, 0.0):
-        twin, own = without_dropout(*copies(module, optimizer))
-        for group, peak in zip(own.param_groups, peaks, strict=True):
-            group["lr"], group["weight_decay"] = peak, group.get("weight_decay", 0.0) * keep
-        (loss_of(twin, *images) * scale).backward()
-        own.step()
-        ends.append({name: layer.weight.detach() for name, layer in weight_layers(twin).items()})
-    decays = []
-    for name, layer in weight_layers(module).items():
-        before, change = layer.weight.detach(), ends[0][name] - ends[1][name]
-        update = ends[1][name] - before
-        if change.any() and update.any():
-            decays.append(float(-(change * before).sum() / before.pow(2).sum().clamp_min(1e-30)))
-    if decays:
-        # momentum accumulates the decay
-        momentum = max(float(group.get("momentum", 0.0)) for group in optimizer.param_groups)
-        facts["decay_per_step"] = max(decays) / (1 - min(momentum, 0.999))
-    return facts
+    decays = [0.0]
+    for group, rows in zip(optimizer.param_groups, zip(*plan, strict=True), strict=True):
+        peak = group | max(rows, key=lambda row: row["lr"])
+        ignored = not peak.get("decoupled_weight_decay", "betas" not in peak)  # Adam's: its steps do not depend on it
+        # SGD adds decay to the gradient, so that its momentum accumulates it
+        sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
+        decays.append(0.0 if ignored else peak["lr"] * peak.get("weight_decay", 0.0) * sums)
+    has_betas = any("betas" in group for group in optimizer.param_groups)
+    return {"momentum": momenta[len(momenta) // 2], "has_betas": has_betas, "decay_per_step": max(decays)}
 
 
 def batch_norm_images(module: Any, batch_size: int) -> float:

@@ -13,6 +13,7 @@ from atomic_files import write_atomically
 from project import __version__
 from project.report import tables
 from project.report.charts import Chart, distribution_chart, line_chart, line_of, not_finite, spread_evenly
+from project.report.diagnosis import diagnosis
 from project.report.read import Run, read_run
 from project.runs import record
 from project.runs.config import CONFIG, EXPECTED, PREVIOUS_CONFIGS, differences, flatten
@@ -20,6 +21,7 @@ from project.runs.folders import REPORT
 from project.runs.outcome import changes, compare, facts, subject
 
 SECTIONS: dict[str, tuple[str, list[str], list[str]]] = {  # title; kinds of pictures that are shown, and folded
+    "diagnosis": ("Diagnosis", [], []),
     "outcome": ("Outcome", [], []),
     "curves": ("Learning curves", [], []),
     "confusion": ("Confusion matrix", [], ["confusion_matrix"]),
@@ -80,7 +82,7 @@ def _templates() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     templates = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     functions = (facts, subject, warnings, scalar_charts, distribution_charts, compared, config_texts, origin_table)
-    templates.globals |= {each.__name__: each for each in (*functions, tables.confusions, tables.table_of)}
+    templates.globals |= {each.__name__: each for each in (diagnosis, *functions, tables.confusions, tables.table_of)}
     templates.globals["known"] = [kind for _, shown, folded in SECTIONS.values() for kind in shown + folded]
     return templates
 

@@ -1,6 +1,7 @@
 """The report of a run: what its page holds, and that the page is self-contained."""
 
 import html
+import json
 import math
 import re
 from collections import Counter
@@ -121,6 +122,38 @@ def test_everything_of_a_run_is_shown(page: Page) -> None:
 def test_sections_are_in_the_order_of_questions(page: Page) -> None:
     names = ["outcome", "curves", "confusion", "mistakes", "attention", "classes", "kernels", "maps", "distributions"]
     assert [section["id"] for section in page.all("section")] == [*names, "flow", "more", "origin"]
+
+
+def test_a_diagnosis_comes_first_with_the_picture_that_shows_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / f"full/{TIME}")
+    alarm = {
+        "cause": "lr_too_high",
+        "family": "learning_rate",
+        "confidence": "sure",
+        "says": "The learning rate is too high.",
+        "why": "<b>It diverges.</b>",
+        "evidence": {"update_ratio": 0.51234},
+        "healthy": {"update_ratio": "at most 0.03"},
+        "remedy": {"option": "model.optimizer.lr", "value": "0.01"},
+        "ruled_out": [],
+        "tried": None,
+    }
+    result = {"verdict": "alarm", "alarms": [alarm], "alternatives": [], "notes": ["A note."], "not_checked": ["leak"]}
+    (run / "doctor.json").write_text(json.dumps(result))
+    page = Page(write_report(run).read_text())
+    assert page.all("section")[0]["id"] == "diagnosis"
+    for words in (
+        "Alarm (sure): The learning rate is too high.",
+        "<b>It diverges.</b>",
+        "0.512",
+        "at most 0.03",
+        "A note.",
+    ):
+        assert words in page.text
+    assert "--model.optimizer.lr 0.01" in page.text
+    assert [image["alt"] for image in page.all("img")].count("Pixels of gradient_flow") == 2
+    (run / "doctor.json").write_text("{")  # damaged
+    assert Page(write_report(run).read_text()).all("section")[0]["id"] == "outcome"
 
 
 def test_page_is_self_contained(whole: Path, page: Page) -> None:

@@ -4,11 +4,10 @@ import pytest
 import torch
 from doctor_cases import FAULTS, HEALTHY, NETWORKS, Case, applies, data_of
 
-from project.doctor.causes import CAUSES
 from project.doctor.messages import report
 
 QUICK = (  # one or two of each stage
-    *("conflicting_labels", "labels_off_by_one", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
+    *("conflicting_labels", "val_bgr", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
     *("mixes_by_reshape", "zero_init", "softmax_twice", "shuffled_targets", "lr_too_high", "schedule_by_step"),
 )
 QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce")
@@ -59,11 +58,6 @@ def test_a_rarer_planted_fault_is_named(case: str, where: Path) -> None:
 @pytest.mark.parametrize("case", HEALTHY)
 def test_a_healthy_training_of_any_kind_gives_no_alarm(case: str, data: str, where: Path) -> None:
     assert alarm(case, where, "lenet", data) is None
-
-
-def test_every_cause_but_those_without_a_reliable_case_is_planted() -> None:
-    planted = {cause for case in FAULTS for cause in expected(case)}
-    assert CAUSES.keys() - planted == {"augmented_normalization", "not_optimized", "cannot_memorize"}
 
 
 def test_an_examination_changes_no_weight_mode_or_random_state(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:

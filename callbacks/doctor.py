@@ -1,0 +1,218 @@
+"""Collect the facts on which a diagnosis of a training is based."""
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from atomic_files import write_atomically
+from callbacks.base.steps import Step, StepCallback
+from callbacks.tools import warn_once
+from callbacks.tools.facts import Facts, known, norms_of, series_facts, shrink, step_facts, val_facts
+from callbacks.tools.layers import network_of
+from callbacks.tools.probes import probe, setting_facts
+
+FACTS = "doctor_facts.json"
+WINDOW = 2000  # latest steps whose losses and gradient norms are kept
+SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
+SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
+FIRST = 20  # steps in which each parameter should get a gradient
+
+
+class Doctor(StepCallback):
+    """Collect facts about a training in ``doctor_facts.json``, from which ``project.doctor`` concludes what is wrong.
+
+    Each step stores its loss and gradient norm on the device; they are read every ``log_every_n_steps``. In drawn
+    epochs, the middle step is compared with its weights, and images of train and val are predicted in eval mode: plain,
+    through other transforms, and with the statistics of the batch in batch norm. The command line adds the judgement:
+    it writes ``doctor.json``, prints an alarm once, and logs it.
+
+    Tags: ``doctor`` (text).
+
+    Args:
+        action: "stop" ends training at an alarm; "warn" only prints it.
+        silence: Causes that are no alarms; see ``docs/doctor.md``.
+        preflight: Whether to examine copies of network, loss and schedule before the first step, in 2 seconds at most.
+        images: Maximum number of images of train, and of val, to predict; 0 for none.
+        every_n_epochs: See ``DrawingCallback``.
+    """
+
+    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm, and
+    # is told whether they are the last ones
+    examine: Callable[[Trainer, LightningModule], Facts] | None = None
+    judge: Callable[[Trainer, bool], bool] | None = None
+
+    def __init__(
+        self,
+        action: Literal["warn", "stop"] = "warn",
+        silence: Sequence[str] = (),
+        preflight: bool = True,
+        images: NonNegativeInt = 512,
+        every_n_epochs: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.action, self.silence, self.preflight, self.images = action, silence, preflight, images
+        self.facts: Facts = {}
+        self._unread: dict[str, list[Tensor]] = {"loss": [], "norm": []}  # scalars on the device
+        self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in self._unread}
+        self._moved: dict[str, Tensor] = {}  # whether a parameter got a gradient in the first steps
+        self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
+        self._start: dict[str, float] = {}  # norms of the weights before the first step
+        self._is_new = False  # whether there are facts to write
+        self._stop = False
+
+    def state_dict(self) -> dict[str, Any]:
+        self._read()
+        series = {name: torch.tensor(values) for name, values in self._series.items()}
+        return {"facts": dict(self.facts), "series": series, "start": self._start}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.facts, self._start = dict(state_dict["facts"]), state_dict["start"]
+        self._series = {name: deque(values.tolist(), WINDOW) for name, values in state_dict["series"].items()}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        if trainer.global_step == 0 and self._collects(trainer):
+            self._start, self._is_new = norms_of(pl_module), True
+            if self.examine is not None and self.preflight:
+                self.facts |= self.examine(trainer, pl_module)
+            self.facts |= setting_facts(trainer, pl_module)
+        alarm = self._write(trainer)  # now, because the metrics of the epoch before are in metrics.csv
+        if self.action == "stop":
+            self._stop = trainer.strategy.reduce_boolean_decision(alarm, all=False)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self._collects(trainer) and loss.numel() == 1:
+            self._unread["loss"].append(loss.detach())
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        super().on_before_optimizer_step(trainer, pl_module, optimizer)
+        if not self._collects(trainer) or len(trainer.optimizers) > 1:
+            return
+        parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        self._unread["norm"].append(get_total_norm([each.grad for each in parameters]))
+        self.facts["lr"] = max(self.facts.get("lr") or 0.0, *(float(group["lr"]) for group in optimizer.param_groups))
+        if trainer.global_step < FIRST:
+            self._look_for_gradients(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if len(self._unread["loss"]) >= (trainer.log_every_n_steps or FIRST):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+            self._read()
+            if isinstance(batch, list | tuple) and isinstance(batch[-1], Tensor) and batch[-1].is_floating_point():
+                self.facts["mixed_targets"] = 1
+        if self._stop:
+            trainer.should_stop = True
+
+    def use(self, trainer: Trainer, step: Step) -> None:
+        found = step_facts(step)  # the largest are kept, because with a learning rate near 0 weights hardly change
+        if found.get("update_ratio", -1) >= self.facts.get("update_ratio", 0):
+            self.facts |= found
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not self.images:
+            return
+        if not self._collects(trainer) or not self.due(trainer):
+            return
+        self._preds = []
+        try:
+            self.facts |= probe(trainer, pl_module, self.images) | {"probe_epoch": trainer.current_epoch + 1}
+        except Exception as error:  # a user's network, loss or transform can raise any exception; training continues
+            warn_once(f"Doctor could not examine images: {type(error).__name__}: {error}. Training continues.")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._preds is not None and isinstance(outputs, dict) and {"preds", "logits"} <= outputs.keys():
+            self._preds.append((batch[1], outputs["preds"]))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        preds, self._preds = self._preds, None
+        if not preds or not hasattr(pl_module, "class_names"):
+            return
+        trained = getattr(getattr(trainer.train_dataloader, "dataset", None), "targets", None)
+        trained = trained if isinstance(trained, Tensor) else None
+        targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
+        self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
+        if "batch_stat_acc" in self.facts:
+            gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
+            self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if len(gaps) == 3 else None}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_new = self.due(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_new = True
+        self._write(trainer, is_last=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        self._is_new = bool(self._unread["loss"] or self._series["loss"])  # a step was taken
+        self._write(trainer, is_last=True)
+
+    def _collects(self, trainer: Trainer) -> bool:
+        return trainer.is_global_zero and not self.silent
+
+    def _look_for_gradients(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        parameters = {name: p for name, p in network_of(pl_module).named_parameters() if p.requires_grad}
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                self._moved[name] = parameter.grad.any() | self._moved.get(name, False)
+        if trainer.global_step == FIRST - 1:
+            still = [name for name in parameters if not self._moved.get(name, False)]
+            total = sum(each.numel() for each in parameters.values())
+            self.facts["no_gradient"] = sum(parameters[name].numel() for name in still) / total
+            self.facts["no_gradient_names"] = still
+
+    def _read(self) -> None:
+        """Transfer losses and norms from the device."""
+        for name, scalars in self._unread.items():
+            values = torch.stack(scalars).float().flatten().tolist() if scalars else []
+            scalars.clear()
+            self._series[name].extend(values)
+            if name == "loss":
+                finite = [*filter(math.isfinite, values)]
+                self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(values) - len(finite)
+                self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
+
+    def _write(self, trainer: Trainer, is_last: bool = False) -> bool:
+        """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
+        if not self._is_new or not self._collects(trainer):
+            return False
+        self._is_new = False
+        self._read()
+        losses, norms = (list(self._series[name]) for name in ("loss", "norm"))
+        clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
+        self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
+        self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
+        if "prior_loss" in self.facts and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
+            largest = self.facts.get("largest_loss", 0.0) * trainer.accumulate_grad_batches  # by which it was divided
+            self.facts["loss_peak"] = largest / self.facts["prior_loss"]
+        self.facts["weight_shrink"] = shrink(self._start, trainer.lightning_module)
+        if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
+            self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(folder / FACTS) as partial:
+            partial.write_text(json.dumps(known(self.facts), indent=2) + "\n", encoding="utf-8")
+        return self.judge is not None and self.judge(trainer, is_last)

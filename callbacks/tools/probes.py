@@ -1,0 +1,166 @@
+"""Evaluate a network on fixed images of train and val, each time with one thing changed, and observe its layers."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from callbacks.tools.facts import Facts, confusion, confusion_facts
+from callbacks.tools.layers import find_layers, forward, hooked
+from callbacks.tools.outputs import Outputs
+
+WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear)
+BEYOND = 5  # inputs beyond which sigmoid and tanh are saturated
+SATURATED = {"sigmoid": (1 / (1 + math.exp(BEYOND)), 1 / (1 + math.exp(-BEYOND)))}
+SATURATED["tanh"] = (-math.tanh(BEYOND), math.tanh(BEYOND))
+SAME = 1e-3  # relative difference of outputs that rounding may cause
+LEAST = 10  # wrong predictions from which their confidence is known
+
+
+def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
+    """Return what the module, in eval mode, makes of up to ``count`` images of train and of val.
+
+    Needs the loaders of this project; facts about accuracies need a module that classifies. Of less than 4096 training
+    images, an eighth is used, but at least 256.
+    """
+    loaders: Any = trainer.train_dataloader, trainer.val_dataloaders
+    train, val = (each[0] if isinstance(each, list) else each for each in loaders)
+    if not all(hasattr(loader, "render") for loader in (train, val)):
+        return {}
+    count = min(count, max(len(train.dataset) // 8, 256))
+    seen = views(train, val, count, trainer.current_epoch)
+    logits, targets, facts = observe(trainer, pl_module, seen["plain"]())
+    facts |= {"probe_images": len(logits), "val_images": len(val.dataset)}
+    names = getattr(pl_module, "class_names", None) or []
+    if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
+        return facts
+    right, confidence = logits.argmax(1) == targets, logits.softmax(1).amax(1)
+    facts |= {"classes": len(names), "plain_acc": float(right.float().mean())}
+    for name, chosen in (("right", right), ("wrong", ~right)):
+        if chosen.sum() >= LEAST:
+            facts[f"{name}_confidence"] = float(confidence[chosen].mean())
+    facts |= confusion_facts(confusion(targets, logits.argmax(1), len(names)), names, "train")
+    shares = torch.bincount(val.dataset.targets, minlength=len(names)).to(logits).clamp_min(1e-6)
+    constant = (shares / shares.sum()).log().expand_as(logits)  # the best outputs of a network that ignores images
+    losses: Any = pl_module.image_losses  # of ImageClassifier
+    for name, values in (("plain", logits), ("prior", constant)):
+        if (of_images := losses(values, targets)) is not None:
+            facts[f"{name}_loss"] = float(of_images.mean())
+
+    def accuracy(name: str) -> float:
+        rights = [forward(trainer, pl_module, images).argmax(1) == targets for images, targets in seen[name]()]
+        return float(torch.cat(rights).float().mean())
+
+    facts["eval_transform_acc"] = facts["plain_acc"]
+    if not torch.equal(next(seen["plain"]())[0], next(seen["eval_transform"]())[0]):
+        facts["eval_transform_acc"] = accuracy("eval_transform")
+    if not next(seen["train_transform_val"]())[1].is_floating_point():  # mixed images have no class
+        facts["train_transform_val_acc"] = accuracy("train_transform_val")
+    norms = [each for each in pl_module.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
+    averaged = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]  # set elsewhere in Lightning
+    if (
+        norms and not averaged and not any(isinstance(each, nn.SyncBatchNorm) for each in norms)
+    ):  # which waits for ranks
+        with batch_statistics(norms):
+            facts["batch_stat_acc"] = accuracy("val")
+    few = next(seen["val"]())[0]
+    first, second = forward(trainer, pl_module, few), forward(trainer, pl_module, few.flip(0)).flip(0)
+    scale = (first - first.mean(0)).abs().max().clamp_min(1e-12)  # of what distinguishes images
+    return facts | {"eval_differs": float((first - second).abs().max() > SAME * scale)}
+
+
+def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
+    """Return what network, optimizer and training data are like."""
+    layers = find_layers(pl_module, types=WEIGHTS)
+    loader: Any = trainer.train_dataloader
+    rates = [each.p for each in pl_module.modules() if isinstance(each, _DropoutNd)]
+    facts: Facts = {"layers": len(layers), "dropout_rate": max(rates, default=None)}
+    if layers:
+        facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
+    if len(trainer.optimizers) == 1:
+        facts["optimizer"] = type(trainer.optimizers[0]).__name__
+    if hasattr(loader, "render"):
+        counts = torch.bincount(loader.dataset.targets)
+        weighted = loader.balanced or getattr(pl_module, "unweighted_loss", None) is not None
+        facts["imbalance"] = 1.0 if weighted else float(counts.max() / counts[counts > 0].min())
+    return facts
+
+
+def views(train: Any, val: Any, count: int, epoch: int) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
+    """Return functions that yield batches: of train, plain and as val sees them; of val, and as train sees them."""
+    plain = copy.copy(train)
+    plain.transform = type(train.transform)([], train.transform.normalize)
+    of_train, of_val = copy.copy(val.dataset), copy.copy(val.dataset)
+    of_train.load, of_train.targets = train.dataset.load, train.dataset.targets
+    of_val.transform = train.dataset.transform
+    # plain images have transforms of single images only if val has some, because a Normalize may be among them
+    return {
+        "plain": partial(batches, plain, of_train if val.dataset.transform is None else train.dataset, count, epoch),
+        "eval_transform": partial(batches, val, of_train, count, epoch),
+        "val": partial(batches, val, val.dataset, count, epoch),
+        "train_transform_val": partial(batches, train, of_val, count, epoch),
+    }
+
+
+def batches(loader: Any, dataset: Any, count: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images and targets of a dataset, always the same ones, with the transforms of a loader."""
+    view = copy.copy(loader)
+    view.dataset = dataset
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
+    for positions in order.tensor_split(math.ceil(len(order) / loader.batch_size)):
+        images, targets = view.render(positions, epoch)
+        yield images[:, 0] if images.ndim == 5 else images, targets  # the first of several views of an image
+
+
+def observe(
+    trainer: Trainer, pl_module: LightningModule, images_and_targets: Iterator[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Facts]:
+    """Return outputs for images, their targets, and of which layers the most channels are always 0, or saturated."""
+    outputs: list[Tensor] = []
+    known: list[Tensor] = []
+    largest: dict[str, Tensor] = {}
+    saturated: dict[str, list[Tensor]] = {}
+
+    def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        low, high = SATURATED.get(function, (-math.inf, math.inf))
+        share = ((output < low) | (output > high)).float().mean() if function in SATURATED else None
+        return output.abs().transpose(0, 1).flatten(1).amax(1), share
+
+    layers = find_layers(pl_module, types=WEIGHTS)
+    for images, targets in images_and_targets:
+        record = Outputs(lambda output: None, of_activation)
+        with hooked(layers, record.keep), record:
+            outputs.append(forward(trainer, pl_module, images))
+        known.append(targets)
+        for name, (channels, share) in record.after.items():
+            largest[name] = torch.maximum(largest.get(name, channels), channels)
+            if share is not None:
+                saturated.setdefault(name, []).append(share)
+    facts: Facts = {}
+    dead = {name: (channels == 0).float().mean() for name, channels in largest.items()}
+    for kind, shares in (("dead", dead), ("saturated", {n: torch.stack(each).mean() for n, each in saturated.items()})):
+        if shares:
+            values = torch.stack([*shares.values()]).tolist()
+            facts[f"{kind}_share"], facts[f"{kind}_layer"] = max(zip(values, shares, strict=True))
+    return torch.cat(outputs).float(), torch.cat(known), facts
+
+
+@contextmanager
+def batch_statistics(norms: list[Any]) -> Iterator[None]:
+    """Let batch norms use the statistics of each batch without tracking them."""
+    for each in norms:
+        each.training, each.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for each in norms:
+            each.training, each.track_running_stats = False, True

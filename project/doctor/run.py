@@ -1,0 +1,75 @@
+"""Diagnose a run, finished or not, from what was recorded in its directory. Imports no torch."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from atomic_files import write_atomically
+from project.doctor.causes import CAUSES
+from project.doctor.messages import report, terminal
+from project.errors import RunError, did_you_mean
+from project.runs.config import CONFIG, load_config, setting
+from project.runs.metrics import PER_EPOCH, read_metrics
+
+FACTS, RESULT = "doctor_facts.json", "doctor.json"  # of callbacks.Doctor; of this module
+CURVES = {"loss": "losses", "acc": "accs"}
+
+
+def read_facts(run: Path) -> dict[str, Any]:
+    """Return the facts that the callback collected, and the learning curves.
+
+    Raises:
+        RunError: The run has none, or they are damaged.
+    """
+    file = run / FACTS
+    if not file.is_file():
+        raise RunError(
+            f"Expected {file}, which the callback `doctor` writes from the first epoch on, but it does not exist. "
+            f"Train with it, or examine the settings: python -m project doctor --config {run / CONFIG}"
+        )
+    try:
+        facts: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise RunError(f"Expected the facts of a run in {file}, but got: {error}.") from error
+    rows = read_metrics(run, PER_EPOCH)
+    for tag in PER_EPOCH:
+        stage, _, metric = tag.partition("/")
+        of_epochs = {row["epoch"]: row[tag] for row in rows if math.isfinite(row.get(tag, math.nan))}
+        if of_epochs and not (tag == "train/acc" and facts.get("mixed_targets")):
+            facts[f"{stage}_{CURVES[metric]}"] = [*of_epochs.values()]
+    if "val_accs" in facts:
+        facts["val_acc"] = facts["val_accs"][-1]
+    facts["epochs"] = max(facts.get("epochs", 0), len(facts.get("train_losses", [])))
+    return facts
+
+
+def known_causes(names: Any) -> frozenset[str]:
+    """Return the names of causes to silence; raise RunError for an unknown one."""
+    known = frozenset(names)
+    for name in known - CAUSES.keys():
+        raise RunError(f"Expected causes of docs/doctor.md to silence, but got {name!r}.{did_you_mean(name, CAUSES)}")
+    return known
+
+
+def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Write doctor.json of a run, and return its content. Causes that its config silences are no alarms either.
+
+    Raises:
+        RunError: The run has no facts, or its config silences an unknown cause.
+    """
+    of_config = setting(load_config(run), "callbacks.doctor.init_args.silence") or []
+    result = report(read_facts(run), {}, silenced | known_causes(of_config))
+    write_result(result, run / RESULT)
+    return result
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Write doctor.json."""
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def in_words(result: dict[str, Any]) -> list[str]:
+    """Return a result as lines for the terminal."""
+    return terminal(result, len(CAUSES.keys() - {*result["not_checked"]}))

@@ -1,0 +1,167 @@
+"""The facts that the callback Doctor collects, and that it changes nothing."""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from watching import fit
+
+from callbacks import Doctor
+from callbacks.tools.facts import series_facts, val_facts
+from callbacks.tools.probes import probe, views
+from datamodules import SampleDataModule
+from lightning_modules import ImageClassifier
+from lightning_modules.networks import LeNet
+from project.__main__ import main
+
+Make = Callable[..., ImageClassifier]
+
+
+class Normed(LeNet):
+    """A network with batch norm and dropout."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.pool1 = nn.Sequential(self.pool1, nn.BatchNorm2d(6), nn.Dropout(0.1))
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "doctor_facts.json").read_text())
+
+
+def loaders(root: Path, **options: Any) -> tuple[Any, Any]:
+    """Return the loaders of train and val of the sample."""
+    data = SampleDataModule(root=str(root), num_workers=0, **options)
+    data.setup("fit")
+    return data.train_dataloader(), data.val_dataloader()
+
+
+def examine(module: ImageClassifier, root: Path) -> dict[str, Any]:
+    """Return what a module makes of images of the sample, without training."""
+    trainer: Any = SimpleNamespace(current_epoch=0, callbacks=[])
+    trainer.precision_plugin = SimpleNamespace(val_step_context=nullcontext)
+    trainer.train_dataloader, trainer.val_dataloaders = loaders(root)
+    with torch.no_grad():
+        return probe(trainer, module.eval(), 128)
+
+
+def test_weights_are_the_same_to_the_bit_with_and_without_it(fast: list[str], tmp_path: Path) -> None:
+    options = ["fit", *fast, f"--model.network={__name__}.Normed", "--callbacks=false", f"--runs_dir={tmp_path}"]
+    runs = [main([*options, *more]) for more in (["--callbacks.doctor=true"], [])]
+    first, second = (run.model.state_dict() for run in runs)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    facts = facts_of(runs[0].run_dir)
+    assert {"plain_acc", "batch_stat_acc", "permuted_acc", "update_ratio", "first_loss_excess"} <= facts.keys()
+    assert facts["epochs"] == facts["planned_epochs"] == 2
+    assert json.loads((runs[0].run_dir / "doctor.json").read_text())["verdict"] in ("healthy", "too_early")
+
+
+def test_a_resumed_run_has_the_facts_of_one_that_was_not_interrupted(make_classifier: Make, tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    fit(make_classifier(), tmp_path / "1", [keep, Doctor()], epochs=8, enable_checkpointing=True)
+    fit(make_classifier(), tmp_path / "2", [Doctor()], epochs=8, ckpt_path=tmp_path / "epoch=6.ckpt")
+    facts = facts_of(tmp_path / "1")
+    assert facts["steps"] == 24
+    assert facts["no_gradient"] == 0
+    assert facts_of(tmp_path / "2") == facts
+
+
+def test_a_layer_without_gradient_is_named(make_classifier: Make, tmp_path: Path) -> None:
+    module = make_classifier()
+    module.network.conv1.register_forward_hook(lambda layer, args, output: output.detach())
+    fit(module, tmp_path, [Doctor()], epochs=7)
+    assert facts_of(tmp_path)["no_gradient_names"] == ["conv1.weight", "conv1.bias"]
+
+
+def test_a_loss_that_becomes_nan_is_recorded_before_training_fails(fast: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", *fast, "--model.optimizer.lr=1e6", f"--runs_dir={tmp_path}"])
+    (file,) = tmp_path.rglob("doctor_facts.json")
+    assert facts_of(file.parent)["nonfinite_steps"] == 1
+    assert (file.parent / "doctor.json").is_file()
+
+
+@pytest.mark.parametrize("recipe", ["metric", "autoencoder"])
+def test_modules_other_than_classifiers_have_facts_of_their_steps_only(
+    recipe: str, fast: list[str], tmp_path: Path
+) -> None:
+    options = ["--callbacks=false", "--callbacks.doctor=true", "--trainer.limit_train_batches=4"]
+    run = main(["fit", "--config", f"configs/{recipe}.yaml", *fast[2:], *options, f"--runs_dir={tmp_path}"]).run_dir
+    facts = facts_of(run)
+    assert facts["grad_norm_median"] > 0
+    assert not {"plain_acc", "permuted_acc", "prior_loss"} & facts.keys()
+
+
+def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sample_root: Path) -> None:
+    module = make_classifier()
+    nn.init.constant_(module.network.conv2.bias[:14], -1e3)
+    facts = examine(module, sample_root)
+    assert (facts["dead_layer"], facts["dead_share"]) == ("conv2", 0.875)
+    assert "saturated_share" not in facts
+
+    class Saturated(nn.Sequential):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(nn.Conv2d(3, 4, 32), nn.Sigmoid(), nn.Flatten(), nn.Linear(4, num_classes))
+            nn.init.constant_(self[0].bias, 1e3)
+
+    assert examine(make_classifier(network=Saturated), sample_root)["saturated_share"] == 1
+
+
+def test_examining_changes_no_batch_norm_or_mode(make_classifier: Make, sample_root: Path) -> None:
+    module = make_classifier(network=Normed)
+    before = [tensor.clone() for tensor in module.state_dict().values()]
+    facts = examine(module, sample_root)
+    assert "batch_stat_acc" in facts
+    assert all(map(torch.equal, before, module.state_dict().values()))
+    assert not any(each.training for each in module.modules())
+    assert module.network.pool1[1].track_running_stats
+    assert facts["eval_differs"] == 0
+
+
+def test_images_are_seen_as_the_other_split_sees_them(sample_root: Path) -> None:
+    same, inverted = (
+        {name: next(view()) for name, view in views(*loaders(sample_root, eval_transforms=each), 20, 0).items()}
+        for each in ([], [v2.RandomInvert(1.0)])
+    )
+    assert torch.equal(same["plain"][0], same["eval_transform"][0])
+    for name, is_inverted in {"plain": 0, "eval_transform": 1, "val": 1, "train_transform_val": 0}.items():
+        assert torch.equal(inverted[name][0], same[name][0]) != is_inverted
+        assert torch.equal(inverted[name][1], same[name][1])
+
+
+def test_noise_in_eval_mode_is_seen(make_classifier: Make, sample_root: Path) -> None:
+    class Noisy(LeNet):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images + torch.randn_like(images))
+
+    assert examine(make_classifier(network=Noisy), sample_root)["eval_differs"] == 1
+
+
+def test_norms_jumps_and_clipping_are_counted() -> None:
+    losses, norms = [1.0] * 30 + [5.0] + [1.0] * 9 + [math.nan], [1.0] * 90 + [9.0] * 10
+    facts = series_facts(losses, norms, clip=2.0)
+    assert facts["loss_jump_share"] == pytest.approx(1 / 20)
+    assert (facts["clipped_share"], facts["grad_norm_median"], facts["grad_norm_p99"]) == (0.1, 1.0, 9.0)
+    assert series_facts([], [], None) == {}
+
+
+def test_swapped_classes_and_rare_ones_are_found() -> None:
+    pairs = [(0, 0)] * 2 + [(0, 1)] * 98 + [(1, 0)] * 97 + [(1, 1)] * 3 + [(2, 0)] * 5 + [(2, 2)] * 5
+    targets, preds = torch.tensor(pairs).T
+    train = torch.tensor([0] * 1000 + [1] * 900 + [2] * 50)
+    facts = val_facts(targets, preds, ["a", "b", "c"], train)
+    assert facts["swapped_pair"] == "a and b"
+    assert facts["swapped_share_val"] == pytest.approx(0.97)
+    assert facts["val_acc"] == pytest.approx(10 / 210)
+    assert facts["permuted_acc"] == pytest.approx(200 / 210)
+    assert facts["rare_gap"] == pytest.approx(0.025 - 0.5)
+    assert facts["probe_val_images"] == 210
