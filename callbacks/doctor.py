@@ -47,8 +47,8 @@ class Doctor(StepCallback):
         every_n_epochs: See ``DrawingCallback``.
     """
 
-    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm, and
-    # is told whether they are the last ones
+    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm,
+    # called with whether they are the last ones
     examine: Callable[[Trainer, LightningModule], Facts] | None = None
     judge: Callable[[Trainer, bool], bool] | None = None
 

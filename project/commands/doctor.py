@@ -12,7 +12,7 @@ def run(args: list[str]) -> Path:
     """Print a diagnosis, and return the path of its doctor.json.
 
     Raises:
-        RunError: There is no such run, or it has no facts.
+        RunError: The run does not exist, or has no facts.
         SystemExit: The command line is invalid, or the network cannot be built.
     """
     if any(arg.partition("=")[0] == "--run" for arg in args):

@@ -1,4 +1,4 @@
-"""The first section of the page: what doctor.json says, and what shows it. Imports no torch."""
+"""The first section of the page: the content of doctor.json, and figures that show it. Imports no torch."""
 
 import json
 from contextlib import suppress
