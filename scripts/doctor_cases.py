@@ -115,7 +115,7 @@ def write_cifar(archive: Path, root: Path, per_class: int = 200) -> None:
     """Write a folder of the first CIFAR-10 images of each class."""
     batch = next(iter(read_batches(archive, ["test"])))
     for label, name in enumerate(CLASS_NAMES):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for number in np.flatnonzero(batch.labels == label)[:per_class]:
             Image.fromarray(batch.pixels[number]).save(root / name / f"{number}.png")
 
