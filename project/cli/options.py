@@ -46,7 +46,7 @@ def add_options(
         "--auto_precision",
         type=bool,
         default=False,
-        help="Without --trainer.precision, use bf16-mixed if the processor has instructions for it.",
+        help="Without --trainer.precision, use bf16-mixed if it is faster on this processor.",
     )
     group = parser.add_argument_group(
         "Callbacks by name",

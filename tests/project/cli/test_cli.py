@@ -395,15 +395,25 @@ def test_precision_is_the_users(precision: str, fast: list[str], tmp_path: Path)
     assert cli.trainer.callback_metrics["train/loss"] > 0
 
 
-@pytest.mark.parametrize(("capabilities", "precision"), [({"avx512_bf16": True}, "bf16-mixed"), ({}, "32-true")])
-def test_precision_follows_the_instructions_of_the_cpu_and_is_recorded(
-    capabilities: dict[str, bool],
+@pytest.mark.parametrize(
+    ("feature", "cpu", "precision"),
+    [
+        ("avx512_bf16", "AMD EPYC", "bf16-mixed"),
+        ("avx512_bf16", "Intel(R) Xeon(R)", "32-true"),
+        ("amx_bf16", "Intel(R) Xeon(R)", "bf16-mixed"),
+        ("avx2", "AMD EPYC", "32-true"),
+    ],
+)
+def test_precision_follows_what_is_faster_on_the_cpu_and_is_recorded(
+    feature: str,
+    cpu: str,
     precision: str,
     fast: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {feature: True})
+    monkeypatch.setattr("project.cli.precision.processor", lambda: {"cpu": cpu})
     cli = main(["fit", *fast, *QUICK, "--auto_precision=true", f"--runs_dir={tmp_path}"])
     assert cli.trainer.precision == precision
     assert setting(load_config(cli.run_dir), "trainer.precision") == precision
