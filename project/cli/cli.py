@@ -144,8 +144,7 @@ class CLI(LightningCLI):
         for callback in always:
             if isinstance(callback, Checkpoint):
                 callback.dirpath, callback.settings = str(self.run_dir / BEST.parent), self.resume.settings
-        named = self.config_init[self.subcommand].get("callbacks")
-        given = with_named(config["callbacks"], named, self.model)
+        given = with_named(config["callbacks"], self.config_init[self.subcommand].get("callbacks"), self.model)
         if config["logger"] is False:  # Lightning would raise
             given = [item for item in given if not isinstance(item, LearningRateMonitor)]
         if config["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in given):
@@ -156,11 +155,10 @@ class CLI(LightningCLI):
         if not any(isinstance(item, TerminateOnNaN) for item in given):
             always = [*always, TerminateOnNaN()]
         add_judgement(given)
-        always = [*always, *overrides(self.resume)]
         # the first three run before all other callbacks
         config["callbacks"] = [self.files, MonitorCheck(), EpochKeeper(), *given]
         config["profiler"] = config["profiler"] or NoProfiler()
-        trainer = super()._instantiate_trainer(config, [*always, self.stopper])
+        trainer = super()._instantiate_trainer(config, [*always, *overrides(self.resume), self.stopper])
         use_atomic_io(trainer, self.resume.file, self.resume.take_checkpoint())
         return trainer
 
