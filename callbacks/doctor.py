@@ -4,6 +4,7 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
@@ -27,6 +29,7 @@ WINDOW = 2000  # latest steps whose losses and gradient norms are kept
 SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 FIRST = 20  # steps in which each parameter should get a gradient
+STEPS = 100  # after which batch norm has forgotten its initial statistics
 
 
 class Doctor(StepCallback):
@@ -93,15 +96,16 @@ class Doctor(StepCallback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
-            self._unread["loss"].append(loss.detach())
+            scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)  # of fp16, on the device
+            self._unread["loss"].append(loss.detach() if scale is None else loss.detach() / scale)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
         parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-        self._unread["norm"].append(get_total_norm([each.grad for each in parameters]))
-        self.facts["lr"] = max(self.facts.get("lr") or 0.0, *(float(group["lr"]) for group in optimizer.param_groups))
+        if parameters:
+            self._unread["norm"].append(get_total_norm([each.grad for each in parameters]))
         if trainer.global_step < FIRST:
             self._look_for_gradients(trainer, pl_module)
 
@@ -130,7 +134,8 @@ class Doctor(StepCallback):
             return
         self._preds = []
         try:
-            self.facts |= probe(trainer, pl_module, self.images) | {"probe_epoch": trainer.current_epoch + 1}
+            with isolate_rng():  # a network may be random in eval mode
+                self.facts |= probe(trainer, pl_module, self.images)
         except Exception as error:  # a user's network, loss or transform can raise any exception; training continues
             warn_once(f"Doctor could not examine images: {type(error).__name__}: {error}. Training continues.")
 
@@ -156,7 +161,8 @@ class Doctor(StepCallback):
         self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
         if "batch_stat_acc" in self.facts:
             gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
-            self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if len(gaps) == 3 else None}
+            settled = len(gaps) == 3 and trainer.global_step >= STEPS
+            self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if settled else None}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_new = self.due(trainer)
@@ -167,8 +173,9 @@ class Doctor(StepCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._is_new = bool(self._unread["loss"] or self._series["loss"])  # a step was taken
-        self._write(trainer, is_last=True)
+        self._is_new = trainer.state.fn == TrainerFn.FITTING and bool(self._unread["loss"] or self._series["loss"])
+        with suppress(OSError, RuntimeError):  # of a full disk or a broken device, which must not replace the exception
+            self._write(trainer, is_last=True)
 
     def _collects(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.silent
@@ -179,7 +186,8 @@ class Doctor(StepCallback):
             if parameter.grad is not None:
                 self._moved[name] = parameter.grad.any() | self._moved.get(name, False)
         if trainer.global_step == FIRST - 1:
-            still = [name for name in parameters if not self._moved.get(name, False)]
+            unused = self.facts.get("unused_names", ())
+            still = [name for name in parameters if name not in unused and not self._moved.get(name, False)]
             total = sum(each.numel() for each in parameters.values())
             self.facts["no_gradient"] = sum(parameters[name].numel() for name in still) / total
             self.facts["no_gradient_names"] = still
@@ -194,6 +202,7 @@ class Doctor(StepCallback):
                 finite = [*filter(math.isfinite, values)]
                 self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(values) - len(finite)
                 self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
+                self.facts.setdefault("first_loss", next(iter(values), None))
 
     def _write(self, trainer: Trainer, is_last: bool = False) -> bool:
         """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
@@ -205,9 +214,10 @@ class Doctor(StepCallback):
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
         self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
         self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
-        if "prior_loss" in self.facts and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
-            largest = self.facts.get("largest_loss", 0.0) * trainer.accumulate_grad_batches  # by which it was divided
-            self.facts["loss_peak"] = largest / self.facts["prior_loss"]
+        accumulated = trainer.accumulate_grad_batches  # by which losses are divided
+        usual = self.facts.get("prior_loss") or (self.facts.get("first_loss") or 0.0) * accumulated
+        if usual > 0 and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
+            self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) * accumulated / usual
         self.facts["weight_shrink"] = shrink(self._start, trainer.lightning_module)
         if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
             self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)

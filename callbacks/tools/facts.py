@@ -38,7 +38,7 @@ def step_facts(step: Any) -> Facts:
     if not ratios:
         return {}
     median = statistics.median(ratios.values())
-    facts: Facts = {"update_ratio": median, "update_ratio_layers": ratios}
+    facts: Facts = {"update_ratio": median}
     if first := [*ratios.values()][: len(ratios) // 3]:
         facts["update_ratio_first"] = statistics.median(first) / max(median, 1e-30)
     gradients, updates = step.gradients(), step.updates()
@@ -67,6 +67,8 @@ def confusion(targets: Tensor, preds: Tensor, classes: int) -> Tensor:
 def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Tensor | None) -> Facts:
     """Return facts about the predictions for val, given the classes of the training images, if they are known."""
     counts = confusion(targets, preds, len(names))
+    if (counts.sum(1) > 0).sum() < 2:  # limit_val_batches may leave one class
+        return {}
     of_class, right = counts.sum(1), counts.diagonal()
     recall = right / of_class.clamp_min(1)
     facts: Facts = {

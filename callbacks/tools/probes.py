@@ -22,8 +22,7 @@ WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear)
 BEYOND = 5  # inputs beyond which sigmoid and tanh are saturated
 SATURATED = {"sigmoid": (1 / (1 + math.exp(BEYOND)), 1 / (1 + math.exp(-BEYOND)))}
 SATURATED["tanh"] = (-math.tanh(BEYOND), math.tanh(BEYOND))
-SAME = 1e-3  # relative difference of outputs that rounding may cause
-LEAST = 10  # wrong predictions from which their confidence is known
+FEW = 64  # images if they are not cached, because each is decoded
 
 
 def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
@@ -36,25 +35,15 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     train, val = (each[0] if isinstance(each, list) else each for each in loaders)
     if not all(hasattr(loader, "render") for loader in (train, val)):
         return {}
-    count = min(count, max(len(train.dataset) // 8, 256))
+    count = min(count, max(len(train.dataset) // 8, 256) if train.dataset.pixels is not None else FEW)
     seen = views(train, val, count, trainer.current_epoch)
     logits, targets, facts = observe(trainer, pl_module, seen["plain"]())
     facts |= {"probe_images": len(logits), "val_images": len(val.dataset)}
     names = getattr(pl_module, "class_names", None) or []
     if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
-    right, confidence = logits.argmax(1) == targets, logits.softmax(1).amax(1)
-    facts |= {"classes": len(names), "plain_acc": float(right.float().mean())}
-    for name, chosen in (("right", right), ("wrong", ~right)):
-        if chosen.sum() >= LEAST:
-            facts[f"{name}_confidence"] = float(confidence[chosen].mean())
+    facts |= {"classes": len(names), "plain_acc": float((logits.argmax(1) == targets).float().mean())}
     facts |= confusion_facts(confusion(targets, logits.argmax(1), len(names)), names, "train")
-    shares = torch.bincount(val.dataset.targets, minlength=len(names)).to(logits).clamp_min(1e-6)
-    constant = (shares / shares.sum()).log().expand_as(logits)  # the best outputs of a network that ignores images
-    losses: Any = pl_module.image_losses  # of ImageClassifier
-    for name, values in (("plain", logits), ("prior", constant)):
-        if (of_images := losses(values, targets)) is not None:
-            facts[f"{name}_loss"] = float(of_images.mean())
 
     def accuracy(name: str) -> float:
         rights = [forward(trainer, pl_module, images).argmax(1) == targets for images, targets in seen[name]()]
@@ -63,19 +52,19 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     facts["eval_transform_acc"] = facts["plain_acc"]
     if not torch.equal(next(seen["plain"]())[0], next(seen["eval_transform"]())[0]):
         facts["eval_transform_acc"] = accuracy("eval_transform")
-    if not next(seen["train_transform_val"]())[1].is_floating_point():  # mixed images have no class
+    few, (augmented, of_augmented) = next(seen["val"]())[0], next(seen["train_transform_val"]())
+    same_size = augmented.shape[2:] == few.shape[2:]  # at another one than that of this epoch, a network is worse
+    if same_size and not of_augmented.is_floating_point():  # mixed images have no class
         facts["train_transform_val_acc"] = accuracy("train_transform_val")
     norms = [each for each in pl_module.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
     averaged = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]  # set elsewhere in Lightning
-    if (
-        norms and not averaged and not any(isinstance(each, nn.SyncBatchNorm) for each in norms)
-    ):  # which waits for ranks
+    waits = any(isinstance(each, nn.SyncBatchNorm) for each in norms)  # for other ranks
+    if norms and same_size and not averaged and not waits:
         with batch_statistics(norms):
             facts["batch_stat_acc"] = accuracy("val")
-    few = next(seen["val"]())[0]
     first, second = forward(trainer, pl_module, few), forward(trainer, pl_module, few.flip(0)).flip(0)
     scale = (first - first.mean(0)).abs().max().clamp_min(1e-12)  # of what distinguishes images
-    return facts | {"eval_differs": float((first - second).abs().max() > SAME * scale)}
+    return facts | {"eval_differs": float((first - second).abs().max() / scale)}
 
 
 def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
@@ -87,7 +76,8 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     if layers:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
-        facts["optimizer"] = type(trainer.optimizers[0]).__name__
+        facts["lr"] = trainer.optimizers[0].defaults.get("lr")
+    facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
         weighted = loader.balanced or getattr(pl_module, "unweighted_loss", None) is not None

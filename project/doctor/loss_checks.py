@@ -26,6 +26,7 @@ def loss_facts(loss: Any, classes: int, device: Any) -> Facts:
     once, twice = (float(loss((right * 0).repeat(n, 1), targets.repeat(n))) for n in (1, 2))
     scale = max(abs(equal), 1e-12)
     return {
+        "prior_loss": equal,
         "loss_range": (equal - best) / scale,  # the part of the loss that training can remove
         "truth_gain": (wrong - float(loss(4 * right, targets))) / scale,  # positive if the true class is rewarded
         "simplex_floor": float(loss(right, targets)) / scale,  # of outputs that are already probabilities

@@ -67,7 +67,7 @@ class _Words(dict[str, Any]):
 def _words(facts: Facts) -> dict[str, Any]:
     words = _Words(facts | training_facts(facts))
     words |= {key: ", ".join(map(str, value[:3])) for key, value in words.items() if isinstance(value, list)}
-    lr, factor = facts.get("peak_lr") or facts.get("lr") or 0.0, facts.get("repair_factor")
+    lr, factor = facts.get("lr") or 0.0, facts.get("repair_factor")
     update = max(facts.get("update_ratio") or 1e-3, 1e-9)
     if factor:
         why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."

@@ -83,6 +83,9 @@ class PreFlight(Callback):
             return
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
+        classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
+        if classes is not None:
+            self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
         images, targets = (each.to(module.device) for each in balanced(train, self.quick))
         if self.quick:
             count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops_of(module, images))
@@ -92,9 +95,6 @@ class PreFlight(Callback):
                 return
         twin = copies(module)
         self._try("start", lambda: start_facts(twin, images))
-        classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
-        if classes is not None:
-            self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
 
         def trained() -> Iterator[Facts]:
             facts, warm = gradient_facts(module, optimizer, images, targets)

@@ -39,7 +39,7 @@ def read_facts(run: Path) -> dict[str, Any]:
         if of_epochs and not (tag == "train/acc" and facts.get("mixed_targets")):
             facts[f"{stage}_{CURVES[metric]}"] = [*of_epochs.values()]
     if "val_accs" in facts:
-        facts["val_acc"] = facts["val_accs"][-1]
+        facts.setdefault("val_acc", facts["val_accs"][-1])  # that of the probes is of the same epoch as their facts
     facts["epochs"] = max(facts.get("epochs", 0), len(facts.get("train_losses", [])))
     return facts
 

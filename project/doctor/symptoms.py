@@ -135,6 +135,8 @@ def symptoms(facts: Facts) -> dict[str, float]:
         found["separable_splits"] = 0.0
     if facts.get("layers", 0) < 2 and "affine" in found:  # softmax regression
         found["affine"] = 0.0
+    if facts.get("pretrained") and "small_updates" in found:  # fine-tuning takes small steps
+        found["small_updates"] = 0.0
     if facts.get("truth_gain", 1.0) <= 0 and "bounded_below" in found:
         found["bounded_below"] = 0.0  # unknown, because right outputs are not rewarded
     return found
@@ -160,10 +162,11 @@ def training_facts(facts: Facts) -> Facts:
     val_acc = get("val_acc")
     val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
     gain = minus(get("permuted_acc"), val_acc)
-    counts = [get("probe_images") or 512, get("val_images") or 512]
+    counts = [get("probe_images") or 512, get("probe_val_images") or 512]
     noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
     excess = minus(get("polluted_share_train"), get("polluted_share_val"))
-    gap, noisy = minus(get("plain_acc"), val_acc), share(get("plain_acc"), val_acc)
+    as_val = get("eval_transform_acc", get("plain_acc"))  # of training images
+    gap, noisy = minus(as_val, val_acc), share(as_val, val_acc)
     fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
     facts_now = {
         "epochs_to_fit": min(fitted, default=None),
@@ -180,7 +183,7 @@ def training_facts(facts: Facts) -> Facts:
     later = {
         "train_skill": train,
         "val_share": share(val, train),
-        "val_skill": val if get("val_images", 0) >= 100 else None,
+        "val_skill": None if get("probe_val_images", 0) < 100 else 1.0 if is_above_chance(facts) else val,
         "rare_gap": get("rare_gap", minus(val_acc, get("balanced_acc"))),
         "augmented_share": share(skill(get("train_transform_val_acc")), skill(val_acc)),
         "transform_gain": minus(get("train_transform_val_acc"), val_acc),
@@ -188,16 +191,27 @@ def training_facts(facts: Facts) -> Facts:
         "val_gap": gap,
         "val_gap_z": gap and gap / noise,
         "noise_share": noisy and max(1 - noisy, 0.0),
-        "val_loss_rise": rise(get("val_losses") or []),
+        "val_loss_rise": rise(get("val_losses") or [], get("val_accs") or []),
         "late_progress": progress(losses[-max(len(losses) // 3, 2) - 1 :]) if len(losses) >= 8 else None,
     }
     return {key: value for key, value in (facts_now | later).items() if value is not None}
 
 
-def rise(losses: list[float]) -> float | None:
-    """Return by which factor a loss exceeds its minimum, if that was at least three epochs ago; otherwise 1."""
+def is_above_chance(facts: Facts) -> bool:
+    """Return whether val is recognised better than by chance, by four deviations, or if one class is most of it."""
+    chance, acc = facts.get("chance", 1.0), facts.get("val_acc", 0.0)
+    return chance > 0.5 or acc - chance > 4 * (chance * (1 - chance) / facts["probe_val_images"]) ** 0.5
+
+
+def rise(losses: list[float], accs: list[float]) -> float | None:
+    """Return by which factor a loss exceeds its minimum, if that was at least three epochs ago; otherwise 1.
+
+    It is also 1 while accuracy still rises: then, the loss only shows that a few wrong answers are overconfident.
+    """
     if len(losses) <= EPOCHS or not min(losses) > 0:
         return None
+    if accs and max(accs[-EPOCHS:]) >= max(accs):
+        return 1.0
     return losses[-1] / min(losses) if losses.index(min(losses)) < len(losses) - EPOCHS else 1.0
 
 

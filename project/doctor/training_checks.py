@@ -195,4 +195,4 @@ def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
 def batch_norm_images(module: Any, batch_size: int) -> float:
     """Return the images over which batch norm computes its statistics in training; infinity without batch norm."""
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
-    return batch_size if norms else math.inf
+    return float(batch_size) if norms else math.inf

@@ -113,7 +113,7 @@ def plan(first: Training, seconds: float, arms: int, minutes: float) -> tuple[in
 def judge(scores: dict[str, list[float]], metric: str, images: int, minutes: float) -> dict[str, Any]:
     """Return whether a remedy is better than all other trainings of the same seeds.
 
-    The spread is two standard errors of a difference of means, from the pooled variance over seeds, but at least the
+    The spread is half the 95 % interval of a difference of means, from the pooled variance over seeds, but at least the
     standard error of an accuracy (of a loss: a hundredth), because seeds do not change the validation images.
     """
     seeds = min(map(len, scores.values()))
@@ -123,7 +123,8 @@ def judge(scores: dict[str, list[float]], metric: str, images: int, minutes: flo
     means = {arm: statistics.fmean(values) for arm, values in scores.items()}
     floor = 0.5 / math.sqrt(max(images, 1)) if metric == "val/acc" else abs(means["untreated"]) / 100
     variance = statistics.fmean(statistics.variance(values) for values in scores.values())
-    spread = max(2 * math.sqrt(2 * variance / seeds), floor)
+    quantile = 2 + 4.5 / (len(scores) * (seeds - 1))  # about that of Student's t at 97.5 %, or above it
+    spread = max(quantile * math.sqrt(2 * variance / seeds), floor)
     effects = {arm: means["remedy"] - mean for arm, mean in means.items() if arm != "remedy"}
     verdict = "confirmed" if min(effects.values()) > spread else "not confirmed"
     if abs(effects["untreated"]) <= spread:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
 
 from callbacks.base.log import LogSnapshot
 from callbacks.doctor import Doctor
@@ -27,6 +28,8 @@ def add_judgement(callbacks: Sequence[Callback]) -> None:
 
 def examine(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
     """Return facts about network, loss and schedule from examining copies, which leaves random states as they were."""
+    if trainer.world_size > 1 and any(isinstance(each, nn.SyncBatchNorm) for each in pl_module.modules()):
+        return {}  # they would wait for the other ranks
     check = PreFlight(quick=True)
     check.examine(trainer, pl_module)
     return check.facts

@@ -14,6 +14,7 @@ HEALTHY: dict[str, Any] = {"pixel_std": 1.0, "trial_progress": 0.9, "memorized":
 # fmt: off
 LEARNS: dict[str, Any] = {  # a network that learns CIFAR-10
     "epochs": 6, "planned_epochs": 6, "steps": 2000, "chance": 0.1, "classes": 10, "val_images": 5000,
+    "probe_val_images": 5000,
     "train_losses": [1.8, 1.4, 1.2, 1.1, 1.0, 0.9], "val_losses": [1.7, 1.4, 1.2, 1.1, 1.1, 1.0], "prior_loss": 2.3,
     "train_accs": [0.3, 0.5, 0.57, 0.61, 0.65, 0.68], "val_accs": [0.35, 0.5, 0.58, 0.6, 0.62, 0.66],
     "plain_acc": 0.7, "eval_transform_acc": 0.7, "train_transform_val_acc": 0.64, "val_acc": 0.66,
@@ -29,6 +30,7 @@ FITTED: dict[str, Any] = LEARNS | {
     "train_accs": [0.99] * 6, "plain_acc": 1.0, "eval_transform_acc": 1.0, "train_losses": [0.3, *[0.01] * 5],
     "polluted_share_train": 0.0,
 }
+RISES = {"val_losses": [1.0, 0.8, 1.1, 1.4, 1.6, 1.9], "train_accs": [0.4] * 6}
 UNKNOWN = dict.fromkeys(("val_acc", "batch_stat_acc", "permuted_acc", "train_transform_val_acc"), 0.1)
 STUCK: dict[str, Any] = LEARNS | UNKNOWN | {"plain_acc": 0.1, "eval_transform_acc": 0.1}
 STUCK |= {"train_accs": [0.1] * 6, "val_accs": [0.1] * 6, "train_losses": [2.3] * 6, "val_losses": [2.3] * 6}
@@ -93,7 +95,9 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
     [
         (LEARNS, None),
         (FITTED | {"val_acc": 0.93, "val_losses": [0.4, 0.3, 0.28, 0.27, 0.27, 0.28]}, None),  # a gap alone is usual
-        (FITTED | {"val_losses": [1.0, 0.8, 1.1, 1.4, 1.6, 1.9], "train_accs": [0.4] * 6}, "overfitting"),
+        (FITTED | RISES | {"val_accs": [0.5, 0.66, 0.65, 0.64, 0.63, 0.62]}, "overfitting"),
+        (FITTED | RISES, None),  # accuracy still rises
+        (WEAK | {"update_ratio": 1e-5, "pretrained": 1.0}, None),  # fine-tuning takes small steps
         (FITTED | UNKNOWN, "shortcut"),
         (
             FITTED | {"train_accs": [0.12, 0.2, 0.4, 0.6, 0.8, 0.99]} | UNKNOWN,
