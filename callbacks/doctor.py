@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from atomic_files import write_atomically
@@ -66,8 +66,9 @@ class Doctor(StepCallback):
         super().__init__(every_n_epochs)
         self.action, self.silence, self.preflight, self.images = action, silence, preflight, images
         self.facts: Facts = {}
-        self._unread: dict[str, list[Tensor]] = {"loss": [], "norm": []}  # scalars on the device
-        self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in self._unread}
+        self._losses: list[Tensor] = []  # of steps, not yet read; scalars on the device
+        self._norms: list[Sequence[Tensor]] = []  # the same for the gradient of each parameter
+        self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in ("loss", "norm")}
         self._moved: dict[str, Tensor] = {}  # whether a parameter got a gradient in the first steps
         self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
         self._start: dict[str, float] = {}  # norms of the weights before the first step
@@ -76,7 +77,7 @@ class Doctor(StepCallback):
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
-        series = {name: torch.tensor(values) for name, values in self._series.items()}
+        series = {name: torch.tensor(values, dtype=torch.float64) for name, values in self._series.items()}
         return {"facts": dict(self.facts), "series": series, "start": self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -97,15 +98,15 @@ class Doctor(StepCallback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
             scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)  # of fp16, on the device
-            self._unread["loss"].append(loss.detach() if scale is None else loss.detach() / scale)
+            self._losses.append(loss.detach() if scale is None else loss.detach() / scale)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
-        parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-        if parameters:
-            self._unread["norm"].append(get_total_norm([each.grad for each in parameters]))
+        grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        if grads:
+            self._norms.append(torch._foreach_norm(grads))  # as clip_grad_norm_, which reduces them at once
         if trainer.global_step < FIRST:
             self._look_for_gradients(trainer, pl_module)
 
@@ -113,7 +114,7 @@ class Doctor(StepCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if len(self._unread["loss"]) >= (trainer.log_every_n_steps or FIRST):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if len(self._losses) >= (trainer.log_every_n_steps or FIRST):  # type: ignore[attr-defined]  # set elsewhere in Lightning
             self._read()
             if isinstance(batch, list | tuple) and isinstance(batch[-1], Tensor) and batch[-1].is_floating_point():
                 self.facts["mixed_targets"] = 1
@@ -173,7 +174,7 @@ class Doctor(StepCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._is_new = trainer.state.fn == TrainerFn.FITTING and bool(self._unread["loss"] or self._series["loss"])
+        self._is_new = trainer.state.fn == TrainerFn.FITTING and bool(self._losses or self._series["loss"])
         with suppress(OSError, RuntimeError):  # of a full disk or a broken device, which must not replace the exception
             self._write(trainer, is_last=True)
 
@@ -194,15 +195,18 @@ class Doctor(StepCallback):
 
     def _read(self) -> None:
         """Transfer losses and norms from the device."""
-        for name, scalars in self._unread.items():
-            values = torch.stack(scalars).float().flatten().tolist() if scalars else []
-            scalars.clear()
-            self._series[name].extend(values)
-            if name == "loss":
-                finite = [*filter(math.isfinite, values)]
-                self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(values) - len(finite)
-                self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
-                self.facts.setdefault("first_loss", next(iter(values), None))
+        losses = torch.stack(self._losses).float().flatten().tolist() if self._losses else []
+        norms = [norm.to(self._norms[0][0].device) for norm in chain(*self._norms)]  # they may be on several devices
+        of_parameters = iter(torch.stack(norms).tolist() if norms else [])
+        self._series["loss"].extend(losses)
+        self._series["norm"].extend(math.hypot(*islice(of_parameters, len(each))) for each in self._norms)
+        self._losses.clear()
+        self._norms.clear()
+        finite = [*filter(math.isfinite, losses)]
+        self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(losses) - len(finite)
+        self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
+        if losses:
+            self.facts.setdefault("first_loss", losses[0])
 
     def _write(self, trainer: Trainer, is_last: bool = False) -> bool:
         """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
