@@ -46,7 +46,7 @@ BLOCKED = f"ignores_pixels init_too_small no_activation {STUCK}"  # by layers wi
 CAUSES = {
     "constant_images": Cause("data", "constant_images", explains="conflicting_labels"),
     "imbalance": Cause("data", "imbalanced rare_classes_missed", explains="class_polluted"),
-    "shortcut": Cause("data", "fast_fit val_fails", "permuted_clearly swapped eval_differs val_loss_rises",
+    "shortcut": Cause("data", "fast_fit val_fails", "permuted_clearly swapped eval_differs",
         f"shifted_split {GAP}", LIKELY),
     "leak": Cause("split", "near_duplicates", limit=LIKELY),
     "shifted_split": Cause("split", "separable_splits", explains=GAP, limit=LIKELY),

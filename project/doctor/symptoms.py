@@ -27,7 +27,7 @@ RANGES = {
     "imbalanced": Range("imbalance", 5, 20, "a factor of 2 or 3 is harmless", log=True),
     "rare_classes_missed": Range("rare_gap", 0.1, 0.3, "accuracy; classes differ by some points"),
     "fast_fit": Range("epochs_to_fit", 8, 3, "until a skill of .9 on training images; memorising takes longer"),
-    "val_fails": Range("val_share", 0.75, 0.35, "of the skill on training images; .9 is usual"),
+    "val_fails": Range("val_share", 0.65, 0.35, "of the skill on training images; .9 is usual"),
     "val_at_chance": Range("val_skill", 0.08, 0.02, "skill with running or batch statistics"),
     "train_ahead": Range("val_gap_z", 2, 4, "deviations by which training images are recognised better than val"),
     "val_ahead": Range("val_gap_z", -3, -6, "the same; val is better if training labels are wrong"),
@@ -119,7 +119,7 @@ RANGES = {
     "val_loss_rises": Range("val_loss_rise", 1.1, 1.5, "times its minimum, three epochs ago or more"),
     "val_behind": Range("val_gap", 0.05, 0.15, "accuracy on training images minus that on val"),
     "no_gap": Range("val_gap", 0.08, 0.02, "accuracy on training images minus that on val"),
-    "plateau": Range("late_progress", 0.03, 0.0, "fall of the training loss in the last third of the epochs"),
+    "plateau": Range("late_progress", 0.1, 0.02, "fall of the training loss after the first third of the epochs"),
 }
 
 
@@ -192,7 +192,7 @@ def training_facts(facts: Facts) -> Facts:
         "val_gap_z": gap and gap / noise,
         "noise_share": noisy and max(1 - noisy, 0.0),
         "val_loss_rise": rise(get("val_losses") or [], get("val_accs") or []),
-        "late_progress": progress(losses[-max(len(losses) // 3, 2) - 1 :]) if len(losses) >= 8 else None,
+        "late_progress": progress(losses[len(losses) // 3 :]) if len(losses) >= 8 else None,
     }
     return {key: value for key, value in (facts_now | later).items() if value is not None}
 
