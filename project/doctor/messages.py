@@ -50,8 +50,9 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
         "says": says,
         "why": why,
         "evidence": {each.fact: measured[each.fact] for each in ranges},
-        "healthy": {each.fact: healthy(each) for each in ranges},
+        "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in ranges},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
+        "now": facts.get(option.rpartition(".")[2]),
         "ruled_out": ruled_out(finding.cause, found),
         "tried": None,
     }
@@ -101,7 +102,9 @@ def notes(facts: Facts) -> list[str]:
         lines.append(f"The largest class has {ratio} times the images of the smallest; see --data.sampler balanced.")
     if (images := facts.get("val_images")) and 98 / images**0.5 > 3:
         points = f"{98 / images**0.5:.0f}"
-        lines.append(f"{images} validation images: accuracy is known to {points} points; see --data.folds.")
+        lines.append(
+            f"{images} validation images: accuracy is known to within {points} points of 100; see --data.folds."
+        )
     if facts.get("linear_z", 9.0) < 3:
         lines.append("A linear classifier learns nothing from 8x8 pixels: check that labels belong to their images.")
     if facts.get("layers", 2) < 2:
@@ -117,7 +120,7 @@ def notes(facts: Facts) -> list[str]:
         lines.append(f"val/acc still rises: training may be too short; try --trainer.max_epochs {epochs}.")
     if facts.get("dead_share", 0.0) > 0.25:
         layer = facts.get("dead_layer", "a layer")
-        lines.append(f"{facts['dead_share']:.0%} of the units of {layer} are 0 for all images.")
+        lines.append(f"{facts['dead_share']:.0%} of the units of layer {layer} are 0 for all images.")
     if facts.get("clipped_share", 0.0) > 0.5:
         lines.append(f"{facts['clipped_share']:.0%} of the steps are clipped.")
     return lines
@@ -137,23 +140,26 @@ def terminal(result: dict[str, Any], checked: int) -> list[str]:
     for alarm in result["alarms"]:
         remedy = alarm["remedy"]
         change = remedy.get("text") or f"--{remedy['option']} {_quoted(remedy['value'])}"
-        numbers = ", ".join(
-            f"{name} {_number(value)} (healthy: {alarm['healthy'][name]})" for name, value in alarm["evidence"].items()
-        )
+        numbers = [
+            f"{name} {_number(value)}, healthy {alarm['healthy'][name]}" for name, value in alarm["evidence"].items()
+        ]
+        if alarm["now"] is not None:
+            numbers.insert(0, f"--{remedy['option']} {alarm['now']:g}")
         lines += [
             f"Alarm ({alarm['confidence']}): {alarm['cause']}",
             f"  {alarm['says']}",
-            f"  Found      {numbers}",
+            *(f"  Found      {each}" for each in numbers),
             f"  Why        {alarm['why']}",
             f"  Change     {change}",
             *([f"  Ruled out  {', '.join(alarm['ruled_out'][:6])}"] if alarm["ruled_out"] else []),
-            f"  Silence    --silence {alarm['cause']}",
+            f"  If it is intended: --silence {alarm['cause']}",
         ]
     if not lines:
         lines.append(HEALTHY.format(checked) if result["verdict"] == "healthy" else TOO_EARLY)
     for other in result["alternatives"]:
         lines.append(f"Or ({other['confidence']}): {other['cause']}. {other['says']}")
-    lines += [f"Note: {note}" for note in result["notes"][:3]]
+    if not result["alarms"]:  # most others are consequences
+        lines += [f"Note: {note}" for note in result["notes"][:3]]
     first, more = result["not_checked"][:5], len(result["not_checked"]) - 5
     lines.append(f"Not checked: {', '.join(first)}{f', and {more} more' if more > 0 else ''}.")
     return lines
