@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 Facts = dict[str, Any]
 EPOCHS = 3  # before which learning is not judged
+STEPS = 1000  # before which a network is not called too small
 
 
 class Range(NamedTuple):
@@ -179,7 +180,7 @@ def training_facts(facts: Facts) -> Facts:
     }
     if epochs < EPOCHS:
         return {key: value for key, value in facts_now.items() if value is not None}
-    losses = get("train_losses") or []
+    losses, long = get("train_losses") or [], len(get("train_losses") or []) >= 8 and get("steps", 0) >= STEPS
     later = {
         "train_skill": train,
         "val_share": share(val, train),
@@ -192,7 +193,7 @@ def training_facts(facts: Facts) -> Facts:
         "val_gap_z": gap and gap / noise,
         "noise_share": noisy and max(1 - noisy, 0.0),
         "val_loss_rise": rise(get("val_losses") or [], get("val_accs") or []),
-        "late_progress": progress(losses[len(losses) // 3 :]) if len(losses) >= 8 else None,
+        "late_progress": progress(losses[len(losses) // 3 :]) if long else None,
     }
     return {key: value for key, value in (facts_now | later).items() if value is not None}
 
