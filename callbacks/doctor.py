@@ -149,7 +149,9 @@ class Doctor(StepCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._preds is not None and isinstance(outputs, dict) and {"preds", "logits"} <= outputs.keys():
+        if self._preds is None or not isinstance(outputs, dict) or not isinstance(batch, list | tuple):
+            return
+        if {"preds", "logits"} <= outputs.keys():
             self._preds.append((batch[1], outputs["preds"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,6 +161,8 @@ class Doctor(StepCallback):
         trained = getattr(getattr(trainer.train_dataloader, "dataset", None), "targets", None)
         trained = trained if isinstance(trained, Tensor) else None
         targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
+        if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
+            return  # no classes
         self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
         if "batch_stat_acc" in self.facts:
             gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]

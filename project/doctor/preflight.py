@@ -75,7 +75,8 @@ class PreFlight(Callback):
         train = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # set elsewhere in Lightning
         if self.quick and not is_readable(train):  # it might start processes
             return
-        if not self.quick or getattr(train.dataset, "pixels", None) is not None:
+        is_cached = getattr(getattr(train, "dataset", None), "pixels", None) is not None
+        if not self.quick or is_cached:
             val = trainer.datamodule.val_dataloader() if trainer.limit_val_batches != 0 else None  # type: ignore[attr-defined]  # set elsewhere
             self._try("data", lambda: data_facts(train, val, self.quick))
         if len(trainer.optimizers) != 1 or not module.automatic_optimization:
@@ -86,7 +87,8 @@ class PreFlight(Callback):
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
-        images, targets = (each.to(module.device) for each in balanced(train, self.quick))
+        most = MANY if not self.quick else 100 if is_cached else 2 * IMAGES
+        images, targets = (each.to(module.device) for each in balanced(train, most))
         if self.quick:
             count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops_of(module, images))
             images, targets = images[:count], targets[:count]
@@ -129,9 +131,9 @@ class PreFlight(Callback):
             self.failed[name] = f"{type(error).__name__}: {error}"
 
 
-def balanced(loader: Any, quick: bool) -> tuple[Tensor, Tensor]:
+def balanced(loader: Any, most: int) -> tuple[Tensor, Tensor]:
     """Return a few training images of all classes in turn, without transforms of whole batches, and their classes."""
-    batches = [*seen(loader, False, 100 if quick else MANY)]
+    batches = [*seen(loader, False, most)]
     images, targets = torch.cat([each for each, _ in batches]), labels_of(torch.cat([each for _, each in batches]))
     order = random_order(len(targets)).to(targets.device)
     images, targets = images[order], targets[order]
