@@ -29,6 +29,7 @@ WINDOW = 2000  # latest steps whose losses and gradient norms are kept
 SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 FIRST = 20  # steps in which each parameter should get a gradient
+SOMETIMES = ("val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")  # not in each drawn epoch
 STEPS = 100  # after which batch norm has forgotten its initial statistics
 
 
@@ -134,6 +135,8 @@ class Doctor(StepCallback):
         if not self._collects(trainer) or not self.due(trainer):
             return
         self._preds = []
+        for name in SOMETIMES:
+            self.facts.pop(name, None)
         try:
             with isolate_rng():  # a network may be random in eval mode
                 self.facts |= probe(trainer, pl_module, self.images)
@@ -164,7 +167,7 @@ class Doctor(StepCallback):
         if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
             return  # no classes
         self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
-        if "batch_stat_acc" in self.facts:
+        if {"batch_stat_acc", "val_acc"} <= self.facts.keys():
             gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
             settled = len(gaps) == 3 and trainer.global_step >= STEPS
             self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if settled else None}

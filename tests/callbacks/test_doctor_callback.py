@@ -174,3 +174,11 @@ def test_swapped_classes_and_rare_ones_are_found() -> None:
     assert facts["permuted_acc"] == pytest.approx(200 / 210)
     assert facts["rare_gap"] == pytest.approx(0.025 - 0.5)
     assert facts["probe_val_images"] == 210
+
+
+def test_a_validation_with_one_class_gives_no_facts_of_classes() -> None:
+    doctor: Any = Doctor()
+    doctor.facts, doctor._preds = {"batch_stat_acc": 0.5}, [(torch.zeros(20).long(), torch.ones(20).long())]
+    trainer, module = SimpleNamespace(train_dataloader=None, global_step=200), SimpleNamespace(class_names=["a", "b"])
+    doctor.on_validation_epoch_end(trainer, module)
+    assert doctor.facts == {"batch_stat_acc": 0.5}
