@@ -20,16 +20,15 @@ from torch.optim import Optimizer
 from atomic_files import write_atomically
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools import warn_once
-from callbacks.tools.facts import Facts, known, norms_of, series_facts, shrink, step_facts, val_facts
-from callbacks.tools.layers import network_of
+from callbacks.tools.facts import Facts, known, series_facts, step_facts, val_facts
 from callbacks.tools.probes import probe, setting_facts
 
 FACTS = "doctor_facts.json"
 WINDOW = 2000  # latest steps whose losses and gradient norms are kept
 SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
-FIRST = 20  # steps in which each parameter should get a gradient
-SOMETIMES = ("val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")  # not in each drawn epoch
+# not measured in each drawn epoch
+SOMETIMES = ("eval_transform_acc", "val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")
 STEPS = 100  # after which batch norm has forgotten its initial statistics
 
 
@@ -70,25 +69,23 @@ class Doctor(StepCallback):
         self._losses: list[Tensor] = []  # of steps, not yet read; scalars on the device
         self._norms: list[Sequence[Tensor]] = []  # the same for the gradient of each parameter
         self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in ("loss", "norm")}
-        self._moved: dict[str, Tensor] = {}  # whether a parameter got a gradient in the first steps
         self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
-        self._start: dict[str, float] = {}  # norms of the weights before the first step
         self._is_new = False  # whether there are facts to write
         self._stop = False
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
         series = {name: torch.tensor(values, dtype=torch.float64) for name, values in self._series.items()}
-        return {"facts": dict(self.facts), "series": series, "start": self._start}
+        return {"facts": dict(self.facts), "series": series}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.facts, self._start = dict(state_dict["facts"]), state_dict["start"]
+        self.facts = dict(state_dict["facts"])
         self._series = {name: deque(values.tolist(), WINDOW) for name, values in state_dict["series"].items()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         if trainer.global_step == 0 and self._collects(trainer):
-            self._start, self._is_new = norms_of(pl_module), True
+            self._is_new = True
             if self.examine is not None and self.preflight:
                 self.facts |= self.examine(trainer, pl_module)
             self.facts |= setting_facts(trainer, pl_module)
@@ -108,14 +105,12 @@ class Doctor(StepCallback):
         grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
         if grads:
             self._norms.append(torch._foreach_norm(grads))  # as clip_grad_norm_, which reduces them at once
-        if trainer.global_step < FIRST:
-            self._look_for_gradients(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if len(self._losses) >= (trainer.log_every_n_steps or FIRST):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if len(self._losses) >= (trainer.log_every_n_steps or 50):  # type: ignore[attr-defined]  # set elsewhere in Lightning
             self._read()
             if isinstance(batch, list | tuple) and isinstance(batch[-1], Tensor) and batch[-1].is_floating_point():
                 self.facts["mixed_targets"] = 1
@@ -167,6 +162,9 @@ class Doctor(StepCallback):
         if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
             return  # no classes
         self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
+        if {"eval_transform_acc", "val_acc"} <= self.facts.keys():
+            pair = [self.facts["eval_transform_acc"], self.facts["val_acc"]]
+            self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), pair]
         if {"batch_stat_acc", "val_acc"} <= self.facts.keys():
             gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
             settled = len(gaps) == 3 and trainer.global_step >= STEPS
@@ -188,18 +186,6 @@ class Doctor(StepCallback):
     def _collects(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.silent
 
-    def _look_for_gradients(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = {name: p for name, p in network_of(pl_module).named_parameters() if p.requires_grad}
-        for name, parameter in parameters.items():
-            if parameter.grad is not None:
-                self._moved[name] = parameter.grad.any() | self._moved.get(name, False)
-        if trainer.global_step == FIRST - 1:
-            unused = self.facts.get("unused_names", ())
-            still = [name for name in parameters if name not in unused and not self._moved.get(name, False)]
-            total = sum(each.numel() for each in parameters.values())
-            self.facts["no_gradient"] = sum(parameters[name].numel() for name in still) / total
-            self.facts["no_gradient_names"] = still
-
     def _read(self) -> None:
         """Transfer losses and norms from the device."""
         losses = torch.stack(self._losses).float().flatten().tolist() if self._losses else []
@@ -212,8 +198,6 @@ class Doctor(StepCallback):
         finite = [*filter(math.isfinite, losses)]
         self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(losses) - len(finite)
         self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
-        if losses:
-            self.facts.setdefault("first_loss", losses[0])
 
     def _write(self, trainer: Trainer, is_last: bool = False) -> bool:
         """Write the facts to the run directory if there are new ones; return whether they give an alarm."""
@@ -225,11 +209,9 @@ class Doctor(StepCallback):
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
         self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
         self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
-        accumulated = trainer.accumulate_grad_batches  # by which losses are divided
-        usual = self.facts.get("prior_loss") or (self.facts.get("first_loss") or 0.0) * accumulated
+        usual = self.facts.get("prior_loss", 0.0) / trainer.accumulate_grad_batches  # by which losses are divided
         if usual > 0 and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
-            self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) * accumulated / usual
-        self.facts["weight_shrink"] = shrink(self._start, trainer.lightning_module)
+            self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / usual
         if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
             self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
         folder = Path(trainer.default_root_dir)

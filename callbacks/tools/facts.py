@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from callbacks.tools.layers import network_of
+from torch import Tensor
 
 Facts = dict[str, Any]
 BEFORE = 20  # losses with whose median a loss is compared
-LEAST = 10  # images of a class whose confusions count
+OPTIONS = ("lr", "weight_decay", "momentum")
+RENAMED = 5  # classes from which renaming them at random says something
 
 
 def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | None) -> Facts:
@@ -37,26 +36,19 @@ def step_facts(step: Any) -> Facts:
     ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
     if not ratios:
         return {}
-    median = statistics.median(ratios.values())
-    facts: Facts = {"update_ratio": median}
-    if first := [*ratios.values()][: len(ratios) // 3]:
-        facts["update_ratio_first"] = statistics.median(first) / max(median, 1e-30)
     gradients, updates = step.gradients(), step.updates()
     still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
     moving = sum(each.num - each.zeros for each in gradients.values())
-    return facts | {"unchanged_share": still / max(moving, 1)}
+    return {"update_ratio": statistics.median(ratios.values()), "unchanged_share": still / max(moving, 1)}
 
 
-def shrink(start: dict[str, float], module: nn.Module) -> float | None:
-    """Return the median over layers of the norm of their weights relative to that at the start."""
-    ratios = [norm / start[name] for name, norm in norms_of(module).items() if start.get(name)]
-    return statistics.median(ratios) if ratios else None
-
-
-def norms_of(module: nn.Module) -> dict[str, float]:
-    """Return the norms of the layers' weights."""
-    norms = {name: each.norm() for name, each in network_of(module).named_parameters() if each.ndim > 1}
-    return dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True)) if norms else {}
+def overrides(module: Any, optimizer: Any) -> Facts:
+    """Return which options of the optimizer param groups set instead, and whether the schedule sets momentum."""
+    rules = [group.rule for group in getattr(module, "groups", [])]
+    own = {name for each in rules for name in OPTIONS if getattr(each, name) is not None}
+    names = sorted(own.union(*(each.options for each in rules)))
+    cycles = any("base_momentum" in group for group in optimizer.param_groups)
+    return {"set_by_groups": names, "cycles_momentum": cycles}
 
 
 def confusion(targets: Tensor, preds: Tensor, classes: int) -> Tensor:
@@ -70,12 +62,11 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
     if (counts.sum(1) > 0).sum() < 2:  # limit_val_batches may leave one class
         return {}
     of_class, right = counts.sum(1), counts.diagonal()
-    recall = right / of_class.clamp_min(1)
     facts: Facts = {
         "val_acc": int(right.sum()) / len(targets),
         "permuted_acc": permuted(counts) / len(targets),
-        "balanced_acc": float(recall[of_class > 0].mean()),
         "chance": int(of_class.max()) / len(targets),
+        "chance_z": chance_z(counts),
         "probe_val_images": len(targets),
     }
     if train_targets is not None:
@@ -83,21 +74,60 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
         common, rare = trained >= trained.max() / 2, trained < trained.max() / 10
         common, rare = common & (of_class > 0), rare & (of_class > 0)
         if common.any() and rare.any():
+            recall = right / of_class.clamp_min(1)
             facts["rare_gap"] = float(recall[common].mean() - recall[rare].mean())
-    return facts | confusion_facts(counts, names, "val")
+        facts |= moved_facts(counts, trained, names)
+    return facts | swapped_facts(counts, names)
 
 
-def confusion_facts(counts: Tensor, names: Sequence[str], split: str) -> Facts:
-    """Return the two classes that are most often taken for each other, and the one that is most often for another."""
-    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    shares[counts.sum(1) < LEAST] = 0
-    shares.fill_diagonal_(0)
-    facts: Facts = {}
-    for kind, values, of_pair in (("swapped", torch.minimum(shares, shares.T), "val"), ("polluted", shares, "train")):
-        facts[f"{kind}_share_{split}"] = float(values.max())
-        if split == of_pair:
-            facts[f"{kind}_pair"] = " and ".join(names[place] for place in divmod(int(values.argmax()), len(names)))
-    return facts
+def chance_z(counts: Tensor) -> float:
+    """Return by how many deviations a confusion matrix has more right answers than by chance.
+
+    Images of a class are often confused with one other. With five classes or more, it is therefore also compared with
+    renaming the predicted classes at random, whose variance is that of Hoeffding (1951).
+    """
+    counts, right, images = counts.double(), float(counts.trace()), int(counts.sum())
+    chance = float(counts.sum(1).max()) / images
+    z = (right - chance * images) / max(images * chance * (1 - chance), 1e-9) ** 0.5
+    if len(counts) < RENAMED:
+        return z
+    centred = counts - counts.mean(0) - counts.mean(1, keepdim=True) + counts.mean()
+    deviation = float(centred.square().sum() / (len(counts) - 1)) ** 0.5
+    return min(z, (right - images / len(counts)) / max(deviation, 1e-9))
+
+
+def swapped_facts(counts: Tensor, names: Sequence[str]) -> Facts:
+    """Return by how many deviations two classes are predicted more often for each other than for themselves.
+
+    The deviations are relative to the largest that so many pairs have by chance.
+    """
+    right = counts.diagonal()[:, None]
+    excess, images = (counts - right).double(), (counts + right).clamp_min(1).double()  # each pair, in one way
+    is_mutual = torch.minimum(excess / images.sqrt(), (excess / images.sqrt()).T) > 1
+    both = torch.where(is_mutual, (excess + excess.T) / (images + images.T).sqrt(), 0.0)
+    pair = divmod(int((both if both.any() else excess).argmax()), len(names))
+    pairs = len(names) * (len(names) - 1) / 2
+    by_chance = max(2 * math.log(pairs), 1.0) ** 0.5
+    return {"swapped_z": float(both.max()) / by_chance, "swapped_pair": " and ".join(names[place] for place in pair)}
+
+
+def moved_facts(counts: Tensor, trained: Tensor, names: Sequence[str]) -> Facts:
+    """Return whether one class of train has fewer images than on val, and one more, and how often they are confused.
+
+    The sizes are compared in deviations; those of all other classes must differ by less than half of it.
+    """
+    sizes = torch.stack([trained, counts.sum(1)]).double()
+    images, share = sizes.sum(1), sizes.sum(0) / sizes.sum()
+    deviation = (share * (1 - share) * (1 / images).sum()).sqrt().clamp_min(1e-9)
+    z = (sizes[0] / images[0] - sizes[1] / images[1]) / deviation
+    less, more = int(z.argmin()), int(z.argmax())
+    others = [abs(float(each)) for place, each in enumerate(z) if place not in (less, more)]
+    clear = min(float(z[more]), -float(z[less])) > 2 * max(others, default=math.inf)
+    return {
+        "moved_z": float(z[more] - z[less]) / 2**0.5 if clear else 0.0,
+        "moved_share": int(counts[less, more]) / max(int(counts[less].sum()), 1),
+        "moved_pair": f"{names[less]} and {names[more]}",
+    }
 
 
 def permuted(counts: Tensor) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from callbacks.tools.facts import Facts, confusion, confusion_facts
+from callbacks.tools.facts import Facts, overrides
 from callbacks.tools.layers import find_layers, forward, hooked
 from callbacks.tools.outputs import Outputs
 
@@ -22,6 +22,7 @@ WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear)
 BEYOND = 5  # inputs beyond which sigmoid and tanh are saturated
 SATURATED = {"sigmoid": (1 / (1 + math.exp(BEYOND)), 1 / (1 + math.exp(-BEYOND)))}
 SATURATED["tanh"] = (-math.tanh(BEYOND), math.tanh(BEYOND))
+DIRECTIONS = 8  # in which outputs vary if no layer is much too narrow
 FEW = 64  # images if they are not cached, because each is decoded
 
 
@@ -43,7 +44,8 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
     facts |= {"classes": len(names), "plain_acc": float((logits.argmax(1) == targets).float().mean())}
-    facts |= confusion_facts(confusion(targets, logits.argmax(1), len(names)), names, "train")
+    if len(logits) > 2 * len(names):
+        facts["output_rank"] = output_rank(logits)
 
     def accuracy(name: str) -> float:
         rights = [forward(trainer, pl_module, images).argmax(1) == targets for images, targets in seen[name]()]
@@ -62,9 +64,7 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     if norms and same_size and not averaged and not waits:
         with batch_statistics(norms):
             facts["batch_stat_acc"] = accuracy("val")
-    first, second = forward(trainer, pl_module, few), forward(trainer, pl_module, few.flip(0)).flip(0)
-    scale = (first - first.mean(0)).abs().max().clamp_min(1e-12)  # of what distinguishes images
-    return facts | {"eval_differs": float((first - second).abs().max() / scale)}
+    return facts
 
 
 def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
@@ -77,6 +77,7 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
+        facts |= overrides(pl_module, trainer.optimizers[0])
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
@@ -142,6 +143,13 @@ def observe(
             values = torch.stack([*shares.values()]).tolist()
             facts[f"{kind}_share"], facts[f"{kind}_layer"] = max(zip(values, shares, strict=True))
     return torch.cat(outputs).float(), torch.cat(known), facts
+
+
+def output_rank(logits: Tensor) -> float:
+    """Return in how many directions the outputs for images vary, relative to 8, or to the classes less one if fewer."""
+    values = torch.linalg.svdvals(logits.double().cpu() - logits.double().cpu().mean(0))
+    most = min(DIRECTIONS, logits.shape[1] - 1)
+    return min(int((values > 1e-4 * values[0]).sum()), most) / max(most, 1)
 
 
 @contextmanager

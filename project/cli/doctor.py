@@ -10,9 +10,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from project.cli.cli import CLI, run
 from project.cli.match_data import match_data
-from project.doctor.messages import report
+from project.doctor.messages import report, terminal
 from project.doctor.preflight import PreFlight
-from project.doctor.run import RESULT, in_words, known_causes, write_result
+from project.doctor.run import RESULT, known_causes, write_result
 from project.errors import RunError
 from project.resume.rng import random_state, set_random_state
 from project.runs.folders import create_folder
@@ -57,7 +57,7 @@ def doctor(args: list[str]) -> Path:
         result, config = report(cli.preflight.facts, cli.preflight.failed, cli.silenced), cli.config["fit"]
         path = create_folder(Path(config.runs_dir) / "doctor") / RESULT
         write_result(result, path)
-        print("\n".join([*in_words(result), f"Result: {path}"]), flush=True)
+        print("\n".join([*terminal(result), f"Result: {path}"]), flush=True)
         if config.treat:
             from project.cli.trial import try_remedy  # a subclass of Doctor
 

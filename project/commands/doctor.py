@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from project.commands.light_parser import LightParser
-from project.doctor.run import RESULT, diagnose_run, in_words, known_causes, write_result
+from project.doctor.messages import terminal
+from project.doctor.run import RESULT, diagnose_run, known_causes, write_result
 from project.runs.config import CONFIG
 from project.runs.folders import find_run
 
@@ -32,7 +33,7 @@ def of_run(args: list[str]) -> Path:
     options = parser.parse_args(args)
     folder = find_run(options.run, options.runs_dir)
     result = diagnose_run(folder, known_causes(filter(None, options.silence.split(","))))
-    print("\n".join([*in_words(result), f"Result: {folder / RESULT}"]), flush=True)
+    print("\n".join([*terminal(result), f"Result: {folder / RESULT}"]), flush=True)
     if options.treat:
         from project.cli.trial import try_remedy  # imports torch, which takes seconds
 

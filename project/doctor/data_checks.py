@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from project.doctor.label_checks import label_facts
+
 Facts = dict[str, Any]
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
@@ -40,7 +42,9 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     files, is_all = plain(train) if is_readable(train) and not quick else (received, False)
     yield {"constant_images": max(float((each.stds < 1e-4).float().mean()) for each in (files, received))}
     if val is not None:
-        yield {"val_pixel_shift": pixel_shift(received, summarize(seen(val, False, most)))}
+        of_val = summarize(seen(val, False, most))
+        yield {"val_pixel_shift": pixel_shift(received, of_val)}
+        yield label_facts(received.small, received.targets, of_val.small, of_val.targets)
     if is_all:
         counts = torch.bincount(files.targets)
         yield {

@@ -42,6 +42,9 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
     """Return an alarm."""
     says, why, change = (text.format_map(_words(facts)) for text in MESSAGES[finding.cause])
     option, _, value = change.removeprefix("--").partition(" ")
+    name = option.rpartition(".")[2]
+    if option.startswith("model.optimizer.") and name in facts.get("set_by_groups", ()):
+        change = f"Set {change}, and change {name} alike in --model.param_groups, where groups set their own."
     ranges, measured = [RANGES[name] for name in finding.shown_by], facts | training_facts(facts)
     return {
         "cause": finding.cause,
@@ -52,7 +55,7 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
         "evidence": {each.fact: measured[each.fact] for each in ranges},
         "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in ranges},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
-        "now": facts.get(option.rpartition(".")[2]),
+        "now": facts.get(name),
         "ruled_out": ruled_out(finding.cause, found),
         "tried": None,
     }
@@ -70,6 +73,7 @@ def _words(facts: Facts) -> dict[str, Any]:
     words |= {key: ", ".join(map(str, value[:3])) for key, value in words.items() if isinstance(value, list)}
     lr, factor = facts.get("lr") or 0.0, facts.get("repair_factor")
     update = max(facts.get("update_ratio") or 1e-3, 1e-9)
+    to_usual = 10 ** round(math.log10(USUAL_UPDATE / update))
     if factor:
         why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."
     elif "update_ratio" in facts:
@@ -77,15 +81,23 @@ def _words(facts: Facts) -> dict[str, Any]:
     else:
         why = f"The loss rises to {facts.get('loss_peak', 0.0):.0f} times that of guessing."
     words["lr_why"] = why
-    words["momentum_option"] = "betas [0.9,0.999]" if facts.get("has_betas") else "momentum 0.9"
-    words["lower_lr"] = lr * (factor or min(10 ** round(math.log10(USUAL_UPDATE / update)), 0.1))
+    words["lower_lr"] = lr * (factor or min(to_usual, 0.1))
     # the trial with this factor amounts to the whole training
-    words["higher_lr"] = lr * (
-        max(factor / 3, 3) if factor else min(max(10 ** round(math.log10(USUAL_UPDATE / update)), 10), 1e4)
-    )
+    words["higher_lr"] = lr * (max(factor / 3, 3) if factor else min(max(to_usual, 10), 1e4))
+    words["momentum_option"] = "optimizer.betas [0.9,0.999]" if facts.get("has_betas") else "optimizer.momentum 0.9"
+    if facts.get("cycles_momentum"):
+        words["momentum_option"] = "lr_scheduler.max_momentum 0.95"
     words["clip"] = facts.get("grad_norm_p90") or 1.0
-    words["memory"] = 1 / max(facts.get("decay_per_step") or 1.0, 1e-9)
     words["averaged"] = 1 / max(1 - (facts.get("momentum") or 0.0), 1e-9)
+    rules = [
+        f'{{method: kaiming_normal, layer: {each}, pattern: "*weight", arguments: {{nonlinearity: relu}}}}'
+        for each in facts.get("layer_types", ("Conv2d", "Linear"))
+    ]
+    words["init_why"] = "The first loss is far above that of guessing, although the inputs are normalised."
+    if (dead := facts.get("dead_at_start", 0.0)) > 0.5:
+        words["init_why"] = f"{dead:.0%} of the units are 0 for all images before training, and get no gradient."
+        rules.append('{method: constant, pattern: "*bias", arguments: {val: 0}}')
+    words["initializers"] = f"[{', '.join(rules)}]"
     return words
 
 
@@ -97,9 +109,6 @@ def healthy(limits: Range) -> str:
 def notes(facts: Facts) -> list[str]:
     """Return what is worth knowing, but no alarm."""
     lines = []
-    if facts.get("imbalance", 1.0) > 10:
-        ratio = f"{facts['imbalance']:.0f}"
-        lines.append(f"The largest class has {ratio} times the images of the smallest; see --data.sampler balanced.")
     if (images := facts.get("val_images")) and 98 / images**0.5 > 3:
         points = f"{98 / images**0.5:.0f}"
         lines.append(
@@ -107,22 +116,14 @@ def notes(facts: Facts) -> list[str]:
         )
     if facts.get("linear_z", 9.0) < 3:
         lines.append("A linear classifier learns nothing from 8x8 pixels: check that labels belong to their images.")
-    if facts.get("layers", 2) < 2:
-        lines.append("The network is one linear layer (softmax regression).")
     if facts.get("unused_names"):
         lines.append(f"Layers that forward does not use: {', '.join(facts['unused_names'][:3])}.")
-    if facts.get("is_constant") and facts.get("planned_steps", 0) > 100:
-        lines.append("The learning rate is constant; a schedule that falls to 0 usually gives better results.")
-    elif facts.get("end_of_peak", 0.0) > 0.5:
-        lines.append(f"The learning rate ends at {facts['end_of_peak']:.0%} of its peak.")
+    if facts.get("end_of_peak", 0.0) > 0.5 and facts.get("planned_steps", 0) > 100:
+        ends = f"The learning rate ends at {facts['end_of_peak']:.0%} of its peak"
+        lines.append(f"{ends}; a schedule that falls to 0 usually gives better results.")
     if too_short(facts):
         epochs = 2 * len(facts["val_accs"])
         lines.append(f"val/acc still rises: training may be too short; try --trainer.max_epochs {epochs}.")
-    if facts.get("dead_share", 0.0) > 0.25:
-        layer = facts.get("dead_layer", "a layer")
-        lines.append(f"{facts['dead_share']:.0%} of the units of layer {layer} are 0 for all images.")
-    if facts.get("clipped_share", 0.0) > 0.5:
-        lines.append(f"{facts['clipped_share']:.0%} of the steps are clipped.")
     return lines
 
 
@@ -134,7 +135,7 @@ def too_short(facts: Facts) -> bool:
     return bool(before) and len(accs) == facts.get("planned_epochs") and accs[-1] - max(before) > 2 * noise
 
 
-def terminal(result: dict[str, Any], checked: int) -> list[str]:
+def terminal(result: dict[str, Any]) -> list[str]:
     """Return at most 15 lines about a result."""
     lines = []
     for alarm in result["alarms"]:
@@ -155,6 +156,7 @@ def terminal(result: dict[str, Any], checked: int) -> list[str]:
             f"  If it is intended: --silence {alarm['cause']}",
         ]
     if not lines:
+        checked = len(CAUSES.keys() - {*result["not_checked"]})
         lines.append(HEALTHY.format(checked) if result["verdict"] == "healthy" else TOO_EARLY)
     for other in result["alternatives"]:
         lines.append(f"Or ({other['confidence']}): {other['cause']}. {other['says']}")

@@ -1,7 +1,7 @@
 """Facts about a network, measured on copies of its module."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from callbacks.tools.layers import network_of
+from callbacks.tools.layers import hooked, network_of
+from callbacks.tools.outputs import Outputs
 
 Facts = dict[str, Any]
 WARM_UP = 5  # steps of Adam after which a head of zeros has weights
@@ -139,20 +140,24 @@ def symmetry(module: Any) -> Facts:
 @torch.no_grad()
 def start_facts(module: Any, images: Tensor) -> Facts:
     """Return how signals of different images differ from the first to the last layer, before training."""
-    stds: dict[str, float] = {}
-
-    def record(name: str) -> Callable[..., None]:
-        return lambda layer, args, output: stds.update({name: float(output.float().std(0).mean())})
-
-    handles = [layer.register_forward_hook(record(name)) for name, layer in weight_layers(module).items()]
-    with batch_statistics(module):
+    layers = weight_layers(module)
+    record = Outputs(
+        lambda output: float(output.float().std(0).mean()),
+        lambda function, output: (output.transpose(0, 1).flatten(1) == 0).all(1),
+    )
+    with batch_statistics(module), hooked(layers, record.keep), record:
         module(images)
-    for handle in handles:
-        handle.remove()
-    inner = [*stds.values()][:-1]  # the head may be scaled, or 0
+    stds = [each for each in record.before.values() if isinstance(each, float)]
+    inner = stds[:-1]  # the head may be scaled, or 0
     # an output of exactly 0 is not faded, but cut
-    ratio = {"signal_ratio": min(inner) / inner[0]} if len(inner) > 1 and min(inner) > 0 else {}
-    return {"layers": len(stds)} | ratio
+    facts: Facts = {"signal_ratio": min(inner) / inner[0]} if len(inner) > 1 and min(inner) > 0 else {}
+    if record.after:
+        facts["dead_at_start"] = float(torch.cat([*record.after.values()]).float().mean())
+    facts["layer_types"] = sorted({type(each).__name__ for each in layers.values()})
+    if layers:
+        gains = [each.weight.square().mean().sqrt() * each.weight[0].numel() ** 0.5 for each in layers.values()]
+        facts["weight_gain"] = float(torch.stack(gains).median())
+    return facts | {"layers": len(stds)}
 
 
 def evaluation_facts(module: Any, images: Tensor) -> Iterator[Facts]:

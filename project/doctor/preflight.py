@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.tools.facts import overrides
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
 from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, random_order, seen
@@ -84,6 +85,7 @@ class PreFlight(Callback):
             return
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
+        self.facts |= overrides(module, optimizer)
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))

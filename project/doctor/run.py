@@ -7,7 +7,7 @@ from typing import Any
 
 from atomic_files import write_atomically
 from project.doctor.causes import CAUSES
-from project.doctor.messages import report, terminal
+from project.doctor.messages import report
 from project.errors import RunError, did_you_mean
 from project.runs.config import CONFIG, load_config, setting
 from project.runs.metrics import PER_EPOCH, read_metrics
@@ -68,8 +68,3 @@ def write_result(result: dict[str, Any], path: Path) -> None:
     """Write doctor.json."""
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def in_words(result: dict[str, Any]) -> list[str]:
-    """Return a result as lines for the terminal."""
-    return terminal(result, len(CAUSES.keys() - {*result["not_checked"]}))

@@ -18,29 +18,33 @@ class Range(NamedTuple):
     log: bool = False  # interpolate between logarithms
 
 
-# Each threshold was set on healthy runs and planted faults. A skill is an accuracy from 0, guessing, to 1, perfect.
+# All limits, set on healthy runs and planted faults, and frozen on 2026-11-28 at 12:50 UTC, before further networks and
+# data were tried. A skill is an accuracy from 0, guessing, to 1, perfect.
 RANGES = {
     # data and labels
     "constant_images": Range("constant_images", 0.002, 0.02, "a few broken files are usual"),
     "conflicting_labels": Range("conflicting_duplicates", 0.002, 0.02, "a few are natural"),
     "near_duplicates": Range("near_duplicates", 0.05, 0.15, "CIFAR-10's test images have 3.3 % (ciFAIR)"),
-    "separable_splits": Range("domain_auc", 0.6, 0.75, "random splits are at .5; 5 deviations are required, too"),
+    "separable_splits": Range("domain_auc", 0.6, 0.75, "random splits are at .5"),
+    "clearly_separable": Range("domain_z", 4, 6, "the same, in deviations"),
     "imbalanced": Range("imbalance", 5, 20, "a factor of 2 or 3 is harmless", log=True),
     "rare_classes_missed": Range("rare_gap", 0.1, 0.3, "accuracy; classes differ by some points"),
     "fast_fit": Range("epochs_to_fit", 8, 3, "until a skill of .9 on training images; memorising takes longer"),
     "val_fails": Range("val_share", 0.65, 0.35, "of the skill on training images; .9 is usual"),
-    "val_at_chance": Range("val_skill", 0.08, 0.02, "skill with running or batch statistics"),
+    "val_always_fails": Range("best_val_share", 0.65, 0.35, "the same of the best epochs"),
+    "val_at_chance": Range("chance_z", 3, 1.5, "deviations by which val is above chance, if classes are renamed"),
+    "above_chance": Range("chance_z", 1, 2.5, "the same"),
     "train_ahead": Range("val_gap_z", 2, 4, "deviations by which training images are recognised better than val"),
-    "val_ahead": Range("val_gap_z", -3, -6, "the same; val is better if training labels are wrong"),
-    "many_errors": Range("noise_share", 0.05, 0.2, "by which val is recognised better than training images"),
+    "val_ahead": Range("val_lead_z", 2.4, 4.2, "the reverse, in any epoch; val is better if training labels are wrong"),
+    "many_errors": Range("noise_share", 0.1, 0.3, "of the skill on val that is missing on training images"),
+    "readable_labels": Range("linear_z", 4, 8, "deviations by which linear classifiers are above chance"),
+    "linear_on_train_only": Range("linear_gap_z", 3, 6, "deviations by which they are better on train than on val"),
+    "linear_val_fails": Range("linear_share", 0.6, 0.3, "of their skill on train that they have on val"),
     "permuted": Range("permutation_gain", 0.05, 0.25, "accuracy that renaming the classes of val adds"),
     "permuted_clearly": Range("permutation_z", 1.4, 2.8, "the same, in deviations of a class; chance adds about 1"),
-    "many_classes": Range("permuted_classes", 2.2, 2.8, "classes of which labels are exchanged"),
-    "swapped": Range("swapped_share_val", 0.35, 0.75, "similar classes never reach .5 in both ways"),
-    "swapped_in_train": Range("swapped_share_train", 0.2, 0.4, "a network confuses its own labels rarely"),
-    "one_confusion": Range("polluted_share_train", 0.15, 0.35, "of a class; .1 for cats and dogs"),
-    "full_confusion": Range("polluted_share_train", 0.6, 1.0, "the same of a network that fits the other classes"),
-    "only_in_train": Range("pollution", 2.5, 5, "deviations by which it exceeds that on val; 0 for similar classes"),
+    "swapped": Range("swapped_z", 0.6, 1.2, "how clearly two classes are taken for each other; 1 happens by chance"),
+    "moved": Range("moved_z", 2.5, 4.5, "deviations by which one class of train lacks images that another has"),
+    "moved_are_confused": Range("moved_share", 0.15, 0.35, "of the former is predicted as the latter"),
     # input and augmentation
     "nonfinite_images": Range("nonfinite_images", 0, 1e-6, "NaN spreads to all weights in one step"),
     "val_pixels_differ": Range("val_pixel_shift", 0.3, 0.6, "standard deviations; below .1 for a random split"),
@@ -58,22 +62,22 @@ RANGES = {
     "loss_without_gradient": Range("loss_has_gradient", 1, 0, "0: nothing can be trained"),
     "mixes_images": Range("batch_dependence", 1e-3, 1e-2, "rounding is below 1e-4", log=True),
     "training_modules": Range("modules_in_training_mode", 0, 1, "none, after eval()"),
-    "norms_of_batches": Range("norms_without_statistics", 0, 1, "batch norms without running statistics"),
     "constant_outputs": Range("input_dependence", 1e-4, 1e-6, "after 5 steps, also with zero heads", log=True),
     "blind_pixels": Range("pixel_coverage", 0.6, 0.4, "1 for all networks of this project"),
     "affine": Range("affinity", 1e-3, 1e-5, "activations give more than .01", log=True),
     "single_layer": Range("layers", 2, 1, "softmax regression has one"),
     # initialization and activation
+    "dead_at_start": Range("dead_at_start", 0.6, 0.9, "of all units, before training; .2 is usual"),
+    "usual_weights": Range("weight_gain", 0.1, 0.3, ".6 for defaults, 1.4 for kaiming; relative to 1 / sqrt(inputs)"),
+    "small_weights": Range("weight_gain", 0.3, 0.1, "the same"),
     "symmetric": Range("symmetric_layers", 0, 1, "after 5 steps, also with heads of zeros"),
     "large_first_loss": Range("first_loss_excess", 3, 10, "below 1 for all networks of this project"),
     "fading_signal": Range("signal_ratio", 1e-3, 1e-5, "above .01 for all networks of this project", log=True),
     "dead": Range("dead_share", 0.5, 0.9, "channels that are 0 for all images; .4 is harmless"),
     "saturated": Range("saturated_share", 0.3, 0.7, "of inputs of sigmoid and tanh"),
-    "fading_updates": Range("update_ratio_first", 0.03, 0.003, "first third relative to the median", log=True),
     # loss
     "loss_not_finite": Range("first_loss_finite", 1, 0, "the first loss is a number"),
     "nonfinite_steps": Range("nonfinite_steps", 0, 1, "steps whose loss is NaN or infinite"),
-    "probabilities": Range("probabilities", 0, 1, "logits of any sign are expected"),
     "unit_outputs": Range("unit_interval", 0, 1, "logits of any sign are expected"),
     "rectified_outputs": Range("rectified", 0.05, 0.2, "logits of any sign are expected"),
     "bounded_below": Range("simplex_floor", 0.3, 0.45, "0 for losses of probabilities; .63 for cross-entropy of them"),
@@ -92,18 +96,19 @@ RANGES = {
     "high_momentum": Range("momentum", 0.985, 0.995, "OneCycle reaches .95"),
     "fast_decay": Range("decay_per_step", 0.03, 0.1, "airbench_sgd has .013, a ResNet .0003", log=True),
     # optimizer, in training
+    "second_half": Range("progress", 0.4, 0.6, "of the training; at the peak of a schedule, it is unstable"),
     "underfits": Range("train_skill", 0.8, 0.4, "skill on training images; 0 is guessing, 1 is perfect"),
     "underfits_much": Range("train_skill", 0.5, 0.2, "skill on training images; 0 is guessing, 1 is perfect"),
-    "not_learning": Range("train_skill", 0.1, 0.02, "skill on training images; 0 is guessing, 1 is perfect"),
-    "huge_updates": Range("update_ratio", 0.06, 0.6, "of the weights in a step; .001 to .02 is usual", log=True),
+    "not_learning": Range("learned", 0.28, 0.07, "log of accuracy relative to chance; 1 for perfect"),
+    "never_learned": Range("best_learned", 0.28, 0.07, "the same of the best epoch"),
+    "val_loss_exploded": Range("val_loss_peak", 20, 200, "times that of guessing, in any epoch", log=True),
     "large_updates": Range("update_ratio", 0.01, 0.1, "of the weights in a step; .001 to .02 is usual", log=True),
+    "fine_tuned": Range("pretrained", 0, 1, "fine-tuning takes small steps"),
     "slow_updates": Range("update_ratio", 1e-3, 3e-5, "of the weights in a step; .001 to .02 is usual", log=True),
-    "small_updates": Range("update_ratio", 1e-3, 1e-5, "of the weights in a step; .001 to .02 is usual", log=True),
     "loss_exploded": Range("loss_peak", 1.5, 4, "times the loss of guessing", log=True),
     "gradient_spikes": Range("gradient_spikes", 5, 20, "99th percentile over median; 3 is usual", log=True),
     "loss_jumps": Range("loss_jump_share", 0.005, 0.02, "of all steps"),
     "clipped": Range("clipped_share", 0.3, 0.7, "of all steps; a clip is for outliers"),
-    "weights_shrunk": Range("weight_shrink", 0.3, 0.03, "of the initial size; normalised layers keep .5", log=True),
     "scaler_skips": Range("scaler_skip_share", 0.02, 0.08, "of steps after step 200; one in 2000 is usual"),
     "unchanged": Range("unchanged_share", 0.2, 0.6, "of weights with a gradient"),
     "coarse_weights": Range("weight_eps", 1e-6, 1e-4, "1e-7 for 32-bit floats", log=True),
@@ -114,12 +119,12 @@ RANGES = {
     "idle_half": Range("zero_in_first_half", 0.2, 0.6, "warm-ups of a few percent are usual"),
     "small_batches": Range("batch_norm_images", 8, 3, "batch norm is noisy with fewer images", log=True),
     "eval_noise": Range("eval_noise", 1e-3, 1e-2, "rounding is below 1e-4", log=True),
-    "eval_differs": Range("eval_differs", 0.05, 0.3, "the same in training; 16-bit floats are below .02", log=True),
     "stale_statistics": Range("batch_stat_gap", 0.05, 0.15, "accuracy that statistics of batches add"),
     "memorized": Range("train_skill", 0.85, 0.97, "skill on training images; 0 is guessing, 1 is perfect"),
     "val_loss_rises": Range("val_loss_rise", 1.1, 1.5, "times its minimum, three epochs ago or more"),
     "val_behind": Range("val_gap", 0.05, 0.15, "accuracy on training images minus that on val"),
     "no_gap": Range("val_gap", 0.08, 0.02, "accuracy on training images minus that on val"),
+    "few_directions": Range("output_rank", 0.9, 0.6, "in which outputs vary, of 8 or the classes less one"),
     "plateau": Range("late_progress", 0.1, 0.02, "fall of the training loss after the first third of the epochs"),
 }
 
@@ -127,31 +132,26 @@ RANGES = {
 def symptoms(facts: Facts) -> dict[str, float]:
     """Return the strength of each symptom, 0 (healthy) to 1 (clearly sick), whose fact was measured."""
     facts = facts | training_facts(facts)
-    found = {}
-    for name, limits in RANGES.items():
-        value = facts.get(limits.fact)
-        if value is not None:
-            found[name] = strength(float(value), limits)
-    if facts.get("domain_z") is not None and facts["domain_z"] < 5:
-        found["separable_splits"] = 0.0
-    if facts.get("layers", 0) < 2 and "affine" in found:  # softmax regression
-        found["affine"] = 0.0
-    if facts.get("pretrained") and "small_updates" in found:  # fine-tuning takes small steps
-        found["small_updates"] = 0.0
-    if facts.get("truth_gain", 1.0) <= 0 and "bounded_below" in found:
-        found["bounded_below"] = 0.0  # unknown, because right outputs are not rewarded
-    return found
+    values = {name: facts.get(limits.fact) for name, limits in RANGES.items()}
+    return {name: strength(float(value), RANGES[name]) for name, value in values.items() if value is not None}
 
 
 def training_facts(facts: Facts) -> Facts:
     """Return facts that follow from those of a training; what needs more epochs is missing."""
     chance, epochs = facts.get("chance"), facts.get("epochs", 0)
-    get, train_accs = facts.get, facts.get("train_accs") or [None]
+    get, train_accs, val_accs = facts.get, facts.get("train_accs") or [], facts.get("val_accs") or []
+
+    def best(*accuracies: float | None) -> float | None:
+        return max((each for each in accuracies if each is not None), default=None)
 
     def skill(*accuracies: float | None) -> float | None:
         """Return the best accuracy on a scale from 0, guessing, to 1."""
-        known = [each for each in accuracies if each is not None]
-        return max(max(known) - chance, 0.0) / max(1 - chance, 1e-9) if known and chance is not None else None
+        acc = best(*accuracies)
+        return None if acc is None or chance is None else max(acc - chance, 0.0) / max(1 - chance, 1e-9)
+
+    def bits(acc: float | None) -> float | None:
+        """Return an accuracy on a logarithmic scale from 0, guessing, to 1."""
+        return None if acc is None or not chance else math.log(max(acc / chance, 1)) / -math.log(min(chance, 0.99))
 
     def minus(high: float | None, low: float | None) -> float | None:
         return None if high is None or low is None else high - low
@@ -159,59 +159,66 @@ def training_facts(facts: Facts) -> Facts:
     def share(part: float | None, whole: float | None, least: float = 0.1) -> float | None:
         return None if part is None or whole is None or whole < least else part / whole
 
-    train = skill(train_accs[-1], get("plain_acc"), get("eval_transform_acc"))
-    val_acc = get("val_acc")
-    val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
+    val_acc, classes = get("val_acc"), max(get("classes", 1), 1)
     gain = minus(get("permuted_acc"), val_acc)
-    counts = [get("probe_images") or 512, get("probe_val_images") or 512]
-    noise = (sum(0.25 / count for count in counts)) ** 0.5  # of a difference of accuracies of train and val
-    excess = minus(get("polluted_share_train"), get("polluted_share_val"))
-    as_val = get("eval_transform_acc", get("plain_acc"))  # of training images
-    gap, noisy = minus(as_val, val_acc), share(as_val, val_acc)
+    inverses = [1 / (get(name) or 512) for name in ("probe_images", "probe_val_images")]
     fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
+    linear_train, linear_val = get("linear_skills") or (None, None)
+    linear, pairs = get("linear_gap_z"), get("train_and_val_accs") or []
     facts_now = {
+        "progress": share(epochs, get("planned_epochs"), 1) or 1.0,
         "epochs_to_fit": min(fitted, default=None),
+        "linear_share": share(linear_val, linear_train),
         "permutation_gain": gain,
-        "permutation_z": gain and gain * (counts[1] / max(get("classes", 1), 1)) ** 0.5,
-        "permuted_classes": share(gain and gain * facts.get("classes", 0), get("permuted_acc")),
-        "pollution": excess and excess / (noise * get("classes", 1) ** 0.5),
+        "permutation_z": gain and gain / (classes * inverses[1]) ** 0.5,
         "eval_transform_loss": minus(get("plain_acc"), get("eval_transform_acc")),
         "gradient_spikes": share(get("grad_norm_p99"), get("grad_norm_median"), 1e-12),
+        "val_loss_peak": share(max(get("val_losses") or [0.0]), get("prior_loss"), 1e-4),
     }
     if epochs < EPOCHS:
         return {key: value for key, value in facts_now.items() if value is not None}
     losses, long = get("train_losses") or [], len(get("train_losses") or []) >= 8 and get("steps", 0) >= STEPS
+    as_val = get("eval_transform_acc", get("plain_acc"))  # of training images
+    train_acc = best(*train_accs[-1:], get("plain_acc"), as_val)
+    val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
+    gap = minus(as_val, val_acc)
+    leads = [((v - t) / deviation(t, v, inverses), minus(1.0, share(skill(t), skill(v)))) for t, v in pairs]
+    lead, noise_share = max(leads, key=lambda each: each[0], default=(None, None))
     later = {
-        "train_skill": train,
-        "val_share": share(val, train),
-        "val_skill": None if get("probe_val_images", 0) < 100 else 1.0 if is_above_chance(facts) else val,
-        "rare_gap": get("rare_gap", minus(val_acc, get("balanced_acc"))),
+        "train_skill": skill(train_acc),
+        "learned": bits(train_acc),
+        "best_learned": bits(best(train_acc, *train_accs, *(of_train for of_train, _ in pairs))),
+        "val_share": share(val, skill(train_acc)),
+        "best_val_share": share(skill(val_acc, *val_accs), skill(train_acc, *train_accs)),
         "augmented_share": share(skill(get("train_transform_val_acc")), skill(val_acc)),
         "transform_gain": minus(get("train_transform_val_acc"), val_acc),
-        "train_mode_share": share(skill(train_accs[-1]), skill(get("train_transform_val_acc", get("plain_acc")))),
+        "train_mode_share": share(skill(*train_accs[-1:]), skill(get("train_transform_val_acc", get("plain_acc")))),
         "val_gap": gap,
-        "val_gap_z": gap and gap / noise,
-        "noise_share": noisy and max(1 - noisy, 0.0),
-        "val_loss_rise": rise(get("val_losses") or [], get("val_accs") or []),
+        "val_gap_z": None if gap is None else gap / deviation(as_val, val_acc, inverses),
+        # before they are memorised; a linear classifier does not memorise
+        "val_lead_z": lead if lead is None or linear is None else max((lead - linear) / 2**0.5, lead, -linear),
+        "noise_share": minus(1.0, share(linear_train, linear_val)) if noise_share is None else noise_share,
+        "val_loss_rise": rise(get("val_losses") or [], val_accs, get("prior_loss", math.inf)),
         "late_progress": progress(losses[len(losses) // 3 :]) if long else None,
     }
     return {key: value for key, value in (facts_now | later).items() if value is not None}
 
 
-def is_above_chance(facts: Facts) -> bool:
-    """Return whether val is recognised better than by chance, by four deviations, or if one class is most of it."""
-    chance, acc = facts.get("chance", 1.0), facts.get("val_acc", 0.0)
-    return chance > 0.5 or acc - chance > 4 * (chance * (1 - chance) / facts["probe_val_images"]) ** 0.5
+def deviation(first: float, second: float, inverses: list[float]) -> float:
+    """Return the standard deviation of the difference of two accuracies, given one by the number of images of each."""
+    mean = (first * inverses[1] + second * inverses[0]) / sum(inverses)
+    return max(mean * (1 - mean), 0.01) ** 0.5 * sum(inverses) ** 0.5
 
 
-def rise(losses: list[float], accs: list[float]) -> float | None:
+def rise(losses: list[float], accs: list[float], guessing: float) -> float | None:
     """Return by which factor a loss exceeds its minimum, if that was at least three epochs ago; otherwise 1.
 
-    It is also 1 while accuracy still rises: then, the loss only shows that a few wrong answers are overconfident.
+    While accuracy still rises, it is also 1 unless the loss is above that of guessing: then, it only shows that a few
+    wrong answers are overconfident.
     """
     if len(losses) <= EPOCHS or not min(losses) > 0:
         return None
-    if accs and max(accs[-EPOCHS:]) >= max(accs):
+    if accs and max(accs[-EPOCHS:]) >= max(accs) and losses[-1] < guessing:
         return 1.0
     return losses[-1] / min(losses) if losses.index(min(losses)) < len(losses) - EPOCHS else 1.0
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from callbacks.base.log import LogSnapshot
 from callbacks.doctor import Doctor
+from project.doctor.messages import terminal
 from project.doctor.preflight import PreFlight
-from project.doctor.run import diagnose_run, in_words, known_causes
+from project.doctor.run import diagnose_run, known_causes
 from project.errors import debugging, shortened
 
 
@@ -62,7 +63,7 @@ class Judge:
         for cause in counts - self._printed:  # at most one
             self._printed.add(cause)
             option = f"--callbacks.doctor.silence '[{cause}]'"
-            lines = [line.replace(f"--silence {cause}", option) for line in in_words(result)]
+            lines = [line.replace(f"--silence {cause}", option) for line in terminal(result)]
             print("\n".join(lines), flush=True)
             LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
         return bool(counts)

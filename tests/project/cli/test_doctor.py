@@ -107,7 +107,7 @@ def test_an_alarm_in_training_is_printed_once_and_only_stops_it_if_asked_to(
 def test_an_alarm_in_training_needs_two_judgements_in_a_row(tmp_path: Path, monkeypatch, capsys) -> None:
     results = [{"alarms": [{"cause": cause}]} if cause else {"alarms": []} for cause in ["a", "b", None, "b", "b", "b"]]
     monkeypatch.setattr(watch, "diagnose_run", lambda run, silenced: results.pop(0))
-    monkeypatch.setattr(watch, "in_words", lambda result: [f"Alarm: {result['alarms'][0]['cause']}"])
+    monkeypatch.setattr(watch, "terminal", lambda result: [f"Alarm: {result['alarms'][0]['cause']}"])
     monkeypatch.setattr(watch, "LogSnapshot", lambda trainer: SimpleNamespace(text=lambda *words: None))
     judge, trainer = watch.Judge(frozenset()), SimpleNamespace(default_root_dir=tmp_path, global_step=9)
     assert [judge(trainer, False) for _ in range(5)] == [False] * 4 + [True]

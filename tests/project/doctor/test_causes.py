@@ -18,24 +18,30 @@ LEARNS: dict[str, Any] = {  # a network that learns CIFAR-10
     "train_losses": [1.8, 1.4, 1.2, 1.1, 1.0, 0.9], "val_losses": [1.7, 1.4, 1.2, 1.1, 1.1, 1.0], "prior_loss": 2.3,
     "train_accs": [0.3, 0.5, 0.57, 0.61, 0.65, 0.68], "val_accs": [0.35, 0.5, 0.58, 0.6, 0.62, 0.66],
     "plain_acc": 0.7, "eval_transform_acc": 0.7, "train_transform_val_acc": 0.64, "val_acc": 0.66,
-    "batch_stat_acc": 0.66, "batch_stat_gap": 0.0, "permuted_acc": 0.66, "balanced_acc": 0.66, "linear_z": 15.0,
-    "swapped_share_val": 0.2, "swapped_share_train": 0.1, "polluted_share_train": 0.2, "loss_peak": 1.1,
-    "polluted_share_val": 0.2,
+    "batch_stat_acc": 0.66, "batch_stat_gap": 0.0, "permuted_acc": 0.66,
+    "chance_z": 8.0, "swapped_z": 0.0, "moved_z": 0.0,
+    "train_and_val_accs": [[0.4, 0.4], [0.7, 0.66]], "linear_z": 15.0, "linear_gap_z": 0.0,
+    "linear_skills": [0.25, 0.25], "output_rank": 1.0, "loss_peak": 1.1,
     "probe_images": 512, "grad_norm_median": 1.0, "grad_norm_p99": 3.0, "lr": 0.05,
-    "update_ratio": 2e-3, "update_ratio_first": 0.8, "unchanged_share": 0.0, "weight_eps": 1.2e-7,
-    "dead_share": 0.05, "saturated_share": 0.0, "no_gradient": 0.0, "eval_differs": 0.0, "weight_shrink": 1.5,
+    "update_ratio": 2e-3, "unchanged_share": 0.0, "weight_eps": 1.2e-7,
+    "dead_share": 0.05, "saturated_share": 0.0, "no_gradient": 0.0,
     "clipped_share": 0.0, "loss_jump_share": 0.0, "nonfinite_steps": 0, "imbalance": 1.0, "dropout_rate": 0.0,
 }
 FITTED: dict[str, Any] = LEARNS | {
     "train_accs": [0.99] * 6, "plain_acc": 1.0, "eval_transform_acc": 1.0, "train_losses": [0.3, *[0.01] * 5],
-    "polluted_share_train": 0.0,
 }
 RISES = {"val_losses": [1.0, 0.8, 1.1, 1.4, 1.6, 1.9], "train_accs": [0.4] * 6}
-UNKNOWN = dict.fromkeys(("val_acc", "batch_stat_acc", "permuted_acc", "train_transform_val_acc"), 0.1)
+UNKNOWN: dict[str, Any] = dict.fromkeys(("val_acc", "batch_stat_acc", "permuted_acc", "train_transform_val_acc"), 0.1)
+UNKNOWN |= {"chance_z": 0.0, "val_accs": [0.1] * 6, "linear_z": 0.0}
 STUCK: dict[str, Any] = LEARNS | UNKNOWN | {"plain_acc": 0.1, "eval_transform_acc": 0.1}
 STUCK |= {"train_accs": [0.1] * 6, "val_accs": [0.1] * 6, "train_losses": [2.3] * 6, "val_losses": [2.3] * 6}
 WEAK = LEARNS | {"plain_acc": 0.3, "eval_transform_acc": 0.3, "train_accs": [0.25] * 6, "val_acc": 0.3}
-WEAK |= {"batch_stat_acc": 0.3, "permuted_acc": 0.3, "train_transform_val_acc": 0.28, "polluted_share_train": 0.1}
+WEAK |= {"batch_stat_acc": 0.3, "permuted_acc": 0.3, "train_transform_val_acc": 0.28}
+SLOW = LEARNS | dict.fromkeys(("plain_acc", "eval_transform_acc", "val_acc", "permuted_acc", "batch_stat_acc"), 0.05)
+SLOW |= {"chance": 0.005, "classes": 200, "update_ratio": 0.1, "train_accs": [0.05] * 3, "epochs": 3}
+SLOW["train_transform_val_acc"] = 0.05
+WORSE: dict[str, Any] = dict.fromkeys(("val_acc", "permuted_acc", "train_transform_val_acc"), 0.3)
+WORSE["val_losses"] = [2.3, 2.4, 3.0, 4.0, 5.0, 6.0]  # above guessing
 # fmt: on
 
 
@@ -64,7 +70,7 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
     [
         (HEALTHY, None),
         ({}, None),
-        ({"pixel_std": 60.0, "first_loss_excess": 40.0, **FAILS, "lr_excess": 10.0}, "large_inputs"),
+        ({"pixel_std": 60.0, "first_loss_excess": 40.0, **FAILS, "lr_excess": 10.0}, "wrong_scale"),
         ({"first_loss_excess": 40.0, **FAILS, "lr_excess": 10.0}, "init_too_large"),
         ({**FAILS, "lr_excess": 10.0}, "lr_too_high"),
         ({**FAILS, "lr_excess": 10.0, "loss_of_twice_the_batch": 2.0}, "loss_is_sum"),
@@ -77,12 +83,15 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"input_dependence": 0.0, "symmetric_layers": 2, "no_gradient": 1.0}, "symmetric_init"),
         ({"affinity": 1e-7, "layers": 3}, "no_activation"),
         ({"affinity": 1e-7, "layers": 1}, None),  # softmax regression
-        ({"probabilities": 1.0, "unit_interval": 1.0, "simplex_floor": 0.63, "truth_gain": 0.5}, "softmax_twice"),
-        ({"probabilities": 1.0, "unit_interval": 1.0, "simplex_floor": 0.0, "truth_gain": 0.5}, None),  # its own loss
+        ({"unit_interval": 1.0, "simplex_floor": 0.63, "truth_gain": 0.5}, "bounded_outputs"),
+        ({"unit_interval": 1.0, "simplex_floor": 0.0, "truth_gain": 0.5}, None),  # its own loss
+        ({"pixel_std": 0.0, "augmented_information": 0.0}, None),  # not scaled, but erased
+        ({"signal_ratio": 1e-6, "weight_gain": 0.01}, "init_too_small"),
+        ({"signal_ratio": 1e-6, "weight_gain": 0.6}, "vanishing_gradients"),  # of ten sigmoids
         ({"domain_auc": 0.9, "domain_z": 20.0}, "shifted_split"),
         ({"domain_auc": 0.7, "domain_z": 2.0}, None),  # few images
         ({"domain_auc": 0.9, "domain_z": 20.0, "val_pixel_shift": 2.0}, "val_normalization"),
-        ({"batch_dependence": 0.5, "norms_without_statistics": 3}, "norms_use_batches"),
+        ({"batch_dependence": 0.5}, "mixes_images"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],
 )
@@ -98,26 +107,38 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (FITTED | RISES | {"val_accs": [0.5, 0.66, 0.65, 0.64, 0.63, 0.62]}, "overfitting"),
         (FITTED | RISES, None),  # accuracy still rises
         (WEAK | {"update_ratio": 1e-5, "pretrained": 1.0}, None),  # fine-tuning takes small steps
+        (FITTED | WORSE, "overfitting"),
         (FITTED | UNKNOWN, "shortcut"),
+        (  # which the linear classifier shows, however long the network takes
+            WEAK | UNKNOWN | {"linear_z": 90.0, "linear_gap_z": 20.0, "linear_skills": [0.9, 0.1]},
+            "shortcut",
+        ),
         (
             FITTED | {"train_accs": [0.12, 0.2, 0.4, 0.6, 0.8, 0.99]} | UNKNOWN,
             "random_labels",
         ),
-        (LEARNS | {"plain_acc": 0.4, "eval_transform_acc": 0.4, "train_accs": [0.4] * 6}, "noisy_labels"),
-        (LEARNS | {"plain_acc": 0.4, "train_accs": [0.4] * 6, "val_images": 60}, None),  # a difference by chance
+        (LEARNS | {"train_and_val_accs": [[0.3, 0.5]]}, "noisy_labels"),
+        (FITTED | {"train_and_val_accs": [[0.3, 0.5], [1.0, 0.5]]}, "noisy_labels"),  # memorised later
+        (LEARNS | {"train_and_val_accs": [[0.3, 0.5]], "probe_val_images": 30}, None),  # a difference by chance
+        (WEAK | {"train_and_val_accs": [[0.2, 0.3]], "linear_gap_z": -3.0}, "noisy_labels"),
+        (WEAK | UNKNOWN | {"permuted_acc": 0.3, "linear_z": 20.0, "probe_val_images": 300}, "permuted_labels"),
         (FITTED | {"val_acc": 0.01, "permuted_acc": 0.9}, "permuted_labels"),
-        (FITTED | {"val_acc": 0.75, "permuted_acc": 0.94, "swapped_share_val": 0.9}, "classes_swapped"),
-        (LEARNS | {"polluted_share_train": 0.6}, "class_polluted"),
+        (FITTED | {"val_acc": 0.75, "permuted_acc": 0.94, "swapped_z": 2.0}, "permuted_labels"),
+        (WEAK | {"val_acc": 0.25, "swapped_z": 1.0, "chance_z": 3.0}, "permuted_labels"),
+        (LEARNS | {"moved_z": 5.0, "moved_share": 0.6, "imbalance": 50.0, "rare_gap": 0.5}, "class_polluted"),
         (LEARNS | {"imbalance": 50.0, "rare_gap": 0.5}, "imbalance"),
-        (LEARNS | {"imbalance": 50.0, "rare_gap": 0.05, "balanced_acc": 0.4}, None),  # a hard class is no rare one
+        (LEARNS | {"imbalance": 50.0, "rare_gap": 0.05}, None),  # a hard class is no rare one
         (LEARNS | {"eval_transform_acc": 0.3}, "val_normalization"),
         (WEAK | {"train_transform_val_acc": 0.12}, "augmentation_too_strong"),
         (LEARNS | {"train_accs": [0.2] * 6, "train_transform_val_acc": 0.3}, None),  # strong, but it learns
         (LEARNS | {"train_transform_val_acc": 0.9}, "augmentation_changes_class"),
         (WEAK | {"dead_share": 0.9, "dead_layer": "conv1"}, "dead_units"),
+        (WEAK | {"dead_share": 0.9, "planned_epochs": 20}, None),  # at the peak of the schedule
+        (LEARNS | {"dead_at_start": 0.9}, "init_too_large"),
+        (WEAK | {"update_ratio": 0.08, "val_losses": [9999.0, *[1.9] * 5]}, "lr_too_high"),
+        (SLOW, None),  # 200 classes take time
         (FITTED | {"dead_share": 0.6}, None),  # harmless
-        (WEAK | {"saturated_share": 0.8, "saturated_layer": "fc1", "update_ratio_first": 1e-3}, "saturation"),
-        (WEAK | {"update_ratio_first": 1e-3}, "vanishing_gradients"),
+        (WEAK | {"saturated_share": 0.8, "saturated_layer": "fc1"}, "saturation"),
         (WEAK | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, "exploding_gradients"),
         (FITTED | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, None),
         (
@@ -129,14 +150,14 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (STUCK | {"update_ratio": 1e-6}, "lr_too_low"),
         (STUCK | {"update_ratio": 1e-6, "clipped_share": 1.0, "grad_norm_p90": 2.0}, "clip_too_tight"),
         (LEARNS | {"clipped_share": 1.0}, None),  # Adam does not depend on the scale of gradients
-        (STUCK | {"weight_shrink": 0.01}, "weight_decay_too_strong"),
+        (STUCK | {"decay_per_step": 0.1}, "weight_decay_too_strong"),
         (STUCK | {"unchanged_share": 0.9, "weight_eps": 7.8e-3, "update_ratio": 1e-6}, "updates_rounded_away"),
         (STUCK | {"unchanged_share": 0.9, "update_ratio": 1e-9}, "lr_too_low"),  # 32-bit floats
         (LEARNS | {"scaler_skip_share": 0.2}, "fp16_overflow"),
         (WEAK | {"dropout_rate": 0.9, "train_accs": [0.13] * 6}, "dropout_too_high"),
-        (LEARNS | {"eval_differs": 1.0}, "noisy_evaluation"),
         (LEARNS | {"val_acc": 0.2, "permuted_acc": 0.22, "batch_stat_gap": 0.46}, "stale_batch_norm"),
         (WEAK | {"train_losses": [2.3, *[2.0] * 8], "epochs": 9, "train_accs": [0.25] * 9}, "network_too_small"),
+        (WEAK | {"output_rank": 0.25}, "network_too_small"),
         (STUCK, None),  # a plateau can end
     ],
 )
@@ -146,8 +167,8 @@ def test_facts_of_training_lead_to_the_root_cause(facts: dict[str, Any], cause: 
 
 def test_a_silenced_cause_still_explains_its_consequences() -> None:
     facts = {"pixel_std": 60.0, "first_loss_excess": 40.0}
-    assert alarm(facts, "large_inputs") is None
-    assert alarm(facts, "init_too_large") == "large_inputs"
+    assert alarm(facts, "wrong_scale") is None
+    assert alarm(facts, "init_too_large") == "wrong_scale"
 
 
 def test_strength_is_zero_in_the_healthy_range_and_one_beyond_the_sick_end() -> None:
@@ -178,6 +199,19 @@ def test_a_training_is_not_called_healthy_before_it_can_be_known() -> None:
     assert any("--trainer.max_epochs 12" in note for note in report(LEARNS, {}, frozenset())["notes"])
 
 
+def test_the_remedy_names_the_option_that_has_an_effect() -> None:
+    def remedy(**facts: Any) -> dict[str, str]:
+        return report(facts, {}, frozenset())["alarms"][0]["remedy"]
+
+    assert remedy(momentum=0.999) == {"option": "model.optimizer.momentum", "value": "0.9"}
+    assert remedy(momentum=0.999, has_betas=True)["option"] == "model.optimizer.betas"
+    assert remedy(momentum=0.999, cycles_momentum=True)["option"] == "model.lr_scheduler.max_momentum"
+    assert (
+        "weight_decay alike in --model.param_groups"
+        in remedy(decay_per_step=0.2, set_by_groups=["weight_decay"])["text"]
+    )
+
+
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str) -> None:
     facts: dict[str, Any] = dict.fromkeys([each.fact for each in RANGES.values()], 0.5)
@@ -187,7 +221,7 @@ def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str
     assert entry["evidence"].keys() == entry["healthy"].keys()
     assert entry["remedy"].keys() in ({"text"}, {"option", "value"})
     result = {"verdict": "alarm", "alarms": [entry], "alternatives": [entry] * 2, "notes": ["x"] * 9}
-    assert len(terminal(result | {"not_checked": ["x"] * 99}, 40)) <= 15
+    assert len(terminal(result | {"not_checked": ["x"] * 99})) <= 15
 
 
 def test_the_result_has_at_most_one_alarm_and_two_alternatives() -> None:
@@ -195,10 +229,7 @@ def test_the_result_has_at_most_one_alarm_and_two_alternatives() -> None:
     result = report(facts, {}, frozenset({"leak"}))
     keys = ("verdict", "alarms", "alternatives", "notes", "not_checked", "version")
     assert tuple(result) == keys
-    assert [each["cause"] for each in result["alarms"]] == ["large_inputs"]
+    assert [each["cause"] for each in result["alarms"]] == ["wrong_scale"]
     assert [each["cause"] for each in result["alternatives"]] == ["peak_too_late", "batch_too_small"]
-    assert result["notes"] == [
-        "The largest class has 20 times the images of the smallest; see --data.sampler balanced.",
-        "leak is silenced.",
-    ]
-    assert len(terminal(result, 40)) <= 15
+    assert result["notes"] == ["leak is silenced."]
+    assert len(terminal(result)) <= 15

@@ -4,6 +4,7 @@ import pytest
 import torch
 from doctor_cases import FAULTS, HEALTHY, NETWORKS, Case, applies, data_of
 
+from project.doctor.label_checks import label_facts
 from project.doctor.messages import report
 
 QUICK = (  # one or two of each stage
@@ -58,6 +59,25 @@ def test_a_rarer_planted_fault_is_named(case: str, where: Path) -> None:
 @pytest.mark.parametrize("case", HEALTHY)
 def test_a_healthy_training_of_any_kind_gives_no_alarm(case: str, data: str, where: Path) -> None:
     assert alarm(case, where, "lenet", data) is None
+
+
+def test_linear_classifiers_show_wrong_labels_and_marks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.randn(5, 3, 64, generator=generator)
+
+    def split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = torch.arange(count) % 5
+        return centers[targets] + 2 * torch.randn(count, 3, 64, generator=generator), targets
+
+    (images, targets), val = split(500), split(300)
+    assert abs(label_facts(images, targets, *val)["linear_gap_z"]) < 2
+    wrong = torch.where(torch.rand(500, generator=generator) < 0.4, (targets + 2) % 5, targets)
+    assert label_facts(images, wrong, *val)["linear_gap_z"] < -4
+    marked = torch.randn(500, 3, 64, generator=generator)
+    marked[torch.arange(500), 0, targets] += 20
+    facts = label_facts(marked, targets, *val)
+    assert facts["linear_gap_z"] > 6
+    assert facts["linear_skills"][1] < 0.3 * facts["linear_skills"][0]
 
 
 def test_an_examination_changes_no_weight_mode_or_random_state(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
