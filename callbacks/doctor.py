@@ -25,8 +25,9 @@ from callbacks.tools.layers import network_of
 from callbacks.tools.probes import probe, setting_facts
 
 FACTS = "doctor_facts.json"
-WINDOW = 2000  # latest steps whose losses and gradient norms are kept
-SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
+WINDOW = 2000  # latest losses and gradient norms that are kept
+SOME = 5  # every fifth step, the gradient norm is computed: it would take 1 % of a step of LeNet
+SKIPS = 40  # first norms, of 200 steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 FIRST = 20  # steps in which each parameter should get a gradient
 SOMETIMES = ("val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")  # not in each drawn epoch
@@ -36,10 +37,10 @@ STEPS = 100  # after which batch norm has forgotten its initial statistics
 class Doctor(StepCallback):
     """Collect facts about a training in ``doctor_facts.json``, from which ``project.doctor`` concludes what is wrong.
 
-    Each step stores its loss and gradient norm on the device; they are read every ``log_every_n_steps``. In drawn
-    epochs, the middle step is compared with its weights, and images of train and val are predicted in eval mode: plain,
-    through other transforms, and with the statistics of the batch in batch norm. The command line adds the judgement:
-    it writes ``doctor.json``, prints an alarm once, and logs it.
+    Each step stores its loss on the device, and every fifth its gradient norm; they are read every
+    ``log_every_n_steps``. In drawn epochs, the middle step is compared with its weights, and images of train and val
+    are predicted in eval mode: plain, through other transforms, and with the statistics of the batch in batch norm. The
+    command line adds the judgement: it writes ``doctor.json``, prints an alarm once, and logs it.
 
     Tags: ``doctor`` (text).
 
@@ -105,9 +106,10 @@ class Doctor(StepCallback):
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
         if not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
-        grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
-        if grads:
-            self._norms.append(torch._foreach_norm(grads))  # as clip_grad_norm_, which reduces them at once
+        if trainer.global_step % SOME == 0:
+            params = [each for group in optimizer.param_groups for each in group["params"]]
+            if grads := [each.grad for each in params if each.grad is not None]:
+                self._norms.append(torch._foreach_norm(grads))  # as clip_grad_norm_, which reduces them at once
         if trainer.global_step < FIRST:
             self._look_for_gradients(trainer, pl_module)
 
