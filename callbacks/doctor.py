@@ -24,8 +24,9 @@ from callbacks.tools.facts import Facts, known, series_facts, step_facts, val_fa
 from callbacks.tools.probes import probe, setting_facts
 
 FACTS = "doctor_facts.json"
-WINDOW = 2000  # latest steps whose losses and gradient norms are kept
-SKIPS = 200  # first steps, in which the gradient scaler of fp16 searches its scale
+WINDOW = 2000  # latest losses and gradient norms that are kept
+SOME = 5  # every fifth step, the gradient norm is computed: it would take 1 % of a step of LeNet
+SKIPS = 40  # first norms, of 200 steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 # not measured in each drawn epoch
 SOMETIMES = ("eval_transform_acc", "val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")
@@ -35,10 +36,10 @@ STEPS = 100  # after which batch norm has forgotten its initial statistics
 class Doctor(StepCallback):
     """Collect facts about a training in ``doctor_facts.json``, from which ``project.doctor`` concludes what is wrong.
 
-    Each step stores its loss and gradient norm on the device; they are read every ``log_every_n_steps``. In drawn
-    epochs, the middle step is compared with its weights, and images of train and val are predicted in eval mode: plain,
-    through other transforms, and with the statistics of the batch in batch norm. The command line adds the judgement:
-    it writes ``doctor.json``, prints an alarm once, and logs it.
+    Each step stores its loss on the device, and every fifth its gradient norm; they are read every
+    ``log_every_n_steps``. In drawn epochs, the middle step is compared with its weights, and images of train and val
+    are predicted in eval mode: plain, through other transforms, and with the statistics of the batch in batch norm. The
+    command line adds the judgement: it writes ``doctor.json``, prints an alarm once, and logs it.
 
     Tags: ``doctor`` (text).
 
@@ -100,7 +101,7 @@ class Doctor(StepCallback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        if not self._collects(trainer) or len(trainer.optimizers) > 1:
+        if trainer.global_step % SOME or not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
         grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
         if grads:
@@ -212,7 +213,8 @@ class Doctor(StepCallback):
         usual = self.facts.get("prior_loss", 0.0) / trainer.accumulate_grad_batches  # by which losses are divided
         if usual > 0 and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
             self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / usual
-        if getattr(trainer.precision_plugin, "scaler", None) is not None and (late := norms[SKIPS:]):
+        late = norms[SKIPS:]
+        if getattr(trainer.precision_plugin, "scaler", None) is not None and len(late) >= SKIPS:
             self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)

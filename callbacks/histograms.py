@@ -81,7 +81,6 @@ class ActivationHistograms(ImageCallback):
 
 def log_histograms(log: LogSnapshot, kind: str, histograms: dict[str, Histogram], step: int) -> None:
     """Log histograms of tensors of a kind, and warn about NaN and infinite values."""
-    for name, histogram in histograms.items():
-        log.histogram(f"{kind}/{name}", histogram)
+    log.histograms({f"{kind}/{name}": histogram for name, histogram in histograms.items()})
     if broken := [f"{kind}/{name} ({each.nonfinite:,})" for name, each in histograms.items() if each.nonfinite]:
         rank_zero_warn(f"NaN or infinite values at step {step}: {first_of(broken)}.")

@@ -78,9 +78,8 @@ class TopMistakes(PredictionCallback):
 
     def draw(self, log: LogSnapshot, stage: str, predictions: Predictions, mistakes: list[Mistake]) -> None:
         right, names = predictions.preds == predictions.targets, predictions.class_names
-        confidences = {"right": predictions.confidences[right], "wrong": predictions.confidences[~right]}
-        for name, histogram in gather(confidences).items():
-            log.histogram(f"confidence/{name}", histogram)
+        confidences = predictions.confidences
+        log.histograms(gather({"confidence/right": confidences[right], "confidence/wrong": confidences[~right]}))
         rows = [[each.file, names[each.target], names[each.pred], each.confidence, each.loss] for each in mistakes]
         log.table(f"mistakes_{stage}.csv", ["path", "true", "predicted", "confidence", "loss"], rows)
         if not mistakes:

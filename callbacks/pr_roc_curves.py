@@ -45,7 +45,7 @@ def draw_roc(probabilities: Tensor, targets: Tensor, names: list[str], moment: s
         if positive.any() and not positive.all():
             false, true, _ = binary_roc(probabilities[:, number], positive.long())
             curves.append((float(torch.trapezoid(true, false)), name, false.numpy(), true.numpy()))
-    figure = Figure(figsize=(5, 5), layout="constrained", dpi=100)
+    figure = Figure(figsize=(5, 5), dpi=100)
     axes = figure.subplots()
     for number, (area, name, x, y) in enumerate(sorted(curves, key=lambda curve: curve[0])):
         style = ("-", "--", ":", "-.")[number // 10 % 4]

@@ -35,7 +35,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from callbacks.base.drawing import _Thread
+import callbacks.base.drawing
 from callbacks.base.steps import Step
 from callbacks.tools.histogram import gather
 from lightning_modules.networks import ResNet
@@ -153,19 +153,19 @@ def measure_costs(args: list[str], folder: Path) -> tuple[Counter[str], Counter[
     """Train once in this process.
 
     Returns:
-        For each callback: seconds in the training thread, CPU seconds in the thread that draws, and number of drawings.
+        For each callback: seconds in the training thread, CPU seconds of its drawings, and their number.
     """
     drawing: Counter[str] = Counter()
     drawings: Counter[str] = Counter()
-    draw = _Thread._draw
+    draw = callbacks.base.drawing.attempt
 
-    def timed(self: _Thread, name: str, *args: Any) -> None:
+    def timed(name: str, *args: Any) -> None:
         start = time.thread_time()
-        draw(self, name, *args)
+        draw(name, *args)
         drawing[name] += time.thread_time() - start
         drawings[name] += 1
 
-    with patch.object(_Thread, "_draw", timed), redirect_stdout(StringIO()):
+    with patch.object(callbacks.base.drawing, "attempt", timed), redirect_stdout(StringIO()):
         cli = fit([*args, "--report=false", "--trainer.profiler=simple", f"--runs_dir={folder}"], Callback())
     return costs(cli), drawing, drawings
 
@@ -248,10 +248,10 @@ def measure_runs(args: list[str], repeats: int, folder: Path) -> list[str]:
     hooks, drawing, drawings = measure_costs(args, folder)
     lines += [
         "",
-        "Milliseconds of a whole run that each callback took in the training thread, and CPU milliseconds in the",
-        "thread that draws:",
+        "Milliseconds of a whole run that each callback took in the training thread, which draws on the CPU, and CPU",
+        "milliseconds of its drawings:",
         "",
-        "| callback | training thread | drawings | thread that draws |",
+        "| callback | training thread | drawings | of drawings |",
         "|---|---|---|---|",
     ]
     for name in sorted(hooks | drawing, key=lambda name: -hooks[name] - drawing[name]):

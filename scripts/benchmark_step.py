@@ -3,10 +3,10 @@
 python scripts/benchmark_step.py --output step.md
 
 The project trains with its recipe: TensorBoard and CSV logs, metrics, progress bar, checkpoints, learning rate monitor
-and the recipe's callbacks. The bare loop has the same batches, initial weights, optimizer and schedule, but logs
-nothing; the script compares the final weights of both. "Lightning barebones" is a Trainer that logs nothing. In every
-repeat, each of them trains once, and ratios are computed within a repeat, so that other load on the machine affects
-all. The first epoch and validation are excluded.
+and the recipe's callbacks, which "without callbacks" leaves out. The bare loop has the same batches, initial weights,
+optimizer and schedule, but logs nothing; the script compares the final weights of both. "Lightning barebones" is a
+Trainer that logs nothing. In every repeat, each of them trains once, and ratios are computed within a repeat, so that
+other load on the machine affects all. The first epoch and validation are excluded.
 """
 
 import argparse
@@ -53,7 +53,7 @@ RECIPES = {
         ["--config=configs/resnet20.yaml", "--model.network.init_args.depth=18"], lambda: ResNet(10, 18), 0.1, 5e-4
     ),
 }
-PROJECT, BAREBONES, BARE = "this project", "Lightning barebones", "bare loop"
+PROJECT, ALONE, BAREBONES, BARE = "this project", "without callbacks", "Lightning barebones", "bare loop"
 
 
 class Stopwatch:
@@ -138,7 +138,7 @@ def bare_loop(name: str, loader: Iterable, start: dict[str, Tensor], steps: int,
 
 
 def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -> tuple[dict[str, Stopwatch], float]:
-    """Train a recipe's network with all three methods.
+    """Train a recipe's network with all methods.
 
     Returns:
         A stopwatch for each method, and the largest difference between weights of the project and of the bare loop.
@@ -147,8 +147,11 @@ def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -
     # without validation, there is no val/acc to select the checkpoint by
     options += ["--trainer.limit_val_batches=0", "--checkpoint.monitor=train/acc"]
     watch = Watch(steps)
+    options = [*RECIPES[name].options, *data, *options]
+    alone = Watch(steps)
     with redirect_stdout(StringIO()):  # the progress bar is still drawn, see main
-        cli = fit([*RECIPES[name].options, *data, *options], watch)
+        fit([*options, "--callbacks=false"], alone)
+        cli = fit(options, watch)
     if len(watch.stopwatch.steps) < epochs:
         raise SystemExit(f"Expected {steps} batches or more in an epoch, but --root has fewer. Reduce --steps.")
     trained = {key: tensor.cpu() for key, tensor in cli.model.network.state_dict().items()}
@@ -161,7 +164,7 @@ def measure(name: str, data: list[str], folder: Path, steps: int, epochs: int) -
         Trainer(
             barebones=True, max_epochs=epochs, limit_train_batches=steps, limit_val_batches=0, callbacks=[barebones]
         ).fit(cli.model, cli.datamodule)
-    return {PROJECT: watch.stopwatch, BARE: bare, BAREBONES: barebones.stopwatch}, difference
+    return {PROJECT: watch.stopwatch, ALONE: alone.stopwatch, BARE: bare, BAREBONES: barebones.stopwatch}, difference
 
 
 def write_archive(folder: Path, images: int) -> Path:
@@ -177,7 +180,7 @@ def write_archive(folder: Path, images: int) -> Path:
 
 def rows_of(name: str, repeats: list[dict[str, Stopwatch]]) -> list[str]:
     """Return the rows of a network."""
-    figures: dict[str, dict[str, list[float]]] = {who: defaultdict(list) for who in (BARE, BAREBONES, PROJECT)}
+    figures: dict[str, dict[str, list[float]]] = {who: defaultdict(list) for who in (BARE, BAREBONES, ALONE, PROJECT)}
     for stopwatches in repeats:
         for who, stopwatch in stopwatches.items():
             for what, seconds in (("steps", stopwatch.steps), ("epochs", stopwatch.epochs)):

@@ -1,4 +1,4 @@
-"""Base classes of callbacks: drawing in a background thread, validation images, predictions, optimizer steps."""
+"""Base classes of callbacks: drawing beside training, validation images, predictions, optimizer steps."""
 
 from callbacks.base.drawing import DrawingCallback
 from callbacks.base.images import ImageCallback

@@ -1,11 +1,11 @@
-"""The base class of callbacks that draw: their schedule, and a background thread for drawing during training."""
+"""The base class of callbacks that draw: their schedule, and a background thread that draws while a GPU trains."""
 
 import math
-import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Semaphore, get_native_id
+from functools import partial
+from threading import Semaphore
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,22 +20,20 @@ from callbacks.base.log import LogSnapshot
 from callbacks.tools import SHARDED, warn_once
 
 MOST_WAITING = 64  # maximum number of queued drawings, which limits memory use when the disk is slow
-PRIORITY = 19  # the lowest; training has 0
 SWITCH = 1e-4  # seconds; most operations of training release Python's lock, and a drawing would keep it for 5 ms each
 
 
 class DrawingCallback(Callback):
-    """Collect data in hooks and draw it in a background thread; subclasses override ``draw``.
+    """Collect data in hooks and draw it, beside training on an accelerator; subclasses override ``draw``.
 
-    It runs in epochs 1, 2, 3, 5, 8, 13, 21, ..., each the sum of the two before, or in every n-th epoch; and in the
-    last one planned by ``max_epochs`` or ``max_steps``. If ``max_time`` ends a run, it runs in the final validation;
-    ``EarlyStopping`` decides only after a validation. If not every epoch has a validation
-    (``check_val_every_n_epoch``), callbacks that run in validation run in the first one after such an epoch. An
-    exception in ``draw`` becomes a warning, and training continues.
+    It runs in epochs 1, 2, 4, 8, 16, ..., or in every n-th epoch; and in the last one planned by ``max_epochs`` or
+    ``max_steps``. If ``max_time`` ends a run, it runs in the final validation; ``EarlyStopping`` decides only after a
+    validation. If not every epoch has a validation (``check_val_every_n_epoch``), callbacks that run in validation run
+    in the first one after such an epoch. An exception in ``draw`` becomes a warning, and training continues.
 
     Args:
-        every_n_epochs: Run in every n-th epoch and the last planned one; None for epochs 1, 2, 3, 5, 8, ... and the
-            last planned one.
+        every_n_epochs: Run in every n-th epoch and the last planned one; None for epochs 1, 2, 4, 8, ... and the last
+            planned one.
     """
 
     needs_network = False  # whether it needs the whole network in one process
@@ -82,38 +80,43 @@ class DrawingCallback(Callback):
     def draw_later(self, trainer: Trainer, *gathered: Any) -> None:
         """Queue a call of ``draw`` with a snapshot of the loggers and the gathered data, which must be on the CPU.
 
-        Only rank zero draws; on other ranks, it does nothing.
+        On the CPU, it is called at once. Only rank zero draws; on other ranks, it does nothing.
         """
         if not trainer.is_global_zero:
             return
+        drawing = partial(attempt, type(self).__name__, self.draw, LogSnapshot(trainer), *gathered)
+        if not draws_beside(trainer):
+            drawing()
+            return
         if trainer not in _threads:
             _threads[trainer] = _Thread()
-        _threads[trainer].submit(type(self).__name__, self.draw, LogSnapshot(trainer), *gathered)
+        _threads[trainer].submit(drawing)
 
     def draw(self, log: LogSnapshot, *gathered: Any) -> None:
-        """Draw and log. Called in the background thread, so it must not access the module or the trainer."""
+        """Draw and log; often called in a background thread, so it must not access the module or the trainer."""
         raise NotImplementedError
 
 
 def is_planned(after: int, until: int, every: int | None) -> bool:
-    """Return whether one of epochs ``after + 1`` to ``until`` is an n-th one; for None, one of 1, 2, 3, 5, 8, ..."""
-    if every is not None:
-        return until // every > after // every
-    epoch, following = 1, 2
-    while epoch <= after:
-        epoch, following = following, epoch + following
-    return epoch <= until
+    """Return whether one of epochs ``after + 1`` to ``until`` is an n-th one; for None, one of 1, 2, 4, 8, ..."""
+    return until.bit_length() > after.bit_length() if every is None else until // every > after // every
 
 
-def step_back() -> None:
-    """Let this thread use what training leaves of the processor.
+def draws_beside(trainer: Trainer) -> bool:
+    """Return whether drawings run in a thread beside training.
 
-    The threads of one operation of training wait for each other: while a drawing took the place of one of them, a step
-    of LeNet on two cores took 3 to 20 times as long.
+    On the CPU, they would take longer than at once: the threads of one operation of training wait for each other, and
+    while a drawing took the place of one of them, a step of LeNet on two cores took 3 to 20 times as long.
     """
-    torch.set_num_threads(1)
-    if sys.platform == "linux":  # elsewhere, this would lower the priority of the process
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), PRIORITY)
+    return trainer.strategy.root_device.type != "cpu"
+
+
+def attempt(name: str, draw: Callable[..., None], *args: Any) -> None:
+    """Draw for a callback; an exception becomes a warning."""
+    try:
+        draw(*args)
+    except Exception as error:  # a user's drawing can raise any exception, and must not end training
+        rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training continues.")
 
 
 class _Thread:
@@ -121,7 +124,7 @@ class _Thread:
 
     def __init__(self) -> None:
         count = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(1, "drawing", step_back)
+        self._pool = ThreadPoolExecutor(1, "drawing", torch.set_num_threads, (1,))
         self._latest: Future = self._pool.submit(torch.get_num_threads)
         self._latest.result()
         torch.set_num_threads(count)  # the setting applies to that thread and to threads that start later
@@ -129,9 +132,10 @@ class _Thread:
         sys.setswitchinterval(SWITCH)
         self._free = Semaphore(MOST_WAITING)
 
-    def submit(self, name: str, draw: Callable[..., None], *args: Any) -> None:
+    def submit(self, drawing: Callable[[], None]) -> None:
         self._free.acquire()
-        self._latest = self._pool.submit(self._draw, name, draw, *args)
+        self._latest = self._pool.submit(drawing)
+        self._latest.add_done_callback(lambda _: self._free.release())
 
     def finish(self, at_once: bool = False) -> None:
         """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
@@ -139,14 +143,6 @@ class _Thread:
             rank_zero_warn("Queued drawings were cancelled, because the run was interrupted.")
         self._pool.shutdown(cancel_futures=at_once)
         sys.setswitchinterval(self._switch)
-
-    def _draw(self, name: str, draw: Callable[..., None], *args: Any) -> None:
-        try:
-            draw(*args)
-        except Exception as error:  # a user's drawing can raise any exception, and must not end training
-            rank_zero_warn(f"{name} could not draw: {type(error).__name__}: {error}. Training continues.")
-        finally:
-            self._free.release()
 
 
 _threads: WeakKeyDictionary[Trainer, _Thread] = WeakKeyDictionary()

@@ -83,20 +83,22 @@ class LogSnapshot:
         titles = [axes.get_title() for axes in figure.axes]
         self._write_image(tag, to_pil_image(rendered(figure)), f"{tag}: {next(filter(None, titles), self.moment)}")
 
-    def histogram(self, tag: str, histogram: Histogram) -> None:
-        """Log a histogram, and append its quantiles and root mean square to ``distributions.csv``."""
-        if not histogram.num:
-            return
-        for writer in self._writers:
-            writer.add_histogram_raw(tag, *histogram[:-1], global_step=self.step)
-        self._send("add_histogram", tag, histogram)
-        values = [f"{value:.6g}" for value in (histogram.rms, *histogram.quantiles)]
+    def histograms(self, histograms: dict[str, Histogram]) -> None:
+        """Log histograms by tag, and append their quantiles and root mean squares to ``distributions.csv``."""
+        lines = []
+        for tag, histogram in histograms.items():
+            if histogram.num:
+                for writer in self._writers:
+                    writer.add_histogram_raw(tag, *histogram[:-1], global_step=self.step)
+                self._send("add_histogram", tag, histogram)
+                values = [f"{value:.6g}" for value in (histogram.rms, *histogram.quantiles)]
+                lines.append([tag, self.epoch, self.step, histogram.num, *values])
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "distributions.csv").open("a", newline="") as file:
             rows = csv.writer(file)
-            if not file.tell():
+            if lines and not file.tell():
                 rows.writerow(["tag", "epoch", "step", "count", "rms", *QUANTILES])
-            rows.writerow([tag, self.epoch, self.step, histogram.num, *values])
+            rows.writerows(lines)
 
     def text(self, tag: str, markdown: str) -> None:
         """Log a text."""

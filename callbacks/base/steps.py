@@ -18,7 +18,7 @@ class Step:
     """Statistics of one optimizer step, by parameter name and in the network's order.
 
     Tensors on a device are counted there immediately and transferred on first access. Tensors on the CPU are copied and
-    counted on first access, in the drawing thread. Neither blocks training.
+    counted on first access. Neither blocks training.
 
     Attributes:
         number: Number of the step, from 0.
@@ -99,7 +99,7 @@ class StepCallback(DrawingCallback):
         self.use(trainer, step)
 
     def use(self, trainer: Trainer, step: Step) -> None:
-        """Use the statistics now, in training; by default, ``draw`` uses them in the background thread."""
+        """Use the statistics now, in training; by default, ``draw`` uses them, later on an accelerator."""
         self.draw_later(trainer, step)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -23,7 +23,7 @@ def test_project_and_bare_loop_do_the_same_maths_and_are_timed(
     assert difference is not None
     assert float(difference[1]) < 1e-6  # a loop with other operations differs by 1e-2
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| lenet")]
-    assert [row[1] for row in rows] == ["bare loop", "Lightning barebones", "this project"]
+    assert [row[1] for row in rows] == ["bare loop", "Lightning barebones", "without callbacks", "this project"]
     for row in rows:
         median, low, high = map(float, re.findall(r"[\d.]+", row[2]))
         assert 0 < low <= median <= high

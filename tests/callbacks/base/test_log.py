@@ -68,9 +68,8 @@ def test_video_is_one_file(tmp_path: Path) -> None:
 
 def test_quantiles_of_histograms_are_appended(tmp_path: Path) -> None:
     values = torch.randn(20_000, generator=torch.Generator().manual_seed(0)) * 2 + 3
-    histogram = gather({"a": values})["a"]
     for epoch in (1, 2):
-        snapshot(tmp_path, epoch).histogram("weights/a", histogram)
+        snapshot(tmp_path, epoch).histograms(gather({"weights/a": values}))
     with (tmp_path / "distributions.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first | {"epoch": "2"} == second

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -49,13 +48,10 @@ def test_all_callbacks_share_one_collection(
 ) -> None:
     counted = []
     gather = callbacks.tools.histogram.gather
-    monkeypatch.setattr(
-        "callbacks.tools.histogram.gather", lambda tensors: counted.append(current_thread()) or gather(tensors)
-    )
+    monkeypatch.setattr("callbacks.tools.histogram.gather", lambda tensors: counted.append(1) or gather(tensors))
     keep, other = Keep(), Keep()
     fit(make_classifier(), tmp_path, [keep, Histograms(), GradientFlow(), other], epochs=2)
     assert len(counted) == 6  # weights, gradients and updates, in two epochs
-    assert main_thread() not in counted
     assert keep.steps[0] is other.steps[0]
     assert [step.number for step in keep.steps] == [1, 4]
 
