@@ -47,7 +47,7 @@ BLOCKED = f"ignores_pixels init_too_small no_activation {STUCK}"  # by layers wi
 CAUSES = {
     "constant_images": Cause("data", "constant_images", explains="conflicting_labels"),
     "imbalance": Cause("data", "imbalanced rare_classes_missed", "moved", "class_polluted"),
-    "shortcut": Cause("data", "fast_fit val_fails | linear_on_train_only linear_val_fails val_always_fails",
+    "shortcut": Cause("data", "fast_fit val_fails | linear_on_train_only linear_val_fails val_fails",
         "permuted_clearly swapped", f"shifted_split {GAP}", LIKELY),
     "leak": Cause("split", "near_duplicates", limit=LIKELY),
     "shifted_split": Cause("split", "separable_splits clearly_separable", explains=GAP, limit=LIKELY),

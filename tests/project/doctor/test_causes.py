@@ -124,7 +124,7 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (WEAK | UNKNOWN | {"permuted_acc": 0.3, "linear_z": 20.0, "probe_val_images": 300}, "permuted_labels"),
         (FITTED | {"val_acc": 0.01, "permuted_acc": 0.9}, "permuted_labels"),
         (FITTED | {"val_acc": 0.75, "permuted_acc": 0.94, "swapped_z": 2.0}, "permuted_labels"),
-        (WEAK | {"val_acc": 0.25, "swapped_z": 1.0, "chance_z": 3.0}, "permuted_labels"),
+        (WEAK | {"val_acc": 0.25, "swapped_z": 1.5, "chance_z": 3.0}, "permuted_labels"),
         (LEARNS | {"moved_z": 5.0, "moved_share": 0.6, "imbalance": 50.0, "rare_gap": 0.5}, "class_polluted"),
         (LEARNS | {"imbalance": 50.0, "rare_gap": 0.5}, "imbalance"),
         (LEARNS | {"imbalance": 50.0, "rare_gap": 0.05}, None),  # a hard class is no rare one
