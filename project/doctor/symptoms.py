@@ -158,7 +158,9 @@ def training_facts(facts: Facts) -> Facts:
     def share(part: float | None, whole: float | None, least: float = 0.1) -> float | None:
         return None if part is None or whole is None or whole < least else part / whole
 
-    val_acc, classes = get("val_acc"), max(get("classes", 1), 1)
+    val_acc: Any = get("val_acc")
+    as_val: Any = get("eval_transform_acc", get("plain_acc"))  # of training images
+    classes = max(get("classes", 1), 1)
     gain = minus(get("permuted_acc"), val_acc)
     inverses = [1 / (get(name) or 512) for name in ("probe_images", "probe_val_images")]
     fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
@@ -177,7 +179,6 @@ def training_facts(facts: Facts) -> Facts:
     if epochs < EPOCHS:
         return {key: value for key, value in facts_now.items() if value is not None}
     losses, long = get("train_losses") or [], len(get("train_losses") or []) >= 8 and get("steps", 0) >= STEPS
-    as_val = get("eval_transform_acc", get("plain_acc"))  # of training images
     train_acc = best(*train_accs[-1:], get("plain_acc"), as_val)
     val = skill(val_acc, get("batch_stat_acc"), get("train_transform_val_acc"))
     gap = minus(as_val, val_acc)
