@@ -24,7 +24,7 @@ RANGES = {
     "constant_images": Range("constant_images", 0.002, 0.02, "a few broken files are usual"),
     "conflicting_labels": Range("conflicting_duplicates", 0.002, 0.02, "a few are natural"),
     "near_duplicates": Range("near_duplicates", 0.05, 0.15, "CIFAR-10's test images have 3.3 % (ciFAIR)"),
-    "separable_splits": Range("domain_auc", 0.6, 0.75, "random splits are at .5; 5 deviations are required, too"),
+    "separable_splits": Range("split_accuracy", 0.57, 0.68, "of guessing the split; .5 for random splits"),
     "imbalanced": Range("imbalance", 5, 20, "a factor of 2 or 3 is harmless", log=True),
     "rare_classes_missed": Range("rare_gap", 0.1, 0.3, "accuracy; classes differ by some points"),
     "fast_fit": Range("epochs_to_fit", 8, 3, "until a skill of .9 on training images; memorising takes longer"),
@@ -77,6 +77,7 @@ RANGES = {
     "unit_outputs": Range("unit_interval", 0, 1, "logits of any sign are expected"),
     "rectified_outputs": Range("rectified", 0.05, 0.2, "logits of any sign are expected"),
     "bounded_below": Range("simplex_floor", 0.3, 0.45, "0 for losses of probabilities; .63 for cross-entropy of them"),
+    "sure_floor": Range("sure_floor", 0.2, 0.4, "0 for losses of logits; .63 if the loss applies a softmax twice"),
     "little_range": Range("loss_range", 0.2, 0.08, ".57 with smoothing .2, .22 with .6"),
     "rewards_errors": Range("truth_gain", 0.05, -0.05, "2 for cross-entropy"),
     "sum_over_batch": Range("loss_of_twice_the_batch", 1.5, 1.9, "1 for means, 2 for sums"),
@@ -86,6 +87,7 @@ RANGES = {
     "nothing_learns": Range("adam_progress", 0.1, 0.0, "the same by Adam"),
     "lower_lr_learns": Range("lr_excess", 3, 10, "on few images, a healthy rate can be 3 times too high", log=True),
     "training_too_short_for_lr": Range("lr_shortfall", 3, 30, "trainings of the planned length", log=True),
+    "uphill": Range("uphill", 0, 1, "the first step of all optimizers goes against the gradient"),
     "decay_off_learns": Range("repair_weight_decay", 0.3, 0.6, "the trial learns without weight decay"),
     "usual_eps_learns": Range("repair_eps", 0.3, 0.6, "the trial learns with eps 1e-8"),
     "clip_off_learns": Range("repair_clip", 0.3, 0.6, "the trial learns without clipping"),
@@ -132,8 +134,6 @@ def symptoms(facts: Facts) -> dict[str, float]:
         value = facts.get(limits.fact)
         if value is not None:
             found[name] = strength(float(value), limits)
-    if facts.get("domain_z") is not None and facts["domain_z"] < 5:
-        found["separable_splits"] = 0.0
     if facts.get("layers", 0) < 2 and "affine" in found:  # softmax regression
         found["affine"] = 0.0
     if facts.get("pretrained") and "small_updates" in found:  # fine-tuning takes small steps

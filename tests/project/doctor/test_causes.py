@@ -79,9 +79,10 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"affinity": 1e-7, "layers": 1}, None),  # softmax regression
         ({"probabilities": 1.0, "unit_interval": 1.0, "simplex_floor": 0.63, "truth_gain": 0.5}, "softmax_twice"),
         ({"probabilities": 1.0, "unit_interval": 1.0, "simplex_floor": 0.0, "truth_gain": 0.5}, None),  # its own loss
-        ({"domain_auc": 0.9, "domain_z": 20.0}, "shifted_split"),
-        ({"domain_auc": 0.7, "domain_z": 2.0}, None),  # few images
-        ({"domain_auc": 0.9, "domain_z": 20.0, "val_pixel_shift": 2.0}, "val_normalization"),
+        ({"split_accuracy": 0.8}, "shifted_split"),
+        ({"sure_floor": 0.6}, "softmax_twice"),
+        ({"uphill": 1.0}, "uphill_steps"),
+        ({"split_accuracy": 0.8, "val_pixel_shift": 2.0}, "val_normalization"),
         ({"batch_dependence": 0.5, "norms_without_statistics": 3}, "norms_use_batches"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],
