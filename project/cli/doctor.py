@@ -7,6 +7,8 @@ from jsonargparse import ActionYesNo
 from jsonargparse.typing import PositiveFloat
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
 
 from project.cli.cli import CLI, run
 from project.cli.match_data import match_data
@@ -14,12 +16,23 @@ from project.doctor.messages import report, terminal
 from project.doctor.preflight import PreFlight
 from project.doctor.run import RESULT, known_causes, write_result
 from project.errors import RunError
-from project.resume.rng import random_state, set_random_state
 from project.runs.folders import create_folder
+
+OFF = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run")
+TRAINER: dict[str, Any] = {  # options that a trainer without files replaces
+    **dict.fromkeys(OFF, False),
+    **dict.fromkeys(("min_epochs", "min_steps", "max_time", "profiler"), None),
+    "num_sanity_val_steps": 0,
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "auto",
+}
 
 
 class Doctor(CLI):
     """``fit`` without a run directory, training and callbacks: a ``PreFlight`` takes their place."""
+
+    replaced = TRAINER | {"precision": "32-true"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
@@ -37,13 +50,14 @@ class Doctor(CLI):
         return LightningCLI.instantiate_trainer(self)
 
     def _instantiate_trainer(self, config: dict[str, Any], always: list[Callback]) -> Trainer:
-        quiet: dict[str, Any] = dict.fromkeys(
-            ("logger", "enable_checkpointing", "enable_model_summary", "fast_dev_run"), False
-        )
-        quiet |= {"enable_progress_bar": False, "num_sanity_val_steps": 0, "min_epochs": None, "min_steps": None}
-        one = {"devices": 1, "num_nodes": 1, "strategy": "auto", "profiler": None, "precision": "32-true"}
+        if config["sync_batchnorm"]:  # with one device, Lightning would not
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        return Trainer(**config | self.replaced | {"callbacks": [*self.callbacks_of(config), self.stopper]})
+
+    def callbacks_of(self, config: dict[str, Any]) -> list[Callback]:
+        """Return the callbacks instead of those of the config."""
         self.preflight = PreFlight()
-        return Trainer(**config | quiet | one | {"callbacks": [self.preflight, self.stopper]})
+        return [self.preflight]
 
     def after_fit(self) -> None:
         """Do nothing: there is no run."""
@@ -51,8 +65,7 @@ class Doctor(CLI):
 
 def doctor(args: list[str]) -> Path:
     """Print a diagnosis, write it to doctor.json, and return the path of that file."""
-    state = random_state()
-    try:
+    with isolate_rng():
         cli: Any = run(["fit", *args], Doctor)
         result, config = report(cli.preflight.facts, cli.preflight.failed, cli.silenced), cli.config["fit"]
         path = create_folder(Path(config.runs_dir) / "doctor") / RESULT
@@ -63,6 +76,4 @@ def doctor(args: list[str]) -> Path:
 
             print(try_remedy(args, result, config.minutes), flush=True)
             write_result(result, path)
-    finally:
-        set_random_state(state)
     return path

@@ -2,30 +2,26 @@
 
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from project.doctor.label_checks import label_facts
+from callbacks.tools.probes import batches
+from project.doctor.linear_checks import label_facts, linear_skill
 
 Facts = dict[str, Any]
+Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, int64 (N,)
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
-SOME, MANY, LINEAR = 400, 1000, 5000  # images from files, from a cache, and for a linear classifier
+SOME, MANY = 400, 1000  # images from files, and from a cache
+FOREIGN = 8  # batches of a loader that is not of this project
 CHUNK = 500
-RIDGE, FOLDS = 0.1, 5  # of a linear classifier; the penalty is in units of the number of images
 NEAR, PROBES = 0.2, 500  # near: a share of the usual distance between nearest neighbours
 LEARNABLE = 8  # deviations from guessing, from which augmentation could take something
-
-
-class Summary(NamedTuple):
-    """What is kept of each image of a split."""
-
-    small: Tensor  # (N, C, SIDE**2), reduced
-    stds: Tensor  # (N,), within the reduced image
-    targets: Tensor  # int64 (N,)
+CLEAR = 5  # deviations from guessing, from which splits are different
 
 
 def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
@@ -34,43 +30,43 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     If ``quick``, files are not compared, but only what the network receives.
     """
     most = 100 if quick and getattr(train.dataset, "transform", None) is not None else MANY  # each takes milliseconds
-    received, augmented = summarize(seen(train, False, most)), summarize(seen(train, True, most))
+    received, augmented = reduced(seen(train, False, most)), reduced(seen(train, True, most))
+    # 0 for a constant image, also a coloured one
+    of_plain, of_augmented = (each.var(2, correction=0).mean(1).sqrt() for each, _ in (received, augmented))
     yield {
-        "pixel_std": float(augmented.stds.mean()),
-        "nonfinite_images": float((~augmented.stds.isfinite()).float().mean()),
+        "constant_images": float((of_plain < 1e-4).float().mean()),
+        "nonfinite_images": float((~of_augmented.isfinite()).float().mean()),
+        "pixel_std": float(of_augmented.mean()),
     }
-    files, is_all = plain(train) if is_readable(train) and not quick else (received, False)
-    yield {"constant_images": max(float((each.stds < 1e-4).float().mean()) for each in (files, received))}
     if val is not None:
-        of_val = summarize(seen(val, False, most))
-        yield {"val_pixel_shift": pixel_shift(received, of_val)}
-        yield label_facts(received.small, received.targets, of_val.small, of_val.targets)
+        of_val = reduced(seen(val, False, most))
+        yield {"val_pixel_shift": pixel_shift(received[0], of_val[0])}
+        yield label_facts(*received, *of_val)
+    yield {"linear_z": (learned := linear_skill(*received)[1])}
+    if learned > LEARNABLE:
+        yield {"augmented_information": linear_skill(*augmented)[1] / learned}
+    if quick or not is_readable(train):
+        return
+    counts = torch.bincount(train.dataset.targets)
+    yield {"imbalance": float(counts.max() / counts[counts > 0].min())}
+    files, is_all = plain(train)
     if is_all:
-        counts = torch.bincount(files.targets)
-        yield {
-            "conflicting_duplicates": conflicting_duplicates(files),
-            "imbalance": float(counts.max() / counts[counts > 0].min()),
-        }
-    few = some(files, LINEAR)
-    yield {"linear_z": linear_z(few)}
-    if (of_plain := linear_z(some(few, len(augmented.targets)))) > LEARNABLE:
-        yield {"augmented_information": linear_z(augmented) / of_plain}
-    if val is not None and is_readable(val) and not quick:
+        yield {"conflicting_duplicates": conflicting_duplicates(*files)}
+    if val is not None and is_readable(val):
         val_files, _ = plain(val)
-        auc, z = domain_auc(few, some(val_files, LINEAR))
-        yield {"val_images": len(val.dataset), "domain_auc": auc, "domain_z": z}
+        count = min(len(files[0]), len(val_files[0]), 5 * MANY)
+        both = torch.cat([images[random_order(len(images), count)] for images, _ in (files, val_files)])
+        accuracy, z = linear_skill(both, torch.arange(2).repeat_interleave(count))
+        yield {"val_images": len(val.dataset), "split_accuracy": accuracy if z > CLEAR else 0.5}
         if is_all:
-            yield {"near_duplicates": near_duplicates(files.small.flatten(1), val_files.small.flatten(1))}
+            yield {"near_duplicates": near_duplicates(files[0].flatten(1), val_files[0].flatten(1))}
 
 
-def summarize(batches: Iterator[tuple[Tensor, Tensor]]) -> Summary:
-    """Return statistics of images, uint8 or float ``(N, C, H, W)``."""
-    rows = []
-    for images, targets in batches:
-        small = F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2)
-        within = small.var(2, correction=0).mean(1).sqrt()  # 0 for a constant image, also a coloured one
-        rows.append((small, within, labels_of(targets)))
-    return Summary(*(torch.cat(column).cpu() for column in zip(*rows, strict=True)))
+def reduced(parts: Iterator[tuple[Tensor, Tensor]]) -> Images:
+    """Return the reduced images and the classes of batches, uint8 or float ``(N, C, H, W)``."""
+    rows = [(F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2), labels_of(targets)) for images, targets in parts]
+    images, targets = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+    return images, targets
 
 
 def labels_of(targets: Tensor) -> Tensor:
@@ -83,99 +79,55 @@ def random_order(size: int, count: int | None = None) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count]
 
 
-def some(images: Summary, count: int) -> Summary:
-    """Return random images of a split."""
-    return Summary(*(column[random_order(len(images.targets), count)] for column in images))
-
-
 def is_readable(loader: Any) -> bool:
     """Return whether a loader can return images by their positions, as those of this project do."""
     return hasattr(loader, "render") and hasattr(getattr(loader, "dataset", None), "load")
 
 
-def plain(loader: Any) -> tuple[Summary, bool]:
-    """Return statistics of the images before all transforms, and whether they are all images."""
-    dataset, pixels = loader.dataset, getattr(loader.dataset, "pixels", None)
-    read_all = pixels is not None and len(dataset) * pixels[0].numel() <= MOST
-    positions = random_order(len(dataset), None if read_all else SOME)
-    return summarize(map(dataset.load, positions.split(CHUNK))), len(positions) == len(dataset)
+def plain(loader: Any) -> tuple[Images, bool]:
+    """Return the images before all transforms, and whether they are all images."""
+    dataset, pixels = loader.dataset, loader.dataset.pixels
+    is_all = pixels is not None and len(dataset) * pixels[0].numel() <= MOST
+    positions = random_order(len(dataset), None if is_all else SOME)
+    return reduced(map(dataset.load, positions.split(CHUNK))), is_all
 
 
-def seen(loader: Any, augmented: bool, most: int = MANY) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of random images as the network receives them, with or without transforms of whole batches."""
-    if not is_readable(loader):  # of another DataModule: the first batches
-        count = 0
-        for images, targets, *_ in loader:
-            yield images, targets
-            if (count := count + len(images)) >= SOME:
-                return
-        return
+def seen(loader: Any, augmented: bool, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return batches of random images as the network receives them, with or without transforms of whole batches."""
+    if not is_readable(loader):  # of another DataModule
+        return ((images, targets) for images, targets, *_ in islice(loader, FOREIGN))
     loader = copy.copy(loader)
     if not augmented and hasattr(loader.transform, "normalize"):
         loader.transform = type(loader.transform)([], loader.transform.normalize)
-    most = min(most, SOME) if loader.dataset.pixels is None else most
-    for positions in random_order(len(loader.dataset), most).split(CHUNK):
-        images, targets = loader.render(positions, 0)
-        yield (images[:, 0] if images.ndim == 5 else images), targets  # the first of several views
+    return batches(loader, loader.dataset, min(most, SOME) if loader.dataset.pixels is None else most, 0)
 
 
-def pixel_shift(train: Summary, val: Summary) -> float:
+def pixel_shift(train: Tensor, val: Tensor) -> float:
     """Return how far the values of val are from those of train: the largest of each channel and of red minus blue.
 
     It is the distance between two distributions, in standard deviations: mean, scale and exchanged colours show in it.
     """
-    colors = [torch.cat([each.small, each.small[:, :1] - each.small[:, -1:]], 1) for each in (train, val)]
-    levels, shifts = torch.linspace(0.01, 0.99, 99), [0.0]
-    for first, second in zip(*(each.transpose(0, 1).flatten(1) for each in colors), strict=True):
-        if first.std() > 1e-3:  # not red minus blue of grey images
-            shifts.append(float((first.quantile(levels) - second.quantile(levels)).abs().mean() / first.std()))
+    colors = [torch.cat([each, each[:, :1] - each[:, -1:]], 1).transpose(0, 1).flatten(1) for each in (train, val)]
+    levels, least = torch.linspace(0.01, 0.99, 99), 0.1 * train.std()  # red minus blue of grey images is 0
+    shifts = []
+    for first, second in zip(*colors, strict=True):
+        distance = (first.quantile(levels) - second.quantile(levels)).abs().mean()
+        shifts.append(float(distance / torch.maximum((first.std() + second.std()) / 2, least)))
     return max(shifts)
 
 
-def conflicting_duplicates(images: Summary) -> float:
+def conflicting_duplicates(images: Tensor, targets: Tensor) -> float:
     """Return the share of images that equal another one, if reduced, with another label."""
-    rows = images.small.flatten(1).double()
+    rows = images.flatten(1).double()
     keys = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     _, group = (rows * keys).sum(1).unique(return_inverse=True)
-    labelled = torch.stack([group, images.targets]).unique(dim=1)
+    labelled = torch.stack([group, targets]).unique(dim=1)
     return float((torch.bincount(labelled[0])[group] > 1).float().mean())
-
-
-def held_out_scores(x: Tensor, y: Tensor) -> Tensor:
-    """Return the scores of each image by a linear classifier of the other folds, in closed form."""
-    x = x.flatten(1).double()
-    x = torch.cat([(x - x.mean(0)) / (x.std(0) + 1e-9), torch.ones(len(x), 1)], 1)
-    fold, result = random_order(len(x)) % FOLDS, torch.zeros_like(y)
-    for number in range(FOLDS):
-        known, targets = x[fold != number], y[fold != number]
-        penalty = RIDGE * len(known) * torch.eye(x.shape[1], dtype=x.dtype)
-        result[fold == number] = x[fold == number] @ torch.linalg.solve(known.T @ known + penalty, known.T @ targets)
-    return result
-
-
-def linear_z(train: Summary) -> float:
-    """Return by how many deviations a linear classifier is better than guessing on held-out images."""
-    classes = int(train.targets.max()) + 1
-    predicted = held_out_scores(train.small, F.one_hot(train.targets, classes).double()).argmax(1)
-    accuracy = float((predicted == train.targets).float().mean())
-    shares = (torch.bincount(part, minlength=classes) / len(part) for part in (predicted, train.targets))
-    guessed = float(torch.stack([*shares]).prod(0).sum())
-    return (accuracy - guessed) / max((guessed * (1 - guessed) / len(predicted)) ** 0.5, 1e-9)
-
-
-def domain_auc(train: Summary, val: Summary) -> tuple[float, float]:
-    """Return how well a linear classifier separates train from val, .5 to 1, and its distance from .5 in deviations."""
-    n, m = len(train.small), len(val.small)
-    y = torch.cat([-torch.ones(n, 1), torch.ones(m, 1)]).double()
-    ranks = held_out_scores(torch.cat([train.small, val.small]), y)[:, 0].argsort().argsort().double() + 1
-    auc = float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
-    return auc, (auc - 0.5) / ((n + m + 1) / (12 * n * m)) ** 0.5
 
 
 def near_duplicates(train: Tensor, val: Tensor) -> float:
     """Return the share of val whose nearest training image is far nearer than those of training images are."""
     chosen = random_order(len(train), PROBES)
-    within = torch.cdist(train[chosen], train)
-    within[torch.arange(len(chosen)), chosen] = float("inf")
-    found = torch.cdist(val[random_order(len(val), PROBES)], train).amin(1)
-    return float((found < NEAR * within.amin(1).median()).float().mean())
+    within = torch.cdist(train[chosen], train).scatter(1, chosen[:, None], torch.inf).amin(1)  # not the image itself
+    across = torch.cdist(val[random_order(len(val), PROBES)], train).amin(1)
+    return float((across < NEAR * within.median()).float().mean())

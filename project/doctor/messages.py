@@ -73,7 +73,7 @@ def _words(facts: Facts) -> dict[str, Any]:
     words |= {key: ", ".join(map(str, value[:3])) for key, value in words.items() if isinstance(value, list)}
     lr, factor = facts.get("lr") or 0.0, facts.get("repair_factor")
     update = max(facts.get("update_ratio") or 1e-3, 1e-9)
-    to_usual = 10 ** round(math.log10(USUAL_UPDATE / update))
+    to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / update))
     if factor:
         why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."
     elif "update_ratio" in facts:
@@ -88,6 +88,7 @@ def _words(facts: Facts) -> dict[str, Any]:
     if facts.get("cycles_momentum"):
         words["momentum_option"] = "lr_scheduler.max_momentum 0.95"
     words["clip"] = facts.get("grad_norm_p90") or 1.0
+    words["loose_clip"] = max(words["clip"], 1.0)  # gradients are larger once something is learned
     words["averaged"] = 1 / max(1 - (facts.get("momentum") or 0.0), 1e-9)
     rules = [
         f'{{method: kaiming_normal, layer: {each}, pattern: "*weight", arguments: {{nonlinearity: relu}}}}'

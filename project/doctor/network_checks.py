@@ -1,8 +1,7 @@
 """Facts about a network, measured on copies of its module."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -21,32 +20,25 @@ WARM_LR = 1e-3
 LARGE = 1000  # values in a tensor whose distribution is examined
 
 
-def copies(module: Any, *others: Any) -> Any:
-    """Return copies of a module, and of optimizers that train it, that share no tensor with the originals."""
+def copies(module: Any, optimizer: Any = None) -> tuple[Any, Any]:
+    """Return copies of a module and of the optimizer that trains it, which share no tensor with the originals."""
     # partials of jsonargparse cannot be copied, and hold no tensors
     shared = {id(each): each for each in vars(module).values() if isinstance(each, partial)}
-    twins = copy.deepcopy((module, *others), shared)
-    twins[0]._compiled_network = None  # of ImageModule: it would call the original network
-    return twins if others else twins[0]
+    twin, own = copy.deepcopy((module, optimizer), shared)
+    twin._compiled_network = None  # of ImageModule: it would call the original network
+    return twin, own
 
 
 def loss_of(module: Any, images: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss of the module's training step."""
-    loss = module.training_step((images, targets), 0)
+    """Return the loss of the module's training step, which may change the images that it gets in place."""
+    loss = module.training_step((images.clone(), targets), 0)
     return loss["loss"] if isinstance(loss, dict) else loss
 
 
-@contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norm use the statistics of the batch, because it has no others before training; without dropout."""
-    modes = {each: each.training for each in module.modules()}
+def use_batch_statistics(module: nn.Module) -> None:
+    """Set a copy to eval mode, but let batch norm use the batch, because it has no other statistics before training."""
     for each in module.modules():
         each.training = isinstance(each, _BatchNorm)
-    try:
-        yield
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
 
 
 def weight_layers(module: nn.Module) -> dict[str, Any]:
@@ -58,39 +50,61 @@ def weight_layers(module: nn.Module) -> dict[str, Any]:
 def gradient_facts(module: Any, optimizer: Any, images: Tensor, targets: Tensor) -> tuple[Facts, Any]:
     """Return which parameters a few steps of Adam train, and the module after these steps."""
     twin, own = copies(module, optimizer)
-    network = network_of(twin)
-    called: set[nn.Module] = set()
-    handles = [each.register_forward_hook(lambda layer, *_: called.add(layer)) for each in network.modules()]
-    loss = loss_of(twin, images, targets)
-    for handle in handles:
-        handle.remove()
-    facts: Facts = {"loss_has_gradient": float(loss.requires_grad), "first_loss_finite": float(loss.isfinite())}
-    if not loss.requires_grad:
+    network, called = network_of(twin), set[str]()
+    with hooked(dict(network.named_modules()), lambda name, *_: called.add(name)):
+        loss = loss_of(twin, images, targets)
+    registered, reached = {id(each) for each in twin.parameters()}, leaves(loss)
+    has_gradient = any(id(each) in registered for each in reached)
+    facts: Facts = {"loss_has_gradient": float(has_gradient), "first_loss_finite": float(loss.isfinite())}
+    if not has_gradient:
         return facts, twin
-    parameters = {name: each for name, each in network.named_parameters() if each.requires_grad}
-    known = {id(each) for each in twin.parameters()}
-    facts["unregistered_values"] = sum(leaf.numel() for leaf in leaves(loss) if id(leaf) not in known)
     optimized = {id(each) for group in own.param_groups for each in group["params"]}
     later = {name for group in getattr(module, "groups", []) if group.rule.unfreeze_epoch for name in group.parameters}
-    frozen = [each for name, each in network.named_parameters() if not each.requires_grad and name not in later]
-    total = max(sum(each.numel() for each in network.parameters()), 1)
-    facts["not_optimized"] = sum(each.numel() for each in parameters.values() if id(each) not in optimized) / total
-    facts["frozen_random"] = sum(each.numel() for each in frozen if looks_random(each)) / total
+    parameters = dict(network.named_parameters())
+    trained = {name: each for name, each in parameters.items() if each.requires_grad}
+    frozen = [each for name, each in parameters.items() if not each.requires_grad and name not in later]
+    size = max(size_of(parameters.values()), 1)
+    facts |= {
+        "unregistered_values": size_of(each for each in reached if id(each) not in registered),
+        "not_optimized": size_of(each for each in trained.values() if id(each) not in optimized) / size,
+        "frozen_random": size_of(filter(looks_random, frozen)) / size,
+    }
     if not loss.isfinite():
         return facts, twin
-    warm = torch.optim.Adam([each for each in twin.parameters() if each.requires_grad], WARM_LR)
-    still = dict(parameters)
+    adam, still = torch.optim.Adam([each for each in twin.parameters() if each.requires_grad], WARM_LR), dict(trained)
     for _ in range(WARM_UP):
-        warm.zero_grad()
+        adam.zero_grad()
         loss_of(twin, images, targets).backward()
         still = {name: each for name, each in still.items() if each.grad is None or not each.grad.any()}
-        warm.step()
+        adam.step()
     settle(twin, images)
-    owner = {f"{name}.{key}".lstrip("."): each for name, each in network.named_modules() for key in each._parameters}
-    used = {name: each for name, each in still.items() if owner[name] in called}
-    trained = max(sum(each.numel() for each in parameters.values()), 1)
-    names = {"no_gradient_names": [*used], "unused_names": [name for name in still if name not in used]}
-    return facts | names | {"no_gradient": sum(each.numel() for each in used.values()) / trained}, twin
+    used = {name: each for name, each in still.items() if name.rpartition(".")[0] in called}
+    symmetric = [name for name, layer in weight_layers(twin).items() if is_symmetric(layer.weight)]
+    return facts | {
+        "no_gradient": size_of(used.values()) / max(size_of(trained.values()), 1),
+        "no_gradient_names": [*used],
+        "unused_names": [name for name in still if name not in used],
+        "symmetric_layers": len(symmetric),
+        "symmetric_names": symmetric,
+    }, twin
+
+
+def uphill(module: Any, optimizer: Any, images: Tensor, targets: Tensor) -> Facts:
+    """Return whether a first step goes to larger losses: whether it agrees with the gradient, without weight decay."""
+    twin, own = copies(module, optimizer)
+    loss_of(twin, images, targets).backward()
+    parameters = [each for each in twin.parameters() if each.grad is not None]
+    before = [(each.detach().clone(), each.grad.clone()) for each in parameters]
+    for group in own.param_groups:
+        group["weight_decay"] = 0.0
+    own.step()
+    moves = zip(parameters, before, strict=True)
+    return {"uphill": float(sum(float(((new - old) * grad).sum()) for new, (old, grad) in moves) > 0)}
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Return the number of values in tensors."""
+    return sum(each.numel() for each in tensors)
 
 
 @torch.no_grad()
@@ -100,8 +114,8 @@ def settle(module: Any, images: Tensor) -> None:
         if isinstance(each, _BatchNorm) and each.running_mean is not None:
             each.reset_running_stats()
             each.momentum = None  # the mean over all batches
-    with batch_statistics(module):
-        module(images)
+    use_batch_statistics(module)
+    module(images.clone())
 
 
 def leaves(loss: Tensor) -> list[Tensor]:
@@ -126,15 +140,11 @@ def looks_random(weight: Tensor) -> bool:
     return min(abs(kurtosis - 1.8), abs(kurtosis - 3)) < 3 * (24 / len(values)) ** 0.5
 
 
-def symmetry(module: Any) -> Facts:
-    """Return the layers whose units all have the same weights."""
-    names = []
-    for name, layer in weight_layers(module).items():
-        rows = layer.weight.detach().flatten(1)
-        alike = bool((rows - rows.mean(0)).norm() < 1e-3 * rows.norm().clamp_min(1e-30))
-        if alike and min(rows.shape) > 1 and layer.weight.requires_grad:
-            names.append(name)
-    return {"symmetric_layers": len(names), "symmetric_names": names}
+def is_symmetric(weight: Tensor) -> bool:
+    """Return whether all units of a trained layer have the same weights."""
+    rows = weight.detach().flatten(1)
+    alike = (rows - rows.mean(0)).norm() <= 1e-3 * rows.norm()
+    return weight.requires_grad and min(rows.shape) > 1 and bool(alike)
 
 
 @torch.no_grad()
@@ -145,8 +155,9 @@ def start_facts(module: Any, images: Tensor) -> Facts:
         lambda output: float(output.float().std(0).mean()),
         lambda function, output: (output.transpose(0, 1).flatten(1) == 0).all(1),
     )
-    with batch_statistics(module), hooked(layers, record.keep), record:
-        module(images)
+    use_batch_statistics(module)
+    with hooked(layers, record.keep), record:
+        module(images.clone())
     stds = [each for each in record.before.values() if isinstance(each, float)]
     inner = stds[:-1]  # the head may be scaled, or 0
     # an output of exactly 0 is not faded, but cut
@@ -162,15 +173,19 @@ def start_facts(module: Any, images: Tensor) -> Facts:
 
 def evaluation_facts(module: Any, images: Tensor) -> Iterator[Facts]:
     """Yield on what the predictions of a network depend in eval mode."""
+    module.train()  # eval() may be without effect
     module.eval()
     layers = [*network_of(module).modules()]
-    norms = [each for each in layers if isinstance(each, _BatchNorm) and each.running_mean is None]
-    yield {"modules_in_training_mode": sum(each.training for each in layers), "norms_without_statistics": len(norms)}
+    yield {"modules_in_training_mode": sum(each.training for each in layers)}
+
+    def outputs(x: Tensor) -> Tensor:
+        return module(x.clone()).float()  # a network may change its input in place
+
     with torch.no_grad():
-        first, second = module(images), module(images)
+        first, second = outputs(images), outputs(images)
         # image 0 among other images; twice the same one keeps the size of the batch, and so the rounding
         others = torch.cat([images[:1], images.flip(0)[: len(images) // 2], images[:1].expand_as(images)])
-        mixed = (module(others[: len(images)])[0] - first[0]).abs().max()
+        mixed = (outputs(others[: len(images)])[0] - first[0]).abs().max()
     spread, size = (first - first.mean(0)).abs().max(), first.abs().max().clamp_min(1e-12)
     scale = torch.maximum(spread, 1e-6 * size)
     noise = float((second - first).abs().max() / scale)
@@ -180,19 +195,16 @@ def evaluation_facts(module: Any, images: Tensor) -> Iterator[Facts]:
         "input_dependence": float(spread / size),
     }
     pixels = images.clone().requires_grad_()
-    outputs = module(pixels).float()
-    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0)).to(outputs.device)
-    (gradient,) = torch.autograd.grad((outputs * weights).sum(), pixels, allow_unused=True)
-    yield {"pixel_coverage": 0.0 if gradient is None else float((gradient.abs().amax((0, 1)) > 0).float().mean())}
-    x, y = images[::2], images[1::2]
-    x = x[: len(y)]
-    # without max-pooling, a network without activations is affine
-    with torch.no_grad(), patch.object(F, "max_pool2d", mean_pool):
-        of_sum, of_x, of_y, of_zero = (module(each) for each in (x + y, x, y, torch.zeros_like(x)))
+    weighted = outputs(pixels) * torch.randn(first.shape, generator=torch.Generator().manual_seed(0)).to(first.device)
+    (gradient,) = torch.autograd.grad(weighted.sum(), pixels, allow_unused=True)
+    if gradient is not None and gradient.any():  # otherwise, a step without gradient is before the first layer
+        yield {"pixel_coverage": float(gradient.any(0).float().mean())}
+    x, y = images[: len(images) // 2], images[-(len(images) // 2) :]
+    # with mean-pooling instead of max-pooling, a network without activations is affine
+    with (
+        torch.no_grad(),
+        patch.object(F, "max_pool2d", lambda x, size, stride=None, pad=0, *_, **__: F.avg_pool2d(x, size, stride, pad)),
+    ):
+        of_sum, of_x, of_y, of_zero = (outputs(each) for each in (x + y, x, y, torch.zeros_like(x)))
     scale = (of_x - of_zero).abs().max().clamp_min(1e-12)
     yield {"affinity": float((of_sum - of_x - of_y + of_zero).abs().max() / scale)}
-
-
-def mean_pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **__: Any) -> Tensor:
-    """Replace max-pooling by average pooling, which is linear."""
-    return F.avg_pool2d(x, kernel_size, stride, padding)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from callbacks.tools.facts import overrides
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
-from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, random_order, seen
+from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
 from project.doctor.loss_checks import loss_facts, output_facts
-from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, symmetry
+from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
 from project.doctor.symptoms import symptoms
 from project.doctor.training_checks import (
     Trial,
@@ -26,7 +27,6 @@ from project.doctor.training_checks import (
     schedule_facts,
     trial_facts,
 )
-from project.resume.rng import random_state, set_random_state
 
 Facts = dict[str, Any]
 IMAGES = 16  # of a trial
@@ -60,16 +60,11 @@ class PreFlight(Callback):
 
     def examine(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Collect the facts, on copies, and restore the random states."""
-        state, cudnn = random_state(), torch.backends.cudnn.benchmark
-        try:
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+        with isolate_rng(), warnings.catch_warnings(action="ignore"):  # of schedules and self.log
             torch.manual_seed(0)
-            torch.backends.cudnn.benchmark = False
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of schedules without an optimizer step, and of self.log
-                self._try("examination", lambda: self._examine(trainer, pl_module))
-        finally:
-            torch.backends.cudnn.benchmark = cudnn
-            set_random_state(state)
+            self._try("examination", lambda: self._examine(trainer, pl_module))
+        torch.backends.cudnn.benchmark = benchmark
 
     def _examine(self, trainer: Trainer, module: Any) -> None:
         deadline = time.thread_time() + SECONDS
@@ -89,40 +84,37 @@ class PreFlight(Callback):
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
-        most = MANY if not self.quick else 100 if is_cached else 2 * IMAGES
-        images, targets = (each.to(module.device) for each in balanced(train, most))
+        images, targets = (each.to(module.device) for each in balanced(train, 2 * IMAGES if self.quick else MANY))
+        twin, _ = copies(module)
+        flops = flops_of(twin, images)
         if self.quick:
-            count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops_of(module, images))
+            count = int((QUICK if module.device.type == "cpu" else QUICK_GPU) / flops)
             images, targets = images[:count], targets[:count]
             if count < LEAST:
                 self.failed["gradients"] = "the network is too large to examine it in 2 seconds"
                 return
-        twin = copies(module)
         self._try("start", lambda: start_facts(twin, images))
 
         def trained() -> Iterator[Facts]:
             facts, warm = gradient_facts(module, optimizer, images, targets)
             yield facts
-            yield symmetry(warm)
             if classes is not None:
                 yield output_facts(twin, warm, images, targets)
                 yield from evaluation_facts(warm, images)
 
         self._try("gradients", trained)
+        self._try("optimizer", lambda: uphill(module, optimizer, images, targets))
         plan = planned(trainer)
         if len(plan) == 1:
             self.failed["schedule"] = "the length of the training is unknown, or very long"
-        self._try("schedule", lambda: schedule_facts(plan))
-        self._try("decay", lambda: optimizer_facts(optimizer, plan))
+        self._try("schedule", lambda: schedule_facts(plan) | optimizer_facts(optimizer, plan))
         if self.quick or any(each.confidence == "sure" for each in diagnose(symptoms(self.facts))):
             return  # what a trial shows is a consequence
         # a sum over few images is smaller than over a batch
         scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > 1.8 else 1.0
-        clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
-        self._try(
-            "trial",
-            lambda: trial_facts(Trial(module, optimizer, plan, (images, targets), scale, clip), deadline, classes),
-        )
+        clip, by_value = trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value"
+        trial = Trial(module, optimizer, plan, images, targets, flops, scale, clip, by_value)
+        self._try("trial", lambda: trial_facts(trial, deadline, classes))
 
     def _try(self, name: str, check: Callable[[], Facts | Iterator[Facts] | None]) -> None:
         try:
@@ -135,10 +127,8 @@ class PreFlight(Callback):
 
 def balanced(loader: Any, most: int) -> tuple[Tensor, Tensor]:
     """Return a few training images of all classes in turn, without transforms of whole batches, and their classes."""
-    batches = [*seen(loader, False, most)]
-    images, targets = torch.cat([each for each, _ in batches]), labels_of(torch.cat([each for _, each in batches]))
-    order = random_order(len(targets)).to(targets.device)
-    images, targets = images[order], targets[order]
+    images, targets = map(torch.cat, zip(*seen(loader, False, most), strict=True))
+    targets = labels_of(targets)
     rank = F.one_hot(targets).cumsum(0).gather(1, targets[:, None])[:, 0]  # how many of its class come before
     chosen = rank.argsort(stable=True)[:IMAGES]
     return images[chosen], targets[chosen]

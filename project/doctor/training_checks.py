@@ -4,16 +4,16 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from project.doctor.network_checks import batch_statistics, copies, loss_of
+from project.doctor.network_checks import copies, loss_of, use_batch_statistics
 
 Facts = dict[str, Any]
 Plan = list[list[dict[str, Any]]]  # what a schedule sets in each group at each step
@@ -22,7 +22,7 @@ MOST_STEPS = 100_000  # that a dry run takes
 FEW, MANY = 20, 100  # steps of a trial
 FLOPS = 3e11  # of a trial: some seconds on two cores
 LEARNS = 0.3  # of the loss that can be removed: a trial that removes more has learned
-FACTORS = (1 / 3, 0.1, 0.01, 1e-3, 10, 100, 1e3, 1e4, 1e5, 1e6)  # on the learning rate
+FACTORS = (1 / 3, 0.1, 0.01, 1e-3, 1e-5, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e8)  # on the learning rate
 ENOUGH = 0.7  # a trial with a constant or higher rate ends
 NEAR_ZERO = 0.01  # of the peak
 
@@ -30,20 +30,19 @@ NEAR_ZERO = 0.01  # of the peak
 def planned(trainer: Trainer) -> Plan:
     """Return learning rates and momenta of all steps, without a plateau schedule; of one if their number is unknown."""
     steps = trainer.estimated_stepping_batches
-    plan: Plan = [rows_of(trainer.optimizers[0].param_groups)]
+    plan = [rows_of(trainer.optimizers[0].param_groups)]
     if not 0 < steps <= MOST_STEPS:
         return plan
-    plan = plan * int(steps)
-    if trainer.lr_scheduler_configs and not trainer.lr_scheduler_configs[0].reduce_on_plateau:
-        config = trainer.lr_scheduler_configs[0]
-        scheduler: Any = copy.deepcopy(config.scheduler)
-        epoch = max(int(trainer.num_training_batches) // trainer.accumulate_grad_batches, 1)
-        every = (1 if config.interval == "step" else epoch) * config.frequency
-        plan = []
-        for step in range(1, int(steps) + 1):
-            plan.append(rows_of(scheduler.optimizer.param_groups))
-            if step % every == 0 and step < steps:
-                scheduler.step()
+    configs = trainer.lr_scheduler_configs
+    if not configs or configs[0].reduce_on_plateau:
+        return plan * int(steps)
+    scheduler: Any = copy.deepcopy(configs[0].scheduler)
+    epoch = max(int(trainer.num_training_batches) // trainer.accumulate_grad_batches, 1)
+    every = (1 if configs[0].interval == "step" else epoch) * configs[0].frequency
+    for step in range(1, int(steps)):
+        if step % every == 0:
+            scheduler.step()
+        plan.append(rows_of(scheduler.optimizer.param_groups))
     return plan
 
 
@@ -60,33 +59,44 @@ def schedule_facts(plan: Plan) -> Facts:
     if len(plan) < FEW or not peaks.any():
         return facts
     shape = (table[:, peaks > 0] / peaks[peaks > 0]).mean(1)
-    facts["peak_at"] = int((shape > 0.99 * shape.max()).nonzero()[0]) / len(shape)
-    facts["zero_in_first_half"] = float((shape[: len(shape) // 2] < NEAR_ZERO).float().mean())
-    facts["end_of_peak"] = float(shape[-1] / shape.max())
-    facts["is_constant"] = float(shape.max() - shape.min() < 1e-9)
-    return facts
+    return facts | {
+        "peak_at": int((shape > 0.99 * shape.max()).nonzero()[0]) / len(shape),
+        "zero_in_first_half": float((shape[: len(shape) // 2] < NEAR_ZERO).float().mean()),
+        "end_of_peak": float(shape[-1] / shape.max()),
+    }
 
 
-def flops_of(module: Any, images: Tensor) -> float:
-    """Return the floating-point operations of a forward pass of one image."""
-    twin = copies(module)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), batch_statistics(twin):
-        twin(images[:2])
+def flops_of(twin: Any, images: Tensor) -> float:
+    """Return the floating-point operations of a forward pass of one image through a copy."""
+    use_batch_statistics(twin)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(images[:2].clone())
     return max(counter.get_total_flops() / 2, 1.0)
 
 
-class Trial:
-    """Train copies for a few steps with the planned learning rates in time lapse, always on the same images.
+class Trial(NamedTuple):
+    """A training of copies for a few steps, always on the same images, with the planned rates in time lapse.
 
-    ``scale`` multiplies losses that are sums over a larger batch; gradients are clipped to a norm ``clip``.
+    Attributes:
+        flops: Floating-point operations of a forward pass of one image.
+        scale: Factor on losses that are sums over a larger batch.
+        clip: Limit of the norm of gradients, or of their values.
     """
 
-    def __init__(
-        self, module: Any, optimizer: Any, plan: Plan, images: tuple[Tensor, Tensor], scale: float, clip: float | None
-    ) -> None:
-        self.module, self.optimizer, self.plan, self.images = module, optimizer, plan, images
-        self.scale, self.clip = scale, clip
-        self.steps = int(min(max(FLOPS / (3 * flops_of(module, images[0]) * len(images[0])), FEW), MANY))
+    module: Any
+    optimizer: Any
+    plan: Plan
+    images: Tensor
+    targets: Tensor
+    flops: float
+    scale: float
+    clip: float | None
+    by_value: bool
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, fewer for a large network."""
+        return int(min(max(FLOPS / (3 * self.flops * len(self.images)), FEW), MANY))
 
     def run(self, factor: float = 1.0, adam: float | None = None, **change: Any) -> tuple[float, float]:
         """Return which part of the loss was removed, -1 to 1, and the accuracy on the images at the end.
@@ -94,31 +104,36 @@ class Trial:
         Args:
             factor: Factor on the learning rates.
             adam: Learning rate of an Adam that replaces the optimizer.
-            change: Options of all groups to change; "clip" is the norm of gradients.
+            change: Options of all groups to change; "clip" is the limit of gradients.
         """
         torch.manual_seed(0)
-        module, optimizer = without_dropout(*copies(self.module, self.optimizer))
-        clip, plan = change.pop("clip", self.clip), self.plan
+        module, optimizer = copies(self.module, self.optimizer)
+        for each in module.modules():
+            if isinstance(each, _DropoutNd):
+                each.eval()  # it would make the loss random and the first steps slow
+        clip, plan, scale = change.pop("clip", self.clip), self.plan, self.scale
         if adam is not None:
             optimizer = torch.optim.Adam([each for each in module.parameters() if each.requires_grad], adam)
-            clip, plan = None, [rows_of(optimizer.param_groups)]
+            clip, plan, scale = None, [rows_of(optimizer.param_groups)], 1.0
         losses: list[float] = []
         for step in range(self.steps):
             for group, row in zip(optimizer.param_groups, plan[step * len(plan) // self.steps], strict=True):
                 group.update(row | {key: value for key, value in change.items() if key in group})
                 group["lr"] = row["lr"] * factor
             optimizer.zero_grad()
-            loss = loss_of(module, *self.images)
+            loss = loss_of(module, self.images, self.targets)
             losses.append(float(loss))
             if not math.isfinite(losses[-1]) or ((adam or factor > 1) and removed(losses) > ENOUGH):
                 break
-            (loss * (1 if adam else self.scale)).backward()
+            (loss * scale).backward()
             if clip:
-                torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+                limit = nn.utils.clip_grad_value_ if self.by_value else nn.utils.clip_grad_norm_
+                limit(module.parameters(), clip)
             optimizer.step()
-        with torch.no_grad(), batch_statistics(module):
-            outputs = module(self.images[0])
-        accuracy = float((outputs.argmax(1) == self.images[1]).float().mean()) if outputs.ndim == 2 else 0.0
+        use_batch_statistics(module)
+        with torch.no_grad():
+            outputs = module(self.images.clone())
+        accuracy = float((outputs.argmax(1) == self.targets).float().mean()) if outputs.ndim == 2 else 0.0
         return removed(losses), accuracy
 
 
@@ -128,14 +143,6 @@ def removed(losses: list[float]) -> float:
     return min(max((losses[0] - last) / max(abs(losses[0]), 1e-12), -1.0), 1.0) if math.isfinite(last) else -1.0
 
 
-def without_dropout(module: Any, optimizer: Any) -> tuple[Any, Any]:
-    """Switch the dropout of a copy off, which would make its loss random and its first steps slow."""
-    for each in module.modules():
-        if isinstance(each, _DropoutNd):
-            each.eval()
-    return module, optimizer
-
-
 def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[Facts]:
     """Yield what the user's optimizer learns in a trial and, if that is nothing, what would learn.
 
@@ -143,7 +150,7 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
     """
     best = trial.run()
     progress = best[0]
-    yield {"trial_progress": progress, "trial_images": len(trial.images[0])}
+    yield {"trial_progress": progress, "trial_images": len(trial.images)}
     for lr in (1e-3, 1e-2):
         if best[0] < LEARNS and time.thread_time() < deadline:
             best = max(best, trial.run(adam=lr))
@@ -152,14 +159,10 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
         yield {"memorized": (best[1] - 1 / classes) / (1 - 1 / classes)}
     if progress >= LEARNS or best[0] < LEARNS:
         return
-    # settings that are usual are not at fault
-    yield dict.fromkeys(("repair_weight_decay", "repair_eps", "repair_clip"), 0.0)
-    groups, changes = trial.optimizer.param_groups, {"clip": 0.0} if trial.clip else {}
-    changes |= {"weight_decay": 0.0} if any(group.get("weight_decay", 0) > 0.01 for group in groups) else {}
-    changes |= {"eps": 1e-8} if any(group.get("eps", 0) > 1e-6 for group in groups) else {}
-    for name, value in changes.items():
-        repaired, _ = trial.run(**{name: value})
-        yield {f"repair_{name}": max(repaired, 0.0)}
+    for name, usual, repair in (("clip", 0.0, 0.0), ("weight_decay", 0.01, 0.0), ("eps", 1e-6, 1e-8)):
+        now = max(({"clip": trial.clip} | group).get(name) or 0.0 for group in trial.optimizer.param_groups)
+        repaired = max(trial.run(**{name: repair})[0], 0.0) if now > usual else 0.0
+        yield {f"repair_{name}": repaired}
         if repaired > LEARNS:
             return
     for factor in FACTORS:
@@ -180,19 +183,20 @@ def momentum_of(group: dict[str, Any]) -> float:
 
 def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
     """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate."""
-    momenta = sorted(max(map(momentum_of, rows)) for rows in plan)
     decays = [0.0]
     for group, rows in zip(optimizer.param_groups, zip(*plan, strict=True), strict=True):
         peak = group | max(rows, key=lambda row: row["lr"])
-        ignored = not peak.get("decoupled_weight_decay", "betas" not in peak)  # Adam's: its steps do not depend on it
-        # SGD adds decay to the gradient, so that its momentum accumulates it
-        sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
-        decays.append(0.0 if ignored else peak["lr"] * peak.get("weight_decay", 0.0) * sums)
+        if peak.get("decoupled_weight_decay", "betas" not in peak):  # the steps of other Adams do not depend on it
+            # SGD adds decay to the gradient, so that its momentum accumulates it
+            sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
+            decays.append(peak["lr"] * peak.get("weight_decay", 0.0) * sums)
     has_betas = any("betas" in group for group in optimizer.param_groups)
-    return {"momentum": momenta[len(momenta) // 2], "has_betas": has_betas, "decay_per_step": max(decays)}
+    momentum = max(map(momentum_of, plan[len(plan) // 2]))
+    return {"momentum": momentum, "has_betas": has_betas, "decay_per_step": max(decays)}
 
 
 def batch_norm_images(module: Any, batch_size: int) -> float:
-    """Return the images over which batch norm computes its statistics in training; infinity without batch norm."""
+    """Return over how many images batch norm computes its statistics in training, unless over those of all ranks."""
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
-    return float(batch_size) if norms else math.inf
+    own = [each for each in norms if not isinstance(each, nn.SyncBatchNorm)]
+    return float(batch_size) if own else math.inf

@@ -4,81 +4,61 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any, NamedTuple
 
 LR = "model.optimizer.lr"
+FEW = 10  # steps of a training that only measures the time
 LEAST_STEPS = 30  # of a training that says anything
-SEEDS, MOST_SEEDS = 2, 5
+SEEDS = 3
 WORDS = {
     "confirmed": "Confirmed: the remedy beats the others by more than the spread.",
     "not confirmed": "Not confirmed: the remedy does not beat all others by more than the spread.",
-    "no difference": "No difference seen in {minutes:.1f} minutes; perhaps the trainings are too short for it.",
+    "no difference": "No difference seen; perhaps the trainings are too short for it, see --minutes.",
 }
 
 
 class Training(NamedTuple):
-    """The result of a short training.
+    """The result of a short training."""
 
-    Attributes:
-        score: Accuracy on val, or the negative loss on val if there is no accuracy.
-        metric: "val/acc" or "val/loss".
-        steps: Optimizer steps.
-        planned: Optimizer steps of the whole training.
-        seconds: How long the steps took.
-        images: Validation images.
-        lr: Learning rate of the config; None without one.
-    """
-
-    score: float
-    metric: str
+    accuracy: float  # on val
+    images: int  # of val
+    lr: float | None  # of the config
+    planned: int  # optimizer steps of the whole training
     steps: int
-    planned: int
-    seconds: float
-    images: int
-    lr: float | None
+    seconds: float  # that the steps took
 
 
-Train = Callable[[dict[str, Any], int, int | None], Training]  # of changed options, seed, and steps; None for a few
+Train = Callable[[dict[str, Any], int, int], Training]  # of changed options, seed, and steps
 
 
 def treat(train: Train, remedy: dict[str, Any], minutes: float, announce: Callable[[str], None]) -> dict[str, Any]:
-    """Return what a remedy does to the accuracy on val, as ``tried`` of doctor.json.
-
-    Args:
-        train: Trains with changed options, a seed and a number of steps.
-        remedy: Option and value, or a text.
-        minutes: Time for all trainings.
-        announce: Prints what is tried.
-    """
+    """Return what a remedy, an option and its value or a text, does to the accuracy on val within some minutes."""
     if "option" not in remedy:
-        return {"verdict": "not tried", "says": "Not tried: the remedy is not an option."}
+        return not_tried("the remedy is not an option")
     begin, scores = time.monotonic(), dict[str, list[float]]()
     try:
-        first = train({}, 0, None)
+        first = train({}, 0, FEW)
         arms = arms_of(remedy, first.lr)
-        steps, seeds, needed = plan(first, time.monotonic() - begin, len(arms), minutes)
+        steps, needed = plan(first, time.monotonic() - begin, SEEDS * len(arms), minutes)
         if steps < min(LEAST_STEPS, first.planned):
-            says = f"Not tried: {minutes:g} minutes are too few for {LEAST_STEPS} steps. Use --minutes {needed}."
-            return {"verdict": "not tried", "says": says}
-        announce(f"Trying --{remedy['option']} {remedy['value']} in {len(arms) * seeds} trainings of {steps} steps ...")
+            return not_tried(f"{minutes:g} minutes are too few for {LEAST_STEPS} steps; use --minutes {needed}")
+        announce(f"Trying --{remedy['option']} {remedy['value']} in {SEEDS * len(arms)} trainings of {steps} steps ...")
         scores = {arm: [] for arm in arms}
-        for seed in range(seeds):
-            if seed >= SEEDS and time.monotonic() - begin > 60 * minutes * seed / (seed + 1):
-                break
-            for arm, options in arms.items():
-                scores[arm].append(train(options, seed, steps).score)
+        for seed, arm in product(range(SEEDS), arms):
+            scores[arm].append(train(arms[arm], seed, steps).accuracy)
     except KeyboardInterrupt:
-        if min(map(len, scores.values()), default=0) < SEEDS:
-            return {"verdict": "not tried", "says": "Not tried: interrupted before two trainings of each kind."}
+        if min(map(len, scores.values()), default=0) < 2:
+            return not_tried("interrupted before two trainings of each kind")
     except Exception as error:  # a changed option can fail in any way; the diagnosis stands
-        return {"verdict": "not tried", "says": f"Not tried: {type(error).__name__}: {error}"[:300]}
-    spent = (time.monotonic() - begin) / 60
-    return {
-        "minutes": round(spent, 2),
-        "steps": steps,
-        "metric": first.metric,
-        "options": arms,
-    } | judge(scores, first.metric, first.images, spent)
+        return not_tried(f"{type(error).__name__}: {error}"[:300])
+    spent = round((time.monotonic() - begin) / 60, 2)
+    return {"minutes": spent, "steps": steps, "options": arms} | judge(scores, first.images)
+
+
+def not_tried(reason: str) -> dict[str, Any]:
+    """Return the result without trainings."""
+    return {"verdict": "not tried", "says": f"Not tried: {reason}."}
 
 
 def arms_of(remedy: dict[str, Any], lr: float | None) -> dict[str, dict[str, Any]]:
@@ -93,56 +73,41 @@ def arms_of(remedy: dict[str, Any], lr: float | None) -> dict[str, dict[str, Any
     return arms
 
 
-def plan(first: Training, seconds: float, arms: int, minutes: float) -> tuple[int, int, float]:
-    """Return the steps of each training, the number of seeds, and the minutes that the least steps need.
+def plan(first: Training, seconds: float, trainings: int, minutes: float) -> tuple[int, float]:
+    """Return the steps of each of some trainings, and the minutes that ``LEAST_STEPS`` would need.
 
-    Args:
-        first: A training of a few steps.
-        seconds: How long it took, with its preparation and validation.
-        arms: Kinds of training.
-        minutes: Time for all trainings.
+    A first training of a few steps took ``seconds`` with its preparation and validation.
     """
     step, fixed = first.seconds / max(first.steps, 1), seconds - first.seconds
-    left = 60 * minutes - seconds
-    steps = min(int((left / (arms * SEEDS) - fixed) / step), first.planned)
-    seeds = int(left / (arms * (fixed + max(steps, 1) * step)))
-    needed = seconds + arms * SEEDS * (fixed + LEAST_STEPS * step)
-    return steps, min(max(seeds, SEEDS), MOST_SEEDS), math.ceil(needed / 6 + 1) / 10
+    steps = ((60 * minutes - seconds) / trainings - fixed) / step
+    needed = seconds + trainings * (fixed + LEAST_STEPS * step)
+    return min(int(steps), first.planned), math.ceil(needed / 6 + 1) / 10
 
 
-def judge(scores: dict[str, list[float]], metric: str, images: int, minutes: float) -> dict[str, Any]:
+def judge(scores: dict[str, list[float]], images: int) -> dict[str, Any]:
     """Return whether a remedy is better than all other trainings of the same seeds.
 
     The spread is half the 95 % interval of a difference of means, from the pooled variance over seeds, but at least the
-    standard error of an accuracy (of a loss: a hundredth), because seeds do not change the validation images.
+    standard error of an accuracy, because seeds do not change the validation images.
     """
     seeds = min(map(len, scores.values()))
-    finite = [value for values in scores.values() for value in values if math.isfinite(value)]
-    worst = min(finite, default=0.0)  # of a training that diverged
-    scores = {arm: [v if math.isfinite(v) else worst for v in values[:seeds]] for arm, values in scores.items()}
+    scores = {arm: values[:seeds] for arm, values in scores.items()}
     means = {arm: statistics.fmean(values) for arm, values in scores.items()}
-    floor = 0.5 / math.sqrt(max(images, 1)) if metric == "val/acc" else abs(means["untreated"]) / 100
-    variance = statistics.fmean(statistics.variance(values) for values in scores.values())
+    variance = statistics.fmean(map(statistics.variance, scores.values()))
     quantile = 2 + 4.5 / (len(scores) * (seeds - 1))  # about that of Student's t at 97.5 %, or above it
-    spread = max(quantile * math.sqrt(2 * variance / seeds), floor)
+    spread = max(quantile * math.sqrt(2 * variance / seeds), 0.5 / math.sqrt(max(images, 1)))
     effects = {arm: means["remedy"] - mean for arm, mean in means.items() if arm != "remedy"}
     verdict = "confirmed" if min(effects.values()) > spread else "not confirmed"
     if abs(effects["untreated"]) <= spread:
         verdict = "no difference"
-    shown = ", ".join(f"{arm} {number(abs(mean), metric)}" for arm, mean in means.items())
-    says = f"{metric} after {seeds} trainings each: {shown} (spread {number(spread, metric)})."
+    shown = ", ".join(f"{arm} {mean:.1%}" for arm, mean in means.items())
+    says = f"val/acc after {seeds} trainings each: {shown} (spread {spread:.1%})."
     says += "" if "control" in scores else " No control, because the remedy itself lowers the learning rate."
     return {
         "verdict": verdict,
         "seeds": seeds,
         "scores": scores,
         "effect": effects["untreated"],
-        "effect_beside_control": effects.get("control"),
         "spread": spread,
-        "says": f"{says}\n{WORDS[verdict].format(minutes=minutes)}",
+        "says": f"{says}\n{WORDS[verdict]}",
     }
-
-
-def number(value: float, metric: str) -> str:
-    """Return an accuracy in percent, or a loss."""
-    return f"{100 * value:.1f} %" if metric == "val/acc" else f"{value:.3g}"

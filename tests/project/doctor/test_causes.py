@@ -88,9 +88,10 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"pixel_std": 0.0, "augmented_information": 0.0}, None),  # not scaled, but erased
         ({"signal_ratio": 1e-6, "weight_gain": 0.01}, "init_too_small"),
         ({"signal_ratio": 1e-6, "weight_gain": 0.6}, "vanishing_gradients"),  # of ten sigmoids
-        ({"domain_auc": 0.9, "domain_z": 20.0}, "shifted_split"),
-        ({"domain_auc": 0.7, "domain_z": 2.0}, None),  # few images
-        ({"domain_auc": 0.9, "domain_z": 20.0, "val_pixel_shift": 2.0}, "val_normalization"),
+        ({"sure_floor": 0.6}, "bounded_outputs"),
+        ({"uphill": 1.0}, "uphill_steps"),
+        ({"split_accuracy": 0.8}, "shifted_split"),
+        ({"split_accuracy": 0.8, "val_pixel_shift": 2.0}, "val_normalization"),
         ({"batch_dependence": 0.5}, "mixes_images"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],

@@ -1,11 +1,16 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from doctor_cases import FAULTS, HEALTHY, NETWORKS, Case, applies, data_of
+from lightning.pytorch import Callback
+from torch.optim.lr_scheduler import ExponentialLR
 
-from project.doctor.label_checks import label_facts
+from project.cli.trial import TimeLapse
+from project.doctor.linear_checks import label_facts
 from project.doctor.messages import report
+from project.doctor.training_checks import batch_norm_images
 
 QUICK = (  # one or two of each stage
     *("conflicting_labels", "val_bgr", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
@@ -102,3 +107,22 @@ def test_an_examination_changes_no_weight_mode_or_random_state(where: Path, monk
     before, after = states
     for first, second in zip(before, after, strict=True):
         assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+def test_a_short_training_takes_the_learning_rates_of_the_whole_schedule(where: Path) -> None:
+    rates = []
+
+    class Rates(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    training = Case(NETWORKS["lenet"], data_of("digits", where), callbacks=[TimeLapse(8), Rates()])
+    training.settings = {"lr_scheduler": partial(ExponentialLR, gamma=0.1), "lr_interval": "epoch"}
+    training.fit(epochs=4)
+    assert rates == pytest.approx([0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5])
+
+
+@pytest.mark.parametrize("kind", [torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm])
+def test_few_images_harm_only_batch_norm_that_sees_no_others(kind: type) -> None:
+    expected = 2 if kind is torch.nn.BatchNorm2d else float("inf")
+    assert batch_norm_images(torch.nn.Sequential(kind(3)), 2) == expected
