@@ -2,6 +2,7 @@
 
     python scripts/benchmark_doctor.py rows.jsonl --half development --archive cifar-10-python.tar.gz --minutes 3
     python scripts/benchmark_doctor.py rows.jsonl --table
+    python scripts/benchmark_doctor.py rows.jsonl --picture curves.png
 
 Rows that the file has are skipped, so the command can be repeated until all are there. A
 fault counts only if it hurts: if the accuracy on val or on untouched test images is worse than that of the healthy
@@ -25,6 +26,8 @@ from doctor_baselines import FAMILIES, Gradients, autotrainer, sagemaker
 from doctor_cases import EPOCHS, FAULTS, HEALTHY, NETWORKS, QUIET, TRAINING, Case, applies, data_of, folder
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
+from matplotlib.figure import Figure
+from PIL import Image
 
 from callbacks import Doctor
 from callbacks.finite_loss import TerminateOnNaN
@@ -39,6 +42,27 @@ HALVES = {
 }
 MARGIN = 0.05  # of accuracy by which a fault must be worse than all twins
 SEEDS = 3  # twins
+SHOWN = {  # in the picture, of each cause that training shows: network, data and case
+    "imbalance": "mlp digits imbalance",
+    "shortcut": "lenet digits mark",
+    "classes_swapped": "mlp digits swapped_val",
+    "class_polluted": "mlp digits polluted",
+    "random_labels": "resnet20 cifar random",
+    "noisy_labels": "lenet digits noise_70",
+    "augmentation_too_strong": "mlp digits noise_in_pixels",
+    "dead_units": "lenet shapes negative_bias",
+    "saturation": "mlp shapes tanh_30",
+    "vanishing_gradients": "mlp shapes sigmoid_10",
+    "clip_too_tight": "mlp shapes clip_1e-3",
+    "weight_decay_too_strong": "mlp shapes decay_.2",
+    "updates_rounded_away": "lenet shapes bf16_weights",
+    "lr_too_high": "mlp shapes dead_by_lr",
+    "lr_too_low": "mlp shapes lr_1e-4",
+    "dropout_too_high": "lenet digits dropout_95",
+    "stale_batch_norm": "resnet20 cifar momentum_of_norms",
+    "network_too_small": "mlp shapes two_units",
+    "overfitting": "mlp shapes few_images",
+}
 Row = dict[str, Any]
 
 
@@ -168,8 +192,33 @@ def _families(row: Row, tool: str) -> set[str]:
     return own if tool == "doctor" else set().union(*(FAMILIES[rule] for rule in row[tool]))
 
 
+def draw(rows: dict[tuple[str, ...], Row], file: Path) -> None:
+    """Draw the accuracies of one fault for each cause next to those of its healthy twin; of overfitting, the losses."""
+    figure = Figure(figsize=(9, 6.2), layout="constrained")
+    panels = figure.subplots(4, 5).flat
+    for number, ((cause, shown), panel) in enumerate(zip(SHOWN.items(), panels, strict=False)):
+        network, data, fault = shown.split()
+        kind, top = ("losses", 5) if cause == "overfitting" else ("accs", 1)
+        for label, case, color in (("healthy", "healthy_plain", "tab:gray"), ("fault", fault, "tab:red")):
+            facts = rows[network, data, "training", case]["facts"]
+            for split, style in (("train", ":"), ("val", "-")):
+                curve = facts[f"{split}_{kind}"]
+                times = [epoch / (len(curve) - 1) for epoch in range(len(curve))]
+                panel.plot(times, curve, style, color=color, label=f"{label}, {split}")
+        panel.set_title(cause if kind == "accs" else f"{cause}: loss, 0 to {top}", fontsize=8.5)
+        panel.set(xticks=(), ylim=(0, 1.02 * top), yticks=(0, top / 2, top))
+        panel.set_yticklabels(("0", ".5", "1") if number % 5 == 0 else (), fontsize=8.5)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[len(SHOWN)].axis("off")
+    panels[len(SHOWN)].legend(*panel.get_legend_handles_labels(), loc="center", frameon=False, fontsize=9)
+    figure.supylabel("accuracy", fontsize=10)
+    figure.supxlabel("training, from the first epoch to the last", fontsize=10)
+    figure.savefig(file, dpi=200)
+    Image.open(file).convert("RGB").quantize(64).save(file)
+
+
 def main() -> None:
-    """Write the rows that are missing until the time is over, or print the table."""
+    """Write the rows that are missing until the time is over, or show them as a table or picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="file of the rows")
     parser.add_argument("--half", default="development", choices=HALVES)
@@ -181,10 +230,14 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, help="CIFAR-10's archive")
     parser.add_argument("--folder", type=Path, default=None, help="where the data is prepared")
     parser.add_argument("--table", action="store_true", help="print the table of all rows")
+    parser.add_argument("--picture", type=Path, help="draw curves of both halves to this PNG file")
     options = parser.parse_args()
     rows = read(options.out)
     if options.table:
         print("\n".join(table([*rows.values()])))
+        return
+    if options.picture:
+        draw(rows, options.picture)
         return
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

@@ -1,7 +1,8 @@
 import json
 
-from benchmark_doctor import hurts, printed, read, table, wilson, write
+from benchmark_doctor import CAUSES, SHOWN, draw, hurts, printed, read, table, wilson, write
 from doctor_baselines import autotrainer, sagemaker
+from PIL import Image
 
 OWN = {"nonfinite": False, "least_gradient": 1e-4, "least_update": 1e-4, "largest_update": 0.1}
 OWN |= {"first_to_last": [1.0] * 10, "first_norm": [1.0] * 10, "zeros": [0.3] * 10}
@@ -45,3 +46,12 @@ def test_the_last_row_of_a_case_counts_in_the_table(tmp_path) -> None:
     assert json.loads(json.dumps(rows)) == rows
     line = next(each for each in table(rows) if each.startswith("| development | training | doctor"))
     assert line.split(" | ")[5].startswith("1 of 1")
+
+
+def test_the_picture_has_a_panel_for_each_cause(tmp_path) -> None:
+    rows = {}
+    for network, data, fault in map(str.split, SHOWN.values()):
+        rows |= {(network, data, "training", case): {"facts": CURVES} for case in (fault, "healthy_plain")}
+    draw(rows, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size == (1800, 1240)
+    assert CAUSES.keys() >= SHOWN.keys()
