@@ -4,9 +4,9 @@
     python scripts/benchmark_doctor.py rows.jsonl --table
     python scripts/benchmark_doctor.py rows.jsonl --picture curves.png
 
-Rows that the file has are skipped, so the command can be repeated until all are there. A
-fault counts only if it hurts: if the accuracy on val or on untouched test images is worse than that of the healthy
-twins, or if val promises more than test confirms. Thresholds were set on the development half.
+Rows that the file has are skipped, so the command can be repeated until all are there. A fault counts only if it hurts:
+if the accuracy on val or on untouched test images is worse than that of the healthy twins, or if val promises more than
+test confirms. Thresholds were set on the development half.
 """
 
 import argparse
@@ -45,12 +45,12 @@ SEEDS = 3  # twins
 SHOWN = {  # in the picture, of each cause that training shows: network, data and case
     "imbalance": "mlp digits imbalance",
     "shortcut": "lenet digits mark",
-    "classes_swapped": "mlp digits swapped_val",
+    "permuted_labels": "mlp digits swapped_val",
     "class_polluted": "mlp digits polluted",
     "random_labels": "resnet20 cifar random",
     "noisy_labels": "lenet digits noise_70",
     "augmentation_too_strong": "mlp digits noise_in_pixels",
-    "dead_units": "lenet shapes negative_bias",
+    "init_too_large": "lenet shapes negative_bias",
     "saturation": "mlp shapes tanh_30",
     "vanishing_gradients": "mlp shapes sigmoid_10",
     "clip_too_tight": "mlp shapes clip_1e-3",

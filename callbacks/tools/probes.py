@@ -147,7 +147,7 @@ def observe(
 
 def output_rank(logits: Tensor) -> float:
     """Return in how many directions the outputs for images vary, relative to 8, or to the classes less one if fewer."""
-    values = torch.linalg.svdvals(logits.double().cpu() - logits.double().cpu().mean(0))
+    values = torch.linalg.svdvals((logits - logits.mean(0)).cpu().double())
     most = min(DIRECTIONS, logits.shape[1] - 1)
     return min(int((values > 1e-4 * values[0]).sum()), most) / max(most, 1)
 

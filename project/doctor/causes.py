@@ -103,7 +103,8 @@ CAUSES = {
     "fp16_overflow": Cause("precision", "scaler_skips", explains=SLOW, limit=LIKELY),
     "updates_rounded_away": Cause("precision", "unchanged coarse_weights", explains=SLOW),
     "lr_too_high": Cause("learning_rate", "trial_fails lower_lr_learns | large_updates never_learned"
-        " | large_updates not_learning second_half | val_loss_exploded large_updates underfits second_half"
+        " | large_updates not_learning second_half | large_updates dead underfits second_half"
+        " | val_loss_exploded large_updates underfits second_half"
         " | nonfinite_steps loss_exploded | nonfinite_steps large_updates", "nothing_learns",
         f"exploding_gradients {WEAK}"),
     "lr_too_low": Cause("learning_rate", "trial_fails training_too_short_for_lr | slow_updates underfits second_half",
