@@ -19,7 +19,7 @@ class Range(NamedTuple):
 
 
 # All limits, set on healthy runs and planted faults, and frozen on 2026-11-28 at 12:50 UTC, before further networks and
-# data were tried; of these, augmentation_destroys was then widened. A skill is an accuracy from 0, guessing, to 1, perfect.
+# data were tried; augmentation_destroys was then widened. A skill is an accuracy from 0, guessing, to 1, perfect.
 RANGES = {
     # data and labels
     "constant_images": Range("constant_images", 0.002, 0.02, "a few broken files are usual"),
