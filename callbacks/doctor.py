@@ -89,7 +89,7 @@ class Doctor(StepCallback):
             self._is_new = True
             if self.examine is not None and self.preflight:
                 self.facts |= self.examine(trainer, pl_module)
-            self.facts |= setting_facts(trainer, pl_module)
+            self._try(lambda: setting_facts(trainer, pl_module))
         alarm = self._write(trainer)  # now, because the metrics of the epoch before are in metrics.csv
         if self.action == "stop":
             self._stop = trainer.strategy.reduce_boolean_decision(alarm, all=False)
@@ -133,11 +133,8 @@ class Doctor(StepCallback):
         self._preds = []
         for name in SOMETIMES:
             self.facts.pop(name, None)
-        try:
-            with isolate_rng():  # a network may be random in eval mode
-                self.facts |= probe(trainer, pl_module, self.images)
-        except Exception as error:  # a user's network, loss or transform can raise any exception; training continues
-            warn_once(f"Doctor could not examine images: {type(error).__name__}: {error}. Training continues.")
+        with isolate_rng():  # a network may be random in eval mode
+            self._try(lambda: probe(trainer, pl_module, self.images))
 
     def on_validation_batch_end(
         self,
@@ -162,7 +159,8 @@ class Doctor(StepCallback):
         targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
         if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
             return  # no classes
-        self.facts |= val_facts(targets, predicted, pl_module.class_names, trained)  # type: ignore[arg-type]  # of any type, for mypy
+        names: Any = pl_module.class_names
+        self._try(lambda: val_facts(targets, predicted, names, trained))
         if {"eval_transform_acc", "val_acc"} <= self.facts.keys():
             pair = [self.facts["eval_transform_acc"], self.facts["val_acc"]]
             self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), pair]
@@ -187,6 +185,12 @@ class Doctor(StepCallback):
     def _collects(self, trainer: Trainer) -> bool:
         return trainer.is_global_zero and not self.silent
 
+    def _try(self, collect: Callable[[], Facts]) -> None:
+        try:
+            self.facts |= collect()
+        except Exception as error:  # a user's module, data or transform can raise any exception; training continues
+            warn_once(f"Doctor could not collect facts: {type(error).__name__}: {error}. Training continues.")
+
     def _read(self) -> None:
         """Transfer losses and norms from the device."""
         losses = torch.stack(self._losses).float().flatten().tolist() if self._losses else []
@@ -210,6 +214,8 @@ class Doctor(StepCallback):
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
         self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
         self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
+        planned = trainer.estimated_stepping_batches  # infinite if the end is unknown
+        self.facts["progress"] = 1.0 if is_last or math.isinf(planned) else trainer.global_step / max(planned, 1)
         usual = self.facts.get("prior_loss", 0.0) / trainer.accumulate_grad_batches  # by which losses are divided
         if usual > 0 and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
             self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / usual

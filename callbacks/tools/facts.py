@@ -44,7 +44,7 @@ def step_facts(step: Any) -> Facts:
 
 def overrides(module: Any, optimizer: Any) -> Facts:
     """Return which options of the optimizer param groups set instead, and whether the schedule sets momentum."""
-    rules = [group.rule for group in getattr(module, "groups", [])]
+    rules = [group.rule for group in getattr(module, "groups", []) if hasattr(group, "rule")]
     own = {name for each in rules for name in OPTIONS if getattr(each, name) is not None}
     names = sorted(own.union(*(each.options for each in rules)))
     cycles = any("base_momentum" in group for group in optimizer.param_groups)
@@ -67,6 +67,7 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
         "permuted_acc": permuted(counts) / len(targets),
         "chance": int(of_class.max()) / len(targets),
         "chance_z": chance_z(counts),
+        "classes": len(names),
         "probe_val_images": len(targets),
     }
     if train_targets is not None:
@@ -121,6 +122,8 @@ def moved_facts(counts: Tensor, trained: Tensor, names: Sequence[str]) -> Facts:
     deviation = (share * (1 - share) * (1 / images).sum()).sqrt().clamp_min(1e-9)
     z = (sizes[0] / images[0] - sizes[1] / images[1]) / deviation
     less, more = int(z.argmin()), int(z.argmax())
+    if len(names) < 3:  # then, one class has more if the other has less
+        return {}
     others = [abs(float(each)) for place, each in enumerate(z) if place not in (less, more)]
     clear = min(float(z[more]), -float(z[less])) > 2 * max(others, default=math.inf)
     return {
@@ -132,11 +135,13 @@ def moved_facts(counts: Tensor, trained: Tensor, names: Sequence[str]) -> Facts:
 
 def permuted(counts: Tensor) -> int:
     """Return how many predictions are right after renaming the classes, the most frequent pairs first."""
-    counts, right = counts.clone(), 0
-    for _ in range(len(counts)):
-        place = int(counts.argmax())
-        right += int(counts.flatten()[place])
-        counts[place // len(counts)], counts[:, place % len(counts)] = -1, -1
+    right, used = 0, (set[int](), set[int]())
+    cells = counts.nonzero()
+    for true, predicted in cells[counts[*cells.T].argsort(descending=True, stable=True)].tolist():
+        if true not in used[0] and predicted not in used[1]:
+            right += int(counts[true, predicted])
+            used[0].add(true)
+            used[1].add(predicted)
     return right
 
 

@@ -44,7 +44,7 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
     facts |= {"classes": len(names), "plain_acc": float((logits.argmax(1) == targets).float().mean())}
-    if len(logits) > 2 * len(names):
+    if len(logits) > 2 * len(names) and logits.isfinite().all():
         facts["output_rank"] = output_rank(logits)
 
     def accuracy(name: str) -> float:

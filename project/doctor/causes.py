@@ -62,7 +62,7 @@ CAUSES = {
     "nan_images": Cause("input", "nonfinite_images",
         explains=f"loss_not_finite val_normalization ignores_pixels init_too_large init_too_small {STUCK}"),
     "val_normalization": Cause("input", "val_pixels_differ | eval_transforms_hurt", explains=VAL_DIFFERS),
-    "wrong_scale": Cause("input", "large_inputs | small_inputs", "augmentation_destroys",
+    "wrong_scale": Cause("input", "large_inputs | small_inputs", "blank",
         f"val_normalization init_too_large init_too_small loss_not_finite {STUCK}"),
     "augmentation_too_strong": Cause("augmentation",
         "augmentation_destroys underfits | augmented_unreadable underfits", "large_updates slow_updates",

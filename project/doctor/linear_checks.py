@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from project.doctor.symptoms import deviation
+
 RIDGE, FOLDS = 0.1, 5  # the penalty is in units of the number of images
 
 
@@ -26,15 +28,16 @@ def label_facts(train: Tensor, targets: Tensor, val: Tensor, val_targets: Tensor
 
     They are better on val if labels of train are wrong, and much worse if images of train show their class by a mark.
     """
-    classes = int(torch.cat([targets, val_targets]).max()) + 1
+    classes = max(int(torch.cat([targets, val_targets]).max()) + 1, 2)
+    x, of_val = standardized(train), standardized(val)  # each by its own mean and scale
     own, on_val = [], []
-    for rows, weights in classifiers(standardized(train), F.one_hot(targets, classes).double()):
-        own.append((standardized(train)[rows] @ weights).argmax(1) == targets[rows])
-        on_val.append((standardized(val) @ weights).argmax(1) == val_targets)  # by its own mean and scale
+    for rows, weights in classifiers(x, F.one_hot(targets, classes).double()):
+        own.append((x[rows] @ weights).argmax(1) == targets[rows])
+        on_val.append((of_val @ weights).argmax(1) == val_targets)
     accs = [float(torch.cat(each).double().mean()) for each in (own, on_val)]
-    noise = sum(acc * (1 - acc) / len(images) for acc, images in zip(accs, (train, val), strict=True)) ** 0.5
+    noise = deviation(*accs, [1 / len(train), 1 / len(val)])
     skills = [max(acc - 1 / classes, 0.0) / (1 - 1 / classes) for acc in accs]
-    return {"linear_gap_z": (accs[0] - accs[1]) / max(noise, 1e-9), "linear_skills": skills}
+    return {"linear_gap_z": (accs[0] - accs[1]) / noise, "linear_skills": skills}
 
 
 def standardized(images: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
         "evidence": {each.fact: measured[each.fact] for each in ranges},
         "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in ranges},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
-        "now": facts.get(name),
+        "now": facts.get(name) if change.startswith("--") else None,
         "ruled_out": ruled_out(finding.cause, found),
         "tried": None,
     }
@@ -64,8 +64,17 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
 class _Words(dict[str, Any]):
     """Facts as they are named in messages."""
 
-    def __missing__(self, name: str) -> str:
-        return f"an unknown {name}"
+    def __missing__(self, name: str) -> "_Unknown":
+        return _Unknown(f"an unknown {name}")
+
+
+class _Unknown(str):
+    """A word in the place of a number that was not measured."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
 
 
 def _words(facts: Facts) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _words(facts: Facts) -> dict[str, Any]:
     words["averaged"] = 1 / max(1 - (facts.get("momentum") or 0.0), 1e-9)
     rules = [
         f'{{method: kaiming_normal, layer: {each}, pattern: "*weight", arguments: {{nonlinearity: relu}}}}'
-        for each in facts.get("layer_types", ("Conv2d", "Linear"))
+        for each in facts.get("layer_types") or ("Conv2d", "Linear")
     ]
     words["init_why"] = "The first loss is far above that of guessing, although the inputs are normalised."
     if (dead := facts.get("dead_at_start", 0.0)) > 0.5:

@@ -96,10 +96,10 @@ def uphill(module: Any, optimizer: Any, images: Tensor, targets: Tensor) -> Fact
     parameters = [each for each in twin.parameters() if each.grad is not None]
     before = [(each.detach().clone(), each.grad.clone()) for each in parameters]
     for group in own.param_groups:
-        group["weight_decay"] = 0.0
+        group |= {"weight_decay": 0.0, "lr": group.get("initial_lr", group["lr"])}  # a warm-up may begin at 0
     own.step()
-    moves = zip(parameters, before, strict=True)
-    return {"uphill": float(sum(float(((new - old) * grad).sum()) for new, (old, grad) in moves) > 0)}
+    way = sum(float(((new - old) * grad).sum()) for new, (old, grad) in zip(parameters, before, strict=True))
+    return {"uphill": float(way > 0)} if way else {}
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
@@ -164,7 +164,8 @@ def start_facts(module: Any, images: Tensor) -> Facts:
     facts: Facts = {"signal_ratio": min(inner) / inner[0]} if len(inner) > 1 and min(inner) > 0 else {}
     if record.after:
         facts["dead_at_start"] = float(torch.cat([*record.after.values()]).float().mean())
-    facts["layer_types"] = sorted({type(each).__name__ for each in layers.values()})
+    types = {type(each) for each in layers.values()}
+    facts["layer_types"] = sorted(each.__name__ for each in types if not types & {*each.__mro__[1:]})
     if layers:
         gains = [each.weight.square().mean().sqrt() * each.weight[0].numel() ** 0.5 for each in layers.values()]
         facts["weight_gain"] = float(torch.stack(gains).median())

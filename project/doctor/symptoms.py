@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 Facts = dict[str, Any]
 EPOCHS = 3  # before which learning is not judged
+SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum
 STEPS = 1000  # before which a network is not called too small
 
 
@@ -27,7 +28,7 @@ RANGES = {
     "near_duplicates": Range("near_duplicates", 0.05, 0.15, "CIFAR-10's test images have 3.3 % (ciFAIR)"),
     "separable_splits": Range("split_accuracy", 0.57, 0.68, "of guessing the split; .5 for random splits"),
     "imbalanced": Range("imbalance", 5, 20, "a factor of 2 or 3 is harmless", log=True),
-    "rare_classes_missed": Range("rare_gap", 0.1, 0.3, "accuracy; classes differ by some points"),
+    "rare_classes_missed": Range("rare_missed", 0.1, 0.3, "accuracy; classes differ by some points"),
     "fast_fit": Range("epochs_to_fit", 8, 3, "until a skill of .9 on training images; memorising takes longer"),
     "val_fails": Range("val_share", 0.65, 0.35, "of the skill on training images; .9 is usual"),
     "val_at_chance": Range("chance_z", 3, 1.5, "deviations by which val is above chance, if classes are renamed"),
@@ -48,6 +49,7 @@ RANGES = {
     "val_pixels_differ": Range("val_pixel_shift", 0.3, 0.6, "standard deviations; below .1 for a random split"),
     "eval_transforms_hurt": Range("eval_transform_loss", 0.1, 0.2, "accuracy; 0 for a resize and crop"),
     "large_inputs": Range("pixel_std", 1.6, 2.4, "1 if normalised, below .5 if scaled to 0..1"),
+    "blank": Range("pixel_std", 1e-4, 1e-6, "0 for erased images", log=True),
     "small_inputs": Range("pixel_std", 0.05, 0.01, "1 if normalised, above .1 if scaled to 0..1", log=True),
     "augmentation_destroys": Range("augmented_information", 0.5, 0.25, "of a linear classifier's; .8 for crops"),
     "augmented_unreadable": Range("augmented_share", 0.5, 0.2, "of the skill on plain images; .9 is usual"),
@@ -167,15 +169,14 @@ def training_facts(facts: Facts) -> Facts:
     fitted = [number for number, acc in enumerate(train_accs, 1) if (skill(acc) or 0.0) > 0.9]
     linear_train, linear_val = get("linear_skills") or (None, None)
     linear, pairs = get("linear_gap_z"), get("train_and_val_accs") or []
+    guessing = get("prior_loss") if get("loss_of_twice_the_batch", 1.0) < SUM else None  # that of a sum says nothing
     facts_now = {
-        "progress": share(epochs, get("planned_epochs"), 1) or 1.0,
         "epochs_to_fit": min(fitted, default=None),
         "linear_share": share(linear_val, linear_train),
         "permutation_gain": gain,
         "permutation_z": gain and gain / (classes * inverses[1]) ** 0.5,
-        "eval_transform_loss": minus(get("plain_acc"), get("eval_transform_acc")),
         "gradient_spikes": share(get("grad_norm_p99"), get("grad_norm_median"), 1e-12),
-        "val_loss_peak": share(max(get("val_losses") or [0.0]), get("prior_loss"), 1e-4),
+        "val_loss_peak": share(max(get("val_losses") or [0.0]), guessing, 1e-4),
     }
     if epochs < EPOCHS:
         return {key: value for key, value in facts_now.items() if value is not None}
@@ -186,6 +187,8 @@ def training_facts(facts: Facts) -> Facts:
     leads = [((v - t) / deviation(t, v, inverses), minus(1.0, share(skill(t), skill(v)))) for t, v in pairs]
     lead, noise_share = max(leads, key=lambda each: each[0], default=(None, None))
     later = {
+        "eval_transform_loss": minus(get("plain_acc"), get("eval_transform_acc")),
+        "rare_missed": get("rare_gap"),
         "train_skill": skill(train_acc),
         "learned": bits(train_acc),
         "best_learned": bits(best(train_acc, *train_accs, *(of_train for of_train, _ in pairs))),
@@ -198,7 +201,7 @@ def training_facts(facts: Facts) -> Facts:
         # before they are memorised; a linear classifier does not memorise
         "val_lead_z": lead if lead is None or linear is None else max((lead - linear) / 2**0.5, lead, -linear),
         "noise_share": minus(1.0, share(linear_train, linear_val)) if noise_share is None else noise_share,
-        "val_loss_rise": rise(get("val_losses") or [], val_accs, get("prior_loss", math.inf)),
+        "val_loss_rise": rise(get("val_losses") or [], val_accs, guessing or math.inf),
         "late_progress": progress(losses[len(losses) // 3 :]) if long else None,
     }
     return {key: value for key, value in (facts_now | later).items() if value is not None}

@@ -51,12 +51,15 @@ class Judge:
     def __call__(self, trainer: Trainer, is_last: bool) -> bool:
         """Write doctor.json, print and log a new alarm, and return whether there is one that counts."""
         try:
-            result = diagnose_run(Path(trainer.default_root_dir), self.silenced)
+            return self._judge(trainer, is_last)
         except Exception as error:  # a diagnosis must not end a training
             if debugging():
                 raise
             rank_zero_warn(f"The doctor failed ({type(error).__name__}: {shortened(error)}). Training continues.")
             return False
+
+    def _judge(self, trainer: Trainer, is_last: bool) -> bool:
+        result = diagnose_run(Path(trainer.default_root_dir), self.silenced)
         found = {alarm["cause"] for alarm in result["alarms"]}
         counts = found if is_last or trainer.global_step == 0 else found & self._before
         self._before = found

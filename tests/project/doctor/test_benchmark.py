@@ -48,7 +48,7 @@ def test_the_last_row_of_a_case_counts_in_the_table(tmp_path) -> None:
     assert line.split(" | ")[5].startswith("1 of 1")
 
 
-def test_the_picture_has_a_panel_for_each_cause(tmp_path) -> None:
+def test_the_picture_shows_known_causes(tmp_path) -> None:
     rows = {}
     for network, data, fault in map(str.split, SHOWN.values()):
         rows |= {(network, data, "training", case): {"facts": CURVES} for case in (fault, "healthy_plain")}

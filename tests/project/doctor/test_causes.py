@@ -13,7 +13,7 @@ FAILS = {"trial_progress": -1.0, "adam_progress": 0.9}
 HEALTHY: dict[str, Any] = {"pixel_std": 1.0, "trial_progress": 0.9, "memorized": 1.0, "loss_range": 0.6, "layers": 5}
 # fmt: off
 LEARNS: dict[str, Any] = {  # a network that learns CIFAR-10
-    "epochs": 6, "planned_epochs": 6, "steps": 2000, "chance": 0.1, "classes": 10, "val_images": 5000,
+    "epochs": 6, "planned_epochs": 6, "progress": 1.0, "steps": 2000, "chance": 0.1, "classes": 10, "val_images": 5000,
     "probe_val_images": 5000,
     "train_losses": [1.8, 1.4, 1.2, 1.1, 1.0, 0.9], "val_losses": [1.7, 1.4, 1.2, 1.1, 1.1, 1.0], "prior_loss": 2.3,
     "train_accs": [0.3, 0.5, 0.57, 0.61, 0.65, 0.68], "val_accs": [0.35, 0.5, 0.58, 0.6, 0.62, 0.66],
@@ -134,7 +134,7 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (LEARNS | {"train_accs": [0.2] * 6, "train_transform_val_acc": 0.3}, None),  # strong, but it learns
         (LEARNS | {"train_transform_val_acc": 0.9}, "augmentation_changes_class"),
         (WEAK | {"dead_share": 0.9, "dead_layer": "conv1"}, "dead_units"),
-        (WEAK | {"dead_share": 0.9, "planned_epochs": 20}, None),  # at the peak of the schedule
+        (WEAK | {"dead_share": 0.9, "progress": 0.3}, None),  # at the peak of the schedule
         (LEARNS | {"dead_at_start": 0.9}, "init_too_large"),
         (WEAK | {"update_ratio": 0.08, "val_losses": [9999.0, *[1.9] * 5]}, "lr_too_high"),
         (SLOW, None),  # 200 classes take time
@@ -211,6 +211,13 @@ def test_the_remedy_names_the_option_that_has_an_effect() -> None:
         "weight_decay alike in --model.param_groups"
         in remedy(decay_per_step=0.2, set_by_groups=["weight_decay"])["text"]
     )
+
+
+def test_an_alarm_is_printed_if_groups_set_the_option_or_a_number_is_missing() -> None:
+    of_groups = report({"momentum": 0.999, "lr": 0.1, "set_by_groups": ["momentum"]}, {}, frozenset())
+    assert "param_groups" in " ".join(terminal(of_groups))
+    without_loss = report({"rectified": 0.9}, {}, frozenset())
+    assert "keeps an unknown simplex_floor" in " ".join(terminal(without_loss))
 
 
 @pytest.mark.parametrize("cause", CAUSES)
