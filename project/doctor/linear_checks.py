@@ -35,7 +35,7 @@ def label_facts(train: Tensor, targets: Tensor, val: Tensor, val_targets: Tensor
         own.append((x[rows] @ weights).argmax(1) == targets[rows])
         on_val.append((of_val @ weights).argmax(1) == val_targets)
     accs = [float(torch.cat(each).double().mean()) for each in (own, on_val)]
-    noise = deviation(*accs, [1 / len(train), 1 / len(val)])
+    noise = deviation(accs[0], accs[1], [1 / len(train), 1 / len(val)])
     skills = [max(acc - 1 / classes, 0.0) / (1 - 1 / classes) for acc in accs]
     return {"linear_gap_z": (accs[0] - accs[1]) / noise, "linear_skills": skills}
 

@@ -69,7 +69,7 @@ class _Words(dict[str, Any]):
 
 
 class _Unknown(str):
-    """A word in the place of a number that was not measured."""
+    """A word instead of a number that was not measured."""
 
     __slots__ = ()
 
