@@ -45,15 +45,16 @@ def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[st
     name = option.rpartition(".")[2]
     if option.startswith("model.optimizer.") and name in facts.get("set_by_groups", ()):
         change = f"Set {change}, and change {name} alike in --model.param_groups, where groups set their own."
-    ranges, measured = [RANGES[name] for name in finding.shown_by], facts | training_facts(facts)
+    shown = [RANGES[name] for name in finding.shown_by if name != "second_half"]  # which only says when it is judged
+    measured = facts | training_facts(facts)
     return {
         "cause": finding.cause,
         "family": CAUSES[finding.cause].family,
         "confidence": finding.confidence,
         "says": says,
         "why": why,
-        "evidence": {each.fact: measured[each.fact] for each in ranges},
-        "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in ranges},
+        "evidence": {each.fact: measured[each.fact] for each in shown},
+        "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in shown},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
         "now": facts.get(name) if change.startswith("--") else None,
         "ruled_out": ruled_out(finding.cause, found),
