@@ -25,7 +25,7 @@ from callbacks.tools.probes import probe, setting_facts
 
 FACTS = "doctor_facts.json"
 WINDOW = 2000  # latest losses and gradient norms that are kept
-SOME = 5  # every fifth step, the gradient norm is computed: it would take 1 % of a step of LeNet
+NORM_EVERY = 5  # steps: a gradient norm takes 1 % of a step of LeNet
 SKIPS = 40  # first norms, of 200 steps, in which the gradient scaler of fp16 searches its scale
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 # not measured in each drawn epoch
@@ -101,7 +101,7 @@ class Doctor(StepCallback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        if trainer.global_step % SOME or not self._collects(trainer) or len(trainer.optimizers) > 1:
+        if trainer.global_step % NORM_EVERY or not self._collects(trainer) or len(trainer.optimizers) > 1:
             return
         grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
         if grads:

@@ -17,7 +17,7 @@ from project.doctor.causes import diagnose
 from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
 from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
-from project.doctor.symptoms import symptoms
+from project.doctor.symptoms import SUM, symptoms
 from project.doctor.training_checks import (
     Trial,
     batch_norm_images,
@@ -111,7 +111,7 @@ class PreFlight(Callback):
         if self.quick or any(each.confidence == "sure" for each in diagnose(symptoms(self.facts))):
             return  # what a trial shows is a consequence
         # a sum over few images is smaller than over a batch
-        scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > 1.8 else 1.0
+        scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > SUM else 1.0
         clip, by_value = trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value"
         trial = Trial(module, optimizer, plan, images, targets, flops, scale, clip, by_value)
         self._try("trial", lambda: trial_facts(trial, deadline, classes))
