@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 
 from datamodules import FolderDataModule
 from datamodules.loading.loader import ImageLoader
+from project.cli.overhead import keep_freed_memory
 
 SIZE, BATCH, WORKERS = 224, 128, 2
 PHOTO = (500, 375)
@@ -62,6 +63,7 @@ def image_folder(folder: Path) -> DataLoader:
 
 def originals(folder: Path, root: Path) -> ImageLoader:
     """Return this project's loader of the same photos, but for one in a hundred each for val and test."""
+    keep_freed_memory()  # as ``fit`` does
     options = {"image_size": SIZE, "originals": True, "fractions": (0.98, 0.01, 0.01), "train_transforms": transforms()}
     data = FolderDataModule(str(root), str(folder), batch_size=BATCH, num_workers=WORKERS, **options)
     data.prepare_data()
