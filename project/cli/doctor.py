@@ -16,6 +16,7 @@ from project.doctor.messages import report, terminal
 from project.doctor.preflight import PreFlight
 from project.doctor.run import RESULT, known_causes, write_result
 from project.errors import RunError
+from project.runs.config import read_yaml
 from project.runs.folders import create_folder
 
 OFF = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run")
@@ -67,7 +68,8 @@ def doctor(args: list[str]) -> Path:
     """Print a diagnosis, write it to doctor.json, and return the path of that file."""
     with isolate_rng():
         cli: Any = run(["fit", *args], Doctor)
-        result, config = report(cli.preflight.facts, cli.preflight.failed, cli.silenced), cli.config["fit"]
+        check, config = cli.preflight, cli.config["fit"]
+        result = report(check.facts, check.failed, cli.silenced, read_yaml(cli.text))
         path = create_folder(Path(config.runs_dir) / "doctor") / RESULT
         write_result(result, path)
         print("\n".join([*terminal(result), f"Result: {path}"]), flush=True)

@@ -58,8 +58,9 @@ def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str,
     Raises:
         RunError: The run has no facts, or its config silences an unknown cause.
     """
-    of_config = setting(load_config(run), "callbacks.doctor.init_args.silence") or []
-    result = report(read_facts(run), {}, silenced | known_causes(of_config))
+    config = load_config(run)
+    of_config = setting(config, "callbacks.doctor.init_args.silence") or []
+    result = report(read_facts(run), {}, silenced | known_causes(of_config), config)
     write_result(result, run / RESULT)
     return result
 
