@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from atomic_files import write_atomically
+from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools import warn_once
 from callbacks.tools.facts import Facts, known, series_facts, step_facts, val_facts
@@ -51,10 +52,10 @@ class Doctor(StepCallback):
         every_n_epochs: See ``DrawingCallback``.
     """
 
-    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm,
-    # called with whether they are the last ones
+    # set by the command line: returns facts before the first step; judges a run directory, and returns the cause of an
+    # alarm and its words
     examine: Callable[[Trainer, LightningModule], Facts] | None = None
-    judge: Callable[[Trainer, bool], bool] | None = None
+    judge: Callable[[Path], tuple[str | None, list[str]]] | None = None
 
     def __init__(
         self,
@@ -72,6 +73,8 @@ class Doctor(StepCallback):
         self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in ("loss", "norm")}
         self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
         self._is_new = False  # whether there are facts to write
+        self._latest: str | None = None  # cause of the latest judgement
+        self._printed: set[str] = set()
         self._stop = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,19 +126,6 @@ class Doctor(StepCallback):
         if found.get("update_ratio", -1) >= self.facts.get("update_ratio", 0):
             self.facts |= found
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not self.images:
-            return
-        if not self._collects(trainer) or not self.due(trainer):
-            return
-        self._preds = []
-        for name in SOMETIMES:
-            self.facts.pop(name, None)
-        with isolate_rng():  # a network may be random in eval mode
-            self._try(lambda: probe(trainer, pl_module, self.images))
-
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -145,6 +135,14 @@ class Doctor(StepCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if not batch_idx and not dataloader_idx and self.images and self._collects(trainer) and self.due(trainer):
+            if trainer.state.fn != TrainerFn.FITTING:
+                return
+            self._preds = []
+            for name in SOMETIMES:
+                self.facts.pop(name, None)
+            with isolate_rng():  # a network may be random in eval mode
+                self._try(lambda: probe(trainer, pl_module, self.images))
         if self._preds is None or not isinstance(outputs, dict) or not isinstance(batch, list | tuple):
             return
         if {"preds", "logits"} <= outputs.keys():
@@ -226,4 +224,23 @@ class Doctor(StepCallback):
         folder.mkdir(parents=True, exist_ok=True)
         with write_atomically(folder / FACTS) as partial:
             partial.write_text(json.dumps(known(self.facts), indent=2) + "\n", encoding="utf-8")
-        return self.judge is not None and self.judge(trainer, is_last)
+        try:
+            return self._judge(trainer, folder, is_last)
+        except Exception as error:  # a diagnosis must not end a training
+            warn_once(f"Doctor failed: {type(error).__name__}: {error}. Training continues.")
+            return False
+
+    def _judge(self, trainer: Trainer, folder: Path, is_last: bool) -> bool:
+        """Judge the run, print a new alarm, and return whether there is one that counts.
+
+        Before the first step and at the end, each counts; otherwise, one that two judgements in a row agree on, because
+        a network passes through states that look like faults.
+        """
+        cause, lines = self.judge(folder) if self.judge is not None else (None, [])
+        counts = cause is not None and (is_last or trainer.global_step == 0 or cause == self._latest)
+        self._latest = cause
+        if counts and cause not in self._printed:
+            self._printed.add(str(cause))
+            print("\n".join(lines), flush=True)
+            LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
+        return counts

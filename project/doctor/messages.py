@@ -160,14 +160,15 @@ def terminal(result: dict[str, Any]) -> list[str]:
     """Return at most 15 lines about a result."""
     lines = []
     for alarm in result["alarms"]:
+        name = alarm["cause"]
         lines += [
-            f"Alarm ({alarm['confidence']}): {alarm['cause']}",
+            f"Alarm ({alarm['confidence']}): {name}",
             f"  {alarm['says']}",
-            *(f"  Found      {name}: {number}, healthy {limits}" for name, number, limits in evidence(alarm)),
+            *(f"  Found      {fact}: {number}, healthy {limits}" for fact, number, limits in evidence(alarm)),
             f"  Why        {alarm['why']}",
             f"  Change     {change(alarm)}",
             *([f"  Ruled out  {', '.join(alarm['ruled_out'][:6])}"] if alarm["ruled_out"] else []),
-            f"  If it is intended: --silence {alarm['cause']}",
+            f"  If it is intended: --silence {name}, or in fit --callbacks.doctor.silence '[{name}]'",
         ]
     reasons: dict[str, list[str]] = {}
     for name, _, reason in (each.removesuffix(")").partition(" (") for each in result["not_checked"]):

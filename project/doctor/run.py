@@ -7,7 +7,7 @@ from typing import Any
 
 from atomic_files import write_atomically
 from project.doctor.causes import CAUSES
-from project.doctor.messages import report
+from project.doctor.messages import report, terminal
 from project.errors import RunError, did_you_mean
 from project.runs.config import CONFIG, load_config, setting
 from project.runs.metrics import PER_EPOCH, read_metrics
@@ -63,6 +63,12 @@ def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str,
     result = report(read_facts(run), {}, silenced | known_causes(of_config), config)
     write_result(result, run / RESULT)
     return result
+
+
+def judge(run: Path, silenced: frozenset[str] = frozenset()) -> tuple[str | None, list[str]]:
+    """Write doctor.json of a run, and return the cause of its alarm, if there is one, and all of it in words."""
+    result = diagnose_run(run, silenced)
+    return next((alarm["cause"] for alarm in result["alarms"]), None), terminal(result)
 
 
 def write_result(result: dict[str, Any], path: Path) -> None:

@@ -217,3 +217,16 @@ def test_a_validation_with_one_class_gives_no_facts_of_classes() -> None:
     trainer, module = SimpleNamespace(train_dataloader=None, global_step=200), SimpleNamespace(class_names=["a", "b"])
     doctor.on_validation_epoch_end(trainer, module)
     assert doctor.facts == {"batch_stat_acc": 0.5}
+
+
+def test_an_alarm_in_training_needs_two_judgements_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("callbacks.doctor.LogSnapshot", lambda trainer: SimpleNamespace(text=lambda *words: None))
+    doctor, causes = Doctor(), iter(["a", "b", None, "b", "b", "b"])
+    trainer: Any = SimpleNamespace(global_step=9)
+    doctor.judge = lambda run: (cause := next(causes), [f"Alarm: {cause}"])
+    assert [doctor._judge(trainer, tmp_path, False) for _ in range(5)] == [False] * 4 + [True]
+    assert capsys.readouterr().out == "Alarm: b\n"
+    assert doctor._judge(trainer, tmp_path, True)
+    assert not capsys.readouterr().out
