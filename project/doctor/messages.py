@@ -88,40 +88,26 @@ def locate(config: Any, option: str) -> tuple[str | None, Any]:
 
 def words(facts: Known) -> Known:
     """Return facts and other numbers that ``causes.md`` names."""
-    texts = Known(facts)
-    texts |= {key: ", ".join(map(str, value[:3])) for key, value in facts.items() if isinstance(value, list)}
-    lr, factor = facts["lr"], facts.get("repair_factor")
-    update = max(facts.get("update_ratio", 1e-3), 1e-9)
-    to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / update))
-    if factor:
-        why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."
-    elif "update_ratio" in facts:
-        why = f"A step changes weights by {update:.1g} of their size; 0.001 to 0.02 is usual."
-    else:
-        why = f"The loss rises to {facts.get('loss_peak', 0.0):.0f} times that of guessing."
+    lr, factor, clip = facts["lr"], facts.get("repair_factor"), facts.get("grad_norm_p90") or 1.0
+    to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / max(facts.get("update_ratio", 1e-3), 1e-9)))
     momentum = "optimizer.betas [0.9,0.999]" if facts.get("has_betas") else "optimizer.momentum 0.9"
     rules = [
         f'{{method: kaiming_normal, layer: {each}, pattern: "*weight", arguments: {{nonlinearity: relu}}}}'
         for each in facts.get("layer_types") or ("Conv2d", "Linear")
     ]
-    init_why = "The first loss is far above that of guessing, although the inputs are normalised."
-    if (dead := facts["dead_at_start"]) > 0.5:
-        init_why = f"{dead:.0%} of the units are 0 for all images before training, and get no gradient."
+    if facts["dead_at_start"] > 0.5:
         rules.append('{method: constant, pattern: "*bias", arguments: {val: 0}}')
-    clip = facts.get("grad_norm_p90") or 1.0
+    texts = {key: ", ".join(map(str, each[:3])) if isinstance(each, list) else each for key, each in facts.items()}
     texts |= {
-        "lr_why": why,
         "lower_lr": lr * (factor or min(to_usual, 0.1)),
         # the trial with this factor amounts to the whole training
         "higher_lr": lr * (max(factor / 3, 3) if factor else min(max(to_usual, 10), 1e4)),
         "momentum_option": "lr_scheduler.max_momentum 0.95" if facts.get("cycles_momentum") else momentum,
-        "averaged": 1 / max(1 - facts["momentum"], 1e-9),
         "clip": clip,
         "loose_clip": max(clip, 1.0),  # gradients are larger once something is learned
-        "init_why": init_why,
         "initializers": f"[{', '.join(rules)}]",
     }
-    return texts
+    return Known(texts)
 
 
 def healthy(limits: Symptom) -> str:

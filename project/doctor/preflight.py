@@ -17,7 +17,7 @@ from project.doctor.causes import diagnose
 from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
 from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
-from project.doctor.symptoms import SUM, symptoms
+from project.doctor.symptoms import SUM, Facts, symptoms
 from project.doctor.training_checks import (
     Trial,
     batch_norm_images,
@@ -28,7 +28,6 @@ from project.doctor.training_checks import (
     trial_facts,
 )
 
-Facts = dict[str, Any]
 IMAGES = 16  # of a trial
 QUICK, QUICK_GPU, LEAST = 4e9, 1e11, 4  # operations of a forward pass and fewest images when all shall take 2 seconds
 SECONDS = 12.0  # of this thread, after which no further trial begins; less affected by others than the time of day

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,9 @@ def read_facts(run: Path) -> dict[str, Any]:
     return facts
 
 
-def known_causes(names: Any) -> frozenset[str]:
-    """Return the names of causes to silence; raise RunError for an unknown one."""
-    known = frozenset(names)
+def known_causes(names: str | Sequence[str]) -> frozenset[str]:
+    """Return names of causes to silence, a list or with commas; raise RunError for an unknown one."""
+    known = frozenset(filter(None, names.split(",") if isinstance(names, str) else names))
     for name in known - CAUSES.keys():
         raise RunError(f"Expected causes of docs/doctor.md to silence, but got {name!r}.{did_you_mean(name, CAUSES)}")
     return known

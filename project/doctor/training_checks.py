@@ -14,8 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from project.doctor.network_checks import copies, loss_of, use_batch_statistics
+from project.doctor.symptoms import Facts
 
-Facts = dict[str, Any]
 Plan = list[list[dict[str, Any]]]  # what a schedule sets in each group at each step
 SCHEDULED = ("lr", "momentum", "betas")
 MOST_STEPS = 100_000  # that a dry run takes
