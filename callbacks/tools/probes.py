@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from callbacks.tools.facts import Facts, overrides
+from callbacks.tools.facts import Facts
 from callbacks.tools.layers import find_layers, forward, hooked
 from callbacks.tools.outputs import Outputs
 
@@ -77,7 +77,6 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
-        facts |= overrides(pl_module, trainer.optimizers[0])
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)

@@ -6,6 +6,7 @@ from typing import Any
 from project import __version__
 from project.doctor.causes import ALARM, CAUSES, Finding, diagnose, find, is_unknown
 from project.doctor.symptoms import EPOCHS, SYMPTOMS, Facts, Known, Symptom, complete, symptoms
+from project.runs.config import flatten
 
 STEPS = 100  # before which a training is not called healthy
 USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
@@ -50,7 +51,8 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
     option, _, value = change.removeprefix("--").partition(" ")
     key, now = locate(config, option) if change.startswith("--") else (None, None)
     name = option.rpartition(".")[2]
-    if option.startswith("model.optimizer.") and name in facts.get("set_by_groups", ()):
+    of_groups = flatten(locate(config, "model.param_groups")[1])
+    if option.startswith("model.optimizer.") and any(k.endswith(f".{name}") and v is not None for k, v in of_groups):
         change = f"Set {change}, and change {name} alike in --model.param_groups, where groups set their own."
     shown = {each: SYMPTOMS[each] for each in finding.shown_by if each != "second_half"}  # it only says when to judge
     upstream = [*CAUSES][: [*CAUSES].index(cause.name)]

@@ -11,7 +11,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks.tools.facts import overrides
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
 from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
@@ -79,7 +78,6 @@ class PreFlight(Callback):
             return
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
-        self.facts |= overrides(module, optimizer)
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))

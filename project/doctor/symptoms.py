@@ -156,8 +156,9 @@ def complete(facts: Facts) -> Known:
     """Return facts with those that follow from them."""
     f = Known((name, value) for name, value in facts.items() if value is not None)
     chance, val_acc, linear_z = f["chance"], f["val_acc"], f["linear_gap_z"]
-    train_accs, val_accs, pairs, train_losses, val_losses = (
-        facts.get(name) or [] for name in ("train_accs", "val_accs", "train_and_val_accs", "train_losses", "val_losses")
+    train_accs, val_accs, train_losses, val_losses, pairs, gaps = (
+        facts.get(name) or []
+        for name in ("train_accs", "val_accs", "train_losses", "val_losses", "train_and_val_accs", "batch_stat_gaps")
     )
     as_val = facts.get("eval_transform_acc", f["plain_acc"])  # of training images
     as_train = f["train_transform_val_acc"]  # of val
@@ -185,7 +186,9 @@ def complete(facts: Facts) -> Known:
         "permutation_gain": gain,
         "permutation_z": gain / (facts.get("classes", 1) * per_image[1]) ** 0.5,
         "gradient_spikes": share(f["grad_norm_p99"], f["grad_norm_median"], 1e-12),
+        "loss_peak": share(f["largest_loss"] * facts.get("accumulated", 1), guessing, 1e-12),
         "val_loss_peak": share(max(val_losses, default=0.0), guessing, 1e-4),
+        "batch_stat_gap": min(gaps) if len(gaps) == 3 and facts.get("steps", 0) >= 100 else math.nan,
     }
     if facts.get("epochs", 0) < EPOCHS:
         f["rare_gap"] = math.nan

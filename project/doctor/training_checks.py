@@ -190,9 +190,12 @@ def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
             # SGD adds decay to the gradient, so that its momentum accumulates it
             sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
             decays.append(peak["lr"] * peak.get("weight_decay", 0.0) * sums)
-    has_betas = any("betas" in group for group in optimizer.param_groups)
-    momentum = max(map(momentum_of, plan[len(plan) // 2]))
-    return {"momentum": momentum, "has_betas": has_betas, "decay_per_step": max(decays)}
+    return {
+        "momentum": max(map(momentum_of, plan[len(plan) // 2])),
+        "has_betas": any("betas" in group for group in optimizer.param_groups),
+        "cycles_momentum": any("base_momentum" in group for group in optimizer.param_groups),
+        "decay_per_step": max(decays),
+    }
 
 
 def batch_norm_images(module: Any, batch_size: int) -> float:

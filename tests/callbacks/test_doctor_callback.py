@@ -17,12 +17,11 @@ from torchvision.transforms import v2
 from watching import fit
 
 from callbacks import Doctor
-from callbacks.tools.facts import overrides, series_facts, val_facts
+from callbacks.tools.facts import series_facts, val_facts
 from callbacks.tools.probes import probe, views
 from datamodules import ProgressiveResize, SampleDataModule
-from lightning_modules import ImageClassifier, Initializer, ParamGroup
+from lightning_modules import ImageClassifier, Initializer
 from lightning_modules.networks import LeNet
-from lightning_modules.optim import OneCycle
 from lightning_modules.weights.initializers import initialize
 from lightning_modules.weights.safe_load import load_safely
 from project.__main__ import main
@@ -192,14 +191,6 @@ def test_labels_that_were_moved_from_one_class_to_another_are_found() -> None:
     assert facts["moved_z"] > 4
     assert facts_of_counts(counts, [40, 190, 40, 190])["moved_z"] == 0  # imbalance
     assert facts_of_counts(counts, [115, 118, 120, 107])["moved_z"] < 2.5
-
-
-def test_options_that_groups_or_schedules_set_are_named() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    module = SimpleNamespace(groups=[SimpleNamespace(rule=ParamGroup("*", lr=0.2, options={"nesterov": True}))])
-    assert overrides(module, optimizer) == {"set_by_groups": ["lr", "nesterov"], "cycles_momentum": False}
-    OneCycle(optimizer, total_steps=10)
-    assert overrides(nn.Linear(1, 1), optimizer) == {"set_by_groups": [], "cycles_momentum": True}
 
 
 def test_the_remedy_for_dead_units_resets_weights_and_biases() -> None:

@@ -18,10 +18,10 @@ LEARNS: dict[str, Any] = {  # a network that learns CIFAR-10
     "train_losses": [1.8, 1.4, 1.2, 1.1, 1.0, 0.9], "val_losses": [1.7, 1.4, 1.2, 1.1, 1.1, 1.0], "prior_loss": 2.3,
     "train_accs": [0.3, 0.5, 0.57, 0.61, 0.65, 0.68], "val_accs": [0.35, 0.5, 0.58, 0.6, 0.62, 0.66],
     "plain_acc": 0.7, "eval_transform_acc": 0.7, "train_transform_val_acc": 0.64, "val_acc": 0.66,
-    "batch_stat_acc": 0.66, "batch_stat_gap": 0.0, "permuted_acc": 0.66,
+    "batch_stat_acc": 0.66, "batch_stat_gaps": [0.0, 0.0, 0.0], "permuted_acc": 0.66,
     "chance_z": 8.0, "swapped_z": 0.0, "moved_z": 0.0,
     "train_and_val_accs": [[0.4, 0.4], [0.7, 0.66]], "linear_z": 15.0, "linear_gap_z": 0.0,
-    "linear_skills": [0.25, 0.25], "output_rank": 1.0, "loss_peak": 1.1,
+    "linear_skills": [0.25, 0.25], "output_rank": 1.0, "largest_loss": 2.5,
     "probe_images": 512, "grad_norm_median": 1.0, "grad_norm_p99": 3.0, "lr": 0.05,
     "update_ratio": 2e-3, "unchanged_share": 0.0, "weight_eps": 1.2e-7,
     "dead_share": 0.05, "saturated_share": 0.0, "no_gradient": 0.0,
@@ -144,8 +144,11 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
             STUCK | {"update_ratio": 0.5, "dead_share": 1.0, "loss_jump_share": 0.1, "grad_norm_p99": 99.0},
             "lr_too_high",
         ),
-        ({"epochs": 0, "steps": 30, "nonfinite_steps": 1, "loss_peak": 50.0, "lr": 1.0}, "lr_too_high"),
-        ({"epochs": 0, "steps": 30, "nonfinite_steps": 1, "loss_peak": 1.2}, "loss_not_finite"),
+        (
+            {"epochs": 0, "steps": 30, "nonfinite_steps": 1, "largest_loss": 50.0, "prior_loss": 1.0, "lr": 1.0},
+            "lr_too_high",
+        ),
+        ({"epochs": 0, "steps": 30, "nonfinite_steps": 1, "largest_loss": 1.2, "prior_loss": 1.0}, "loss_not_finite"),
         (STUCK | {"update_ratio": 1e-6}, "lr_too_low"),
         (STUCK | {"update_ratio": 1e-6, "clipped_share": 1.0, "grad_norm_p90": 2.0}, "clip_too_tight"),
         (LEARNS | {"clipped_share": 1.0}, None),  # Adam does not depend on the scale of gradients
@@ -154,7 +157,7 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (STUCK | {"unchanged_share": 0.9, "update_ratio": 1e-9}, "lr_too_low"),  # 32-bit floats
         (LEARNS | {"scaler_skip_share": 0.2}, "fp16_overflow"),
         (WEAK | {"dropout_rate": 0.9, "train_accs": [0.13] * 6}, "dropout_too_high"),
-        (LEARNS | {"val_acc": 0.2, "permuted_acc": 0.22, "batch_stat_gap": 0.46}, "stale_batch_norm"),
+        (LEARNS | {"val_acc": 0.2, "permuted_acc": 0.22, "batch_stat_gaps": [0.46, 0.5, 0.6]}, "stale_batch_norm"),
         (WEAK | {"train_losses": [2.3, *[2.0] * 8], "epochs": 9, "train_accs": [0.25] * 9}, "network_too_small"),
         (WEAK | {"output_rank": 0.25}, "network_too_small"),
         (STUCK, None),  # a plateau can end
@@ -211,18 +214,20 @@ def test_the_remedy_names_the_option_that_has_an_effect() -> None:
     assert remedy(momentum=0.999) == {"option": "model.optimizer.momentum", "value": "0.9"}
     assert remedy(momentum=0.999, has_betas=True)["option"] == "model.optimizer.betas"
     assert remedy(momentum=0.999, cycles_momentum=True)["option"] == "model.lr_scheduler.max_momentum"
-    assert (
-        "weight_decay alike in --model.param_groups"
-        in remedy(decay_per_step=0.2, set_by_groups=["weight_decay"])["text"]
-    )
 
 
 def test_the_present_value_of_an_option_and_its_key_are_found_in_the_config() -> None:
-    config = {"model": {"class_path": "A", "init_args": {"optimizer": {"class_path": "B", "init_args": {"lr": 9.0}}}}}
-    alarm = report({"nonfinite_steps": 1, "loss_peak": 50.0, "lr": 9.0}, {}, frozenset(), config)["alarms"][0]
+    config: Any = {
+        "model": {"class_path": "A", "init_args": {"optimizer": {"class_path": "B", "init_args": {"lr": 9.0}}}}
+    }
+    facts = {"nonfinite_steps": 1, "largest_loss": 50.0, "prior_loss": 1.0, "lr": 9.0}
+    alarm = report(facts, {}, frozenset(), config)["alarms"][0]
     assert (alarm["key"], alarm["now"]) == ("model.init_args.optimizer.init_args.lr", 9.0)
-    result = report({"momentum": 0.999, "lr": 0.1, "set_by_groups": ["momentum"]}, {}, frozenset(), config)
-    assert "param_groups" in " ".join(terminal(result))
+    for group, is_option in (({"lr": 1.0, "weight_decay": None}, True), ({"options": {"weight_decay": 1.0}}, False)):
+        config["model"]["init_args"]["param_groups"] = [{"pattern": "*"} | group]
+        remedy = report({"decay_per_step": 0.2}, {}, frozenset(), config)["alarms"][0]["remedy"]
+        assert ("option" in remedy) == is_option
+    assert "weight_decay alike in --model.param_groups" in remedy["text"]
 
 
 @pytest.mark.parametrize(("cause", "way"), [(name, way) for name in CAUSES for way in CAUSES[name].ways])
