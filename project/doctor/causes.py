@@ -1,14 +1,15 @@
 """Causes: the table in ``causes.md``, and which of them the symptoms show."""
 
-from pathlib import Path
 from typing import NamedTuple
+
+from project.doctor.symptoms import table
 
 CONFIDENCE = {"sure": 0.9, "likely": 0.7, "possible": 0.5}  # least strength of each
 ALARM = min(CONFIDENCE.values())  # strength from which a symptom is present, and a cause an alarm
 
 
 class Cause(NamedTuple):
-    """A row of ``causes.md``, which describes the columns; names of symptoms are separated by spaces."""
+    """A row of ``causes.md``, which describes its columns."""
 
     name: str
     family: str
@@ -25,13 +26,7 @@ class Cause(NamedTuple):
         return [way.split() for way in self.shown_by.split(" or ")]
 
 
-def read(text: str) -> dict[str, Cause]:
-    """Return the rows of the table by the name of their cause, from the root to the last consequence."""
-    rows = [[cell.strip(" `") for cell in line[1:-1].split("|")] for line in text.splitlines() if line[:3] == "| `"]
-    return {name: Cause(name, *cells) for name, *cells in rows}
-
-
-CAUSES = read(Path(__file__).with_name("causes.md").read_text(encoding="utf-8"))
+CAUSES = {name: Cause(name, *cells) for name, *cells in table("Causes")}  # the root before what it produces
 
 
 class Finding(NamedTuple):

@@ -114,7 +114,7 @@ def words(facts: Known) -> Known:
 
 def healthy(limits: Symptom) -> str:
     """Return the healthy range of a fact in words."""
-    return f"at {'most' if limits.healthy < limits.sick else 'least'} {limits.healthy:g}: {limits.meaning}"
+    return f"at {'most' if limits.healthy < limits.ill else 'least'} {limits.healthy:g}: {limits.meaning}"
 
 
 def notes(facts: Known) -> list[str]:

@@ -173,7 +173,7 @@ def test_a_silenced_cause_is_no_alarm() -> None:
     assert alarm(facts, "wrong_scale") == "batch_too_small"
 
 
-def test_strength_is_zero_in_the_healthy_range_and_one_beyond_the_sick_end() -> None:
+def test_strength_is_zero_in_the_healthy_range_and_one_beyond_it() -> None:
     rising, falling = SYMPTOMS["near_duplicates"], SYMPTOMS["blind_pixels"]
     assert [strength(value, rising) for value in (0.0, 0.05, 0.1, 0.15, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
     assert [strength(value, falling) for value in (1.0, 0.6, 0.5, 0.4, 0.0)] == pytest.approx([0, 0, 0.5, 1, 1])
