@@ -26,7 +26,7 @@ def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | 
     for name, share in {"median": 0.5, "p90": 0.9, "p99": 0.99}.items() if ordered else ():
         facts[f"grad_norm_{name}"] = ordered[int(share * len(ordered))]
     if clip and ordered:
-        facts |= {"gradient_clip_val": clip, "clipped_share": sum(norm > clip for norm in ordered) / len(ordered)}
+        facts["clipped_share"] = sum(norm > clip for norm in ordered) / len(ordered)
     losses = [*filter(math.isfinite, losses)]
     if len(losses) > BEFORE:
         usual = statistics.median(losses)  # a loss that doubles below it is no jump
@@ -37,26 +37,21 @@ def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | 
 
 def step_facts(step: Any) -> Facts:
     """Return how far a step, a ``callbacks.base.steps.Step``, moved the weights of the layers."""
-    ratios = {name.removesuffix(".weight"): step.update_ratio(name) for name in step.layers}
-    ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
+    ratios = [ratio for ratio in map(step.update_ratio, step.layers) if math.isfinite(ratio)]
     if not ratios:
         return {}
     gradients, updates = step.gradients(), step.updates()
     still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
     moving = sum(each.num - each.zeros for each in gradients.values())
-    return {"update_ratio": statistics.median(ratios.values()), "unchanged_share": still / max(moving, 1)}
-
-
-def confusion(targets: Tensor, preds: Tensor, classes: int) -> Tensor:
-    """Return the number of images of each true class (row) and predicted class (column), int64, on the CPU."""
-    return torch.bincount(targets * classes + preds, minlength=classes**2).view(classes, classes).cpu()
+    return {"update_ratio": statistics.median(ratios), "unchanged_share": still / max(moving, 1)}
 
 
 def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Any) -> Facts:
     """Return facts about the predictions for val, given the classes of the training images, if they are known."""
     if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
         return {}  # no classes
-    counts = confusion(targets, preds, len(names))
+    # images of each true class (row) and predicted class (column)
+    counts = torch.bincount(targets * len(names) + preds, minlength=len(names) ** 2).view(-1, len(names)).cpu()
     if (counts.sum(1) > 0).sum() < 2:  # limit_val_batches may leave one class
         return {}
     of_class, right = counts.sum(1), counts.diagonal()
@@ -69,12 +64,9 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
         "probe_val_images": len(targets),
     }
     if isinstance(train_targets, Tensor):
-        trained = torch.bincount(train_targets.cpu(), minlength=len(names))
-        common, rare = trained >= trained.max() / 2, trained < trained.max() / 10
-        common, rare = common & (of_class > 0), rare & (of_class > 0)
-        if common.any() and rare.any():
-            recall = right / of_class.clamp_min(1)
-            facts["rare_gap"] = float(recall[common].mean() - recall[rare].mean())
+        trained, recall = torch.bincount(train_targets.cpu(), minlength=len(names)), right / of_class
+        gap = recall[trained >= trained.max() / 2].nanmean() - recall[trained < trained.max() / 10].nanmean()
+        facts["rare_gap"] = float(gap)  # NaN without rare classes
         facts |= moved_facts(counts, trained, names)
     return facts | swapped_facts(counts, names)
 

@@ -115,15 +115,12 @@ def observe(
     trainer: Trainer, pl_module: LightningModule, images_and_targets: Iterator[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Facts]:
     """Return outputs for images, their targets, and of which layers the most channels are always 0, or saturated."""
-    outputs: list[Tensor] = []
-    known: list[Tensor] = []
-    largest: dict[str, Tensor] = {}
-    saturated: dict[str, list[Tensor]] = {}
+    outputs, known = list[Tensor](), list[Tensor]()
+    largest, saturated = dict[str, list[Tensor]](), dict[str, list[Tensor]]()
 
-    def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor | None]:
+    def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor]:
         low, high = SATURATED.get(function, (-math.inf, math.inf))
-        share = ((output < low) | (output > high)).float().mean() if function in SATURATED else None
-        return output.abs().transpose(0, 1).flatten(1).amax(1), share
+        return output.abs().transpose(0, 1).flatten(1).amax(1), ((output < low) | (output > high)).float().mean()
 
     layers = find_layers(pl_module, types=WEIGHTS)
     for images, targets in images_and_targets:
@@ -132,15 +129,14 @@ def observe(
             outputs.append(forward(trainer, pl_module, images))
         known.append(targets)
         for name, (channels, share) in record.after.items():
-            largest[name] = torch.maximum(largest.get(name, channels), channels)
-            if share is not None:
-                saturated.setdefault(name, []).append(share)
+            largest.setdefault(name, []).append(channels)
+            saturated.setdefault(name, []).append(share)
     facts: Facts = {}
-    dead = {name: (channels == 0).float().mean() for name, channels in largest.items()}
-    for kind, shares in (("dead", dead), ("saturated", {n: torch.stack(each).mean() for n, each in saturated.items()})):
-        if shares:
-            values = torch.stack([*shares.values()]).tolist()
-            facts[f"{kind}_share"], facts[f"{kind}_layer"] = max(zip(values, shares, strict=True))
+    if largest:
+        dead = torch.stack([(torch.stack(each).amax(0) == 0).float().mean() for each in largest.values()]).tolist()
+        shares = torch.stack([torch.stack(each).mean() for each in saturated.values()]).tolist()
+        facts["dead_share"], facts["dead_layer"] = max(zip(dead, largest, strict=True))
+        facts["saturated_share"], facts["saturated_layer"] = max(zip(shares, largest, strict=True))
     return torch.cat(outputs).float(), torch.cat(known), facts
 
 

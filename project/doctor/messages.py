@@ -32,7 +32,7 @@ def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str], confi
     early = epochs < EPOCHS or steps < STEPS or unexplained or rises or bool(NEEDED & failed.keys())
     reason = "not measured" if epochs >= EPOCHS else "too early"
     if "epochs" not in facts:
-        reason = "a check failed, or only training shows it" if failed else "only training shows it"
+        reason = "only training, or checks left out, show it" if failed or entries else "only training shows it"
     unknown = [f"{name} ({reason})" for name, cause in CAUSES.items() if is_unknown(cause, found)]
     return {
         "verdict": "alarm" if entries else "too_early" if early else "healthy",
@@ -148,11 +148,11 @@ def terminal(result: dict[str, Any]) -> list[str]:
     """Return at most 15 lines about a result."""
     lines = []
     for alarm in result["alarms"]:
-        name = alarm["cause"]
+        name, found = alarm["cause"], [[*row[:2], *row[2].split(": ", 1)] for row in evidence(alarm)]
         lines += [
             f"Alarm ({alarm['confidence']}): {name}",
             f"  {alarm['says']}",
-            *(f"  Found      {fact}: {number}, healthy {limits}" for fact, number, limits in evidence(alarm)),
+            *(f"  Found      {fact}: {number} (healthy: {limit}), {meaning}" for fact, number, limit, meaning in found),
             f"  Why        {alarm['why']}",
             f"  Change     {change(alarm)}",
             *([f"  Ruled out  {', '.join(alarm['ruled_out'][:6])}"] if alarm["ruled_out"] else []),

@@ -103,7 +103,7 @@ def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sam
     nn.init.constant_(module.network.conv2.bias[:14], -1e3)
     facts = examine(module, sample_root)
     assert (facts["dead_layer"], facts["dead_share"]) == ("conv2", 0.875)
-    assert "saturated_share" not in facts
+    assert facts["saturated_share"] == 0
 
     class Saturated(nn.Sequential):
         def __init__(self, num_classes: int) -> None:

@@ -192,7 +192,7 @@ def test_what_was_not_measured_is_listed_with_the_reason_unless_another_symptom_
     assert unknown({}, trial="RuntimeError: too large")[0] == "trial (RuntimeError: too large)"
     lines = terminal(report({}, {"trial": "too large"}, frozenset()))
     assert "Not checked (too large): trial." in lines
-    assert lines[-1].startswith("Not checked (a check failed, or only training shows it): nan_images, wrong_scale, ")
+    assert lines[-1].startswith("Not checked (only training, or checks left out, show it): nan_images, wrong_scale, ")
 
 
 def test_a_training_is_not_called_healthy_before_it_can_be_known() -> None:
