@@ -122,17 +122,10 @@ class Doctor(StepCallback):
             self.facts |= found
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *numbers: int
     ) -> None:
-        if not batch_idx and not dataloader_idx and self.images and self._collects(trainer) and self.due(trainer):
-            if trainer.state.fn != TrainerFn.FITTING:
-                return
+        is_fit = trainer.state.fn == TrainerFn.FITTING
+        if not any(numbers) and is_fit and self.images and self._collects(trainer) and self.due(trainer):
             self._preds = []
             self.facts |= dict.fromkeys(SOMETIMES)
             with isolate_rng():  # a network may be random in eval mode

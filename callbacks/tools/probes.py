@@ -119,8 +119,10 @@ def observe(
     largest, saturated = dict[str, list[Tensor]](), dict[str, list[Tensor]]()
 
     def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = SATURATED.get(function, (-math.inf, math.inf))
-        return output.abs().transpose(0, 1).flatten(1).amax(1), ((output < low) | (output > high)).float().mean()
+        share = output.new_zeros(())
+        if function in SATURATED:
+            share = ((output < SATURATED[function][0]) | (output > SATURATED[function][1])).float().mean()
+        return output.abs().transpose(0, 1).flatten(1).amax(1), share.float()
 
     layers = find_layers(pl_module, types=WEIGHTS)
     for images, targets in images_and_targets:

@@ -176,13 +176,12 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
     yield {"lr_excess": 1.0, "lr_shortfall": 0.0}
 
 
-def momentum_of(group: dict[str, Any]) -> float:
-    """Return the momentum of a group of any optimizer of torch."""
-    return float(group.get("momentum", group.get("betas", (0.0,))[0]))
-
-
 def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
     """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate."""
+
+    def momentum_of(group: dict[str, Any]) -> float:
+        return float(group.get("momentum", group.get("betas", (0.0,))[0]))
+
     decays = [0.0]
     for group, rows in zip(optimizer.param_groups, zip(*plan, strict=True), strict=True):
         peak = group | max(rows, key=lambda row: row["lr"])
@@ -201,5 +200,4 @@ def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
 def batch_norm_images(module: Any, batch_size: int) -> float:
     """Return over how many images batch norm computes its statistics in training, unless over those of all ranks."""
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
-    own = [each for each in norms if not isinstance(each, nn.SyncBatchNorm)]
-    return float(batch_size) if own else math.inf
+    return math.inf if all(isinstance(each, nn.SyncBatchNorm) for each in norms) else float(batch_size)
