@@ -148,11 +148,11 @@ def terminal(result: dict[str, Any]) -> list[str]:
     """Return at most 15 lines about a result."""
     lines = []
     for alarm in result["alarms"]:
-        name, found = alarm["cause"], [[*row[:2], *row[2].split(": ", 1)] for row in evidence(alarm)]
+        name = alarm["cause"]
         lines += [
             f"Alarm ({alarm['confidence']}): {name}",
             f"  {alarm['says']}",
-            *(f"  Found      {fact}: {number} (healthy: {limit}), {meaning}" for fact, number, limit, meaning in found),
+            *("  Found      {}: {} ({}), healthy {}".format(*row) for row in evidence(alarm)),
             f"  Why        {alarm['why']}",
             f"  Change     {change(alarm)}",
             *([f"  Ruled out  {', '.join(alarm['ruled_out'][:6])}"] if alarm["ruled_out"] else []),
@@ -174,10 +174,13 @@ def terminal(result: dict[str, Any]) -> list[str]:
 
 
 def evidence(alarm: dict[str, Any]) -> list[list[str]]:
-    """Return the symptoms of an alarm, each with its number and the healthy range."""
-    numbers = [f"{each:.3g}" if isinstance(each, float) else f"{each:,}" for each in alarm["evidence"].values()]
-    rows = zip(numbers, alarm["healthy"].items(), strict=True)
-    return [[name.replace("_", " "), number, limits] for number, (name, limits) in rows]
+    """Return the symptoms of an alarm, each with its number, what that means, and the healthy range."""
+    rows = []
+    for (name, value), text in zip(alarm["evidence"].items(), alarm["healthy"].values(), strict=True):
+        limit, _, meaning = text.partition(": ")
+        number = f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
+        rows.append([name.replace("_", " "), number, meaning, limit])
+    return rows
 
 
 def change(alarm: dict[str, Any]) -> str:
@@ -185,5 +188,5 @@ def change(alarm: dict[str, Any]) -> str:
     if "text" in alarm["remedy"]:
         return str(alarm["remedy"]["text"])
     option, value = alarm["remedy"]["option"], alarm["remedy"]["value"]
-    yaml = "" if alarm["key"] is None else f" (now {alarm['now']}; in YAML {alarm['key']})"
+    yaml = f" (now {alarm['now']}; in YAML {alarm['key']})" if alarm.get("key") else ""
     return f"--{option} {repr(value) if ' ' in value else value}{yaml}"

@@ -53,7 +53,7 @@ def diagnosis(run: Run) -> Diagnosis | None:
             verdict = f"{verdict} ({alarm['confidence']}): {alarm['says']}"
             tables = [
                 Table("What to do", ["cause", alarm["cause"]], _words(alarm), "text"),
-                Table("Evidence", ["symptom", "found", "healthy"], evidence(alarm), "text"),
+                Table("Evidence", ["symptom", "found", "meaning", "healthy"], evidence(alarm), "text"),
             ]
             figures = FIGURES.get(alarm["family"], CURVES)
         return Diagnosis(verdict, bool(tables), tables, figures, others + result["notes"], result["not_checked"])
