@@ -1,6 +1,8 @@
 """The result of a diagnosis in words: for the terminal, and for doctor.json."""
 
 import math
+import re
+import shlex
 from typing import Any
 
 from project import __version__
@@ -11,6 +13,7 @@ from project.runs.config import flatten
 STEPS = 100  # before which a training is not called healthy
 USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
 NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
+OPTION = re.compile(r"--((?:model|data|trainer)[\w.]*\w)")
 HEALTHY = "Healthy: none of {} causes was found."
 TOO_EARLY = "Too early to tell: no cause was found, but too little was trained or learned, or checks failed."
 
@@ -49,7 +52,7 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
     cause, texts = finding.cause, words(facts)
     says, why, change = (text.format_map(texts) for text in (cause.says, cause.why, cause.change))
     option, _, value = change.removeprefix("--").partition(" ")
-    key, now = locate(config, option) if change.startswith("--") else (None, None)
+    key, now = locate(config, match[1]) if (match := OPTION.search(change)) else (None, None)
     name = option.rpartition(".")[2]
     of_groups = flatten(locate(config, "model.param_groups")[1])
     if option.startswith("model.optimizer.") and any(k.endswith(f".{name}") and v is not None for k, v in of_groups):
@@ -66,7 +69,7 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
         "healthy": {each: healthy(symptom) for each, symptom in shown.items()},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
         "key": key,
-        "now": now,
+        "now": None if isinstance(now, list | dict) else now,
         "ruled_out": [
             each
             for each in reversed(upstream)  # the nearest first
@@ -184,9 +187,7 @@ def evidence(alarm: dict[str, Any]) -> list[list[str]]:
 
 
 def change(alarm: dict[str, Any]) -> str:
-    """Return the option of an alarm with its new and present value, and its key in YAML; or the text of its remedy."""
-    if "text" in alarm["remedy"]:
-        return str(alarm["remedy"]["text"])
-    option, value = alarm["remedy"]["option"], alarm["remedy"]["value"]
-    yaml = f" (now {alarm['now']}; in YAML {alarm['key']})" if alarm.get("key") else ""
-    return f"--{option} {repr(value) if ' ' in value else value}{yaml}"
+    """Return the remedy of an alarm, with the key of its option in YAML and the present value."""
+    remedy, now = alarm["remedy"], f", now {alarm['now']}" if alarm.get("now") is not None else ""
+    text = remedy.get("text") or "--{option} {}".format(shlex.quote(remedy["value"]), **remedy)
+    return f"{text} (in YAML {alarm['key']}{now})" if alarm.get("key") else str(text)
