@@ -18,6 +18,8 @@ from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
 from project.doctor.symptoms import SUM, Facts, symptoms
 from project.doctor.training_checks import (
+    FLOPS,
+    STEPS,
     Trial,
     batch_norm_images,
     flops_of,
@@ -110,7 +112,8 @@ class PreFlight(Callback):
         # a sum over few images is smaller than over a batch
         scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > SUM else 1.0
         clip, by_value = trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value"
-        trial = Trial(module, optimizer, plan, images, targets, flops, scale, clip, by_value)
+        steps = int(min(max(FLOPS / (3 * flops * len(images)), STEPS[0]), STEPS[1]))  # fewer for a large network
+        trial = Trial(module, optimizer, plan, steps, images, targets, scale, clip, by_value)
         self._try("trial", lambda: trial_facts(trial, deadline, classes))
 
     def _try(self, name: str, check: Callable[[], Facts | Iterator[Facts] | None]) -> None:
