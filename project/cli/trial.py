@@ -55,7 +55,7 @@ class TimeLapse(Callback):
             trainer.should_stop = True
 
 
-class Trial(Doctor):
+class ShortFit(Doctor):
     """``fit`` without a run directory, checkpoints, logs, pictures and early stopping; it ends with a validation."""
 
     replaced = TRAINER
@@ -88,7 +88,7 @@ class Result(NamedTuple):
 def train(args: list[str], options: dict[str, Any], seed: int, steps: int) -> Result:
     """Train with the options of ``fit`` in ``args``, of which some are changed."""
 
-    class Timed(Trial):
+    class Timed(ShortFit):
         lapse = TimeLapse(steps)
 
     changed = [f"--{name}={value}" for name, value in options.items()]
