@@ -63,7 +63,7 @@ def complete(facts: Facts) -> Known:
         facts.get(name) or []
         for name in ("train_accs", "val_accs", "train_losses", "val_losses", "train_and_val_accs", "batch_stat_gaps")
     )
-    as_val = facts.get("eval_transform_acc", f["plain_acc"])  # of training images
+    as_val: Any = facts.get("eval_transform_acc", f["plain_acc"])  # of training images
     as_train = f["train_transform_val_acc"]  # of val
     per_image = [1 / (facts.get(name) or 512) for name in ("probe_images", "probe_val_images")]
 
