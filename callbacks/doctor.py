@@ -5,7 +5,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,22 +14,21 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from atomic_files import write_atomically
+from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools import warn_once
-from callbacks.tools.facts import Facts, known, series_facts, step_facts, val_facts
+from callbacks.tools.facts import Facts, series_facts, step_facts, val_facts
 from callbacks.tools.probes import probe, setting_facts
 
 FACTS = "doctor_facts.json"
 WINDOW = 2000  # latest losses and gradient norms that are kept
 NORM_EVERY = 5  # steps: a gradient norm takes 1 % of a step of LeNet
-SKIPS = 40  # first norms, of 200 steps, in which the gradient scaler of fp16 searches its scale
-SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum, whose size says nothing
 # not measured in each drawn epoch
-SOMETIMES = ("eval_transform_acc", "val_acc", "batch_stat_acc", "batch_stat_gap", "train_transform_val_acc")
-STEPS = 100  # after which batch norm has forgotten its initial statistics
+SOMETIMES = ("eval_transform_acc", "val_acc", "batch_stat_acc", "train_transform_val_acc")
 
 
 class Doctor(StepCallback):
@@ -51,10 +49,10 @@ class Doctor(StepCallback):
         every_n_epochs: See ``DrawingCallback``.
     """
 
-    # set by the command line: returns facts before the first step; returns whether the written facts give an alarm,
-    # called with whether they are the last ones
+    # set by the command line: returns facts before the first step; judges a run directory, and returns the cause of an
+    # alarm and its words
     examine: Callable[[Trainer, LightningModule], Facts] | None = None
-    judge: Callable[[Trainer, bool], bool] | None = None
+    judge: Callable[[Path], tuple[str | None, list[str]]] | None = None
 
     def __init__(
         self,
@@ -67,21 +65,21 @@ class Doctor(StepCallback):
         super().__init__(every_n_epochs)
         self.action, self.silence, self.preflight, self.images = action, silence, preflight, images
         self.facts: Facts = {}
-        self._losses: list[Tensor] = []  # of steps, not yet read; scalars on the device
-        self._norms: list[Sequence[Tensor]] = []  # the same for the gradient of each parameter
-        self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in ("loss", "norm")}
+        self._new: dict[str, list[Tensor]] = {"loss": [], "norm": []}  # of steps, not yet read; scalars on the device
+        self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in self._new}
         self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
         self._is_new = False  # whether there are facts to write
+        self._latest: str | None = None  # cause of the latest judgement
+        self._printed: set[str] = set()
         self._stop = False
 
     def state_dict(self) -> dict[str, Any]:
         self._read()
-        series = {name: torch.tensor(values, dtype=torch.float64) for name, values in self._series.items()}
-        return {"facts": dict(self.facts), "series": series}
+        return {"facts": dict(self.facts), "series": {name: list(values) for name, values in self._series.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.facts = dict(state_dict["facts"])
-        self._series = {name: deque(values.tolist(), WINDOW) for name, values in state_dict["series"].items()}
+        self._series = {name: deque(values, WINDOW) for name, values in state_dict["series"].items()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -97,7 +95,7 @@ class Doctor(StepCallback):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
             scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)  # of fp16, on the device
-            self._losses.append(loss.detach() if scale is None else loss.detach() / scale)
+            self._new["loss"].append(loss.detach() if scale is None else loss.detach() / scale)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
@@ -105,13 +103,13 @@ class Doctor(StepCallback):
             return
         grads = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
         if grads:
-            self._norms.append(torch._foreach_norm(grads))  # as clip_grad_norm_, which reduces them at once
+            self._new["norm"].append(get_total_norm(grads))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if len(self._losses) >= (trainer.log_every_n_steps or 50):  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if len(self._new["loss"]) >= (trainer.log_every_n_steps or 50):  # type: ignore[attr-defined]  # set elsewhere in Lightning
             self._read()
             if isinstance(batch, list | tuple) and isinstance(batch[-1], Tensor) and batch[-1].is_floating_point():
                 self.facts["mixed_targets"] = 1
@@ -123,28 +121,15 @@ class Doctor(StepCallback):
         if found.get("update_ratio", -1) >= self.facts.get("update_ratio", 0):
             self.facts |= found
 
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        if batch_idx or dataloader_idx or trainer.state.fn != TrainerFn.FITTING or not self.images:
-            return
-        if not self._collects(trainer) or not self.due(trainer):
-            return
-        self._preds = []
-        for name in SOMETIMES:
-            self.facts.pop(name, None)
-        with isolate_rng():  # a network may be random in eval mode
-            self._try(lambda: probe(trainer, pl_module, self.images))
-
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *numbers: int
     ) -> None:
+        is_fit = trainer.state.fn == TrainerFn.FITTING
+        if not any(numbers) and is_fit and self.images and self._collects(trainer) and self.due(trainer):
+            self._preds = []
+            self.facts |= dict.fromkeys(SOMETIMES)
+            with isolate_rng():  # a network may be random in eval mode
+                self._try(lambda: probe(trainer, pl_module, self.images))
         if self._preds is None or not isinstance(outputs, dict) or not isinstance(batch, list | tuple):
             return
         if {"preds", "logits"} <= outputs.keys():
@@ -152,22 +137,18 @@ class Doctor(StepCallback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         preds, self._preds = self._preds, None
-        if not preds or not hasattr(pl_module, "class_names"):
+        names: Any = getattr(pl_module, "class_names", None)
+        if not preds or not names:
             return
         trained = getattr(getattr(trainer.train_dataloader, "dataset", None), "targets", None)
-        trained = trained if isinstance(trained, Tensor) else None
         targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
-        if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
-            return  # no classes
-        names: Any = pl_module.class_names
         self._try(lambda: val_facts(targets, predicted, names, trained))
-        if {"eval_transform_acc", "val_acc"} <= self.facts.keys():
-            pair = [self.facts["eval_transform_acc"], self.facts["val_acc"]]
-            self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), pair]
-        if {"batch_stat_acc", "val_acc"} <= self.facts.keys():
-            gaps = [*self.facts.get("batch_stat_gaps", []), self.facts["batch_stat_acc"] - self.facts["val_acc"]][-3:]
-            settled = len(gaps) == 3 and trainer.global_step >= STEPS
-            self.facts |= {"batch_stat_gaps": gaps, "batch_stat_gap": min(gaps) if settled else None}
+        accs: Any = map(self.facts.get, ("eval_transform_acc", "val_acc", "batch_stat_acc"))
+        train_acc, val_acc, batch_stat_acc = accs
+        if None not in (train_acc, val_acc):
+            self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), [train_acc, val_acc]]
+        if None not in (batch_stat_acc, val_acc):
+            self.facts["batch_stat_gaps"] = [*self.facts.get("batch_stat_gaps", []), batch_stat_acc - val_acc][-3:]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._is_new = self.due(trainer)
@@ -178,7 +159,7 @@ class Doctor(StepCallback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         super().on_exception(trainer, pl_module, exception)
-        self._is_new = trainer.state.fn == TrainerFn.FITTING and bool(self._losses or self._series["loss"])
+        self._is_new = trainer.state.fn == TrainerFn.FITTING and bool(self._new["loss"] or self._series["loss"])
         with suppress(OSError, RuntimeError):  # of a full disk or a broken device, which must not replace the exception
             self._write(trainer, is_last=True)
 
@@ -193,13 +174,11 @@ class Doctor(StepCallback):
 
     def _read(self) -> None:
         """Transfer losses and norms from the device."""
-        losses = torch.stack(self._losses).float().flatten().tolist() if self._losses else []
-        norms = [norm.to(self._norms[0][0].device) for norm in chain(*self._norms)]  # they may be on several devices
-        of_parameters = iter(torch.stack(norms).tolist() if norms else [])
-        self._series["loss"].extend(losses)
-        self._series["norm"].extend(math.hypot(*islice(of_parameters, len(each))) for each in self._norms)
-        self._losses.clear()
-        self._norms.clear()
+        values = {name: torch.stack(new).float().flatten().tolist() for name, new in self._new.items() if new}
+        for name, each in values.items():
+            self._series[name].extend(each)
+            self._new[name].clear()
+        losses = values.get("loss", [])
         finite = [*filter(math.isfinite, losses)]
         self.facts["nonfinite_steps"] = self.facts.get("nonfinite_steps", 0) + len(losses) - len(finite)
         self.facts["largest_loss"] = max([self.facts.get("largest_loss", 0.0), *finite])
@@ -210,20 +189,40 @@ class Doctor(StepCallback):
             return False
         self._is_new = False
         self._read()
-        losses, norms = (list(self._series[name]) for name in ("loss", "norm"))
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
-        self.facts |= series_facts(losses, norms, clip) | {"steps": trainer.global_step}
-        self.facts |= {"epochs": trainer.current_epoch, "planned_epochs": trainer.max_epochs}
+        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         planned = trainer.estimated_stepping_batches  # infinite if the end is unknown
-        self.facts["progress"] = 1.0 if is_last or math.isinf(planned) else trainer.global_step / max(planned, 1)
-        usual = self.facts.get("prior_loss", 0.0) / trainer.accumulate_grad_batches  # by which losses are divided
-        if usual > 0 and self.facts.get("loss_of_twice_the_batch", 1.0) < SUM:
-            self.facts["loss_peak"] = self.facts.get("largest_loss", 0.0) / usual
-        late = norms[SKIPS:]
-        if getattr(trainer.precision_plugin, "scaler", None) is not None and len(late) >= SKIPS:
-            self.facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
+        losses, norms = map(list, self._series.values())
+        self.facts |= series_facts(losses, norms, clip, is_scaled)
+        self.facts |= {
+            "epochs": trainer.current_epoch,
+            "planned_epochs": trainer.max_epochs,
+            "steps": trainer.global_step,
+            "accumulated": trainer.accumulate_grad_batches,  # by which losses are divided
+            "progress": 1.0 if is_last or math.isinf(planned) else trainer.global_step / max(planned, 1),
+        }
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with write_atomically(folder / FACTS) as partial:
-            partial.write_text(json.dumps(known(self.facts), indent=2) + "\n", encoding="utf-8")
-        return self.judge is not None and self.judge(trainer, is_last)
+            known = {name: value for name, value in self.facts.items() if value is not None and value == value}
+            partial.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        try:
+            return self._judge(trainer, folder, is_last)
+        except Exception as error:  # a diagnosis must not end a training
+            warn_once(f"Doctor failed: {type(error).__name__}: {error}. Training continues.")
+            return False
+
+    def _judge(self, trainer: Trainer, folder: Path, is_last: bool) -> bool:
+        """Judge the run, print a new alarm, and return whether there is one that counts.
+
+        Before the first step and at the end, each counts; otherwise, one that two judgements in a row agree on, because
+        a network passes through states that look like faults.
+        """
+        cause, lines = self.judge(folder) if self.judge is not None else (None, [])
+        counts = cause is not None and (is_last or trainer.global_step == 0 or cause == self._latest)
+        self._latest = cause
+        if counts and cause not in self._printed:
+            self._printed.add(str(cause))
+            print("\n".join(lines), flush=True)
+            LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
+        return counts

@@ -110,7 +110,7 @@ def run_row(mode: str, change: Callable[[Case], Any], make: Callable[[], Case], 
     else:
         with TemporaryDirectory() as name:
             facts, results, row = {}, [], {}
-            row["scores"] = scores(case, epochs, 0, watcher(Path(name), facts, results), own, **logging_to(name))
+            row["scores"] = scores(case, epochs, 0, watcher(facts, results), own, **logging_to(name))
         row |= {"seconds": seconds(begin), "autotrainer": autotrainer(facts, own.facts)}
         row["sagemaker"] = sagemaker(facts, own.facts)
     row["alarms"] = [each["alarms"][0]["cause"] if each["alarms"] else each["verdict"] for each in results]
@@ -128,14 +128,14 @@ def printed(judgements: list[str]) -> str:
     return shown[-1] if shown else ""
 
 
-def watcher(run: Path, facts: Row, results: list[Row]) -> Doctor:
+def watcher(facts: Row, results: list[Row]) -> Doctor:
     """Return the callback as ``fit`` prepares it, with a judge that appends its results."""
     doctor = Doctor()
 
-    def judge(trainer: Trainer, is_last: bool) -> bool:
+    def judge(run: Path) -> tuple[None, list[str]]:
         facts.update(read_facts(run))
         results.append(report(facts, {}, frozenset()))
-        return False
+        return None, []
 
     doctor.examine, doctor.judge = examine, judge
     return doctor

@@ -10,18 +10,23 @@ from torch import Tensor
 
 Facts = dict[str, Any]
 BEFORE = 20  # losses with whose median a loss is compared
-OPTIONS = ("lr", "weight_decay", "momentum")
+SKIPS = 40  # first norms, of 200 steps, in which the gradient scaler of fp16 searches its scale
 RENAMED = 5  # classes from which renaming them at random says something
 
 
-def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | None) -> Facts:
-    """Return facts about the losses of successive steps, and their gradient norms before clipping to ``clip``."""
+def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | None, is_scaled: bool = False) -> Facts:
+    """Return facts about the losses of successive steps, and some of their gradient norms before clipping to ``clip``.
+
+    If ``is_scaled``, infinite norms are of steps that the gradient scaler of fp16 skips.
+    """
     facts: Facts = {}
+    if is_scaled and len(late := norms[SKIPS:]) >= SKIPS:
+        facts["scaler_skip_share"] = sum(not math.isfinite(norm) for norm in late) / len(late)
     ordered = sorted(filter(math.isfinite, norms))
     for name, share in {"median": 0.5, "p90": 0.9, "p99": 0.99}.items() if ordered else ():
         facts[f"grad_norm_{name}"] = ordered[int(share * len(ordered))]
     if clip and ordered:
-        facts |= {"gradient_clip_val": clip, "clipped_share": sum(norm > clip for norm in ordered) / len(ordered)}
+        facts["clipped_share"] = sum(norm > clip for norm in ordered) / len(ordered)
     losses = [*filter(math.isfinite, losses)]
     if len(losses) > BEFORE:
         usual = statistics.median(losses)  # a loss that doubles below it is no jump
@@ -32,33 +37,21 @@ def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | 
 
 def step_facts(step: Any) -> Facts:
     """Return how far a step, a ``callbacks.base.steps.Step``, moved the weights of the layers."""
-    ratios = {name.removesuffix(".weight"): step.update_ratio(name) for name in step.layers}
-    ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
+    ratios = [ratio for ratio in map(step.update_ratio, step.layers) if math.isfinite(ratio)]
     if not ratios:
         return {}
     gradients, updates = step.gradients(), step.updates()
     still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
     moving = sum(each.num - each.zeros for each in gradients.values())
-    return {"update_ratio": statistics.median(ratios.values()), "unchanged_share": still / max(moving, 1)}
+    return {"update_ratio": statistics.median(ratios), "unchanged_share": still / max(moving, 1)}
 
 
-def overrides(module: Any, optimizer: Any) -> Facts:
-    """Return which options of the optimizer param groups set instead, and whether the schedule sets momentum."""
-    rules = [group.rule for group in getattr(module, "groups", []) if hasattr(group, "rule")]
-    own = {name for each in rules for name in OPTIONS if getattr(each, name) is not None}
-    names = sorted(own.union(*(each.options for each in rules)))
-    cycles = any("base_momentum" in group for group in optimizer.param_groups)
-    return {"set_by_groups": names, "cycles_momentum": cycles}
-
-
-def confusion(targets: Tensor, preds: Tensor, classes: int) -> Tensor:
-    """Return the number of images of each true class (row) and predicted class (column), int64, on the CPU."""
-    return torch.bincount(targets * classes + preds, minlength=classes**2).view(classes, classes).cpu()
-
-
-def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Tensor | None) -> Facts:
+def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Any) -> Facts:
     """Return facts about the predictions for val, given the classes of the training images, if they are known."""
-    counts = confusion(targets, preds, len(names))
+    if targets.ndim > 1 or targets.is_floating_point() or targets.min() < 0:
+        return {}  # no classes
+    # images of each true class (row) and predicted class (column)
+    counts = torch.bincount(targets * len(names) + preds, minlength=len(names) ** 2).view(-1, len(names)).cpu()
     if (counts.sum(1) > 0).sum() < 2:  # limit_val_batches may leave one class
         return {}
     of_class, right = counts.sum(1), counts.diagonal()
@@ -70,13 +63,10 @@ def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_target
         "classes": len(names),
         "probe_val_images": len(targets),
     }
-    if train_targets is not None:
-        trained = torch.bincount(train_targets.cpu(), minlength=len(names))
-        common, rare = trained >= trained.max() / 2, trained < trained.max() / 10
-        common, rare = common & (of_class > 0), rare & (of_class > 0)
-        if common.any() and rare.any():
-            recall = right / of_class.clamp_min(1)
-            facts["rare_gap"] = float(recall[common].mean() - recall[rare].mean())
+    if isinstance(train_targets, Tensor):
+        trained, recall = torch.bincount(train_targets.cpu(), minlength=len(names)), right / of_class
+        gap = recall[trained >= trained.max() / 2].nanmean() - recall[trained < trained.max() / 10].nanmean()
+        facts["rare_gap"] = float(gap)  # NaN without rare classes
         facts |= moved_facts(counts, trained, names)
     return facts | swapped_facts(counts, names)
 
@@ -143,8 +133,3 @@ def permuted(counts: Tensor) -> int:
             used[0].add(true)
             used[1].add(predicted)
     return right
-
-
-def known(facts: Facts) -> Facts:
-    """Return the facts without None and NaN."""
-    return {key: value for key, value in facts.items() if value is not None and value == value}

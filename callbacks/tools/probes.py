@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from callbacks.tools.facts import Facts, overrides
+from callbacks.tools.facts import Facts
 from callbacks.tools.layers import find_layers, forward, hooked
 from callbacks.tools.outputs import Outputs
 
@@ -77,7 +77,6 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
-        facts |= overrides(pl_module, trainer.optimizers[0])
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
@@ -116,15 +115,14 @@ def observe(
     trainer: Trainer, pl_module: LightningModule, images_and_targets: Iterator[tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Facts]:
     """Return outputs for images, their targets, and of which layers the most channels are always 0, or saturated."""
-    outputs: list[Tensor] = []
-    known: list[Tensor] = []
-    largest: dict[str, Tensor] = {}
-    saturated: dict[str, list[Tensor]] = {}
+    outputs, known = list[Tensor](), list[Tensor]()
+    largest, saturated = dict[str, list[Tensor]](), dict[str, list[Tensor]]()
 
-    def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor | None]:
-        low, high = SATURATED.get(function, (-math.inf, math.inf))
-        share = ((output < low) | (output > high)).float().mean() if function in SATURATED else None
-        return output.abs().transpose(0, 1).flatten(1).amax(1), share
+    def of_activation(function: str, output: Tensor) -> tuple[Tensor, Tensor]:
+        share = output.new_zeros(())
+        if function in SATURATED:
+            share = ((output < SATURATED[function][0]) | (output > SATURATED[function][1])).float().mean()
+        return output.abs().transpose(0, 1).flatten(1).amax(1), share.float()
 
     layers = find_layers(pl_module, types=WEIGHTS)
     for images, targets in images_and_targets:
@@ -133,15 +131,14 @@ def observe(
             outputs.append(forward(trainer, pl_module, images))
         known.append(targets)
         for name, (channels, share) in record.after.items():
-            largest[name] = torch.maximum(largest.get(name, channels), channels)
-            if share is not None:
-                saturated.setdefault(name, []).append(share)
+            largest.setdefault(name, []).append(channels)
+            saturated.setdefault(name, []).append(share)
     facts: Facts = {}
-    dead = {name: (channels == 0).float().mean() for name, channels in largest.items()}
-    for kind, shares in (("dead", dead), ("saturated", {n: torch.stack(each).mean() for n, each in saturated.items()})):
-        if shares:
-            values = torch.stack([*shares.values()]).tolist()
-            facts[f"{kind}_share"], facts[f"{kind}_layer"] = max(zip(values, shares, strict=True))
+    if largest:
+        dead = torch.stack([(torch.stack(each).amax(0) == 0).float().mean() for each in largest.values()]).tolist()
+        shares = torch.stack([torch.stack(each).mean() for each in saturated.values()]).tolist()
+        facts["dead_share"], facts["dead_layer"] = max(zip(dead, largest, strict=True))
+        facts["saturated_share"], facts["saturated_layer"] = max(zip(shares, largest, strict=True))
     return torch.cat(outputs).float(), torch.cat(known), facts
 
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from project.cli.cli import CLI, run
 from project.cli.match_data import match_data
-from project.doctor.messages import report, terminal
+from project.doctor.messages import report
 from project.doctor.preflight import PreFlight
 from project.doctor.run import RESULT, known_causes, write_result
 from project.errors import RunError
+from project.runs.config import read_yaml
 from project.runs.folders import create_folder
 
 OFF = ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run")
@@ -43,7 +44,7 @@ class Doctor(CLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.resume.file is not None:
             raise RunError("Expected no --run and no --ckpt_path for doctor, because it examines a new training.")
-        self.silenced = known_causes(filter(None, self.config["fit"].silence.split(",")))
+        self.silenced = known_causes(self.config["fit"].silence)
         match_data(self.datamodule, self.resume, self.trained, self.published)
         self.datamodule.num_workers = 0  # it reads a few images
         self.model.use_compile = False  # of ImageModule; it would take longer than all checks
@@ -63,17 +64,12 @@ class Doctor(CLI):
         """Do nothing: there is no run."""
 
 
-def doctor(args: list[str]) -> Path:
-    """Print a diagnosis, write it to doctor.json, and return the path of that file."""
+def of_settings(args: list[str]) -> tuple[dict[str, Any], Path, Any]:
+    """Diagnose a training with the options of ``fit``; write the result, and return it, its file and the options."""
     with isolate_rng():
         cli: Any = run(["fit", *args], Doctor)
-        result, config = report(cli.preflight.facts, cli.preflight.failed, cli.silenced), cli.config["fit"]
-        path = create_folder(Path(config.runs_dir) / "doctor") / RESULT
-        write_result(result, path)
-        print("\n".join([*terminal(result), f"Result: {path}"]), flush=True)
-        if config.treat:
-            from project.cli.trial import try_remedy  # a subclass of Doctor
-
-            print(try_remedy(args, result, config.minutes), flush=True)
-            write_result(result, path)
-    return path
+    options = cli.config["fit"]
+    result = report(cli.preflight.facts, cli.preflight.failed, cli.silenced, read_yaml(cli.text))
+    path = create_folder(Path(options.runs_dir) / "doctor") / RESULT
+    write_result(result, path)
+    return result, path, options

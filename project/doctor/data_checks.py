@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from callbacks.tools.probes import batches
-from project.doctor.linear_checks import label_facts, linear_skill
+from project.doctor.symptoms import Facts, deviation
 
-Facts = dict[str, Any]
 Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, int64 (N,)
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
@@ -20,6 +19,7 @@ SOME, MANY = 400, 1000  # images from files, and from a cache
 FOREIGN = 8  # batches of a loader that is not of this project
 CHUNK = 500
 NEAR, PROBES = 0.2, 500  # near: a share of the usual distance between nearest neighbours
+RIDGE, FOLDS = 0.1, 5  # of linear classifiers; the penalty is in units of the number of images
 LEARNABLE = 8  # deviations from guessing, from which augmentation could take something
 CLEAR = 5  # deviations from guessing, from which splits are different
 
@@ -41,14 +41,12 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     if val is not None:
         of_val = reduced(seen(val, False, most))
         yield {"val_pixel_shift": pixel_shift(received[0], of_val[0])}
-        yield label_facts(*received, *of_val)
+        yield linear_facts(*received, *of_val)
     yield {"linear_z": (learned := linear_skill(*received)[1])}
     if learned > LEARNABLE:
         yield {"augmented_information": linear_skill(*augmented)[1] / learned}
     if quick or not is_readable(train):
         return
-    counts = torch.bincount(train.dataset.targets)
-    yield {"imbalance": float(counts.max() / counts[counts > 0].min())}
     files, is_all = plain(train)
     if is_all:
         yield {"conflicting_duplicates": conflicting_duplicates(*files)}
@@ -131,3 +129,43 @@ def near_duplicates(train: Tensor, val: Tensor) -> float:
     within = torch.cdist(train[chosen], train).scatter(1, chosen[:, None], torch.inf).amin(1)  # not the image itself
     across = torch.cdist(val[random_order(len(val), PROBES)], train).amin(1)
     return float((across < NEAR * within.median()).float().mean())
+
+
+def linear_facts(train: Tensor, targets: Tensor, val: Tensor, val_targets: Tensor) -> Facts:
+    """Return whether linear classifiers, which hardly memorise, are as good on val as on images of train not seen.
+
+    They are better on val if labels of train are wrong, and much worse if images of train show their class by a mark.
+    """
+    classes = max(int(torch.cat([targets, val_targets]).max()) + 1, 2)
+    own, of_val = classified(train, targets, val)
+    accs = [float((own == targets).double().mean()), float((of_val == val_targets).double().mean())]
+    noise = deviation(accs[0], accs[1], [1 / len(train), 1 / len(val)])
+    skills = [max(acc - 1 / classes, 0.0) / (1 - 1 / classes) for acc in accs]
+    return {"linear_gap_z": (accs[0] - accs[1]) / noise, "linear_skills": skills}
+
+
+def linear_skill(images: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return the accuracy of a linear classifier on held-out images, and its distance from guessing in deviations."""
+    predicted, _ = classified(images, targets, images)
+    counts = [torch.bincount(each, minlength=int(targets.max()) + 1).double() for each in (targets, predicted)]
+    accuracy, guessed = float((predicted == targets).double().mean()), float(counts[0] @ counts[1]) / len(targets) ** 2
+    return accuracy, (accuracy - guessed) / max((guessed * (1 - guessed) / len(targets)) ** 0.5, 1e-9)
+
+
+def classified(images: Tensor, targets: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the classes that ridge regression predicts: of each image from four fifths without it, and of others.
+
+    Of N images and M others, the shapes are ``(N,)`` and ``(5, M)``, because there are five classifiers.
+    """
+    x, of_others = (
+        torch.cat([(rows - rows.mean(0)) / (rows.std(0) + 1e-9), torch.ones(len(rows), 1)], 1)
+        for rows in (images.flatten(1).double(), others.flatten(1).double())  # each by its own mean and scale
+    )
+    part, own, rest = random_order(len(x)) % FOLDS, torch.empty_like(targets), []
+    for number in range(FOLDS):
+        known, labels = x[part != number], F.one_hot(targets).double()[part != number]
+        penalty = RIDGE * len(known) * torch.eye(x.shape[1], dtype=x.dtype)
+        weights = torch.linalg.solve(known.T @ known + penalty, known.T @ labels)
+        own[part == number] = (x[part == number] @ weights).argmax(1)
+        rest.append((of_others @ weights).argmax(1))
+    return own, torch.stack(rest)

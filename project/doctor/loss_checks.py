@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from project.doctor.network_checks import use_batch_statistics
+from project.doctor.symptoms import Facts
 
-Facts = dict[str, Any]
 REPEATS, MOST = 8, 1024  # targets of each class, and of all
 MARGINS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # logit of the true class above the others
 

@@ -2,134 +2,135 @@
 
 import math
 import re
-from pathlib import Path
+import shlex
 from typing import Any
 
 from project import __version__
-from project.doctor.causes import ALARM, CAUSES, Finding, diagnose, ruled_out, unknown
-from project.doctor.symptoms import EPOCHS, RANGES, Range, symptoms, training_facts
+from project.doctor.causes import ALARM, CAUSES, Finding, diagnose, find, is_unknown
+from project.doctor.symptoms import EPOCHS, SYMPTOMS, Facts, Known, Symptom, complete, symptoms
+from project.runs.config import flatten
 
-Facts = dict[str, Any]
 STEPS = 100  # before which a training is not called healthy
 USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
 NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
-ROW = re.compile(r"^\| `(\w+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
-WORDS = Path(__file__).with_name("messages.md").read_text(encoding="utf-8")
-MESSAGES = {name: texts for name, *texts in ROW.findall(WORDS)}  # what is wrong, why, and what to change
+OPTION = re.compile(r"--((?:model|data|trainer)[\w.]*\w)")
 HEALTHY = "Healthy: none of {} causes was found."
 TOO_EARLY = "Too early to tell: no cause was found, but too little was trained or learned, or checks failed."
 
 
-def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str]) -> dict[str, Any]:
-    """Return the content of doctor.json: one alarm at most, and two alternatives."""
-    found = symptoms(facts)
-    entries = [entry_of(each, facts, found) for each in diagnose(found, silenced)]
-    short = "epochs" in facts and (facts["epochs"] < EPOCHS or facts.get("steps", STEPS) < STEPS)
+def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str], config: Any = None) -> dict[str, Any]:
+    """Return the content of doctor.json: one alarm at most, and two alternatives if it is not sure.
+
+    Args:
+        facts: What was measured.
+        failed: What could not be checked, with the reason.
+        silenced: Causes that are no alarms.
+        config: Content of config.yaml, for present values and keys of options.
+    """
+    facts, found = complete(facts), symptoms(facts)
+    entries = [entry_of(each, facts, found, config) for each in diagnose(found, silenced)]
+    epochs, steps = facts.get("epochs", EPOCHS), facts.get("steps", STEPS)
     unexplained = not silenced and max(found.get("trial_fails", 0.0), found.get("not_learning", 0.0)) >= ALARM
     rises = too_short(facts) and found.get("underfits", 0.0) >= ALARM
-    early = short or unexplained or rises or bool(NEEDED & failed.keys())
+    early = epochs < EPOCHS or steps < STEPS or unexplained or rises or bool(NEEDED & failed.keys())
+    reason = "not measured" if epochs >= EPOCHS else "too early"
+    if "epochs" not in facts:
+        reason = "only training, or checks left out, show it" if failed or entries else "only training shows it"
+    unknown = [f"{name} ({reason})" for name, cause in CAUSES.items() if is_unknown(cause, found)]
     return {
         "verdict": "alarm" if entries else "too_early" if early else "healthy",
         "alarms": entries[:1],
-        "alternatives": entries[1:3],
+        "alternatives": [] if entries and entries[0]["confidence"] == "sure" else entries[1:3],
         "notes": notes(facts) + [f"{name} is silenced." for name in sorted(silenced)],
-        "not_checked": [*(f"{name} ({reason[:100]})" for name, reason in failed.items()), *unknown(found)],
+        "not_checked": [f"{name} ({error[:100]})" for name, error in failed.items()] + unknown,
         "version": __version__,
     }
 
 
-def entry_of(finding: Finding, facts: Facts, found: dict[str, float]) -> dict[str, Any]:
+def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: Any) -> dict[str, Any]:
     """Return an alarm."""
-    says, why, change = (text.format_map(_words(facts)) for text in MESSAGES[finding.cause])
+    cause, texts = finding.cause, words(facts)
+    says, why, change = (text.format_map(texts) for text in (cause.says, cause.why, cause.change))
     option, _, value = change.removeprefix("--").partition(" ")
+    key, now = locate(config, match[1]) if (match := OPTION.search(change)) else (None, None)
     name = option.rpartition(".")[2]
-    if option.startswith("model.optimizer.") and name in facts.get("set_by_groups", ()):
+    of_groups = flatten(locate(config, "model.param_groups")[1])
+    if option.startswith("model.optimizer.") and any(k.endswith(f".{name}") and v is not None for k, v in of_groups):
         change = f"Set {change}, and change {name} alike in --model.param_groups, where groups set their own."
-    shown = [RANGES[name] for name in finding.shown_by if name != "second_half"]  # which only says when it is judged
-    measured = facts | training_facts(facts)
+    shown = {each: SYMPTOMS[each] for each in finding.shown_by if each != "second_half"}  # it only says when to judge
+    upstream = [*CAUSES][: [*CAUSES].index(cause.name)]
     return {
-        "cause": finding.cause,
-        "family": CAUSES[finding.cause].family,
+        "cause": cause.name,
+        "family": cause.family,
         "confidence": finding.confidence,
         "says": says,
         "why": why,
-        "evidence": {each.fact: measured[each.fact] for each in shown},
-        "healthy": {each.fact: f"{healthy(each)}: {each.reason}" for each in shown},
+        "evidence": {each: facts[symptom.fact] for each, symptom in shown.items()},
+        "healthy": {each: healthy(symptom) for each, symptom in shown.items()},
         "remedy": {"option": option, "value": value} if change.startswith("--") else {"text": change},
-        "now": facts.get(name) if change.startswith("--") else None,
-        "ruled_out": ruled_out(finding.cause, found),
+        "key": key,
+        "now": None if isinstance(now, list | dict) else now,
+        "ruled_out": [
+            each
+            for each in reversed(upstream)  # the nearest first
+            if find(CAUSES[each], found).strength < ALARM and not is_unknown(CAUSES[each], found)
+        ],
         "tried": None,
     }
 
 
-class _Words(dict[str, Any]):
-    """Facts as they are named in messages."""
-
-    def __missing__(self, name: str) -> "_Unknown":
-        return _Unknown(f"an unknown {name}")
-
-
-class _Unknown(str):
-    """A word instead of a number that was not measured."""
-
-    __slots__ = ()
-
-    def __format__(self, spec: str) -> str:
-        return str(self)
+def locate(config: Any, option: str) -> tuple[str | None, Any]:
+    """Return the key of an option in a config.yaml, and its value; None if the config has no such place."""
+    keys: list[str] = []
+    for name in option.split("."):
+        if isinstance(config, dict) and name not in config and "init_args" in config:
+            keys, config = [*keys, "init_args"], config["init_args"]
+        if not isinstance(config, dict):
+            return None, None
+        keys, config = [*keys, name], config.get(name)
+    return ".".join(keys), config
 
 
-def _words(facts: Facts) -> dict[str, Any]:
-    words = _Words(facts | training_facts(facts))
-    words |= {key: ", ".join(map(str, value[:3])) for key, value in words.items() if isinstance(value, list)}
-    lr, factor = facts.get("lr") or 0.0, facts.get("repair_factor")
-    update = max(facts.get("update_ratio") or 1e-3, 1e-9)
-    to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / update))
-    if factor:
-        why = f"The loss of {facts['trial_images']} images does not fall; with {factor:.3g} times this rate, it does."
-    elif "update_ratio" in facts:
-        why = f"A step changes weights by {update:.1g} of their size; 0.001 to 0.02 is usual."
-    else:
-        why = f"The loss rises to {facts.get('loss_peak', 0.0):.0f} times that of guessing."
-    words["lr_why"] = why
-    words["lower_lr"] = lr * (factor or min(to_usual, 0.1))
-    # the trial with this factor amounts to the whole training
-    words["higher_lr"] = lr * (max(factor / 3, 3) if factor else min(max(to_usual, 10), 1e4))
-    words["momentum_option"] = "optimizer.betas [0.9,0.999]" if facts.get("has_betas") else "optimizer.momentum 0.9"
-    if facts.get("cycles_momentum"):
-        words["momentum_option"] = "lr_scheduler.max_momentum 0.95"
-    words["clip"] = facts.get("grad_norm_p90") or 1.0
-    words["loose_clip"] = max(words["clip"], 1.0)  # gradients are larger once something is learned
-    words["averaged"] = 1 / max(1 - (facts.get("momentum") or 0.0), 1e-9)
+def words(facts: Known) -> Known:
+    """Return facts and other numbers that ``causes.md`` names."""
+    lr, factor, clip = facts["lr"], facts.get("repair_factor"), facts.get("grad_norm_p90") or 1.0
+    to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / max(facts.get("update_ratio", 1e-3), 1e-9)))
+    momentum = "optimizer.betas [0.9,0.999]" if facts.get("has_betas") else "optimizer.momentum 0.9"
     rules = [
         f'{{method: kaiming_normal, layer: {each}, pattern: "*weight", arguments: {{nonlinearity: relu}}}}'
         for each in facts.get("layer_types") or ("Conv2d", "Linear")
     ]
-    words["init_why"] = "The first loss is far above that of guessing, although the inputs are normalised."
-    if (dead := facts.get("dead_at_start", 0.0)) > 0.5:
-        words["init_why"] = f"{dead:.0%} of the units are 0 for all images before training, and get no gradient."
+    if facts["dead_at_start"] > 0.5:
         rules.append('{method: constant, pattern: "*bias", arguments: {val: 0}}')
-    words["initializers"] = f"[{', '.join(rules)}]"
-    return words
+    texts = {key: ", ".join(map(str, each[:3])) if isinstance(each, list) else each for key, each in facts.items()}
+    texts |= {
+        "lower_lr": lr * (factor or min(to_usual, 0.1)),
+        # the trial with this factor amounts to the whole training
+        "higher_lr": lr * (max(factor / 3, 3) if factor else min(max(to_usual, 10), 1e4)),
+        "momentum_option": "lr_scheduler.max_momentum 0.95" if facts.get("cycles_momentum") else momentum,
+        "clip": clip,
+        "loose_clip": max(clip, 1.0),  # gradients are larger once something is learned
+        "initializers": f"[{', '.join(rules)}]",
+    }
+    return Known(texts)
 
 
-def healthy(limits: Range) -> str:
+def healthy(limits: Symptom) -> str:
     """Return the healthy range of a fact in words."""
-    return f"at {'most' if limits.healthy < limits.sick else 'least'} {limits.healthy:g}"
+    return f"at {'most' if limits.healthy < limits.ill else 'least'} {limits.healthy:g}: {limits.meaning}"
 
 
-def notes(facts: Facts) -> list[str]:
+def notes(facts: Known) -> list[str]:
     """Return what is worth knowing, but no alarm."""
     lines = []
-    if (images := facts.get("val_images")) and 98 / images**0.5 > 3:
-        points = f"{98 / images**0.5:.0f}"
-        lines.append(
-            f"{images} validation images: accuracy is known to within {points} points of 100; see --data.folds."
-        )
-    if facts.get("linear_z", 9.0) < 3:
+    if (points := 98 / max(facts["val_images"], 1) ** 0.5) > 3:
+        images = facts["val_images"]
+        lines.append(f"{images} validation images: accuracy is known to within {points:.0f} points; see --data.folds.")
+    if facts["linear_z"] < 3:
         lines.append("A linear classifier learns nothing from 8x8 pixels: check that labels belong to their images.")
     if facts.get("unused_names"):
         lines.append(f"Layers that forward does not use: {', '.join(facts['unused_names'][:3])}.")
-    if facts.get("end_of_peak", 0.0) > 0.5 and facts.get("planned_steps", 0) > 100:
+    if facts["end_of_peak"] > 0.5 and facts["planned_steps"] > 100:
         ends = f"The learning rate ends at {facts['end_of_peak']:.0%} of its peak"
         lines.append(f"{ends}; a schedule that falls to 0 usually gives better results.")
     if too_short(facts):
@@ -150,37 +151,43 @@ def terminal(result: dict[str, Any]) -> list[str]:
     """Return at most 15 lines about a result."""
     lines = []
     for alarm in result["alarms"]:
-        remedy = alarm["remedy"]
-        change = remedy.get("text") or f"--{remedy['option']} {_quoted(remedy['value'])}"
-        numbers = [
-            f"{name} {_number(value)}, healthy {alarm['healthy'][name]}" for name, value in alarm["evidence"].items()
-        ]
-        if alarm["now"] is not None:
-            numbers.insert(0, f"--{remedy['option']} {alarm['now']:g}")
+        name = alarm["cause"]
         lines += [
-            f"Alarm ({alarm['confidence']}): {alarm['cause']}",
+            f"Alarm ({alarm['confidence']}): {name}",
             f"  {alarm['says']}",
-            *(f"  Found      {each}" for each in numbers),
+            *("  Found      {}: {} ({}), healthy {}".format(*row) for row in evidence(alarm)),
             f"  Why        {alarm['why']}",
-            f"  Change     {change}",
+            f"  Change     {change(alarm)}",
             *([f"  Ruled out  {', '.join(alarm['ruled_out'][:6])}"] if alarm["ruled_out"] else []),
-            f"  If it is intended: --silence {alarm['cause']}",
+            f"  If it is intended: --silence {name}, or in fit --callbacks.doctor.silence '[{name}]'",
         ]
+    reasons: dict[str, list[str]] = {}
+    for name, _, reason in (each.removesuffix(")").partition(" (") for each in result["not_checked"]):
+        reasons.setdefault(reason, []).append(name)
     if not lines:
-        checked = len(CAUSES.keys() - {*result["not_checked"]})
-        lines.append(HEALTHY.format(checked) if result["verdict"] == "healthy" else TOO_EARLY)
-    for other in result["alternatives"]:
-        lines.append(f"Or ({other['confidence']}): {other['cause']}. {other['says']}")
+        unknown = CAUSES.keys() & {name for names in reasons.values() for name in names}
+        lines.append(HEALTHY.format(len(CAUSES) - len(unknown)) if result["verdict"] == "healthy" else TOO_EARLY)
+    lines += [f"Or ({other['confidence']}): {other['cause']}. {other['says']}" for other in result["alternatives"]]
     if not result["alarms"]:  # most others are consequences
         lines += [f"Note: {note}" for note in result["notes"][:3]]
-    first, more = result["not_checked"][:5], len(result["not_checked"]) - 5
-    lines.append(f"Not checked: {', '.join(first)}{f', and {more} more' if more > 0 else ''}.")
+    for reason, names in [*reasons.items()][:2]:
+        more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+        lines.append(f"Not checked ({reason}): {', '.join(names[:5])}{more}.")
     return lines
 
 
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
+def evidence(alarm: dict[str, Any]) -> list[list[str]]:
+    """Return the symptoms of an alarm, each with its number, what that means, and the healthy range."""
+    rows = []
+    for (name, value), text in zip(alarm["evidence"].items(), alarm["healthy"].values(), strict=True):
+        limit, _, meaning = text.partition(": ")
+        number = f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
+        rows.append([name.replace("_", " "), number, meaning, limit])
+    return rows
 
 
-def _quoted(value: str) -> str:
-    return f"'{value}'" if " " in value else value
+def change(alarm: dict[str, Any]) -> str:
+    """Return the remedy of an alarm, with the key of its option in YAML and the present value."""
+    remedy, now = alarm["remedy"], f", now {alarm['now']}" if alarm.get("now") is not None else ""
+    text = remedy.get("text") or "--{option} {}".format(shlex.quote(remedy["value"]), **remedy)
+    return f"{text} (in YAML {alarm['key']}{now})" if alarm.get("key") else str(text)

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from callbacks.tools.layers import hooked, network_of
 from callbacks.tools.outputs import Outputs
+from project.doctor.symptoms import Facts
 
-Facts = dict[str, Any]
 WARM_UP = 5  # steps of Adam after which a head of zeros has weights
 WARM_LR = 1e-3
 LARGE = 1000  # values in a tensor whose distribution is examined

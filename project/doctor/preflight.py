@@ -11,14 +11,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from callbacks.tools.facts import overrides
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
 from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
 from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
-from project.doctor.symptoms import SUM, symptoms
+from project.doctor.symptoms import SUM, Facts, symptoms
 from project.doctor.training_checks import (
+    FLOPS,
+    STEPS,
     Trial,
     batch_norm_images,
     flops_of,
@@ -28,7 +29,6 @@ from project.doctor.training_checks import (
     trial_facts,
 )
 
-Facts = dict[str, Any]
 IMAGES = 16  # of a trial
 QUICK, QUICK_GPU, LEAST = 4e9, 1e11, 4  # operations of a forward pass and fewest images when all shall take 2 seconds
 SECONDS = 12.0  # of this thread, after which no further trial begins; less affected by others than the time of day
@@ -80,7 +80,6 @@ class PreFlight(Callback):
             return
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
-        self.facts |= overrides(module, optimizer)
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
@@ -113,7 +112,8 @@ class PreFlight(Callback):
         # a sum over few images is smaller than over a batch
         scale = batch / len(images) if self.facts.get("loss_of_twice_the_batch", 1.0) > SUM else 1.0
         clip, by_value = trainer.gradient_clip_val, trainer.gradient_clip_algorithm == "value"
-        trial = Trial(module, optimizer, plan, images, targets, flops, scale, clip, by_value)
+        steps = int(min(max(FLOPS / (3 * flops * len(images)), STEPS[0]), STEPS[1]))  # fewer for a large network
+        trial = Trial(module, optimizer, plan, steps, images, targets, scale, clip, by_value)
         self._try("trial", lambda: trial_facts(trial, deadline, classes))
 
     def _try(self, name: str, check: Callable[[], Facts | Iterator[Facts] | None]) -> None:

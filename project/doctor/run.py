@@ -2,12 +2,13 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from atomic_files import write_atomically
 from project.doctor.causes import CAUSES
-from project.doctor.messages import report
+from project.doctor.messages import report, terminal
 from project.errors import RunError, did_you_mean
 from project.runs.config import CONFIG, load_config, setting
 from project.runs.metrics import PER_EPOCH, read_metrics
@@ -44,9 +45,9 @@ def read_facts(run: Path) -> dict[str, Any]:
     return facts
 
 
-def known_causes(names: Any) -> frozenset[str]:
-    """Return the names of causes to silence; raise RunError for an unknown one."""
-    known = frozenset(names)
+def known_causes(names: str | Sequence[str]) -> frozenset[str]:
+    """Return names of causes to silence, a list or with commas; raise RunError for an unknown one."""
+    known = frozenset(filter(None, names.split(",") if isinstance(names, str) else names))
     for name in known - CAUSES.keys():
         raise RunError(f"Expected causes of docs/doctor.md to silence, but got {name!r}.{did_you_mean(name, CAUSES)}")
     return known
@@ -58,10 +59,17 @@ def diagnose_run(run: Path, silenced: frozenset[str] = frozenset()) -> dict[str,
     Raises:
         RunError: The run has no facts, or its config silences an unknown cause.
     """
-    of_config = setting(load_config(run), "callbacks.doctor.init_args.silence") or []
-    result = report(read_facts(run), {}, silenced | known_causes(of_config))
+    config = load_config(run)
+    of_config = setting(config, "callbacks.doctor.init_args.silence") or []
+    result = report(read_facts(run), {}, silenced | known_causes(of_config), config)
     write_result(result, run / RESULT)
     return result
+
+
+def judge(run: Path, silenced: frozenset[str] = frozenset()) -> tuple[str | None, list[str]]:
+    """Write doctor.json of a run, and return the cause of its alarm, if there is one, and all of it in words."""
+    result = diagnose_run(run, silenced)
+    return next((alarm["cause"] for alarm in result["alarms"]), None), terminal(result)
 
 
 def write_result(result: dict[str, Any], path: Path) -> None:

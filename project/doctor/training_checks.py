@@ -14,12 +14,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from project.doctor.network_checks import copies, loss_of, use_batch_statistics
+from project.doctor.symptoms import Facts
 
-Facts = dict[str, Any]
 Plan = list[list[dict[str, Any]]]  # what a schedule sets in each group at each step
 SCHEDULED = ("lr", "momentum", "betas")
 MOST_STEPS = 100_000  # that a dry run takes
-FEW, MANY = 20, 100  # steps of a trial
+STEPS = 20, 100  # of a trial, at least and at most
 FLOPS = 3e11  # of a trial: some seconds on two cores
 LEARNS = 0.3  # of the loss that can be removed: a trial that removes more has learned
 FACTORS = (1 / 3, 0.1, 0.01, 1e-3, 1e-5, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e8)  # on the learning rate
@@ -56,7 +56,7 @@ def schedule_facts(plan: Plan) -> Facts:
     table = torch.tensor([[row["lr"] for row in rows] for rows in plan], dtype=torch.float64)
     peaks = table.amax(0)
     facts: Facts = {"planned_steps": len(plan)}
-    if len(plan) < FEW or not peaks.any():
+    if len(plan) < STEPS[0] or not peaks.any():
         return facts
     shape = (table[:, peaks > 0] / peaks[peaks > 0]).mean(1)
     return facts | {
@@ -75,60 +75,48 @@ def flops_of(twin: Any, images: Tensor) -> float:
 
 
 class Trial(NamedTuple):
-    """A training of copies for a few steps, always on the same images, with the planned rates in time lapse.
-
-    Attributes:
-        flops: Floating-point operations of a forward pass of one image.
-        scale: Factor on losses that are sums over a larger batch.
-        clip: Limit of the norm of gradients, or of their values.
-    """
+    """A training of copies for a few steps, always on the same images, with the planned rates in time lapse."""
 
     module: Any
     optimizer: Any
     plan: Plan
+    steps: int
     images: Tensor
     targets: Tensor
-    flops: float
-    scale: float
-    clip: float | None
-    by_value: bool
+    scale: float  # factor on losses that are sums over a larger batch
+    clip: float | None  # limit of the norm of gradients
+    by_value: bool  # or of their values
 
-    @property
-    def steps(self) -> int:
-        """Number of steps, fewer for a large network."""
-        return int(min(max(FLOPS / (3 * self.flops * len(self.images)), FEW), MANY))
+    def changed(self, factor: float = 1.0, **options: Any) -> "Trial":
+        """Return a trial with a factor on the learning rates, and other options of the optimizer."""
+        return self._replace(plan=[[row | options | {"lr": row["lr"] * factor} for row in rows] for rows in self.plan])
 
-    def run(self, factor: float = 1.0, adam: float | None = None, **change: Any) -> tuple[float, float]:
-        """Return which part of the loss was removed, -1 to 1, and the accuracy on the images at the end.
+    def by_adam(self, lr: float) -> "Trial":
+        """Return a trial with Adam instead of the optimizer."""
+        adam = torch.optim.Adam([each for each in self.module.parameters() if each.requires_grad], lr)
+        return self._replace(optimizer=adam, plan=[rows_of(adam.param_groups)], clip=None, scale=1.0)
 
-        Args:
-            factor: Factor on the learning rates.
-            adam: Learning rate of an Adam that replaces the optimizer.
-            change: Options of all groups to change; "clip" is the limit of gradients.
-        """
+    def run(self, enough: float = math.inf) -> tuple[float, float]:
+        """Return which part of the loss was removed, -1 to 1, and the accuracy on the images; ends if it is enough."""
         torch.manual_seed(0)
         module, optimizer = copies(self.module, self.optimizer)
         for each in module.modules():
             if isinstance(each, _DropoutNd):
                 each.eval()  # it would make the loss random and the first steps slow
-        clip, plan, scale = change.pop("clip", self.clip), self.plan, self.scale
-        if adam is not None:
-            optimizer = torch.optim.Adam([each for each in module.parameters() if each.requires_grad], adam)
-            clip, plan, scale = None, [rows_of(optimizer.param_groups)], 1.0
         losses: list[float] = []
         for step in range(self.steps):
-            for group, row in zip(optimizer.param_groups, plan[step * len(plan) // self.steps], strict=True):
-                group.update(row | {key: value for key, value in change.items() if key in group})
-                group["lr"] = row["lr"] * factor
+            rows = self.plan[step * len(self.plan) // self.steps]
+            for group, row in zip(optimizer.param_groups, rows, strict=True):
+                group.update(row)
             optimizer.zero_grad()
             loss = loss_of(module, self.images, self.targets)
             losses.append(float(loss))
-            if not math.isfinite(losses[-1]) or ((adam or factor > 1) and removed(losses) > ENOUGH):
+            if not math.isfinite(losses[-1]) or removed(losses) > enough:
                 break
-            (loss * scale).backward()
-            if clip:
+            (loss * self.scale).backward()
+            if self.clip:
                 limit = nn.utils.clip_grad_value_ if self.by_value else nn.utils.clip_grad_norm_
-                limit(module.parameters(), clip)
+                limit(module.parameters(), self.clip)
             optimizer.step()
         use_batch_statistics(module)
         with torch.no_grad():
@@ -153,7 +141,7 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
     yield {"trial_progress": progress, "trial_images": len(trial.images)}
     for lr in (1e-3, 1e-2):
         if best[0] < LEARNS and time.thread_time() < deadline:
-            best = max(best, trial.run(adam=lr))
+            best = max(best, trial.by_adam(lr).run(ENOUGH))
             yield {"adam_progress": best[0]}
     if classes and best[0] > 0.5:
         yield {"memorized": (best[1] - 1 / classes) / (1 - 1 / classes)}
@@ -161,14 +149,15 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
         return
     for name, usual, repair in (("clip", 0.0, 0.0), ("weight_decay", 0.01, 0.0), ("eps", 1e-6, 1e-8)):
         now = max(({"clip": trial.clip} | group).get(name) or 0.0 for group in trial.optimizer.param_groups)
-        repaired = max(trial.run(**{name: repair})[0], 0.0) if now > usual else 0.0
+        other = trial._replace(clip=None) if name == "clip" else trial.changed(**{name: repair})
+        repaired = max(other.run()[0], 0.0) if now > usual else 0.0
         yield {f"repair_{name}": repaired}
         if repaired > LEARNS:
             return
     for factor in FACTORS:
         if time.thread_time() > deadline:
             return
-        if trial.run(factor)[0] > LEARNS:
+        if trial.changed(factor).run(ENOUGH if factor > 1 else math.inf)[0] > LEARNS:
             yield {"repair_factor": factor, "lr_excess": max(1 / factor, 1.0)}
             if len(trial.plan) > 1:
                 yield {"lr_shortfall": factor * trial.steps / len(trial.plan) if factor > 1 else 0.0}
@@ -176,13 +165,12 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
     yield {"lr_excess": 1.0, "lr_shortfall": 0.0}
 
 
-def momentum_of(group: dict[str, Any]) -> float:
-    """Return the momentum of a group of any optimizer of torch."""
-    return float(group.get("momentum", group.get("betas", (0.0,))[0]))
-
-
 def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
     """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate."""
+
+    def momentum_of(group: dict[str, Any]) -> float:
+        return float(group.get("momentum", group.get("betas", (0.0,))[0]))
+
     decays = [0.0]
     for group, rows in zip(optimizer.param_groups, zip(*plan, strict=True), strict=True):
         peak = group | max(rows, key=lambda row: row["lr"])
@@ -190,13 +178,15 @@ def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
             # SGD adds decay to the gradient, so that its momentum accumulates it
             sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
             decays.append(peak["lr"] * peak.get("weight_decay", 0.0) * sums)
-    has_betas = any("betas" in group for group in optimizer.param_groups)
-    momentum = max(map(momentum_of, plan[len(plan) // 2]))
-    return {"momentum": momentum, "has_betas": has_betas, "decay_per_step": max(decays)}
+    return {
+        "momentum": max(map(momentum_of, plan[len(plan) // 2])),
+        "has_betas": any("betas" in group for group in optimizer.param_groups),
+        "cycles_momentum": any("base_momentum" in group for group in optimizer.param_groups),
+        "decay_per_step": max(decays),
+    }
 
 
 def batch_norm_images(module: Any, batch_size: int) -> float:
     """Return over how many images batch norm computes its statistics in training, unless over those of all ranks."""
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
-    own = [each for each in norms if not isinstance(each, nn.SyncBatchNorm)]
-    return float(batch_size) if own else math.inf
+    return math.inf if all(isinstance(each, nn.SyncBatchNorm) for each in norms) else float(batch_size)

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from project.doctor.messages import change, evidence
 from project.report.read import Run
 from project.report.tables import Table
 
@@ -50,10 +51,9 @@ def diagnosis(run: Run) -> Diagnosis | None:
         verdict, tables, figures = WORDS[result["verdict"]], [], []
         for alarm in result["alarms"]:
             verdict = f"{verdict} ({alarm['confidence']}): {alarm['says']}"
-            evidence = [[name, _number(value), alarm["healthy"][name]] for name, value in alarm["evidence"].items()]
             tables = [
                 Table("What to do", ["cause", alarm["cause"]], _words(alarm), "text"),
-                Table("Evidence", ["fact", "found", "healthy"], evidence, "text"),
+                Table("Evidence", ["symptom", "found", "meaning", "healthy"], evidence(alarm), "text"),
             ]
             figures = FIGURES.get(alarm["family"], CURVES)
         return Diagnosis(verdict, bool(tables), tables, figures, others + result["notes"], result["not_checked"])
@@ -61,12 +61,11 @@ def diagnosis(run: Run) -> Diagnosis | None:
 
 
 def _words(alarm: dict[str, Any]) -> list[list[str]]:
-    remedy, tried = alarm["remedy"], alarm["tried"]
-    change = remedy.get("text") or f"--{remedy['option']} {remedy['value']}"
-    rows = [["why", alarm["why"]], ["change", change], ["ruled out", ", ".join(alarm["ruled_out"][:MOST]) or "nothing"]]
+    tried = alarm["tried"]
+    rows = [
+        ["why", alarm["why"]],
+        ["change", change(alarm)],
+        ["ruled out", ", ".join(alarm["ruled_out"][:MOST]) or "nothing"],
+    ]
     rows += [["tried", tried["says"]]] if tried else []
     return [*rows, ["if it is intended", f"--callbacks.doctor.silence '[{alarm['cause']}]'"]]
-
-
-def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

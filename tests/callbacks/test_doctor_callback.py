@@ -17,12 +17,11 @@ from torchvision.transforms import v2
 from watching import fit
 
 from callbacks import Doctor
-from callbacks.tools.facts import overrides, series_facts, val_facts
+from callbacks.tools.facts import series_facts, val_facts
 from callbacks.tools.probes import probe, views
 from datamodules import ProgressiveResize, SampleDataModule
-from lightning_modules import ImageClassifier, Initializer, ParamGroup
+from lightning_modules import ImageClassifier, Initializer
 from lightning_modules.networks import LeNet
-from lightning_modules.optim import OneCycle
 from lightning_modules.weights.initializers import initialize
 from lightning_modules.weights.safe_load import load_safely
 from project.__main__ import main
@@ -104,7 +103,7 @@ def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sam
     nn.init.constant_(module.network.conv2.bias[:14], -1e3)
     facts = examine(module, sample_root)
     assert (facts["dead_layer"], facts["dead_share"]) == ("conv2", 0.875)
-    assert "saturated_share" not in facts
+    assert facts["saturated_share"] == 0
 
     class Saturated(nn.Sequential):
         def __init__(self, num_classes: int) -> None:
@@ -194,14 +193,6 @@ def test_labels_that_were_moved_from_one_class_to_another_are_found() -> None:
     assert facts_of_counts(counts, [115, 118, 120, 107])["moved_z"] < 2.5
 
 
-def test_options_that_groups_or_schedules_set_are_named() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
-    module = SimpleNamespace(groups=[SimpleNamespace(rule=ParamGroup("*", lr=0.2, options={"nesterov": True}))])
-    assert overrides(module, optimizer) == {"set_by_groups": ["lr", "nesterov"], "cycles_momentum": False}
-    OneCycle(optimizer, total_steps=10)
-    assert overrides(nn.Linear(1, 1), optimizer) == {"set_by_groups": [], "cycles_momentum": True}
-
-
 def test_the_remedy_for_dead_units_resets_weights_and_biases() -> None:
     alarm = report({"dead_at_start": 0.9}, {}, frozenset())["alarms"][0]
     rules = [Initializer(**rule) for rule in yaml.safe_load(alarm["remedy"]["value"])]
@@ -217,3 +208,16 @@ def test_a_validation_with_one_class_gives_no_facts_of_classes() -> None:
     trainer, module = SimpleNamespace(train_dataloader=None, global_step=200), SimpleNamespace(class_names=["a", "b"])
     doctor.on_validation_epoch_end(trainer, module)
     assert doctor.facts == {"batch_stat_acc": 0.5}
+
+
+def test_an_alarm_in_training_needs_two_judgements_in_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("callbacks.doctor.LogSnapshot", lambda trainer: SimpleNamespace(text=lambda *words: None))
+    doctor, causes = Doctor(), iter(["a", "b", None, "b", "b", "b"])
+    trainer: Any = SimpleNamespace(global_step=9)
+    doctor.judge = lambda run: (cause := next(causes), [f"Alarm: {cause}"])
+    assert [doctor._judge(trainer, tmp_path, False) for _ in range(5)] == [False] * 4 + [True]
+    assert capsys.readouterr().out == "Alarm: b\n"
+    assert doctor._judge(trainer, tmp_path, True)
+    assert not capsys.readouterr().out

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import ExponentialLR
 
 from project.cli.trial import TimeLapse
-from project.doctor.linear_checks import label_facts
+from project.doctor.data_checks import linear_facts
 from project.doctor.messages import report
 from project.doctor.training_checks import batch_norm_images
 
@@ -75,12 +75,12 @@ def test_linear_classifiers_show_wrong_labels_and_marks() -> None:
         return centers[targets] + torch.randn(count, 3, 64, generator=generator), targets
 
     (images, targets), val = split(500), split(300)
-    assert abs(label_facts(images, targets, *val)["linear_gap_z"]) < 2
+    assert abs(linear_facts(images, targets, *val)["linear_gap_z"]) < 2
     wrong = torch.where(torch.rand(500, generator=generator) < 0.4, (targets + 2) % 5, targets)
-    assert label_facts(images, wrong, *val)["linear_gap_z"] < -3
+    assert linear_facts(images, wrong, *val)["linear_gap_z"] < -3
     marked = torch.randn(500, 3, 64, generator=generator)
     marked[torch.arange(500), 0, targets] += 20
-    facts = label_facts(marked, targets, *val)
+    facts = linear_facts(marked, targets, *val)
     assert facts["linear_gap_z"] > 6
     assert facts["linear_skills"][1] < 0.3 * facts["linear_skills"][0]
 

@@ -1,12 +1,13 @@
 import pytest
 
-from project.doctor.treatment import FEW, LEAST_STEPS, Training, arms_of, judge, plan, treat
+from project.cli.trial import FEW, LEAST_STEPS, Result, arms_of, judge, steps_of, treat, try_remedy
+from project.errors import RunError
 
 REMEDY = {"option": "model.optimizer.weight_decay", "value": "0.0005"}
 
 
-def trained(score: float, steps: int = 100, seconds: float = 1.0) -> Training:
-    return Training(score, images=1000, lr=0.1, planned=100, steps=steps, seconds=seconds)
+def trained(score: float, steps: int = 100, seconds: float = 1.0) -> Result:
+    return Result(score, images=1000, lr=0.1, planned=100, steps=steps, seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -35,22 +36,26 @@ def test_a_remedy_that_lowers_the_learning_rate_has_no_control() -> None:
 
 def test_trainings_are_as_long_as_the_time_allows() -> None:
     first = trained(0.1, steps=FEW, seconds=1.0)  # a tenth of a second each, and one second around them
-    assert plan(first, 2.0, trainings=9, minutes=1)[0] == 54
-    assert plan(first, 2.0, trainings=9, minutes=5)[0] == first.planned
-    steps, needed = plan(first, 2.0, trainings=9, minutes=0.2)
-    assert steps < LEAST_STEPS
-    assert plan(first, 2.0, trainings=9, minutes=needed)[0] >= LEAST_STEPS
+    assert steps_of(first, 2.0, trainings=9, minutes=1) == 54
+    assert steps_of(first, 2.0, trainings=9, minutes=5) == first.planned
+    with pytest.raises(RunError, match=r"use --minutes 0\.8") as error:
+        steps_of(first, 2.0, trainings=9, minutes=0.2)
+    needed = float(str(error.value).rpartition(" ")[2])
+    assert steps_of(first, 2.0, trainings=9, minutes=needed) >= LEAST_STEPS
 
 
-def test_what_cannot_be_tried_is_reported() -> None:
-    def fails(options, seed, steps):
+def test_what_cannot_be_tried_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(args, options, seed, steps):
         if options:
             raise ValueError("no such option")
         return trained(0.1, steps=FEW, seconds=0.01)
 
-    assert treat(fails, {"text": "Look."}, 1, print)["says"] == "Not tried: the remedy is not an option."
-    assert treat(fails, REMEDY, 1, print)["says"] == "Not tried: ValueError: no such option."
-    assert "use --minutes" in treat(lambda *_: trained(0.1, FEW, 100.0), REMEDY, 1, print)["says"]
+    monkeypatch.setattr("project.cli.trial.train", fails)
+    assert try_remedy([], {"alarms": [{"remedy": {"text": "Look."}}]}, 1) == "Not tried: the remedy is not an option."
+    result = {"alarms": [{"remedy": REMEDY}]}
+    assert try_remedy([], result, 1) == "Not tried: ValueError: no such option."
+    assert result["alarms"][0]["tried"]["verdict"] == "not tried"
+    assert try_remedy([], {"alarms": []}, 1) == "Nothing to try: there is no alarm."
 
 
 def test_an_interrupt_ends_with_what_is_known() -> None:
@@ -63,5 +68,5 @@ def test_an_interrupt_ends_with_what_is_known() -> None:
             raise KeyboardInterrupt
         return trained(0.9 if options == {REMEDY["option"]: REMEDY["value"]} else 0.1, seconds=0.001)
 
-    tried = treat(train, REMEDY, 1, print)
+    tried = treat(train, REMEDY, 1)
     assert (tried["verdict"], tried["seeds"]) == ("confirmed", 2)
