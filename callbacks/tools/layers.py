@@ -30,9 +30,6 @@ def find_layers(
         patterns: Shell patterns of names, such as "stages.*.conv2".
         types: Types of the layers if there are no patterns.
         most: Maximum number of layers of these types, spread evenly.
-
-    Raises:
-        MisconfigurationException: A pattern matches no layer.
     """
     layers = {name: layer for name, layer in network_of(module).named_modules() if name}
     if patterns is None:

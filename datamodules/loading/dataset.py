@@ -97,9 +97,6 @@ class ImageDataset(Dataset):
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Raises:
-            DataError: A file is missing or not an image, or the transform fails.
         """
         seed, positions = batch
         images, targets = self.load(positions)

@@ -37,9 +37,6 @@ class OriginalsDataset(ImageDataset):
 
         Args:
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Raises:
-            DataError: A file is missing or not an image, or the transform fails or returns images of several sizes.
         """
         seed, positions = batch
         images: Tensor | None = None

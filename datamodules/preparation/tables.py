@@ -34,9 +34,6 @@ def find_tables(root: Path) -> dict[str, Path]:
     """Return the CSV file of each stage, such as ``train.csv``, in a folder or its only folder; empty without train.
 
     ``labels.csv`` is that of train.
-
-    Raises:
-        DataError: A stage has several.
     """
     tables: dict[str, Path] = {}
     for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -72,9 +69,6 @@ def divide_tables(
         seed: Seed of the split.
         columns: Names of the columns of paths and labels; by default, known ones.
         skip: Whether to exclude missing images instead of raising an error.
-
-    Raises:
-        DataError: A CSV file cannot be read, or has a wrong line, a missing image, or a label that train has not.
     """
     images, labels = Images(root), dict[str, dict[str, str]]()  # labels of files, by stage
     for stage in [stage for stage in STAGES if stage in tables]:

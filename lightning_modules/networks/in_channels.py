@@ -16,11 +16,7 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
-    """Adapt the first convolution of a network to images of some channels, and return the network.
-
-    Raises:
-        MisconfigurationException: The network has no convolution of three channels.
-    """
+    """Adapt the first convolution of a network to images of some channels, and return the network."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d) and layer.in_channels == 3:
             layer.weight = nn.Parameter(for_channels(layer.weight.detach(), channels))

@@ -100,11 +100,7 @@ def in_words(comparison: dict[str, list[str]]) -> str:
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
-    """Return the state_dict of a file, at the top level or under a key of ``NESTED``.
-
-    Raises:
-        MisconfigurationException: The file is missing or damaged, or does not contain a state_dict.
-    """
+    """Return the state_dict of a file, at the top level or under a key of ``NESTED``."""
     try:
         content = load_safely(file)
         for key in NESTED:

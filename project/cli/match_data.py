@@ -49,10 +49,6 @@ def match_data(
         resume: The checkpoint and its run.
         trained: Result of ``trained_data`` or ``normalization_of``.
         published: Published weights from which training starts.
-
-    Raises:
-        DataError: The data's own normalisation contradicts the checkpoint.
-        RunError: The data has other classes.
     """
     if trained.get("class_names") is not None:
         _check_classes(data, resume, trained["class_names"])

@@ -52,10 +52,6 @@ def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> flo
         classifier: On the CPU, in eval mode.
         kind: A format of ``WRITERS``.
         path: The file. It is written under another name, checked, and renamed.
-
-    Raises:
-        RunError: The network cannot be exported to this format, its probabilities differ by more than TOLERANCE, or a
-            package is missing.
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__

@@ -139,11 +139,7 @@ def _tests(folder: Path) -> list[Evaluation]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run, finished or not.
-
-    Raises:
-        RunError: The config is not YAML.
-    """
+    """Read a run, finished or not."""
     run = Run(folder, load_config(folder), read_result(folder)[0])
     for test in _tests(folder):
         if not test.is_old:

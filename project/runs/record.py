@@ -64,11 +64,7 @@ def seconds(run: Path) -> float:
 
 
 def check_not_running(run: Path) -> None:
-    """Check that no process trains a run.
-
-    Raises:
-        RunError: One does.
-    """
+    """Check that no process trains a run."""
     if state_of(run) == "running":
         info = read(run)
         raise RunError(f"Expected a run that is not running, but process {info['pid']} on {info['host']} trains {run}.")
@@ -84,9 +80,6 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
         run: Run directory.
         command: Command line, without ``python -m project``.
         facts: Further fields, such as ``seed`` and ``hardware``.
-
-    Raises:
-        RunError: Another process trains the run.
     """
     _locks[run.resolve()] = _acquire(run)
     before, timestamp = read(run), _timestamp()

@@ -26,10 +26,6 @@ def open_sweep(
         runs_dir: Directory of all runs.
         args: Options of ``fit``.
         dry_run: Check and print commands of ``fit``, and write nothing.
-
-    Raises:
-        RunError: The sweep does not exist, or has other settings.
-        SystemExit: A trial would fail.
     """
     folder = Path(name) if name not in (None, "last") else None
     if name == "last":
