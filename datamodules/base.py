@@ -153,7 +153,6 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of labels."""
         return len(self.class_names)
 
     @property
@@ -249,11 +248,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader("train", self.batch_transforms, **options)
 
     def val_dataloader(self) -> ImageLoader:
-        """Return batches in the order of ``val.txt``."""
         return self._loader("val", [])
 
     def test_dataloader(self) -> ImageLoader:
-        """Return batches in the order of ``test.txt``."""
         return self._loader("test", [])
 
     def _loader(self, split: str, transforms: Sequence[BatchTransform], **options: Any) -> ImageLoader:

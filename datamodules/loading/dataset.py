@@ -95,8 +95,7 @@ class ImageDataset(Dataset):
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 ``(N, C, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
-        Args:
-            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
+        ``batch`` is the seed of random transforms, and the positions, int64 ``(N,)``.
         """
         seed, positions = batch
         images, targets = self.load(positions)
@@ -131,7 +130,6 @@ class ImageDataset(Dataset):
             read_ahead(self.cache, rows.tolist(), nbytes)
 
     def paths(self, positions: Tensor) -> list[str]:
-        """Return the paths of images."""
         return paths_of(self.root, [self.files[position] for position in positions.tolist()])
 
     def to_device(self, device: torch.device) -> None:

@@ -79,7 +79,6 @@ class ImageLoader:
         self._workers: DataLoader | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self.global_batch)
         if self.drop_last and whole:
             return whole

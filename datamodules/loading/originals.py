@@ -33,11 +33,7 @@ class OriginalsDataset(ImageDataset):
         return self._read(*self.paths(place)), int(self.targets[place])
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images as the transform returns them, ``(N, C, H, W)``, and targets, int64 ``(N,)``.
-
-        Args:
-            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-        """
+        """Return images as the transform returns them, ``(N, C, H, W)``, and targets; see ``ImageDataset``."""
         seed, positions = batch
         images: Tensor | None = None
         with seeded(seed):

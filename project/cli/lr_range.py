@@ -94,12 +94,9 @@ def find_lr(args: list[str]) -> Path:
 
 
 def suggestion(factors: Sequence[float], smoothed: Sequence[float], lr: float | None) -> tuple[str, float | None]:
-    """Return a suggestion in words, and its factor; None if the losses allow none.
+    """Return a suggestion in words, and its factor, given factor and smoothed loss of each step.
 
-    Args:
-        factors: Factor of each step.
-        smoothed: Smoothed loss of each step.
-        lr: Learning rate that the factor multiplies.
+    The factor, which multiplies ``lr``, is None if the losses allow none.
     """
     losses = [value if math.isfinite(value) else math.inf for value in smoothed]
     if len(losses) < FIRST or losses[FIRST - 1] == math.inf:

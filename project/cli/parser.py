@@ -74,7 +74,6 @@ class Parser(LightningArgumentParser):
                 cfg.pop(key)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise UsageError instead of printing the usage and exiting."""
         raise UsageError(message) from ex
 
     def format_help(self, *args: Any) -> str:

@@ -51,7 +51,6 @@ class OverrideSettings(Callback):
             states[0]["state"] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Store the settings of the config."""
         if not trainer.optimizers:
             return
         groups = trainer.optimizers[0].param_groups

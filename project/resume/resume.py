@@ -164,7 +164,6 @@ def facts_of_weights(file: str) -> dict[str, Any]:
 
 
 def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, Any]:
-    """Return the content of a checkpoint."""
     if not Path(file).is_file():
         raise RunError(f"Expected a checkpoint at --ckpt_path, but {file} does not exist.")
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"

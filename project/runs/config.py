@@ -52,11 +52,7 @@ Dumper.add_multi_representer(float, lambda dumper, number: dumper.represent_floa
 
 
 def read_yaml(text: str, source: str = "the text") -> Any:
-    """Return the content of a YAML or JSON document.
-
-    Args:
-        text: The document.
-        source: Name of the document in error messages.
+    """Return the content of a YAML or JSON document, which is called ``source`` in error messages.
 
     Raises:
         RunError: A mapping contains a key twice, and PyYAML would keep only one of the values.

@@ -119,8 +119,7 @@ class Trials:
     def take(self) -> tuple[FrozenTrial, BinaryIO] | None:
         """Return a trial that no process runs, with its locked log: one that was killed, or else a new one.
 
-        Returns:
-            None if all trials are finished, or run by other processes.
+        It is None if all trials are finished, or run by other processes.
         """
         with locked(self.folder / LOCK):
             for trial in self.having(TrialState.RUNNING):
