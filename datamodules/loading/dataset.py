@@ -88,9 +88,9 @@ class ImageDataset(Dataset):
         return len(self.targets)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return an image as the transform returns it, or else uint8 ``(C, H, W)``, and its label; see ``load``."""
-        images, targets = self.load(torch.tensor([range(len(self))[position]]))
-        return images[0] if self.transform is None else self.transform(images[0]), int(targets[0])
+        """Return an image and its label as in a batch of its own with the seed 0."""
+        images, targets = self.__getitems__((0, torch.tensor([range(len(self))[position]])))
+        return images[0], int(targets[0])
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 ``(N, C, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
