@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lightning_modules.epoch_means import EpochMeans
 from lightning_modules.networks.build import build_network, library_function, output_shape
-from lightning_modules.networks.in_channels import for_channels
 from lightning_modules.optim.module import TrainableModule
 from lightning_modules.sharding import shard
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
@@ -138,7 +137,9 @@ class ImageModule(TrainableModule):
         weights, channels = published.load(self.hparams["image_size"]), len(self.mean)
         for tensor, own in self.network.state_dict().items():
             if own.ndim == 4 and own.shape[1] == channels != 3 and tensor in weights and weights[tensor].shape[1] == 3:
-                weights[tensor] = for_channels(weights[tensor], channels)
+                from timm.models import adapt_input_conv  # it takes a second
+
+                weights[tensor] = adapt_input_conv(channels, weights[tensor])
         return weights, published.name
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:
