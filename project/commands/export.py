@@ -14,7 +14,7 @@ def run(args: list[str]) -> Path:
     parser = LightParser(
         "export", "Write a run's classifier to a file that runs without this project.", with_checkpoint=True
     )
-    parser.add_argument("--format", required=True, choices=SUFFIXES, help="Format of the file.")
+    parser.add_argument("--format", required=True, choices=SUFFIXES, metavar="FORMAT", help=" or ".join(SUFFIXES))
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="A new file. Default: export/model.* in the run directory."
     )
