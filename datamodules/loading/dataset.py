@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 from datamodules.loading.read_ahead import LEAST, read_ahead
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
@@ -114,7 +114,7 @@ class ImageDataset(Dataset):
         if self.pixels is not None:
             rows = positions if self.rows is None else self.rows.index_select(0, positions)
             return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
-        errors: dict[int, DataError] | None = {} if self.skip_unreadable else None
+        errors: dict[int, ImageError] | None = {} if self.skip_unreadable else None
         pixels = read_images(self.paths(positions), self.size, self.resize, errors, channels=self.channels)
         images = torch.from_numpy(pixels)
         if errors:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 from datamodules.reading.decode import Resize, read_rgb
 from datamodules.reading.png import MAX_FILE, decode_pngs
 
@@ -15,7 +15,7 @@ def read_images(
     paths: Sequence[str],
     size: int,
     resize: Resize | None,
-    errors: dict[int, DataError] | None = None,
+    errors: dict[int, ImageError] | None = None,
     losses: dict[int, list[str]] | None = None,
     channels: int = 3,
 ) -> np.ndarray:
@@ -39,9 +39,9 @@ def read_images(
             pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost, channels)
             if pixels.shape[:2] != (size, size):
                 got = f"{path} has {pixels.shape[1]}x{pixels.shape[0]}"
-                raise DataError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
+                raise ImageError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
             images[position] = pixels.transpose(2, 0, 1)
-        except DataError as error:
+        except ImageError as error:
             if errors is None:
                 raise
             errors[position] = error

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
 from datamodules import ImageDataModule
-from datamodules.errors import DataError, ImageError
+from datamodules.errors import ImageError
 from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.loader import ImageLoader
 from datamodules.reading.read_images import read_images
@@ -138,8 +138,8 @@ def predict_files(
 
 def _problem(dataset: ImageDataset, position: int) -> str:
     """Return why a file could not be read."""
-    errors: dict[int, DataError] = {}
+    errors: dict[int, ImageError] = {}
     paths = dataset.paths(torch.tensor([position]))
     read_images(paths, dataset.size, dataset.resize, errors, channels=dataset.channels)
     error = errors.get(0)
-    return error.reason if isinstance(error, ImageError) else str(error or "is being changed")
+    return error.reason if error else "is being changed"
