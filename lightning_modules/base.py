@@ -37,7 +37,7 @@ class ImageModule(TrainableModule):
         width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
         initializers: Ordered rules for initialising parameters by layer and name; others keep the network's own values.
-        pretrained: Weights to start from: a file, see ``load_pretrained``; or the name of published weights of a
+        pretrained: Weights to start from: a file, see ``read_state_dict``; or the name of published weights of a
             network of torchvision or timm, such as "DEFAULT", see ``published_weights``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
         compile: Train with torch.compile: faster steps after the first, which may take a minute.

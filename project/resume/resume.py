@@ -158,7 +158,7 @@ def facts_of_weights(file: str) -> dict[str, Any]:
     """Return epoch, step and hyperparameters of a file of weights that is a checkpoint of Lightning, or else {}."""
     try:
         loaded = load_safely(file)
-    except LoadError:  # load_pretrained reports it
+    except LoadError:  # read_state_dict reports it
         return {}
     return {key: loaded[key] for key in FACTS} if isinstance(loaded, dict) and {*FACTS} <= loaded.keys() else {}
 
