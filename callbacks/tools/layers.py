@@ -50,9 +50,9 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i] for i in torch.linspace(0, len(items) - 1, most).round().int().tolist()]
 
 
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names as text, and the number of the others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def first_of(names: Sequence[str]) -> str:
+    """Return the first three names as text, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager
