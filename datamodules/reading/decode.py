@@ -83,7 +83,7 @@ def read_rgb(
             displayed, box = upright(image, MODES[channels], *(drafted[1][2:] if drafted else image.size))
             pixels = np.array(displayed if size is None else _fit(displayed, box, size, resize))
             return pixels.reshape(*pixels.shape[:2], channels)  # grey has two dimensions
-    except DataError:  # a missing package, which is no fault of the file
+    except DataError:  # a missing package, not a damaged file
         raise
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
