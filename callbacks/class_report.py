@@ -49,14 +49,7 @@ class ClassReport(PredictionCallback):
 
 
 def report(names: list[str], targets: Tensor, preds: Tensor, losses: Tensor) -> list[Row]:
-    """Return a row for each class.
-
-    Args:
-        names: Name of each class.
-        targets: True class of each image, int64 ``(N,)``.
-        preds: Predicted class of each image, int64 ``(N,)``.
-        losses: Loss of each image, float ``(N,)``, or NaN.
-    """
+    """Return a row for each class, from the class, the prediction and the loss (or NaN) of each image, ``(N,)``."""
     size = len(names)
     true, predicted = (torch.bincount(classes, minlength=size).double() for classes in (targets, preds))
     true[true == 0] = torch.nan  # scores of an absent class are undefined

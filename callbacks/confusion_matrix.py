@@ -45,10 +45,7 @@ class ConfusionMatrix(PredictionCallback):
 def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], percent: bool = False) -> Tensor:
     """Return a picture of a confusion matrix, uint8 ``(3, H, W)``; Matplotlib would take 20 times as long.
 
-    Args:
-        counts: Integers ``(classes, classes)``; rows are true classes, columns predicted classes.
-        class_names: Name of each class.
-        percent: Write the percentage of the images of a row into the cells instead of the number.
+    Rows of ``counts``, ``(classes, classes)``, are true classes. ``percent`` writes shares of a row into its cells.
     """
     size, names = len(class_names), short_names(class_names)
     has_numbers = size <= MOST_NUMBERS

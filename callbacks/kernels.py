@@ -14,11 +14,12 @@ from callbacks.tools.layers import find_layers
 from callbacks.tools.pictures import CELL, enlarge, grid, symmetric, to_bytes
 from callbacks.tools.transfer import to_cpu
 
+MOST_LAYERS = 24  # that are drawn, spread over the depth
 MOST_FRAMES = 100  # of the video, if max_epochs is known; with more epochs, it has every n-th
 
 
 class ConvolutionKernels(DrawingCallback):
-    """Draw the kernels of every 2-D convolution at the end of an epoch, from the trained weights, not their average.
+    """Draw the kernels of up to 24 2-D convolutions at the end of an epoch, from the trained weights, not the average.
 
     Grey is zero, white the largest weight of the layer by magnitude, black its negative. A layer with three input
     channels is also drawn in colour.
@@ -30,24 +31,20 @@ class ConvolutionKernels(DrawingCallback):
     Args:
         every_n_epochs: See ``DrawingCallback``; the video has every epoch, or 100 to 199 of them.
         max_channels: Maximum numbers of input and of output channels of a layer to draw, from the first.
-        max_layers: Maximum number of layers to draw, spread over the depth.
     """
 
     needs_network = True
 
-    def __init__(
-        self, every_n_epochs: PositiveInt | None = 10, max_channels: PositiveInt = 32, max_layers: PositiveInt = 24
-    ) -> None:
+    def __init__(self, every_n_epochs: PositiveInt | None = 10, max_channels: PositiveInt = 32) -> None:
         super().__init__(every_n_epochs)
         self.max_channels = max_channels
-        self.max_layers = max_layers
         self._frames: dict[int, Tensor] = {}  # kernels of the first convolution by epoch, as grey levels, uint8
 
     @rank_zero_only
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self.due(trainer)
-        layers = {} if self.silent else find_layers(pl_module, most=self.max_layers if due else 1)
+        layers = {} if self.silent else find_layers(pl_module, most=MOST_LAYERS if due else 1)
         # slice after scaling, so that grey and white are the same for all kernels, but before the transfer
         weights = {name: symmetric(layer.weight) for name, layer in layers.items()}
         shades = to_cpu({name: each[: self.max_channels, : self.max_channels] for name, each in weights.items()})

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.errors import DataError, first_few
 from datamodules.loading.dataset import ImageDataset, map_pixels
 from datamodules.loading.loader import ImageLoader
-from datamodules.loading.originals import TRAIN_NOT_ON_DEVICE, OriginalsDataset, check_size
+from datamodules.loading.originals import OriginalsDataset, check_size
 from datamodules.preparation.describe import DataFolder, Prepared
 from datamodules.preparation.index import Entries
 from datamodules.preparation.prepare_folder import prepare
@@ -153,7 +153,6 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of labels."""
         return len(self.class_names)
 
     @property
@@ -238,8 +237,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if stage == "fit":
             numbers = ", ".join(f"{len(entries)} {split}" for split, entries in prepared.entries.items())
             info = f"{self.num_classes} classes ({first_few(self.class_names)}) in {self.root}; images: {numbers}."
-            notes = [TRAIN_NOT_ON_DEVICE] if self.originals and self.cache == "device" else []
-            for line in [info, *prepared.stats.contrast_notes(), *notes]:
+            for line in [info, *prepared.stats.contrast_notes()]:
                 rank_zero_info(line)
 
     def train_dataloader(self) -> ImageLoader:
@@ -249,11 +247,9 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader("train", self.batch_transforms, **options)
 
     def val_dataloader(self) -> ImageLoader:
-        """Return batches in the order of ``val.txt``."""
         return self._loader("val", [])
 
     def test_dataloader(self) -> ImageLoader:
-        """Return batches in the order of ``test.txt``."""
         return self._loader("test", [])
 
     def _loader(self, split: str, transforms: Sequence[BatchTransform], **options: Any) -> ImageLoader:

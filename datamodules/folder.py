@@ -114,7 +114,6 @@ class FolderDataModule(ImageDataModule):
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared images; see ``prepare_data``."""
         if self._prepared is None:
             if not self.images.is_dir():
                 raise DataError(f"Expected a folder of images, but {self.images} does not exist, or is a file.")

@@ -32,11 +32,9 @@ class SampleDataModule(ImageDataModule):
 
     @property
     def split_settings(self) -> dict[str, Any]:
-        """Fractions and seed of the split."""
         return {"fractions": list(FRACTIONS), "seed": self.split_seed}
 
     def prepare_images(self) -> None:
-        """Write the digits as PNG files."""
         if not find_missing(self.root / "images", ["all"]):
             return
         from sklearn.datasets import load_digits  # takes a second, and only the first run needs it
@@ -48,7 +46,6 @@ class SampleDataModule(ImageDataModule):
         convert([ImageBatch("all", 0, pixels, digits.target)], self.root / "images", CLASS_NAMES, self.source())
 
     def make_split(self) -> Entries:
-        """Split the digits, stratified by class."""
         entries = list_converted(self.root / "images", "all")
         return dict(zip(STAGES, divide(entries, FRACTIONS, self.split_seed), strict=True))
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lightning_modules.epoch_means import EpochMeans
 from lightning_modules.networks.build import build_network, library_function, output_shape
-from lightning_modules.networks.in_channels import for_channels
 from lightning_modules.optim.module import TrainableModule
 from lightning_modules.sharding import shard
 from lightning_modules.weights.initializers import Initializer, initialize, initializer_table
@@ -38,7 +37,7 @@ class ImageModule(TrainableModule):
         width: First argument of the network: the size of its output, such as the number of classes.
         class_counts: Number of training images of each class.
         initializers: Ordered rules for initialising parameters by layer and name; others keep the network's own values.
-        pretrained: Weights to start from: a file, see ``load_pretrained``; or the name of published weights of a
+        pretrained: Weights to start from: a file, see ``read_state_dict``; or the name of published weights of a
             network of torchvision or timm, such as "DEFAULT", see ``published_weights``.
         channels_last: Use the NHWC memory format: faster convolutions on most hardware.
         compile: Train with torch.compile: faster steps after the first, which may take a minute.
@@ -138,7 +137,9 @@ class ImageModule(TrainableModule):
         weights, channels = published.load(self.hparams["image_size"]), len(self.mean)
         for tensor, own in self.network.state_dict().items():
             if own.ndim == 4 and own.shape[1] == channels != 3 and tensor in weights and weights[tensor].shape[1] == 3:
-                weights[tensor] = for_channels(weights[tensor], channels)
+                from timm.models import adapt_input_conv  # it takes a second
+
+                weights[tensor] = adapt_input_conv(channels, weights[tensor])
         return weights, published.name
 
     def log_training(self, count: int | Tensor, **means: Tensor) -> None:

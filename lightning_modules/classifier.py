@@ -61,7 +61,6 @@ class ImageClassifier(ImageModule):
         self.test_scores = MulticlassStatScores(len(class_names), average="none", validate_args=False)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
         images, targets = batch
         logits = self(images)
         loss, mean_loss = self.training_loss(logits, images, targets)
@@ -76,11 +75,9 @@ class ImageClassifier(ImageModule):
         return loss, per_image(self.loss, loss.detach(), len(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Evaluate a batch of validation images."""
         return self._evaluate("val", batch, self.val_acc)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Evaluate a batch of test images."""
         outputs = self._evaluate("test", batch, self.test_acc)
         self.test_scores.update(outputs["preds"], batch[1])
         return outputs

@@ -141,8 +141,10 @@ class _Thread:
         """Wait until all queued drawings are done, or, with ``at_once``, only for the one in progress."""
         if at_once and self._latest.cancel():
             rank_zero_warn("Queued drawings were cancelled, because the run was interrupted.")
-        self._pool.shutdown(cancel_futures=at_once)
-        sys.setswitchinterval(self._switch)
+        try:
+            self._pool.shutdown(cancel_futures=at_once)
+        finally:  # another Ctrl-C ends the wait
+            sys.setswitchinterval(self._switch)
 
 
 _threads: WeakKeyDictionary[Trainer, _Thread] = WeakKeyDictionary()

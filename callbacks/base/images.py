@@ -26,7 +26,6 @@ class ImageCallback(DrawingCallback):
 
     Args:
         images: Number of images, distributed evenly over the classes, or their positions in the validation set.
-        random: Whether to select other images in each epoch; it has no effect on positions.
         every_n_epochs: See ``DrawingCallback``.
     """
 
@@ -35,10 +34,9 @@ class ImageCallback(DrawingCallback):
     most_layers: int | None = None  # maximum number of layers of these types
     layers: Sequence[str] | None = None  # patterns of names, instead of types
 
-    def __init__(self, images: Images = 4, random: bool = False, every_n_epochs: PositiveInt | None = None) -> None:
+    def __init__(self, images: Images = 4, every_n_epochs: PositiveInt | None = None) -> None:
         super().__init__(every_n_epochs)
         self.images = images
-        self.random = random
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -76,7 +74,7 @@ class ImageCallback(DrawingCallback):
         if not hasattr(dataset, "__len__"):  # an iterable dataset: only this batch is available
             images, targets = batch
         else:
-            positions = self._positions(dataset, trainer.current_epoch)
+            positions = self._positions(dataset)
             if render := getattr(loader, "render", None):  # that of this project decodes the images together
                 images, targets = render(positions, 0)
             else:
@@ -85,11 +83,9 @@ class ImageCallback(DrawingCallback):
         images = images[:, 0] if images.ndim == 5 else images  # the first of several views of an image
         return images[:count], targets[:count]
 
-    def _positions(self, dataset: Any, epoch: int) -> Tensor:
+    def _positions(self, dataset: Any) -> Tensor:
         size = len(dataset)
         if isinstance(self.images, int):
-            if self.random:
-                return torch.randperm(size, generator=torch.Generator().manual_seed(epoch))[: self.images]
             return spread(getattr(dataset, "targets", None), size, self.images)
         if not self.images or max(self.images) >= size or min(self.images) < 0:  # also, an index error breaks CUDA
             raise MisconfigurationException(

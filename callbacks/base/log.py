@@ -101,7 +101,6 @@ class LogSnapshot:
             rows.writerows(lines)
 
     def text(self, tag: str, markdown: str) -> None:
-        """Log a text."""
         for writer in self.writers:
             writer.add_text(tag, markdown, self.step)
         self._send("add_text", tag, markdown)

@@ -32,7 +32,6 @@ class Histogram(NamedTuple):
 
     @property
     def rms(self) -> float:
-        """Root mean square."""
         return (self.sum_squares / self.num) ** 0.5 if self.num else float("nan")
 
     @property

@@ -23,16 +23,10 @@ def network_of(module: nn.Module) -> nn.Module:
 def find_layers(
     module: nn.Module, patterns: Sequence[str] | None = None, types: Any = nn.Conv2d, most: int | None = None
 ) -> Layers:
-    """Return layers of the network by name, from the first to the last.
+    """Return layers of the module's network by name, from the first to the last.
 
-    Args:
-        module: Module whose network is searched.
-        patterns: Shell patterns of names, such as "stages.*.conv2".
-        types: Types of the layers if there are no patterns.
-        most: Maximum number of layers of these types, spread evenly.
-
-    Raises:
-        MisconfigurationException: A pattern matches no layer.
+    They match shell patterns of names, such as "stages.*.conv2"; without patterns, they are of some types, and are
+    ``most`` at most, spread evenly.
     """
     layers = {name: layer for name, layer in network_of(module).named_modules() if name}
     if patterns is None:
@@ -56,9 +50,9 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[i] for i in torch.linspace(0, len(items) - 1, most).round().int().tolist()]
 
 
-def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names as text, and the number of the others."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def first_of(names: Sequence[str]) -> str:
+    """Return the first three names as text, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager

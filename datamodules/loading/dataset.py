@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 from datamodules.loading.read_ahead import LEAST, read_ahead
 from datamodules.preparation.describe import Prepared
 from datamodules.preparation.index import Entry
@@ -88,18 +88,14 @@ class ImageDataset(Dataset):
         return len(self.targets)
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return an image as the transform returns it, or else uint8 ``(C, H, W)``, and its label; see ``load``."""
-        images, targets = self.load(torch.tensor([range(len(self))[position]]))
-        return images[0] if self.transform is None else self.transform(images[0]), int(targets[0])
+        """Return an image and its label as in a batch of its own with the seed 0."""
+        images, targets = self.__getitems__((0, torch.tensor([range(len(self))[position]])))
+        return images[0], int(targets[0])
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 ``(N, C, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
-        Args:
-            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Raises:
-            DataError: A file is missing or not an image, or the transform fails.
+        ``batch`` is the seed of random transforms, and the positions, int64 ``(N,)``.
         """
         seed, positions = batch
         images, targets = self.load(positions)
@@ -118,7 +114,7 @@ class ImageDataset(Dataset):
         if self.pixels is not None:
             rows = positions if self.rows is None else self.rows.index_select(0, positions)
             return self.pixels.index_select(0, rows), self.targets.index_select(0, positions)
-        errors: dict[int, DataError] | None = {} if self.skip_unreadable else None
+        errors: dict[int, ImageError] | None = {} if self.skip_unreadable else None
         pixels = read_images(self.paths(positions), self.size, self.resize, errors, channels=self.channels)
         images = torch.from_numpy(pixels)
         if errors:
@@ -134,7 +130,6 @@ class ImageDataset(Dataset):
             read_ahead(self.cache, rows.tolist(), nbytes)
 
     def paths(self, positions: Tensor) -> list[str]:
-        """Return the paths of images."""
         return paths_of(self.root, [self.files[position] for position in positions.tolist()])
 
     def to_device(self, device: torch.device) -> None:

@@ -79,7 +79,6 @@ class ImageLoader:
         self._workers: DataLoader | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self.global_batch)
         if self.drop_last and whole:
             return whole
@@ -134,9 +133,6 @@ class ImageLoader:
         """Resume after the batches that were yielded before a checkpoint, with its seed.
 
         The number of devices may differ if the global batch size is the same.
-
-        Raises:
-            DataError: The checkpoint was saved within an epoch with another global batch size or other images.
         """
         before, now = (
             f"{each['images']} images in {each['batches']} batches of {each['batch_size'] * each['world_size']}"
@@ -215,9 +211,6 @@ def _shared(batch: Any) -> Any:
     """Return a batch, in a worker after moving it to shared memory.
 
     torch does so in a thread whose errors are lost: the main process would wait for the batch forever.
-
-    Raises:
-        DataError: There is not enough shared memory.
     """
     if get_worker_info() is not None:
         try:

@@ -12,8 +12,6 @@ from datamodules.preparation.index import Entry
 from datamodules.reading.random_crop import can_reduce, read_crop, read_pixels
 from datamodules.transforms.image import Transform, seeded, split_first
 
-TRAIN_NOT_ON_DEVICE = "--data.cache device keeps only images of val: --data.originals reads those of train from files."
-
 
 class OriginalsDataset(ImageDataset):
     """Images whose transform receives the original pixels, uint8 ``(C, H, W)``; ``load`` returns resized ones.
@@ -27,35 +25,12 @@ class OriginalsDataset(ImageDataset):
         self._crop: Any = first if can_reduce(first) else None
         self._rest = self.transform if self._crop is None else rest
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        """Return an image as the transform returns it, and its label."""
-        place = torch.tensor([range(len(self))[position]])
-        return self._read(*self.paths(place)), int(self.targets[place])
-
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images as the transform returns them, ``(N, C, H, W)``, and targets, int64 ``(N,)``.
-
-        Args:
-            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
-
-        Raises:
-            DataError: A file is missing or not an image, or the transform fails or returns images of several sizes.
-        """
+        """Return images as the transform returns them, ``(N, C, H, W)``, and targets; see ``ImageDataset``."""
         seed, positions = batch
-        images: Tensor | None = None
         with seeded(seed):
-            for place, path in enumerate(self.paths(positions)):
-                image = self._read(path)
-                if images is None:
-                    images = image.new_empty(len(positions), *image.shape)
-                if image.shape != images.shape[1:]:
-                    expected, got = (f"{shape[-1]}x{shape[-2]}" for shape in (images.shape, image.shape))
-                    raise DataError(
-                        f"{path}: Expected {expected} pixels from --data.train_transforms, as from other images, but "
-                        f"got {got}. Make every image {expected}."
-                    )
-                images[place] = image
-        return cast(Tensor, images), self.targets.index_select(0, positions)
+            images = torch.stack([self._read(path) for path in self.paths(positions)])
+        return images, self.targets.index_select(0, positions)
 
     def _read(self, path: str) -> Tensor:
         rest = cast(Transform, self._rest)

@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from rich.progress import track
 
 from atomic_files import write_atomically
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 from datamodules.preparation.statistics import channel_sums
 from datamodules.preparation.write_pngs import cores
 from datamodules.reading.decode import Resize
@@ -84,13 +84,13 @@ def scan(
     """
     paths = paths_of(root, files)
     sums, digests = np.empty((len(paths), 2, channels), np.int64), [b""] * len(paths)
-    unreadable: dict[int, DataError] = {}
+    unreadable: dict[int, ImageError] = {}
     losses: dict[str, list[str]] = {}
     each = max(1, CHUNK_BYTES // (channels * size * size))
 
     def read(start: int) -> np.ndarray:
         part = slice(start, start + each)
-        problems, lost = dict[int, DataError](), dict[int, list[str]]()
+        problems, lost = dict[int, ImageError](), dict[int, list[str]]()
         pixels = read_images(paths[part], size, resize, problems, lost, channels)
         sums[part] = channel_sums(pixels)
         digests[part] = [hashlib.sha256(image).digest()[:16] for image in pixels]

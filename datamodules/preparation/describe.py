@@ -91,7 +91,6 @@ class Prepared(NamedTuple):
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of images by stage and class."""
         return {stage: count_labels(part, self.class_names) for stage, part in self.entries.items()}
 
     @property
@@ -161,9 +160,7 @@ def describe(folder: DataFolder, listed: Entries, names: list[str], seed: int) -
 def verify(prepared: Prepared, before: DatasetInfo | None) -> None:
     """Read all image files again; raise DataError if their pixels are not those that ``dataset.json`` describes.
 
-    Args:
-        prepared: The prepared images.
-        before: Content of ``dataset.json`` before they were prepared; None if there was none.
+    ``before`` is its content before the preparation; None if there was none.
     """
     folder = prepared.folder
     known = (before.pixels if before else {}).get(folder.key(prepared.size), prepared.stats)

@@ -8,13 +8,9 @@ LEAST_STD = 0.01 / 255  # a hundredth of a grey level: fewer than one pixel in 1
 
 
 def channel_sums(images: np.ndarray) -> np.ndarray:
-    """Return the sum of the pixels of each image, and that of their squares, by channel.
+    """Return the sum of the pixels of each image, uint8 ``(N, C, H, W)``, and that of their squares, by channel.
 
-    Args:
-        images: uint8 ``(N, C, H, W)``.
-
-    Returns:
-        int64 ``(N, 2, C)``: exact, so that the sum over images does not depend on their order.
+    They are int64 ``(N, 2, C)``: exact, so that the sum over images does not depend on their order.
     """
     flat = images.reshape(*images.shape[:2], -1)
     squares = np.square(flat, dtype=np.uint16)  # 255 * 255 fits
@@ -22,12 +18,7 @@ def channel_sums(images: np.ndarray) -> np.ndarray:
 
 
 def channel_mean_std(sums: np.ndarray, pixels: int) -> tuple[list[float], list[float]]:
-    """Return the mean and population standard deviation of each channel, on the scale of 0 to 1.
-
-    Args:
-        sums: Sums of some images, see ``channel_sums``.
-        pixels: Number of pixels of each image.
-    """
+    """Return mean and population standard deviation of each channel, from 0 to 1, given ``channel_sums`` of images."""
     count = len(sums) * pixels
     totals, squares = sums.sum(0).tolist()
     mean = [total / count / 255 for total in totals]

@@ -6,6 +6,8 @@ import os
 import numpy as np
 from PIL import Image
 
+from datamodules.errors import DataError
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and BigTIFF, in either byte order
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs, it also raises, or continues after
@@ -18,16 +20,14 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def read_bands(path: str | os.PathLike[str], channels: int) -> list[Image.Image]:
-    """Return the channels of a TIFF as grey images of 8 bits; they may be interleaved, in planes or in pages.
-
-    Raises:
-        ValueError: The file has another number of channels, floats, signed or 32-bit integers, or too many pixels.
-        ImportError: tifffile is not installed.
-    """
+    """Return the channels of a TIFF as grey images of 8 bits; they may be interleaved, in planes or in pages."""
     try:
         import tifffile
     except ImportError as error:
-        raise ImportError("a TIFF of four or more channels needs tifffile: python -m pip install tifffile") from error
+        raise DataError(
+            "Expected the package tifffile for a TIFF of four or more channels, but it is not installed. Install it: "
+            "python -m pip install tifffile"
+        ) from error
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         if series.size > 2 * (Image.MAX_IMAGE_PIXELS or series.size):  # Pillow's limit

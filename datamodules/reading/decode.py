@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from datamodules.errors import ImageError
+from datamodules.errors import DataError, ImageError
 from datamodules.reading.bands import is_tiff, read_bands
 
 Resize = Literal["crop", "pad", "squash"]
@@ -83,6 +83,8 @@ def read_rgb(
             displayed, box = upright(image, MODES[channels], *(drafted[1][2:] if drafted else image.size))
             pixels = np.array(displayed if size is None else _fit(displayed, box, size, resize))
             return pixels.reshape(*pixels.shape[:2], channels)  # grey has two dimensions
+    except DataError:  # a missing package, not a damaged file
+        raise
     except Exception as error:  # Pillow's plugins can raise any exception on a damaged file
         raise _complaint(path, error) from error
 

@@ -33,15 +33,9 @@ def encode_pngs(pixels: np.ndarray) -> list[bytes]:
 
 
 def decode_pngs(contents: Sequence[bytes]) -> np.ndarray | None:
-    """Return the pixels of files that ``encode_pngs`` wrote or None if any file is another one.
+    """Return the pixels, uint8 ``(N, H, W, 3)``, of files of one size that ``encode_pngs`` wrote.
 
-    It returns None for a damaged file as well, and a general decoder reports the problem.
-
-    Args:
-        contents: Contents of the files; images of one size.
-
-    Returns:
-        uint8 ``(N, H, W, 3)``.
+    It returns None if any file is another one or damaged, and a general decoder reports the problem.
     """
     if len(contents[0]) <= PIXELS or len({len(content) for content in contents}) > 1:
         return None

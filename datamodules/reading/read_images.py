@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.errors import DataError
+from datamodules.errors import ImageError
 from datamodules.reading.decode import Resize, read_rgb
 from datamodules.reading.png import MAX_FILE, decode_pngs
 
@@ -15,7 +15,7 @@ def read_images(
     paths: Sequence[str],
     size: int,
     resize: Resize | None,
-    errors: dict[int, DataError] | None = None,
+    errors: dict[int, ImageError] | None = None,
     losses: dict[int, list[str]] | None = None,
     channels: int = 3,
 ) -> np.ndarray:
@@ -28,9 +28,6 @@ def read_images(
         errors: Receives the position of each file that cannot be read, whose pixels are then black.
         losses: Receives for each position the keys of ``decode.LOSSES`` that apply to the file.
         channels: Number of channels to which images are converted, see ``read_rgb``.
-
-    Raises:
-        DataError: A file is missing, not an image or of another size, and ``errors`` is None.
     """
     pixels = _read_own(paths) if channels == 3 else None
     if pixels is not None and pixels.shape[1:3] == (size, size):
@@ -42,9 +39,9 @@ def read_images(
             pixels = read_rgb(path, None if resize is None else size, resize or "crop", lost, channels)
             if pixels.shape[:2] != (size, size):
                 got = f"{path} has {pixels.shape[1]}x{pixels.shape[0]}"
-                raise DataError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
+                raise ImageError(f"Expected images of {size}x{size} pixels, but {got}. Set --data.image_size.")
             images[position] = pixels.transpose(2, 0, 1)
-        except DataError as error:
+        except ImageError as error:
             if errors is None:
                 raise
             errors[position] = error

@@ -6,7 +6,7 @@ Operations and strengths are those of torchvision, which are not the same in bot
 from functools import partial
 
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -29,6 +29,7 @@ OTHERS = {
     "Equalize": color.equalize,
 }
 OPERATIONS = ("Identity", *GEOMETRIC, *CHANGES, *OTHERS)
+BINS = 31  # strengths, from none to the strongest
 Params = tuple[Tensor, Tensor]
 
 
@@ -39,22 +40,18 @@ class TrivialAugmentWide:
     State-of-the-Art Data Augmentation", 2021, https://arxiv.org/abs/2103.10158.
 
     Args:
-        num_magnitude_bins: Number of strengths, from none to the strongest.
         interpolation: "nearest" or "bilinear".
         fill: Value of pixels outside the image, on the scale of the images; one number, or one for each channel.
     """
 
-    def __init__(
-        self, num_magnitude_bins: PositiveInt = 31, interpolation: Interpolation = "nearest", fill: Fill = None
-    ) -> None:
-        self.num_magnitude_bins = _at_least_two(num_magnitude_bins)
+    def __init__(self, interpolation: Interpolation = "nearest", fill: Fill = None) -> None:
         self.interpolation = interpolation
         self.fill = fill
 
     def make_params(self, images: Tensor, draw: BatchContext) -> Params:
         """Draw the position of each image's operation in ``OPERATIONS``, and its magnitude, ``(N,)``."""
-        bins = torch.randint(self.num_magnitude_bins, images.shape[:1], generator=draw.generator, device=images.device)
-        strengths = _strengths(self.num_magnitude_bins, 0.99, (32, 32), 135, 0.99, 6, images.device)
+        bins = torch.randint(BINS, images.shape[:1], generator=draw.generator, device=images.device)
+        strengths = _strengths(0.99, (32, 32), 135, 0.99, 6, images.device)
         return _draw(strengths, bins, images, draw)
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
@@ -70,8 +67,7 @@ class RandAugment:
 
     Args:
         num_ops: Number of operations, one after the other.
-        magnitude: Their strength, from 0 to below ``num_magnitude_bins``.
-        num_magnitude_bins: Number of strengths, from none to the strongest.
+        magnitude: Their strength, from 0 to 30.
         interpolation: "nearest" or "bilinear".
         fill: Value of pixels outside the image, on the scale of the images; one number, or one for each channel.
     """
@@ -80,13 +76,11 @@ class RandAugment:
         self,
         num_ops: NonNegativeInt = 2,
         magnitude: NonNegativeInt = 9,
-        num_magnitude_bins: PositiveInt = 31,
         interpolation: Interpolation = "nearest",
         fill: Fill = None,
     ) -> None:
-        self.num_magnitude_bins = _at_least_two(num_magnitude_bins)
-        if magnitude >= num_magnitude_bins:
-            raise DataError(f"Expected a magnitude below num_magnitude_bins ({num_magnitude_bins}), got {magnitude}.")
+        if magnitude >= BINS:
+            raise DataError(f"Expected a magnitude below {BINS} for RandAugment, but got {magnitude}.")
         self.num_ops = num_ops
         self.magnitude = magnitude
         self.interpolation = interpolation
@@ -95,7 +89,7 @@ class RandAugment:
     def make_params(self, images: Tensor, draw: BatchContext) -> list[Params]:
         """Draw, for each of ``num_ops``, what ``TrivialAugmentWide.make_params`` does."""
         shifts = 150 / 331 * images.shape[-1], 150 / 331 * images.shape[-2]
-        strengths = _strengths(self.num_magnitude_bins, 0.3, shifts, 30, 0.9, 4, images.device)
+        strengths = _strengths(0.3, shifts, 30, 0.9, 4, images.device)
         bins = torch.full(images.shape[:1], self.magnitude, device=images.device)
         return [_draw(strengths, bins, images, draw) for _ in range(self.num_ops)]
 
@@ -107,19 +101,13 @@ class RandAugment:
 
 
 def _strengths(
-    bins: int,
-    shear: float,
-    shifts: tuple[float, float],
-    degrees: float,
-    change: float,
-    bits: int,
-    device: torch.device,
+    shear: float, shifts: tuple[float, float], degrees: float, change: float, bits: int, device: torch.device
 ) -> Tensor:
-    """Return the magnitudes of each operation, ``(operations, bins)``: 0 for those that have none."""
+    """Return the magnitudes of each operation, ``(operations, BINS)``: 0 for those that have none."""
     limits = dict(zip(GEOMETRIC, (shear, shear, *shifts, degrees), strict=True)) | dict.fromkeys(CHANGES, change)
-    rows = {name: torch.linspace(0, limits.get(name, 0), bins, device=device) for name in OPERATIONS}
-    rows["Posterize"] = (8 - torch.arange(bins, device=device) / ((bins - 1) / bits)).round()  # remaining bits
-    rows["Solarize"] = torch.linspace(1, 0, bins, device=device)
+    rows = {name: torch.linspace(0, limits.get(name, 0), BINS, device=device) for name in OPERATIONS}
+    rows["Posterize"] = (8 - torch.arange(BINS, device=device) / ((BINS - 1) / bits)).round()  # remaining bits
+    rows["Solarize"] = torch.linspace(1, 0, BINS, device=device)
     return torch.stack(list(rows.values()))
 
 
@@ -153,9 +141,3 @@ def _apply(
         change = partial(adjust, white=white, whole=whole)
         images = update(images, operations == OPERATIONS.index(name), change, factors)
     return images
-
-
-def _at_least_two(bins: int) -> int:
-    if bins < 2:
-        raise DataError(f"Expected at least 2 num_magnitude_bins, got {bins}.")
-    return bins

@@ -17,27 +17,19 @@ Params = dict[str, Tensor]
 
 
 class RandomRotation:
-    """Rotate images counter-clockwise by random angles.
+    """Rotate images counter-clockwise by random angles around their centre.
 
-    Equivalent to torchvision's ``v2.RandomRotation`` without ``expand``.
+    Equivalent to torchvision's ``v2.RandomRotation`` without ``expand`` and ``center``.
 
     Args:
         degrees: Range of the angles; a number x stands for -x to x.
         interpolation: "nearest" or "bilinear".
-        center: Pixel that stays in its place, (x, y) from the upper left corner; by default the centre.
         fill: Value of pixels outside the image, on the scale of the images; one number, or one for each channel.
     """
 
-    def __init__(
-        self,
-        degrees: float | Range,
-        interpolation: Interpolation = "nearest",
-        center: Range | None = None,
-        fill: Fill = 0,
-    ) -> None:
+    def __init__(self, degrees: float | Range, interpolation: Interpolation = "nearest", fill: Fill = 0) -> None:
         self.degrees = _around_zero("degrees", degrees)
         self.interpolation = interpolation
-        self.center = center
         self.fill = fill
 
     def make_params(self, images: Tensor, draw: BatchContext) -> Params:
@@ -47,14 +39,14 @@ class RandomRotation:
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         angle = self.make_params(images, draw)["angle"]
         zero = torch.zeros_like(angle)
-        maps = affine_maps(images, -angle, (zero, zero), zero + 1, (zero, zero), self.center)
+        maps = affine_maps(-angle, (zero, zero), zero + 1, (zero, zero))
         return sample(images.clone(), maps, self.interpolation, self.fill), targets
 
 
 class RandomAffine:
-    """Rotate, translate, scale and shear images by random amounts.
+    """Rotate, translate, scale and shear images by random amounts, around their centre.
 
-    Equivalent to torchvision's ``v2.RandomAffine``.
+    Equivalent to torchvision's ``v2.RandomAffine`` without ``center``.
 
     Args:
         degrees: Range of the clockwise angles; a number x stands for -x to x.
@@ -64,7 +56,6 @@ class RandomAffine:
             for -x to x along x.
         interpolation: "nearest" or "bilinear".
         fill: Value of pixels outside the image, on the scale of the images; one number, or one for each channel.
-        center: Pixel around which images are turned, (x, y) from the upper left corner; by default the centre.
     """
 
     def __init__(
@@ -75,7 +66,6 @@ class RandomAffine:
         shear: float | Range | tuple[float, float, float, float] | None = None,
         interpolation: Interpolation = "nearest",
         fill: Fill = 0,
-        center: Range | None = None,
     ) -> None:
         self.degrees = _around_zero("degrees", degrees)
         self.translate = translate or (0, 0)
@@ -87,7 +77,6 @@ class RandomAffine:
         self.shear = [_around_zero("shear", each) for each in shears]
         self.interpolation = interpolation
         self.fill = fill
-        self.center = center
 
     def make_params(self, images: Tensor, draw: BatchContext) -> Params:
         """Draw angle and shears in degrees, shifts in whole pixels, and the factor of the size, each ``(N,)``."""
@@ -104,31 +93,22 @@ class RandomAffine:
 
     def __call__(self, images: Tensor, targets: Tensor, draw: BatchContext) -> Batch:
         angle, x, y, scale, shear_x, shear_y = self.make_params(images, draw).values()
-        maps = affine_maps(images, angle, (x, y), scale, (shear_x, shear_y), self.center)
+        maps = affine_maps(angle, (x, y), scale, (shear_x, shear_y))
         return sample(images.clone(), maps, self.interpolation, self.fill), targets
 
 
-def affine_maps(
-    images: Tensor,
-    angle: Tensor,
-    translate: tuple[Tensor, Tensor],
-    scale: Tensor,
-    shear: tuple[Tensor, Tensor],
-    center: Range | None,
-) -> Tensor:
+def affine_maps(angle: Tensor, translate: tuple[Tensor, Tensor], scale: Tensor, shear: tuple[Tensor, Tensor]) -> Tensor:
     """Return the maps from places in the results to places in the images, ``(N, 2, 3)``.
 
     Places are in pixels, (x, y, 1) from the centre of the image. A map inverts a translation after a rotation after a
     scaling after a shear along y after one along x. Arguments are those of torchvision's ``affine``, as ``(N,)``.
     """
-    x, y = (0, 0) if center is None else (at - side / 2 for at, side in zip(center, images.shape[:-3:-1], strict=True))
     turn, shear_x, shear_y = angle.deg2rad(), shear[0].deg2rad().tan(), shear[1].deg2rad()
     a, c = (turn - shear_y).cos() / shear_y.cos(), (turn - shear_y).sin() / shear_y.cos()
     b, d = -a * shear_x - turn.sin(), turn.cos() - c * shear_x
     inverse = torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / scale.view(-1, 1, 1)
-    fixed = torch.stack([torch.full_like(scale, x), torch.full_like(scale, y)], 1)
     # a sum of products, because a matrix product may be rounded to TF32
-    offset = fixed - (inverse * (fixed + torch.stack(translate, 1))[:, None]).sum(2)
+    offset = -(inverse * torch.stack(translate, 1)[:, None]).sum(2)
     return torch.cat([inverse, offset[..., None]], 2)
 
 

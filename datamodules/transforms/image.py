@@ -37,11 +37,8 @@ def compose(transforms: Sequence[ImageTransform], channels: int = 3) -> Transfor
     or a NumPy array ``(H, W, C)`` becomes a tensor, and grey becomes C equal channels. Several images, such as those of
     FiveCrop, become a stack of views ``(V, C, H, W)``; later transforms are applied to each view separately.
 
-    Args:
-        transforms: From torchvision (``ToTensor`` of version 1 accepts a tensor here) or any function of an image.
-        channels: Number of channels C.
-
-    The composed transform raises DataError if one of them fails, or if the last one does not return an image.
+    Transforms are torchvision's (``ToTensor`` of version 1 accepts a tensor here) or any function of an image. The
+    composition raises DataError if one of them fails, or if the last one does not return an image.
     """
     return partial(_apply, [TO_TENSOR if type(each) is v1.ToTensor else each for each in transforms], channels)
 

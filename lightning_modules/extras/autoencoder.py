@@ -39,17 +39,14 @@ class Autoencoder(ImageModule):
             )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
         loss, mean = self._compare(batch[0])
         self.log_training(len(batch[0]), loss=mean)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Evaluate a batch of validation images."""
         self.log_mean("val/loss", self._compare(batch[0])[1], len(batch[0]), prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Evaluate a batch of test images."""
         self.log_mean("test/loss", self._compare(batch[0])[1], len(batch[0]))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -71,7 +71,6 @@ class MetricLearner(ImageModule):
         return self._scale(super().forward(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of the pairs or triplets of a batch."""
         images, targets = batch
         if targets.is_floating_point():
             raise MisconfigurationException(
@@ -84,25 +83,20 @@ class MetricLearner(ImageModule):
         return mean
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Collect the embeddings of a batch of validation images."""
         self.val_acc.update(self._embed(batch[0]), batch[1])
         self.log("val/acc", self.val_acc, prog_bar=True)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Collect the embeddings of a batch of test images."""
         self.test_acc.update(self._embed(batch[0]), batch[1])
         self.log("test/acc", self.test_acc)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the embeddings of a batch of images."""
         return self._embed(batch[0])
 
     def mined_losses(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses of the mined pairs or triplets of a batch, and which of them are valid, both ``(P,)``.
 
-        Args:
-            embeddings: Float ``(N, embedding_size)``.
-            targets: Class of each, int64 ``(N,)``.
+        ``embeddings`` are float ``(N, embedding_size)``, ``targets`` int64 ``(N,)``.
         """
         if isinstance(self.loss, PAIR_LOSSES):
             first, second, signs = all_pairs(targets)

@@ -27,7 +27,6 @@ class NearestNeighborAccuracy(Metric):
         self.targets.append(targets)
 
     def compute(self) -> Tensor:
-        """Return the accuracy, from 0 to 1."""
         embeddings, targets = dim_zero_cat(self.embeddings), dim_zero_cat(self.targets)
         right = torch.zeros((), device=targets.device)
         # matrix products are seven times as fast on a CPU, but a GPU may compute them with the low precision of TF32

@@ -72,10 +72,7 @@ class Airbench(nn.Module):
     def whiten(self, images: Tensor) -> None:
         """Set the first layer's weights so that its outputs are uncorrelated, with variance 1, or less for noise.
 
-        Each filter is used together with its negative.
-
-        Args:
-            images: Normalised training images, float ``(N, C, H, W)``; a few thousand are enough.
+        Each filter is used together with its negative. A few thousand normalised training images are enough.
         """
         weight = self.whitening.weight
         count = len(weight) // 2

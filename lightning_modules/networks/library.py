@@ -12,8 +12,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from lightning_modules.networks.in_channels import set_in_channels
-
 LARGE_ENOUGH = 112  # pixels: networks for ImageNet divide the side by 32, so 112 pixels end as 4x4
 TIMM = "timm:"  # before the name of a network of timm
 
@@ -65,11 +63,7 @@ class ZooNetwork(nn.Module):
 
 
 def build(path: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
-    """Build a network, without the auxiliary heads of GoogLeNet and Inception, which return several outputs.
-
-    Raises:
-        MisconfigurationException: There is no such function, or it does not return a network.
-    """
+    """Build a network, without the auxiliary heads of GoogLeNet and Inception, which return several outputs."""
     try:
         network = create(path, arguments, image_size)
         if getattr(network, "aux_logits", False):
@@ -118,6 +112,21 @@ def _similar(path: str, error: Exception) -> str:
 
         names = timm.list_models()
     return ", ".join(get_close_matches(path.removeprefix(TIMM).rpartition(".")[2], names, 3)) or "none"
+
+
+def set_in_channels(network: nn.Module, channels: int) -> nn.Module:
+    """Adapt the first convolution of a network to images of some channels, as timm does, and return the network."""
+    from timm.models import adapt_input_conv  # it takes a second
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.in_channels == 3:
+            layer.weight = nn.Parameter(adapt_input_conv(channels, layer.weight.detach()))
+            layer.in_channels = channels
+            return network
+    raise MisconfigurationException(
+        f"Expected a network that begins with a convolution of 3 channels, which can be adapted to {channels}, but "
+        f"{type(network).__name__} has none. Use another network, or --data.channels 3."
+    )
 
 
 def adapt(network: nn.Module, size: int, channels: int = 3) -> tuple[nn.Module, list[str]]:

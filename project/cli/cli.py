@@ -103,7 +103,6 @@ class CLI(LightningCLI):
         return {command: commands[command] for command in COMMANDS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of this project."""
         add_options(parser, self.callback_names, lambda: self.trained)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -197,7 +196,6 @@ class CLI(LightningCLI):
         print_metrics(self.trainer.test(verbose=False, **kwargs), verbose)
 
     def after_validate(self) -> None:
-        """Write and print the results."""
         self.files.write_results(self.trainer.callback_metrics)
         self._finish(report=self.subcommand == "test")
 

@@ -25,13 +25,7 @@ def data_parser(command: str) -> Parser:
 
 
 def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, Any]:
-    """Return the DataModule that a command line describes, and all its options.
-
-    Raises:
-        RunError: The data of a run whose config is given does not exist.
-        UsageError: The command line cannot be parsed.
-        ValueError: The seed is out of range.
-    """
+    """Return the DataModule that a command line describes, and all its options."""
     options = parse(parser, args)
     check_data(options)
     if options.seed_everything is not False:

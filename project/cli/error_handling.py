@@ -54,10 +54,7 @@ def is_of_use(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def report_errors(args: list[str]) -> Iterator[None]:
-    """Print an error for the user, and exit. Warnings that no user can act on are hidden.
-
-    Args:
-        args: Command line that the errors are about.
+    """Print an error of a command line, and exit. Warnings that no user can act on are hidden.
 
     Raises:
         SystemExit: With code 2 for a user error, printed in one line; with code 1 for any other error, printed with the
@@ -88,9 +85,6 @@ def report_errors(args: list[str]) -> Iterator[None]:
 @contextmanager
 def raise_errors(args: list[str]) -> Iterator[None]:
     """Raise errors in a program of the user's; ``report_errors`` does the same for the command line.
-
-    Args:
-        args: Command line that the errors are about.
 
     Raises:
         RunError: For a user error, with the message that the command line prints. Other errors are not changed.

@@ -55,12 +55,7 @@ def short_traceback(error: BaseException) -> str:
 
 
 def parser_message(message: str, args: list[str]) -> str:
-    """Return an error message of jsonargparse in one line, with the closest valid name.
-
-    Args:
-        message: The message.
-        args: Command line that it is about.
-    """
+    """Return an error message of jsonargparse about a command line in one line, with the closest valid name."""
     if match := re.search(r"Expected each key once.*", message):  # in a file that a config names
         return match[0]
     if re.search(UNKNOWN_KEY, message):

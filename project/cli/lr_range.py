@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,7 +18,6 @@ from project.cli.cli import CLI, run
 from project.cli.match_data import match_data
 from project.cli.progress import Progress
 from project.errors import RunError
-from project.resume.rng import random_state, set_random_state
 from project.runs.folders import create_folder
 
 STEPS, LOW, HIGH = 300, 1e-4, 1e2  # of the optimizer; factors of the first and the last
@@ -80,11 +80,8 @@ class FindLR(CLI):
 
 def find_lr(args: list[str]) -> Path:
     """Draw the loss over the factor, print a suggestion, and return the picture's path."""
-    state = random_state()
-    try:
+    with isolate_rng():
         cli = run(["fit", *args], FindLR)
-    finally:
-        set_random_state(state)
     config, ramp = cli.config["fit"], cli.ramp  # type: ignore[attr-defined]  # of FindLR
     words, factor = suggestion(ramp.factors, ramp.smoothed, config.get("model.init_args.optimizer.init_args.lr"))
     path = create_folder(Path(config.runs_dir) / "find_lr") / "loss_over_factor.png"
@@ -94,12 +91,9 @@ def find_lr(args: list[str]) -> Path:
 
 
 def suggestion(factors: Sequence[float], smoothed: Sequence[float], lr: float | None) -> tuple[str, float | None]:
-    """Return a suggestion in words, and its factor; None if the losses allow none.
+    """Return a suggestion in words, and its factor, given factor and smoothed loss of each step.
 
-    Args:
-        factors: Factor of each step.
-        smoothed: Smoothed loss of each step.
-        lr: Learning rate that the factor multiplies.
+    The factor, which multiplies ``lr``, is None if the losses allow none.
     """
     losses = [value if math.isfinite(value) else math.inf for value in smoothed]
     if len(losses) < FIRST or losses[FIRST - 1] == math.inf:

@@ -14,15 +14,10 @@ from project.resume.resume import WEIGHTS, Resume
 
 
 def trained_data(resume: Resume, class_path: str) -> dict[str, Any]:
-    """Return properties of the data that the checkpoint was trained on.
+    """Return properties of the data that the checkpoint was trained on; {} if the checkpoint lacks them.
 
-    Args:
-        resume: The checkpoint.
-        class_path: Import path of the module's class.
-
-    Returns:
-        "class_names", "class_counts", "mean" and "std"; the first two are None if the module is not a classifier,
-        because it accepts images of any class. An empty dict if the checkpoint lacks them.
+    "class_names" and "class_counts" are None if the module, given by its import path, is not a classifier, because it
+    accepts images of any class.
     """
     saved = {name: resume.hyper_parameters.get(name) for name in ("class_names", "class_counts", "mean", "std")}
     if not all(isinstance(saved[name], list) for name in ("class_names", "mean", "std")):
@@ -44,15 +39,7 @@ def match_data(
 ) -> None:
     """Set the classes and the normalisation of the data to those of the checkpoint, or of published weights.
 
-    Args:
-        data: The data.
-        resume: The checkpoint and its run.
-        trained: Result of ``trained_data`` or ``normalization_of``.
-        published: Published weights from which training starts.
-
-    Raises:
-        DataError: The data's own normalisation contradicts the checkpoint.
-        RunError: The data has other classes.
+    ``trained`` is the result of ``trained_data`` or ``normalization_of``.
     """
     if trained.get("class_names") is not None:
         _check_classes(data, resume, trained["class_names"])

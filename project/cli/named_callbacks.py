@@ -49,11 +49,7 @@ def callback_names(args: Sequence[str]) -> list[str]:
 
 
 def expand_callbacks(args: Sequence[str]) -> list[str]:
-    """Return a command line in which ``--callbacks false`` and ``--callbacks.NAME true`` are written out.
-
-    Raises:
-        RunError: ``--callbacks`` has another value.
-    """
+    """Return a command line in which ``--callbacks false`` and ``--callbacks.NAME true`` are written out."""
     defaults, all_off = default_callbacks(), [f"--callbacks.{name}=false" for name in callback_names(args)]
     expanded: list[str] = []
     for group in split_options(args):
@@ -75,12 +71,8 @@ def expand_callbacks(args: Sequence[str]) -> list[str]:
 def with_named(listed: Any, named: Namespace | None, module: LightningModule) -> list[Callback]:
     """Return the callbacks of ``callbacks`` and of ``trainer.callbacks``, which replace the default of their class.
 
-    Named callbacks that need a classifier are left out, and reported, if the module is none.
-
-    Args:
-        listed: A list of callbacks, a single one, or None.
-        named: Callbacks by name; those that are off are False or None. None without names.
-        module: The module to train.
+    Named callbacks that need a classifier are left out, and reported, if the module is none; those that are off are
+    False or None.
     """
     others = [item for item in (listed if isinstance(listed, list) else [listed]) if item is not None]
     entries = {name: item for name, item in vars(named or Namespace()).items() if isinstance(item, Callback)}

@@ -21,10 +21,7 @@ def add_options(
 ) -> None:
     """Add options for run directories, callbacks and checkpoints, and link arguments of the data to the module.
 
-    Args:
-        parser: Parser of a command.
-        callbacks: Names of all callbacks.
-        trained: Returns properties of the data that a checkpoint was trained on, which replace those of the data.
+    ``trained`` returns properties of the data that a checkpoint was trained on, which replace those of the data.
     """
     assert parser.groups is not None
     for name in ("model", "data"):  # instead of the first lines of the docstrings of Lightning's base classes

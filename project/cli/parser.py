@@ -33,11 +33,7 @@ UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, bu
 
 
 def load(text: str) -> Any:
-    """Return the content of a config or of a value, for jsonargparse.
-
-    Raises:
-        RunError: A mapping contains a key twice.
-    """
+    """Return the content of a config or of a value, for jsonargparse."""
     files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
     content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
     resolve_callbacks(content)
@@ -67,11 +63,7 @@ class Parser(LightningArgumentParser):
     """Parser that raises UsageError, and lists the options of the default classes in its help."""
 
     def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:
-        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them.
-
-        Raises:
-            UsageError: A value that YAML cannot represent is not the default.
-        """
+        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them."""
         of_types = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
         values = {key: cfg.get(key) for key in of_types}
         super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)
@@ -82,7 +74,6 @@ class Parser(LightningArgumentParser):
                 cfg.pop(key)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise UsageError instead of printing the usage and exiting."""
         raise UsageError(message) from ex
 
     def format_help(self, *args: Any) -> str:

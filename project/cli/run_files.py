@@ -84,11 +84,7 @@ class RunFiles(Callback):
         return [board, table, *self._trackers.values()]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that all ranks start from the same file, and print where the trackers, which have just started, write.
-
-        Raises:
-            RunError: A run that was started in between is the last run of this rank.
-        """
+        """Check that all ranks start from the same file, and print where the trackers write."""
         file = trainer.strategy.broadcast(self._resume.file)
         if file != self._resume.file:
             raise RunError(
@@ -116,11 +112,7 @@ class RunFiles(Callback):
             truncate(self._table, self._resume.state.get("rows", 0))
 
     def begin(self) -> None:
-        """Write run.json and config.yaml, and print what has changed since the run was started.
-
-        Raises:
-            RunError: Another process trains the run.
-        """
+        """Write run.json and config.yaml, and print what has changed since the run was started."""
         if self._has_begun or not is_rank_zero():
             return
         resume, run, data = self._resume, self.run_dir, describe_data(self._data)

@@ -88,7 +88,6 @@ class Schema(ParserJsonschema):
         return schema
 
     def typehint_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
-        """Return the schema of a type."""
         if typehint is type:  # jsonargparse cannot list its subclasses
             return {"type": "string"}
         if is_protocol(typehint):
@@ -96,7 +95,6 @@ class Schema(ParserJsonschema):
         return super().typehint_schema(typehint, action)
 
     def tuple_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
-        """Return the schema of a tuple."""
         schema = super().tuple_schema(typehint, action)
         items = schema.pop("prefixItems", None)  # its name in later drafts
         return schema if items is None else schema | {"items": items, "maxItems": len(items)}
@@ -124,11 +122,7 @@ class Schema(ParserJsonschema):
     def _choice(self, name: str, paths: list[str], action: Any, skip: int = 0) -> dict[str, Any]:
         """Return a reference to the schema of an import path, or of ``class_path`` and ``init_args``.
 
-        Args:
-            name: Name of the schema.
-            paths: Import paths of the classes whose arguments it describes.
-            action: Option that takes the class.
-            skip: Number of first arguments that are no settings.
+        It describes the arguments of the classes at ``paths``, except the first ``skip``, which are no settings.
         """
         if not paths:
             return ANY_CLASS

@@ -56,9 +56,7 @@ OPTION_OF = {name: option for option, names in OTHER_NAMES.items() for name in n
 def unknown_option(message: str, args: Sequence[str]) -> str:
     """Return jsonargparse's error about an unknown option in one line, with its location and the closest known option.
 
-    Args:
-        message: The error; it matches ``UNKNOWN_KEY``.
-        args: Command line.
+    The error, ``message``, matches ``UNKNOWN_KEY``.
     """
     key = next(filter(None, re.findall(UNKNOWN_KEY, message)[0]))
     if Path(key).suffix in (".yaml", ".yml"):

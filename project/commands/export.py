@@ -10,16 +10,11 @@ SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}  # of each format
 
 
 def run(args: list[str]) -> Path:
-    """Write the file, compare its output with the checkpoint's, and return its path.
-
-    Raises:
-        RunError: The run does not exist.
-        SystemExit: Its network cannot be exported.
-    """
+    """Write the file, compare its output with the checkpoint's, and return its path."""
     parser = LightParser(
         "export", "Write a run's classifier to a file that runs without this project.", with_checkpoint=True
     )
-    parser.add_argument("--format", required=True, choices=SUFFIXES, help="Format of the file.")
+    parser.add_argument("--format", required=True, choices=SUFFIXES, metavar="FORMAT", help=" or ".join(SUFFIXES))
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="A new file. Default: export/model.* in the run directory."
     )

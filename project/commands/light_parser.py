@@ -37,11 +37,7 @@ class LightParser(ArgumentParser):
 
 
 def check_new(path: Path) -> None:
-    """Check that nothing is at --output, so that no result is overwritten; a pipe may be there.
-
-    Raises:
-        RunError: A file or directory is.
-    """
+    """Check that nothing is at --output, so that no result is overwritten; a pipe may be there."""
     if path.is_file() or path.is_dir():
         raise RunError(f"Expected a new file at --output, but {path} exists. Use another name, or remove it.")
 

@@ -46,16 +46,8 @@ class Probabilities(nn.Module):
 def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> float:
     """Write a classifier to a file, and return the largest difference of its probabilities from the classifier's.
 
-    Class names and image size are stored in the file as JSON.
-
-    Args:
-        classifier: On the CPU, in eval mode.
-        kind: A format of ``WRITERS``.
-        path: The file. It is written under another name, checked, and renamed.
-
-    Raises:
-        RunError: The network cannot be exported to this format, its probabilities differ by more than TOLERANCE, or a
-            package is missing.
+    Class names and image size are stored in the file as JSON. The file is written under another name, checked, and
+    renamed. The classifier is on the CPU, in eval mode; ``kind`` is a format of ``WRITERS``.
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__
@@ -137,5 +129,4 @@ READERS = {"torch_export": _read_torch_export, "onnx": _read_onnx}  # each retur
 
 
 def _root(error: BaseException) -> BaseException:
-    """Return the root cause of an exporter's error."""
     return error if error.__cause__ is None else _root(error.__cause__)

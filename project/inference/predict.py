@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from lightning.pytorch import LightningModule
 
 from datamodules import ImageDataModule
-from datamodules.errors import DataError, ImageError
+from datamodules.errors import ImageError
 from datamodules.loading.dataset import ImageDataset
 from datamodules.loading.loader import ImageLoader
 from datamodules.reading.read_images import read_images
@@ -38,11 +38,7 @@ class Reader(NamedTuple):
 
 
 def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
-    """Return the classifier of a checkpoint on the CPU, in eval mode.
-
-    Raises:
-        RunError: The config cannot be read, or the file is not a checkpoint of an ImageClassifier.
-    """
+    """Return the classifier of a checkpoint on the CPU, in eval mode."""
     name = None if run is None else setting(load_config(run), "model.class_path")
     try:
         if isinstance(name, str):  # jsonargparse finds a user's class only after its module is imported
@@ -64,9 +60,6 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     """Return a reader with the settings of a run.
 
     Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
-
-    Raises:
-        DataError: The data of the run is missing or invalid, and the size of its images is not configured.
     """
     size, channels = classifier.hparams["image_size"], len(classifier.mean)
     normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
@@ -90,11 +83,7 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
 
 
 def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
-    """Check that an exported file, which takes uint8 images and normalises them itself, can reproduce the transforms.
-
-    Raises:
-        RunError: The transforms of the run convert images to floats in another way.
-    """
+    """Check that an exported file, which normalises uint8 images itself, can reproduce the transforms."""
     transform, size, channels = reader.dataset.transform, reader.dataset.size, reader.dataset.channels
     if transform is None:
         return
@@ -149,8 +138,8 @@ def predict_files(
 
 def _problem(dataset: ImageDataset, position: int) -> str:
     """Return why a file could not be read."""
-    errors: dict[int, DataError] = {}
+    errors: dict[int, ImageError] = {}
     paths = dataset.paths(torch.tensor([position]))
     read_images(paths, dataset.size, dataset.resize, errors, channels=dataset.channels)
     error = errors.get(0)
-    return error.reason if isinstance(error, ImageError) else str(error or "is being changed")
+    return error.reason if error else "is being changed"

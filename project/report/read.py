@@ -14,7 +14,7 @@ from PIL import Image
 from project.errors import RunError
 from project.runs.config import load_config
 from project.runs.metrics import METRICS, PER_EPOCH
-from project.runs.results import Evaluation, Result, read_result, tests_of
+from project.runs.results import Result, read_result, tests_of
 
 QUANTILES = ("minimum", "16%", "median", "84%", "maximum")  # columns of distributions.csv
 SHOWN_OTHERWISE = ("kernels_split", "confusion_matrix_normalised")  # kinds of pictures
@@ -131,21 +131,11 @@ class Run:
         return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(lines)]
 
 
-def _tests(folder: Path) -> list[Evaluation]:
-    try:
-        return tests_of(folder)
-    except RunError:  # a damaged file, which `runs` reports
-        return []
-
-
 def read_run(folder: Path) -> Run:
-    """Read a run, finished or not.
-
-    Raises:
-        RunError: The config is not YAML.
-    """
+    """Read a run, finished or not."""
     run = Run(folder, load_config(folder), read_result(folder)[0])
-    for test in _tests(folder):
-        if not test.is_old:
-            run.test = Run(test.folder, load_config(test.folder), run.result)
+    with suppress(RunError):  # a damaged file, which `runs` reports
+        for test in tests_of(folder):
+            if not test.is_old:
+                run.test = Run(test.folder, load_config(test.folder), run.result)
     return run

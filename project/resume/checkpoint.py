@@ -90,11 +90,9 @@ class Checkpoint(ModelCheckpoint):
             self.write_last(trainer)
 
     def write_last(self, trainer: Trainer, ending_epoch: bool = False) -> None:
-        """Write last.ckpt, unless it was written after the same batch.
+        """Write last.ckpt in ``fit``, unless it was written after the same batch.
 
-        Args:
-            trainer: The trainer; nothing is written outside ``fit``.
-            ending_epoch: Whether all batches of the epoch are done, but not its end.
+        ``ending_epoch`` is whether all batches of the epoch are done, but not its end.
         """
         position = (trainer.global_step, trainer.fit_loop.total_batch_idx)
         trial = trainer.fast_dev_run  # type: ignore[attr-defined]  # set elsewhere in Lightning

@@ -46,7 +46,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Load to the CPU by default."""
         if (loaded := self._loaded.pop(os.fspath(path), None)) is not None:
             return loaded
         map_location = map_location or torch.device("cpu")

@@ -52,11 +52,7 @@ Dumper.add_multi_representer(float, lambda dumper, number: dumper.represent_floa
 
 
 def read_yaml(text: str, source: str = "the text") -> Any:
-    """Return the content of a YAML or JSON document.
-
-    Args:
-        text: The document.
-        source: Name of the document in error messages.
+    """Return the content of a YAML or JSON document, which is called ``source`` in error messages.
 
     Raises:
         RunError: A mapping contains a key twice, and PyYAML would keep only one of the values.
@@ -107,11 +103,7 @@ def write_yaml(data: Any) -> str:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a run, or of a validation or test; an empty dict if its file is empty.
-
-    Raises:
-        RunError: The file is not YAML, or contains a key twice.
-    """
+    """Return the config of a run, or of a validation or test; an empty dict if its file is empty."""
     file = folder / CONFIG
     try:
         config = read_yaml(file.read_text(encoding="utf-8"), str(file))

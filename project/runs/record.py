@@ -64,11 +64,7 @@ def seconds(run: Path) -> float:
 
 
 def check_not_running(run: Path) -> None:
-    """Check that no process trains a run.
-
-    Raises:
-        RunError: One does.
-    """
+    """Check that no process trains a run."""
     if state_of(run) == "running":
         info = read(run)
         raise RunError(f"Expected a run that is not running, but process {info['pid']} on {info['host']} trains {run}.")
@@ -78,15 +74,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run directory, and write ``run.json`` with the state "running".
 
     In a resumed run, versions, git and hardware remain those of the first start; each later start records those that
-    differ.
-
-    Args:
-        run: Run directory.
-        command: Command line, without ``python -m project``.
-        facts: Further fields, such as ``seed`` and ``hardware``.
-
-    Raises:
-        RunError: Another process trains the run.
+    differ. ``facts`` are further fields, such as ``seed`` and ``hardware``.
     """
     _locks[run.resolve()] = _acquire(run)
     before, timestamp = read(run), _timestamp()
@@ -117,11 +105,7 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
 def end(run: Path, state: str, seconds: float, error: str | None = None) -> None:
     """Write the final state of a run, and unlock its directory. Does nothing if this process does not train it.
 
-    Args:
-        run: Run directory.
-        state: "finished", "failed" or "interrupted".
-        seconds: Time since ``begin``.
-        error: Why it failed, in one line.
+    ``seconds`` is the time since ``begin``, and ``error`` why it failed, in one line.
     """
     lock = _locks.pop(run.resolve(), None)
     if lock is None:

@@ -13,12 +13,7 @@ from project.runs.results import STAGES, read_evaluation, read_result
 
 
 def summary(run: Path, output: Path) -> str:
-    """Return the last lines of a command: run directory, accuracies, and the next commands.
-
-    Args:
-        run: Run directory.
-        output: Directory that the command wrote to: the run directory, or that of a validation or test.
-    """
+    """Return the last lines of a command that wrote to ``output``: run directory, accuracies, and the next commands."""
     lines, (result, _) = [f"Run          {run}"], read_result(run)
     if result.val is not None and result.metric is not None:
         title = "Accuracy" if result.metric == "acc" else "Loss"  # for example, of an autoencoder

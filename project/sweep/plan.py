@@ -43,11 +43,7 @@ class Plan(NamedTuple):
 
 
 def read_plan(file: Path) -> Plan:
-    """Return the content of a sweep file.
-
-    Raises:
-        RunError: The file does not exist, or is not a sweep.
-    """
+    """Return the content of a sweep file."""
 
     def expect(is_met: bool, what: str, got: Any) -> None:
         if not is_met:

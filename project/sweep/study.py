@@ -44,11 +44,7 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Return the content of ``sweep.json``.
-
-    Raises:
-        RunError: The sweep was started in another working directory.
-    """
+    """Return the content of ``sweep.json``."""
     try:
         content = json.loads((folder / FILE).read_text())
         sweep = Sweep(**content | {"plan": Plan(**content["plan"])})
@@ -123,8 +119,7 @@ class Trials:
     def take(self) -> tuple[FrozenTrial, BinaryIO] | None:
         """Return a trial that no process runs, with its locked log: one that was killed, or else a new one.
 
-        Returns:
-            None if all trials are finished, or run by other processes.
+        It is None if all trials are finished, or run by other processes.
         """
         with locked(self.folder / LOCK):
             for trial in self.having(TrialState.RUNNING):

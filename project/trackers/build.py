@@ -29,11 +29,7 @@ def entries_of(logger: Any) -> list[Namespace]:
 
 
 def check_installed(text: str) -> None:
-    """Check that the package of each tracker that a text names, other than in comments, is installed.
-
-    Raises:
-        RunError: One is not.
-    """
+    """Check that the package of each tracker that a text names, other than in comments, is installed."""
     for name, tracker in TRACKERS.items():
         package = tracker.package
         if re.search(rf"^[^#\n]*\b{name}\b", text, re.MULTILINE) and find_spec(package) is None:
@@ -46,10 +42,8 @@ def check_installed(text: str) -> None:
 def build_trackers(entries: list[Namespace], run: Path, known: Mapping[str, Any]) -> dict[str, Logger]:
     """Return the loggers of a run by name, such as ``WandbLogger``, or ``WandbLogger#2`` for a second one.
 
-    Args:
-        entries: Classes with arguments. Arguments that have their default are set from the run.
-        run: Run directory. Local files of trackers are written to it.
-        known: Field ``trackers`` of run.json: what ``records`` returned when the run was started.
+    Arguments that have their default are set from the run, and local files are written to its directory. ``known`` is
+    the field ``trackers`` of run.json: what ``records`` returned when the run was started.
     """
     parser = LightningArgumentParser()
     parser.add_argument("--logger", type=Logger)

@@ -82,7 +82,6 @@ class MLFlowTracker(Tracker, MLFlowLogger):
             client.log_batch(run_id, params=params[batch], tags=tags[batch])
 
     def log_image(self, tag: str, images: list[Any], step: int) -> None:
-        """Log PIL images of a tag."""
         for image in images:
             self.experiment.log_image(self.run_id, image, key=re.sub(r"[^\w./ -]", "_", tag), step=step)
 

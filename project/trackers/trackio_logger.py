@@ -85,26 +85,22 @@ class TrackioLogger(Tracker):
         self.experiment.log(dict(metrics), step=step)
 
     def log_image(self, tag: str, images: list[Any], step: int) -> None:
-        """Log PIL images of a tag."""
         import trackio
 
         for image in images:
             self.experiment.log({tag: trackio.Image(image)}, step=step)
 
     def add_histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """Log a histogram."""
         import trackio
 
         self.experiment.log({tag: trackio.Histogram(np_histogram=uniform_bins(histogram))}, step=step)
 
     def add_text(self, tag: str, markdown: str, step: int) -> None:
-        """Log a text."""
         import trackio
 
         self.experiment.log({tag: trackio.Markdown(markdown)}, step=step)
 
     def add_video(self, tag: str, file: Path, step: int) -> None:
-        """Log a GIF file."""
         import trackio
 
         self.experiment.log({tag: trackio.Video(str(file))}, step=step)

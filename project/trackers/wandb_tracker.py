@@ -57,20 +57,17 @@ class WandbTracker(Tracker, WandbLogger):
             self.experiment.tags = (*(self.experiment.tags or ()), tag)
 
     def add_histogram(self, tag: str, histogram: Histogram, step: int) -> None:
-        """Log a histogram."""
         import wandb
 
         self.experiment.log({tag: wandb.Histogram(np_histogram=uniform_bins(histogram)), "trainer/global_step": step})
 
     def add_text(self, tag: str, markdown: str, step: int) -> None:
-        """Log a text."""
         import wandb
 
         page = wandb.Html(f"<pre>{html.escape(markdown)}</pre>")
         self.experiment.log({tag: page, "trainer/global_step": step})
 
     def add_video(self, tag: str, file: Path, step: int) -> None:
-        """Log a GIF file."""
         import wandb
 
         self.experiment.log({tag: wandb.Video(str(file), format="gif"), "trainer/global_step": step})

@@ -328,17 +328,6 @@ def test_folds_divide_train_and_val_by_class_and_stay_disjoint_when_photos_are_a
     assert sum(sums(data(photos, folds=2, overwrite_split=True))) == 23
 
 
-def test_few_photos_of_many_classes_are_divided_as_a_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save_many(tmp_path / "many", {f"{name:02}": 6 for name in range(20)})
-    with caplog.at_level("INFO"):
-        module = data(tmp_path / "many")
-    assert sums(module) == [96, 12, 12]
-    without = [name for name, count in module.prepared.counts["test"].items() if count == 0]
-    folder = tmp_path / "many_prepared"
-    assert f"test of {folder} has no images of 8 of 20 classes ({', '.join(without[:5])}, ...)" in caplog.text
-    assert sums(data(tmp_path / "many", folds=3)) == [72, 36, 12]
-
-
 def test_the_cause_of_a_failed_first_preparation_can_be_fixed(photos: Path) -> None:
     (photos / "dogs" / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png is not a readable image"):

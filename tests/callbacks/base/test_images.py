@@ -31,9 +31,3 @@ def test_layer_that_does_not_exist_is_named_in_setup(callback: ImageCallback, ma
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[callback])
     with pytest.raises(MisconfigurationException, match=r"'conv9' to match a layer .*conv2"):
         callback.setup(trainer, make_classifier(), "fit")
-
-
-def test_random_images_change_with_the_epoch_and_follow_from_it() -> None:
-    first, again, second = (GradCAM(images=5, random=True)._positions(range(50), epoch).tolist() for epoch in (0, 0, 1))
-    assert first == again != second
-    assert len(set(first)) == 5

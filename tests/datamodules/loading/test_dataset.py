@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from datamodules import DataError
+from datamodules.errors import ImageError
 from datamodules.loading.dataset import ImageDataset, map_pixels
 from datamodules.reading.png import encode_pngs
 from datamodules.reading.read_images import read_images
@@ -69,7 +70,7 @@ def test_an_unreadable_file_is_an_error_or_reported(files: tuple[Path, np.ndarra
     for some in (names, names[1:2]):
         with pytest.raises(DataError, match=r"1\.png"):
             read_images(some, 8, None)
-    errors: dict[int, DataError] = {}
+    errors: dict[int, ImageError] = {}
     pixels = read_images(names, 8, None, errors)
     assert list(errors) == [1]
     np.testing.assert_array_equal(pixels[[0, 2]], images[[0, 2]])

@@ -104,10 +104,3 @@ def test_folders_that_are_not_clear_are_refused(tmp_path: Path, files: list[str]
     with pytest.raises(DataError, match=message) as error:
         divide_folder(make(tmp_path, *files), (0.8, 0.1, 0.1), 0)
     assert "\n" not in str(error.value)
-
-
-def test_folders_of_other_programs_are_no_classes_and_hold_no_images(tmp_path: Path) -> None:
-    others = ("@eaDir/0.png", "cats/@eaDir/0.png/thumb.jpg", "__MACOSX/cats/0.png", "$RECYCLE.BIN/0.png")
-    make(tmp_path, "cats/0.png", "cats/young/0.png", "cats/a.txt", "cats/.0.png", "dogs/0.png", "0.png", *others)
-    entries = [entry for part in divide_folder(tmp_path, (0.8, 0.1, 0.1), 0).values() for entry in part]
-    assert sorted(entries) == [("cats/0.png", 0), ("cats/young/0.png", 0), ("dogs/0.png", 1)]

@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.errors import DataError
 from datamodules.reading.decode import read_rgb
+from datamodules.reading.read_images import read_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 12), np.uint8)  # channels, height, width
 
@@ -52,8 +53,8 @@ def test_without_tifffile_the_command_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tifffile", None)
     (tmp_path / "a.tif").write_bytes(b"II*\0")
-    with pytest.raises(DataError, match="four or more channels needs tifffile: python -m pip install tifffile"):
-        read_rgb(tmp_path / "a.tif", channels=5)
+    with pytest.raises(DataError, match=r"the package tifffile .* Install it: python -m pip install tifffile$"):
+        read_images([str(tmp_path / "a.tif")], 8, "crop", errors={}, channels=5)  # not counted as a damaged file
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tifffile") is None, reason="needs tifffile")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_modules.networks import MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression, WideResNet, ZooNetwork
 from lightning_modules.networks.build import build_network
-from lightning_modules.networks.in_channels import set_in_channels
+from lightning_modules.networks.library import set_in_channels
 
 NETWORKS: list[Any] = [MLP, LeNet, NiN, Recurrent, ResNet, SoftmaxRegression]
 

@@ -11,12 +11,16 @@ from torch import nn
 from training import trainer_of
 
 from lightning_modules.networks import LeNet
-from lightning_modules.weights.pretrained import load_pretrained
+from lightning_modules.weights.pretrained import load_weights, read_state_dict
 from project.__main__ import main
 
 
 def equal(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def load_pretrained(network: nn.Module, file: str, whole: bool = False) -> None:
+    load_weights(network, read_state_dict(file), file, whole)
 
 
 def renamed(state: dict, prefix: str) -> dict:

@@ -207,3 +207,6 @@ def test_weights_of_another_network_are_rejected_and_changed_heads_are_not() -> 
     weights = torchvision.models.resnet50(num_classes=2).state_dict()
     with pytest.raises(MisconfigurationException, match=r"of ResNet at --model\.pretrained, but got 98 of .*24 mism"):
         load_weights(torchvision.models.resnet18(num_classes=2), weights, "net.pth")
+    weights = torchvision.models.resnet18(num_classes=2).state_dict()  # all of them would match
+    with pytest.raises(MisconfigurationException, match=r"but got 122 of the network's 218 .*96 missing in the file"):
+        load_weights(torchvision.models.resnet34(num_classes=2), weights, "net.pth")
