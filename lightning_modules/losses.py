@@ -91,7 +91,11 @@ class ClassificationLoss(nn.Module):
 
 
 def for_classes(loss: nn.Module, num_classes: int) -> nn.Module:
-    """Return a loss that accepts logits and classes: most of torch in ``ClassificationLoss``, others unchanged."""
+    """Return a loss that accepts logits and classes: most of torch in ``ClassificationLoss``, others unchanged.
+
+    Raises:
+        MisconfigurationException: A loss of torch is not for classes, or is not used as this project can.
+    """
     name, of_torch = type(loss).__name__, isinstance(loss, tuple(TORCH_LOSSES))
     if type(loss).__module__ == nn.MSELoss.__module__ and not (of_torch or isinstance(loss, nn.CrossEntropyLoss)):
         raise MisconfigurationException(

@@ -9,6 +9,9 @@ def shard(network: nn.Module, mesh: DeviceMesh, compiled: bool) -> None:
     """Shard every parameter over the devices (FSDP2); each layer is gathered when it is needed.
 
     A layer is a child with parameters; for a Sequential, each of its children, recursively.
+
+    Raises:
+        MisconfigurationException: The mesh uses tensor parallelism, or the network is compiled.
     """
     from torch.distributed.fsdp import FSDPModule, fully_shard  # takes a second to import
 

@@ -25,8 +25,14 @@ def find_layers(
 ) -> Layers:
     """Return layers of the module's network by name, from the first to the last.
 
-    They match shell patterns of names, such as "stages.*.conv2"; without patterns, they are of some types, and are
-    ``most`` at most, spread evenly.
+    Args:
+        module: Module whose network is searched.
+        patterns: Shell patterns of names, such as "stages.*.conv2".
+        types: Types of the layers if there are no patterns.
+        most: Maximum number of layers of these types, spread evenly.
+
+    Raises:
+        MisconfigurationException: A pattern matches no layer.
     """
     layers = {name: layer for name, layer in network_of(module).named_modules() if name}
     if patterns is None:

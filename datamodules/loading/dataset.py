@@ -95,7 +95,11 @@ class ImageDataset(Dataset):
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Return images, uint8 ``(N, C, H, W)`` or as the transform returns them, and targets, int64 ``(N,)``.
 
-        ``batch`` is the seed of random transforms, and the positions, int64 ``(N,)``.
+        Args:
+            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
+
+        Raises:
+            DataError: A file is missing or not an image, or the transform fails.
         """
         seed, positions = batch
         images, targets = self.load(positions)

@@ -133,6 +133,9 @@ class ImageLoader:
         """Resume after the batches that were yielded before a checkpoint, with its seed.
 
         The number of devices may differ if the global batch size is the same.
+
+        Raises:
+            DataError: The checkpoint was saved within an epoch with another global batch size or other images.
         """
         before, now = (
             f"{each['images']} images in {each['batches']} batches of {each['batch_size'] * each['world_size']}"
@@ -211,6 +214,9 @@ def _shared(batch: Any) -> Any:
     """Return a batch, in a worker after moving it to shared memory.
 
     torch does so in a thread whose errors are lost: the main process would wait for the batch forever.
+
+    Raises:
+        DataError: There is not enough shared memory.
     """
     if get_worker_info() is not None:
         try:

@@ -26,7 +26,14 @@ class OriginalsDataset(ImageDataset):
         self._rest = self.transform if self._crop is None else rest
 
     def __getitems__(self, batch: tuple[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images as the transform returns them, ``(N, C, H, W)``, and targets; see ``ImageDataset``."""
+        """Return images as the transform returns them, ``(N, C, H, W)``, and targets, int64 ``(N,)``.
+
+        Args:
+            batch: The seed of random transforms, and the positions, int64 ``(N,)``.
+
+        Raises:
+            DataError: A file is missing or not an image, or the transform fails.
+        """
         seed, positions = batch
         with seeded(seed):
             images = torch.stack([self._read(path) for path in self.paths(positions)])

@@ -32,7 +32,11 @@ EXTENDING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD")  # instruction
 
 
 def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> Iterator[ImageBatch]:
-    """Yield the images of some subsets of ``cifar-10-python.tar.gz``, or of its extracted folder, in its order."""
+    """Yield the images of these subsets of ``cifar-10-python.tar.gz`` or of the folder extracted from it, in its order.
+
+    Raises:
+        DataError: The archive or one of its batches is missing, damaged or unsafe.
+    """
     missing = [name for name, (subset, _) in BATCHES.items() if subset in subsets]
     try:
         for name, content in _read_folder(archive) if archive.is_dir() else _read_tar(archive):
@@ -53,7 +57,11 @@ def read_batches(archive: Path, subsets: Sequence[str] = ("train", "test")) -> I
 
 
 def parse_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels, uint8 ``(N, 32, 32, 3)``, and labels, int64 ``(N,)``, of a batch file."""
+    """Return the pixels, uint8 ``(N, 32, 32, 3)``, and labels, int64 ``(N,)``, of a batch file.
+
+    Raises:
+        DataError: It is damaged, of the wrong shape, or refers to other functions than an array of uint8 does.
+    """
     try:
         values = _read_pickle(content)
         batch = dict(zip(values[::2], values[1::2], strict=True))

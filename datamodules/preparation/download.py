@@ -22,7 +22,11 @@ def md5_of(path: Path) -> str:
 
 
 def download(url: str, target: Path, md5: str) -> None:
-    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 matches."""
+    """Download ``url`` to ``target``, which appears only when it is complete and its MD5 matches.
+
+    Raises:
+        DataError: The site cannot be reached, the connection breaks, or the file is another one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with write_atomically(target) as partial:

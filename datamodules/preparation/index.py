@@ -35,7 +35,11 @@ def check_names(entries: Iterable[Entry]) -> None:
 
 
 def read_index(path: Path) -> list[Entry]:
-    """Return the entries of an index file, without checking that the images exist."""
+    """Return the entries of an index file, without checking that the images exist.
+
+    Raises:
+        DataError: The file is not UTF-8, or a line has no path, no label, or the same path as another line.
+    """
     content = path.read_bytes()
     try:
         text = content.decode()
@@ -63,7 +67,11 @@ def read_index(path: Path) -> list[Entry]:
 
 
 def read_classes(path: Path) -> list[str] | None:
-    """Return the lines of ``classes.txt`` that are not empty; None if the file is missing."""
+    """Return the lines of ``classes.txt`` that are not empty; None if the file is missing.
+
+    Raises:
+        DataError: A name is repeated.
+    """
     if not path.is_file():
         return None
     names = [line.strip() for line in path.read_text("utf-8-sig", "replace").split("\n") if line.strip()]

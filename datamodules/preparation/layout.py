@@ -23,6 +23,9 @@ def divide_folder(root: Path, fractions: Sequence[float], seed: int) -> Entries:
     """Split the images of a folder into "train", "val" and "test", by its folders or else by fractions.
 
     A folder of val or test gives all its images; a stage without a folder is split off from train.
+
+    Raises:
+        DataError: There are no class folders, a class is empty or unknown in train, or stages are ambiguous.
     """
     folders = find_stages(root)
     names = class_folders(folders["train"])

@@ -46,6 +46,9 @@ def prepare(data: Source) -> Prepared:
 
     Safe to call from several processes at once, and again after a kill at any moment: ``dataset.json`` holds the
     digests of the index files, and is written before those of a new split, after the old ones were set aside.
+
+    Raises:
+        DataError: The images are not available, or index files with other split settings exist.
     """
     folder = data.folder
     try:

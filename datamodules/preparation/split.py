@@ -64,6 +64,9 @@ def fold_of(entries: Sequence[Entry], folds: int, fold: int, seed: int) -> tuple
 
     Every entry is held out in exactly one fold, counted from 0, if ``seed`` is the same for all. Sizes of folds differ
     by at most one entry, in total and for each class.
+
+    Raises:
+        DataError: There are fewer entries than folds.
     """
     if len(entries) < folds:
         raise DataError(f"Expected --data.folds of at most {len(entries)}, the number of images, but got {folds}.")

@@ -34,6 +34,9 @@ def find_tables(root: Path) -> dict[str, Path]:
     """Return the CSV file of each stage, such as ``train.csv``, in a folder or its only folder; empty without train.
 
     ``labels.csv`` is that of train.
+
+    Raises:
+        DataError: A stage has several.
     """
     tables: dict[str, Path] = {}
     for path in sorted(root.iterdir()) if root.is_dir() else ():
@@ -61,8 +64,17 @@ def divide_tables(
 
     The names are those in ``classes.txt`` next to that of train, or else all labels, sorted. Integers may be positions
     in ``classes.txt``, from 0 or from 1; otherwise, they are names. Missing stages are split off from train.
-    Paths in the result are relative to ``root``, the folder of the images. ``columns`` names those of paths and labels;
-    by default, they have known names. ``skip`` excludes missing images instead of raising an error.
+
+    Args:
+        tables: See ``find_tables``.
+        root: Folder of the images, to which the paths of the result are relative.
+        fractions: Fractions of train, val and test.
+        seed: Seed of the split.
+        columns: Names of the columns of paths and labels; by default, known ones.
+        skip: Whether to exclude missing images instead of raising an error.
+
+    Raises:
+        DataError: A CSV file cannot be read, or has a wrong line, a missing image, or a label that train has not.
     """
     images, labels = Images(root), dict[str, dict[str, str]]()  # labels of files, by stage
     for stage in [stage for stage in STAGES if stage in tables]:

@@ -50,7 +50,11 @@ def read_source(images: Path, subset: str) -> dict[str, Any]:
 
 
 def find_missing(images: Path, subsets: Iterable[str]) -> list[str]:
-    """Return the subsets that are yet to be written."""
+    """Return the subsets that are yet to be written.
+
+    Raises:
+        DataError: The folder of one holds files of another program.
+    """
     missing = [subset for subset in subsets if not (images / subset / SOURCE).is_file()]
     for folder in [images / subset for subset in missing if (images / subset).is_dir()]:
         if any(folder.iterdir()):

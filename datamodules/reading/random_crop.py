@@ -33,6 +33,9 @@ def read_crop(path: str, crop: Any, channels: int = 3) -> Tensor:
 
     If the crop is much larger than the result, only as many pixels of a JPEG file are computed as it needs. The mean
     difference from ``crop`` is then below 2 of 255; other crops are equal. The same random numbers are drawn.
+
+    Raises:
+        ImageError: The file is missing, damaged or not an image.
     """
     header = _read_header(path) if channels == 3 else None
     if header is None:

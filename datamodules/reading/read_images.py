@@ -28,6 +28,9 @@ def read_images(
         errors: Receives the position of each file that cannot be read, whose pixels are then black.
         losses: Receives for each position the keys of ``decode.LOSSES`` that apply to the file.
         channels: Number of channels to which images are converted, see ``read_rgb``.
+
+    Raises:
+        DataError: A file is missing, not an image or of another size, and ``errors`` is None.
     """
     pixels = _read_own(paths) if channels == 3 else None
     if pixels is not None and pixels.shape[1:3] == (size, size):

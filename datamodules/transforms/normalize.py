@@ -56,6 +56,9 @@ def find_normalization(
     """Return mean and standard deviation of torchvision's Normalize in per-image transforms, 0 and 1 without one.
 
     ``normalize`` is whether batches are normalised after them.
+
+    Raises:
+        DataError: Images would be normalised twice, or differently in training and evaluation.
     """
     first, second = normalizers(train), normalizers(evaluation)
     for name, found in ("train", first), ("eval", second):

@@ -42,7 +42,11 @@ class Distiller(ImageClassifier):
         self._teacher: list[ImageClassifier] = []  # in a list, so that it is not registered as a submodule
 
     def load_teacher(self) -> None:
-        """Load the teacher, in eval mode and without gradients."""
+        """Load the teacher, in eval mode and without gradients.
+
+        Raises:
+            MisconfigurationException: It cannot be loaded, or its classes, image size or channels differ.
+        """
         try:
             load_safely(self.teacher)  # for its error messages: torch's advice is to load the file unsafely
             teacher = ImageClassifier.load_from_checkpoint(self.teacher, map_location="cpu", weights_only=True)

@@ -22,6 +22,9 @@ def build_network(
 
     A network of torchvision or timm whose first argument is not the number of classes is built by ``ZooNetwork``. Its
     stem is not adapted to small images if weights will be loaded into it (``pretrained``).
+
+    Raises:
+        MisconfigurationException: The images are not RGB, and the network has no argument ``in_channels``.
     """
     factory, arguments = unwrap(network)
     if factory is not ZooNetwork and (function := library_function(network)):
@@ -55,7 +58,11 @@ def library_function(network: Callable[..., nn.Module]) -> str | None:
 
 
 def output_shape(network: nn.Module, images: Tensor) -> tuple[int, ...]:
-    """Return the shape of a network's output for ``images``, without changing its modes and statistics."""
+    """Return the shape of a network's output for ``images``, without changing its modes and statistics.
+
+    Raises:
+        MisconfigurationException: It does not accept these images, or its output is not a tensor.
+    """
     training = [module for module in network.modules() if module.training]
     try:
         with torch.no_grad():

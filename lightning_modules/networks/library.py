@@ -63,7 +63,11 @@ class ZooNetwork(nn.Module):
 
 
 def build(path: str, arguments: dict[str, Any], image_size: int) -> nn.Module:
-    """Build a network, without the auxiliary heads of GoogLeNet and Inception, which return several outputs."""
+    """Build a network, without the auxiliary heads of GoogLeNet and Inception, which return several outputs.
+
+    Raises:
+        MisconfigurationException: There is no such function, or it does not return a network.
+    """
     try:
         network = create(path, arguments, image_size)
         if getattr(network, "aux_logits", False):

@@ -61,7 +61,12 @@ class TrainableModule(LightningModule):
         self._freeze()
 
     def configure_optimizers(self) -> Any:
-        """Build optimizer and schedule, and print the groups."""
+        """Build optimizer and schedule, and print the groups.
+
+        Raises:
+            MisconfigurationException: The optimizer lacks an option of a group, or the trainer does not support them.
+            ValueError: torch rejects the options of the optimizer or the schedule.
+        """
         devices = self.trainer.world_size
         if devices > 1 and any(group.rule.unfreeze_epoch for group in self.groups):
             raise MisconfigurationException(

@@ -12,6 +12,9 @@ def assign(network: nn.Module, rules: Sequence[Any], option: str) -> list[list[s
     """Return the names of the parameters of each rule, by first match, and at the end those without a rule.
 
     A rule has a ``pattern``, and ``matches(name, layer)`` for the name and the layer of a parameter.
+
+    Raises:
+        MisconfigurationException: A rule of ``option`` applies to no parameter.
     """
     owners = {name: network.get_submodule(name.rpartition(".")[0]) for name, _ in network.named_parameters()}
     groups: list[list[str]] = [[] for _ in [*rules, None]]

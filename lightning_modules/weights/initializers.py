@@ -66,7 +66,11 @@ class Initializer:
 
 
 def initialize(network: nn.Module, rules: Sequence[Initializer]) -> None:
-    """Initialise the parameters of a network by ``rules`` from the global random state; others do not change."""
+    """Initialise the parameters of a network by ``rules`` from the global random state; others do not change.
+
+    Raises:
+        MisconfigurationException: A rule applies to no parameter, or its method does not support the shape.
+    """
     for rule, names in zip(rules, assign(network, rules, OPTION), strict=False):
         for name in names:
             parameter = network.get_parameter(name)

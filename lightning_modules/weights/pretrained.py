@@ -90,7 +90,11 @@ def in_words(comparison: dict[str, list[str]]) -> str:
 
 
 def read_state_dict(file: str) -> dict[str, Any]:
-    """Return the state_dict of a file of ``torch.save`` or .safetensors, or under a key of ``NESTED`` in it."""
+    """Return the state_dict of a file of ``torch.save`` or .safetensors, or under a key of ``NESTED`` in it.
+
+    Raises:
+        MisconfigurationException: The file is missing or damaged, or does not contain a state_dict.
+    """
     try:
         content = load_safely(file)
         for key in NESTED:

@@ -48,6 +48,9 @@ class Published:
         """Return the network's tensors by name, without those that are not finite, such as VGG16's classifier.
 
         Position embeddings of vision transformers are interpolated for ``image_size``.
+
+        Raises:
+            MisconfigurationException: They cannot be downloaded, or the file is damaged.
         """
         try:
             weights = self.read(image_size)
@@ -73,6 +76,9 @@ def published_weights(function: str, name: str) -> Published:
         name: "DEFAULT", or a member of torchvision's enum, with or without "ResNet18_Weights." before it, or a tag of
             timm, with or without "resnet18." before it, or "hf-hub:" and a repository with a model of timm, whose
             config.json is downloaded.
+
+    Raises:
+        MisconfigurationException: The network has no such weights.
     """
     return _of_timm(function, name) if function.startswith(TIMM) else _of_torchvision(function, name)
 

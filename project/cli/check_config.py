@@ -22,7 +22,13 @@ UNSUITABLE = {  # callbacks of Lightning, and what to use instead
 def check_config(command: str, config: Namespace, given: Callable[[], Namespace]) -> None:
     """Check a config, and set options that depend on the monitored metric.
 
-    ``given`` returns the settings of the command line and its configs, without defaults.
+    Args:
+        command: fit, validate or test.
+        config: All its settings.
+        given: Returns the settings of the command line and its configs, without defaults.
+
+    Raises:
+        RunError: The run would fail, hang or not train, or the teacher or the data of a run does not exist.
     """
     for message in _mistakes(command, config):
         raise RunError(message)

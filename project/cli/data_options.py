@@ -25,7 +25,13 @@ def data_parser(command: str) -> Parser:
 
 
 def parse_data(parser: Parser, args: list[str]) -> tuple[LightningDataModule, Any]:
-    """Return the DataModule that a command line describes, and all its options."""
+    """Return the DataModule that a command line describes, and all its options.
+
+    Raises:
+        RunError: The data of a run whose config is given does not exist.
+        UsageError: The command line cannot be parsed.
+        ValueError: The seed is out of range.
+    """
     options = parse(parser, args)
     check_data(options)
     if options.seed_everything is not False:

@@ -30,6 +30,11 @@ def find_published(config: Namespace) -> Published | None:
     """Return the published weights that a config loads; None if it loads a file, a checkpoint, or nothing.
 
     A network of the Hugging Face Hub is replaced by its architecture, so that its checkpoints do not need the Hub.
+
+    Raises:
+        MisconfigurationException: There are no weights with this name for the network.
+        RunError: The file or the network does not exist, the description of one on the Hub cannot be downloaded, or the
+            stem would be adapted to small images.
     """
     settings = config.model.get("init_args") or Namespace()
     network, name = settings.get("network"), settings.get("pretrained")
@@ -60,7 +65,11 @@ def find_published(config: Namespace) -> Published | None:
 
 
 def normalization_of(config: Namespace, published: Published | None) -> dict[str, Any]:
-    """Return mean and std of the weights from which ``--data.normalize pretrained`` starts, {} with another value."""
+    """Return mean and std of the weights from which ``--data.normalize pretrained`` starts, {} with another value.
+
+    Raises:
+        RunError: They are unknown.
+    """
     if config.data.get("init_args.normalize") != "pretrained":
         return {}
     name = config.get("model.init_args.pretrained")

@@ -39,7 +39,15 @@ def match_data(
 ) -> None:
     """Set the classes and the normalisation of the data to those of the checkpoint, or of published weights.
 
-    ``trained`` is the result of ``trained_data`` or ``normalization_of``.
+    Args:
+        data: The data.
+        resume: The checkpoint and its run.
+        trained: Result of ``trained_data`` or ``normalization_of``.
+        published: Published weights from which training starts.
+
+    Raises:
+        DataError: The data's own normalisation contradicts the checkpoint.
+        RunError: The data has other classes.
     """
     if trained.get("class_names") is not None:
         _check_classes(data, resume, trained["class_names"])

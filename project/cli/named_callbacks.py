@@ -49,7 +49,11 @@ def callback_names(args: Sequence[str]) -> list[str]:
 
 
 def expand_callbacks(args: Sequence[str]) -> list[str]:
-    """Return a command line in which ``--callbacks false`` and ``--callbacks.NAME true`` are written out."""
+    """Return a command line in which ``--callbacks false`` and ``--callbacks.NAME true`` are written out.
+
+    Raises:
+        RunError: ``--callbacks`` has another value.
+    """
     defaults, all_off = default_callbacks(), [f"--callbacks.{name}=false" for name in callback_names(args)]
     expanded: list[str] = []
     for group in split_options(args):

@@ -33,7 +33,11 @@ UNREADABLE = f"Expected settings that can be saved in {CONFIG} and read back, bu
 
 
 def load(text: str) -> Any:
-    """Return the content of a config or of a value, for jsonargparse."""
+    """Return the content of a config or of a value, for jsonargparse.
+
+    Raises:
+        RunError: A mapping contains a key twice.
+    """
     files = config_load_stack.get()  # (path, name as given) of each file; each is included by the one before
     content = read_yaml(text, files[-1][len(files) == 1] if files else "the command line")
     resolve_callbacks(content)
@@ -63,7 +67,11 @@ class Parser(LightningArgumentParser):
     """Parser that raises UsageError, and lists the options of the default classes in its help."""
 
     def _dump_cleanup_actions(self, cfg: Any, actions: Any, dump_kwargs: Any, prefix: str = "") -> None:
-        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them."""
+        """Leave out defaults that YAML cannot represent, such as ``nn.ReLU()``: parsing restores them.
+
+        Raises:
+            UsageError: A value that YAML cannot represent is not the default.
+        """
         of_types = {prefix + action.dest: action for action in actions if isinstance(action, _typehints.ActionTypeHint)}
         values = {key: cfg.get(key) for key in of_types}
         super()._dump_cleanup_actions(cfg, actions, dump_kwargs, prefix)

@@ -84,7 +84,11 @@ class RunFiles(Callback):
         return [board, table, *self._trackers.values()]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that all ranks start from the same file, and print where the trackers write."""
+        """Check that all ranks start from the same file, and print where the trackers, which have just started, write.
+
+        Raises:
+            RunError: A run that was started in between is the last run of this rank.
+        """
         file = trainer.strategy.broadcast(self._resume.file)
         if file != self._resume.file:
             raise RunError(
@@ -112,7 +116,11 @@ class RunFiles(Callback):
             truncate(self._table, self._resume.state.get("rows", 0))
 
     def begin(self) -> None:
-        """Write run.json and config.yaml, and print what has changed since the run was started."""
+        """Write run.json and config.yaml, and print what has changed since the run was started.
+
+        Raises:
+            RunError: Another process trains the run.
+        """
         if self._has_begun or not is_rank_zero():
             return
         resume, run, data = self._resume, self.run_dir, describe_data(self._data)

@@ -10,7 +10,12 @@ SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}  # of each format
 
 
 def run(args: list[str]) -> Path:
-    """Write the file, compare its output with the checkpoint's, and return its path."""
+    """Write the file, compare its output with the checkpoint's, and return its path.
+
+    Raises:
+        RunError: The run does not exist.
+        SystemExit: Its network cannot be exported.
+    """
     parser = LightParser(
         "export", "Write a run's classifier to a file that runs without this project.", with_checkpoint=True
     )

@@ -37,7 +37,11 @@ class LightParser(ArgumentParser):
 
 
 def check_new(path: Path) -> None:
-    """Check that nothing is at --output, so that no result is overwritten; a pipe may be there."""
+    """Check that nothing is at --output, so that no result is overwritten; a pipe may be there.
+
+    Raises:
+        RunError: A file or directory is.
+    """
     if path.is_file() or path.is_dir():
         raise RunError(f"Expected a new file at --output, but {path} exists. Use another name, or remove it.")
 

@@ -21,7 +21,12 @@ NAMES = ("predictions.csv", "predictions.json")
 
 
 def run(args: list[str]) -> Path:
-    """Print the most probable classes of images, write all probabilities, and return the output directory."""
+    """Print the most probable classes of images, write all probabilities, and return the output directory.
+
+    Raises:
+        RunError: The run does not exist.
+        SystemExit: No image can be read.
+    """
     parser = LightParser("predict", "Classify images with a run.", with_checkpoint=True)
     parser.add_argument(
         "paths",

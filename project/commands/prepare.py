@@ -14,7 +14,11 @@ SHOWN = 5  # number of groups of identical images to print
 
 
 def run(args: list[str]) -> "ImageDataModule":
-    """Prepare data."""
+    """Prepare data.
+
+    Raises:
+        SystemExit: The data cannot be prepared.
+    """
     from datamodules import ImageDataModule
     from datamodules.preparation.dataset_info import load_description
     from datamodules.preparation.describe import verify

@@ -14,7 +14,11 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 
 def run(args: list[str]) -> Path:
-    """Write the figure and return its path."""
+    """Write the figure and return its path.
+
+    Raises:
+        SystemExit: The data cannot be prepared.
+    """
     from datamodules import ImageDataModule
     from project.cli.data_options import data_parser, parse_data
     from project.cli.error_handling import report_errors

@@ -8,7 +8,11 @@ from project.runs.folders import find_run
 
 
 def run(args: list[str]) -> Path:
-    """Write the report and return its path."""
+    """Write the report and return its path.
+
+    Raises:
+        RunError: The run does not exist.
+    """
     parser = LightParser("report", "Write the results of a run, or of two side by side, as one HTML file.", ("run",))
     parser.add_argument("other", metavar="RUN2", nargs="?", help="Another run to compare with.")
     parser.add_argument(

@@ -31,7 +31,11 @@ MOST_SETTINGS = 6  # columns of settings that differ
 
 
 def run(args: list[str]) -> list[Any]:
-    """Print all runs, or the differences between two, and return the rows."""
+    """Print all runs, or the differences between two, and return the rows.
+
+    Raises:
+        RunError: A run to compare does not exist.
+    """
     if "compare" in args:
         return _compare([arg for arg in args if arg != "compare"])
     parser = LightParser("runs", "List all runs. `runs compare A B` prints the differences between two runs.")

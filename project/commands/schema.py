@@ -4,7 +4,11 @@ from project.commands.light_parser import LightParser
 
 
 def run(args: list[str]) -> None:
-    """Print the schema, and exit."""
+    """Print the schema, and exit.
+
+    Raises:
+        SystemExit: Always.
+    """
     LightParser("schema", "Print a JSON schema of recipes: schema > configs/schema.json").parse_args(args)
     from project.cli.cli import run as run_cli  # importing torch takes seconds
     from project.cli.schema import PrintSchema

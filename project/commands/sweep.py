@@ -11,7 +11,11 @@ from project.runs.summary import shell_command
 
 
 def run(args: list[str]) -> Path:
-    """Start, join or resume a sweep, and return its directory."""
+    """Start, join or resume a sweep, and return its directory.
+
+    Raises:
+        SystemExit: The sweep is invalid, or was stopped, or all its trials failed (code 1).
+    """
     parser = LightParser("sweep", "Train with several settings. All other options are those of `fit`.")
     parser.add_argument("--sweep", type=Path, metavar="FILE", help="YAML file of options of fit, and their values.")
     parser.add_argument("--sweep_dir", metavar="DIR", help="Sweep to start, join or resume; `last` resumes the last.")

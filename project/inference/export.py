@@ -46,8 +46,16 @@ class Probabilities(nn.Module):
 def export_classifier(classifier: ImageClassifier, kind: str, path: Path) -> float:
     """Write a classifier to a file, and return the largest difference of its probabilities from the classifier's.
 
-    Class names and image size are stored in the file as JSON. The file is written under another name, checked, and
-    renamed. The classifier is on the CPU, in eval mode; ``kind`` is a format of ``WRITERS``.
+    Class names and image size are stored in the file as JSON.
+
+    Args:
+        classifier: On the CPU, in eval mode.
+        kind: A format of ``WRITERS``.
+        path: The file. It is written under another name, checked, and renamed.
+
+    Raises:
+        RunError: The network cannot be exported to this format, its probabilities differ by more than TOLERANCE, or a
+            package is missing.
     """
     facts = {name: json.dumps(classifier.hparams[name]) for name in ("class_names", "image_size")}
     name = type(classifier.network).__name__

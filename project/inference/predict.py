@@ -38,7 +38,11 @@ class Reader(NamedTuple):
 
 
 def load_classifier(run: Path | None, checkpoint: Path) -> ImageClassifier:
-    """Return the classifier of a checkpoint on the CPU, in eval mode."""
+    """Return the classifier of a checkpoint on the CPU, in eval mode.
+
+    Raises:
+        RunError: The config cannot be read, or the file is not a checkpoint of an ImageClassifier.
+    """
     name = None if run is None else setting(load_config(run), "model.class_path")
     try:
         if isinstance(name, str):  # jsonargparse finds a user's class only after its module is imported
@@ -60,6 +64,9 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
     """Return a reader with the settings of a run.
 
     Without a run, or with a DataModule that is no ImageDataModule, it crops images to the checkpoint's image size.
+
+    Raises:
+        DataError: The data of the run is missing or invalid, and the size of its images is not configured.
     """
     size, channels = classifier.hparams["image_size"], len(classifier.mean)
     normalize = Normalize(classifier.hparams["mean"], classifier.hparams["std"])
@@ -83,7 +90,11 @@ def reader_of(run: Path | None, classifier: ImageClassifier, files: Sequence[str
 
 
 def check_exportable(reader: Reader, classifier: ImageClassifier) -> None:
-    """Check that an exported file, which normalises uint8 images itself, can reproduce the transforms."""
+    """Check that an exported file, which takes uint8 images and normalises them itself, can reproduce the transforms.
+
+    Raises:
+        RunError: The transforms of the run convert images to floats in another way.
+    """
     transform, size, channels = reader.dataset.transform, reader.dataset.size, reader.dataset.channels
     if transform is None:
         return

@@ -132,7 +132,11 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run, finished or not."""
+    """Read a run, finished or not.
+
+    Raises:
+        RunError: The config is not YAML.
+    """
     run = Run(folder, load_config(folder), read_result(folder)[0])
     with suppress(RunError):  # a damaged file, which `runs` reports
         for test in tests_of(folder):

@@ -51,6 +51,11 @@ class OverrideSettings(Callback):
             states[0]["state"] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Store the settings of the config.
+
+        Raises:
+            MisconfigurationException: The checkpoint divides the parameters into other groups.
+        """
         if not trainer.optimizers:
             return
         groups = trainer.optimizers[0].param_groups

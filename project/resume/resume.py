@@ -31,6 +31,9 @@ def expand_run(args: Sequence[str]) -> list[str]:
     ``fit`` resumes from last.ckpt; if it is missing, from best.ckpt, or else from scratch. Other commands use
     best.ckpt. With ``--run auto``, ``fit`` resumes the latest run of the same command line that is neither running nor
     finished, with the config files as they are now, and starts a new run if there is none.
+
+    Raises:
+        RunError: The run does not exist, or a command other than ``fit`` needs its best checkpoint and finds none.
     """
     command, groups = args[0], split_options(args[1:])
     options = dict(map(option_of, groups))
@@ -164,6 +167,12 @@ def facts_of_weights(file: str) -> dict[str, Any]:
 
 
 def _read_checkpoint(file: str, is_fit: bool, weights_only: bool) -> dict[str, Any]:
+    """Return the content of a checkpoint.
+
+    Raises:
+        RunError: The file is missing or damaged, contains code, or is not a checkpoint of Lightning; or training would
+            resume from it, and it holds only weights.
+    """
     if not Path(file).is_file():
         raise RunError(f"Expected a checkpoint at --ckpt_path, but {file} does not exist.")
     expected = f"Expected a checkpoint of `fit` at --ckpt_path, but {file}"

@@ -103,7 +103,11 @@ def write_yaml(data: Any) -> str:
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a run, or of a validation or test; an empty dict if its file is empty."""
+    """Return the config of a run, or of a validation or test; an empty dict if its file is empty.
+
+    Raises:
+        RunError: The file is not YAML, or contains a key twice.
+    """
     file = folder / CONFIG
     try:
         config = read_yaml(file.read_text(encoding="utf-8"), str(file))

@@ -19,7 +19,11 @@ TIME = "%Y-%m-%d_%H-%M-%S"  # in names of run directories
 
 
 def create_folder(parent: Path, name: str | None = None) -> Path:
-    """Create and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, followed by ``_<name>``; and by ``_2``, ... if it exists."""
+    """Create and return ``parent/<yyyy-mm-dd_hh-mm-ss>``, followed by ``_<name>``, and by ``_2``, ... if that exists.
+
+    Raises:
+        RunError: The name has other characters than letters, digits, and ``_ - + = . ,``.
+    """
     if name is not None and not re.fullmatch(r"[\w+=.,-]+", name):
         raise RunError(f"Expected --name of letters, digits, and _ - + = . , but got {name!r}.")
     name = datetime.now().strftime(TIME) + ("" if name is None else f"_{name}")
@@ -62,6 +66,9 @@ def find_run(name: str, runs_dir: Path) -> Path:
             "last", the run that was started last; or "best", which prints the run with the highest validation accuracy
             of those on the data of the last run.
         runs_dir: Directory of all runs.
+
+    Raises:
+        RunError: No run matches, or more than one.
     """
     runs = all_runs(runs_dir)
     if name == "last":
@@ -131,6 +138,9 @@ def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -
     """Return a run directory and a checkpoint: the given one, or the run's best.
 
     The directory is None if only a checkpoint is given, and is not in a run directory.
+
+    Raises:
+        RunError: The run or checkpoint does not exist, or neither is given.
     """
     if checkpoint is None:
         if name is None:
@@ -143,7 +153,11 @@ def find_checkpoint(name: str | None, runs_dir: Path, checkpoint: Path | None) -
 
 
 def best_checkpoint(run: Path) -> Path:
-    """Return the best checkpoint of a run."""
+    """Return the best checkpoint of a run.
+
+    Raises:
+        RunError: It has no best checkpoint.
+    """
     if not (run / BEST).is_file():
         raise RunError(
             f"Expected {run / BEST}, which is written after the first validation, but it does not exist. Use another "

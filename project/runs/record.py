@@ -64,7 +64,11 @@ def seconds(run: Path) -> float:
 
 
 def check_not_running(run: Path) -> None:
-    """Check that no process trains a run."""
+    """Check that no process trains a run.
+
+    Raises:
+        RunError: One does.
+    """
     if state_of(run) == "running":
         info = read(run)
         raise RunError(f"Expected a run that is not running, but process {info['pid']} on {info['host']} trains {run}.")
@@ -74,7 +78,15 @@ def begin(run: Path, command: Sequence[str], **facts: Any) -> None:
     """Lock a run directory, and write ``run.json`` with the state "running".
 
     In a resumed run, versions, git and hardware remain those of the first start; each later start records those that
-    differ. ``facts`` are further fields, such as ``seed`` and ``hardware``.
+    differ.
+
+    Args:
+        run: Run directory.
+        command: Command line, without ``python -m project``.
+        facts: Further fields, such as ``seed`` and ``hardware``.
+
+    Raises:
+        RunError: Another process trains the run.
     """
     _locks[run.resolve()] = _acquire(run)
     before, timestamp = read(run), _timestamp()

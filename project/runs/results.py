@@ -91,6 +91,9 @@ def read_evaluation(output: Path) -> Evaluation | None:
     """Return the result of a validation or test from its results.json; None if it has none.
 
     It belongs to the checkpoint with the recorded digest.
+
+    Raises:
+        RunError: The file is damaged.
     """
     file, run, stage = output / RESULTS, output.parents[1], STAGES[output.parent.name]
     if not file.is_file():  # the command is still running, or was killed

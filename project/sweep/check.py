@@ -33,7 +33,12 @@ class Check(CLI):
 
 
 def check(command_lines: Sequence[list[str]]) -> tuple[str, str]:
-    """Check command lines of ``fit``; return the metric of the best checkpoint, and "min" or "max"."""
+    """Check command lines of ``fit``; return the metric of the best checkpoint, and "min" or "max".
+
+    Raises:
+        RunError: It is not a metric of validation.
+        SystemExit: One of them would fail; the message is that of ``fit``.
+    """
     checkpoint = Namespace()
     for i, args in enumerate(command_lines):
         with redirect_stdout(StringIO()) if i else nullcontext():  # the others would repeat the notes of the first

@@ -43,7 +43,11 @@ class Plan(NamedTuple):
 
 
 def read_plan(file: Path) -> Plan:
-    """Return the content of a sweep file."""
+    """Return the content of a sweep file.
+
+    Raises:
+        RunError: The file does not exist, or is not a sweep.
+    """
 
     def expect(is_met: bool, what: str, got: Any) -> None:
         if not is_met:

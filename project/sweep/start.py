@@ -20,8 +20,16 @@ def open_sweep(
 ) -> tuple[Path, Sweep]:
     """Return the directory and the content of a sweep.
 
-    ``name`` is its directory, which may exist; "last"; or None for a new directory in ``runs_dir``. ``file`` is None
-    for a sweep that exists. ``dry_run`` checks and prints commands of ``fit``, and writes nothing.
+    Args:
+        name: Directory of the sweep, which may exist; "last"; or None for a new directory in ``runs_dir``.
+        file: The sweep file; None for a sweep that exists.
+        runs_dir: Directory of all runs.
+        args: Options of ``fit``.
+        dry_run: Check and print commands of ``fit``, and write nothing.
+
+    Raises:
+        RunError: The sweep does not exist, or has other settings.
+        SystemExit: A trial would fail.
     """
     folder = Path(name) if name not in (None, "last") else None
     if name == "last":

@@ -44,7 +44,11 @@ def write_sweep(folder: Path, sweep: Sweep) -> None:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Return the content of ``sweep.json``."""
+    """Return the content of ``sweep.json``.
+
+    Raises:
+        RunError: The sweep was started in another working directory.
+    """
     try:
         content = json.loads((folder / FILE).read_text())
         sweep = Sweep(**content | {"plan": Plan(**content["plan"])})

@@ -31,7 +31,11 @@ ROOM = 2**20  # bytes; with less, a trial has failed because the disk is full
 
 
 def work(trials: Trials) -> int:
-    """Run trials until all are finished or run by other processes; return the signal that stopped this one, or 0."""
+    """Run trials until all are finished or run by other processes; return the signal that stopped this one, or 0.
+
+    Raises:
+        RunError: The disk is full.
+    """
     names, deadline = short_names(trials.plan.swept), time.monotonic() + GRACE
     with count_signals() as signals:
         while not signals:

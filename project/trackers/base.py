@@ -65,7 +65,11 @@ class Tracker(Logger):
 
     @property
     def experiment(self) -> Any:
-        """The object of the tracker's library to log with; opened at the first access, which Lightning does early."""
+        """The object of the tracker's library to log with; opened at the first access, which Lightning does early.
+
+        Raises:
+            RunError: The tracker cannot be opened.
+        """
         if self._opened is None:
             with starting(self.title), isolate_rng():  # libraries draw names and waiting times
                 self._opened = self.open()

@@ -29,7 +29,11 @@ def entries_of(logger: Any) -> list[Namespace]:
 
 
 def check_installed(text: str) -> None:
-    """Check that the package of each tracker that a text names, other than in comments, is installed."""
+    """Check that the package of each tracker that a text names, other than in comments, is installed.
+
+    Raises:
+        RunError: One is not.
+    """
     for name, tracker in TRACKERS.items():
         package = tracker.package
         if re.search(rf"^[^#\n]*\b{name}\b", text, re.MULTILINE) and find_spec(package) is None:
