@@ -20,7 +20,12 @@ def is_tiff(path: str | os.PathLike[str]) -> bool:
 
 
 def read_bands(path: str | os.PathLike[str], channels: int) -> list[Image.Image]:
-    """Return the channels of a TIFF as grey images of 8 bits; they may be interleaved, in planes or in pages."""
+    """Return the channels of a TIFF as grey images of 8 bits; they may be interleaved, in planes or in pages.
+
+    Raises:
+        DataError: tifffile is not installed.
+        ValueError: The file has another number of channels, floats, signed or 32-bit integers, or too many pixels.
+    """
     try:
         import tifffile
     except ImportError as error:
