@@ -32,12 +32,20 @@ class OriginalsDataset(ImageDataset):
             batch: The seed of random transforms, and the positions, int64 ``(N,)``.
 
         Raises:
-            DataError: A file is missing or not an image, or the transform fails.
+            DataError: A file is missing or not an image, or the transform fails or returns images of several sizes.
         """
         seed, positions = batch
+        paths = self.paths(positions)
         with seeded(seed):
-            images = torch.stack([self._read(path) for path in self.paths(positions)])
-        return images, self.targets.index_select(0, positions)
+            images = [self._read(path) for path in paths]
+        for path, image in zip(paths, images, strict=True):
+            if image.shape != images[0].shape:
+                expected, got = (f"{shape[-1]}x{shape[-2]}" for shape in (images[0].shape, image.shape))
+                raise DataError(
+                    f"{path}: Expected {expected} pixels from --data.train_transforms, as from other images, but got "
+                    f"{got}. Make every image {expected}."
+                )
+        return torch.stack(images), self.targets.index_select(0, positions)
 
     def _read(self, path: str) -> Tensor:
         rest = cast(Transform, self._rest)

@@ -114,7 +114,7 @@ def try_remedy(args: list[str], result: dict[str, Any], minutes: float) -> str:
         alarm["tried"] = treat(lambda *arguments: train(args, *arguments), alarm["remedy"], minutes)
     except Exception as error:  # a changed option can fail in any way; the diagnosis stands
         reason = f"{error}" if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        alarm["tried"] = {"verdict": "not tried", "says": f"Not tried: {reason[:300]}."}
+        alarm["tried"] = {"verdict": "not tried", "says": f"Not tried: {reason[:300].rstrip('.')}."}
     return str(alarm["tried"]["says"])
 
 
@@ -126,16 +126,16 @@ def treat(train: Callable[..., Result], remedy: dict[str, Any], minutes: float) 
     if "option" not in remedy:
         raise RunError("the remedy is not an option")
     begin, scores = time.monotonic(), dict[str, list[float]]()
-    first = train({}, 0, FEW)
-    arms = arms_of(remedy, first.lr)
-    steps = steps_of(first, time.monotonic() - begin, SEEDS * len(arms), minutes)
-    print(f"Trying --{remedy['option']} {remedy['value']} in {SEEDS * len(arms)} trainings of {steps} steps ...")
-    scores = {arm: [] for arm in arms}
     try:
+        first = train({}, 0, FEW)
+        arms = arms_of(remedy, first.lr)
+        steps = steps_of(first, time.monotonic() - begin, SEEDS * len(arms), minutes)
+        print(f"Trying --{remedy['option']} {remedy['value']} in {SEEDS * len(arms)} trainings of {steps} steps ...")
+        scores = {arm: [] for arm in arms}
         for seed, arm in product(range(SEEDS), arms):
             scores[arm].append(train(arms[arm], seed, steps).accuracy)
     except KeyboardInterrupt:
-        if min(map(len, scores.values())) < 2:
+        if min(map(len, scores.values()), default=0) < 2:
             raise RunError("interrupted before two trainings of each kind") from None
     spent = round((time.monotonic() - begin) / 60, 2)
     return {"minutes": spent, "steps": steps, "options": arms} | judge(scores, first.images)

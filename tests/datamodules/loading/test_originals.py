@@ -127,6 +127,16 @@ def test_transforms_must_give_one_size_before_training(photos: Path, tmp_path: P
     data(photos, tmp_path, image_size=32, eval_transforms=[v2.CenterCrop(SIZE)])  # as the network receives them
 
 
+def crop_wide_images(image: torch.Tensor) -> torch.Tensor:
+    return image[:, :SIZE, :SIZE] if image.shape[2] > 45 else image[:, :SIZE, : SIZE - 1]
+
+
+def test_an_image_of_another_size_than_the_others_is_named(photos: Path, tmp_path: Path) -> None:
+    module = data(photos, tmp_path, train_transforms=[crop_wide_images], batch_size=32)
+    with pytest.raises(DataError, match=r"photos.*g: Expected 2[34]x24 pixels from .* but got 2[34]x24\. Make every"):
+        digests(module, 0)
+
+
 def test_a_device_cache_holds_only_images_of_val(photos: Path, tmp_path: Path) -> None:
     module = data(photos, tmp_path, cache="device")
     module.train_dataloader(), module.val_dataloader()
