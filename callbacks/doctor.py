@@ -27,6 +27,7 @@ from callbacks.tools.probes import probe, setting_facts
 FACTS = "doctor_facts.json"
 WINDOW = 2000  # latest losses and gradient norms that are kept
 NORM_EVERY = 5  # steps: a gradient norm takes 1 % of a step of LeNet
+SETTLED = 100  # steps from which the running statistics of batch norm are compared with those of batches
 # not measured in each drawn epoch
 SOMETIMES = ("eval_transform_acc", "val_acc", "batch_stat_acc", "train_transform_val_acc")
 
@@ -79,7 +80,7 @@ class Doctor(StepCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.facts = dict(state_dict["facts"])
-        self._series = {name: deque(values, WINDOW) for name, values in state_dict["series"].items()}
+        self._series = {name: deque(map(float, values), WINDOW) for name, values in state_dict["series"].items()}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -147,7 +148,7 @@ class Doctor(StepCallback):
         train_acc, val_acc, batch_stat_acc = accs
         if None not in (train_acc, val_acc):
             self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), [train_acc, val_acc]]
-        if None not in (batch_stat_acc, val_acc):
+        if None not in (batch_stat_acc, val_acc) and trainer.global_step >= SETTLED:
             self.facts["batch_stat_gaps"] = [*self.facts.get("batch_stat_gaps", []), batch_stat_acc - val_acc][-3:]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

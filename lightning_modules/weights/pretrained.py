@@ -41,8 +41,9 @@ def load_weights(network: nn.Module, weights: dict[str, Any], source: str, whole
     if not matches or is_other or (whole and len(matches) < len(current)):
         del comparison["loaded"]
         raise MisconfigurationException(
-            f"Expected weights of {type(network).__name__} at --model.pretrained, at most {limits['mismatched']} tensors of "
-            f"another shape and {limits['missing in the file']} missing, but got {title}; {in_words(comparison)}."
+            f"Expected weights of {type(network).__name__} at --model.pretrained, with at most {limits['mismatched']} "
+            f"tensors of another shape and {limits['missing in the file']} missing, but got {title}; "
+            f"{in_words(comparison)}."
         )
     matching = OrderedDict((name, weights[f"{prefix}{name}"]) for name in matches)
     matching._metadata = current._metadata  # type: ignore[attr-defined]  # versions of layers, which MNASNet requires

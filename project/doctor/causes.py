@@ -25,6 +25,11 @@ class Cause(NamedTuple):
         """The alternative sets of symptoms, each of which shows the cause."""
         return [way.split() for way in self.shown_by.split(" or ")]
 
+    @property
+    def symptoms(self) -> set[str]:
+        """All symptoms that can show the cause."""
+        return {symptom for way in self.ways for symptom in way}
+
 
 CAUSES = {name: Cause(name, *cells) for name, *cells in table("Causes")}  # the root before what it produces
 

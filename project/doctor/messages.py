@@ -12,6 +12,7 @@ from project.runs.config import flatten
 
 STEPS = 100  # before which a training is not called healthy
 USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
+CONDITIONS = {"second_half", "usual_weights", "readable_labels", "above_chance"}  # of a judgement, and no faults
 NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
 OPTION = re.compile(r"--((?:model|data|trainer)[\w.]*\w)")
 HEALTHY = "Healthy: none of {} causes was found."
@@ -19,7 +20,7 @@ TOO_EARLY = "Too early to tell: no cause was found, but too little was trained o
 
 
 def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str], config: Any = None) -> dict[str, Any]:
-    """Return the content of doctor.json: one alarm at most, and two alternatives if it is not sure.
+    """Return the content of doctor.json: one alarm at most, and two alternatives, which are sure if the alarm is.
 
     Args:
         facts: What was measured.
@@ -33,14 +34,13 @@ def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str], confi
     unexplained = not silenced and max(found.get("trial_fails", 0.0), found.get("not_learning", 0.0)) >= ALARM
     rises = too_short(facts) and found.get("underfits", 0.0) >= ALARM
     early = epochs < EPOCHS or steps < STEPS or unexplained or rises or bool(NEEDED & failed.keys())
-    reason = "not measured" if epochs >= EPOCHS else "too early"
-    if "epochs" not in facts:
-        reason = "only training, or checks left out, show it" if failed or entries else "only training shows it"
-    unknown = [f"{name} ({reason})" for name, cause in CAUSES.items() if is_unknown(cause, found)]
+    unknown = [f"{name} (not measured here)" for name, cause in CAUSES.items() if is_unknown(cause, found)]
+    is_sure = bool(entries) and entries[0]["confidence"] == "sure"
+    others = [each for each in entries[1:] if each["confidence"] == "sure" or not is_sure]
     return {
         "verdict": "alarm" if entries else "too_early" if early else "healthy",
         "alarms": entries[:1],
-        "alternatives": [] if entries and entries[0]["confidence"] == "sure" else entries[1:3],
+        "alternatives": others[:2],
         "notes": notes(facts) + [f"{name} is silenced." for name in sorted(silenced)],
         "not_checked": [f"{name} ({error[:100]})" for name, error in failed.items()] + unknown,
         "version": __version__,
@@ -54,11 +54,14 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
     option, _, value = change.removeprefix("--").partition(" ")
     key, now = locate(config, match[1]) if (match := OPTION.search(change)) else (None, None)
     name = option.rpartition(".")[2]
+    if value == "nan":  # an optimizer without one learning rate
+        change = f"Change {option}."
     of_groups = flatten(locate(config, "model.param_groups")[1])
     if option.startswith("model.optimizer.") and any(k.endswith(f".{name}") and v is not None for k, v in of_groups):
         change = f"Set {change}, and change {name} alike in --model.param_groups, where groups set their own."
-    shown = {each: SYMPTOMS[each] for each in finding.shown_by if each != "second_half"}  # it only says when to judge
-    upstream = [*CAUSES][: [*CAUSES].index(cause.name)]
+    shown = {each: SYMPTOMS[each] for each in finding.shown_by if each not in CONDITIONS}
+    upstream = [each for each in CAUSES.values() if each.symptoms & cause.symptoms - CONDITIONS]
+    upstream = upstream[: upstream.index(cause)]
     return {
         "cause": cause.name,
         "family": cause.family,
@@ -71,9 +74,7 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
         "key": key,
         "now": None if isinstance(now, list | dict) else now,
         "ruled_out": [
-            each
-            for each in reversed(upstream)  # the nearest first
-            if find(CAUSES[each], found).strength < ALARM and not is_unknown(CAUSES[each], found)
+            each.name for each in upstream if find(each, found).strength < ALARM and not is_unknown(each, found)
         ],
         "tried": None,
     }
@@ -85,9 +86,9 @@ def locate(config: Any, option: str) -> tuple[str | None, Any]:
     for name in option.split("."):
         if isinstance(config, dict) and name not in config and "init_args" in config:
             keys, config = [*keys, "init_args"], config["init_args"]
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or name not in config:
             return None, None
-        keys, config = [*keys, name], config.get(name)
+        keys, config = [*keys, name], config[name]
     return ".".join(keys), config
 
 

@@ -20,10 +20,18 @@ class Symptom(NamedTuple):
 
 
 def table(title: str) -> list[list[str]]:
-    """Return the cells of the rows of a table of ``causes.md``."""
+    """Return the cells of the rows of a table of ``causes.md``.
+
+    Raises:
+        ValueError: A row has more or fewer cells than the first line of the table.
+    """
     section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| `")]
-    return [[cell.strip(" `") for cell in row[1:-1].split("|")] for row in rows]
+    lines = [line.strip() for line in section.splitlines() if line.strip().startswith("|")]
+    head, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    for row in rows:
+        if len(row) != len(head):
+            raise ValueError(f"causes.md: Expected {len(head)} cells, but got {len(row)} in: | {' | '.join(row)} |")
+    return rows
 
 
 PAGE = Path(__file__).with_name("causes.md").read_text(encoding="utf-8")
@@ -108,7 +116,7 @@ def complete(facts: Facts) -> Known:
         "val_share": share(skill(best(val_acc, f["batch_stat_acc"], as_train)), skill(train_acc)),
         "augmented_share": share(skill(as_train), skill(val_acc)),
         "transform_gain": as_train - val_acc,
-        "train_mode_share": share(skill(in_training), skill(facts.get("train_transform_val_acc", f["plain_acc"]))),
+        "train_mode_share": share(skill(in_training), skill(f["plain_acc"] if math.isnan(as_train) else as_train)),
         "val_gap": as_val - val_acc,
         "val_gap_z": (as_val - val_acc) / deviation(as_val, val_acc, per_image),
         # before they are memorised; a linear classifier does not memorise

@@ -7,7 +7,7 @@ import pytest
 
 from project.doctor.causes import CAUSES, CONFIDENCE, Finding, diagnose
 from project.doctor.messages import entry_of, report, terminal
-from project.doctor.symptoms import SYMPTOMS, Known, strength, symptoms
+from project.doctor.symptoms import SYMPTOMS, Known, strength, symptoms, table
 
 FAILS = {"trial_progress": -1.0, "adam_progress": 0.9}
 HEALTHY: dict[str, Any] = {"pixel_std": 1.0, "trial_progress": 0.9, "memorized": 1.0, "loss_range": 0.6, "layers": 5}
@@ -42,6 +42,11 @@ SLOW |= {"chance": 0.005, "classes": 200, "update_ratio": 0.1, "train_accs": [0.
 SLOW["train_transform_val_acc"] = 0.05
 WORSE: dict[str, Any] = dict.fromkeys(("val_acc", "permuted_acc", "train_transform_val_acc"), 0.3)
 WORSE["val_losses"] = [2.3, 2.4, 3.0, 4.0, 5.0, 6.0]  # above guessing
+FAMILIES = {
+    "data", "labels", "split", "input", "augmentation", "wiring", "initialization", "activation", "loss",
+    "optimizer", "learning_rate", "clipping", "weight_decay", "schedule", "dropout", "batch_norm", "batch_size",
+    "precision", "evaluation", "capacity", "overfitting", "length"
+}
 # fmt: on
 
 
@@ -55,7 +60,17 @@ def test_tables_are_consistent() -> None:
     for cause in CAUSES.values():
         assert {*cause.shown_by.replace(" or ", " ").split(), *cause.unless.split()} <= SYMPTOMS.keys()
         assert cause.at_most in CONFIDENCE
+        assert cause.family in FAMILIES
         assert all([cause.says, cause.why, cause.change])
+    for symptom in SYMPTOMS.values():
+        assert symptom.scale in ("", "log")
+        assert symptom.healthy != symptom.ill
+
+
+def test_a_row_of_a_table_with_too_many_cells_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("project.doctor.symptoms.PAGE", "## A\n| a | b |\n|---|---|\n| 1 | 2 |\n| 1 | 2 | 3 |\n")
+    with pytest.raises(ValueError, match=r"Expected 2 cells, but got 3 in: \| 1 \| 2 \| 3 \|"):
+        table("A")
 
 
 def test_every_cause_has_its_paragraph_in_the_docs() -> None:
@@ -173,6 +188,19 @@ def test_a_silenced_cause_is_no_alarm() -> None:
     assert alarm(facts, "wrong_scale") == "batch_too_small"
 
 
+@pytest.mark.parametrize(
+    ("facts", "silenced"),
+    [
+        ({"modules_in_training_mode": 3, "eval_noise": 0.5}, "eval_without_effect"),
+        ({"nonfinite_steps": 1, "largest_loss": 50.0, "prior_loss": 1.0}, "lr_too_high"),
+        ({"pixel_std": 60.0, "first_loss_excess": 30.0}, "wrong_scale"),
+    ],
+)
+def test_what_a_silenced_cause_produces_is_no_alarm(facts: dict[str, Any], silenced: str) -> None:
+    assert alarm(facts) == silenced
+    assert alarm(facts, silenced) is None
+
+
 def test_strength_is_zero_in_the_healthy_range_and_one_beyond_it() -> None:
     rising, falling = SYMPTOMS["near_duplicates"], SYMPTOMS["blind_pixels"]
     assert [strength(value, rising) for value in (0.0, 0.05, 0.1, 0.15, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
@@ -185,14 +213,14 @@ def test_what_was_not_measured_is_listed_with_the_reason_unless_another_symptom_
     def unknown(facts: dict[str, Any], **failed: str) -> list[str]:
         return report(facts, failed, frozenset())["not_checked"]
 
-    assert "leak (only training shows it)" in unknown({})
-    assert "leak (not measured)" in unknown({"epochs": 6})
+    assert "leak (not measured here)" in unknown({})
+    assert "leak (not measured here)" in unknown({"epochs": 6})
     assert not any(each.startswith("lr_too_high") for each in unknown(HEALTHY | {"epochs": 1, "nonfinite_steps": 0}))
     assert any(each.startswith("lr_too_high") for each in unknown({"trial_progress": 0.0}))
     assert unknown({}, trial="RuntimeError: too large")[0] == "trial (RuntimeError: too large)"
     lines = terminal(report({}, {"trial": "too large"}, frozenset()))
     assert "Not checked (too large): trial." in lines
-    assert lines[-1].startswith("Not checked (only training, or checks left out, show it): nan_images, wrong_scale, ")
+    assert lines[-1].startswith("Not checked (not measured here): nan_images, wrong_scale, ")
 
 
 def test_a_training_is_not_called_healthy_before_it_can_be_known() -> None:
@@ -237,7 +265,9 @@ def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str
     facts |= dict.fromkeys(("swapped_pair", "moved_pair", "dead_layer", "saturated_layer"), "x")
     facts |= {SYMPTOMS[each].fact: 0.5 for each in way}
     entry = entry_of(Finding(CAUSES[cause], 1.0, way), Known(facts), {}, {})
-    assert not re.search(r"[{}]|None|nan|unknown", entry["says"] + entry["why"])
+    assert not re.search(
+        r"[{}]{2}|\{\w+\}|None|nan|unknown", f"{entry['says']} {entry['why']} {[*entry['remedy'].values()]}"
+    )
     assert entry["evidence"].keys() == entry["healthy"].keys()
     assert entry["remedy"].keys() in ({"text"}, {"option", "value"})
     result = {"verdict": "alarm", "alarms": [entry], "alternatives": [entry] * 2, "notes": ["x"] * 9}
