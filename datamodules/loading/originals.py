@@ -35,17 +35,20 @@ class OriginalsDataset(ImageDataset):
             DataError: A file is missing or not an image, or the transform fails or returns images of several sizes.
         """
         seed, positions = batch
-        paths = self.paths(positions)
+        images: Tensor | None = None
         with seeded(seed):
-            images = [self._read(path) for path in paths]
-        for path, image in zip(paths, images, strict=True):
-            if image.shape != images[0].shape:
-                expected, got = (f"{shape[-1]}x{shape[-2]}" for shape in (images[0].shape, image.shape))
-                raise DataError(
-                    f"{path}: Expected {expected} pixels from --data.train_transforms, as from other images, but got "
-                    f"{got}. Make every image {expected}."
-                )
-        return torch.stack(images), self.targets.index_select(0, positions)
+            for place, path in enumerate(self.paths(positions)):
+                image = self._read(path)
+                if images is None:  # a list of images until the last one would fragment the memory of a worker
+                    images = image.new_empty(len(positions), *image.shape)
+                if image.shape != images.shape[1:]:
+                    expected, got = (f"{shape[-1]}x{shape[-2]}" for shape in (images.shape, image.shape))
+                    raise DataError(
+                        f"{path}: Expected {expected} pixels from --data.train_transforms, as from other images, but "
+                        f"got {got}. Make every image {expected}."
+                    )
+                images[place] = image
+        return cast(Tensor, images), self.targets.index_select(0, positions)
 
     def _read(self, path: str) -> Tensor:
         rest = cast(Transform, self._rest)
