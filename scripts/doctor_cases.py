@@ -559,7 +559,6 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "small_init": (("init_too_small",), initialized(lambda w: w.normal_(0, 1e-4))),
     "softmax_twice": ("bounded_outputs", after(lambda y: y.softmax(1))),
     "sigmoid": ("bounded_outputs", after(torch.sigmoid)),
-    "relu": ("bounded_outputs", after(torch.relu)),
     "negative_loss": ("wrong_objective", settings(loss=Loss(lambda y, t: -F.cross_entropy(y, t)))),
     "negative_step": ("wrong_objective", module(Negative)),
     "wrong_targets": (
@@ -644,6 +643,7 @@ HEALTHY: dict[str, Change] = {
     "cutmix": mixing(CutMix()),
     "smoothing": settings(loss=nn.CrossEntropyLoss(label_smoothing=0.2)),
     "log_softmax": after(lambda y: y.log_softmax(1)),
+    "relu": after(torch.relu),  # as SqueezeNet
     "log_softmax_nll": lambda case: [
         change(case) for change in (after(lambda y: y.log_softmax(1)), settings(loss=nn.NLLLoss()))
     ],

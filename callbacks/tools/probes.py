@@ -39,7 +39,7 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     count = min(count, max(len(train.dataset) // 8, 256) if train.dataset.pixels is not None else FEW)
     seen = views(train, val, count, trainer.current_epoch)
     logits, targets, facts = observe(trainer, pl_module, seen["plain"]())
-    facts |= {"probe_images": len(logits), "val_images": len(val.dataset)}
+    facts |= {"probe_epoch": trainer.current_epoch, "probe_images": len(logits), "val_images": len(val.dataset)}
     names = getattr(pl_module, "class_names", None) or []
     if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
@@ -81,6 +81,7 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
         weighted = loader.balanced or getattr(pl_module, "unweighted_loss", None) is not None
+        facts["balanced"] = float(loader.balanced)
         facts["imbalance"] = 1.0 if weighted else float(counts.max() / counts[counts > 0].min())
     return facts
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
-from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
+from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, name_facts, seen
 from project.doctor.loss_checks import loss_facts, output_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
 from project.doctor.symptoms import SUM, Facts, symptoms
@@ -82,6 +82,7 @@ class PreFlight(Callback):
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
         if classes is not None:
+            self.facts |= name_facts(module.class_names)
             self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
         images, targets = (each.to(module.device) for each in balanced(train, 2 * IMAGES if self.quick else MANY))
         twin, _ = copies(module)
