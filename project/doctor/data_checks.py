@@ -15,7 +15,7 @@ from project.doctor.symptoms import READABLE, Facts, deviation
 
 Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, int64 (N,)
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
-PATTERNS, FINE, PATCH = 64, 32, 6  # local patterns, on images of at most 32 pixels; their side
+PATTERNS, FINE, PATCH = 64, 32, 8  # local patterns, on images of at most 32 pixels; their side
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
 SOME, MANY = 400, 1000  # images from files, and from a cache
 FOREIGN = 8  # batches of a loader that is not of this project
@@ -91,12 +91,12 @@ def patterns(images: Tensor) -> Tensor:
     """
     size = min(PATCH, *images.shape[2:])
     images = (images - images.mean()) / (images.std() + 1e-9)
-    some = F.unfold(images[random_order(len(images), 4 * PATTERNS)], size)  # (N, C * size * size, places)
-    places = random_order(some.shape[0] * some.shape[2], some.shape[0]) % some.shape[2]
-    patches = some[torch.arange(len(some)), :, places]
+    some = images[random_order(len(images), PATTERNS)]
+    patches = F.unfold(some, size).transpose(1, 2).flatten(0, 1)  # (N, C * size * size)
     patches = patches - patches.mean(1, keepdim=True)
-    clear = patches.norm(dim=1).argsort(descending=True)[:PATTERNS]  # not of a plain background
-    filters = F.normalize(patches[clear]).view(-1, images.shape[1], size, size)
+    clear = patches[patches.norm(dim=1).argsort(descending=True)[: len(patches) // 2]]  # not of a plain background
+    clear = clear[random_order(len(clear), PATTERNS)]
+    filters = F.normalize(clear).view(-1, images.shape[1], size, size)
     return torch.cat([F.adaptive_avg_pool2d(F.conv2d(each, filters).relu(), 2) for each in images.split(CHUNK)])
 
 

@@ -127,7 +127,7 @@ def complete(facts: Facts) -> Known:
         "val_share": share(skill(best(val_acc, f["batch_stat_acc"], as_train)), skill(train_acc)),
         "augmented_share": share(skill(as_train), skill(val_acc)),
         "transform_gain": as_train - val_acc,
-        "train_mode_share": share(skill(in_training), skill(facts.get("train_transform_val_acc", f["plain_acc"]))),
+        "train_mode_share": share(skill(in_training), skill(f["plain_acc"] if math.isnan(as_train) else as_train)),
         "val_gap": as_val - val_acc,
         "val_gap_z": (as_val - val_acc) / deviation(as_val, val_acc, per_image),
         # before they are memorised; a linear classifier does not memorise
