@@ -77,7 +77,7 @@ def observed(parts: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, fl
     rows = []
     for images, targets in parts:
         values = images.float()
-        differences, contrast = values.diff(dim=3).square().mean((1, 2, 3)), values.var((1, 2, 3)).clamp_min(1e-9)
+        differences, contrast = values.diff(dim=3).square().mean((1, 2, 3)), values.var((2, 3)).mean(1).clamp_min(1e-9)
         fine = F.adaptive_avg_pool2d(values, min(FINE, *values.shape[2:]))
         rows.append((fine, labels_of(targets), (differences / contrast).sqrt()))
     images, targets, sharpness = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
