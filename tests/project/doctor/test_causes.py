@@ -233,7 +233,12 @@ def test_the_present_value_of_an_option_and_its_key_are_found_in_the_config() ->
 @pytest.mark.parametrize(("cause", "way"), [(name, way) for name in CAUSES for way in CAUSES[name].ways])
 def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str, way: list[str]) -> None:
     facts: dict[str, Any] = {"lr": 0.1, "trial_images": 16, "epochs": 3}
-    facts |= {"symmetric_names": ["a"], "no_gradient_names": ["a", "b"], "update_ratio": 5e-3}
+    facts |= {
+        "symmetric_names": ["a"],
+        "unrewarded_names": ["a"],
+        "no_gradient_names": ["a", "b"],
+        "update_ratio": 5e-3,
+    }
     facts |= dict.fromkeys(("swapped_pair", "moved_pair", "dead_layer", "saturated_layer"), "x")
     facts |= {SYMPTOMS[each].fact: 0.5 for each in way}
     entry = entry_of(Finding(CAUSES[cause], 1.0, way), Known(facts), {}, {})
