@@ -15,6 +15,7 @@ from project.doctor.symptoms import Facts, deviation
 Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, int64 (N,)
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
+MIDDLE = torch.arange(SIDE**2).view(SIDE, SIDE)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].flatten()
 SOME, MANY = 400, 1000  # images from files, and from a cache
 FOREIGN = 8  # batches of a loader that is not of this project
 CHUNK = 500
@@ -31,12 +32,12 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     """
     most = 100 if quick and getattr(train.dataset, "transform", None) is not None else MANY  # each takes milliseconds
     received, augmented = reduced(seen(train, False, most)), reduced(seen(train, True, most))
-    # 0 for a constant image, also a coloured one
-    of_plain, of_augmented = (each.var(2, correction=0).mean(1).sqrt() for each, _ in (received, augmented))
+    of_plain, of_augmented = (deviation_within(each) for each, _ in (received, augmented))
     yield {
         "constant_images": float((of_plain < 1e-4).float().mean()),
         "nonfinite_images": float((~of_augmented.isfinite()).float().mean()),
-        "pixel_std": float(of_augmented.mean()),
+        # also of the middle, because a black border on images that are nearly constant has a large deviation
+        "pixel_std": float(torch.minimum(of_augmented.mean(), deviation_within(augmented[0][:, :, MIDDLE]).mean())),
     }
     if val is not None:
         of_val = reduced(seen(val, False, most))
@@ -65,6 +66,11 @@ def reduced(parts: Iterator[tuple[Tensor, Tensor]]) -> Images:
     rows = [(F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2), labels_of(targets)) for images, targets in parts]
     images, targets = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
     return images, targets
+
+
+def deviation_within(images: Tensor) -> Tensor:
+    """Return the standard deviation within each reduced image; 0 for a constant one, also a coloured one."""
+    return images.var(2, correction=0).mean(1).sqrt()
 
 
 def labels_of(targets: Tensor) -> Tensor:
