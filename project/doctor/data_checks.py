@@ -36,8 +36,9 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     yield {
         "constant_images": float((of_plain < 1e-4).float().mean()),
         "nonfinite_images": float((~of_augmented.isfinite()).float().mean()),
-        # also of the middle, because a black border on images that are nearly constant has a large deviation
-        "pixel_std": float(torch.minimum(of_augmented.mean(), deviation_within(augmented[0][:, :, MIDDLE]).mean())),
+        "pixel_std": float(of_augmented.mean()),
+        # a black border around images that are nearly constant has a large deviation
+        "middle_std": float(deviation_within(augmented[0][:, :, MIDDLE]).mean()),
     }
     if val is not None:
         of_val = reduced(seen(val, False, most))

@@ -58,7 +58,7 @@ def training_step_facts(module: Any, images: Tensor, targets: Tensor) -> Iterato
     if is_plain:
         yield {"own_decay": own_decay(step, targets, classes)}
     for each in step.module.network.parameters():
-        each.detach().zero_()  # a penalty of weights is no part of what outputs can change
+        each.detach().zero_()  # without a penalty of weights, which outputs cannot change
     yield loss_facts(step if is_plain else module.loss, targets, classes)
 
 

@@ -91,6 +91,8 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"split_accuracy": 0.8}, "shifted_split"),
         ({"split_accuracy": 0.8, "val_pixel_shift": 2.0}, "val_normalization"),
         ({"batch_dependence": 0.5}, "mixes_images"),
+        ({"unrewarded": 1.0}, "wrong_targets"),
+        ({"unrewarded": 1.0, "truth_gain": -2.0}, "wrong_objective"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],
 )
@@ -137,6 +139,8 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (WEAK | {"update_ratio": 0.08, "val_losses": [9999.0, *[1.9] * 5]}, "lr_too_high"),
         (SLOW, None),  # 200 classes take time
         (FITTED | {"dead_share": 0.6}, None),  # harmless
+        (FITTED | {"decay_per_step": 0.013}, None),
+        (WEAK | {"decay_per_step": 0.013}, "weight_decay_too_strong"),
         (WEAK | {"saturated_share": 0.8, "saturated_layer": "fc1"}, "saturation"),
         (WEAK | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, "exploding_gradients"),
         (FITTED | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, None),
