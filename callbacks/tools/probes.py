@@ -107,6 +107,7 @@ def batches(loader: Any, dataset: Any, count: int, epoch: int) -> Iterator[tuple
     view.dataset = dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     for positions in order.tensor_split(math.ceil(len(order) / loader.batch_size)):
+        view.seed += 1  # for other random numbers in each batch, because a transform may draw one for all its images
         images, targets = view.render(positions, epoch)
         yield images[:, 0] if images.ndim == 5 else images, targets  # the first of several views of an image
 
