@@ -85,6 +85,16 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     return facts
 
 
+def val_step_facts(
+    trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor, preds: Tensor
+) -> Facts:
+    """Return by how many deviations the validation step recognises fewer images than the network by itself."""
+    own = forward(trainer, pl_module, images).argmax(1) == targets
+    of_step = preds == targets
+    lost, won = (own & ~of_step).sum(), (of_step & ~own).sum()
+    return {"val_step_z": float((lost - won) / (lost + won).clamp_min(1).sqrt())}
+
+
 def views(train: Any, val: Any, count: int, epoch: int) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
     """Return functions that yield batches: of train, plain and as val sees them; of val, and as train sees them."""
     plain = copy.copy(train)
