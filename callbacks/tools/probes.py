@@ -77,6 +77,11 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
+    steps = trainer.estimated_stepping_batches
+    for each in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if isinstance(each, WeightAveraging) and hasattr(each, "decay") and 0 < steps < math.inf:
+            updates = steps / each.update_every_n_steps
+            facts |= {"initial_share": each.decay**updates, "usual_decay": round(1 - 10 / max(updates, 11), 4)}
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
