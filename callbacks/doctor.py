@@ -162,8 +162,10 @@ class Doctor(StepCallback):
         if not preds or not names:
             return
         trained = getattr(getattr(trainer.train_dataloader, "dataset", None), "targets", None)
-        self._try(lambda: val_facts(*map(torch.cat, zip(*preds, strict=True)), names, trained))
-        train_acc, val_acc, batch_stat_acc = map(self.facts.get, ("eval_transform_acc", "val_acc", "batch_stat_acc"))
+        targets, predicted = (torch.cat(each) for each in zip(*preds, strict=True))
+        self._try(lambda: val_facts(targets, predicted, names, trained))
+        accs: Any = map(self.facts.get, ("eval_transform_acc", "val_acc", "batch_stat_acc"))
+        train_acc, val_acc, batch_stat_acc = accs
         if None not in (train_acc, val_acc):
             self.facts["train_and_val_accs"] = [*self.facts.get("train_and_val_accs", []), [train_acc, val_acc]]
         if None not in (batch_stat_acc, val_acc):
@@ -210,7 +212,8 @@ class Doctor(StepCallback):
         self._read()
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
         planned = trainer.estimated_stepping_batches  # infinite if the end is unknown
-        self.facts |= series_facts(*map(list, self._series.values()), clip, scaler_of(trainer) is not None)
+        losses, norms = map(list, self._series.values())
+        self.facts |= series_facts(losses, norms, clip, scaler_of(trainer) is not None)
         self.facts |= {
             "epochs": trainer.current_epoch,
             "planned_epochs": trainer.max_epochs,

@@ -81,7 +81,7 @@ def entry_of(finding: Finding, facts: Known, found: dict[str, float], config: An
 
 def locate(config: Any, option: str) -> tuple[str | None, Any]:
     """Return the key of an option in a config.yaml, and its value; None if the config has no such place."""
-    keys = []
+    keys: list[str] = []
     for name in option.split("."):
         if isinstance(config, dict) and name not in config and "init_args" in config:
             keys, config = [*keys, "init_args"], config["init_args"]
