@@ -17,6 +17,7 @@ Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, i
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
 PATTERNS, FINE, PATCH = 64, 32, 8  # local patterns, on images of at most 32 pixels; their side
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
+MIDDLE = torch.arange(SIDE**2).view(SIDE, SIDE)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].flatten()
 SOME, MANY = 400, 1000  # images from files, and from a cache
 FOREIGN = 8  # batches of a loader that is not of this project
 CHUNK = 500
@@ -34,12 +35,13 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     most = 100 if quick and getattr(train.dataset, "transform", None) is not None else MANY  # each takes milliseconds
     fine, targets, sharpness = observed(seen(train, False, most))
     received, augmented = (F.adaptive_avg_pool2d(fine, SIDE).flatten(2), targets), reduced(seen(train, True, most))
-    # 0 for a constant image, also a coloured one
-    of_plain, of_augmented = (each.var(2, correction=0).mean(1).sqrt() for each, _ in (received, augmented))
+    of_plain, of_augmented = (deviation_within(each) for each, _ in (received, augmented))
     yield {
         "constant_images": float((of_plain < 1e-4).float().mean()),
         "nonfinite_images": float((~of_augmented.isfinite()).float().mean()),
         "pixel_std": float(of_augmented.mean()),
+        # a black border around images that are nearly constant has a large deviation
+        "middle_std": float(deviation_within(augmented[0][:, :, MIDDLE]).mean()),
     }
     if val is not None:
         val_fine, val_targets, val_sharpness = observed(seen(val, False, most))
@@ -98,6 +100,11 @@ def patterns(images: Tensor) -> Tensor:
     clear = clear[random_order(len(clear), PATTERNS)]
     filters = F.normalize(clear).view(-1, images.shape[1], size, size)
     return torch.cat([F.adaptive_avg_pool2d(F.conv2d(each, filters).relu(), 2) for each in images.split(CHUNK)])
+
+
+def deviation_within(images: Tensor) -> Tensor:
+    """Return the standard deviation within each reduced image; 0 for a constant one, also a coloured one."""
+    return images.var(2, correction=0).mean(1).sqrt()
 
 
 def labels_of(targets: Tensor) -> Tensor:

@@ -99,6 +99,8 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"split_accuracy": 0.8}, "shifted_split"),
         ({"split_accuracy": 0.8, "val_pixel_shift": 2.0}, "val_normalization"),
         ({"batch_dependence": 0.5}, "mixes_images"),
+        ({"unrewarded": 1.0}, "wrong_targets"),
+        ({"unrewarded": 1.0, "truth_gain": -2.0}, "wrong_objective"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],
 )
@@ -145,6 +147,8 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (WEAK | {"update_ratio": 0.08, "val_losses": [9999.0, *[1.9] * 5]}, "lr_too_high"),
         (SLOW, None),  # 200 classes take time
         (FITTED | {"dead_share": 0.6}, None),  # harmless
+        (FITTED | {"decay_per_step": 0.013}, None),
+        (WEAK | {"decay_per_step": 0.013}, "weight_decay_too_strong"),
         (WEAK | {"saturated_share": 0.8, "saturated_layer": "fc1"}, "saturation"),
         (WEAK | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, "exploding_gradients"),
         (FITTED | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, None),
@@ -249,7 +253,7 @@ def test_the_present_value_of_an_option_and_its_key_are_found_in_the_config() ->
 @pytest.mark.parametrize(("cause", "way"), [(name, way) for name in CAUSES for way in CAUSES[name].ways])
 def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str, way: list[str]) -> None:
     facts: dict[str, Any] = {"lr": 0.1, "trial_images": 16, "epochs": 3}
-    facts |= {"symmetric_names": ["a"], "no_gradient_names": ["a", "b"], "update_ratio": 5e-3}
+    facts |= {"symmetric_names": ["a"], "no_gradient_names": ["a", "b"], "update_ratio": 5e-3, "unrewarded_names": "x"}
     facts |= dict.fromkeys(("swapped_pair", "moved_pair", "similar_pair", "dead_layer", "saturated_layer"), "x")
     facts |= {"pixel_std": 9.0, "distinct_images": 9, "most_copies": 9}
     facts |= {"step_acc": 0.5, "plain_acc": 0.5, "val_acc": 0.5, "chance": 0.5}

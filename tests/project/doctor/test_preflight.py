@@ -15,9 +15,10 @@ from project.doctor.training_checks import batch_norm_images
 
 QUICK = (  # one or two of each stage
     *("conflicting_labels", "val_bgr", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
+    *("first_image", "mixes_wrongly", "divided_twice", "other_places", "normalizes_in_eval"),
     *("mixes_by_reshape", "zero_init", "softmax_twice", "shuffled_targets", "lr_too_high", "schedule_by_step"),
 )
-QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce")
+QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce", "mixes_in_its_step")
 
 
 @pytest.fixture(scope="session")
