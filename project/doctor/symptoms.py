@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 Facts = dict[str, Any]
 EPOCHS, STEPS = 3, 100  # before which learning is not judged, and nothing is called healthy
 READABLE = 4  # deviations by which linear classifiers of pixels beat guessing, from which labels belong to images
+COPIED = 0.1  # share of val with the pixels of training images, from which it is an alarm
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum
 
 
@@ -93,6 +94,8 @@ def complete(facts: Facts) -> Known:
         # pixels that a linear classifier reads need no other features
         "readable_z": facts.get("readable_z", f["linear_z"] if f["linear_z"] >= READABLE else math.nan),
         "trained": f["progress"] if is_over else math.nan,
+        # fewer exact copies do not exclude other ones, for which only the examination before training looks
+        "near_duplicates": facts.get("near_duplicates", f["val_copies"] if f["val_copies"] > COPIED else math.nan),
         "val_rise_z": rise_z(val_accs, 1 / (facts.get("val_images") or 1000) ** 0.5),
         "sharpness_ratio": max(f["val_sharpness"], 1 / f["val_sharpness"]) if f["val_sharpness"] > 0 else math.nan,
         "epochs_to_fit": min((epoch for epoch, acc in enumerate(train_accs, 1) if skill(acc) > 0.9), default=math.nan),

@@ -206,7 +206,8 @@ def test_what_was_not_measured_is_listed_with_the_reason_unless_another_symptom_
         return report(facts, failed, frozenset())["not_checked"]
 
     assert "leak (only training shows it)" in unknown({})
-    assert "leak (only python -m project doctor --config FILE shows it)" in unknown({"epochs": 6})
+    for facts in ({}, {"val_copies": 0.0}):
+        assert "leak (only python -m project doctor --config FILE shows it)" in unknown({"epochs": 6} | facts)
     assert not any(each.startswith("lr_too_high") for each in unknown(HEALTHY | {"epochs": 1, "nonfinite_steps": 0}))
     assert any(each.startswith("lr_too_high") for each in unknown({"trial_progress": 0.0}))
     assert unknown({}, trial="RuntimeError: too large")[0] == "trial (RuntimeError: too large)"
