@@ -77,6 +77,8 @@ def is_rewarded(step: StepLoss, targets: Tensor, classes: int, draw: int) -> Ten
             return None
         gradients += torch.autograd.grad(loss, logits, allow_unused=True, materialize_grads=True)
     change = gradients[0] - gradients[1]
+    if not change.any():  # a teacher alone
+        return None
     # the image of the batch that has the largest part in a received one; several if they are alike
     sources, received = torch.cat([images, images.flip(3)]).flatten(1), step.received[-1].float().flatten(1)
     similarity = F.normalize(received) @ F.normalize(sources).T
