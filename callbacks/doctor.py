@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
@@ -22,7 +23,7 @@ from callbacks.base.log import LogSnapshot
 from callbacks.base.steps import Step, StepCallback
 from callbacks.tools import warn_once
 from callbacks.tools.facts import Facts, series_facts, step_facts, val_facts
-from callbacks.tools.probes import probe, setting_facts
+from callbacks.tools.probes import probe, setting_facts, val_step_facts
 
 FACTS = "doctor_facts.json"
 WINDOW = 2000  # latest losses and gradient norms that are kept
@@ -68,6 +69,8 @@ class Doctor(StepCallback):
         self.facts: Facts = {}
         self._new: dict[str, list[Tensor]] = {"loss": [], "norm": []}  # of steps, not yet read; scalars on the device
         self._series: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in self._new}
+        self._moved = 0.0  # distance by which the latest examined step moved the weights
+        self._kept: list[Tensor] = []  # weights at the end of its epoch
         self._preds: list[tuple[Tensor, Tensor]] | None = None  # targets and predictions of a drawn validation
         self._is_new = False  # whether there are facts to write
         self._latest: str | None = None  # cause of the latest judgement
@@ -93,9 +96,15 @@ class Doctor(StepCallback):
         if self.action == "stop":
             self._stop = trainer.strategy.reduce_boolean_decision(alarm, all=False)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        kept, self._kept = self._kept, []
+        if kept and self._moved:
+            changes = [new.detach() - old for new, old in zip(pl_module.parameters(), kept, strict=True)]
+            self.facts["change_between_epochs"] = float(get_total_norm(changes)) / self._moved
+
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
-            scale = getattr(getattr(trainer.precision_plugin, "scaler", None), "_scale", None)  # of fp16, on the device
+            scale = getattr(scaler_of(trainer), "_scale", None)  # on the device
             self._new["loss"].append(loss.detach() if scale is None else loss.detach() / scale)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -110,6 +119,8 @@ class Doctor(StepCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.is_last_batch and self._collects(trainer) and self.due(trainer):
+            self._kept = [each.detach().clone() for each in pl_module.parameters()]
         if len(self._new["loss"]) >= (trainer.log_every_n_steps or 50):  # type: ignore[attr-defined]  # set elsewhere in Lightning
             self._read()
             if isinstance(batch, list | tuple) and isinstance(batch[-1], Tensor) and batch[-1].is_floating_point():
@@ -118,9 +129,16 @@ class Doctor(StepCallback):
             trainer.should_stop = True
 
     def use(self, trainer: Trainer, step: Step) -> None:
-        found = step_facts(step)  # the largest are kept, because with a learning rate near 0 weights hardly change
+        found, module, rates = step_facts(step), trainer.lightning_module, trainer.optimizers[0].param_groups
+        self._moved = found.pop("moved")
+        # the largest are kept, because with a learning rate near 0 weights hardly change
         if found.get("update_ratio", -1) >= self.facts.get("update_ratio", 0):
             self.facts |= found
+        if scaler_of(trainer) is None and any(group["lr"] for group in rates):  # fp16 may have skipped the step
+            self.facts["moved"] = max(self._moved, self.facts.get("moved", 0.0))
+        norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.weight is not None]
+        modes = [each.training for each in norms if each.weight.requires_grad]
+        self.facts["norms_in_eval_mode"] = 1 - sum(modes) / max(len(modes), 1) if modes else None
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *numbers: int
@@ -135,6 +153,9 @@ class Doctor(StepCallback):
             return
         if {"preds", "logits"} <= outputs.keys():
             self._preds.append((batch[1], outputs["preds"]))
+            if len(self._preds) == 1 and batch[0].ndim == 4 and batch[1].ndim == 1:
+                with isolate_rng():
+                    self._try(lambda: val_step_facts(trainer, pl_module, *batch[:2], outputs["preds"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         preds, self._preds = self._preds, None
@@ -191,10 +212,9 @@ class Doctor(StepCallback):
         self._is_new = False
         self._read()
         clip = trainer.gradient_clip_val if trainer.gradient_clip_algorithm != "value" else None
-        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         planned = trainer.estimated_stepping_batches  # infinite if the end is unknown
         losses, norms = map(list, self._series.values())
-        self.facts |= series_facts(losses, norms, clip, is_scaled)
+        self.facts |= series_facts(losses, norms, clip, scaler_of(trainer) is not None)
         self.facts |= {
             "epochs": trainer.current_epoch,
             "planned_epochs": trainer.max_epochs,
@@ -227,3 +247,8 @@ class Doctor(StepCallback):
             print("\n".join(lines), flush=True)
             LogSnapshot(trainer).text("doctor", "\n".join(f"    {line}" for line in lines))
         return counts
+
+
+def scaler_of(trainer: Trainer) -> Any:
+    """Return the gradient scaler of fp16, or None."""
+    return getattr(trainer.precision_plugin, "scaler", None)

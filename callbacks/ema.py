@@ -21,6 +21,7 @@ class EMA(EMAWeightAveraging):
 
     def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
         super().__init__(decay=decay, update_every_n_steps=update_every_n_steps)
+        self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with warnings.catch_warnings():

@@ -216,6 +216,16 @@ class AlwaysTraining(Around):
         return super().train(True)
 
 
+class NormalizesInEval(Around):
+    """A network that normalises its input in eval mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network, torch.positive, torch.positive)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.inner(images if self.training else (images - 0.5) / 0.25)
+
+
 def initialized(change: Callable[[Tensor], Any]) -> Callable[[Case], None]:
     """Return a change of all weights of layers, and biases of 0."""
 
@@ -284,6 +294,43 @@ class Negative(ImageClassifier):
     def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, shown = super().training_loss(logits, images, targets)
         return -loss, shown
+
+
+class FirstImage(ImageClassifier):
+    """A classifier whose loss is that of the first image of each batch."""
+
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return super().training_loss(logits[:1], images[:1], targets[:1])
+
+
+class Divided(ImageClassifier):
+    """A classifier whose loss is divided by the number of images twice."""
+
+    def training_loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, shown = super().training_loss(logits, images, targets)
+        return loss / len(images), shown
+
+
+class Mixing(ImageClassifier):
+    """A classifier that flips and mixes the images of a batch in its training step."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets = batch
+        share, other = self.share_of(float(torch.rand(()))), torch.randperm(len(images))
+        images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, images, images.flip(3))
+        logits = self(share[0] * images + (1 - share[0]) * images[other])
+        return share[1] * self.loss(logits, targets) + (1 - share[1]) * self.loss(logits, targets[other])
+
+    def share_of(self, share: float) -> tuple[float, float]:
+        """Return the share of an image, and of its target."""
+        return share, share
+
+
+class MixingWrongly(Mixing):
+    """The same with exchanged shares of the targets."""
+
+    def share_of(self, share: float) -> tuple[float, float]:
+        return share, 1 - share
 
 
 def pixels(split: str, change: Callable[[Any, Any], None]) -> Callable[[Case], None]:
@@ -549,6 +596,8 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "frozen": ("frozen_by_accident", around(freeze)),
     "mixes_by_reshape": ("mixes_images", before(lambda x: x.permute(1, 0, 2, 3).reshape(x.shape))),
     "mixes_by_mean": ("mixes_images", after(lambda y: y - y.mean(0))),
+    "other_places": ("mixes_images", after(lambda y: torch.cat([y[::2], y[1::2]]))),
+    "reshaped": ("scrambled_pixels", before(lambda x: x.flatten(1).reshape(len(x), 32, 32, -1).permute(0, 3, 1, 2))),
     "ignores_input": ("ignores_input", before(torch.zeros_like)),
     "ignores_half": ("ignores_pixels", before(lambda x: torch.cat([x[:, :, :14], 0 * x[:, :, 14:]], 2))),
     "no_activation": ("no_activation", around(without_activations)),
@@ -559,14 +608,16 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "small_init": (("init_too_small",), initialized(lambda w: w.normal_(0, 1e-4))),
     "softmax_twice": ("bounded_outputs", after(lambda y: y.softmax(1))),
     "sigmoid": ("bounded_outputs", after(torch.sigmoid)),
-    "relu": ("bounded_outputs", after(torch.relu)),
     "negative_loss": ("wrong_objective", settings(loss=Loss(lambda y, t: -F.cross_entropy(y, t)))),
     "negative_step": ("wrong_objective", module(Negative)),
     "wrong_targets": (
         "wrong_objective",
         settings(loss=Loss(lambda y, t: F.cross_entropy(y, (t + 1) % y.shape[1]))),
     ),
-    "shuffled_targets": ("wrong_objective", module(Shuffled)),
+    "shuffled_targets": (("wrong_targets", "wrong_objective"), module(Shuffled)),
+    "first_image": ("wrong_targets", module(FirstImage)),
+    "mixes_wrongly": ("wrong_targets", module(MixingWrongly)),
+    "divided_twice": ("loss_divided_twice", module(Divided)),
     "own_predictions": (
         "wrong_objective", settings(loss=Loss(lambda y, t: F.cross_entropy(y, y.argmax(1))))
     ),
@@ -591,6 +642,7 @@ FAULTS: dict[str, tuple[str | tuple[str, ...], Change]] = {
     "tiny_batch": ("batch_too_small", batch_size(2)),
     "ignores_eval": ("eval_without_effect", around(AlwaysTraining)),
     "dropout_in_eval": ("noisy_evaluation", after(lambda y: F.dropout(y, 0.5, training=True))),
+    "normalizes_in_eval": ("other_forward_in_eval", around(NormalizesInEval)),
     "no_statistics": ("mixes_images", around(track_no_statistics)),
 }  # fmt: skip
 WEAK_STEPS = ("lr_too_low", "clip_too_tight")
@@ -622,7 +674,7 @@ TRAINING: dict[str, tuple[str | tuple[str, ...], Change]] = {  # faults that tra
     "two_units": ("network_too_small", network(two_units)),
 }  # fmt: skip
 ONLY = {  # networks or data that a fault needs
-    **dict.fromkeys(("val_bgr", "val_bgr_files"), COLOR),
+    **dict.fromkeys(("val_bgr", "val_bgr_files", "reshaped"), COLOR),
     **dict.fromkeys(("tiny_batch", "no_statistics", "momentum_of_norms"), NORM),
     **dict.fromkeys(("sigmoid_10", "tanh_30", "two_units"), ("mlp", "resnet20")),  # they replace the network
     "negative_bias": ("lenet", "mlp"),
@@ -644,6 +696,7 @@ HEALTHY: dict[str, Change] = {
     "cutmix": mixing(CutMix()),
     "smoothing": settings(loss=nn.CrossEntropyLoss(label_smoothing=0.2)),
     "log_softmax": after(lambda y: y.log_softmax(1)),
+    "relu": after(torch.relu),  # as SqueezeNet
     "log_softmax_nll": lambda case: [
         change(case) for change in (after(lambda y: y.log_softmax(1)), settings(loss=nn.NLLLoss()))
     ],
@@ -661,6 +714,7 @@ HEALTHY: dict[str, Change] = {
     "class_weights": settings(class_weights="balanced"),
     "layer_rates": settings(layer_decay=0.8, no_decay=True),
     "dropout_.3": drop(0.3),
+    "mixes_in_its_step": module(Mixing),
     "ema": lambda case: case.callbacks.append(EMA(0.9)),
     "cyclic": settings(lr_scheduler=partial(CyclicLR, mode="triangular2", **CYCLE), lr_interval="step"),
     "plateau_first": both(sgd(lr=0.02), initialized(lambda w: w.mul_(0.5)), trainer(max_epochs=30)),

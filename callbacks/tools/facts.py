@@ -36,14 +36,15 @@ def series_facts(losses: Sequence[float], norms: Sequence[float], clip: float | 
 
 
 def step_facts(step: Any) -> Facts:
-    """Return how far a step, a ``callbacks.base.steps.Step``, moved the weights of the layers."""
+    """Return how far a step, a ``callbacks.base.steps.Step``, moved the weights, and those of the median layer."""
+    gradients, updates = step.gradients(), step.updates()
+    moved = sum(each.sum_squares for each in updates.values()) ** 0.5
     ratios = [ratio for ratio in map(step.update_ratio, step.layers) if math.isfinite(ratio)]
     if not ratios:
-        return {}
-    gradients, updates = step.gradients(), step.updates()
+        return {"moved": moved}
     still = sum(max(updates[name].zeros - each.zeros, 0) for name, each in gradients.items())
     moving = sum(each.num - each.zeros for each in gradients.values())
-    return {"update_ratio": statistics.median(ratios), "unchanged_share": still / max(moving, 1)}
+    return {"moved": moved, "update_ratio": statistics.median(ratios), "unchanged_share": still / max(moving, 1)}
 
 
 def val_facts(targets: Tensor, preds: Tensor, names: Sequence[str], train_targets: Any) -> Facts:

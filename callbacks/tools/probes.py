@@ -39,7 +39,7 @@ def probe(trainer: Trainer, pl_module: LightningModule, count: int) -> Facts:
     count = min(count, max(len(train.dataset) // 8, 256) if train.dataset.pixels is not None else FEW)
     seen = views(train, val, count, trainer.current_epoch)
     logits, targets, facts = observe(trainer, pl_module, seen["plain"]())
-    facts |= {"probe_images": len(logits), "val_images": len(val.dataset)}
+    facts |= {"probe_epoch": trainer.current_epoch, "probe_images": len(logits), "val_images": len(val.dataset)}
     names = getattr(pl_module, "class_names", None) or []
     if logits.shape != (len(targets), len(names)) or not hasattr(pl_module, "image_losses"):
         return facts
@@ -77,12 +77,28 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["weight_eps"] = torch.finfo(next(iter(layers.values())).weight.dtype).eps
     if len(trainer.optimizers) == 1:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
+    steps = trainer.estimated_stepping_batches
+    for each in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
+        if isinstance(each, WeightAveraging) and hasattr(each, "decay") and 0 < steps < math.inf:
+            updates = steps / each.update_every_n_steps
+            facts |= {"initial_share": each.decay**updates, "usual_decay": round(1 - 10 / max(updates, 11), 4)}
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
         weighted = loader.balanced or getattr(pl_module, "unweighted_loss", None) is not None
+        facts["balanced"] = float(loader.balanced)
         facts["imbalance"] = 1.0 if weighted else float(counts.max() / counts[counts > 0].min())
     return facts
+
+
+def val_step_facts(
+    trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor, preds: Tensor
+) -> Facts:
+    """Return by how many deviations the validation step recognises fewer images than the network by itself."""
+    own = forward(trainer, pl_module, images).argmax(1) == targets
+    of_step = preds == targets
+    lost, won = (own & ~of_step).sum(), (of_step & ~own).sum()
+    return {"val_step_z": float((lost - won) / (lost + won).clamp_min(1).sqrt())}
 
 
 def views(train: Any, val: Any, count: int, epoch: int) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
@@ -107,6 +123,7 @@ def batches(loader: Any, dataset: Any, count: int, epoch: int) -> Iterator[tuple
     view.dataset = dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count]
     for positions in order.tensor_split(math.ceil(len(order) / loader.batch_size)):
+        view.seed += 1  # for other random numbers in each batch, because a transform may draw one for all its images
         images, targets = view.render(positions, epoch)
         yield images[:, 0] if images.ndim == 5 else images, targets  # the first of several views of an image
 

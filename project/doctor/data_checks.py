@@ -1,7 +1,8 @@
 """Facts about the images and labels, without the network."""
 
 import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from callbacks.tools.probes import batches
-from project.doctor.symptoms import Facts, deviation
+from project.doctor.symptoms import READABLE, Facts, deviation
 
 Images = tuple[Tensor, Tensor]  # (N, C, SIDE**2), reduced, and their classes, int64 (N,)
 SIDE = 8  # pixels of the reduced images, on which linear classifiers and distances are computed
+PATTERNS, FINE, PATCH = 64, 32, 8  # local patterns, on images of at most 32 pixels; their side
 MOST = 200_000_000  # pixels of cached images that are all read; of larger data, and of files, some images
+MIDDLE = torch.arange(SIDE**2).view(SIDE, SIDE)[SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4].flatten()
 SOME, MANY = 400, 1000  # images from files, and from a cache
 FOREIGN = 8  # batches of a loader that is not of this project
 CHUNK = 500
@@ -30,26 +33,30 @@ def data_facts(train: Any, val: Any, quick: bool = False) -> Iterator[Facts]:
     If ``quick``, files are not compared, but only what the network receives.
     """
     most = 100 if quick and getattr(train.dataset, "transform", None) is not None else MANY  # each takes milliseconds
-    received, augmented = reduced(seen(train, False, most)), reduced(seen(train, True, most))
-    # 0 for a constant image, also a coloured one
-    of_plain, of_augmented = (each.var(2, correction=0).mean(1).sqrt() for each, _ in (received, augmented))
+    fine, targets, sharpness = observed(seen(train, False, most))
+    received, augmented = (F.adaptive_avg_pool2d(fine, SIDE).flatten(2), targets), reduced(seen(train, True, most))
+    of_plain, of_augmented = (deviation_within(each) for each, _ in (received, augmented))
     yield {
         "constant_images": float((of_plain < 1e-4).float().mean()),
         "nonfinite_images": float((~of_augmented.isfinite()).float().mean()),
         "pixel_std": float(of_augmented.mean()),
+        # a black border around images that are nearly constant has a large deviation
+        "middle_std": float(deviation_within(augmented[0][:, :, MIDDLE]).mean()),
     }
     if val is not None:
-        of_val = reduced(seen(val, False, most))
-        yield {"val_pixel_shift": pixel_shift(received[0], of_val[0])}
-        yield linear_facts(*received, *of_val)
+        val_fine, val_targets, val_sharpness = observed(seen(val, False, most))
+        of_val = F.adaptive_avg_pool2d(val_fine, SIDE).flatten(2)
+        yield {"val_pixel_shift": pixel_shift(received[0], of_val), "val_sharpness": val_sharpness / sharpness}
+        yield linear_facts(*received, of_val, val_targets)
     yield {"linear_z": (learned := linear_skill(*received)[1])}
+    yield {"readable_z": max(learned, linear_skill(patterns(fine), targets)[1] if learned < READABLE else 0)}
     if learned > LEARNABLE:
         yield {"augmented_information": linear_skill(*augmented)[1] / learned}
+    if is_readable(train):
+        yield copies_facts(train.dataset, val.dataset if val is not None and is_readable(val) else None)
     if quick or not is_readable(train):
         return
     files, is_all = plain(train)
-    if is_all:
-        yield {"conflicting_duplicates": conflicting_duplicates(*files)}
     if val is not None and is_readable(val):
         val_files, _ = plain(val)
         count = min(len(files[0]), len(val_files[0]), 5 * MANY)
@@ -65,6 +72,39 @@ def reduced(parts: Iterator[tuple[Tensor, Tensor]]) -> Images:
     rows = [(F.adaptive_avg_pool2d(images.float(), SIDE).flatten(2), labels_of(targets)) for images, targets in parts]
     images, targets = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
     return images, targets
+
+
+def observed(parts: Iterator[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, float]:
+    """Return images of at most 32 pixels, the classes, and the mean difference of neighbours in a row over contrast."""
+    rows = []
+    for images, targets in parts:
+        values = images.float()
+        differences, contrast = values.diff(dim=3).square().mean((1, 2, 3)), values.var((2, 3)).mean(1).clamp_min(1e-9)
+        fine = F.adaptive_avg_pool2d(values, min(FINE, *values.shape[2:]))
+        rows.append((fine, labels_of(targets), (differences / contrast).sqrt()))
+    images, targets, sharpness = (torch.cat(column).cpu() for column in zip(*rows, strict=True))
+    return images, targets, float(sharpness.mean().clamp_min(1e-9))
+
+
+def patterns(images: Tensor) -> Tensor:
+    """Return in which quarter of each image random patches of images occur: features for images without a fixed place.
+
+    Coates, Ng and Lee (2011) classify by such features, of patches that are not trained.
+    """
+    size = min(PATCH, *images.shape[2:])
+    images = (images - images.mean()) / (images.std() + 1e-9)
+    some = images[random_order(len(images), PATTERNS)]
+    patches = F.unfold(some, size).transpose(1, 2).flatten(0, 1)  # (N, C * size * size)
+    patches = patches - patches.mean(1, keepdim=True)
+    clear = patches[patches.norm(dim=1).argsort(descending=True)[: len(patches) // 2]]  # not of a plain background
+    clear = clear[random_order(len(clear), PATTERNS)]
+    filters = F.normalize(clear).view(-1, images.shape[1], size, size)
+    return torch.cat([F.adaptive_avg_pool2d(F.conv2d(each, filters).relu(), 2) for each in images.split(CHUNK)])
+
+
+def deviation_within(images: Tensor) -> Tensor:
+    """Return the standard deviation within each reduced image; 0 for a constant one, also a coloured one."""
+    return images.var(2, correction=0).mean(1).sqrt()
 
 
 def labels_of(targets: Tensor) -> Tensor:
@@ -114,13 +154,32 @@ def pixel_shift(train: Tensor, val: Tensor) -> float:
     return max(shifts)
 
 
-def conflicting_duplicates(images: Tensor, targets: Tensor) -> float:
-    """Return the share of images that equal another one, if reduced, with another label."""
-    rows = images.flatten(1).double()
-    keys = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    _, group = (rows * keys).sum(1).unique(return_inverse=True)
-    labelled = torch.stack([group, targets]).unique(dim=1)
-    return float((torch.bincount(labelled[0])[group] > 1).float().mean())
+def copies_facts(train: Any, val: Any) -> Facts:
+    """Return how many cached images of a split have the same pixels as others, and how many of val are in train."""
+    codes, of_val = fingerprints(train), None if val is None else fingerprints(val)
+    if codes is None:
+        return {}
+    different, group, counts = codes.unique(return_inverse=True, return_counts=True)
+    labelled = torch.stack([group, train.targets.cpu()]).unique(dim=1)
+    facts: Facts = {
+        "conflicting_duplicates": float((torch.bincount(labelled[0])[group] > 1).float().mean()),
+        "copies": 1 - len(different) / len(codes),
+        "distinct_images": len(different),
+        "most_copies": int(counts.max()),
+    }
+    return facts if of_val is None else facts | {"val_copies": float(torch.isin(of_val, codes).float().mean())}
+
+
+def fingerprints(dataset: Any) -> Tensor | None:
+    """Return a number for the pixels of each image, int64 ``(N,)``; None if they are not cached, or are many."""
+    if dataset.pixels is None or len(dataset.targets) * dataset.pixels[0].numel() > MOST:
+        return None
+    size, codes = dataset.pixels[0].numel(), []
+    keys = torch.randint(-(2**62), 2**62, (-(-size // 8),), generator=torch.Generator().manual_seed(0))
+    for positions in torch.arange(len(dataset.targets)).split(CHUNK):
+        rows = F.pad(dataset.load(positions)[0].flatten(1).cpu(), (0, -size % 8)).view(torch.int64)
+        codes.append((rows * keys).sum(1))  # modulo 2**64
+    return torch.cat(codes)
 
 
 def near_duplicates(train: Tensor, val: Tensor) -> float:
@@ -169,3 +228,14 @@ def classified(images: Tensor, targets: Tensor, others: Tensor) -> tuple[Tensor,
         own[part == number] = (x[part == number] @ weights).argmax(1)
         rest.append((of_others @ weights).argmax(1))
     return own, torch.stack(rest)
+
+
+def name_facts(names: Sequence[str]) -> Facts:
+    """Return how many classes have the name of another one but for case, punctuation or a final s."""
+    known, pairs = dict[str, str](), []
+    for name in names:
+        key = re.sub(r"[\W_]", "", name.lower()).removesuffix("s")
+        if len(key) > 2 and key in known:
+            pairs.append(f"{known[key]} and {name}")
+        known[key] = name
+    return {"similar_names": len(pairs), "similar_pair": ", ".join(pairs[:3])}

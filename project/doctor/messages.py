@@ -7,13 +7,15 @@ from typing import Any
 
 from project import __version__
 from project.doctor.causes import ALARM, CAUSES, Finding, diagnose, find, is_unknown
-from project.doctor.symptoms import EPOCHS, SYMPTOMS, Facts, Known, Symptom, complete, symptoms
+from project.doctor.symptoms import EPOCHS, STEPS, SYMPTOMS, Facts, Known, Symptom, complete, symptoms
 from project.runs.config import flatten
 
-STEPS = 100  # before which a training is not called healthy
 USUAL_UPDATE = 5e-3  # of the weights in a step, for which a learning rate is suggested
-CONDITIONS = {"second_half", "usual_weights", "readable_labels", "above_chance"}  # of a judgement, and no faults
+# symptoms that say when to judge, or exclude another cause, and are no faults themselves
+CONDITIONS = {"second_half", "finished", "many_steps", "usual_weights", "usual_size", "readable_labels", "above_chance"}
 NEEDED = {"data", "gradients", "trial", "examination"}  # steps without which nothing is called healthy
+# causes that only the examination before training looks for
+OF_FILES = dict.fromkeys(("leak", "shifted_split"), "only python -m project doctor --config FILE shows it")
 OPTION = re.compile(r"--((?:model|data|trainer)[\w.]*\w)")
 HEALTHY = "Healthy: none of {} causes was found."
 TOO_EARLY = "Too early to tell: no cause was found, but too little was trained or learned, or checks failed."
@@ -32,16 +34,21 @@ def report(facts: Facts, failed: dict[str, str], silenced: frozenset[str], confi
     entries = [entry_of(each, facts, found, config) for each in diagnose(found, silenced)]
     epochs, steps = facts.get("epochs", EPOCHS), facts.get("steps", STEPS)
     unexplained = not silenced and max(found.get("trial_fails", 0.0), found.get("not_learning", 0.0)) >= ALARM
-    rises = too_short(facts) and found.get("underfits", 0.0) >= ALARM
+    rises = too_short(facts, found) and found.get("underfits", 0.0) >= ALARM
     early = epochs < EPOCHS or steps < STEPS or unexplained or rises or bool(NEEDED & failed.keys())
-    unknown = [f"{name} (not measured here)" for name, cause in CAUSES.items() if is_unknown(cause, found)]
+    reasons = OF_FILES if "epochs" in facts else {}
+    unknown = [
+        f"{name} ({reasons.get(name, 'not measured here')})"
+        for name, cause in CAUSES.items()
+        if is_unknown(cause, found)
+    ]
     is_sure = bool(entries) and entries[0]["confidence"] == "sure"
     others = [each for each in entries[1:] if each["confidence"] == "sure" or not is_sure]
     return {
         "verdict": "alarm" if entries else "too_early" if early else "healthy",
         "alarms": entries[:1],
         "alternatives": others[:2],
-        "notes": notes(facts) + [f"{name} is silenced." for name in sorted(silenced)],
+        "notes": notes(facts, found) + [f"{name} is silenced." for name in sorted(silenced)],
         "not_checked": [f"{name} ({error[:100]})" for name, error in failed.items()] + unknown,
         "version": __version__,
     }
@@ -94,6 +101,7 @@ def locate(config: Any, option: str) -> tuple[str | None, Any]:
 
 def words(facts: Known) -> Known:
     """Return facts and other numbers that ``causes.md`` names."""
+    linear = facts["linear_acc"]
     lr, factor, clip = facts["lr"], facts.get("repair_factor"), facts.get("grad_norm_p90") or 1.0
     to_usual = 10 ** math.floor(math.log10(USUAL_UPDATE / max(facts.get("update_ratio", 1e-3), 1e-9)))
     momentum = "optimizer.betas [0.9,0.999]" if facts.get("has_betas") else "optimizer.momentum 0.9"
@@ -112,6 +120,8 @@ def words(facts: Known) -> Known:
         "clip": clip,
         "loose_clip": max(clip, 1.0),  # gradients are larger once something is learned
         "initializers": f"[{', '.join(rules)}]",
+        "sharper": "sharper" if facts["val_sharpness"] > 1 else "less sharp",
+        "baseline": "guessing" if math.isnan(linear) else f"a linear classifier of 8x8 pixels {linear:.0%}, guessing",
     }
     return Known(texts)
 
@@ -121,31 +131,29 @@ def healthy(limits: Symptom) -> str:
     return f"at {'most' if limits.healthy < limits.ill else 'least'} {limits.healthy:g}: {limits.meaning}"
 
 
-def notes(facts: Known) -> list[str]:
+def notes(facts: Known, found: dict[str, float]) -> list[str]:
     """Return what is worth knowing, but no alarm."""
     lines = []
     if (points := 98 / max(facts["val_images"], 1) ** 0.5) > 3:
         images = facts["val_images"]
         lines.append(f"{images} validation images: accuracy is known to within {points:.0f} points; see --data.folds.")
-    if facts["linear_z"] < 3:
-        lines.append("A linear classifier learns nothing from 8x8 pixels: check that labels belong to their images.")
+    if found.get("rectified_outputs", 0.0) >= ALARM:
+        lines.append("The outputs are never negative, as after a ReLU: without it, a network often learns faster.")
     if facts.get("unused_names"):
         lines.append(f"Layers that forward does not use: {', '.join(facts['unused_names'][:3])}.")
     if facts["end_of_peak"] > 0.5 and facts["planned_steps"] > 100:
         ends = f"The learning rate ends at {facts['end_of_peak']:.0%} of its peak"
         lines.append(f"{ends}; a schedule that falls to 0 usually gives better results.")
-    if too_short(facts):
+    if too_short(facts, found):
         epochs = 2 * len(facts["val_accs"])
         lines.append(f"val/acc still rises: training may be too short; try --trainer.max_epochs {epochs}.")
     return lines
 
 
-def too_short(facts: Facts) -> bool:
+def too_short(facts: Facts, found: dict[str, float]) -> bool:
     """Return whether accuracy rose by more than its noise in the last quarter of all epochs."""
-    accs = facts.get("val_accs") or []
-    before = accs[: -max(len(accs) // 4, 1)]
-    noise = 1 / (facts.get("val_images") or 1000) ** 0.5
-    return bool(before) and len(accs) == facts.get("planned_epochs") and accs[-1] - max(before) > 2 * noise
+    is_over = len(facts.get("val_accs") or []) == facts.get("planned_epochs")
+    return is_over and found.get("still_rises", 0.0) >= ALARM
 
 
 def terminal(result: dict[str, Any]) -> list[str]:

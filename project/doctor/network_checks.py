@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from callbacks.tools.layers import hooked, network_of
 from callbacks.tools.outputs import Outputs
@@ -148,6 +149,25 @@ def is_symmetric(weight: Tensor) -> bool:
 
 
 @torch.no_grad()
+def turns(module: Any, images: Tensor) -> Facts:
+    """Return how often brightness that rises across an image turns in what the first convolution receives.
+
+    It rises once if images are resized, turned or normalised before, but often if a reshape scrambles their pixels.
+    """
+    rises = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in images.shape[2:]), indexing="ij")
+    ramps, inputs = torch.stack(rises)[:, None].expand(-1, images.shape[1], -1, -1).to(images), list[Tensor]()
+    layers = {name: each for name, each in weight_layers(module).items() if isinstance(each, nn.Conv2d)}
+    with hooked(layers, lambda name, layer, args, output: inputs.append(args[0])):
+        module(ramps.clone())
+    if not inputs or inputs[0].ndim != 4 or len(inputs[0]) != len(ramps):
+        return {}
+    of_first, low, high = inputs[0], inputs[0].amin((2, 3)), inputs[0].amax((2, 3))
+    length = of_first.diff(dim=2).abs().sum(2).mean(2) + of_first.diff(dim=3).abs().sum(3).mean(2)
+    ways = torch.where(high > low, length / (high - low), torch.inf).amin(1)  # of the smoothest channel
+    return {"pixel_turns": float(ways.max())} if ways.isfinite().all() else {}
+
+
+@torch.no_grad()
 def start_facts(module: Any, images: Tensor) -> Facts:
     """Return how signals of different images differ from the first to the last layer, before training."""
     layers = weight_layers(module)
@@ -184,17 +204,25 @@ def evaluation_facts(module: Any, images: Tensor) -> Iterator[Facts]:
 
     with torch.no_grad():
         first, second = outputs(images), outputs(images)
-        # image 0 among other images; twice the same one keeps the size of the batch, and so the rounding
-        others = torch.cat([images[:1], images.flip(0)[: len(images) // 2], images[:1].expand_as(images)])
-        mixed = (outputs(others[: len(images)])[0] - first[0]).abs().max()
+        # each at another place, among other images; the same size of the batch keeps the rounding
+        order = torch.arange(1, len(images) + 1, device=images.device) % (len(images) // 2 + 1)
+        mixed = (outputs(images[order]) - first[order]).abs().max()
+        module.train()
+        for each in module.modules():
+            each.training &= not isinstance(each, (_BatchNorm, _DropoutNd))
+        in_training, again = outputs(images), outputs(images[order])
+        module.eval()
     spread, size = (first - first.mean(0)).abs().max(), first.abs().max().clamp_min(1e-12)
     scale = torch.maximum(spread, 1e-6 * size)
     noise = float((second - first).abs().max() / scale)
     yield {
         "eval_noise": noise,
-        "batch_dependence": 0.0 if noise > 1e-3 else float(mixed / scale),
+        "batch_dependence": 0.0 if noise > 1e-3 else float(mixed / torch.maximum(spread, 1e-3 * size)),
         "input_dependence": float(spread / size),
     }
+    if (again - in_training[order]).abs().max() <= 1e-3 * scale:  # no other norm, and nothing random
+        yield {"mode_difference": float((in_training - first).abs().max() / scale)}
+    yield turns(module, images)
     pixels = images.clone().requires_grad_()
     weighted = outputs(pixels) * torch.randn(first.shape, generator=torch.Generator().manual_seed(0)).to(first.device)
     (gradient,) = torch.autograd.grad(weighted.sum(), pixels, allow_unused=True)

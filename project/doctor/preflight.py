@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_modules import ImageClassifier
 from project.doctor.causes import diagnose
-from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, seen
-from project.doctor.loss_checks import loss_facts, output_facts
+from project.doctor.data_checks import MANY, data_facts, is_readable, labels_of, name_facts, seen
+from project.doctor.loss_checks import output_facts, training_step_facts
 from project.doctor.network_checks import copies, evaluation_facts, gradient_facts, start_facts, uphill
 from project.doctor.symptoms import SUM, Facts, symptoms
 from project.doctor.training_checks import (
@@ -81,9 +81,10 @@ class PreFlight(Callback):
         optimizer, batch = trainer.optimizers[0], getattr(train, "batch_size", None) or IMAGES
         self.facts |= {"lr": optimizer.defaults.get("lr"), "batch_norm_images": batch_norm_images(module, batch)}
         classes = len(module.class_names) if isinstance(module, ImageClassifier) else None
-        if classes is not None:
-            self._try("loss", lambda: loss_facts(module.loss, classes, module.device))
         images, targets = (each.to(module.device) for each in balanced(train, 2 * IMAGES if self.quick else MANY))
+        if classes is not None:
+            self.facts |= name_facts(module.class_names)
+            self._try("loss", lambda: training_step_facts(module, images, targets))
         twin, _ = copies(module)
         flops = flops_of(twin, images)
         if self.quick:
@@ -106,7 +107,10 @@ class PreFlight(Callback):
         plan = planned(trainer)
         if len(plan) == 1:
             self.failed["schedule"] = "the length of the training is unknown, or very long"
-        self._try("schedule", lambda: schedule_facts(plan) | optimizer_facts(optimizer, plan))
+        self._try(
+            "schedule",
+            lambda: schedule_facts(plan) | optimizer_facts(optimizer, plan, self.facts.get("own_decay", 0.0)),
+        )
         if self.quick or any(each.confidence == "sure" for each in diagnose(symptoms(self.facts))):
             return  # what a trial shows is a consequence
         # a sum over few images is smaller than over a batch

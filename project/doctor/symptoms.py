@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Facts = dict[str, Any]
-EPOCHS = 3  # before which learning is not judged
+EPOCHS, STEPS = 3, 100  # before which learning is not judged, and nothing is called healthy
+READABLE = 4  # deviations by which linear classifiers of pixels beat guessing, from which labels belong to images
+COPIED = 0.1  # share of val with the pixels of training images, from which it is an alarm
 SUM = 1.8  # ratio of the loss of twice the batch from which it is a sum
 
 
@@ -91,7 +93,19 @@ def complete(facts: Facts) -> Known:
     linear_train, linear_val = facts.get("linear_skills") or (math.nan, math.nan)
     guessing = f["prior_loss"] if facts.get("loss_of_twice_the_batch", 1.0) < SUM else math.nan  # a sum says nothing
     gain = f["permuted_acc"] - val_acc
+    linear_acc = linear_val + (1 - linear_val) / facts.get("classes", math.nan)
+    planned, steps = facts.get("planned_epochs") or -1, facts.get("steps", 0)  # -1 without a limit
+    is_over = facts.get("epochs", 0) >= (min(EPOCHS, planned) if planned > 0 else EPOCHS) and steps >= STEPS
     f |= {
+        "linear_acc": linear_acc,
+        "unit_interval": 0.0 if facts.get("rectified") else f["unit_interval"],  # small outputs of a ReLU
+        # pixels that a linear classifier reads need no other features
+        "readable_z": facts.get("readable_z", f["linear_z"] if f["linear_z"] >= READABLE else math.nan),
+        "trained": f["progress"] if is_over else math.nan,
+        # fewer exact copies do not exclude other ones, for which only the examination before training looks
+        "near_duplicates": facts.get("near_duplicates", f["val_copies"] if f["val_copies"] > COPIED else math.nan),
+        "val_rise_z": rise_z(val_accs, 1 / (facts.get("val_images") or 1000) ** 0.5),
+        "sharpness_ratio": max(f["val_sharpness"], 1 / f["val_sharpness"]) if f["val_sharpness"] > 0 else math.nan,
         "epochs_to_fit": min((epoch for epoch, acc in enumerate(train_accs, 1) if skill(acc) > 0.9), default=math.nan),
         "linear_share": share(linear_val, linear_train),
         "permutation_gain": gain,
@@ -105,11 +119,19 @@ def complete(facts: Facts) -> Known:
         f["rare_gap"] = math.nan
         return f
     train_acc, in_training = best(*train_accs[-1:], f["plain_acc"], as_val), best(*train_accs[-1:])
+    of_probe = facts.get("probe_epoch", planned - 1)  # balanced batches do not have the images of an epoch
+    is_known = 0 <= of_probe < len(train_accs) and steps >= STEPS and not facts.get("balanced")
+    step_acc = train_accs[of_probe] if is_known else math.nan
+    reached = val_acc if f["progress"] >= 1 else best(val_acc, *val_accs)
+    lead_of_linear = (linear_acc - reached) / deviation(linear_acc, reached, [per_image[1]] * 2)
     leads = [((v - t) / deviation(t, v, per_image), 1 - share(skill(t), skill(v))) for t, v in pairs]
     lead, noise = max(leads, key=lambda each: each[0], default=(math.nan, math.nan))
     late = train_losses[len(train_losses) // 3 :] if len(train_losses) >= 8 and facts.get("steps", 0) >= 1000 else []
     f |= {
         "eval_transform_loss": f["plain_acc"] - f["eval_transform_acc"],
+        "linear_lead_z": math.nan if f["layers"] == 1 else lead_of_linear,  # one layer is linear itself
+        "step_acc": step_acc,
+        "eval_lag_z": (step_acc - f["plain_acc"]) / deviation(step_acc, f["plain_acc"], [0.0, per_image[0]]),
         "train_skill": skill(train_acc),
         "learned": log_skill(train_acc),
         "best_learned": log_skill(best(train_acc, *train_accs, *(of_train for of_train, _ in pairs))),
@@ -132,6 +154,12 @@ def deviation(first: float, second: float, per_image: list[float]) -> float:
     """Return the standard deviation of the difference of two accuracies, given one by the number of images of each."""
     mean = (first * per_image[1] + second * per_image[0]) / sum(per_image)
     return max(mean * (1 - mean), 0.01) ** 0.5 * sum(per_image) ** 0.5
+
+
+def rise_z(accs: list[float], noise: float) -> float:
+    """Return by how many deviations the last quarter of the epochs raised an accuracy."""
+    before = accs[: -max(len(accs) // 4, 1)]
+    return (accs[-1] - max(before)) / noise if before else math.nan
 
 
 def rise(losses: list[float], accs: list[float], guessing: float) -> float:

@@ -165,8 +165,11 @@ def trial_facts(trial: Trial, deadline: float, classes: int | None) -> Iterator[
     yield {"lr_excess": 1.0, "lr_shortfall": 0.0}
 
 
-def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
-    """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate."""
+def optimizer_facts(optimizer: Any, plan: Plan, own_decay: float) -> Facts:
+    """Return the momentum, and which share of a weight its decay removes in a step at the peak learning rate.
+
+    ``own_decay`` is the one that the loss adds.
+    """
 
     def momentum_of(group: dict[str, Any]) -> float:
         return float(group.get("momentum", group.get("betas", (0.0,))[0]))
@@ -177,7 +180,8 @@ def optimizer_facts(optimizer: Any, plan: Plan) -> Facts:
         if peak.get("decoupled_weight_decay", "betas" not in peak):  # the steps of other Adams do not depend on it
             # SGD adds decay to the gradient, so that its momentum accumulates it
             sums = 1 / (1 - min(momentum_of(peak), 0.999)) if isinstance(optimizer, torch.optim.SGD) else 1.0
-            decays.append(peak["lr"] * peak.get("weight_decay", 0.0) * sums)
+            decay = peak.get("weight_decay", 0.0) + (0.0 if "betas" in peak else own_decay)
+            decays.append(peak["lr"] * decay * sums)
     return {
         "momentum": max(map(momentum_of, plan[len(plan) // 2])),
         "has_betas": any("betas" in group for group in optimizer.param_groups),

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,11 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torchvision.transforms import v2
-from watching import fit
+from watching import NO_TRAINER, fit
 
 from callbacks import Doctor
 from callbacks.tools.facts import series_facts, val_facts
-from callbacks.tools.probes import probe, views
+from callbacks.tools.probes import probe, val_step_facts, views
 from datamodules import ProgressiveResize, SampleDataModule
 from lightning_modules import ImageClassifier, Initializer
 from lightning_modules.networks import LeNet
@@ -96,6 +97,32 @@ def test_modules_other_than_classifiers_have_facts_of_their_steps_only(
     facts = facts_of(run)
     assert facts["grad_norm_median"] > 0
     assert not {"plain_acc", "permuted_acc", "prior_loss"} & facts.keys()
+
+
+def test_hooks_that_undo_steps_are_found(make_classifier: Make, tmp_path: Path) -> None:
+    def facts(**hooks: Callable[[ImageClassifier], Any]) -> list[float]:
+        """Return the facts of a module with some hooks, which are called with it."""
+        module = make_classifier(network=Normed)
+        for name, hook in hooks.items():
+            setattr(module, name, partial(hook, module))
+        fit(module, tmp_path, [Doctor(images=0)])
+        found = facts_of(tmp_path)
+        return [found[name] for name in ("moved", "change_between_epochs", "norms_in_eval_mode") if name in found]
+
+    moved, change, evaluating = facts()
+    assert moved > 0
+    assert change == evaluating == 0
+    assert facts(on_after_backward=lambda module: module.zero_grad())[0] == 0
+    assert facts(on_train_epoch_start=lambda module: module.network.conv1.reset_parameters())[1] > 1
+    assert facts(on_train_epoch_start=lambda module: module.network.eval())[2] == 1
+
+
+def test_a_validation_step_that_is_worse_than_the_network_is_found() -> None:
+    targets = torch.arange(40) % 10
+    network: Any = nn.Identity()
+    images = 1.0 * nn.functional.one_hot(targets)
+    assert val_step_facts(NO_TRAINER, network, images, targets, targets)["val_step_z"] == 0
+    assert val_step_facts(NO_TRAINER, network, images, targets, targets * 0)["val_step_z"] == 6
 
 
 def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sample_root: Path) -> None:

@@ -85,6 +85,14 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({}, None),
         ({"pixel_std": 60.0, "first_loss_excess": 40.0, **FAILS, "lr_excess": 10.0}, "wrong_scale"),
         ({"first_loss_excess": 40.0, **FAILS, "lr_excess": 10.0}, "init_too_large"),
+        ({"first_loss_excess": 40.0, "weight_gain": 0.6}, "scaled_logits"),
+        ({"val_sharpness": 0.4}, "val_sharpness"),
+        ({"val_sharpness": 2.5}, "val_sharpness"),
+        ({"copies": 0.9, "linear_gap_z": 20.0, "linear_skills": [0.7, 0.2]}, "duplicate_images"),
+        ({"linear_gap_z": 20.0, "linear_skills": [0.7, 0.2]}, "shortcut"),
+        ({"val_copies": 0.3}, "leak"),
+        ({"similar_names": 1, "similar_pair": "ship and ships"}, "similar_classes"),
+        ({"readable_z": 0.5}, "unreadable_labels"),
         ({**FAILS, "lr_excess": 10.0}, "lr_too_high"),
         ({**FAILS, "lr_excess": 10.0, "loss_of_twice_the_batch": 2.0}, "loss_is_sum"),
         ({"loss_of_twice_the_batch": 2.0, "trial_progress": 0.9}, None),  # with a learning rate for sums
@@ -106,6 +114,8 @@ def test_every_cause_has_its_paragraph_in_the_docs() -> None:
         ({"split_accuracy": 0.8}, "shifted_split"),
         ({"split_accuracy": 0.8, "val_pixel_shift": 2.0}, "val_normalization"),
         ({"batch_dependence": 0.5}, "mixes_images"),
+        ({"unrewarded": 1.0}, "wrong_targets"),
+        ({"unrewarded": 1.0, "truth_gain": -2.0}, "wrong_objective"),
         ({"pixel_coverage": 0.0, "input_dependence": 0.0}, "ignores_input"),
     ],
 )
@@ -152,6 +162,8 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (WEAK | {"update_ratio": 0.08, "val_losses": [9999.0, *[1.9] * 5]}, "lr_too_high"),
         (SLOW, None),  # 200 classes take time
         (FITTED | {"dead_share": 0.6}, None),  # harmless
+        (FITTED | {"decay_per_step": 0.013}, None),
+        (WEAK | {"decay_per_step": 0.013}, "weight_decay_too_strong"),
         (WEAK | {"saturated_share": 0.8, "saturated_layer": "fc1"}, "saturation"),
         (WEAK | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, "exploding_gradients"),
         (FITTED | {"grad_norm_p99": 40.0, "loss_jump_share": 0.05}, None),
@@ -175,7 +187,15 @@ def test_facts_before_training_lead_to_the_root_cause(facts: dict[str, Any], cau
         (LEARNS | {"val_acc": 0.2, "permuted_acc": 0.22, "batch_stat_gaps": [0.46, 0.5, 0.6]}, "stale_batch_norm"),
         (WEAK | {"train_losses": [2.3, *[2.0] * 8], "epochs": 9, "train_accs": [0.25] * 9}, "network_too_small"),
         (WEAK | {"output_rank": 0.25}, "network_too_small"),
-        (STUCK, None),  # a plateau can end
+        (STUCK, "learns_too_little"),
+        (STUCK | {"progress": 0.4}, None),  # a plateau can end
+        (STUCK | {"linear_z": 15.0, "progress": 0.6}, "learns_too_little"),  # linear classifiers are better
+        (STUCK | {"readable_z": 0.5}, "unreadable_labels"),
+        (STUCK | {"rectified": 0.8}, "bounded_outputs"),
+        (LEARNS | {"rectified": 0.8}, None),
+        (LEARNS | {"plain_acc": 0.3, "eval_transform_acc": 0.3}, "evaluation_differs"),
+        (LEARNS | {"plain_acc": 0.3, "eval_transform_acc": 0.3, "balanced": 1.0}, None),  # of other images
+        (LEARNS | {"dead_share": 0.9}, None),
     ],
 )
 def test_facts_of_training_lead_to_the_root_cause(facts: dict[str, Any], cause: str | None) -> None:
@@ -214,7 +234,8 @@ def test_what_was_not_measured_is_listed_with_the_reason_unless_another_symptom_
         return report(facts, failed, frozenset())["not_checked"]
 
     assert "leak (not measured here)" in unknown({})
-    assert "leak (not measured here)" in unknown({"epochs": 6})
+    for facts in ({}, {"val_copies": 0.0}):
+        assert "leak (only python -m project doctor --config FILE shows it)" in unknown({"epochs": 6} | facts)
     assert not any(each.startswith("lr_too_high") for each in unknown(HEALTHY | {"epochs": 1, "nonfinite_steps": 0}))
     assert any(each.startswith("lr_too_high") for each in unknown({"trial_progress": 0.0}))
     assert unknown({}, trial="RuntimeError: too large")[0] == "trial (RuntimeError: too large)"
@@ -231,7 +252,7 @@ def test_a_training_is_not_called_healthy_before_it_can_be_known() -> None:
     assert verdict(epochs=2) == "too_early"
     assert verdict(steps=50) == "too_early"
     assert verdict(epochs=1, scaler_skip_share=0.5) == "alarm"
-    assert report(STUCK, {}, frozenset())["verdict"] == "too_early"
+    assert report(STUCK | {"progress": 0.4}, {}, frozenset())["verdict"] == "too_early"
     assert any("--trainer.max_epochs 12" in note for note in report(LEARNS, {}, frozenset())["notes"])
 
 
@@ -261,8 +282,10 @@ def test_the_present_value_of_an_option_and_its_key_are_found_in_the_config() ->
 @pytest.mark.parametrize(("cause", "way"), [(name, way) for name in CAUSES for way in CAUSES[name].ways])
 def test_each_cause_is_described_with_its_numbers_in_at_most_15_lines(cause: str, way: list[str]) -> None:
     facts: dict[str, Any] = {"lr": 0.1, "trial_images": 16, "epochs": 3}
-    facts |= {"symmetric_names": ["a"], "no_gradient_names": ["a", "b"], "update_ratio": 5e-3}
-    facts |= dict.fromkeys(("swapped_pair", "moved_pair", "dead_layer", "saturated_layer"), "x")
+    facts |= {"symmetric_names": ["a"], "no_gradient_names": ["a", "b"], "update_ratio": 5e-3, "unrewarded_names": "x"}
+    facts |= dict.fromkeys(("swapped_pair", "moved_pair", "similar_pair", "dead_layer", "saturated_layer"), "x")
+    facts |= {"pixel_std": 9.0, "distinct_images": 9, "most_copies": 9}
+    facts |= {"step_acc": 0.5, "plain_acc": 0.5, "val_acc": 0.5, "chance": 0.5}
     facts |= {SYMPTOMS[each].fact: 0.5 for each in way}
     entry = entry_of(Finding(CAUSES[cause], 1.0, way), Known(facts), {}, {})
     words = [entry["says"], entry["why"], *entry["remedy"].values()]

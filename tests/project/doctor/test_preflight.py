@@ -1,5 +1,6 @@
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,15 +9,16 @@ from lightning.pytorch import Callback
 from torch.optim.lr_scheduler import ExponentialLR
 
 from project.cli.trial import TimeLapse
-from project.doctor.data_checks import linear_facts
+from project.doctor.data_checks import copies_facts, linear_facts, linear_skill, name_facts, patterns
 from project.doctor.messages import report
 from project.doctor.training_checks import batch_norm_images
 
 QUICK = (  # one or two of each stage
     *("conflicting_labels", "val_bgr", "normalized_twice", "val_not_normalized", "detached", "in_a_list"),
+    *("first_image", "mixes_wrongly", "divided_twice", "other_places", "normalizes_in_eval"),
     *("mixes_by_reshape", "zero_init", "softmax_twice", "shuffled_targets", "lr_too_high", "schedule_by_step"),
 )
-QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce")
+QUICK_HEALTHY = ("plain", "zero_head", "softmax_regression", "bce", "mixes_in_its_step")
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +85,37 @@ def test_linear_classifiers_show_wrong_labels_and_marks() -> None:
     facts = linear_facts(marked, targets, *val)
     assert facts["linear_gap_z"] > 6
     assert facts["linear_skills"][1] < 0.3 * facts["linear_skills"][0]
+
+
+def test_local_patterns_show_what_pixels_do_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(2, (400,), generator=generator)
+    bars = torch.zeros(2, 1, 32, 32)
+    bars[0, :, :2, :12] = bars[1, :, :12, :2] = 1  # each anywhere, so that all pixels have the same mean
+    shifts = torch.randint(32, (400, 2), generator=generator).tolist()
+    images = torch.stack([bars[each].roll(shift, (1, 2)) for each, shift in zip(targets, shifts, strict=True)])
+    assert linear_skill(images, targets)[1] < 4
+    assert linear_skill(patterns(images), targets)[1] > 8
+    assert linear_skill(patterns(images), targets[torch.randperm(400, generator=generator)])[1] < 3
+
+
+def test_copies_are_counted_by_their_pixels_and_labels() -> None:
+    def split(rows: list[int], labels: list[int]) -> SimpleNamespace:
+        images = torch.arange(90, dtype=torch.uint8).view(10, 1, 3, 3)[rows]
+        targets = torch.tensor(labels)
+        return SimpleNamespace(pixels=images, targets=targets, load=lambda each: (images[each], targets[each]))
+
+    train, val = split([0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 0, 0]), split([2, 5], [0, 0])
+    facts = copies_facts(train, val)
+    assert facts["distinct_images"] == 3
+    assert (facts["copies"], facts["most_copies"]) == (0.5, 3)
+    assert facts["conflicting_duplicates"] == pytest.approx(2 / 6)
+    assert facts["val_copies"] == 0.5
+
+
+def test_names_of_classes_that_differ_only_in_form_are_found() -> None:
+    assert name_facts(["ship", "Ships", "t-shirt", "tshirt"])["similar_pair"] == "ship and Ships, t-shirt and tshirt"
+    assert name_facts(["1", "10", "glass", "glasses", "man", "woman", "C", "C#"])["similar_names"] == 0
 
 
 def test_an_examination_changes_no_weight_mode_or_random_state(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
