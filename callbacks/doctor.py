@@ -155,7 +155,7 @@ class Doctor(StepCallback):
             self._preds.append((batch[1], outputs["preds"]))
             if len(self._preds) == 1 and batch[0].ndim == 4 and batch[1].ndim == 1:
                 with isolate_rng():
-                    self._try(lambda: val_step_facts(trainer, pl_module, *batch[:2], outputs["preds"]))
+                    self._try(lambda: val_step_facts(trainer, pl_module, batch, outputs["preds"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         preds, self._preds = self._preds, None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -79,9 +79,9 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
         facts["lr"] = trainer.optimizers[0].defaults.get("lr")
     steps = trainer.estimated_stepping_batches
     for each in trainer.callbacks:  # type: ignore[attr-defined]  # set elsewhere in Lightning
-        if isinstance(each, WeightAveraging) and hasattr(each, "decay") and 0 < steps < math.inf:
+        if isinstance(each, EMAWeightAveraging) and 0 < steps < math.inf and (decay := getattr(each, "decay", None)):
             updates = steps / each.update_every_n_steps
-            facts |= {"initial_share": each.decay**updates, "usual_decay": round(1 - 10 / max(updates, 11), 4)}
+            facts |= {"initial_share": decay**updates, "usual_decay": round(1 - 10 / max(updates, 11), 4)}
     facts["pretrained"] = float(getattr(pl_module, "pretrained", None) is not None)
     if hasattr(loader, "render"):
         counts = torch.bincount(loader.dataset.targets)
@@ -91,10 +91,9 @@ def setting_facts(trainer: Trainer, pl_module: LightningModule) -> Facts:
     return facts
 
 
-def val_step_facts(
-    trainer: Trainer, pl_module: LightningModule, images: Tensor, targets: Tensor, preds: Tensor
-) -> Facts:
+def val_step_facts(trainer: Trainer, pl_module: LightningModule, batch: Any, preds: Tensor) -> Facts:
     """Return by how many deviations the validation step recognises fewer images than the network by itself."""
+    images, targets, *_ = batch
     own = forward(trainer, pl_module, images).argmax(1) == targets
     of_step = preds == targets
     lost, won = (own & ~of_step).sum(), (of_step & ~own).sum()

@@ -1,5 +1,6 @@
 """Facts about a classifier's loss and outputs."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,8 +49,8 @@ def training_step_facts(module: Any, images: Tensor, targets: Tensor) -> Iterato
     """Yield how the loss of a classifier's training step depends on logits and targets."""
     classes = len(module.class_names)
     step = StepLoss(copies(module)[0], images)
-    rewarded = [is_rewarded(step, targets, classes, draw) for draw in range(DRAWS)]
-    if None not in rewarded:
+    draws = [is_rewarded(step, targets, classes, draw) for draw in range(DRAWS)]
+    if len(rewarded := [each for each in draws if each is not None]) == DRAWS:
         wrong = torch.stack(rewarded).float().mean(0) < SOMETIMES
         names = [module.class_names[each] for each in targets[wrong].unique()]
         yield {"unrewarded": float(wrong.float().mean()), "unrewarded_names": names}
@@ -90,12 +91,12 @@ def is_rewarded(step: StepLoss, targets: Tensor, classes: int, draw: int) -> Ten
 @torch.no_grad()
 def is_function(step: StepLoss, targets: Tensor, classes: int) -> bool:
     """Return whether the loss of a training step depends on nothing but logits and targets."""
-    logits, values = torch.randn(len(targets), classes).to(targets.device), []
+    logits, values = torch.randn(len(targets), classes).to(targets.device), list[float]()
     for draw in range(2):
         torch.manual_seed(draw)
-        values.append(step(logits, targets))
+        values.append(float(step(logits, targets)))
         step.images = step.images.flip(0)
-    return torch.allclose(*values, rtol=1e-4)
+    return math.isclose(*values, rel_tol=1e-4)
 
 
 def own_decay(step: StepLoss, targets: Tensor, classes: int) -> float:

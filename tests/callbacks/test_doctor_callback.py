@@ -121,8 +121,8 @@ def test_a_validation_step_that_is_worse_than_the_network_is_found() -> None:
     targets = torch.arange(40) % 10
     network: Any = nn.Identity()
     images = 1.0 * nn.functional.one_hot(targets)
-    assert val_step_facts(NO_TRAINER, network, images, targets, targets)["val_step_z"] == 0
-    assert val_step_facts(NO_TRAINER, network, images, targets, targets * 0)["val_step_z"] == 6
+    assert val_step_facts(NO_TRAINER, network, (images, targets), targets)["val_step_z"] == 0
+    assert val_step_facts(NO_TRAINER, network, (images, targets), targets * 0)["val_step_z"] == 6
 
 
 def test_a_dead_channel_and_saturated_units_are_found(make_classifier: Make, sample_root: Path) -> None:
