@@ -3,7 +3,7 @@
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -99,8 +99,7 @@ class Doctor(StepCallback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         kept, self._kept = self._kept, []
         if kept and self._moved:
-            changes = [new.detach() - old for new, old in zip(pl_module.parameters(), kept, strict=True)]
-            self.facts["change_between_epochs"] = float(get_total_norm(changes)) / self._moved
+            self._try(lambda: {"change_between_epochs": distance(pl_module.parameters(), kept) / self._moved})
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if self._collects(trainer) and loss.numel() == 1:
@@ -223,11 +222,11 @@ class Doctor(StepCallback):
             "progress": 1.0 if is_last or math.isinf(planned) else trainer.global_step / max(planned, 1),
         }
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        with write_atomically(folder / FACTS) as partial:
-            known = {name: value for name, value in self.facts.items() if value is not None and value == value}
-            partial.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with write_atomically(folder / FACTS) as partial:
+                known = {name: value for name, value in self.facts.items() if value is not None and value == value}
+                partial.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
             return self._judge(trainer, folder, is_last)
         except Exception as error:  # a diagnosis must not end a training
             warn_once(f"Doctor failed: {type(error).__name__}: {error}. Training continues.")
@@ -252,3 +251,8 @@ class Doctor(StepCallback):
 def scaler_of(trainer: Trainer) -> Any:
     """Return the gradient scaler of fp16, or None."""
     return getattr(trainer.precision_plugin, "scaler", None)
+
+
+def distance(new: Iterable[Tensor], old: Iterable[Tensor]) -> float:
+    """Return the norm of the difference of two lists of tensors."""
+    return float(get_total_norm([after.detach() - before for after, before in zip(new, old, strict=True)]))
